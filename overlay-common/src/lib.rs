@@ -1,0 +1,33 @@
+//! The contract between overlay's eBPF programs and its agent.
+//!
+//! Everything that crosses the border between kernel and user space is defined
+//! here and nowhere else: the names of programs and maps, the layout of keys and
+//! values, the reasons for which a packet is dropped or left to the kernel, and
+//! the two rules that both ends of a tunnel must derive alike
+//! ([`wire::vtep_mac`], [`wire::source_port`]).
+//!
+//! Addresses are byte arrays in network order, exactly as they stand in a
+//! packet, so that `bpftool map dump` prints them the way people write them.
+//! Every other integer is in host order, unless its name ends in `_be`.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod maps;
+pub mod reasons;
+pub mod wire;
+
+/// Number of the layout that [`maps`] and [`reasons`] describe.
+///
+/// It is part of the pin path: an agent never fills maps of another layout.
+/// Raise it with every change to a key, a value, a map's type or a reason's order.
+pub const ABI: u32 = 1;
+
+/// Names of the programs in the eBPF object, as `bpftool prog show` prints them.
+pub mod programs {
+    /// TC ingress on the host side of an endpoint's veth.
+    pub const FROM_ENDPOINT: &str = "from_endpoint";
+    /// TC ingress on an underlay interface.
+    pub const FROM_UNDERLAY: &str = "from_underlay";
+    /// TC egress on the VXLAN device: what the node itself sends or routes.
+    pub const FROM_HOST: &str = "from_host";
+}

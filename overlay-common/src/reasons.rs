@@ -1,0 +1,143 @@
+//! Why a packet did not take the fast path to its end.
+//!
+//! A packet that enters a program leaves it in exactly one way: delivered
+//! (counted in [`crate::maps::PEER_STATS`]), passed to the kernel's own stack
+//! (counted in [`Passes`]) or dropped (counted in [`Drops`]).
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::maps::Count;
+
+/// Defines an enum of reasons together with the struct that counts them, field by
+/// field in the same order, so that a map dump names each counter.
+macro_rules! reasons {
+    (
+        $(#[$enum_doc:meta])* $enum:ident counted by $(#[$struct_doc:meta])* $struct:ident;
+        $($(#[$doc:meta])* $variant:ident = $field:ident: $text:literal,)+
+    ) => {
+        $(#[$enum_doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum $enum {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl $enum {
+            /// Every reason, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name as counters, logs and JSON carry it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($field),)+
+                }
+            }
+
+            /// One sentence for people: what was seen.
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+
+        $(#[$struct_doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+        #[repr(C)]
+        pub struct $struct {
+            $(
+                #[doc = $text]
+                pub $field: Count,
+            )+
+        }
+
+        impl $struct {
+            /// The counters by number of their reason.
+            pub fn counts_mut(&mut self) -> &mut [Count; $enum::ALL.len()] {
+                bytemuck::cast_mut(self)
+            }
+
+            /// The count of one reason.
+            pub const fn of(&self, reason: $enum) -> Count {
+                match reason {
+                    $($enum::$variant => self.$field,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet was dropped.
+    DropReason counted by
+    /// Drops by reason, as seen by one CPU.
+    Drops;
+    /// The source MAC or address is not the endpoint's own.
+    SpoofedSource = spoofed_source: "an endpoint sent from a MAC or address that is not its own",
+    /// RFC 7348 §5: the I flag is clear or a reserved bit is set.
+    InvalidVxlanHeader = invalid_vxlan_header: "the VXLAN flags are not those of RFC 7348",
+    /// No peer of this network has this outer source address.
+    UnknownVtep = unknown_vtep: "the outer source address is no VTEP of this network",
+    /// The inner source belongs to another node's subnet, or to nobody's.
+    SourceNotBehindVtep = source_not_behind_vtep: "the inner source address is not behind the VTEP that sent it",
+    /// RFC 6040 §4.2: congestion was experienced by a packet that cannot carry the mark.
+    EcnNotCapable = ecn_not_capable: "outer congestion mark on an inner packet that is not ECN-capable",
+    /// The kernel resized a packet to something unexpected.
+    ResizeFailed = resize_failed: "the packet's headers were not there any more after it was resized",
+}
+
+reasons! {
+    /// Why a packet was left to the kernel's stack and its VXLAN device.
+    PassReason counted by
+    /// Passes by reason, as seen by one CPU.
+    Passes;
+    /// The device has no entry in `PORTS`.
+    UnknownPort = unknown_port: "the device is not in the map of ports",
+    /// ARP, IPv6, VLAN-tagged and everything else that is not plain IPv4.
+    NotIpv4 = not_ipv4: "not an untagged IPv4 packet",
+    /// Broadcast or multicast, by MAC or by address.
+    NotUnicast = not_unicast: "broadcast or multicast",
+    /// IPv4 options: only the stack processes them.
+    IpOptions = ip_options: "the IPv4 header has options",
+    /// A fragment, inner or outer.
+    Fragment = fragment: "a fragment",
+    /// Truncated, or its lengths contradict each other; the stack drops and counts it.
+    Malformed = malformed: "truncated or contradictory lengths",
+    /// On the underlay: not for a UDP port, address and VNI of ours.
+    NotOurs = not_ours: "underlay traffic that is not for this VTEP",
+    /// The destination is neither an endpoint here nor in a peer's subnet.
+    NoRoute = no_route: "the destination is neither an endpoint here nor behind a peer",
+    /// The destination MAC is neither the gateway's nor the right neighbour's.
+    ForeignMac = foreign_mac: "the destination MAC is not the one that belongs to the destination address",
+    /// The stack answers with ICMP time exceeded.
+    TtlExpired = ttl_expired: "the TTL ends here",
+    /// The stack fragments it, or answers with ICMP fragmentation needed.
+    TooBig = too_big: "larger than the network's MTU",
+    /// A UDP checksum is present that no device has verified yet.
+    UnverifiedChecksum = unverified_checksum: "the outer UDP checksum is still to be verified",
+    /// In a tunnel already, too long for the outer length field, or of a foreign GSO type.
+    NotResizable = not_resizable: "the kernel cannot add or take away tunnel headers on this packet",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Count, DropReason, Drops, PassReason, Passes};
+
+    #[test]
+    fn a_counter_stands_where_its_reason_points() {
+        for (number, &reason) in DropReason::ALL.iter().enumerate() {
+            let mut drops = Drops::default();
+            drops.counts_mut()[number] = Count {
+                packets: 1,
+                bytes: 60,
+            };
+            assert_eq!(drops.of(reason).packets, 1, "{}", reason.name());
+            assert_eq!(reason as usize, number);
+        }
+        for (number, &reason) in PassReason::ALL.iter().enumerate() {
+            let mut passes = Passes::default();
+            passes.counts_mut()[number].packets = 1;
+            assert_eq!(passes.of(reason).packets, 1, "{}", reason.name());
+        }
+    }
+}
