@@ -90,7 +90,10 @@ pub struct Peer {
     pub vtep: [u8; 4],
     /// Underlay neighbour that gets the packet: a router, or the VTEP itself.
     pub next_hop: [u8; 4],
-    /// Underlay interface.
+    /// Netmask of the subnet. Prefixes of another length can share the key: an entry
+    /// counts only when it was found with its own mask.
+    pub subnet_mask: [u8; 4],
+    /// Underlay interface; 0 while there is no way there.
     pub underlay_ifindex: u32,
     /// Slot in [`PEER_STATS`].
     pub index: u32,
@@ -164,7 +167,7 @@ const _: () = {
     assert!(size_of::<Network>() == 60);
     assert!(size_of::<PrefixKey4>() == 8);
     assert!(size_of::<AddressKey4>() == 8);
-    assert!(size_of::<Peer>() == 24);
+    assert!(size_of::<Peer>() == 28);
     assert!(size_of::<Vtep>() == 4);
     assert!(size_of::<Endpoint>() == 12);
     assert!(size_of::<Port>() == 72);

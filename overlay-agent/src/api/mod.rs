@@ -1,0 +1,199 @@
+//! The daemon's interface: one JSON request a line over a unix socket, one JSON reply a line.
+//!
+//! The command line is its first client; it never touches the kernel itself.
+
+mod client;
+mod server;
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{FastPath, IfName, Mac, Name, Vni};
+
+pub use client::{ClientError, call};
+pub use server::{Call, Server, ServerError};
+
+/// What a client can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The node's state.
+    Status,
+    /// Attaches a container.
+    EndpointAdd(EndpointSpec),
+    /// Detaches a container that was attached by [`Request::EndpointAdd`].
+    EndpointDel {
+        /// Its name.
+        name: String,
+    },
+    /// Attaches or detaches the programs.
+    Fastpath {
+        /// Which of the two.
+        on: bool,
+    },
+    /// Removes all that is the instance's, and ends the daemon.
+    Down,
+}
+
+/// An endpoint as it is asked for; validated like one of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// Its name, unique on the node.
+    pub name: String,
+    /// The network to attach it to.
+    pub network: String,
+    /// Name of, or path to, its network namespace.
+    pub netns: Option<PathBuf>,
+    /// Or a process in it.
+    pub pid: Option<u32>,
+    /// Its address; the next free one when left out.
+    pub address: Option<String>,
+    /// Its interface in the container; `eth0` when left out.
+    pub interface: Option<String>,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::EndpointAdd`].
+    Endpoint(EndpointStatus),
+    /// To everything else.
+    Done,
+    /// The request cannot be carried out; nothing was changed.
+    BadInput(String),
+    /// It was tried and has failed.
+    Failed(String),
+}
+
+/// The state of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Layout of its maps.
+    pub abi: u32,
+    /// The instance's name.
+    pub instance: Name,
+    /// The node's name.
+    pub node: Name,
+    /// Whether everything is as it should be.
+    pub healthy: bool,
+    /// What is not, one sentence each with its cure.
+    pub problems: Vec<String>,
+    /// The node's outer address.
+    pub vtep: Option<IpAddr>,
+    /// Its underlay devices.
+    pub underlay: Vec<IfName>,
+    /// The eBPF programs.
+    pub fastpath: FastPathStatus,
+    /// Its networks.
+    pub networks: Vec<NetworkStatus>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// The state of the eBPF programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPathStatus {
+    /// What they do.
+    pub state: FastPathState,
+    /// How they are attached: `tcx` or `clsact`.
+    pub attach: Option<String>,
+    /// Why they cannot be used.
+    pub reason: Option<String>,
+    /// Folder of the pinned maps.
+    pub pins: PathBuf,
+}
+
+/// What the eBPF programs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FastPathState {
+    /// They carry the traffic that they understand.
+    On,
+    /// An operator, or the configuration, has switched them off.
+    Off,
+    /// They cannot be loaded.
+    Unavailable,
+}
+
+/// The state of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its VXLAN network identifier.
+    pub vni: Vni,
+    /// Its UDP port.
+    pub port: u16,
+    /// All of its addresses.
+    pub cidr: IpNet,
+    /// This node's share.
+    pub subnet: IpNet,
+    /// The bridge's address.
+    pub gateway: IpAddr,
+    /// In bytes.
+    pub mtu: Option<u16>,
+    /// As configured.
+    pub fastpath: FastPath,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// The state of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its outer address.
+    pub vtep: IpAddr,
+    /// MAC of its VXLAN device.
+    pub mac: Mac,
+    /// Its shares of the network.
+    pub subnets: Vec<IpNet>,
+    /// The underlay device that leads to it; `None` without a route.
+    pub dev: Option<IfName>,
+    /// The underlay neighbour that leads to it.
+    pub via: Option<IpAddr>,
+    /// Slot in the map of counters.
+    pub slot: Option<u32>,
+    /// What the programs have sent to it, dropped of it and received from it.
+    pub traffic: Option<Traffic>,
+}
+
+/// Counters of a peer; inner frames with their Ethernet headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Traffic {
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub dropped_packets: u64,
+    pub dropped_bytes: u64,
+}
+
+/// The state of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its network.
+    pub network: Name,
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// Its interface inside.
+    pub interface: IfName,
+    /// Its namespace.
+    pub netns: PathBuf,
+    /// The node's side of its veth; `None` while it is not attached.
+    pub device: Option<IfName>,
+    /// Whether the configuration names it, or it was added at run time.
+    pub configured: bool,
+}

@@ -1,0 +1,117 @@
+//! Takes calls and hands them to the daemon, one after another.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
+};
+use tracing::debug;
+
+use super::{Reply, Request};
+
+/// Longest request line in bytes.
+const MAX_REQUEST: u64 = 64 * 1024;
+
+/// A request with the place for its reply.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked for.
+    pub request: Request,
+    /// Takes the reply; the client may be gone by then.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// The socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("open the API socket {}: {cause}; check the folder's permissions", socket.display())]
+pub struct ServerError {
+    socket: PathBuf,
+    cause: io::Error,
+}
+
+/// A listening API socket; it is removed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    socket: PathBuf,
+}
+
+impl Server {
+    /// Listens, for the owner alone, and sends every call to `calls`.
+    ///
+    /// A socket that an earlier daemon left is replaced: the caller holds the instance's lock.
+    pub fn start(socket: &Path, calls: mpsc::Sender<Call>) -> Result<Self, ServerError> {
+        let error = |cause| ServerError {
+            socket: socket.to_owned(),
+            cause,
+        };
+        match fs::remove_file(socket) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(error(cause)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(socket).map_err(error)?;
+        fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(error)?;
+        tokio::spawn(accept(listener, calls));
+        Ok(Self {
+            socket: socket.to_owned(),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.socket) {
+            debug!("remove {}: {error}", self.socket.display());
+        }
+    }
+}
+
+async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let calls = calls.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = serve(stream, &calls).await {
+                        debug!("an API client went away: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of descriptors: wait until some are closed instead of spinning.
+                debug!("accept an API client: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read.take(MAX_REQUEST)).lines();
+    while let Some(line) = lines.next_line().await? {
+        let reply = match serde_json::from_str(&line) {
+            Ok(request) => answer(request, calls).await,
+            Err(error) => Reply::BadInput(format!("understand the request: {error}")),
+        };
+        let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
+        text.push('\n');
+        write.write_all(text.as_bytes()).await?;
+        lines.get_mut().get_mut().set_limit(MAX_REQUEST);
+    }
+    Ok(())
+}
+
+async fn answer(request: Request, calls: &mpsc::Sender<Call>) -> Reply {
+    let ending = || Reply::Failed("the agent is ending".to_owned());
+    let (reply, answer) = oneshot::channel();
+    if calls.send(Call { request, reply }).await.is_err() {
+        return ending();
+    }
+    answer.await.unwrap_or_else(|_| ending())
+}

@@ -1,0 +1,128 @@
+//! Carries out a plan, step by step.
+//!
+//! A step that fails is reported and stops those that need what it should have
+//! made; the rest goes on. The next reconciliation tries again.
+
+mod steps;
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use tracing::debug;
+
+use crate::{
+    kernel::KernelError,
+    model::Model,
+    node::Node,
+    objects::{LinkId, Scope},
+    plan::{Dependency, Plan, Step},
+    store::{Store, StoreError},
+};
+
+/// Why a step was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// What must be remembered first could not be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A device of the plan has vanished, or an endpoint has left the configuration.
+    #[error("{0} is gone; it is looked at again")]
+    Gone(String),
+    /// The programs were not loaded and no maps are pinned.
+    #[error("the eBPF maps are not there; restart the agent")]
+    NoMaps,
+}
+
+/// What became of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Steps that were carried out.
+    pub done: usize,
+    /// Steps that failed, each with its reason.
+    pub failed: Vec<String>,
+    /// Steps that were left out because one that they need has failed.
+    pub skipped: usize,
+}
+
+/// Carries out a plan on a node.
+pub async fn apply(
+    plan: &Plan,
+    node: &mut Node,
+    model: Option<&Model>,
+    store: &mut Store,
+) -> Report {
+    let mut report = Report::default();
+    let mut broken = Broken::default();
+    for step in plan.steps() {
+        if broken.concerns(step, model) {
+            broken.add(step);
+            report.skipped += 1;
+            continue;
+        }
+        debug!("{step}");
+        match steps::run(step, node, model, store).await {
+            Ok(()) => report.done += 1,
+            Err(error) => {
+                debug!("{step}: {error}");
+                report.failed.push(format!("{step}: {error}"));
+                broken.add(step);
+            }
+        }
+    }
+    report
+}
+
+/// What failed steps should have provided.
+#[derive(Default)]
+struct Broken {
+    links: BTreeSet<LinkId>,
+    namespaces: BTreeSet<crate::model::Name>,
+}
+
+impl Broken {
+    fn add(&mut self, step: &Step) {
+        match step.provides() {
+            Some(Dependency::Link(id)) => {
+                self.links.insert(id.clone());
+                if let Step::CreateLink { link, .. } = step
+                    && let crate::objects::LinkKind::Veth { peer } = &link.kind
+                {
+                    self.links.insert(peer.clone());
+                }
+            }
+            Some(Dependency::Namespace(name)) => {
+                self.namespaces.insert(name.clone());
+            }
+            None => {}
+        }
+    }
+
+    fn concerns(&self, step: &Step, model: Option<&Model>) -> bool {
+        if step.device().is_some_and(|id| self.links.contains(&id)) {
+            return true;
+        }
+        let Step::CreateLink { link, .. } = step else {
+            return false;
+        };
+        let crate::objects::LinkKind::Veth {
+            peer:
+                LinkId {
+                    scope: Scope::Endpoint(endpoint),
+                    ..
+                },
+        } = &link.kind
+        else {
+            return false;
+        };
+        let endpoints = model.iter().flat_map(|model| &model.endpoints);
+        endpoints
+            .filter(|other| other.name == *endpoint)
+            .any(|endpoint| match &endpoint.netns {
+                crate::model::NetnsRef::Name(name) => self.namespaces.contains(name),
+                crate::model::NetnsRef::Path(_) | crate::model::NetnsRef::Pid(_) => false,
+            })
+    }
+}

@@ -1,0 +1,287 @@
+//! How each step is carried out.
+
+use std::path::PathBuf;
+
+use super::ApplyError;
+use crate::{
+    kernel::{
+        self, KernelError,
+        bpf::{self, Maps},
+        netlink::{Netlink, RouteSpec, VethPeerSpec},
+        netns, sysctl,
+    },
+    model::{IfName, Model, Name},
+    node::Node,
+    objects::{Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope},
+    plan::{Change, Step},
+    store::Store,
+};
+
+type Result<T> = std::result::Result<T, ApplyError>;
+
+pub(super) async fn run(
+    step: &Step,
+    node: &mut Node,
+    model: Option<&Model>,
+    store: &mut Store,
+) -> Result<()> {
+    match step {
+        Step::CreateNamespace { name } => create_namespace(name, store),
+        Step::DeleteNamespace { name } => delete_namespace(name, store),
+        Step::SetSysctl { key, from, to } => set_sysctl(key, from.as_deref(), to, store),
+        Step::CreateLink { id, link, inside } => {
+            create_link(node, model, id, link, inside.as_ref()).await
+        }
+        Step::DeleteLink { id } => {
+            let place = place(node, model, id).await?;
+            Ok(gone_is_fine(place.netlink.delete_link(place.index).await)?)
+        }
+        Step::ChangeLink { id, change } => change_link(node, model, id, change).await,
+        Step::AddAddress { address } => {
+            let place = place(node, model, &address.link).await?;
+            Ok(place.netlink.add_address(place.index, address.net).await?)
+        }
+        Step::DeleteAddress { address } => {
+            let place = place(node, model, &address.link).await?;
+            Ok(gone_is_fine(
+                place.netlink.delete_address(place.index, address.net).await,
+            )?)
+        }
+        Step::SetRoute { key, route } => set_route(node, model, key, route).await,
+        Step::DeleteRoute { key, dev } => {
+            let id = LinkId {
+                scope: key.scope.clone(),
+                name: *dev,
+            };
+            let place = place(node, model, &id).await?;
+            let deleted = place
+                .netlink
+                .delete_route(key.destination, Some(place.index), ROUTE_PROTOCOL)
+                .await;
+            Ok(gone_is_fine(deleted)?)
+        }
+        Step::SetNeighbour { link, address, mac } => Ok(node
+            .netlink
+            .replace_neighbour(index(node, *link).await?, *address, *mac)
+            .await?),
+        Step::DeleteNeighbour { link, address } => Ok(gone_is_fine(
+            node.netlink
+                .delete_neighbour(index(node, *link).await?, *address)
+                .await,
+        )?),
+        Step::SetFdb { link, mac, vtep } => Ok(node
+            .netlink
+            .replace_fdb(index(node, *link).await?, *mac, *vtep)
+            .await?),
+        Step::DeleteFdb { link, mac } => Ok(gone_is_fine(
+            node.netlink
+                .delete_fdb(index(node, *link).await?, *mac)
+                .await,
+        )?),
+        Step::Attach { link, hook } => {
+            let index = index(node, *link).await?;
+            let dataplane = node.dataplane.as_mut().ok_or(ApplyError::NoMaps)?;
+            Ok(dataplane.attach(*link, index, *hook)?)
+        }
+        Step::Detach { link, hook } => {
+            let index = node
+                .netlink
+                .link_by_name(link.as_str())
+                .await?
+                .map(|link| link.index);
+            Ok(bpf::detach(&node.pins, *link, index, *hook)?)
+        }
+        map_step => set_map(map_step, node).await,
+    }
+}
+
+/// Steps on the eBPF maps.
+async fn set_map(step: &Step, node: &mut Node) -> Result<()> {
+    let device = match step {
+        Step::SetPeer { .. }
+        | Step::SetEndpoint { .. }
+        | Step::SetPort { .. }
+        | Step::DeletePort { .. } => step.device().map(|id| id.name),
+        _ => None,
+    };
+    let resolved = match device {
+        Some(name) => node
+            .netlink
+            .link_by_name(name.as_str())
+            .await?
+            .map(|link| (name, link.index)),
+        None => None,
+    };
+    let index_of = |name: IfName| {
+        resolved
+            .filter(|(known, _)| *known == name)
+            .map(|(_, index)| index)
+    };
+    let change = |maps: &mut Maps| match step {
+        Step::SetNetwork { vni, network } => maps.set_network(*vni, network),
+        Step::DeleteNetwork { vni } => gone_is_fine(maps.delete_network(*vni)),
+        Step::SetVtep { vni, vtep, slot } => {
+            maps.clear_peer_stats(*slot)?;
+            maps.set_vtep((*vni, *vtep), *slot)
+        }
+        Step::DeleteVtep { vni, vtep, .. } => gone_is_fine(maps.delete_vtep((*vni, *vtep))),
+        Step::SetPeer { vni, prefix, peer } => maps.set_peer((*vni, *prefix), peer, index_of),
+        Step::DeletePeer { vni, prefix } => gone_is_fine(maps.delete_peer((*vni, *prefix))),
+        Step::SetEndpoint {
+            vni,
+            address,
+            endpoint,
+        } => maps.set_endpoint((*vni, *address), endpoint, index_of),
+        Step::DeleteEndpoint { vni, address } => {
+            gone_is_fine(maps.delete_endpoint((*vni, *address)))
+        }
+        Step::SetPort { link, port } => maps.set_port(*link, port, index_of),
+        Step::DeletePort { link } => gone_is_fine(maps.delete_port(*link, index_of)),
+        // `run` handles every other step.
+        _ => Ok(()),
+    };
+    node.with_maps_mut(change)?.ok_or(ApplyError::NoMaps)
+}
+
+fn create_namespace(name: &Name, store: &mut Store) -> Result<()> {
+    // Noted before, so that an agent that is stopped in between still knows it as its own.
+    store.update(|content| content.namespaces.insert(name.clone(), None))?;
+    let made = netns::create(name);
+    let id = match made {
+        Ok(id) => id,
+        Err(error) => {
+            store.update(|content| content.namespaces.remove(name))?;
+            return Err(error.into());
+        }
+    };
+    store.update(|content| content.namespaces.insert(name.clone(), Some(id)))?;
+    Ok(())
+}
+
+fn delete_namespace(name: &Name, store: &mut Store) -> Result<()> {
+    gone_is_fine(netns::delete(name))?;
+    store.update(|content| content.namespaces.remove(name))?;
+    Ok(())
+}
+
+fn set_sysctl(key: &str, from: Option<&str>, to: &str, store: &mut Store) -> Result<()> {
+    store.update(|content| {
+        // The first value is the one before us; putting it back ends the matter.
+        if content.sysctls.get(key).is_some_and(|before| before == to) {
+            return;
+        }
+        if let Some(from) = from {
+            content
+                .sysctls
+                .entry(key.to_owned())
+                .or_insert_with(|| from.to_owned());
+        }
+    })?;
+    Ok(sysctl::write(key, to)?)
+}
+
+/// The socket and index for a device.
+struct Place {
+    netlink: Netlink,
+    index: u32,
+}
+
+async fn place(node: &Node, model: Option<&Model>, id: &LinkId) -> Result<Place> {
+    let netlink = match &id.scope {
+        Scope::Node => node.netlink.clone(),
+        Scope::Endpoint(name) => Netlink::open_in(&netns_of(model, name)?)?,
+    };
+    let link = netlink.link_by_name(id.name.as_str()).await?;
+    let index = link.ok_or_else(|| ApplyError::Gone(id.to_string()))?.index;
+    Ok(Place { netlink, index })
+}
+
+async fn index(node: &Node, name: IfName) -> Result<u32> {
+    let link = node.netlink.link_by_name(name.as_str()).await?;
+    Ok(link
+        .ok_or_else(|| ApplyError::Gone(name.to_string()))?
+        .index)
+}
+
+fn netns_of(model: Option<&Model>, endpoint: &Name) -> Result<PathBuf> {
+    let endpoints = model.map_or(&[][..], |model| &model.endpoints[..]);
+    let found = endpoints.iter().find(|other| other.name == *endpoint);
+    Ok(found
+        .ok_or_else(|| ApplyError::Gone(format!("endpoint {endpoint}")))?
+        .netns
+        .path())
+}
+
+async fn create_link(
+    node: &Node,
+    model: Option<&Model>,
+    id: &LinkId,
+    link: &Link,
+    inside: Option<&Link>,
+) -> Result<()> {
+    let (LinkKind::Veth { peer }, Some(inside)) = (&link.kind, inside) else {
+        return Ok(node.netlink.create(&id.name, link, None).await?);
+    };
+    let Scope::Endpoint(endpoint) = &peer.scope else {
+        return Err(ApplyError::Gone(format!("endpoint of {id}")));
+    };
+    let netns = netns_of(model, endpoint)?;
+    let spec = VethPeerSpec {
+        name: peer.name,
+        mac: inside.mac,
+        mtu: inside.mtu,
+        netns: &netns,
+    };
+    Ok(node.netlink.create(&id.name, link, Some(spec)).await?)
+}
+
+async fn change_link(
+    node: &Node,
+    model: Option<&Model>,
+    id: &LinkId,
+    change: &Change,
+) -> Result<()> {
+    let Place { netlink, index } = place(node, model, id).await?;
+    match change {
+        Change::Mac(mac) => netlink.set_mac(index, *mac).await?,
+        Change::Mtu(mtu) => netlink.set_mtu(index, *mtu).await?,
+        Change::Up(up) => netlink.set_up(index, *up).await?,
+        Change::Alias(alias) => netlink.set_alias(index, alias).await?,
+        Change::Master(None) => netlink.set_master(index, None).await?,
+        Change::Master(Some(bridge)) => {
+            let bridge = self::index(node, *bridge).await?;
+            netlink.set_master(index, Some(bridge)).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn set_route(
+    node: &Node,
+    model: Option<&Model>,
+    key: &RouteKey,
+    route: &Route,
+) -> Result<()> {
+    let id = LinkId {
+        scope: key.scope.clone(),
+        name: route.dev,
+    };
+    let Place { netlink, index } = place(node, model, &id).await?;
+    let spec = RouteSpec {
+        destination: key.destination,
+        oif: index,
+        via: Some(route.via),
+        onlink: route.onlink,
+        source: route.source,
+        protocol: ROUTE_PROTOCOL,
+    };
+    Ok(netlink.replace_route(&spec).await?)
+}
+
+/// Removing what somebody else has removed already is no failure.
+fn gone_is_fine(result: kernel::Result<()>) -> kernel::Result<()> {
+    match result {
+        Err(error) if KernelError::not_there(&error) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,124 @@
+//! Commands that ask a running daemon.
+
+use anyhow::anyhow;
+
+use super::{CommandResult, EndpointCommand, Failure, Format, output};
+use crate::{
+    api::{self, ClientError, EndpointSpec, Reply, Request},
+    dirs::Dirs,
+    model::Name,
+};
+
+pub(super) fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
+    let Reply::Status(status) = ask(dirs, instance, &Request::Status)? else {
+        return Err(unexpected());
+    };
+    output::status(&status, format).map_err(Failure::problem)?;
+    if status.healthy {
+        Ok(())
+    } else {
+        Err(Failure::Told)
+    }
+}
+
+pub(super) fn endpoint(
+    dirs: &Dirs,
+    instance: Option<Name>,
+    format: Format,
+    command: EndpointCommand,
+) -> CommandResult {
+    match command {
+        EndpointCommand::Add {
+            name,
+            network,
+            netns,
+            pid,
+            address,
+            interface,
+        } => {
+            let spec = EndpointSpec {
+                name,
+                network,
+                netns,
+                pid,
+                address,
+                interface,
+            };
+            let Reply::Endpoint(endpoint) = ask(dirs, instance, &Request::EndpointAdd(spec))?
+            else {
+                return Err(unexpected());
+            };
+            output::endpoints(&[endpoint], format).map_err(Failure::problem)
+        }
+        EndpointCommand::Del { name } => {
+            done(&ask(dirs, instance, &Request::EndpointDel { name })?)
+        }
+        EndpointCommand::List => {
+            let Reply::Status(status) = ask(dirs, instance, &Request::Status)? else {
+                return Err(unexpected());
+            };
+            output::endpoints(&status.endpoints, format).map_err(Failure::problem)
+        }
+    }
+}
+
+pub(super) fn fastpath(dirs: &Dirs, instance: Option<Name>, on: bool) -> CommandResult {
+    done(&ask(dirs, instance, &Request::Fastpath { on })?)
+}
+
+fn done(reply: &Reply) -> CommandResult {
+    if *reply == Reply::Done {
+        Ok(())
+    } else {
+        Err(unexpected())
+    }
+}
+
+fn unexpected() -> Failure {
+    Failure::Problem(anyhow!(
+        "the agent gave an answer to another question; use the overlay-agent of the daemon's version"
+    ))
+}
+
+fn ask(dirs: &Dirs, instance: Option<Name>, request: &Request) -> Result<Reply, Failure> {
+    let instance = the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
+    call(dirs, &instance, request)
+}
+
+/// Asks the daemon of an instance; its refusals become failures.
+pub(super) fn call(dirs: &Dirs, instance: &Name, request: &Request) -> Result<Reply, Failure> {
+    match api::call(&dirs.socket(instance), request) {
+        Ok(Reply::BadInput(message)) => Err(Failure::BadInput(anyhow!(message))),
+        Ok(Reply::Failed(message)) => Err(Failure::Problem(anyhow!(message))),
+        Ok(reply) => Ok(reply),
+        Err(error @ ClientError::Connect { .. }) => Err(Failure::bad_input(error)),
+        Err(error) => Err(Failure::problem(error)),
+    }
+}
+
+/// The instance that was named, or the only one that `counts`.
+pub(super) fn the_instance(
+    dirs: &Dirs,
+    named: Option<Name>,
+    counts: impl Fn(&Dirs, &Name) -> bool,
+) -> Result<Name, Failure> {
+    if let Some(name) = named {
+        return Ok(name);
+    }
+    let mut instances = dirs.instances();
+    instances.retain(|instance| counts(dirs, instance));
+    match instances.as_slice() {
+        [only] => Ok(only.clone()),
+        [_, ..] => {
+            let listed: Vec<&str> = instances.iter().map(Name::as_str).collect();
+            Err(Failure::BadInput(anyhow!(
+                "there are {} instances: {}; choose one with --instance NAME",
+                listed.len(),
+                listed.join(", ")
+            )))
+        }
+        [] => Err(Failure::BadInput(anyhow!(
+            "no instance is running on this machine; start one with \"overlay-agent run --config FILE\""
+        ))),
+    }
+}

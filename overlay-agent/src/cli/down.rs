@@ -1,0 +1,47 @@
+//! Removes an instance: through its daemon, or, when that is gone, from what it left.
+
+use anyhow::anyhow;
+
+use super::{CommandResult, Failure, client, local};
+use crate::{
+    api::Request,
+    daemon::{self, InstanceLock, LockError},
+    dirs::Dirs,
+    kernel::capability,
+    model::Name,
+    node::Node,
+    store::Store,
+};
+
+pub(super) fn down(dirs: &Dirs, instance: Option<Name>) -> CommandResult {
+    let instance = client::the_instance(dirs, instance, |_, _| true)?;
+    match InstanceLock::take(dirs, &instance) {
+        Ok(lock) => {
+            let removed = remove(dirs, &instance);
+            drop(lock);
+            removed
+        }
+        Err(LockError::Running(_)) => client::call(dirs, &instance, &Request::Down).map(drop),
+        Err(error) => Err(Failure::bad_input(error)),
+    }
+}
+
+fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
+    if !Store::path(&dirs.state_dir, instance).exists() {
+        return Err(Failure::BadInput(anyhow!(
+            "remove instance {instance}: nothing is known of it in {}; see \"overlay-agent status\"",
+            dirs.state_dir.display()
+        )));
+    }
+    capability::check_privileges().map_err(Failure::bad_input)?;
+    let store = Store::open(&dirs.state_dir, instance).map_err(Failure::bad_input)?;
+    if let Some(netns) = &store.content().netns {
+        local::enter(netns)?;
+    }
+    local::block_on(async {
+        let node = Node::open(dirs.pins(instance)).map_err(Failure::problem)?;
+        daemon::teardown(node, store)
+            .await
+            .map_err(Failure::problem)
+    })?
+}

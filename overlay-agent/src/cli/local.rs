@@ -1,0 +1,81 @@
+//! Commands that need no daemon: they are it, or work on the file alone.
+
+use std::{future::Future, path::Path};
+
+use anyhow::Context as _;
+
+use super::{CommandResult, Failure, Format, NodeArgs, output};
+use crate::{
+    config,
+    daemon::{self, Options, StartError},
+    dirs::Dirs,
+    kernel::netns,
+    model::Name,
+};
+
+pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> CommandResult {
+    output::start_log();
+    let options = options(args, instance, dirs)?;
+    block_on(daemon::run(options))?.map_err(|error| match error {
+        StartError::Signal(_) | StartError::Watch(_) => Failure::problem(error),
+        _ => Failure::bad_input(error),
+    })
+}
+
+pub(super) fn check(path: &Path, format: Format) -> CommandResult {
+    let model = config::load(path).map_err(Failure::bad_input)?;
+    output::checked(path, &model, format);
+    Ok(())
+}
+
+pub(super) fn plan(
+    args: NodeArgs,
+    instance: Option<Name>,
+    dirs: Dirs,
+    format: Format,
+) -> CommandResult {
+    let options = options(args, instance, dirs)?;
+    let preview = block_on(daemon::preview(&options))?.map_err(Failure::bad_input)?;
+    output::plan(&preview, format).map_err(Failure::problem)
+}
+
+/// Enters the node's namespace, before any thread is started that would stay outside.
+fn options(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Result<Options, Failure> {
+    let netns = args.netns.map(|netns| {
+        if netns.is_absolute() {
+            netns
+        } else {
+            Path::new("/run/netns").join(netns)
+        }
+    });
+    if let Some(path) = &netns {
+        enter(path)?;
+    }
+    Ok(Options {
+        config: args.config,
+        instance,
+        netns,
+        dirs,
+    })
+}
+
+pub(super) fn enter(path: &Path) -> Result<(), Failure> {
+    match netns::id(path) {
+        Ok(Some(_)) => netns::enter(path).map_err(Failure::bad_input),
+        Ok(None) => Err(Failure::BadInput(anyhow::anyhow!(
+            "enter network namespace {}: there is none; make it with \"ip netns add\", or correct --netns",
+            path.display()
+        ))),
+        Err(error) => Err(Failure::bad_input(error)),
+    }
+}
+
+/// One thread: the agent waits nearly always, and every thread must be in the node's namespace.
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(Failure::Problem)?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,166 @@
+//! The command line: a contract that scripts rely on.
+//!
+//! Exit codes: 0 fine, 1 it ran and found a problem, 2 bad input.
+
+mod client;
+mod down;
+mod local;
+mod output;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{dirs::Dirs, model::Name};
+
+/// How a command ended that did not simply succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It ran and found a problem.
+    Problem(anyhow::Error),
+    /// What was asked for cannot be; nothing was changed.
+    BadInput(anyhow::Error),
+    /// It has printed what there is to say.
+    Told,
+}
+
+type CommandResult = Result<(), Failure>;
+
+/// VXLAN overlay networks with an eBPF fast path over the kernel's own.
+#[derive(Debug, Parser)]
+#[command(name = "overlay-agent", version, propagate_version = true)]
+pub struct Cli {
+    /// Instance to talk to or to start [default: the only one; for run, check and plan the node's name]
+    #[arg(long, global = true)]
+    instance: Option<Name>,
+    /// How to print
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    dirs: Dirs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground
+    Run(NodeArgs),
+    /// Validate a configuration, without privileges
+    Check {
+        /// Configuration file
+        #[arg(long, env = "OVERLAY_CONFIG")]
+        config: PathBuf,
+    },
+    /// Print the steps that run would take; change nothing
+    Plan(NodeArgs),
+    /// Show node, networks, peers, endpoints and health; exit 1 when degraded
+    Status,
+    /// Attach and detach containers at run time
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
+    /// Detach or attach the eBPF programs under live traffic
+    Fastpath {
+        /// Attach (on) or detach (off)
+        state: Switch,
+    },
+    /// Remove all that is ours
+    Down,
+}
+
+#[derive(Debug, clap::Args)]
+struct NodeArgs {
+    /// Configuration file
+    #[arg(long, env = "OVERLAY_CONFIG")]
+    config: PathBuf,
+    /// Network namespace that is the node: a name under /run/netns, or a path [default: the caller's]
+    #[arg(long)]
+    netns: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Subcommand)]
+enum EndpointCommand {
+    /// Attach a container to a network
+    Add {
+        /// Its name, unique on the node
+        name: String,
+        /// Network to attach it to
+        #[arg(long)]
+        network: String,
+        /// Its network namespace: a name, made if it is not there, or a path
+        #[arg(long, required_unless_present = "pid", conflicts_with = "pid")]
+        netns: Option<PathBuf>,
+        /// A process in its network namespace
+        #[arg(long)]
+        pid: Option<u32>,
+        /// Its address [default: the next free one]
+        #[arg(long)]
+        address: Option<String>,
+        /// Its interface in the container [default: eth0]
+        #[arg(long)]
+        interface: Option<String>,
+    },
+    /// Detach a container that was attached with add
+    Del {
+        /// Its name
+        name: String,
+    },
+    /// List all containers
+    List,
+}
+
+/// Runs a command line; prints errors as one sentence each.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(args) => local::run(args, cli.instance, cli.dirs),
+        Command::Check { config } => local::check(&config, cli.output),
+        Command::Plan(args) => local::plan(args, cli.instance, cli.dirs, cli.output),
+        Command::Status => client::status(&cli.dirs, cli.instance, cli.output),
+        Command::Endpoint(command) => {
+            client::endpoint(&cli.dirs, cli.instance, cli.output, command)
+        }
+        Command::Fastpath { state } => {
+            client::fastpath(&cli.dirs, cli.instance, state == Switch::On)
+        }
+        Command::Down => down::down(&cli.dirs, cli.instance),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::from(1),
+        Err(Failure::Problem(error)) => complain(&error, 1),
+        Err(Failure::BadInput(error)) => complain(&error, 2),
+    }
+}
+
+fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    for line in format!("{error:#}").lines() {
+        eprintln!("overlay-agent: {line}");
+    }
+    ExitCode::from(code)
+}
+
+impl Failure {
+    fn bad_input(error: impl Into<anyhow::Error>) -> Self {
+        Self::BadInput(error.into())
+    }
+
+    fn problem(error: impl Into<anyhow::Error>) -> Self {
+        Self::Problem(error.into())
+    }
+}

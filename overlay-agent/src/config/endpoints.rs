@@ -1,0 +1,183 @@
+//! Endpoints.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
+
+use toml::Spanned;
+
+use super::{Report, error::Fault, networks::unique, raw};
+use crate::model::{Endpoint, IfName, InvalidValue, NetnsRef, Network};
+
+/// The interface name that containers expect.
+const DEFAULT_INTERFACE: &str = "eth0";
+
+pub(super) fn validate(
+    raw: &[Spanned<raw::Endpoint>],
+    raw_networks: &[Spanned<raw::Network>],
+    networks: &[Network],
+    report: &mut Report<'_>,
+) -> Vec<Endpoint> {
+    let mut names = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    let mut interfaces = BTreeMap::new();
+    let mut endpoints = Vec::with_capacity(raw.len());
+    for (index, raw) in raw.iter().enumerate() {
+        let field = format!("endpoints[{index}]");
+        let (span, raw) = (raw.span(), raw.get_ref());
+        let network = raw.network.get_ref();
+        if !raw_networks
+            .iter()
+            .any(|raw| raw.get_ref().name.get_ref() == network)
+        {
+            report.add(
+                raw.network.span(),
+                format!("{field}.network"),
+                Fault::NoSuchNetwork(network.clone()),
+            );
+        }
+        let Some(endpoint) = endpoint(raw, &field, networks, report) else {
+            continue;
+        };
+        unique(
+            &mut names,
+            endpoint.name.clone(),
+            "endpoint name",
+            raw.name.span(),
+            format!("{field}.name"),
+            report,
+        );
+        if let (Some(address), Some(raw)) = (endpoint.address, &raw.address) {
+            unique(
+                &mut addresses,
+                address,
+                "address",
+                raw.span(),
+                format!("{field}.address"),
+                report,
+            );
+        }
+        let place = format!(
+            "{} in {}",
+            endpoint.interface,
+            endpoint.netns.path().display()
+        );
+        unique(&mut interfaces, place, "interface", span, field, report);
+        endpoints.push(endpoint);
+    }
+    endpoints
+}
+
+fn endpoint(
+    raw: &raw::Endpoint,
+    field: &str,
+    networks: &[Network],
+    report: &mut Report<'_>,
+) -> Option<Endpoint> {
+    let name = report.value(&raw.name, format!("{field}.name"));
+    let netns = netns(raw, field, report);
+    let interface: Option<IfName> = match &raw.interface {
+        Some(raw) => report.value(raw, format!("{field}.interface")),
+        None => DEFAULT_INTERFACE.parse().ok(),
+    };
+    // A network that is there but wrong has been reported; nothing can be said of its addresses.
+    let network = networks
+        .iter()
+        .find(|network| network.name.as_str() == raw.network.get_ref())?;
+    let address = match &raw.address {
+        None => None,
+        Some(raw) => Some(address(raw, &format!("{field}.address"), network, report)?),
+    };
+    Some(Endpoint {
+        name: name?,
+        network: network.name.clone(),
+        netns: netns?,
+        address,
+        interface: interface?,
+    })
+}
+
+fn netns(raw: &raw::Endpoint, field: &str, report: &mut Report<'_>) -> Option<NetnsRef> {
+    match (&raw.netns, &raw.pid) {
+        (Some(netns), None) => netns_ref(netns.get_ref())
+            .map_err(|fault| report.add(netns.span(), format!("{field}.netns"), fault))
+            .ok(),
+        (None, Some(pid)) => Some(NetnsRef::Pid(*pid.get_ref())),
+        (None, None) => {
+            let fault = Fault::NetnsOrPid("add netns = \"NAME\", which is made if it is not there");
+            report.add(raw.name.span(), field, fault);
+            None
+        }
+        (Some(_), Some(pid)) => {
+            report.add(pid.span(), field, Fault::NetnsOrPid("remove one of them"));
+            None
+        }
+    }
+}
+
+/// A bare word is a name, an absolute path is a path.
+pub(crate) fn netns_ref(path: &Path) -> Result<NetnsRef, Fault> {
+    if path.is_absolute() {
+        return Ok(NetnsRef::Path(path.to_owned()));
+    }
+    path.to_str()
+        .and_then(|text| text.parse().ok())
+        .map(NetnsRef::Name)
+        .ok_or_else(|| Fault::NetnsPath(path.to_owned()))
+}
+
+fn address(
+    raw: &Spanned<raw::OneOrMany>,
+    field: &str,
+    network: &Network,
+    report: &mut Report<'_>,
+) -> Option<Ipv4Addr> {
+    let texts = raw.get_ref().as_slice();
+    let [text] = texts else {
+        let fault = Fault::Number {
+            what: "address",
+            takes: "one IPv4 address",
+            given: texts.len(),
+            cure: "leave the field out to get the next free one",
+        };
+        report.add(raw.span(), field, fault);
+        return None;
+    };
+    endpoint_address(text, network)
+        .map_err(|fault| report.add(raw.span(), field, fault))
+        .ok()
+}
+
+/// An address that an endpoint of this network on this node can have.
+pub(crate) fn endpoint_address(text: &str, network: &Network) -> Result<Ipv4Addr, Fault> {
+    match text.parse::<IpAddr>() {
+        Err(_) => Err(Fault::Address(text.to_owned())),
+        Ok(IpAddr::V6(_)) => Err(Fault::Ipv6(text.to_owned())),
+        Ok(IpAddr::V4(address)) => {
+            let (first, last) = endpoint_range(network);
+            if (first..=last).contains(&address) {
+                return Ok(address);
+            }
+            Err(Fault::NotForEndpoints {
+                address: address.into(),
+                subnet: network.subnet,
+                first: first.into(),
+                last: last.into(),
+            })
+        }
+    }
+}
+
+/// The first and last address for endpoints: after the gateway, before the broadcast address.
+pub(crate) fn endpoint_range(network: &Network) -> (Ipv4Addr, Ipv4Addr) {
+    let first = Ipv4Addr::from_bits(network.gateway().to_bits() + 1);
+    let last = Ipv4Addr::from_bits(network.subnet.broadcast().to_bits() - 1);
+    (first, last)
+}
+
+/// An interface name given on the command line, or the default.
+pub(crate) fn interface(name: Option<&str>) -> Result<IfName, InvalidValue> {
+    name.unwrap_or(DEFAULT_INTERFACE).parse()
+}

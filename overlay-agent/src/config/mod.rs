@@ -1,0 +1,143 @@
+//! From a file to a [`Model`]: everything is checked, all that is wrong is told at once.
+
+mod endpoints;
+mod error;
+mod networks;
+mod raw;
+
+use std::{fs, net::IpAddr, ops::Range, path::Path};
+
+use crate::model::{IfName, Model, Name, Node, Underlay};
+
+pub(crate) use endpoints::{endpoint_address, endpoint_range, interface, netns_ref};
+pub use error::{ConfigError, Fault, Faults, Located};
+
+/// Reads and validates a configuration file.
+pub fn load(path: &Path) -> Result<Model, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })?;
+    Ok(parse(path, &text)?)
+}
+
+/// Validates the text of a configuration file; `path` is for the messages only.
+pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {
+    let mut report = Report {
+        text,
+        faults: Vec::new(),
+    };
+    let model = toml::from_str(text)
+        .map_err(|error| report.syntax(&error))
+        .ok()
+        .and_then(|raw| validate(&raw, &mut report));
+    report.faults.sort_by_key(|fault| fault.line);
+    match model {
+        Some(model) if report.faults.is_empty() => Ok(model),
+        _ => Err(Faults {
+            path: path.to_owned(),
+            faults: report.faults,
+        }),
+    }
+}
+
+fn validate(raw: &raw::Config, report: &mut Report<'_>) -> Option<Model> {
+    let node = node(&raw.node, report);
+    let own_vtep = node.as_ref().and_then(|node| match node.underlay {
+        Underlay::Address(address) => Some(address),
+        Underlay::Interfaces(_) => None,
+    });
+    let networks = networks::validate(&raw.networks, own_vtep, report);
+    let endpoints = endpoints::validate(&raw.endpoints, &raw.networks, &networks, report);
+    Some(Model {
+        node: node?,
+        networks,
+        endpoints,
+    })
+}
+
+fn node(raw: &raw::Node, report: &mut Report<'_>) -> Option<Node> {
+    let name = report.value::<Name>(&raw.name, "node.name");
+    let underlay = underlay(&raw.underlay, report);
+    Some(Node {
+        name: name?,
+        underlay: underlay?,
+    })
+}
+
+fn underlay(raw: &toml::Spanned<raw::OneOrMany>, report: &mut Report<'_>) -> Option<Underlay> {
+    const FIELD: &str = "node.underlay";
+    let texts = raw.get_ref().as_slice();
+    if let [text] = texts
+        && let Ok(address) = text.parse::<IpAddr>()
+    {
+        if address.is_ipv6() {
+            report.add(raw.span(), FIELD, Fault::Ipv6(text.clone()));
+            return None;
+        }
+        return Some(Underlay::Address(address));
+    }
+    if texts.is_empty() {
+        report.add(
+            raw.span(),
+            FIELD,
+            Fault::Number {
+                what: "underlay",
+                takes: "at least one interface",
+                given: 0,
+                cure: "name the interface that reaches the other nodes, such as \"eth1\"",
+            },
+        );
+        return None;
+    }
+    let names: Vec<IfName> = texts
+        .iter()
+        .filter_map(|text| {
+            text.parse()
+                .map_err(|error: crate::model::InvalidValue| {
+                    report.add(raw.span(), FIELD, error.into());
+                })
+                .ok()
+        })
+        .collect();
+    Some(Underlay::Interfaces(names))
+}
+
+/// Collects faults and knows the lines of the text.
+struct Report<'a> {
+    text: &'a str,
+    faults: Vec<Located>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, span: Range<usize>, field: impl Into<String>, fault: Fault) {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = 1 + before.matches('\n').count();
+        self.faults.push(Located {
+            line,
+            field: field.into(),
+            fault,
+        });
+    }
+
+    fn syntax(&mut self, error: &toml::de::Error) {
+        // A fault without a place, such as a missing table, belongs to the end of the file.
+        let end = self.text.len();
+        let message = error.message().replace('\n', "; ");
+        self.add(error.span().unwrap_or(end..end), "", Fault::Syntax(message));
+    }
+
+    /// Parses a text of a type whose errors are [`InvalidValue`](crate::model::InvalidValue)s.
+    fn value<T>(&mut self, raw: &toml::Spanned<String>, field: impl Into<String>) -> Option<T>
+    where
+        T: std::str::FromStr<Err = crate::model::InvalidValue>,
+    {
+        raw.get_ref()
+            .parse()
+            .map_err(|error: crate::model::InvalidValue| self.add(raw.span(), field, error.into()))
+            .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

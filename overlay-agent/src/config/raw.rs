@@ -1,0 +1,93 @@
+//! The configuration file as it is written, before anything is believed.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::model::FastPath;
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    pub(super) node: Node,
+    #[serde(default)]
+    pub(super) networks: Vec<Spanned<Network>>,
+    #[serde(default)]
+    pub(super) endpoints: Vec<Spanned<Endpoint>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Node {
+    pub(super) name: Spanned<String>,
+    pub(super) underlay: Spanned<OneOrMany>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Network {
+    pub(super) name: Spanned<String>,
+    pub(super) vni: Spanned<u32>,
+    pub(super) port: Option<Spanned<u16>>,
+    pub(super) cidr: Spanned<OneOrMany>,
+    pub(super) subnet: Spanned<OneOrMany>,
+    pub(super) mtu: Option<Spanned<Mtu>>,
+    pub(super) masquerade: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) fastpath: FastPath,
+    #[serde(default)]
+    pub(super) peers: Vec<Spanned<Peer>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Peer {
+    pub(super) name: Spanned<String>,
+    pub(super) vtep: Spanned<String>,
+    pub(super) subnet: Spanned<OneOrMany>,
+    pub(super) mac: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Endpoint {
+    pub(super) name: Spanned<String>,
+    pub(super) network: Spanned<String>,
+    pub(super) netns: Option<Spanned<PathBuf>>,
+    pub(super) pid: Option<Spanned<u32>>,
+    pub(super) address: Option<Spanned<OneOrMany>>,
+    pub(super) interface: Option<Spanned<String>>,
+}
+
+/// A text or a list of them.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(super) fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// `"auto"` or a number of bytes.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected \"auto\" or a number of bytes")]
+pub(super) enum Mtu {
+    Bytes(u16),
+    Word(AutoWord),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AutoWord {
+    Auto,
+}

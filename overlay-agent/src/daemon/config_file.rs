@@ -1,0 +1,104 @@
+//! Watches the configuration file.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::{self, ConfigError},
+    model::Model,
+};
+
+/// A new content of the file: a model, or why it is none.
+pub(super) type Reading = Result<Model, ConfigError>;
+
+/// The file and what was last read of it.
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    last: Option<String>,
+    events: mpsc::Receiver<()>,
+    // Watching ends when it is dropped.
+    _watcher: RecommendedWatcher,
+}
+
+/// The file cannot be watched.
+#[derive(Debug, thiserror::Error)]
+#[error("watch configuration {}: {cause}", path.display())]
+pub struct WatchError {
+    path: PathBuf,
+    cause: notify::Error,
+}
+
+impl ConfigFile {
+    /// Watches from now on; `text` is what is in force.
+    pub(super) fn watch(path: &Path, text: Option<String>) -> Result<Self, WatchError> {
+        let error = |cause| WatchError {
+            path: path.to_owned(),
+            cause,
+        };
+        // One waiting event says all that ten would.
+        let (sender, events) = mpsc::channel(1);
+        // Editors and configuration management replace files: the folder sees that, the file does not.
+        let name = path.file_name().map(OsString::from);
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                let concerns = event.map_or(true, |event| {
+                    event.need_rescan()
+                        || event
+                            .paths
+                            .iter()
+                            .any(|path| path.file_name() == name.as_deref())
+                });
+                if concerns {
+                    // Full means that an event waits already; closed, that the agent ends.
+                    let _ = sender.try_send(());
+                }
+            })
+            .map_err(error)?;
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        watcher
+            .watch(folder, RecursiveMode::NonRecursive)
+            .map_err(error)?;
+        Ok(Self {
+            path: path.to_owned(),
+            last: text,
+            events,
+            _watcher: watcher,
+        })
+    }
+
+    /// Waits for a content that differs from the last one.
+    pub(super) async fn changed(&mut self) -> Reading {
+        loop {
+            if self.events.recv().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+            // A writer that is not done yet makes another event.
+            tokio::time::sleep(super::DEBOUNCE).await;
+            match std::fs::read_to_string(&self.path) {
+                Ok(text) if self.last.as_deref() == Some(&text) => {}
+                Ok(text) => {
+                    let reading = config::parse(&self.path, &text).map_err(ConfigError::from);
+                    self.last = Some(text);
+                    return reading;
+                }
+                Err(cause) => {
+                    // Told once; the next content differs from nothing.
+                    if self.last.take().is_some() {
+                        return Err(ConfigError::Unreadable {
+                            path: self.path.clone(),
+                            cause,
+                        });
+                    }
+                }
+            }
+        }
+    }
+}

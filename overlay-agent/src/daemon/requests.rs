@@ -1,0 +1,203 @@
+//! Requests that change the desired state.
+
+use crate::{
+    api::{EndpointSpec, EndpointStatus, Reply},
+    config::{endpoint_address, interface, netns_ref},
+    model::{Endpoint, Name, NetnsRef},
+};
+
+use super::Reconciler;
+
+impl Reconciler {
+    /// Attaches a container; on failure nothing of it stays.
+    pub(super) async fn endpoint_add(&mut self, spec: &EndpointSpec) -> Reply {
+        let endpoint = match self.validate(spec) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Reply::BadInput(format!("add endpoint {:?}: {error}", spec.name)),
+        };
+        let name = endpoint.name.clone();
+        if let Err(error) = self
+            .store
+            .update(|content| content.endpoints.push(endpoint))
+        {
+            return Reply::Failed(error.to_string());
+        }
+        self.complete();
+        self.reconcile().await;
+        match self.endpoint_status(&name) {
+            Some(status) if status.device.is_some() => Reply::Endpoint(status),
+            _ => {
+                let reasons = self.reasons(&name);
+                let undone = self.forget(&name).await;
+                Reply::Failed(
+                    [Some(reasons), undone.err()]
+                        .into_iter()
+                        .flatten()
+                        .collect::<Vec<_>>()
+                        .join("; "),
+                )
+            }
+        }
+    }
+
+    /// Detaches a container that was attached at run time.
+    pub(super) async fn endpoint_del(&mut self, name: &str) -> Reply {
+        let configured = self
+            .config
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.name.as_str() == name);
+        if configured {
+            return Reply::BadInput(format!(
+                "delete endpoint {name}: it belongs to the configuration; remove it from the file"
+            ));
+        }
+        let added = self
+            .store
+            .content()
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.name.as_str() == name);
+        let Some(name) = added.map(|endpoint| endpoint.name.clone()) else {
+            return Reply::BadInput(format!(
+                "delete endpoint {name}: there is none of this name; see \"overlay-agent endpoint list\""
+            ));
+        };
+        match self.forget(&name).await {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Failed(error),
+        }
+    }
+
+    /// Attaches or detaches the programs, and remembers it over restarts.
+    pub(super) async fn fastpath(&mut self, on: bool) -> Reply {
+        if on && !self.wants_programs() {
+            return Reply::BadInput(
+                "switch the fast path on: every network has fastpath = \"off\"; change it in the configuration".to_owned(),
+            );
+        }
+        if let Err(error) = self.store.update(|content| content.fastpath_off = !on) {
+            return Reply::Failed(error.to_string());
+        }
+        self.reconcile().await;
+        match &self.unavailable {
+            Some(reason) if on => Reply::Failed(format!("switch the fast path on: {reason}")),
+            _ if self.report.failed.is_empty() => Reply::Done,
+            _ => Reply::Failed(self.report.failed.join("; ")),
+        }
+    }
+
+    async fn forget(&mut self, name: &Name) -> Result<(), String> {
+        self.store
+            .update(|content| content.endpoints.retain(|endpoint| endpoint.name != *name))
+            .map_err(|error| error.to_string())?;
+        self.complete();
+        self.reconcile().await;
+        if self.report.failed.is_empty() {
+            Ok(())
+        } else {
+            Err(self.report.failed.join("; "))
+        }
+    }
+
+    /// The same rules as for an endpoint of the configuration.
+    fn validate(&self, spec: &EndpointSpec) -> Result<Endpoint, String> {
+        let name: Name = spec.name.parse().map_err(text)?;
+        if self
+            .model
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.name == name)
+        {
+            return Err(
+                "there is one of this name already; choose another, or delete it first".to_owned(),
+            );
+        }
+        let network = self
+            .model
+            .networks
+            .iter()
+            .find(|network| network.name.as_str() == spec.network);
+        let network = network.ok_or_else(|| {
+            let names: Vec<&str> = self
+                .model
+                .networks
+                .iter()
+                .map(|network| network.name.as_str())
+                .collect();
+            format!(
+                "there is no network {:?}; there is: {}",
+                spec.network,
+                names.join(", ")
+            )
+        })?;
+        let netns = match (&spec.netns, spec.pid) {
+            (Some(netns), None) => netns_ref(netns).map_err(text)?,
+            (None, Some(pid)) => NetnsRef::Pid(pid),
+            _ => {
+                return Err(
+                    "give either a network namespace or a process: --netns NAME or --pid PID"
+                        .to_owned(),
+                );
+            }
+        };
+        let interface = interface(spec.interface.as_deref()).map_err(text)?;
+        let address = spec
+            .address
+            .as_deref()
+            .map(|address| endpoint_address(address, network))
+            .transpose()
+            .map_err(text)?;
+        if let Some(address) = address {
+            let mut taken = self.store.content().allocations.iter();
+            if let Some((owner, _)) = taken.find(|(_, allocation)| allocation.address == address) {
+                return Err(format!(
+                    "address {address} is in use by endpoint {owner}; choose another, or leave it out"
+                ));
+            }
+        }
+        let same_place =
+            |other: &&Endpoint| other.netns.path() == netns.path() && other.interface == interface;
+        if let Some(other) = self.model.endpoints.iter().find(same_place) {
+            return Err(format!(
+                "{interface} in {} is endpoint {} already; choose another interface",
+                netns.path().display(),
+                other.name
+            ));
+        }
+        Ok(Endpoint {
+            name,
+            network: network.name.clone(),
+            netns,
+            address,
+            interface,
+        })
+    }
+
+    /// Why an endpoint is not attached, as far as it is known.
+    fn reasons(&self, name: &Name) -> String {
+        let mark = format!("endpoint {name}");
+        let mine: Vec<&str> = self
+            .problems
+            .iter()
+            .filter(|problem| problem.contains(&mark))
+            .map(String::as_str)
+            .collect();
+        if mine.is_empty() {
+            self.problems.join("; ")
+        } else {
+            mine.join("; ")
+        }
+    }
+
+    fn endpoint_status(&self, name: &Name) -> Option<EndpointStatus> {
+        self.status()
+            .endpoints
+            .into_iter()
+            .find(|endpoint| endpoint.name == *name)
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,188 @@
+//! From the command line to a running daemon: everything is checked before anything is changed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::{
+    Calls, Preview, Reconciler,
+    config_file::{ConfigFile, WatchError},
+    lock::{InstanceLock, LockError},
+    reconcile::{self, PreviewError},
+};
+use crate::{
+    api::{Server, ServerError},
+    config::{self, ConfigError},
+    desired::Obstacles,
+    dirs::Dirs,
+    kernel::{KernelError, capability, netlink::Watch},
+    model::{FastPath, Model, Name},
+    node::Node,
+    store::{Store, StoreError},
+};
+
+/// Waiting calls before clients have to wait.
+const WAITING_CALLS: usize = 16;
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The instance; the node's name when left out.
+    pub instance: Option<Name>,
+    /// The namespace that the process has entered, to find it again for `down`.
+    pub netns: Option<PathBuf>,
+    /// Where the instance keeps what it keeps.
+    pub dirs: Dirs,
+}
+
+/// Why a daemon does not start; nothing has been changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The node makes it impossible.
+    #[error(transparent)]
+    Obstacles(#[from] Obstacles),
+    /// The kernel does not allow it, or cannot.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The state file cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The socket cannot be made.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The file cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// Another daemon has the instance, or its folder cannot be made.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A network requires the programs and they cannot be used.
+    #[error(
+        "start network {network}, which requires the fast path: {cause}; or set fastpath = \"auto\""
+    )]
+    FastPathRequired {
+        /// The network.
+        network: Name,
+        /// Why.
+        cause: KernelError,
+    },
+    /// Signals cannot be handled.
+    #[error("handle signals: {0}")]
+    Signal(io::Error),
+}
+
+impl From<PreviewError> for StartError {
+    fn from(error: PreviewError) -> Self {
+        match error {
+            PreviewError::Kernel(error) => Self::Kernel(error),
+            PreviewError::Obstacles(error) => Self::Obstacles(error),
+        }
+    }
+}
+
+/// A daemon that has done its first round.
+pub(super) struct Started {
+    pub(super) reconciler: Reconciler,
+    pub(super) watch: Option<Watch>,
+    pub(super) config: ConfigFile,
+    pub(super) calls: Calls,
+    pub(super) server: Server,
+    pub(super) lock: InstanceLock,
+}
+
+pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
+    let (text, model) = read_config(&options.config)?;
+    let instance = options
+        .instance
+        .clone()
+        .unwrap_or_else(|| model.node.name.clone());
+    check_machine(&model, &options.dirs)?;
+    let lock = InstanceLock::take(&options.dirs, &instance)?;
+    let mut store = Store::open(&options.dirs.state_dir, &instance)?;
+    let node = Node::open(options.dirs.pins(&instance))?;
+    // A plan that can be made shows that nothing stands in the way.
+    reconcile::preview(&node, &model, store.content()).await?;
+    let required = model
+        .networks
+        .iter()
+        .find(|network| network.fastpath == FastPath::Required);
+    let mut required_programs = None;
+    if let Some(network) = required {
+        let network = network.name.clone();
+        let loaded = reconcile::load(&node.pins)
+            .map_err(|cause| StartError::FastPathRequired { network, cause })?;
+        required_programs = Some(loaded);
+    }
+    let config_path = fs::canonicalize(&options.config).unwrap_or_else(|_| options.config.clone());
+    store.update(|content| {
+        content.netns.clone_from(&options.netns);
+        content.config.clone_from(&config_path);
+    })?;
+    let watch = Watch::open()?;
+    let config = ConfigFile::watch(&options.config, Some(text))?;
+    let mut reconciler = Reconciler::new(node, store, model);
+    reconciler.node.dataplane = required_programs;
+    reconciler.reconcile().await;
+    let (sender, calls) = mpsc::channel(WAITING_CALLS);
+    let server = Server::start(&options.dirs.socket(&instance), sender)?;
+    info!("instance {instance} is up");
+    Ok(Started {
+        reconciler,
+        watch: Some(watch),
+        config,
+        calls,
+        server,
+        lock,
+    })
+}
+
+/// The steps that `run` would take.
+pub async fn preview(options: &Options) -> Result<Preview, StartError> {
+    let (_, model) = read_config(&options.config)?;
+    let instance = options
+        .instance
+        .clone()
+        .unwrap_or_else(|| model.node.name.clone());
+    capability::check_privileges()?;
+    let store = Store::open(&options.dirs.state_dir, &instance)?;
+    let node = Node::open(options.dirs.pins(&instance))?;
+    Ok(reconcile::preview(&node, &model, store.content()).await?)
+}
+
+/// Text and model are of the same moment, so that no change of the file is missed.
+fn read_config(path: &Path) -> Result<(String, Model), ConfigError> {
+    let text = fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let model = config::parse(path, &text)?;
+    Ok((text, model))
+}
+
+fn check_machine(model: &Model, dirs: &Dirs) -> Result<(), KernelError> {
+    capability::check_privileges()?;
+    let programs = |wanted: FastPath| {
+        model
+            .networks
+            .iter()
+            .any(|network| network.fastpath == wanted)
+    };
+    if programs(FastPath::Required) {
+        capability::check_kernel_release()?;
+    }
+    if programs(FastPath::Required) || programs(FastPath::Auto) {
+        // Without one the pins, and with them the traffic, would not outlive the agent.
+        let mount = dirs.bpf_dir.parent().unwrap_or(&dirs.bpf_dir);
+        capability::check_bpffs(mount)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! The node's state as the API shows it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use overlay_common::maps::PeerStats;
+
+use super::Reconciler;
+use crate::{
+    api::{
+        EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, Status, Traffic,
+    },
+    kernel::bpf::AttachMode,
+    model::{Endpoint, Network, Peer},
+    objects::{LinkKind, Scope},
+};
+
+impl Reconciler {
+    /// As of the last round; counters as of now.
+    pub(super) fn status(&self) -> Status {
+        let fastpath = self.fastpath_status();
+        let mut problems = self.problems.clone();
+        if let Some(reason) = &self.refused {
+            problems.push(format!(
+                "the configuration file is refused, the one before stays in force: {reason}"
+            ));
+        }
+        if let Some(reason) = &fastpath.reason {
+            problems.push(format!("the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"));
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: overlay_common::ABI,
+            instance: self.store.content().instance().clone(),
+            node: self.model.node.name.clone(),
+            healthy: problems.is_empty(),
+            problems,
+            vtep: self.facts.vtep.map(IpAddr::V4),
+            underlay: self.facts.underlay.clone(),
+            fastpath,
+            networks: self
+                .model
+                .networks
+                .iter()
+                .map(|network| self.network_status(network))
+                .collect(),
+            endpoints: self
+                .model
+                .endpoints
+                .iter()
+                .map(|endpoint| self.endpoint(endpoint))
+                .collect(),
+        }
+    }
+
+    fn fastpath_status(&self) -> FastPathStatus {
+        let state = if self.store.content().fastpath_off || !self.wants_programs() {
+            FastPathState::Off
+        } else if self.unavailable.is_some() {
+            FastPathState::Unavailable
+        } else {
+            FastPathState::On
+        };
+        let attach = self
+            .node
+            .dataplane
+            .as_ref()
+            .map(|dataplane| match dataplane.mode() {
+                AttachMode::Clsact => "clsact".to_owned(),
+                AttachMode::Tcx | AttachMode::Auto => "tcx".to_owned(),
+            });
+        let reason = self
+            .unavailable
+            .clone()
+            .filter(|_| state == FastPathState::Unavailable);
+        FastPathStatus {
+            state,
+            attach,
+            reason,
+            pins: self.node.pins.clone(),
+        }
+    }
+
+    fn network_status(&self, network: &Network) -> NetworkStatus {
+        NetworkStatus {
+            name: network.name.clone(),
+            vni: network.vni,
+            port: network.port,
+            cidr: network.cidr.into(),
+            subnet: network.subnet.into(),
+            gateway: network.gateway().into(),
+            mtu: self.facts.mtus.get(&network.name).copied(),
+            fastpath: network.fastpath,
+            peers: network
+                .peers
+                .iter()
+                .map(|peer| self.peer_status(network, peer))
+                .collect(),
+        }
+    }
+
+    fn peer_status(&self, network: &Network, peer: &Peer) -> PeerStatus {
+        let vtep = IpAddr::V4(peer.vtep);
+        let way = self.observed.around.ways.get(&vtep);
+        let slot = self
+            .observed
+            .objects
+            .entries
+            .vteps
+            .get(&(network.vni, vtep))
+            .copied();
+        let stats = slot.and_then(|slot| {
+            self.node
+                .with_maps(|maps| maps.peer_stats(slot))
+                .ok()
+                .flatten()
+        });
+        PeerStatus {
+            name: peer.name.clone(),
+            vtep,
+            mac: peer.mac,
+            subnets: peer.subnets.iter().copied().map(IpNet::V4).collect(),
+            dev: way.map(|way| way.link),
+            via: way.map(|way| way.next_hop),
+            slot,
+            traffic: stats.map(traffic),
+        }
+    }
+
+    fn endpoint(&self, endpoint: &Endpoint) -> EndpointStatus {
+        let scope = Scope::Endpoint(endpoint.name.clone());
+        let device = self
+            .observed
+            .objects
+            .links
+            .iter()
+            .find_map(|(id, link)| match &link.kind {
+                LinkKind::Veth { peer } if peer.scope == scope => Some(id.name),
+                _ => None,
+            });
+        let given = self.store.content().allocations.get(&endpoint.name);
+        EndpointStatus {
+            name: endpoint.name.clone(),
+            network: endpoint.network.clone(),
+            address: given.map(|given| given.address.into()),
+            interface: endpoint.interface,
+            netns: endpoint.netns.path(),
+            device,
+            configured: self
+                .config
+                .endpoints
+                .iter()
+                .any(|other| other.name == endpoint.name),
+        }
+    }
+}
+
+fn traffic(stats: PeerStats) -> Traffic {
+    Traffic {
+        tx_packets: stats.tx.packets,
+        tx_bytes: stats.tx.bytes,
+        rx_packets: stats.rx.packets,
+        rx_bytes: stats.rx.bytes,
+        dropped_packets: stats.dropped.packets,
+        dropped_bytes: stats.dropped.bytes,
+    }
+}

@@ -1,0 +1,297 @@
+//! What cannot be built, and what to do about it.
+
+use std::{fmt, net::IpAddr, path::PathBuf};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{Derived, Node};
+use crate::{
+    model::{IfName, Name},
+    objects::RouteKey,
+};
+
+/// What makes a node impossible; nothing is changed while there is one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// A configured underlay device does not exist.
+    #[error(
+        "use underlay {name}: there is no such interface (there are: {}); correct node.underlay",
+        list(there)
+    )]
+    NoSuchUnderlay {
+        /// As configured.
+        name: IfName,
+        /// What there is.
+        there: Vec<IfName>,
+    },
+    /// No device has the configured underlay address.
+    #[error(
+        "use underlay {address}: no interface has this address; correct node.underlay, or add it with \"ip address add\""
+    )]
+    NoSuchAddress {
+        /// As configured.
+        address: IpAddr,
+    },
+    /// The underlay devices have no IPv4 address.
+    #[error(
+        "use underlay {}: no IPv4 address there; add one with \"ip address add\"",
+        list(underlay)
+    )]
+    NoVtep {
+        /// As configured.
+        underlay: Vec<IfName>,
+    },
+    /// The configured MTU does not fit.
+    #[error(
+        "set MTU {mtu} on network {network}: the underlay's {underlay} leaves {room} bytes; use mtu = \"auto\", or raise the underlay's MTU"
+    )]
+    MtuTooBig {
+        /// The network.
+        network: Name,
+        /// As configured, in bytes.
+        mtu: u16,
+        /// What fits, in bytes.
+        room: u16,
+        /// MTU of the underlay, in bytes.
+        underlay: u32,
+    },
+    /// A device of somebody else has a name that we need.
+    #[error(
+        "make device {device}: the name is taken by a device that this instance did not make; remove it with \"ip link del {device}\", or choose another VNI"
+    )]
+    DeviceTaken {
+        /// The name.
+        device: IfName,
+    },
+    /// Another VXLAN device receives on the port.
+    #[error(
+        "open UDP port {port} for network {network}: VXLAN device {device} has it; remove that device, or choose another port"
+    )]
+    PortTaken {
+        /// The network.
+        network: Name,
+        /// The port.
+        port: u16,
+        /// Whose it is.
+        device: IfName,
+    },
+    /// A socket has the port.
+    #[error(
+        "open UDP port {port} for network {network}: a socket of another program has it; find it with \"ss -lunp sport = {port}\", or choose another port"
+    )]
+    PortBusy {
+        /// The network.
+        network: Name,
+        /// The port.
+        port: u16,
+    },
+    /// An address of ours is on a device of somebody else.
+    #[error(
+        "give {address} to {bridge} as gateway of network {network}: the address is in use on {device}; remove it there, or choose another subnet"
+    )]
+    AddressTaken {
+        /// The network.
+        network: Name,
+        /// The gateway's address.
+        address: IpAddr,
+        /// Our bridge.
+        bridge: IfName,
+        /// Where it is.
+        device: IfName,
+    },
+    /// A route of somebody else leads to a peer's subnet.
+    #[error(
+        "add route {destination} for peer {peer}: there is one already, through {device}; remove it with \"ip route del {destination}\""
+    )]
+    RouteTaken {
+        /// The peer.
+        peer: Name,
+        /// Its subnet.
+        destination: IpNet,
+        /// The device of the route that is there.
+        device: String,
+    },
+    /// A peer has this node's own outer address.
+    #[error(
+        "add peer {peer} of network {network}: {vtep} is this node's own underlay address; a peer is another node"
+    )]
+    OwnVtep {
+        /// The network.
+        network: Name,
+        /// The peer.
+        peer: Name,
+        /// The address.
+        vtep: IpAddr,
+    },
+}
+
+/// All obstacles at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacles(pub Vec<Obstacle>);
+
+impl std::error::Error for Obstacles {}
+
+impl fmt::Display for Obstacles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, obstacle) in self.0.iter().enumerate() {
+            if number > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{obstacle}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What one endpoint or one peer has to do without.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The underlay has no route to a VTEP.
+    #[error("reach peer {peer}: the underlay has no route to {vtep}; see \"ip route get {vtep}\"")]
+    NoWay {
+        /// The peer.
+        peer: Name,
+        /// Its outer address.
+        vtep: IpAddr,
+    },
+    /// The subnet is full.
+    #[error(
+        "attach endpoint {endpoint}: all addresses of {subnet} are taken; remove an endpoint, or give this node a larger subnet"
+    )]
+    NoAddress {
+        /// The endpoint.
+        endpoint: Name,
+        /// This node's share.
+        subnet: Ipv4Net,
+    },
+    /// The namespace is not there and cannot be made.
+    #[error("attach endpoint {endpoint}: there is no network namespace {}; start the container first, or correct netns or pid", path.display())]
+    NoNamespace {
+        /// The endpoint.
+        endpoint: Name,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The namespace is the node's.
+    #[error("attach endpoint {endpoint}: {} is the node's own network namespace; name the container's", path.display())]
+    NodeNamespace {
+        /// The endpoint.
+        endpoint: Name,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The container has an interface of that name already.
+    #[error("attach endpoint {endpoint}: {} has an interface {interface} already; choose another with interface = \"NAME\"", path.display())]
+    InterfaceTaken {
+        /// The endpoint.
+        endpoint: Name,
+        /// The name.
+        interface: IfName,
+        /// The namespace.
+        path: PathBuf,
+    },
+    /// The container has a default route of its own.
+    #[error(
+        "route endpoint {endpoint}: it has a default route through {device} already; ours is left out: add routes to the overlay there yourself"
+    )]
+    OtherDefaultRoute {
+        /// The endpoint.
+        endpoint: Name,
+        /// Through which device.
+        device: String,
+    },
+    /// The name of the veth is taken.
+    #[error(
+        "attach endpoint {endpoint}: device name {device} is taken by a device that this instance did not make; remove it with \"ip link del {device}\""
+    )]
+    DeviceTaken {
+        /// The endpoint.
+        endpoint: Name,
+        /// The name.
+        device: IfName,
+    },
+    /// Two endpoints' names lead to the same device name.
+    #[error(
+        "attach endpoint {endpoint}: another endpoint has device name {device}; rename one of them"
+    )]
+    SameDeviceName {
+        /// The endpoint.
+        endpoint: Name,
+        /// The name.
+        device: IfName,
+    },
+}
+
+/// Finds what stands in the way of the networks.
+pub(super) fn find(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Obstacle>) {
+    for derived in networks {
+        let network = derived.network;
+        for device in [derived.bridge, derived.vxlan] {
+            if node
+                .around
+                .links
+                .get(&device)
+                .is_some_and(|link| !link.ours)
+            {
+                obstacles.push(Obstacle::DeviceTaken { device });
+            }
+        }
+        let others = || node.around.links.iter().filter(|(_, link)| !link.ours);
+        let on_port = others()
+            .find(|(name, link)| link.vxlan_port == Some(network.port) && **name != derived.vxlan);
+        if let Some((&device, _)) = on_port {
+            obstacles.push(Obstacle::PortTaken {
+                network: network.name.clone(),
+                port: network.port,
+                device,
+            });
+        } else if node.around.busy_ports.contains(&network.port) {
+            obstacles.push(Obstacle::PortBusy {
+                network: network.name.clone(),
+                port: network.port,
+            });
+        }
+        let address = IpAddr::V4(network.gateway());
+        for (&device, _) in
+            others().filter(|(_, link)| link.addresses.iter().any(|net| net.addr() == address))
+        {
+            let (network, bridge) = (network.name.clone(), derived.bridge);
+            obstacles.push(Obstacle::AddressTaken {
+                network,
+                address,
+                bridge,
+                device,
+            });
+        }
+        for peer in &network.peers {
+            if peer.vtep == node.vtep {
+                obstacles.push(Obstacle::OwnVtep {
+                    network: network.name.clone(),
+                    peer: peer.name.clone(),
+                    vtep: peer.vtep.into(),
+                });
+            }
+            for destination in peer.subnets.iter().copied().map(IpNet::V4) {
+                let key = RouteKey {
+                    scope: crate::objects::Scope::Node,
+                    destination,
+                };
+                let ours = node.inputs.observed.objects.routes.contains_key(&key);
+                if let Some(device) = node.around.routes.get(&destination).filter(|_| !ours) {
+                    let device =
+                        device.map_or_else(|| "no device".to_owned(), |name| name.to_string());
+                    obstacles.push(Obstacle::RouteTaken {
+                        peer: peer.name.clone(),
+                        destination,
+                        device,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn list(names: &[IfName]) -> String {
+    let names: Vec<&str> = names.iter().map(IfName::as_str).collect();
+    names.join(", ")
+}

@@ -1,0 +1,259 @@
+//! Filters of a clsact qdisc, for kernels without TCX.
+//!
+//! A filter lives as long as its device and needs no pin. What bpffs holds are
+//! empty folders, as notes that outlive the agent: on which devices filters of ours
+//! are, and which qdiscs we made. Only those may be removed.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
+
+use aya::programs::SchedClassifier;
+use rtnetlink::{
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+    packet_route::{
+        RouteNetlinkMessage,
+        tc::{
+            TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage,
+            TcOption,
+        },
+    },
+};
+
+use super::{
+    Found, Target,
+    failure::failed,
+    pins::{Pins, children, parse_device, parse_hook},
+};
+use crate::{
+    kernel::{KernelError, Result, netlink::blocking},
+    model::IfName,
+    objects::Hook,
+};
+
+/// Preference of our filters: nothing comes before it.
+const PRIORITY: u16 = 1;
+/// `ETH_P_ALL`.
+const EVERY_PROTOCOL: u16 = 3;
+const QDISC: &str = "clsact";
+/// The note that we made a device's qdisc.
+const QDISC_NOTE: &str = "qdisc";
+
+/// Attaches a program before all others, or in the place of an earlier one.
+pub(super) fn attach(
+    pins: &Pins,
+    target: Target,
+    ifindex: u32,
+    program: &SchedClassifier,
+) -> Result<()> {
+    let operation = || format!("attach {target}");
+    let notes = pins.clsact_device(target.device);
+    note(&notes.join(target.hook.program()))?;
+    make_qdisc(&notes, target, ifindex)?;
+
+    let name = filter_name(pins, target.hook);
+    let old = find(ifindex, target.hook, &name)?;
+    let fd = program.fd().map_err(|error| failed(operation(), &error))?;
+    let options = [
+        TcFilterBpfOption::ProgFd(fd.as_fd().as_raw_fd().cast_unsigned()),
+        TcFilterBpfOption::ProgName(name),
+        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
+    ];
+    let (handle, priority, flags) = match old {
+        Some(filter) => (filter.handle, filter.priority, 0),
+        None => (TcHandle::UNSPEC, PRIORITY, NLM_F_CREATE | NLM_F_EXCL),
+    };
+    let mut message = filter(ifindex, target.hook, handle, priority);
+    message.attributes = vec![
+        TcAttribute::Kind(TcFilterBpf::KIND.to_owned()),
+        TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
+    ];
+    blocking::change(RouteNetlinkMessage::NewTrafficFilter(message), flags)
+        .map_err(|refusal| refusal.during(operation()))
+}
+
+/// Removes our filter, then the qdisc if we made it and nobody uses it; nothing there
+/// is fine.
+pub(super) fn detach(pins: &Pins, target: Target, ifindex: Option<u32>) -> Result<()> {
+    let notes = pins.clsact_device(target.device);
+    if !notes.exists() {
+        return Ok(());
+    }
+    if let Some(ifindex) = ifindex {
+        remove_filter(pins, target, ifindex)?;
+    }
+    remove_note(&notes.join(target.hook.program()))?;
+    let left = children(&notes)?;
+    if left.iter().any(|note| note != QDISC_NOTE) {
+        return Ok(());
+    }
+    if let Some(ifindex) = ifindex.filter(|_| !left.is_empty()) {
+        remove_qdisc(target.device, ifindex)?;
+    }
+    remove_note(&notes.join(QDISC_NOTE))?;
+    remove_note(&notes)
+}
+
+/// Where filters of ours must be, and what is there.
+pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for device in children(&pins.clsact())?
+        .iter()
+        .filter_map(|name| parse_device(name))
+    {
+        let hooks = children(&pins.clsact_device(device))?;
+        for hook in hooks.iter().filter_map(|name| parse_hook(name)) {
+            let filter = match devices.get(&device) {
+                Some(&ifindex) => find(ifindex, hook, &filter_name(pins, hook))?,
+                None => None,
+            };
+            let program = filter.map(|filter| filter.program);
+            found.push(Found {
+                target: Target { device, hook },
+                program,
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn remove_filter(pins: &Pins, target: Target, ifindex: u32) -> Result<()> {
+    let Some(old) = find(ifindex, target.hook, &filter_name(pins, target.hook))? else {
+        return Ok(());
+    };
+    let mut message = filter(ifindex, target.hook, old.handle, old.priority);
+    message.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.to_owned())];
+    blocking::change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
+        .map_err(|refusal| refusal.during(format!("detach {target}")))
+}
+
+/// Makes the qdisc and notes it; one that is there is somebody else's.
+fn make_qdisc(notes: &Path, target: Target, ifindex: u32) -> Result<()> {
+    let message = RouteNetlinkMessage::NewQueueDiscipline(qdisc(ifindex));
+    match blocking::change(message, NLM_F_CREATE | NLM_F_EXCL) {
+        Ok(()) => note(&notes.join(QDISC_NOTE)),
+        Err(refusal) => {
+            let error = refusal.during(format!("add a clsact qdisc to {}", target.device));
+            if error.already_there() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
+    }
+}
+
+fn remove_qdisc(device: IfName, ifindex: u32) -> Result<()> {
+    for hook in [Hook::FromUnderlay, Hook::FromHost] {
+        if !filters(ifindex, hook)?.is_empty() {
+            return Ok(());
+        }
+    }
+    blocking::change(RouteNetlinkMessage::DelQueueDiscipline(qdisc(ifindex)), 0)
+        .map_err(|refusal| refusal.during(format!("delete the clsact qdisc of {device}")))
+}
+
+/// A filter with a program.
+struct Filter {
+    handle: TcHandle,
+    priority: u16,
+    name: Option<String>,
+    program: u32,
+}
+
+fn find(ifindex: u32, hook: Hook, name: &str) -> Result<Option<Filter>> {
+    let filters = filters(ifindex, hook)?.into_iter().filter_map(parse);
+    Ok(filters
+        .into_iter()
+        .find(|filter| filter.name.as_deref() == Some(name)))
+}
+
+/// Every filter at the hook's side of a device.
+fn filters(ifindex: u32, hook: Hook) -> Result<Vec<TcMessage>> {
+    let message = filter(ifindex, hook, TcHandle::UNSPEC, 0);
+    let answers = blocking::dump(RouteNetlinkMessage::GetTrafficFilter(message))
+        .map_err(|refusal| refusal.during(format!("list filters of ifindex {ifindex}")))?;
+    let filters = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter),
+        _ => None,
+    });
+    Ok(filters.collect())
+}
+
+fn parse(message: TcMessage) -> Option<Filter> {
+    let mut filter = Filter {
+        handle: message.header.handle,
+        priority: (message.header.info >> 16) as u16,
+        name: None,
+        program: 0,
+    };
+    let options = message
+        .attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Some(options),
+            _ => None,
+        })?;
+    for option in options {
+        match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => filter.name = Some(name),
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => filter.program = id,
+            _ => {}
+        }
+    }
+    Some(filter)
+}
+
+/// As `tc filter show` prints it; it tells our filters from those of other instances.
+fn filter_name(pins: &Pins, hook: Hook) -> String {
+    format!("overlay/{}/{hook}", pins.instance())
+}
+
+fn filter(ifindex: u32, hook: Hook, handle: TcHandle, priority: u16) -> TcMessage {
+    let minor = match hook {
+        Hook::FromEndpoint | Hook::FromUnderlay => TcHandle::MIN_INGRESS,
+        Hook::FromHost => TcHandle::MIN_EGRESS,
+    };
+    let header = TcHeader {
+        index: ifindex.cast_signed(),
+        handle,
+        parent: TcHandle {
+            major: TcHandle::CLSACT.major,
+            minor,
+        },
+        info: u32::from(priority) << 16 | u32::from(EVERY_PROTOCOL.to_be()),
+        ..TcHeader::default()
+    };
+    TcMessage::from_parts(header, Vec::new())
+}
+
+fn qdisc(ifindex: u32) -> TcMessage {
+    let header = TcHeader {
+        index: ifindex.cast_signed(),
+        handle: TcHandle {
+            major: TcHandle::CLSACT.major,
+            minor: 0,
+        },
+        parent: TcHandle::CLSACT,
+        ..TcHeader::default()
+    };
+    TcMessage::from_parts(header, vec![TcAttribute::Kind(QDISC.to_owned())])
+}
+
+fn note(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)
+        .map_err(|error| KernelError::io(format!("make folder {}", path.display()), &error))
+}
+
+fn remove_note(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::io(
+            format!("remove folder {}", path.display()),
+            &error,
+        )),
+        _ => Ok(()),
+    }
+}

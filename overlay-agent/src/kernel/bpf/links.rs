@@ -1,0 +1,148 @@
+//! Pinned links, with what aya does not tell of them: the device, and detaching at once.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    ptr,
+};
+
+use nix::{errno::Errno, libc};
+
+use crate::kernel::{KernelError, Result};
+
+/// Commands of `bpf(2)` (`enum bpf_cmd`).
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// What a TCX link connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Id of its program.
+    pub(super) program: u32,
+    /// Index of its device; 0 when that is gone, or somebody detached the link.
+    pub(super) ifindex: u32,
+}
+
+/// The link that is pinned at `pin`; `None` when there is none.
+pub(super) fn read(pin: &Path) -> Result<Option<Link>> {
+    let operation = || format!("look at link {}", pin.display());
+    let link = match open(pin) {
+        Ok(link) => link,
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(KernelError::os(operation(), errno)),
+    };
+    info(&link)
+        .map(Some)
+        .map_err(|errno| KernelError::os(operation(), errno))
+}
+
+/// Detaches and removes what is pinned at `pin`, if anything is.
+///
+/// Removing the pin alone would detach the link, too, but only some time later.
+pub(super) fn remove(pin: &Path) -> Result<()> {
+    let operation = || format!("remove link {}", pin.display());
+    match open(pin).and_then(|link| detach(&link)) {
+        // ENOENT: nothing is there. EINVAL: something else is; it is removed nonetheless.
+        Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
+        Err(errno) => return Err(KernelError::os(operation(), errno)),
+    }
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::io(operation(), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The members of `union bpf_attr` that `BPF_OBJ_GET` reads.
+#[repr(C)]
+struct ObjGet {
+    pathname: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// The members of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
+#[repr(C)]
+struct InfoByFd {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The head of `struct bpf_link_info`, for a TCX link.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    ifindex: u32,
+    attach_type: u32,
+}
+
+/// The members of `union bpf_attr` that `BPF_LINK_DETACH` reads.
+#[repr(C)]
+struct LinkDetach {
+    fd: u32,
+}
+
+fn open(pin: &Path) -> nix::Result<OwnedFd> {
+    let path = CString::new(pin.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let mut attributes = ObjGet {
+        pathname: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    // SAFETY: `pathname` points at a string with a final 0 that lives until the end of
+    // this function; the command writes to no memory.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attributes) }?;
+    // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(|_| Errno::EBADF)?) })
+}
+
+fn info(link: &OwnedFd) -> nix::Result<Link> {
+    let mut info = LinkInfo::default();
+    let mut attributes = InfoByFd {
+        fd: link.as_raw_fd().cast_unsigned(),
+        length: u32::try_from(size_of::<LinkInfo>()).map_err(|_| Errno::EINVAL)?,
+        info: ptr::from_mut(&mut info) as u64,
+    };
+    // SAFETY: `info` points at `length` bytes, the only ones that the kernel writes apart
+    // from `attributes`; both outlive the call, and any bit pattern is a valid `LinkInfo`.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    Ok(Link {
+        program: info.program,
+        ifindex: info.ifindex,
+    })
+}
+
+fn detach(link: &OwnedFd) -> nix::Result<()> {
+    let mut attributes = LinkDetach {
+        fd: link.as_raw_fd().cast_unsigned(),
+    };
+    // SAFETY: the attributes hold no pointer, and the command writes to no memory.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attributes) }?;
+    Ok(())
+}
+
+/// `bpf(2)`.
+///
+/// # Safety
+///
+/// `T` is laid out like the head of `union bpf_attr` that `command` uses, and the
+/// pointers in it are valid for what the command does with them.
+unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> nix::Result<libc::c_long> {
+    let attributes = ptr::from_mut(attributes);
+    // SAFETY: `attributes` points at `size_of::<T>()` bytes, which is what the kernel reads
+    // or writes there; for pointers among them, the caller answers.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
+    Errno::result(result)
+}

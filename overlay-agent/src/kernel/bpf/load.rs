@@ -1,0 +1,180 @@
+//! Loading the programs.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
+use nix::{
+    errno::Errno,
+    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
+};
+use tracing::{debug, warn};
+
+use super::{
+    Maps,
+    failure::failed,
+    logs::{self, Logs},
+    pins::Pins,
+    specs,
+};
+use crate::{
+    kernel::{KernelError, Result},
+    objects::Hook,
+};
+
+/// How many of the verifier's last lines an error has: the reason is in the last of
+/// them, the instruction in those before.
+const VERIFIER_LINES: usize = 12;
+
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) programs: BTreeMap<Hook, u32>,
+    pub(super) maps: Maps,
+    pub(super) logs: Option<Logs>,
+}
+
+pub(super) fn load(pins: &Pins, object: &[u8]) -> Result<Loaded> {
+    let operation = "load the eBPF programs";
+    raise_memory_limit();
+    let mut made = Made::default();
+    made.folder(&pins.maps())?;
+
+    let level = logs::level();
+    let mut loader = EbpfLoader::new();
+    loader.override_global(aya_log::LEVEL, &level, false);
+    for map in &specs::MAPS {
+        let pin = pins.map(map.name);
+        if !map.is_pinned(&pin)? {
+            made.0.push(pin.clone());
+        }
+        loader.map_pin_path(map.name, pin);
+    }
+    let mut ebpf = loader
+        .load(object)
+        .map_err(|error| failed(operation, &error))?;
+
+    let mut programs = BTreeMap::new();
+    for hook in Hook::ALL {
+        let program = program(&mut ebpf, hook)?;
+        program.load().map_err(|error| refused(hook, &error))?;
+        let info = program.info().map_err(|error| failed(operation, &error))?;
+        programs.insert(hook, info.id());
+    }
+    let maps = Maps::open_in(pins)?
+        .ok_or_else(|| KernelError::new(operation, "the object has none of the ABI's maps"))?;
+    // After the programs, which refer to the map of messages that this takes.
+    let logs = logs::start(&mut ebpf)?;
+    made.0.clear();
+    Ok(Loaded {
+        ebpf,
+        programs,
+        maps,
+        logs,
+    })
+}
+
+/// The hook's program of an object.
+pub(super) fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier> {
+    let operation = || format!("use program {hook}");
+    ebpf.program_mut(hook.program())
+        .ok_or_else(|| KernelError::new(operation(), "the object has none of this name"))?
+        .try_into()
+        .map_err(|error: ProgramError| failed(operation(), &error))
+}
+
+fn refused(hook: Hook, error: &ProgramError) -> KernelError {
+    let operation = format!("load program {hook}");
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => KernelError::io(operation, io_error).because(tail(&verifier_log.to_string())),
+        error => failed(operation, error),
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(VERIFIER_LINES)..].join("\n")
+}
+
+/// Before 5.11, maps count as locked memory.
+fn raise_memory_limit() {
+    if let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        // Newer kernels do not mind; on an older one, making the maps fails and says so.
+        debug!("raise the limit of locked memory: {errno}");
+    }
+}
+
+/// What was made, or is about to be, in this order; taken back unless it is cleared.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Makes a folder and those above it.
+    fn folder(&mut self, path: &Path) -> Result<()> {
+        let mut created = fs::create_dir(path);
+        if let (Err(error), Some(parent)) = (&created, path.parent())
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            self.folder(parent)?;
+            created = fs::create_dir(path);
+        }
+        match created {
+            Ok(()) => self.0.push(path.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                let error = KernelError::io(format!("make folder {}", path.display()), &error);
+                return Err(if error.errno() == Some(Errno::EPERM as i32) {
+                    // The sysfs folder that a bpffs belongs on refuses all.
+                    error.with_cure("mount -t bpf bpf /sys/fs/bpf")
+                } else {
+                    error
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            let removed = if path.is_dir() {
+                fs::remove_dir(path)
+            } else {
+                fs::remove_file(path)
+            };
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!(
+                        "{}",
+                        KernelError::io(format!("remove {}", path.display()), &error)
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VERIFIER_LINES, tail};
+
+    #[test]
+    fn the_end_of_a_verifier_s_log_is_kept() {
+        let lines: Vec<String> = (0..100).map(|line| format!("line {line}\n")).collect();
+        let tail = tail(&lines.join("\n"));
+        assert_eq!(tail.lines().count(), VERIFIER_LINES);
+        assert!(tail.ends_with("line 99"));
+        assert_eq!(super::tail("one line"), "one line");
+        assert_eq!(super::tail(""), "");
+    }
+}

@@ -1,0 +1,305 @@
+//! The maps, in the agent's terms.
+
+use std::{
+    fmt::{self, Debug},
+    net::IpAddr,
+    path::Path,
+};
+
+use super::{convert, failure::failed, pins::Pins, specs};
+use crate::{
+    kernel::{KernelError, Result},
+    model::{IfName, Vni},
+    objects::{EndpointEntry, Entries, LinkRef, PeerEntry},
+};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use ipnet::IpNet;
+use nix::errno::Errno;
+use overlay_common::{
+    maps::{
+        AddressKey4, Count, DROPS, ENDPOINTS4, Endpoint, NETWORKS, Network, PASSES, PEER_STATS,
+        PEERS4, PORTS, Peer, PeerStats, Port, PrefixKey4, VTEPS4, Vtep,
+    },
+    reasons::{Drops, Passes},
+};
+
+/// The maps of an instance, as they are pinned.
+///
+/// Removing an entry that is not there fails with
+/// [`not_there`](KernelError::not_there).
+pub struct Maps {
+    networks: Table<u32, Network>,
+    peers: Table<PrefixKey4, Peer>,
+    vteps: Table<AddressKey4, Vtep>,
+    endpoints: Table<AddressKey4, Endpoint>,
+    ports: Table<u32, Port>,
+    peer_stats: PerCpuArray<MapData, PeerStats>,
+    drops: PerCpuArray<MapData, Drops>,
+    passes: PerCpuArray<MapData, Passes>,
+}
+
+impl Maps {
+    /// The pinned maps of this build's ABI; `None` when not all of them are there.
+    pub fn open(dir: &Path) -> Result<Option<Self>> {
+        Self::open_in(&Pins::new(dir))
+    }
+
+    pub(super) fn open_in(pins: &Pins) -> Result<Option<Self>> {
+        for map in &specs::MAPS {
+            if !map.is_pinned(&pins.map(map.name))? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Self {
+            networks: Table::open(pins, NETWORKS)?,
+            peers: Table::open(pins, PEERS4)?,
+            vteps: Table::open(pins, VTEPS4)?,
+            endpoints: Table::open(pins, ENDPOINTS4)?,
+            ports: Table::open(pins, PORTS)?,
+            peer_stats: open(pins, PEER_STATS)?,
+            drops: open(pins, DROPS)?,
+            passes: open(pins, PASSES)?,
+        }))
+    }
+
+    /// Everything but the counters.
+    pub fn entries(&self, name_of: impl Fn(u32) -> Option<IfName>) -> Result<Entries> {
+        let networks = self.networks.rows()?;
+        let peers = self.peers.rows()?.filter_map(|(key, peer)| {
+            let prefix = convert::prefix_of(key, &peer)?;
+            Some((prefix, convert::peer_entry(&peer, &name_of)?))
+        });
+        let vteps = self
+            .vteps
+            .rows()?
+            .filter_map(|(key, vtep)| Some((convert::address_of(key)?, vtep.index)));
+        let endpoints = self.endpoints.rows()?.filter_map(|(key, endpoint)| {
+            Some((
+                convert::address_of(key)?,
+                convert::endpoint_entry(&endpoint, &name_of)?,
+            ))
+        });
+        let ports = self
+            .ports
+            .rows()?
+            .map(|(index, port)| (convert::link(index, &name_of), port));
+        Ok(Entries {
+            peers: peers.collect(),
+            vteps: vteps.collect(),
+            endpoints: endpoints.collect(),
+            ports: ports.collect(),
+            networks: networks
+                .filter_map(|(vni, network)| Some((Vni::try_from(vni).ok()?, network)))
+                .collect(),
+        })
+    }
+
+    /// Sets a network.
+    pub fn set_network(&mut self, vni: Vni, network: &Network) -> Result<()> {
+        self.networks.set(vni.get(), network, vni)
+    }
+
+    /// Removes a network.
+    pub fn delete_network(&mut self, vni: Vni) -> Result<()> {
+        self.networks.delete(vni.get(), vni)
+    }
+
+    /// Sets whose subnet of a network this is.
+    pub fn set_peer(
+        &mut self,
+        key: (Vni, IpNet),
+        peer: &PeerEntry,
+        index_of: impl Fn(IfName) -> Option<u32>,
+    ) -> Result<()> {
+        let peer = convert::peer(key.1, peer, index_of)?;
+        self.peers.set(convert::prefix_key(key)?, &peer, Of(key))
+    }
+
+    /// Removes a peer's subnet; one of another length that has taken its key stays.
+    pub fn delete_peer(&mut self, key: (Vni, IpNet)) -> Result<()> {
+        let prefix = convert::prefix_key(key)?;
+        match self.peers.get(prefix, Of(key))? {
+            Some(there) if convert::prefix_of(prefix, &there) != Some(key) => Ok(()),
+            _ => self.peers.delete(prefix, Of(key)),
+        }
+    }
+
+    /// Lets an outer address send to us, and sets its slot of counters.
+    pub fn set_vtep(&mut self, key: (Vni, IpAddr), index: u32) -> Result<()> {
+        self.vteps
+            .set(convert::address_key(key)?, &Vtep { index }, Of(key))
+    }
+
+    /// Removes an outer address.
+    pub fn delete_vtep(&mut self, key: (Vni, IpAddr)) -> Result<()> {
+        self.vteps.delete(convert::address_key(key)?, Of(key))
+    }
+
+    /// Sets where an endpoint's address is.
+    pub fn set_endpoint(
+        &mut self,
+        key: (Vni, IpAddr),
+        endpoint: &EndpointEntry,
+        index_of: impl Fn(IfName) -> Option<u32>,
+    ) -> Result<()> {
+        let endpoint = convert::endpoint(endpoint, index_of)?;
+        self.endpoints
+            .set(convert::address_key(key)?, &endpoint, Of(key))
+    }
+
+    /// Removes an endpoint's address.
+    pub fn delete_endpoint(&mut self, key: (Vni, IpAddr)) -> Result<()> {
+        self.endpoints.delete(convert::address_key(key)?, Of(key))
+    }
+
+    /// Sets what packets that enter at a device are measured against.
+    pub fn set_port(
+        &mut self,
+        link: LinkRef,
+        port: &Port,
+        index_of: impl Fn(IfName) -> Option<u32>,
+    ) -> Result<()> {
+        self.ports.set(convert::index(link, index_of)?, port, link)
+    }
+
+    /// Removes a device.
+    pub fn delete_port(
+        &mut self,
+        link: LinkRef,
+        index_of: impl Fn(IfName) -> Option<u32>,
+    ) -> Result<()> {
+        self.ports.delete(convert::index(link, index_of)?, link)
+    }
+
+    /// Traffic with the peer of a slot, all CPUs together.
+    pub fn peer_stats(&self, index: u32) -> Result<PeerStats> {
+        let mut sum = PeerStats::default();
+        for cpu in read(&self.peer_stats, PEER_STATS, index)?.iter() {
+            add(&mut sum.tx, cpu.tx);
+            add(&mut sum.rx, cpu.rx);
+            add(&mut sum.dropped, cpu.dropped);
+        }
+        Ok(sum)
+    }
+
+    /// Sets the counters of a slot to 0.
+    pub fn clear_peer_stats(&mut self, index: u32) -> Result<()> {
+        let operation = || format!("clear slot {index} of map {PEER_STATS}");
+        let cpus = nr_cpus().map_err(|(_, error)| KernelError::io(operation(), &error))?;
+        let zeros = PerCpuValues::try_from(vec![PeerStats::default(); cpus])
+            .map_err(|error| KernelError::io(operation(), &error))?;
+        self.peer_stats
+            .set(index, zeros, 0)
+            .map_err(|error| failed(operation(), &error))
+    }
+
+    /// Drops by reason, all CPUs together.
+    pub fn drops(&self) -> Result<Drops> {
+        let mut sum = Drops::default();
+        for cpu in read(&self.drops, DROPS, 0)?.iter() {
+            let mut cpu = *cpu;
+            let pairs = sum.counts_mut().iter_mut().zip(*cpu.counts_mut());
+            pairs.for_each(|(sum, count)| add(sum, count));
+        }
+        Ok(sum)
+    }
+
+    /// Passes by reason, all CPUs together.
+    pub fn passes(&self) -> Result<Passes> {
+        let mut sum = Passes::default();
+        for cpu in read(&self.passes, PASSES, 0)?.iter() {
+            let mut cpu = *cpu;
+            let pairs = sum.counts_mut().iter_mut().zip(*cpu.counts_mut());
+            pairs.for_each(|(sum, count)| add(sum, count));
+        }
+        Ok(sum)
+    }
+}
+
+impl Debug for Maps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maps").finish_non_exhaustive()
+    }
+}
+
+/// A hash map with its name.
+struct Table<K, V> {
+    name: &'static str,
+    map: HashMap<MapData, K, V>,
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    fn open(pins: &Pins, name: &'static str) -> Result<Self> {
+        Ok(Self {
+            name,
+            map: open(pins, name)?,
+        })
+    }
+
+    fn rows(&self) -> Result<impl Iterator<Item = (K, V)>> {
+        let rows: Result<Vec<_>, _> = self.map.iter().collect();
+        let rows = rows.map_err(|error| failed(format!("read map {}", self.name), &error))?;
+        Ok(rows.into_iter())
+    }
+
+    fn get(&self, key: K, shown: impl fmt::Display) -> Result<Option<V>> {
+        match self.map.get(&key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(format!("read {shown} in map {}", self.name), &error)),
+        }
+    }
+
+    fn set(&mut self, key: K, value: &V, shown: impl fmt::Display) -> Result<()> {
+        let name = self.name;
+        self.map.insert(key, value, 0).map_err(|error| {
+            let error = failed(format!("set {shown} in map {name}"), &error);
+            if error.errno() == Some(Errno::E2BIG as i32) {
+                return KernelError::os(format!("set {shown} in map {name}"), Errno::E2BIG)
+                    .because(format!("it is full with {} entries", specs::capacity(name)));
+            }
+            error
+        })
+    }
+
+    fn delete(&mut self, key: K, shown: impl fmt::Display) -> Result<()> {
+        let name = self.name;
+        self.map
+            .remove(&key)
+            .map_err(|error| failed(format!("delete {shown} from map {name}"), &error))
+    }
+}
+
+/// A key for people.
+struct Of<T>((Vni, T));
+
+impl<T: fmt::Display> fmt::Display for Of<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (vni, of) = &self.0;
+        write!(f, "{of} of VNI {vni}")
+    }
+}
+
+fn open<M>(pins: &Pins, name: &str) -> Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    MapData::from_pin(pins.map(name))
+        .and_then(Map::from_map_data)
+        .and_then(M::try_from)
+        .map_err(|error| failed(format!("open map {name}"), &error))
+}
+
+fn read<V: Pod>(map: &PerCpuArray<MapData, V>, name: &str, index: u32) -> Result<PerCpuValues<V>> {
+    map.get(&index, 0)
+        .map_err(|error| failed(format!("read slot {index} of map {name}"), &error))
+}
+
+fn add(sum: &mut Count, count: Count) {
+    sum.packets += count.packets;
+    sum.bytes += count.bytes;
+}

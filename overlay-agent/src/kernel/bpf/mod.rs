@@ -1,0 +1,220 @@
+//! The eBPF programs and their maps: loading, pinning, filling, attaching.
+//!
+//! Below the folder of an instance, which is on a bpffs:
+//!
+//! ```text
+//! v1/PEERS4 …                  maps, by ABI number
+//! links/from_underlay-eth1     TCX links
+//! clsact/eth1/from_underlay/   no pins but notes: a filter of ours is there,
+//! clsact/eth1/qdisc/           and the qdisc that it is in was made by us
+//! ```
+//!
+//! Pins keep all of it running without the agent. Attaching where something of ours
+//! is attached replaces the program in one step: no packet passes in between.
+
+mod clsact;
+mod convert;
+mod failure;
+mod links;
+mod load;
+mod logs;
+mod maps;
+mod pins;
+mod specs;
+mod tcx;
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use aya::Ebpf;
+
+use self::{logs::Logs, pins::Pins};
+use super::{KernelError, Result};
+use crate::{
+    model::IfName,
+    objects::{AttachmentState, Hook},
+};
+
+pub use self::maps::Maps;
+
+/// How programs are attached to devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachMode {
+    /// TCX where the kernel has it (6.6), else clsact.
+    #[default]
+    Auto,
+    /// TCX links.
+    Tcx,
+    /// Filters of a clsact qdisc.
+    Clsact,
+}
+
+/// The loaded programs with their maps.
+///
+/// Dropping it changes no forwarding: what is attached stays attached.
+pub struct DataPlane {
+    pins: Pins,
+    mode: AttachMode,
+    maps: Maps,
+    ebpf: Ebpf,
+    /// Ids of the loaded programs.
+    programs: BTreeMap<Hook, u32>,
+    _logs: Option<Logs>,
+}
+
+impl DataPlane {
+    /// Loads the programs of `object` onto the maps that are pinned in the instance's
+    /// folder, making those that are missing. Attaches nothing.
+    ///
+    /// When it fails, nothing that it made stays. The error for a program that the
+    /// kernel refuses ends with the verifier's last lines.
+    pub fn open(dir: &Path, object: &[u8], mode: AttachMode) -> Result<Self> {
+        let mode = match mode {
+            AttachMode::Auto | AttachMode::Tcx if tcx::is_supported()? => AttachMode::Tcx,
+            AttachMode::Auto | AttachMode::Clsact => AttachMode::Clsact,
+            AttachMode::Tcx => {
+                return Err(KernelError::new("use TCX", "this kernel has none")
+                    .with_cure("boot 6.6 or newer, or use clsact"));
+            }
+        };
+        let pins = Pins::new(dir);
+        let load::Loaded {
+            ebpf,
+            programs,
+            maps,
+            logs,
+        } = load::load(&pins, object)?;
+        Ok(Self {
+            pins,
+            mode,
+            maps,
+            ebpf,
+            programs,
+            _logs: logs,
+        })
+    }
+
+    /// How it attaches: [`AttachMode::Tcx`] or [`AttachMode::Clsact`].
+    pub fn mode(&self) -> AttachMode {
+        self.mode
+    }
+
+    /// The maps, to read.
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// The maps, to change.
+    pub fn maps_mut(&mut self) -> &mut Maps {
+        &mut self.maps
+    }
+
+    /// Puts the hook's program before all others on a device, or in the place of an
+    /// earlier one of ours.
+    pub fn attach(&mut self, device: IfName, ifindex: u32, hook: Hook) -> Result<()> {
+        let target = Target { device, hook };
+        let program = load::program(&mut self.ebpf, hook)?;
+        // What another mode has attached goes last, so that there always is one.
+        if self.mode == AttachMode::Clsact {
+            clsact::attach(&self.pins, target, ifindex, program)?;
+            tcx::detach(&self.pins, target)
+        } else {
+            tcx::attach(&self.pins, target, ifindex, program)?;
+            clsact::detach(&self.pins, target, Some(ifindex))
+        }
+    }
+
+    /// What of ours is attached to which device, by name and index.
+    ///
+    /// Remains of devices that are not among `devices` are [`AttachmentState::Broken`].
+    pub fn attachments(
+        &self,
+        devices: &[(IfName, u32)],
+    ) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
+        observe(&self.pins, devices, |mode, hook, program| {
+            mode == self.mode && self.programs.get(&hook) == Some(&program)
+        })
+    }
+}
+
+impl fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataPlane")
+            .field("mode", &self.mode)
+            .field("programs", &self.programs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// As [`DataPlane::attachments`] without loading anything: every program of ours that
+/// runs is [`AttachmentState::Current`].
+pub fn attachments(
+    dir: &Path,
+    devices: &[(IfName, u32)],
+) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
+    observe(&Pins::new(dir), devices, |_, _, _| true)
+}
+
+/// Takes the hook's program off a device, or clears away what is left of it when
+/// the device is gone (`ifindex` is `None`). Nothing to take off is fine.
+pub fn detach(dir: &Path, device: IfName, ifindex: Option<u32>, hook: Hook) -> Result<()> {
+    let pins = Pins::new(dir);
+    let target = Target { device, hook };
+    tcx::detach(&pins, target)?;
+    clsact::detach(&pins, target, ifindex)
+}
+
+/// Removes all pins of an instance, its folder, and the folder above if that is empty.
+///
+/// TCX links are detached by it. Filters must have been detached before.
+pub fn remove_all(dir: &Path) -> Result<()> {
+    let pins = Pins::new(dir);
+    tcx::detach_all(&pins)?;
+    pins.remove()
+}
+
+/// A device and what is attached to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Target {
+    device: IfName,
+    hook: Hook,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} dev {}", self.hook, self.device)
+    }
+}
+
+/// An attachment of ours; `program` is the id of what runs there, if anything does.
+#[derive(Debug)]
+struct Found {
+    target: Target,
+    program: Option<u32>,
+}
+
+fn observe(
+    pins: &Pins,
+    devices: &[(IfName, u32)],
+    is_current: impl Fn(AttachMode, Hook, u32) -> bool,
+) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
+    let devices: BTreeMap<IfName, u32> = devices.iter().copied().collect();
+    let mut states = BTreeMap::new();
+    for (mode, found) in [
+        (AttachMode::Tcx, tcx::found(pins, &devices)?),
+        (AttachMode::Clsact, clsact::found(pins, &devices)?),
+    ] {
+        for Found { target, program } in found {
+            let state = match program {
+                None => AttachmentState::Broken,
+                Some(id) if is_current(mode, target.hook, id) => AttachmentState::Current,
+                Some(_) => AttachmentState::Outdated,
+            };
+            // In both modes at once: attaching anew makes it one.
+            states
+                .entry((target.device, target.hook))
+                .and_modify(|state| *state = AttachmentState::Outdated)
+                .or_insert(state);
+        }
+    }
+    Ok(states)
+}

@@ -1,0 +1,198 @@
+//! Where things are pinned.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use overlay_common::ABI;
+
+use super::Target;
+use crate::{
+    kernel::{KernelError, Result},
+    model::IfName,
+    objects::Hook,
+};
+
+/// The folder of an instance.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    dir: PathBuf,
+    instance: String,
+}
+
+impl Pins {
+    /// The last component of `dir` is the instance's name.
+    pub(super) fn new(dir: &Path) -> Self {
+        let instance = dir
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        Self {
+            dir: dir.with_file_name(escape(&instance)),
+            instance,
+        }
+    }
+
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    pub(super) fn maps(&self) -> PathBuf {
+        self.dir.join(format!("v{ABI}"))
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.dir.join("links")
+    }
+
+    pub(super) fn link(&self, target: Target) -> PathBuf {
+        let Target { device, hook } = target;
+        self.links()
+            .join(format!("{}-{}", hook.program(), escape(device.as_str())))
+    }
+
+    pub(super) fn clsact(&self) -> PathBuf {
+        self.dir.join("clsact")
+    }
+
+    pub(super) fn clsact_device(&self, device: IfName) -> PathBuf {
+        self.clsact().join(escape(device.as_str()))
+    }
+
+    /// Removes the folder and everything in it, and the one above if it is empty then.
+    pub(super) fn remove(&self) -> Result<()> {
+        let operation = || format!("remove {}", self.dir.display());
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(KernelError::io(operation(), &error));
+            }
+            _ => {}
+        }
+        match self.dir.parent().map(fs::remove_dir) {
+            Some(Err(error))
+                if !matches!(
+                    error.kind(),
+                    // Other instances are there, or it is the bpffs itself.
+                    io::ErrorKind::DirectoryNotEmpty
+                        | io::ErrorKind::NotFound
+                        | io::ErrorKind::ResourceBusy
+                ) =>
+            {
+                Err(KernelError::io(operation(), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Names of the files in a folder, none when it is not there.
+pub(super) fn children(folder: &Path) -> Result<Vec<String>> {
+    let operation = || format!("list {}", folder.display());
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(KernelError::io(operation(), &error)),
+    };
+    entries
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<_>>()
+        .map_err(|error| KernelError::io(operation(), &error))
+}
+
+/// The target of a link's pin; `None` for a name that is none.
+pub(super) fn parse_link(name: &str) -> Option<Target> {
+    let (hook, device) = name.split_once('-')?;
+    Some(Target {
+        device: parse_device(device)?,
+        hook: parse_hook(hook)?,
+    })
+}
+
+/// The device that a folder below `clsact` is named after.
+pub(super) fn parse_device(name: &str) -> Option<IfName> {
+    unescape(name)?.parse().ok()
+}
+
+pub(super) fn parse_hook(name: &str) -> Option<Hook> {
+    Hook::ALL.into_iter().find(|hook| hook.program() == name)
+}
+
+/// Bpffs keeps dots in names for itself (`bpf_lookup` in the kernel).
+fn escape(name: &str) -> String {
+    name.replace('%', "%25").replace('.', "%2e")
+}
+
+fn unescape(name: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut parts = name.split('%');
+    text.push_str(parts.next()?);
+    for part in parts {
+        let rest = if let Some(rest) = part.strip_prefix("25") {
+            text.push('%');
+            rest
+        } else {
+            text.push('.');
+            part.strip_prefix("2e")?
+        };
+        text.push_str(rest);
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Pins, escape, parse_device, parse_link, unescape};
+    use crate::{kernel::bpf::Target, objects::Hook};
+
+    #[test]
+    fn names_come_back_and_have_no_dots() {
+        for name in ["eth0", "eth0.5", "a%2eb", "%", "..x", "ovl-web", "%25."] {
+            let escaped = escape(name);
+            assert!(!escaped.contains('.'), "{escaped}");
+            assert_eq!(unescape(&escaped).as_deref(), Some(name));
+        }
+        assert_ne!(escape("a.b"), escape("a%2eb"));
+        assert_eq!(unescape("a%b"), None);
+    }
+
+    #[test]
+    fn a_link_s_pin_tells_its_target() {
+        let pins = Pins::new(Path::new("/sys/fs/bpf/overlay/node.example"));
+        let target = Target {
+            device: "ovl-a.1".parse().unwrap(),
+            hook: Hook::FromEndpoint,
+        };
+        let path = pins.link(target);
+        assert_eq!(
+            path,
+            Path::new("/sys/fs/bpf/overlay/node%2eexample/links/from_endpoint-ovl-a%2e1")
+        );
+        assert_eq!(
+            parse_link(path.file_name().unwrap().to_str().unwrap()),
+            Some(target)
+        );
+        assert_eq!(pins.instance(), "node.example");
+    }
+
+    #[test]
+    fn other_names_are_no_targets() {
+        for name in [
+            "",
+            "from_endpoint",
+            "from_nowhere-eth0",
+            "from_host-",
+            "from_host-a%zz",
+        ] {
+            assert_eq!(parse_link(name), None, "{name:?}");
+        }
+        assert_eq!(parse_device("eth0%2e5"), Some("eth0.5".parse().unwrap()));
+    }
+}

@@ -1,0 +1,103 @@
+//! What each map must be. Aya reuses a pinned map without looking at it.
+
+use std::path::Path;
+
+use aya::maps::{MapInfo, MapType};
+use overlay_common::{
+    maps::{
+        AddressKey4, DROPS, ENDPOINTS4, Endpoint, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS,
+        MAX_PORTS, NETWORKS, Network, PASSES, PEER_STATS, PEERS4, PORTS, Peer, PeerStats, Port,
+        PrefixKey4, VTEPS4, Vtep,
+    },
+    reasons::{Drops, Passes},
+};
+
+use super::failure::failed;
+use crate::kernel::{KernelError, Result};
+
+/// A map of the ABI; sizes in bytes.
+pub(super) struct MapSpec {
+    pub(super) name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    pub(super) entries: usize,
+}
+
+impl MapSpec {
+    const fn hash<K, V>(name: &'static str, entries: usize) -> Self {
+        Self {
+            name,
+            kind: MapType::Hash,
+            key: size_of::<K>(),
+            value: size_of::<V>(),
+            entries,
+        }
+    }
+
+    const fn counters<V>(name: &'static str, entries: usize) -> Self {
+        let key = size_of::<u32>();
+        Self {
+            name,
+            kind: MapType::PerCpuArray,
+            key,
+            value: size_of::<V>(),
+            entries,
+        }
+    }
+
+    /// Whether such a map is pinned at `path`; another one there is an error.
+    pub(super) fn is_pinned(&self, path: &Path) -> Result<bool> {
+        let operation = || format!("reuse map {}", path.display());
+        let found = match MapInfo::from_pin(path) {
+            Ok(found) => found,
+            Err(error) => {
+                let error = failed(operation(), &error);
+                return if error.not_there() {
+                    Ok(false)
+                } else {
+                    Err(error)
+                };
+            }
+        };
+        let kind = found
+            .map_type()
+            .map_err(|error| failed(operation(), &error))?;
+        let size = |bytes: u32| bytes as usize;
+        let is = (
+            size(found.key_size()),
+            size(found.value_size()),
+            size(found.max_entries()),
+        );
+        let must_be = (self.key, self.value, self.entries);
+        if kind == self.kind && is == must_be {
+            return Ok(true);
+        }
+        let cause = format!(
+            "it is a {kind:?} of key, value and number {is:?}, not a {:?} of {must_be:?}",
+            self.kind
+        );
+        Err(KernelError::new(operation(), cause)
+            .with_cure("remove what another build has left: overlay-agent down"))
+    }
+}
+
+/// Every map of the ABI.
+pub(super) const MAPS: [MapSpec; 8] = [
+    MapSpec::hash::<u32, Network>(NETWORKS, MAX_NETWORKS),
+    MapSpec::hash::<PrefixKey4, Peer>(PEERS4, MAX_PEERS),
+    MapSpec::hash::<AddressKey4, Vtep>(VTEPS4, MAX_PEERS),
+    MapSpec::hash::<AddressKey4, Endpoint>(ENDPOINTS4, MAX_ENDPOINTS),
+    MapSpec::hash::<u32, Port>(PORTS, MAX_PORTS),
+    // Slot 0 is nobody's: it counts deliveries on this node.
+    MapSpec::counters::<PeerStats>(PEER_STATS, MAX_PEERS + 1),
+    MapSpec::counters::<Drops>(DROPS, 1),
+    MapSpec::counters::<Passes>(PASSES, 1),
+];
+
+/// How many entries a map takes.
+pub(super) fn capacity(map: &str) -> usize {
+    MAPS.iter()
+        .find(|spec| spec.name == map)
+        .map_or(0, |spec| spec.entries)
+}

@@ -1,0 +1,137 @@
+//! What the agent needs before it can do anything: privileges, a bpffs, a kernel.
+
+use std::{fs, path::Path};
+
+use nix::sys::statfs::{self, BPF_FS_MAGIC};
+
+use super::{KernelError, Result, sysctl};
+
+/// Bits of `linux/capability.h` that the agent works with.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+/// The oldest kernel with what the programs and their attachment need
+/// (`bpf_redirect_peer` and `bpf_redirect_neigh`), as major and minor number.
+const OLDEST_KERNEL: (u32, u32) = (5, 10);
+
+/// Whether this thread may do all that the agent does.
+///
+/// The error names every capability that is missing.
+pub fn check_privileges() -> Result<()> {
+    let operation = "check privileges";
+    let status = fs::read_to_string("/proc/thread-self/status")
+        .map_err(|error| KernelError::io(operation, &error))?;
+    let effective = effective_capabilities(&status)
+        .ok_or_else(|| KernelError::new(operation, "no CapEff in /proc/thread-self/status"))?;
+    let missing = missing_capabilities(effective);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let cause = format!("the agent lacks {}", missing.join(", "));
+    Err(KernelError::new(operation, cause)
+        .with_cure("run it as root, or grant them (systemd: AmbientCapabilities=)"))
+}
+
+/// Whether pins can be made at `path`: it, or the nearest directory above it that
+/// exists, is on a bpffs.
+pub fn check_bpffs(path: &Path) -> Result<()> {
+    let operation = format!("pin maps below {}", path.display());
+    let existing = path
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .ok_or_else(|| KernelError::new(operation.clone(), "no part of this path exists"))?;
+    let found =
+        statfs::statfs(existing).map_err(|errno| KernelError::os(operation.clone(), errno))?;
+    if found.filesystem_type() == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    let cause = format!("{} is no bpf filesystem", existing.display());
+    Err(KernelError::new(operation, cause).with_cure("mount -t bpf bpf /sys/fs/bpf"))
+}
+
+/// Whether the running kernel is one that the programs can work on.
+pub fn check_kernel_release() -> Result<()> {
+    let operation = "check the kernel's release";
+    let release = sysctl::read("kernel/osrelease")?.unwrap_or_default();
+    let version = parse_release(&release)
+        .ok_or_else(|| KernelError::new(operation, format!("{release:?} is no version")))?;
+    if version >= OLDEST_KERNEL {
+        return Ok(());
+    }
+    let (major, minor) = OLDEST_KERNEL;
+    Err(
+        KernelError::new(operation, format!("this is Linux {release}"))
+            .with_cure(format!("boot {major}.{minor} or newer")),
+    )
+}
+
+fn effective_capabilities(status: &str) -> Option<u64> {
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+fn missing_capabilities(effective: u64) -> Vec<&'static str> {
+    let has = |capability: u32| effective >> capability & 1 == 1;
+    let needed = [
+        ("CAP_NET_ADMIN", has(CAP_NET_ADMIN)),
+        ("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)),
+        ("CAP_SYS_ADMIN", has(CAP_SYS_ADMIN)),
+    ];
+    needed
+        .into_iter()
+        .filter(|(_, has)| !has)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Major and minor number of a release such as `6.1.0-13-cloud-amd64`.
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{
+        OLDEST_KERNEL, check_bpffs, effective_capabilities, missing_capabilities, parse_release,
+    };
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert_eq!(parse_release("6.18.44-fc-v669"), Some((6, 18)));
+        assert_eq!(parse_release("5.10-rc1"), Some((5, 10)));
+        assert_eq!(parse_release("5"), None);
+        assert_eq!(parse_release(""), None);
+        assert!(parse_release("5.9.16").unwrap() < OLDEST_KERNEL);
+        assert!(parse_release("6.1.0-13-cloud-amd64").unwrap() > OLDEST_KERNEL);
+    }
+
+    #[test]
+    fn every_missing_capability_is_named() {
+        let status = "Name:\tagent\nCapPrm:\t000001ffffffffff\nCapEff:\t0000000000001000\n";
+        let effective = effective_capabilities(status).unwrap();
+        assert_eq!(
+            missing_capabilities(effective),
+            ["CAP_BPF", "CAP_SYS_ADMIN"]
+        );
+        assert_eq!(missing_capabilities(0).len(), 3);
+        // Before 5.8, CAP_SYS_ADMIN was what CAP_BPF is now.
+        assert!(missing_capabilities(1 << 12 | 1 << 21).is_empty());
+        assert_eq!(effective_capabilities("Name:\tagent\n"), None);
+    }
+
+    #[test]
+    fn a_directory_elsewhere_is_no_bpffs() {
+        let error = check_bpffs(Path::new("/proc/overlay/none")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "pin maps below /proc/overlay/none: /proc is no bpf filesystem; \
+             mount -t bpf bpf /sys/fs/bpf"
+        );
+    }
+}

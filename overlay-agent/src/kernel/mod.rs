@@ -1,0 +1,19 @@
+//! The kernel: netlink, namespaces, sysctls and eBPF, and nothing of what they are used for.
+//!
+//! Architecture invariant: this is the only place that knows rtnetlink and aya. It
+//! does what it is told and reports what is there; what should be there, and whose
+//! it is, is decided by its callers.
+//!
+//! [`netlink`] is asynchronous and bound to the namespace that it was opened in.
+//! Everything else blocks for microseconds and acts in the namespace of the calling
+//! thread.
+
+pub mod bpf;
+pub mod capability;
+mod error;
+pub mod netlink;
+pub mod netns;
+pub mod sysctl;
+pub mod udp;
+
+pub use error::{KernelError, Result};

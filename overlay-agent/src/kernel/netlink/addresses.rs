@@ -1,0 +1,92 @@
+//! Addresses of devices.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rtnetlink::{
+    packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
+    packet_route::{
+        RouteNetlinkMessage,
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    },
+};
+
+use super::{Family, Netlink};
+use crate::kernel::Result;
+
+/// An address as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressInfo {
+    /// `ifindex` of its device.
+    pub index: u32,
+    /// Address and prefix length.
+    pub net: IpNet,
+    /// Whether it is valid beyond its link (`scope global`).
+    pub global: bool,
+    /// Whether another address of the same subnet comes before it; for IPv6: temporary.
+    pub secondary: bool,
+}
+
+impl Netlink {
+    /// Every address of every device, in the kernel's order: primary ones first.
+    pub async fn addresses(&self) -> Result<Vec<AddressInfo>> {
+        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.dump("list addresses", message, |answer| match answer {
+            RouteNetlinkMessage::NewAddress(address) => AddressInfo::from_message(&address),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Gives a device an address; having it already is fine (`ip addr replace`).
+    pub async fn add_address(&self, index: u32, net: IpNet) -> Result<()> {
+        let message = RouteNetlinkMessage::NewAddress(message(index, net));
+        let operation = |device: &str| format!("add address {net} dev {device}");
+        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, index, operation)
+            .await
+    }
+
+    /// Takes an address from a device.
+    pub async fn delete_address(&self, index: u32, net: IpNet) -> Result<()> {
+        let message = RouteNetlinkMessage::DelAddress(message(index, net));
+        let operation = |device: &str| format!("delete address {net} dev {device}");
+        self.change(message, 0, index, operation).await
+    }
+}
+
+impl AddressInfo {
+    fn from_message(message: &AddressMessage) -> Option<Self> {
+        // On a point-to-point device, IFA_ADDRESS is the other side's.
+        let local = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        };
+        let any = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        };
+        let attributes = &message.attributes;
+        let address: IpAddr = attributes
+            .iter()
+            .find_map(local)
+            .or_else(|| attributes.iter().find_map(any))?;
+        Some(Self {
+            index: message.header.index,
+            net: IpNet::new(address, message.header.prefix_len).ok()?,
+            global: message.header.scope == AddressScope::Universe,
+            secondary: message.header.flags.contains(AddressHeaderFlags::Secondary),
+        })
+    }
+}
+
+fn message(index: u32, net: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.family = Family::of(net.addr()).into();
+    message.header.prefix_len = net.prefix_len();
+    message.attributes = vec![
+        AddressAttribute::Local(net.addr()),
+        AddressAttribute::Address(net.addr()),
+    ];
+    message
+}

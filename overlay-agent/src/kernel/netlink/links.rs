@@ -1,0 +1,256 @@
+//! Network devices: reading, changing, removing.
+
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    link::{self, InfoData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
+};
+
+use super::Netlink;
+use crate::{
+    kernel::Result,
+    model::{IfName, Mac},
+};
+
+/// A device as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// `ifindex`.
+    pub index: u32,
+    /// Its name.
+    pub name: IfName,
+    /// Hardware address, where that is an Ethernet one.
+    pub mac: Option<[u8; 6]>,
+    /// In bytes.
+    pub mtu: u32,
+    /// Administrative state (`IFF_UP`).
+    pub up: bool,
+    /// Whether it has a carrier (`IFF_RUNNING`).
+    pub running: bool,
+    /// `ifindex` of the bridge, bond or VRF that it is a port of.
+    pub master: Option<u32>,
+    /// `IFLA_LINK`: for a veth its other side, in the namespace `link_netnsid`.
+    pub peer_index: Option<u32>,
+    /// This namespace's number for the one that `peer_index` is in; `None`: this one.
+    pub link_netnsid: Option<i32>,
+    /// `IFLA_IFALIAS`.
+    pub alias: Option<String>,
+    /// `bridge`, `vxlan`, `veth` …; `None` for most hardware.
+    pub kind: Option<String>,
+    /// Settings of a VXLAN device.
+    pub vxlan: Option<VxlanInfo>,
+}
+
+/// Settings of a VXLAN device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VxlanInfo {
+    /// VXLAN network identifier; 0 with `collect_metadata`.
+    pub vni: u32,
+    /// UDP destination port.
+    pub port: u16,
+    /// Outer source address.
+    pub local: Option<IpAddr>,
+    /// Whether it learns MACs from traffic.
+    pub learning: bool,
+    /// UDP source ports, lowest and highest; 0 and 0: the system's range.
+    pub source_ports: (u16, u16),
+    /// Whether the tunnel comes with each packet instead of from these settings.
+    pub collect_metadata: bool,
+}
+
+impl Netlink {
+    /// Every device, but those whose names the configuration cannot express either.
+    pub async fn links(&self) -> Result<Vec<LinkInfo>> {
+        let message = RouteNetlinkMessage::GetLink(question());
+        self.dump("list devices", message, |answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => LinkInfo::from_message(link),
+            _ => None,
+        })
+        .await
+    }
+
+    /// A device by its name or an alternative name.
+    pub async fn link_by_name(&self, name: &str) -> Result<Option<LinkInfo>> {
+        let mut message = question();
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        self.link(message, name).await
+    }
+
+    /// A device by its index.
+    pub async fn link_by_index(&self, index: u32) -> Result<Option<LinkInfo>> {
+        let mut message = question();
+        message.header.index = index;
+        self.link(message, &format!("with ifindex {index}")).await
+    }
+
+    async fn link(&self, message: LinkMessage, device: &str) -> Result<Option<LinkInfo>> {
+        match self.get(RouteNetlinkMessage::GetLink(message)).await {
+            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(LinkInfo::from_message(link)),
+            Err(refusal) if refusal.errno != Errno::ENODEV => {
+                Err(refusal.during(format!("look at device {device}")))
+            }
+            Ok(_) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Removes a device; a veth goes together with its other side.
+    pub async fn delete_link(&self, index: u32) -> Result<()> {
+        let message = RouteNetlinkMessage::DelLink(of(index));
+        self.change(message, 0, index, |device| {
+            format!("delete device {device}")
+        })
+        .await
+    }
+
+    /// Sets the administrative state.
+    pub async fn set_up(&self, index: u32, up: bool) -> Result<()> {
+        let mut message = of(index);
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = if up {
+            LinkFlags::Up
+        } else {
+            LinkFlags::empty()
+        };
+        let state = if up { "up" } else { "down" };
+        self.set(message, |device| format!("set device {device} {state}"))
+            .await
+    }
+
+    /// Sets the MTU, in bytes.
+    pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<()> {
+        let message = with(index, LinkAttribute::Mtu(mtu));
+        self.set(message, |device| format!("set device {device} mtu {mtu}"))
+            .await
+    }
+
+    /// Sets the hardware address.
+    pub async fn set_mac(&self, index: u32, mac: Mac) -> Result<()> {
+        let message = with(index, LinkAttribute::Address(mac.octets().to_vec()));
+        self.set(message, |device| {
+            format!("set device {device} address {mac}")
+        })
+        .await
+    }
+
+    /// Makes a device a port of the bridge with index `master`, or of none.
+    pub async fn set_master(&self, index: u32, master: Option<u32>) -> Result<()> {
+        let message = with(index, LinkAttribute::Controller(master.unwrap_or(0)));
+        let bridge = match master {
+            Some(master) => self.device(master).await,
+            None => "none".to_owned(),
+        };
+        self.set(message, |device| {
+            format!("set device {device} master {bridge}")
+        })
+        .await
+    }
+
+    /// Sets `IFLA_IFALIAS`, up to 255 bytes.
+    pub async fn set_alias(&self, index: u32, alias: &str) -> Result<()> {
+        let message = with(index, LinkAttribute::IfAlias(alias.to_owned()));
+        self.set(message, |device| {
+            format!("set device {device} alias {alias:?}")
+        })
+        .await
+    }
+
+    async fn set(
+        &self,
+        message: LinkMessage,
+        operation: impl FnOnce(&str) -> String,
+    ) -> Result<()> {
+        let index = message.header.index;
+        self.change(RouteNetlinkMessage::SetLink(message), 0, index, operation)
+            .await
+    }
+}
+
+impl LinkInfo {
+    fn from_message(message: LinkMessage) -> Option<Self> {
+        let flags = message.header.flags;
+        let mut name = None;
+        let mut info = Self {
+            index: message.header.index,
+            name: "?".parse().ok()?,
+            mac: None,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
+            master: None,
+            peer_index: None,
+            link_netnsid: None,
+            alias: None,
+            kind: None,
+            vxlan: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = text.parse().ok(),
+                LinkAttribute::Address(bytes) => info.mac = bytes.try_into().ok(),
+                LinkAttribute::Mtu(mtu) => info.mtu = mtu,
+                LinkAttribute::Controller(index) => info.master = Some(index),
+                LinkAttribute::Link(index) => info.peer_index = Some(index),
+                LinkAttribute::LinkNetNsId(id) => info.link_netnsid = Some(id),
+                LinkAttribute::IfAlias(alias) => info.alias = Some(alias),
+                LinkAttribute::LinkInfo(kind) => info.set_kind(kind),
+                _ => {}
+            }
+        }
+        info.name = name?;
+        Some(info)
+    }
+
+    fn set_kind(&mut self, attributes: Vec<link::LinkInfo>) {
+        for attribute in attributes {
+            match attribute {
+                link::LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
+                link::LinkInfo::Data(InfoData::Vxlan(settings)) => {
+                    self.vxlan = Some(VxlanInfo::from_attributes(&settings));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl VxlanInfo {
+    fn from_attributes(settings: &[InfoVxlan]) -> Self {
+        let mut info = Self::default();
+        for setting in settings {
+            match *setting {
+                InfoVxlan::Id(vni) => info.vni = vni,
+                InfoVxlan::Port(port) => info.port = port,
+                InfoVxlan::Local(address) => info.local = Some(address.into()),
+                InfoVxlan::Local6(address) => info.local = Some(address.into()),
+                InfoVxlan::Learning(learning) => info.learning = learning,
+                InfoVxlan::PortRange(ports) => info.source_ports = ports,
+                InfoVxlan::CollectMetadata(on) => info.collect_metadata = on,
+                _ => {}
+            }
+        }
+        info
+    }
+}
+
+/// A question for devices; their counters, half of each answer, are left out.
+fn question() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    message
+}
+
+fn of(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+fn with(index: u32, attribute: LinkAttribute) -> LinkMessage {
+    let mut message = of(index);
+    message.attributes = vec![attribute];
+    message
+}

@@ -1,0 +1,280 @@
+//! Routes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use rtnetlink::{
+    packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
+    packet_route::{
+        RouteNetlinkMessage,
+        route::{
+            RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
+            RouteScope, RouteType, RouteVia,
+        },
+    },
+};
+
+use super::{Family, Netlink};
+use crate::kernel::Result;
+
+/// A route as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteInfo {
+    /// Its destination.
+    pub destination: IpNet,
+    /// Number of its table; 254 is `main`.
+    pub table: u32,
+    /// Who made it (`rtm_protocol`).
+    pub protocol: u8,
+    /// `ifindex` of its device; `None` with several next hops.
+    pub oif: Option<u32>,
+    /// Next hop; `None` when the destination is on the link, and with several next hops.
+    pub gateway: Option<IpAddr>,
+    /// The next hop is taken to be on the link.
+    pub onlink: bool,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Of two routes to the same destination, the one with less is taken.
+    pub metric: u32,
+    /// What becomes of packets.
+    pub kind: RouteKind,
+}
+
+/// What a route does with packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// Sends them on.
+    Unicast,
+    /// Delivers them on this node.
+    Local,
+    /// Something else: broadcast, multicast, blackhole, unreachable …
+    Other,
+}
+
+/// A unicast route of the main table with metric 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// Its destination.
+    pub destination: IpNet,
+    /// `ifindex` of its device.
+    pub oif: u32,
+    /// Next hop; `None`: the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// The next hop is taken to be on the link without an address in its subnet.
+    pub onlink: bool,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Who makes it (`rtm_protocol`).
+    pub protocol: u8,
+}
+
+/// Where the kernel sends packets for a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// `ifindex` of the device; loopback for a local destination.
+    pub oif: u32,
+    /// Next hop; `None` when the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The destination is an address of this node.
+    pub local: bool,
+    /// The source address that the kernel would take.
+    pub source: Option<IpAddr>,
+}
+
+impl Netlink {
+    /// Every route of every table of one family.
+    pub async fn routes(&self, family: Family) -> Result<Vec<RouteInfo>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family.into();
+        let message = RouteNetlinkMessage::GetRoute(message);
+        self.dump("list routes", message, |answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => RouteInfo::from_message(&route, family),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The way to a destination (`ip route get`); `None` when there is none.
+    ///
+    /// `from` must be an address of this node.
+    pub async fn route_to(
+        &self,
+        destination: IpAddr,
+        from: Option<IpAddr>,
+    ) -> Result<Option<NextHop>> {
+        let whole = IpNet::from(destination).prefix_len();
+        let mut message = RouteMessage::default();
+        message.header.address_family = Family::of(destination).into();
+        message.header.destination_prefix_length = whole;
+        message
+            .attributes
+            .push(RouteAttribute::Destination(destination.into()));
+        if let Some(from) = from {
+            message.header.source_prefix_length = whole;
+            message.attributes.push(RouteAttribute::Source(from.into()));
+        }
+        match self.get(RouteNetlinkMessage::GetRoute(message)).await {
+            Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(NextHop::from_message(&route)),
+            Err(refusal)
+                if !matches!(
+                    refusal.errno,
+                    // The last is the answer of a `prohibit` route.
+                    Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES
+                ) =>
+            {
+                Err(refusal.during(format!("look up the route to {destination}")))
+            }
+            Ok(_) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Makes a route, in the place of one with the same destination, table and metric.
+    ///
+    /// The kernel replaces that route whoever made it: a caller that must not touch
+    /// what is not its own looks first.
+    pub async fn replace_route(&self, route: &RouteSpec) -> Result<()> {
+        let destination = route.destination;
+        let mut message = message(destination, route.protocol);
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = if route.via.is_some() {
+            RouteScope::Universe
+        } else {
+            RouteScope::Link
+        };
+        if route.onlink {
+            message.header.flags = RouteFlags::Onlink;
+        }
+        message.attributes.push(RouteAttribute::Oif(route.oif));
+        message
+            .attributes
+            .extend(route.via.map(|via| RouteAttribute::Gateway(via.into())));
+        message.attributes.extend(
+            route
+                .source
+                .map(|source| RouteAttribute::PrefSource(source.into())),
+        );
+        let operation = |device: &str| format!("add route {destination} dev {device}");
+        let message = RouteNetlinkMessage::NewRoute(message);
+        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, route.oif, operation)
+            .await
+    }
+
+    /// Removes the route of the main table to a destination that `protocol` made,
+    /// through any device or only through `oif`.
+    pub async fn delete_route(
+        &self,
+        destination: IpNet,
+        oif: Option<u32>,
+        protocol: u8,
+    ) -> Result<()> {
+        let mut message = message(destination, protocol);
+        message.header.scope = RouteScope::NoWhere;
+        message.attributes.extend(oif.map(RouteAttribute::Oif));
+        let message = RouteNetlinkMessage::DelRoute(message);
+        let operation = |device: &str| match oif {
+            Some(_) => format!("delete route {destination} dev {device}"),
+            None => format!("delete route {destination}"),
+        };
+        self.change(message, 0, oif.unwrap_or_default(), operation)
+            .await
+    }
+}
+
+impl RouteInfo {
+    fn from_message(message: &RouteMessage, family: Family) -> Option<Self> {
+        let header = &message.header;
+        let everything = match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let mut destination = everything;
+        let mut info = Self {
+            destination: everything.into(),
+            table: header.table.into(),
+            protocol: header.protocol.into(),
+            oif: None,
+            gateway: None,
+            onlink: header.flags.contains(RouteFlags::Onlink),
+            source: None,
+            metric: 0,
+            kind: header.kind.into(),
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(found) => destination = address(found)?,
+                RouteAttribute::Table(table) => info.table = *table,
+                RouteAttribute::Oif(index) => info.oif = Some(*index),
+                RouteAttribute::Gateway(found) => info.gateway = address(found),
+                RouteAttribute::Via(found) => info.gateway = via(found),
+                RouteAttribute::PrefSource(found) => info.source = address(found),
+                RouteAttribute::Priority(metric) => info.metric = *metric,
+                _ => {}
+            }
+        }
+        info.destination = IpNet::new(destination, header.destination_prefix_length).ok()?;
+        Some(info)
+    }
+}
+
+impl NextHop {
+    fn from_message(message: &RouteMessage) -> Option<Self> {
+        let mut oif = None;
+        let mut gateway = None;
+        let mut source = None;
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => oif = Some(*index),
+                RouteAttribute::Gateway(found) => gateway = address(found),
+                RouteAttribute::Via(found) => gateway = via(found),
+                RouteAttribute::PrefSource(found) => source = address(found),
+                _ => {}
+            }
+        }
+        Some(Self {
+            oif: oif?,
+            gateway,
+            local: message.header.kind == RouteType::Local,
+            source,
+        })
+    }
+}
+
+impl From<RouteType> for RouteKind {
+    fn from(kind: RouteType) -> Self {
+        match kind {
+            RouteType::Unicast => Self::Unicast,
+            RouteType::Local => Self::Local,
+            _ => Self::Other,
+        }
+    }
+}
+
+fn message(destination: IpNet, protocol: u8) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: Family::of(destination.addr()).into(),
+        destination_prefix_length: destination.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::from(protocol),
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![RouteAttribute::Destination(destination.network().into())];
+    message
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+fn via(via: &RouteVia) -> Option<IpAddr> {
+    match via {
+        RouteVia::Inet(address) => Some((*address).into()),
+        RouteVia::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}

@@ -1,0 +1,25 @@
+//! The agent of an overlay node, as a library for its command line and its tests.
+//!
+//! Read it in the order of its work: [`config`] → [`model`] is what people want,
+//! [`desired`] turns it into kernel [`objects`], [`observe`] reads the objects that
+//! are there, [`plan`] is the difference, [`apply`] carries it out through
+//! [`kernel`], and [`daemon`] does all that whenever something changes.
+
+pub mod api;
+pub mod apply;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod desired;
+pub mod dirs;
+pub mod kernel;
+pub mod model;
+pub mod node;
+pub mod objects;
+pub mod observe;
+pub mod plan;
+pub mod store;
+pub mod surroundings;
+
+/// The eBPF programs as an ELF object with BTF, built by `build.rs` from `overlay-ebpf`.
+pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay"));

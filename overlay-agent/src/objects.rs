@@ -1,0 +1,268 @@
+//! The kernel objects that make up an overlay node.
+//!
+//! One type serves both sides of reconciliation: [`crate::desired`] computes the
+//! [`Objects`] that should be, [`crate::observe`] reads the [`Objects`] of ours
+//! that are, and [`crate::plan`] is the difference.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use overlay_common::maps;
+use serde::Serialize;
+
+use crate::model::{IfName, Mac, Name, Vni};
+
+/// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).
+pub const ROUTE_PROTOCOL: u8 = 111;
+
+/// Everything of one node that the agent makes, changes or removes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Objects {
+    /// Namespaces under `/run/netns`.
+    pub namespaces: BTreeSet<Name>,
+    /// Kernel settings, by path below `/proc/sys`.
+    pub sysctls: BTreeMap<String, String>,
+    /// Network devices.
+    pub links: BTreeMap<LinkId, Link>,
+    /// Addresses on those devices.
+    pub addresses: BTreeSet<Address>,
+    /// Routes, in the main table.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// Permanent neighbours on the VXLAN devices: next hop → VTEP MAC.
+    pub neighbours: BTreeMap<(IfName, IpAddr), Mac>,
+    /// Permanent forwarding entries of the VXLAN devices: VTEP MAC → outer address.
+    pub fdb: BTreeMap<(IfName, Mac), IpAddr>,
+    /// Entries of the eBPF maps.
+    pub entries: Entries,
+    /// Programs on devices; the value tells whether it is the program that is loaded now.
+    pub attachments: BTreeMap<(IfName, Hook), AttachmentState>,
+}
+
+/// The namespace that a device is in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// The node's own.
+    Node,
+    /// That of the endpoint with this name.
+    Endpoint(Name),
+}
+
+/// A device by name and namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct LinkId {
+    /// Where it is.
+    pub scope: Scope,
+    /// Its name there.
+    pub name: IfName,
+}
+
+impl LinkId {
+    /// A device of the node.
+    pub fn node(name: IfName) -> Self {
+        Self {
+            scope: Scope::Node,
+            name,
+        }
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.scope {
+            Scope::Node => write!(f, "{}", self.name),
+            Scope::Endpoint(endpoint) => write!(f, "{} of endpoint {endpoint}", self.name),
+        }
+    }
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// What it is; a difference here means that it must be made anew.
+    pub kind: LinkKind,
+    /// Hardware address; `None`: any.
+    pub mac: Option<Mac>,
+    /// In bytes.
+    pub mtu: u32,
+    /// Administrative state.
+    pub up: bool,
+    /// The bridge that it is a port of.
+    pub master: Option<IfName>,
+    /// `IFLA_IFALIAS`: the proof that it is ours; `None` inside containers.
+    pub alias: Option<String>,
+}
+
+/// What cannot be changed in a device's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum LinkKind {
+    /// A bridge.
+    Bridge,
+    /// A VXLAN device.
+    Vxlan(Vxlan),
+    /// The node's side of a veth pair.
+    Veth {
+        /// The container's side; it is made and removed together with this one.
+        peer: LinkId,
+    },
+    /// The container's side of a veth pair.
+    VethPeer {
+        /// The node's side.
+        host: IfName,
+    },
+    /// A device with our mark of another kind: it can only be removed.
+    Other,
+}
+
+/// Settings of a VXLAN device: `nolearning`, outer UDP checksum 0 on IPv4, TTL 64, DF unset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Vxlan {
+    /// VXLAN network identifier.
+    pub vni: Vni,
+    /// UDP destination port.
+    pub port: u16,
+    /// Outer source address.
+    pub local: IpAddr,
+    /// UDP source ports, lowest and highest as netlink takes them.
+    pub source_ports: (u16, u16),
+    /// Whether it learns MACs from traffic; ours must not.
+    pub learning: bool,
+}
+
+/// An address of a device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Address {
+    /// The device.
+    pub link: LinkId,
+    /// Address and prefix length.
+    pub net: IpNet,
+}
+
+/// A route's identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RouteKey {
+    /// The namespace whose main table it is in.
+    pub scope: Scope,
+    /// Its destination.
+    pub destination: IpNet,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// Device.
+    pub dev: IfName,
+    /// Next hop.
+    pub via: IpAddr,
+    /// The next hop is taken to be on the link without an address in its subnet.
+    pub onlink: bool,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+}
+
+/// Entries of the eBPF maps, with devices by name where the map has an index.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entries {
+    /// [`maps::NETWORKS`].
+    pub networks: BTreeMap<Vni, maps::Network>,
+    /// [`maps::PEERS4`].
+    pub peers: BTreeMap<(Vni, IpNet), PeerEntry>,
+    /// [`maps::VTEPS4`]: the peer's slot.
+    pub vteps: BTreeMap<(Vni, IpAddr), u32>,
+    /// [`maps::ENDPOINTS4`].
+    pub endpoints: BTreeMap<(Vni, IpAddr), EndpointEntry>,
+    /// [`maps::PORTS`].
+    pub ports: BTreeMap<LinkRef, maps::Port>,
+}
+
+/// A device that a map entry points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkRef {
+    /// A device of the node.
+    Name(IfName),
+    /// An index that no device has any more.
+    Gone(u32),
+}
+
+impl fmt::Display for LinkRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Gone(index) => write!(f, "ifindex {index} (gone)"),
+        }
+    }
+}
+
+/// A [`maps::Peer`] by names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerEntry {
+    /// Outer destination.
+    pub vtep: IpAddr,
+    /// Underlay neighbour.
+    pub next_hop: IpAddr,
+    /// Underlay device.
+    pub underlay: LinkRef,
+    /// Inner destination MAC.
+    pub mac: Mac,
+    /// Slot in [`maps::PEER_STATS`].
+    pub index: u32,
+}
+
+/// A [`maps::Endpoint`] by names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointEntry {
+    /// The node's side of its veth.
+    pub link: LinkRef,
+    /// MAC inside the container.
+    pub mac: Mac,
+}
+
+/// A place where one of our programs is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// TC ingress of the node's side of an endpoint's veth.
+    FromEndpoint,
+    /// TC ingress of an underlay device.
+    FromUnderlay,
+    /// TC egress of the VXLAN device.
+    FromHost,
+}
+
+impl Hook {
+    /// Every hook.
+    pub const ALL: [Self; 3] = [Self::FromEndpoint, Self::FromUnderlay, Self::FromHost];
+
+    /// Name of the program in the eBPF object.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::FromEndpoint => overlay_common::programs::FROM_ENDPOINT,
+            Self::FromUnderlay => overlay_common::programs::FROM_UNDERLAY,
+            Self::FromHost => overlay_common::programs::FROM_HOST,
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.program())
+    }
+}
+
+/// Whether an attachment does what it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachmentState {
+    /// The program that this agent loaded runs there.
+    Current,
+    /// An earlier agent's program runs there.
+    Outdated,
+    /// Our pin or handle is there, but no program runs: the device is another one, or somebody detached it.
+    Broken,
+}

@@ -1,0 +1,68 @@
+//! From netlink's devices to ours.
+
+use std::collections::BTreeMap;
+
+use super::endpoints::Inside;
+use crate::{
+    kernel::netlink::LinkInfo,
+    model::{IfName, Mac, Vni},
+    objects::{Link, LinkId, LinkKind, Objects, Vxlan},
+};
+
+/// Adds the node's devices of ours, and the containers' sides that were found.
+pub(super) fn observe(
+    ours: &[&LinkInfo],
+    names: &BTreeMap<u32, IfName>,
+    insides: &[Inside],
+    objects: &mut Objects,
+) {
+    for &info in ours {
+        let inside = insides.iter().find(|inside| inside.host == info.name);
+        let link = Link {
+            kind: kind(info, inside),
+            mac: info.mac.and_then(Mac::unicast),
+            mtu: info.mtu,
+            up: info.up,
+            master: info.master.and_then(|index| names.get(&index).copied()),
+            alias: info.alias.clone(),
+        };
+        objects.links.insert(LinkId::node(info.name), link);
+    }
+    for inside in insides {
+        let link = Link {
+            kind: LinkKind::VethPeer { host: inside.host },
+            mac: inside.info.mac.and_then(Mac::unicast),
+            mtu: inside.info.mtu,
+            up: inside.info.up,
+            master: None,
+            alias: None,
+        };
+        objects.links.insert(inside.id.clone(), link);
+    }
+}
+
+fn kind(info: &LinkInfo, inside: Option<&Inside>) -> LinkKind {
+    match (info.kind.as_deref(), &info.vxlan, inside) {
+        (Some("bridge"), _, _) => LinkKind::Bridge,
+        (Some("veth"), _, Some(inside)) => LinkKind::Veth {
+            peer: inside.id.clone(),
+        },
+        (Some("vxlan"), Some(vxlan), _) => {
+            let (Ok(vni), Some(local), false) = (
+                Vni::try_from(vxlan.vni),
+                vxlan.local,
+                vxlan.collect_metadata,
+            ) else {
+                return LinkKind::Other;
+            };
+            LinkKind::Vxlan(Vxlan {
+                vni,
+                port: vxlan.port,
+                local,
+                source_ports: vxlan.source_ports,
+                learning: vxlan.learning,
+            })
+        }
+        _ => LinkKind::Other,
+    }
+}

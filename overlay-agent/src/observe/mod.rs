@@ -1,0 +1,320 @@
+//! What the kernel has: ours, and what it stands among. Nothing is changed here.
+//!
+//! Architecture Invariant: an object counts as ours only by a mark that we put
+//! on it: the alias of a device, the protocol of a route, a pin in our folder, a
+//! namespace's identity in the state file. What is on a device of ours is ours.
+
+mod endpoints;
+mod links;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    desired::{is_ours, vxlan_name},
+    kernel::{
+        self,
+        netlink::{Family, LinkInfo, RouteInfo},
+        netns, sysctl, udp,
+    },
+    model::{IfName, Mac, Model, NetnsRef, Underlay},
+    node::Node,
+    objects::{Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope},
+    store::Content,
+    surroundings::{NodeLink, Observed, Surroundings, Way},
+};
+
+/// `RT_TABLE_MAIN`.
+const MAIN_TABLE: u32 = 254;
+
+/// One look at the node, as far as it matters for `model`.
+pub async fn observe(
+    node: &Node,
+    model: Option<&Model>,
+    store: &Content,
+) -> kernel::Result<Observed> {
+    let all = node.netlink.links().await?;
+    let names: BTreeMap<u32, IfName> = all.iter().map(|link| (link.index, link.name)).collect();
+    let ours: Vec<&LinkInfo> = all
+        .iter()
+        .filter(|link| {
+            link.alias
+                .as_deref()
+                .is_some_and(|alias| is_ours(store.instance(), alias))
+        })
+        .collect();
+    let mut objects = Objects::default();
+    let mut around = Surroundings {
+        links: node_links(node, &all, &ours).await?,
+        ..Surroundings::default()
+    };
+
+    addresses(&ours, &around, &mut objects);
+    routes(node, model, &ours, &names, &mut objects, &mut around).await?;
+    for link in ours.iter().filter(|link| link.vxlan.is_some()) {
+        neighbours(node, link, &mut objects).await?;
+    }
+    namespaces(model, store, &mut objects)?;
+    let insides = endpoints::observe(node, model, store, &ours, &mut objects, &mut around).await?;
+    links::observe(&ours, &names, &insides, &mut objects);
+    settings(model, store, &mut objects, &mut around)?;
+    if let Some(model) = model {
+        around.ways = ways(node, model, &names).await?;
+        around.busy_ports = busy_ports(model, &around)?;
+    }
+    programs(node, &all, &names, &mut objects)?;
+    Ok(Observed { objects, around })
+}
+
+async fn node_links(
+    node: &Node,
+    all: &[LinkInfo],
+    ours: &[&LinkInfo],
+) -> kernel::Result<BTreeMap<IfName, NodeLink>> {
+    let mut addresses: BTreeMap<u32, Vec<(bool, IpNet)>> = BTreeMap::new();
+    for address in node
+        .netlink
+        .addresses()
+        .await?
+        .into_iter()
+        .filter(|address| address.global)
+    {
+        addresses
+            .entry(address.index)
+            .or_default()
+            .push((address.secondary, address.net));
+    }
+    let mut link = |info: &LinkInfo| {
+        let mut addresses = addresses.remove(&info.index).unwrap_or_default();
+        addresses.sort_by_key(|(secondary, _)| *secondary);
+        NodeLink {
+            index: info.index,
+            mtu: info.mtu,
+            kind: info.kind.clone().unwrap_or_default(),
+            ours: ours.iter().any(|ours| ours.index == info.index),
+            vxlan_port: info.vxlan.as_ref().map(|vxlan| vxlan.port),
+            addresses: addresses.into_iter().map(|(_, net)| net).collect(),
+        }
+    };
+    Ok(all.iter().map(|info| (info.name, link(info))).collect())
+}
+
+fn addresses(ours: &[&LinkInfo], around: &Surroundings, objects: &mut Objects) {
+    for name in ours.iter().map(|link| link.name) {
+        let Some(link) = around.links.get(&name) else {
+            continue;
+        };
+        for &net in link
+            .addresses
+            .iter()
+            .filter(|net| matches!(net, IpNet::V4(_)))
+        {
+            objects.addresses.insert(Address {
+                link: LinkId::node(name),
+                net,
+            });
+        }
+    }
+}
+
+async fn routes(
+    node: &Node,
+    model: Option<&Model>,
+    ours: &[&LinkInfo],
+    names: &BTreeMap<u32, IfName>,
+    objects: &mut Objects,
+    around: &mut Surroundings,
+) -> kernel::Result<()> {
+    let wanted: BTreeSet<IpNet> = model
+        .iter()
+        .flat_map(|model| &model.networks)
+        .flat_map(|network| &network.peers)
+        .flat_map(|peer| &peer.subnets)
+        .map(|&subnet| IpNet::V4(subnet))
+        .collect();
+    for info in node.netlink.routes(Family::V4).await? {
+        if info.table != MAIN_TABLE {
+            continue;
+        }
+        let on_ours = ours.iter().any(|link| Some(link.index) == info.oif);
+        if info.protocol == ROUTE_PROTOCOL && on_ours {
+            objects.routes.extend(route(&info, Scope::Node, names));
+        } else if info.metric == 0 && wanted.contains(&info.destination) {
+            let device = info.oif.and_then(|index| names.get(&index)).copied();
+            around.routes.insert(info.destination, device);
+        }
+    }
+    Ok(())
+}
+
+/// A route of ours; `None` for one without a next hop, which we never make.
+fn route(
+    info: &RouteInfo,
+    scope: Scope,
+    names: &BTreeMap<u32, IfName>,
+) -> Option<(RouteKey, Route)> {
+    let route = Route {
+        dev: *names.get(&info.oif?)?,
+        via: info.gateway?,
+        onlink: info.onlink,
+        source: info.source,
+    };
+    Some((
+        RouteKey {
+            scope,
+            destination: info.destination,
+        },
+        route,
+    ))
+}
+
+async fn neighbours(node: &Node, link: &LinkInfo, objects: &mut Objects) -> kernel::Result<()> {
+    for neighbour in node.netlink.neighbours(link.index).await? {
+        if let Some(mac) = neighbour
+            .mac
+            .filter(|_| neighbour.permanent && neighbour.address.is_ipv4())
+        {
+            objects
+                .neighbours
+                .insert((link.name, neighbour.address), mac);
+        }
+    }
+    for entry in node.netlink.fdb(link.index).await? {
+        if let (Some(mac), Some(vtep)) = (Mac::unicast(entry.mac), entry.dst) {
+            objects.fdb.insert((link.name, mac), vtep);
+        }
+    }
+    Ok(())
+}
+
+/// The namespaces that endpoints name, and those that we made, if they are still the same.
+fn namespaces(model: Option<&Model>, store: &Content, objects: &mut Objects) -> kernel::Result<()> {
+    let named = model
+        .iter()
+        .flat_map(|model| &model.endpoints)
+        .filter_map(|endpoint| match &endpoint.netns {
+            NetnsRef::Name(name) => Some(name),
+            NetnsRef::Path(_) | NetnsRef::Pid(_) => None,
+        });
+    for name in named {
+        if netns::id(&netns::path_of(name))?.is_some() {
+            objects.namespaces.insert(name.clone());
+        }
+    }
+    for (name, made) in &store.namespaces {
+        let there = netns::id(&netns::path_of(name))?;
+        // Without an identity we were stopped while making it: the name was free before.
+        if there.is_some() && (made.is_none() || *made == there) {
+            objects.namespaces.insert(name.clone());
+        }
+    }
+    Ok(())
+}
+
+/// The settings that may have to be changed, or be put back.
+fn settings(
+    model: Option<&Model>,
+    store: &Content,
+    objects: &mut Objects,
+    around: &mut Surroundings,
+) -> kernel::Result<()> {
+    let mut keys: BTreeSet<String> = store.sysctls.keys().cloned().collect();
+    keys.insert("net/ipv4/ip_forward".to_owned());
+    let underlay: Vec<IfName> = match model.map(|model| &model.node.underlay) {
+        Some(Underlay::Interfaces(names)) => names.clone(),
+        Some(Underlay::Address(address)) => around
+            .links
+            .iter()
+            .filter(|(_, link)| link.addresses.iter().any(|net| net.addr() == *address))
+            .map(|(name, _)| *name)
+            .collect(),
+        None => Vec::new(),
+    };
+    let vxlans = model
+        .iter()
+        .flat_map(|model| &model.networks)
+        .filter_map(|network| vxlan_name(network.vni));
+    let devices = underlay
+        .into_iter()
+        .chain(vxlans)
+        .map(|name| name.to_string());
+    for device in ["all", "default"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(devices)
+    {
+        keys.insert(format!("net/ipv4/conf/{device}/rp_filter"));
+    }
+    for key in keys {
+        if let Some(value) = sysctl::read(&key)? {
+            objects.sysctls.insert(key, value);
+        }
+    }
+    around.sysctls.clone_from(&objects.sysctls);
+    Ok(())
+}
+
+/// The way to every VTEP that the underlay has a route to.
+async fn ways(
+    node: &Node,
+    model: &Model,
+    names: &BTreeMap<u32, IfName>,
+) -> kernel::Result<BTreeMap<IpAddr, Way>> {
+    let vteps: BTreeSet<IpAddr> = model
+        .networks
+        .iter()
+        .flat_map(|network| &network.peers)
+        .map(|peer| peer.vtep.into())
+        .collect();
+    let mut ways = BTreeMap::new();
+    for vtep in vteps {
+        let Some(hop) = node.netlink.route_to(vtep, None).await? else {
+            continue;
+        };
+        if let Some(&link) = names.get(&hop.oif).filter(|_| !hop.local) {
+            ways.insert(
+                vtep,
+                Way {
+                    link,
+                    next_hop: hop.gateway.unwrap_or(vtep),
+                },
+            );
+        }
+    }
+    Ok(ways)
+}
+
+/// Ports of ours that no VXLAN device has and that cannot be bound all the same.
+fn busy_ports(model: &Model, around: &Surroundings) -> kernel::Result<BTreeSet<u16>> {
+    let mut busy = BTreeSet::new();
+    for port in model.networks.iter().map(|network| network.port) {
+        if around
+            .links
+            .values()
+            .any(|link| link.vxlan_port == Some(port))
+        {
+            continue;
+        }
+        if udp::is_busy(port)? {
+            busy.insert(port);
+        }
+    }
+    Ok(busy)
+}
+
+fn programs(
+    node: &Node,
+    all: &[LinkInfo],
+    names: &BTreeMap<u32, IfName>,
+    objects: &mut Objects,
+) -> kernel::Result<()> {
+    let entries = node.with_maps(|maps| maps.entries(|index| names.get(&index).copied()))?;
+    objects.entries = entries.unwrap_or_default();
+    let devices: Vec<(IfName, u32)> = all.iter().map(|link| (link.name, link.index)).collect();
+    objects.attachments = node.attachments(&devices)?;
+    Ok(())
+}

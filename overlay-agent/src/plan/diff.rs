@@ -1,0 +1,347 @@
+//! Two sets of objects, and the steps from one to the other.
+//!
+//! Additions come first, bottom up: a device before its addresses, map entries
+//! before the programs that read them. Removals follow, top down. So a change
+//! never leaves a moment in which a packet finds neither the old nor the new.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Plan,
+    step::{Change, Step},
+};
+use crate::objects::{
+    Address, AttachmentState, Entries, Link, LinkId, LinkKind, LinkRef, Objects, Route, RouteKey,
+    Scope,
+};
+
+/// The steps that turn what is observed into what is desired.
+pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
+    let mut steps = Vec::new();
+    let renewed = renewed_links(observed, desired);
+    for name in desired.namespaces.difference(&observed.namespaces) {
+        steps.push(Step::CreateNamespace { name: name.clone() });
+    }
+    add_links(observed, desired, &renewed, &mut steps);
+    // Settings of a device need the device.
+    for (key, to) in &desired.sysctls {
+        let from = observed.sysctls.get(key);
+        if from != Some(to) {
+            steps.push(Step::SetSysctl {
+                key: key.clone(),
+                from: from.cloned(),
+                to: to.clone(),
+            });
+        }
+    }
+    add_addresses_and_routes(observed, desired, &renewed, &mut steps);
+    add_entries(&observed.entries, &desired.entries, &renewed, &mut steps);
+    attach(observed, desired, &renewed, &mut steps);
+
+    detach(observed, desired, &mut steps);
+    delete_entries(&observed.entries, &desired.entries, &mut steps);
+    delete_addresses_and_routes(observed, desired, &renewed, &mut steps);
+    for id in observed.links.keys().filter(|id| id.scope == Scope::Node) {
+        if !desired.links.contains_key(id) {
+            steps.push(Step::DeleteLink { id: id.clone() });
+        }
+    }
+    for name in observed.namespaces.difference(&desired.namespaces) {
+        steps.push(Step::DeleteNamespace { name: name.clone() });
+    }
+    Plan(steps)
+}
+
+/// Devices of the node that are made in this plan, because they are missing or of another
+/// kind, and the container's sides of those that are veths.
+fn renewed_links(observed: &Objects, desired: &Objects) -> BTreeSet<LinkId> {
+    let mut renewed = BTreeSet::new();
+    for (id, link) in desired
+        .links
+        .iter()
+        .filter(|(id, _)| id.scope == Scope::Node)
+    {
+        let keeps = |id: &LinkId, link: &Link| {
+            observed
+                .links
+                .get(id)
+                .is_some_and(|there| there.kind == link.kind)
+        };
+        let inside = match &link.kind {
+            LinkKind::Veth { peer } => desired.links.get_key_value(peer),
+            _ => None,
+        };
+        if !keeps(id, link) || inside.is_some_and(|(id, link)| !keeps(id, link)) {
+            renewed.insert(id.clone());
+            renewed.extend(inside.map(|(id, _)| id.clone()));
+        }
+    }
+    renewed
+}
+
+fn add_links(
+    observed: &Objects,
+    desired: &Objects,
+    renewed: &BTreeSet<LinkId>,
+    steps: &mut Vec<Step>,
+) {
+    // Bridges first: their ports name them.
+    let bridges_first = |kind: &LinkKind| u8::from(*kind != LinkKind::Bridge);
+    let mut links: Vec<(&LinkId, &Link)> = desired.links.iter().collect();
+    links.sort_by_key(|(id, link)| (bridges_first(&link.kind), *id));
+    for (id, link) in links {
+        let there = observed.links.get(id);
+        if renewed.contains(id) {
+            if matches!(link.kind, LinkKind::VethPeer { .. }) {
+                continue;
+            }
+            if there.is_some() {
+                steps.push(Step::DeleteLink { id: id.clone() });
+            }
+            let inside = match &link.kind {
+                LinkKind::Veth { peer } => desired.links.get(peer).cloned(),
+                _ => None,
+            };
+            steps.push(Step::CreateLink {
+                id: id.clone(),
+                link: link.clone(),
+                inside: inside.clone(),
+            });
+            // A veth's inside is born with its MAC and MTU, but not up.
+            if let (LinkKind::Veth { peer }, Some(true)) =
+                (&link.kind, inside.map(|inside| inside.up))
+            {
+                steps.push(Step::ChangeLink {
+                    id: peer.clone(),
+                    change: Change::Up(true),
+                });
+            }
+        } else if let Some(there) = there {
+            steps.extend(
+                changes(there, link)
+                    .into_iter()
+                    .map(|change| Step::ChangeLink {
+                        id: id.clone(),
+                        change,
+                    }),
+            );
+        }
+    }
+}
+
+fn changes(there: &Link, link: &Link) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if let Some(mac) = link.mac.filter(|_| link.mac != there.mac) {
+        changes.push(Change::Mac(mac));
+    }
+    if link.mtu != there.mtu {
+        changes.push(Change::Mtu(link.mtu));
+    }
+    if link.master != there.master {
+        changes.push(Change::Master(link.master));
+    }
+    if let Some(alias) = link.alias.as_ref().filter(|_| link.alias != there.alias) {
+        changes.push(Change::Alias(alias.clone()));
+    }
+    if link.up != there.up {
+        changes.push(Change::Up(link.up));
+    }
+    changes
+}
+
+fn add_addresses_and_routes(
+    observed: &Objects,
+    desired: &Objects,
+    renewed: &BTreeSet<LinkId>,
+    steps: &mut Vec<Step>,
+) {
+    let on_renewed = |scope: &Scope, name| {
+        renewed.contains(&LinkId {
+            scope: scope.clone(),
+            name,
+        })
+    };
+    for address in &desired.addresses {
+        if !observed.addresses.contains(address) || renewed.contains(&address.link) {
+            steps.push(Step::AddAddress {
+                address: address.clone(),
+            });
+        }
+    }
+    for (&(link, address), &mac) in &desired.neighbours {
+        if observed.neighbours.get(&(link, address)) != Some(&mac) || on_renewed(&Scope::Node, link)
+        {
+            steps.push(Step::SetNeighbour { link, address, mac });
+        }
+    }
+    for (&(link, mac), &vtep) in &desired.fdb {
+        if observed.fdb.get(&(link, mac)) != Some(&vtep) || on_renewed(&Scope::Node, link) {
+            steps.push(Step::SetFdb { link, mac, vtep });
+        }
+    }
+    // A route goes with its device and, for its preferred source, with the address of another one.
+    let address_renewed = |route: &Route| {
+        route.source.is_some_and(|source| {
+            let mut added = desired
+                .addresses
+                .iter()
+                .filter(|address| address.net.addr() == source);
+            added.any(|address| {
+                !observed.addresses.contains(address) || renewed.contains(&address.link)
+            })
+        })
+    };
+    for (key, route) in &desired.routes {
+        let kept = observed.routes.get(key) == Some(route)
+            && !on_renewed(&key.scope, route.dev)
+            && !address_renewed(route);
+        if !kept {
+            steps.push(Step::SetRoute {
+                key: key.clone(),
+                route: route.clone(),
+            });
+        }
+    }
+}
+
+fn add_entries(
+    observed: &Entries,
+    desired: &Entries,
+    renewed: &BTreeSet<LinkId>,
+    steps: &mut Vec<Step>,
+) {
+    // The map holds the index of the device that was there before.
+    let outdated = |link: &LinkRef| match link {
+        LinkRef::Name(name) => renewed.contains(&LinkId::node(*name)),
+        LinkRef::Gone(_) => false,
+    };
+    for (&vni, &network) in missing(&observed.networks, &desired.networks) {
+        steps.push(Step::SetNetwork { vni, network });
+    }
+    for (&(vni, vtep), &slot) in missing(&observed.vteps, &desired.vteps) {
+        steps.push(Step::SetVtep { vni, vtep, slot });
+    }
+    for (&(vni, prefix), peer) in missing(&observed.peers, &desired.peers) {
+        steps.push(Step::SetPeer {
+            vni,
+            prefix,
+            peer: peer.clone(),
+        });
+    }
+    for (&(vni, address), endpoint) in &desired.endpoints {
+        if observed.endpoints.get(&(vni, address)) != Some(endpoint) || outdated(&endpoint.link) {
+            steps.push(Step::SetEndpoint {
+                vni,
+                address,
+                endpoint: endpoint.clone(),
+            });
+        }
+    }
+    for (&link, &port) in &desired.ports {
+        if observed.ports.get(&link) != Some(&port) || outdated(&link) {
+            steps.push(Step::SetPort { link, port });
+        }
+    }
+}
+
+/// Entries that are absent or different.
+fn missing<'a, K: Ord, V: PartialEq>(
+    observed: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    desired
+        .iter()
+        .filter(|(key, value)| observed.get(key) != Some(value))
+}
+
+fn attach(
+    observed: &Objects,
+    desired: &Objects,
+    renewed: &BTreeSet<LinkId>,
+    steps: &mut Vec<Step>,
+) {
+    for &(link, hook) in desired.attachments.keys() {
+        let runs = observed.attachments.get(&(link, hook)) == Some(&AttachmentState::Current);
+        if !runs || renewed.contains(&LinkId::node(link)) {
+            steps.push(Step::Attach { link, hook });
+        }
+    }
+}
+
+fn detach(observed: &Objects, desired: &Objects, steps: &mut Vec<Step>) {
+    for &(link, hook) in observed.attachments.keys() {
+        if !desired.attachments.contains_key(&(link, hook)) {
+            steps.push(Step::Detach { link, hook });
+        }
+    }
+}
+
+fn delete_entries(observed: &Entries, desired: &Entries, steps: &mut Vec<Step>) {
+    for &link in stale(&observed.ports, &desired.ports) {
+        steps.push(Step::DeletePort { link });
+    }
+    for &(vni, address) in stale(&observed.endpoints, &desired.endpoints) {
+        steps.push(Step::DeleteEndpoint { vni, address });
+    }
+    for &(vni, prefix) in stale(&observed.peers, &desired.peers) {
+        steps.push(Step::DeletePeer { vni, prefix });
+    }
+    for (key, &slot) in &observed.vteps {
+        if !desired.vteps.contains_key(key) {
+            steps.push(Step::DeleteVtep {
+                vni: key.0,
+                vtep: key.1,
+                slot,
+            });
+        }
+    }
+    for &vni in stale(&observed.networks, &desired.networks) {
+        steps.push(Step::DeleteNetwork { vni });
+    }
+}
+
+/// Keys that should not be there.
+fn stale<'a, K: Ord, V>(
+    observed: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    observed.keys().filter(|key| !desired.contains_key(key))
+}
+
+fn delete_addresses_and_routes(
+    observed: &Objects,
+    desired: &Objects,
+    renewed: &BTreeSet<LinkId>,
+    steps: &mut Vec<Step>,
+) {
+    // What is on a device that goes, goes with it.
+    let stays = |id: &LinkId| desired.links.contains_key(id) && !renewed.contains(id);
+    let on = |key: &RouteKey, route: &Route| LinkId {
+        scope: key.scope.clone(),
+        name: route.dev,
+    };
+    for (key, route) in &observed.routes {
+        if !desired.routes.contains_key(key) && stays(&on(key, route)) {
+            steps.push(Step::DeleteRoute {
+                key: key.clone(),
+                dev: route.dev,
+            });
+        }
+    }
+    for &(link, mac) in stale(&observed.fdb, &desired.fdb) {
+        if stays(&LinkId::node(link)) {
+            steps.push(Step::DeleteFdb { link, mac });
+        }
+    }
+    for &(link, address) in stale(&observed.neighbours, &desired.neighbours) {
+        if stays(&LinkId::node(link)) {
+            steps.push(Step::DeleteNeighbour { link, address });
+        }
+    }
+    let deleted = |address: &&Address| !desired.addresses.contains(address) && stays(&address.link);
+    for address in observed.addresses.iter().filter(deleted) {
+        steps.push(Step::DeleteAddress {
+            address: address.clone(),
+        });
+    }
+}

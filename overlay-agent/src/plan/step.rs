@@ -1,0 +1,308 @@
+//! One change to the kernel, printable and in terms that `ip` users know.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+use overlay_common::maps;
+use serde::Serialize;
+
+use crate::{
+    model::{IfName, Mac, Name, Vni},
+    objects::{
+        Address, EndpointEntry, Hook, Link, LinkId, LinkKind, LinkRef, PeerEntry, Route, RouteKey,
+        Scope,
+    },
+};
+
+/// One change to the kernel.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of the objects that the steps change"
+)]
+pub enum Step {
+    /// Makes a namespace, as `ip netns add`.
+    CreateNamespace { name: Name },
+    /// Removes a namespace that we made.
+    DeleteNamespace { name: Name },
+    /// Changes a kernel setting.
+    SetSysctl {
+        key: String,
+        from: Option<String>,
+        to: String,
+    },
+    /// Makes a device; for a veth the container's side as well.
+    CreateLink {
+        id: LinkId,
+        link: Link,
+        inside: Option<Link>,
+    },
+    /// Removes a device, and with it all that depends on it.
+    DeleteLink { id: LinkId },
+    /// Changes a device.
+    ChangeLink { id: LinkId, change: Change },
+    /// Adds an address.
+    AddAddress { address: Address },
+    /// Removes an address.
+    DeleteAddress { address: Address },
+    /// Adds a route, or leads it elsewhere.
+    SetRoute { key: RouteKey, route: Route },
+    /// Removes a route.
+    DeleteRoute { key: RouteKey, dev: IfName },
+    /// Adds a permanent neighbour, or gives it another MAC.
+    SetNeighbour {
+        link: IfName,
+        address: IpAddr,
+        mac: Mac,
+    },
+    /// Removes a permanent neighbour.
+    DeleteNeighbour { link: IfName, address: IpAddr },
+    /// Adds a forwarding entry, or leads it to another VTEP.
+    SetFdb {
+        link: IfName,
+        mac: Mac,
+        vtep: IpAddr,
+    },
+    /// Removes a forwarding entry.
+    DeleteFdb { link: IfName, mac: Mac },
+    /// Sets a network in the eBPF maps.
+    SetNetwork {
+        vni: Vni,
+        #[serde(skip)]
+        network: maps::Network,
+    },
+    /// Removes a network from the eBPF maps.
+    DeleteNetwork { vni: Vni },
+    /// Admits a VTEP.
+    SetVtep { vni: Vni, vtep: IpAddr, slot: u32 },
+    /// Forgets a VTEP.
+    DeleteVtep { vni: Vni, vtep: IpAddr, slot: u32 },
+    /// Sets whose subnet a prefix is.
+    SetPeer {
+        vni: Vni,
+        prefix: IpNet,
+        peer: PeerEntry,
+    },
+    /// Removes a peer's subnet.
+    DeletePeer { vni: Vni, prefix: IpNet },
+    /// Sets an endpoint in the eBPF maps.
+    SetEndpoint {
+        vni: Vni,
+        address: IpAddr,
+        endpoint: EndpointEntry,
+    },
+    /// Removes an endpoint from the eBPF maps.
+    DeleteEndpoint { vni: Vni, address: IpAddr },
+    /// Sets what packets from a device are measured against.
+    SetPort {
+        link: LinkRef,
+        #[serde(skip)]
+        port: maps::Port,
+    },
+    /// Forgets a device.
+    DeletePort { link: LinkRef },
+    /// Attaches a program, or replaces the one that is there without a gap.
+    Attach { link: IfName, hook: Hook },
+    /// Detaches a program.
+    Detach { link: IfName, hook: Hook },
+}
+
+/// What can be changed in a device's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// Its hardware address.
+    Mac(Mac),
+    /// Its MTU in bytes.
+    Mtu(u32),
+    /// Its administrative state.
+    Up(bool),
+    /// Its bridge.
+    Master(Option<IfName>),
+    /// Its mark.
+    Alias(String),
+}
+
+impl Step {
+    /// The device that this step makes available to later ones.
+    pub fn provides(&self) -> Option<Dependency<'_>> {
+        match self {
+            Self::CreateLink { id, .. } | Self::ChangeLink { id, .. } => Some(Dependency::Link(id)),
+            Self::CreateNamespace { name } => Some(Dependency::Namespace(name)),
+            _ => None,
+        }
+    }
+
+    /// The devices of the node, by name, without which this step makes no sense.
+    pub fn device(&self) -> Option<LinkId> {
+        let node = |name: &IfName| Some(LinkId::node(*name));
+        let referred = |link: &LinkRef| match link {
+            LinkRef::Name(name) => Some(LinkId::node(*name)),
+            LinkRef::Gone(_) => None,
+        };
+        match self {
+            Self::AddAddress { address } => Some(address.link.clone()),
+            Self::SetRoute { key, route } => Some(LinkId {
+                scope: key.scope.clone(),
+                name: route.dev,
+            }),
+            Self::SetNeighbour { link, .. }
+            | Self::SetFdb { link, .. }
+            | Self::Attach { link, .. } => node(link),
+            Self::SetPeer { peer, .. } => referred(&peer.underlay),
+            Self::SetEndpoint { endpoint, .. } => referred(&endpoint.link),
+            Self::SetPort { link, .. } => referred(link),
+            Self::CreateLink { link, .. } => link.master.as_ref().and_then(node),
+            Self::ChangeLink { id, .. } => Some(id.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Something that a later step may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependency<'a> {
+    /// A device; an endpoint's veth stands for both of its sides.
+    Link(&'a LinkId),
+    /// A namespace.
+    Namespace(&'a Name),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateNamespace { name } => write!(f, "add namespace {name}"),
+            Self::DeleteNamespace { name } => write!(f, "delete namespace {name}"),
+            Self::SetSysctl {
+                key,
+                from: Some(from),
+                to,
+            } => write!(f, "set {key} from {from} to {to}"),
+            Self::SetSysctl {
+                key,
+                from: None,
+                to,
+            } => write!(f, "set {key} to {to}"),
+            Self::CreateLink { id, link, .. } => create_link(f, id, link),
+            Self::DeleteLink { id } => write!(f, "delete link {id}"),
+            Self::ChangeLink { id, change } => write!(f, "set link {id} {change}"),
+            Self::AddAddress { address } => {
+                write!(f, "add address {} to {}", address.net, address.link)
+            }
+            Self::DeleteAddress { address } => {
+                write!(f, "delete address {} from {}", address.net, address.link)
+            }
+            Self::SetRoute { key, route } => set_route(f, key, route),
+            Self::DeleteRoute { key, dev } => {
+                write!(
+                    f,
+                    "delete route {} dev {dev}{}",
+                    key.destination,
+                    of(&key.scope)
+                )
+            }
+            Self::SetNeighbour { link, address, mac } => {
+                write!(f, "set neighbour {address} lladdr {mac} dev {link}")
+            }
+            Self::DeleteNeighbour { link, address } => {
+                write!(f, "delete neighbour {address} dev {link}")
+            }
+            Self::SetFdb { link, mac, vtep } => write!(f, "set fdb {mac} dst {vtep} dev {link}"),
+            Self::DeleteFdb { link, mac } => write!(f, "delete fdb {mac} dev {link}"),
+            Self::SetNetwork { vni, .. } => write!(f, "map network {vni}"),
+            Self::DeleteNetwork { vni } => write!(f, "unmap network {vni}"),
+            Self::SetVtep { vni, vtep, slot } => {
+                write!(f, "map VTEP {vtep} of network {vni} as slot {slot}")
+            }
+            Self::DeleteVtep { vni, vtep, .. } => write!(f, "unmap VTEP {vtep} of network {vni}"),
+            Self::SetPeer { vni, prefix, peer } => {
+                write!(
+                    f,
+                    "map {prefix} of network {vni} to VTEP {} via {} dev {}",
+                    peer.vtep, peer.next_hop, peer.underlay
+                )
+            }
+            Self::DeletePeer { vni, prefix } => write!(f, "unmap {prefix} of network {vni}"),
+            Self::SetEndpoint {
+                vni,
+                address,
+                endpoint,
+            } => {
+                write!(
+                    f,
+                    "map endpoint {address} of network {vni} to {} at {}",
+                    endpoint.link, endpoint.mac
+                )
+            }
+            Self::DeleteEndpoint { vni, address } => {
+                write!(f, "unmap endpoint {address} of network {vni}")
+            }
+            Self::SetPort { link, port } => {
+                write!(f, "map port {link} of network {}", port.network.vni)
+            }
+            Self::DeletePort { link } => write!(f, "unmap port {link}"),
+            Self::Attach { link, hook } => write!(f, "attach {hook} to {link}"),
+            Self::Detach { link, hook } => write!(f, "detach {hook} from {link}"),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mac(mac) => write!(f, "address {mac}"),
+            Self::Mtu(mtu) => write!(f, "mtu {mtu}"),
+            Self::Up(up) => f.write_str(if *up { "up" } else { "down" }),
+            Self::Master(Some(bridge)) => write!(f, "master {bridge}"),
+            Self::Master(None) => f.write_str("nomaster"),
+            Self::Alias(alias) => write!(f, "alias {alias}"),
+        }
+    }
+}
+
+fn create_link(f: &mut fmt::Formatter<'_>, id: &LinkId, link: &Link) -> fmt::Result {
+    match &link.kind {
+        LinkKind::Bridge => write!(f, "add bridge {id}"),
+        LinkKind::Vxlan(vxlan) => {
+            write!(
+                f,
+                "add vxlan {id} id {} local {} dstport {} nolearning",
+                vxlan.vni, vxlan.local, vxlan.port
+            )
+        }
+        LinkKind::Veth { peer } => write!(f, "add veth {id} peer {peer}"),
+        LinkKind::VethPeer { host } => write!(f, "add veth {host} peer {id}"),
+        LinkKind::Other => write!(f, "add link {id}"),
+    }?;
+    if let Some(mac) = link.mac {
+        write!(f, " address {mac}")?;
+    }
+    write!(f, " mtu {}", link.mtu)?;
+    match link.master {
+        Some(bridge) => write!(f, " master {bridge}"),
+        None => Ok(()),
+    }
+}
+
+fn set_route(f: &mut fmt::Formatter<'_>, key: &RouteKey, route: &Route) -> fmt::Result {
+    write!(
+        f,
+        "set route {} via {} dev {}",
+        key.destination, route.via, route.dev
+    )?;
+    if route.onlink {
+        f.write_str(" onlink")?;
+    }
+    if let Some(source) = route.source {
+        write!(f, " src {source}")?;
+    }
+    f.write_str(&of(&key.scope))
+}
+
+fn of(scope: &Scope) -> String {
+    match scope {
+        Scope::Node => String::new(),
+        Scope::Endpoint(name) => format!(" of endpoint {name}"),
+    }
+}

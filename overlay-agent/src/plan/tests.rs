@@ -1,0 +1,302 @@
+use std::collections::BTreeMap;
+
+use super::plan;
+use crate::{
+    model::{IfName, Mac},
+    objects::{
+        Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, Route, RouteKey,
+        Scope, Vxlan,
+    },
+};
+
+fn name(text: &str) -> IfName {
+    text.parse().unwrap()
+}
+
+fn inside() -> LinkId {
+    LinkId {
+        scope: Scope::Endpoint("web".parse().unwrap()),
+        name: name("eth0"),
+    }
+}
+
+fn link(kind: LinkKind) -> Link {
+    Link {
+        kind,
+        mac: None,
+        mtu: 1450,
+        up: true,
+        master: None,
+        alias: Some("overlay:n1".to_owned()),
+    }
+}
+
+fn vxlan(port: u16) -> LinkKind {
+    LinkKind::Vxlan(Vxlan {
+        vni: 1.try_into().unwrap(),
+        port,
+        local: [192, 168, 56, 11].into(),
+        source_ports: (49_152, 65_535),
+        learning: false,
+    })
+}
+
+/// A bridge, a VXLAN device with a peer, and one endpoint.
+fn node() -> Objects {
+    let mut objects = Objects::default();
+    objects
+        .links
+        .insert(LinkId::node(name("ovlbr1")), link(LinkKind::Bridge));
+    objects
+        .links
+        .insert(LinkId::node(name("ovl1")), link(vxlan(4789)));
+    let veth = Link {
+        master: Some(name("ovlbr1")),
+        ..link(LinkKind::Veth { peer: inside() })
+    };
+    objects.links.insert(LinkId::node(name("ovl-web")), veth);
+    objects.links.insert(
+        inside(),
+        Link {
+            alias: None,
+            ..link(LinkKind::VethPeer {
+                host: name("ovl-web"),
+            })
+        },
+    );
+    objects.addresses.insert(Address {
+        link: LinkId::node(name("ovlbr1")),
+        net: "10.244.1.1/24".parse().unwrap(),
+    });
+    let mac: Mac = "02:4f:c0:a8:38:0c".parse().unwrap();
+    objects
+        .neighbours
+        .insert((name("ovl1"), [10, 244, 2, 0].into()), mac);
+    objects
+        .fdb
+        .insert((name("ovl1"), mac), [192, 168, 56, 12].into());
+    objects.routes.insert(
+        RouteKey {
+            scope: Scope::Node,
+            destination: "10.244.2.0/24".parse().unwrap(),
+        },
+        Route {
+            dev: name("ovl1"),
+            via: [10, 244, 2, 0].into(),
+            onlink: true,
+            source: Some([10, 244, 1, 1].into()),
+        },
+    );
+    objects.attachments.insert(
+        (name("ovl-web"), Hook::FromEndpoint),
+        AttachmentState::Current,
+    );
+    objects
+        .attachments
+        .insert((name("ovl1"), Hook::FromHost), AttachmentState::Current);
+    objects
+}
+
+fn steps(observed: &Objects, desired: &Objects) -> Vec<String> {
+    plan(observed, desired)
+        .steps()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn nothing_is_done_where_nothing_differs() {
+    assert!(plan(&node(), &node()).is_empty());
+}
+
+#[test]
+fn everything_goes_top_down_and_devices_take_what_is_on_them() {
+    assert_eq!(
+        steps(&node(), &Objects::default()),
+        [
+            "detach from_endpoint from ovl-web",
+            "detach from_host from ovl1",
+            "delete link ovl-web",
+            "delete link ovl1",
+            "delete link ovlbr1",
+        ]
+    );
+}
+
+#[test]
+fn a_changed_device_is_changed_and_not_made_anew() {
+    let mut observed = node();
+    let bridge = observed
+        .links
+        .get_mut(&LinkId::node(name("ovlbr1")))
+        .unwrap();
+    bridge.mtu = 1500;
+    bridge.up = false;
+    assert_eq!(
+        steps(&observed, &node()),
+        ["set link ovlbr1 mtu 1450", "set link ovlbr1 up"]
+    );
+}
+
+#[test]
+fn a_vxlan_device_of_another_port_is_made_anew_with_all_that_was_on_it() {
+    let mut desired = node();
+    desired
+        .links
+        .insert(LinkId::node(name("ovl1")), link(vxlan(8472)));
+    assert_eq!(
+        steps(&node(), &desired),
+        [
+            "delete link ovl1",
+            "add vxlan ovl1 id 1 local 192.168.56.11 dstport 8472 nolearning mtu 1450",
+            "set neighbour 10.244.2.0 lladdr 02:4f:c0:a8:38:0c dev ovl1",
+            "set fdb 02:4f:c0:a8:38:0c dst 192.168.56.12 dev ovl1",
+            "set route 10.244.2.0/24 via 10.244.2.0 dev ovl1 onlink src 10.244.1.1",
+            "attach from_host to ovl1",
+        ]
+    );
+}
+
+#[test]
+fn a_bridge_that_is_made_anew_brings_back_the_routes_that_prefer_its_address() {
+    let mut observed = node();
+    observed.links.remove(&LinkId::node(name("ovlbr1")));
+    observed.addresses.clear();
+    let veth = observed
+        .links
+        .get_mut(&LinkId::node(name("ovl-web")))
+        .unwrap();
+    veth.master = None;
+    assert_eq!(
+        steps(&observed, &node()),
+        [
+            "add bridge ovlbr1 mtu 1450",
+            "set link ovl-web master ovlbr1",
+            "add address 10.244.1.1/24 to ovlbr1",
+            "set route 10.244.2.0/24 via 10.244.2.0 dev ovl1 onlink src 10.244.1.1",
+        ]
+    );
+}
+
+#[test]
+fn a_veth_whose_inside_is_gone_is_made_anew() {
+    let mut observed = node();
+    observed.links.remove(&inside());
+    observed
+        .links
+        .insert(LinkId::node(name("ovl-web")), link(LinkKind::Other));
+    assert_eq!(
+        steps(&observed, &node()),
+        [
+            "delete link ovl-web",
+            "add veth ovl-web peer eth0 of endpoint web mtu 1450 master ovlbr1",
+            "set link eth0 of endpoint web up",
+            "attach from_endpoint to ovl-web",
+        ]
+    );
+}
+
+#[test]
+fn programs_of_an_earlier_agent_are_replaced_and_detached_ones_attached() {
+    let mut observed = node();
+    observed.attachments = BTreeMap::from([
+        (
+            (name("ovl-web"), Hook::FromEndpoint),
+            AttachmentState::Outdated,
+        ),
+        ((name("ovl1"), Hook::FromHost), AttachmentState::Broken),
+        ((name("gone0"), Hook::FromUnderlay), AttachmentState::Broken),
+    ]);
+    assert_eq!(
+        steps(&observed, &node()),
+        [
+            "attach from_endpoint to ovl-web",
+            "attach from_host to ovl1",
+            "detach from_underlay from gone0",
+        ]
+    );
+}
+
+#[test]
+fn a_map_entry_of_a_vanished_device_is_removed() {
+    let mut observed = node();
+    let port = overlay_common::maps::Port {
+        network: bytemuck::Zeroable::zeroed(),
+        address: [0; 4],
+        mac: [0; 6],
+        flags: 0,
+    };
+    observed.entries.ports.insert(LinkRef::Gone(42), port);
+    assert_eq!(steps(&observed, &node()), ["unmap port ifindex 42 (gone)"]);
+}
+
+mod properties {
+    use proptest::prelude::{Strategy, any, proptest};
+
+    use super::node;
+    use crate::{
+        objects::Objects,
+        plan::{Step, plan},
+    };
+
+    /// A node of which parts are missing.
+    fn partial() -> impl Strategy<Value = Objects> {
+        any::<[bool; 7]>().prop_map(
+            |[
+                bridge,
+                vxlan,
+                veth,
+                addresses,
+                neighbours,
+                routes,
+                attachments,
+            ]| {
+                let mut objects = node();
+                objects.links.retain(|id, _| match id.name.as_str() {
+                    "ovlbr1" => bridge,
+                    "ovl1" => vxlan,
+                    _ => veth,
+                });
+                if !addresses {
+                    objects.addresses.clear();
+                }
+                if !neighbours {
+                    objects.neighbours.clear();
+                }
+                if !routes {
+                    objects.routes.clear();
+                }
+                if !attachments {
+                    objects.attachments.clear();
+                }
+                objects
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_device_exists_before_it_is_used(observed in partial(), desired in partial()) {
+            let mut there: Vec<_> = observed.links.keys().cloned().collect();
+            for step in plan(&observed, &desired).steps() {
+                if let (Some(id), Step::AddAddress { .. } | Step::ChangeLink { .. } | Step::Attach { .. }) =
+                    (step.device(), step)
+                    && desired.links.contains_key(&id)
+                {
+                    assert!(there.contains(&id), "{step}");
+                }
+                match step {
+                    Step::CreateLink { id, link, .. } => {
+                        there.push(id.clone());
+                        if let crate::objects::LinkKind::Veth { peer } = &link.kind {
+                            there.push(peer.clone());
+                        }
+                    }
+                    Step::DeleteLink { id } => there.retain(|other| other != id),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What is remembered, and the addresses that are handed out.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::endpoint_range,
+    kernel::netns::NetnsId,
+    model::{Endpoint, Model, Name, NetnsRef, Network},
+};
+
+/// Layout of the file; another number is another program's file.
+const FORMAT: u32 = 1;
+
+/// An address that belongs to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allocation {
+    /// The network that it is in.
+    pub network: Name,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+/// The content of the state file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Content {
+    format: u32,
+    instance: Name,
+    /// The node's namespace, when it is not the initial one.
+    pub netns: Option<PathBuf>,
+    /// The configuration that the daemon was last started with.
+    pub config: PathBuf,
+    /// By endpoint.
+    pub allocations: BTreeMap<Name, Allocation>,
+    /// Endpoints added at run time.
+    pub endpoints: Vec<Endpoint>,
+    /// Namespaces that we made; without an identity when we were about to.
+    pub namespaces: BTreeMap<Name, Option<NetnsId>>,
+    /// The namespaces of endpoints that are named by a process: its number comes again
+    /// for another process, its namespace must not.
+    processes: BTreeMap<Name, Process>,
+    /// Kernel settings as they were before us.
+    pub sysctls: BTreeMap<String, String>,
+    /// Whether an operator has switched the fast path off.
+    pub fastpath_off: bool,
+}
+
+/// A process that an endpoint was found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Process {
+    pid: u32,
+    netns: NetnsId,
+}
+
+impl Content {
+    /// The state of an instance that has never run.
+    pub fn new(instance: Name) -> Self {
+        Self {
+            format: FORMAT,
+            instance,
+            netns: None,
+            config: PathBuf::new(),
+            allocations: BTreeMap::new(),
+            endpoints: Vec::new(),
+            namespaces: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            sysctls: BTreeMap::new(),
+            fastpath_off: false,
+        }
+    }
+
+    /// The instance that this state belongs to.
+    pub fn instance(&self) -> &Name {
+        &self.instance
+    }
+
+    /// Whether this is a state of this program's and of the instance; if not, why.
+    pub(super) fn must_be_of(&self, instance: &Name) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("format {} is not {FORMAT}", self.format));
+        }
+        if self.instance != *instance {
+            return Err(format!("it belongs to instance {}", self.instance));
+        }
+        Ok(())
+    }
+
+    /// Notes the namespace of every process that an endpoint is named by, when it is
+    /// seen for the first time.
+    pub fn recognise(&mut self, model: &Model, look: impl Fn(&Path) -> Option<NetnsId>) {
+        let mut processes = BTreeMap::new();
+        for endpoint in &model.endpoints {
+            let NetnsRef::Pid(pid) = endpoint.netns else {
+                continue;
+            };
+            let known = self.processes.get(&endpoint.name).copied();
+            let known = known.filter(|known| known.pid == pid);
+            let seen = || {
+                Some(Process {
+                    pid,
+                    netns: look(&endpoint.netns.path())?,
+                })
+            };
+            if let Some(process) = known.or_else(seen) {
+                processes.insert(endpoint.name.clone(), process);
+            }
+        }
+        self.processes = processes;
+    }
+
+    /// Whether the namespace that an endpoint's reference leads to now is still the one it meant.
+    pub fn means(&self, endpoint: &Endpoint, found: NetnsId) -> bool {
+        match endpoint.netns {
+            NetnsRef::Pid(_) => {
+                let known = self.processes.get(&endpoint.name);
+                known.is_none_or(|known| known.netns == found)
+            }
+            NetnsRef::Name(_) | NetnsRef::Path(_) => true,
+        }
+    }
+
+    /// The model of the configuration with the endpoints that were added at run time.
+    ///
+    /// The configuration wins where both have an endpoint of the same name; an
+    /// endpoint of a network that is gone is left out until the network is back.
+    pub fn complete(&self, mut model: Model) -> Model {
+        for endpoint in &self.endpoints {
+            let shadowed = model
+                .endpoints
+                .iter()
+                .any(|other| other.name == endpoint.name);
+            if !shadowed && model.network(&endpoint.network).is_some() {
+                model.endpoints.push(endpoint.clone());
+            }
+        }
+        model
+    }
+
+    /// Gives every endpoint of the model an address, its old one where it can keep it,
+    /// and forgets the addresses of endpoints that are gone.
+    ///
+    /// An endpoint for which no address is left has none afterwards.
+    pub fn allocate(&mut self, model: &Model) {
+        let mut allocations: BTreeMap<Name, Allocation> = model
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| {
+                let network = endpoint.network.clone();
+                Some((
+                    endpoint.name.clone(),
+                    Allocation {
+                        network,
+                        address: endpoint.address?,
+                    },
+                ))
+            })
+            .collect();
+        for kept in [true, false] {
+            for endpoint in model
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.address.is_none())
+            {
+                let Some(network) = model.network(&endpoint.network) else {
+                    continue;
+                };
+                let address = if kept {
+                    self.kept_address(endpoint, network, &allocations)
+                } else if allocations.contains_key(&endpoint.name) {
+                    continue;
+                } else {
+                    next_free(network, &allocations)
+                };
+                if let Some(address) = address {
+                    let network = endpoint.network.clone();
+                    allocations.insert(endpoint.name.clone(), Allocation { network, address });
+                }
+            }
+        }
+        self.allocations = allocations;
+    }
+
+    fn kept_address(
+        &self,
+        endpoint: &Endpoint,
+        network: &Network,
+        taken: &BTreeMap<Name, Allocation>,
+    ) -> Option<Ipv4Addr> {
+        let old = self.allocations.get(&endpoint.name)?;
+        let (first, last) = endpoint_range(network);
+        let usable = old.network == endpoint.network
+            && (first..=last).contains(&old.address)
+            && taken.values().all(|other| other.address != old.address);
+        usable.then_some(old.address)
+    }
+}
+
+fn next_free(network: &Network, taken: &BTreeMap<Name, Allocation>) -> Option<Ipv4Addr> {
+    let (first, last) = endpoint_range(network);
+    (first.to_bits()..=last.to_bits())
+        .map(Ipv4Addr::from_bits)
+        .find(|address| taken.values().all(|other| other.address != *address))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, path::Path};
+
+    use super::Content;
+    use crate::{config, kernel::netns::NetnsId};
+
+    const CONFIG: &str = "[node]\nname = \"n\"\nunderlay = \"eth1\"\n[[networks]]\nname = \"lab\"\nvni = 1\ncidr = \"10.0.0.0/8\"\nsubnet = \"10.1.1.0/29\"\n";
+
+    fn model(endpoints: &[(&str, Option<&str>)]) -> crate::model::Model {
+        let mut text = CONFIG.to_owned();
+        for (name, address) in endpoints {
+            let address = address
+                .map(|address| format!("address = \"{address}\"\n"))
+                .unwrap_or_default();
+            write!(
+                text,
+                "[[endpoints]]\nname = \"{name}\"\nnetwork = \"lab\"\nnetns = \"{name}\"\n{address}"
+            )
+            .unwrap();
+        }
+        config::parse(Path::new("t.toml"), &text).unwrap()
+    }
+
+    fn addresses(content: &Content) -> Vec<String> {
+        content
+            .allocations
+            .iter()
+            .map(|(name, given)| format!("{name}={}", given.address))
+            .collect()
+    }
+
+    #[test]
+    fn addresses_stay_with_their_endpoints() {
+        let mut content = Content::new("n".parse().unwrap());
+        content.allocate(&model(&[("b", None), ("a", None)]));
+        assert_eq!(addresses(&content), ["a=10.1.1.3", "b=10.1.1.2"]);
+        // b goes, a keeps its own, c gets what b had.
+        content.allocate(&model(&[("c", None), ("a", None)]));
+        assert_eq!(addresses(&content), ["a=10.1.1.3", "c=10.1.1.2"]);
+        // A configured address goes before a remembered one.
+        content.allocate(&model(&[("d", Some("10.1.1.3")), ("a", None), ("c", None)]));
+        assert_eq!(
+            addresses(&content),
+            ["a=10.1.1.4", "c=10.1.1.2", "d=10.1.1.3"]
+        );
+    }
+
+    #[test]
+    fn a_full_subnet_leaves_an_endpoint_without_an_address() {
+        let mut content = Content::new("n".parse().unwrap());
+        let names = ["a", "b", "c", "d", "e", "f"].map(|name| (name, None));
+        content.allocate(&model(&names));
+        assert_eq!(content.allocations.len(), 5);
+        assert!(!content.allocations.contains_key(&"f".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_process_number_that_comes_again_is_not_taken_for_the_container() {
+        let mut text = CONFIG.to_owned();
+        text += "[[endpoints]]\nname = \"job\"\nnetwork = \"lab\"\npid = 77\n";
+        let model = config::parse(Path::new("t.toml"), &text).unwrap();
+        let id = |inode| NetnsId { dev: 4, inode };
+        let mut content = Content::new("n".parse().unwrap());
+        content.recognise(&model, |_| None);
+        assert!(content.means(&model.endpoints[0], id(1)), "not seen yet");
+        content.recognise(&model, |_| Some(id(1)));
+        content.recognise(&model, |_| Some(id(2)));
+        assert!(content.means(&model.endpoints[0], id(1)));
+        assert!(!content.means(&model.endpoints[0], id(2)));
+    }
+}

@@ -1,0 +1,182 @@
+//! What must survive a restart and cannot be read back from the kernel.
+//!
+//! Addresses that were handed out, endpoints that were added at run time, which
+//! namespaces we made, and the kernel settings as they were before us.
+
+mod content;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use crate::model::Name;
+
+pub use content::{Allocation, Content};
+
+/// Why the state file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The kernel refused.
+    #[error("{operation} state file {}: {cause}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The file or its folder.
+        path: PathBuf,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// Not a file of ours, or torn.
+    #[error("read state file {}: {cause}; it is left as it is: move it away to start without the addresses that it remembers", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        cause: String,
+    },
+}
+
+/// The state file of one instance; every change is on disk before it takes effect.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    content: Content,
+}
+
+impl Store {
+    /// Reads the state of an instance, or starts a new one where there is none.
+    pub fn open(state_dir: &Path, instance: &Name) -> Result<Self, StoreError> {
+        let path = Self::path(state_dir, instance);
+        let content =
+            Self::read(&path, instance)?.unwrap_or_else(|| Content::new(instance.clone()));
+        Ok(Self { path, content })
+    }
+
+    /// Where the state of an instance is.
+    pub fn path(state_dir: &Path, instance: &Name) -> PathBuf {
+        state_dir.join(instance.as_str()).join("state.json")
+    }
+
+    fn read(path: &Path, instance: &Name) -> Result<Option<Content>, StoreError> {
+        let foreign = |cause: String| StoreError::Foreign {
+            path: path.to_owned(),
+            cause,
+        };
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => {
+                return Err(StoreError::Io {
+                    operation: "read",
+                    path: path.to_owned(),
+                    cause,
+                });
+            }
+        };
+        let content: Content =
+            serde_json::from_str(&text).map_err(|error| foreign(error.to_string()))?;
+        content.must_be_of(instance).map_err(foreign)?;
+        Ok(Some(content))
+    }
+
+    /// What is remembered.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Changes what is remembered, atomically: the file holds the old or the new content, never a part.
+    pub fn update<T>(&mut self, change: impl FnOnce(&mut Content) -> T) -> Result<T, StoreError> {
+        let mut content = self.content.clone();
+        let result = change(&mut content);
+        if content != self.content || !self.path.exists() {
+            self.write(&content)?;
+            self.content = content;
+        }
+        Ok(result)
+    }
+
+    fn write(&self, content: &Content) -> Result<(), StoreError> {
+        let io = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |cause| StoreError::Io {
+                operation,
+                path,
+                cause,
+            }
+        };
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(io("create the folder of", folder))?;
+        let text = serde_json::to_vec_pretty(content)
+            .map_err(|error| io("write", &self.path)(io::Error::other(error)))?;
+        let temporary = self.path.with_extension("json.new");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(io("create", &temporary))?;
+        file.write_all(&text).map_err(io("write", &temporary))?;
+        file.sync_all().map_err(io("write", &temporary))?;
+        fs::rename(&temporary, &self.path).map_err(io("replace", &self.path))?;
+        fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(io("replace", folder))
+    }
+
+    /// Removes the file and its folder: nothing of the instance is left.
+    pub fn remove(self) -> Result<(), StoreError> {
+        let gone = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(StoreError::Io {
+                operation: "remove",
+                path: self.path.clone(),
+                cause: error,
+            }),
+        };
+        fs::remove_file(&self.path).or_else(gone)?;
+        match self.path.parent() {
+            Some(folder) => fs::remove_dir(folder).or_else(gone),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Store, StoreError};
+
+    #[test]
+    fn the_file_survives_and_a_foreign_one_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let instance = "n".parse().unwrap();
+        let mut store = Store::open(dir.path(), &instance).unwrap();
+        store.update(|content| content.fastpath_off = true).unwrap();
+        assert_eq!(
+            Store::open(dir.path(), &instance).unwrap().content(),
+            store.content()
+        );
+
+        let path = Store::path(dir.path(), &instance);
+        for torn in ["", "{\"format\": 1, \"inst", "{\"format\": 9}"] {
+            std::fs::write(&path, torn).unwrap();
+            assert!(
+                matches!(
+                    Store::open(dir.path(), &instance),
+                    Err(StoreError::Foreign { .. })
+                ),
+                "{torn}"
+            );
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), torn);
+        }
+        store.remove().unwrap();
+        assert!(!path.parent().unwrap().exists());
+    }
+}

@@ -1,0 +1,81 @@
+//! What is not ours and yet decides what ours must look like.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    model::{IfName, Name},
+    objects::Objects,
+};
+
+/// One look at the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// What is provably ours.
+    pub objects: Objects,
+    /// What it stands among.
+    pub around: Surroundings,
+}
+
+/// The node without what is ours, as far as it matters.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Every device of the node, ours too.
+    pub links: BTreeMap<IfName, NodeLink>,
+    /// The way to each VTEP that has one.
+    pub ways: BTreeMap<IpAddr, Way>,
+    /// Kernel settings that may have to be changed, by path below `/proc/sys`.
+    pub sysctls: BTreeMap<String, String>,
+    /// Routes of others in the main table that a route of ours would replace, with their device.
+    pub routes: BTreeMap<IpNet, Option<IfName>>,
+    /// UDP ports of ours that a socket of somebody else has.
+    pub busy_ports: BTreeSet<u16>,
+    /// The namespaces of the endpoints.
+    pub endpoints: BTreeMap<Name, EndpointPlace>,
+}
+
+/// A device of the node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLink {
+    /// Interface index.
+    pub index: u32,
+    /// In bytes.
+    pub mtu: u32,
+    /// `IFLA_INFO_KIND`, empty for hardware.
+    pub kind: String,
+    /// Whether it carries this instance's mark.
+    pub ours: bool,
+    /// UDP port, of a VXLAN device.
+    pub vxlan_port: Option<u16>,
+    /// Its addresses, primary ones first.
+    pub addresses: Vec<IpNet>,
+}
+
+/// How the underlay reaches an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The device that packets leave by.
+    pub link: IfName,
+    /// The neighbour that gets them: a router, or the address itself.
+    pub next_hop: IpAddr,
+}
+
+/// What was found where an endpoint should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointPlace {
+    /// There is no such namespace.
+    Absent,
+    /// It is the node's own namespace.
+    Node,
+    /// The namespace is there.
+    There {
+        /// It has an interface of the endpoint's name that is not ours.
+        interface_taken: bool,
+        /// It has a default route of its own through this device.
+        default_route: Option<String>,
+    },
+}

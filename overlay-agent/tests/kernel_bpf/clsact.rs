@@ -1,0 +1,124 @@
+//! Filters of a clsact qdisc.
+
+use aya::programs::TcAttachType;
+use overlay_agent::{
+    PROGRAMS,
+    kernel::bpf::{AttachMode, DataPlane},
+    objects::{
+        AttachmentState::{Broken, Current, Outdated},
+        Hook,
+    },
+};
+
+use crate::node::{Node, states};
+
+#[test]
+fn clsact_filters_outlive_the_agent_and_are_replaced_in_place() {
+    let node = Node::new();
+    let mut first = node.open(AttachMode::Clsact);
+    assert_eq!(first.mode(), AttachMode::Clsact);
+    node.attach(&mut first, "v1.5", Hook::FromEndpoint);
+    node.attach(&mut first, "v1.5", Hook::FromHost);
+    node.attach(&mut first, "v1.5", Hook::FromHost);
+    let both = |state| {
+        states([
+            ("v1.5", Hook::FromEndpoint, state),
+            ("v1.5", Hook::FromHost, state),
+        ])
+    };
+    assert_eq!(node.states(Some(&first)), both(Current));
+    let shown = node.run("tc filter show dev v1.5 egress");
+    let name = format!("overlay/{}/from_host", node.name);
+    assert_eq!(shown.matches(&name).count(), 1, "{shown}");
+    assert!(shown.contains("direct-action"), "{shown}");
+    drop(first);
+
+    let mut second = node.open(AttachMode::Clsact);
+    assert_eq!(node.states(Some(&second)), both(Outdated));
+    assert_eq!(node.states(None), both(Current));
+    node.attach(&mut second, "v1.5", Hook::FromEndpoint);
+    node.attach(&mut second, "v1.5", Hook::FromHost);
+    assert_eq!(node.states(Some(&second)), both(Current));
+    let shown = node.run("tc filter show dev v1.5 egress");
+    assert_eq!(shown.matches(&name).count(), 1, "{shown}");
+
+    node.run("tc filter del dev v1.5 egress");
+    assert_eq!(
+        node.states(Some(&second))[&("v1.5".to_owned(), Hook::FromHost)],
+        Broken
+    );
+    node.detach("v1.5", Hook::FromHost);
+    node.detach("v1.5", Hook::FromEndpoint);
+    assert_eq!(node.states(Some(&second)), states([]));
+    assert!(!node.run("tc qdisc show dev v1.5").contains("clsact"));
+}
+
+#[test]
+fn a_clsact_qdisc_of_others_stays_with_their_filters() {
+    let node = Node::new();
+    let other = Node::new();
+    let open = || DataPlane::open(&other.pins, PROGRAMS, AttachMode::Clsact);
+    let mut theirs = node.inside(open).unwrap();
+    let mut ours = node.open(AttachMode::Clsact);
+    // On `v0` they made the qdisc, on `v1.5` we did and they use it.
+    node.run("tc qdisc add dev v0 clsact");
+    node.attach(&mut ours, "v0", Hook::FromUnderlay);
+    node.attach(&mut ours, "v1.5", Hook::FromUnderlay);
+    node.attach(&mut theirs, "v1.5", Hook::FromUnderlay);
+    node.detach("v0", Hook::FromUnderlay);
+    node.detach("v1.5", Hook::FromUnderlay);
+    for device in ["v0", "v1.5"] {
+        assert!(
+            node.run(&format!("tc qdisc show dev {device}"))
+                .contains("clsact")
+        );
+        let filters = node.run(&format!("tc filter show dev {device} ingress"));
+        assert!(
+            !filters.contains(&format!("overlay/{}/", node.name)),
+            "{filters}"
+        );
+    }
+    let filters = node.run("tc filter show dev v1.5 ingress");
+    assert!(
+        filters.contains(&format!("overlay/{}/from_underlay", other.name)),
+        "{filters}"
+    );
+}
+
+#[test]
+fn remains_of_clsact_on_a_device_that_is_gone_can_be_cleared() {
+    let node = Node::new();
+    let mut dataplane = node.open(AttachMode::Clsact);
+    node.attach(&mut dataplane, "v0", Hook::FromUnderlay);
+    node.run("ip link del v0");
+    assert_eq!(
+        node.states(Some(&dataplane)),
+        states([("v0", Hook::FromUnderlay, Broken)])
+    );
+    node.detach("v0", Hook::FromUnderlay);
+    assert_eq!(node.states(Some(&dataplane)), states([]));
+}
+
+#[test]
+fn attaching_in_another_mode_takes_the_first_away() {
+    let node = Node::new();
+    let mut clsact = node.open(AttachMode::Clsact);
+    node.attach(&mut clsact, "v0", Hook::FromUnderlay);
+    let mut tcx = node.open(AttachMode::Tcx);
+    assert_eq!(
+        node.states(Some(&tcx)),
+        states([("v0", Hook::FromUnderlay, Outdated)])
+    );
+    node.attach(&mut tcx, "v0", Hook::FromUnderlay);
+    assert_eq!(
+        node.states(Some(&tcx)),
+        states([("v0", Hook::FromUnderlay, Current)])
+    );
+    assert!(!node.run("tc qdisc show dev v0").contains("clsact"));
+    node.attach(&mut clsact, "v0", Hook::FromUnderlay);
+    assert!(node.tcx("v0", TcAttachType::Ingress).is_empty());
+    assert_eq!(
+        node.states(Some(&clsact)),
+        states([("v0", Hook::FromUnderlay, Current)])
+    );
+}

@@ -1,0 +1,11 @@
+//! Loading, filling and attaching against the running kernel, each test in a
+//! namespace and a folder of pins of its own.
+//!
+//! Needs root and a bpffs at `/sys/fs/bpf`.
+
+mod clsact;
+mod load;
+mod maps;
+#[cfg(test)]
+mod node;
+mod tcx;
