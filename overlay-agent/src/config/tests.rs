@@ -55,6 +55,16 @@ fn a_good_file_becomes_a_model_with_its_defaults() {
 }
 
 #[test]
+fn the_example_is_good() {
+    let text = include_str!("../../dist/node01.toml");
+    let model = parse(Path::new("node01.toml"), text).unwrap();
+    assert_eq!(model.networks[0].peers.len(), 1);
+    // The commented MAC is the one that is derived.
+    let commented = text.split("# mac = \"").nth(1).and_then(|rest| rest.split('"').next());
+    assert_eq!(commented, Some(model.networks[0].peers[0].mac.to_string().as_str()));
+}
+
+#[test]
 fn each_mistake_is_told_with_line_field_and_cure() {
     let cases = [
         (
