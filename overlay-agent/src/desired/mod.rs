@@ -75,6 +75,8 @@ struct Derived<'a> {
     network: &'a Network,
     bridge: IfName,
     vxlan: IfName,
+    /// A port of the bridge that makes containers leave headroom for the tunnel.
+    headroom: IfName,
     mtu: u16,
     /// Whether the programs carry it.
     fast: bool,

@@ -14,6 +14,11 @@ pub fn vxlan_name(vni: Vni) -> Option<IfName> {
     format!("ovl{vni}").parse().ok()
 }
 
+/// The device of a network that asks for headroom.
+pub(super) fn headroom_name(vni: Vni) -> Option<IfName> {
+    format!("ovlpad{vni}").parse().ok()
+}
+
 /// The node's side of an endpoint's veth: the endpoint's name where it fits, else a hash of it.
 pub(super) fn veth_name(endpoint: &Name) -> Option<IfName> {
     const PREFIX: &str = "ovl-";

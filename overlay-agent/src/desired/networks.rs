@@ -16,10 +16,13 @@ use super::{Derived, Desired, Node, Obstacle, Problem, is_fast, names};
 use crate::{
     model::{Mac, Network, Peer},
     objects::{
-        Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, PeerEntry, Route,
+        Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, PeerEntry, Route,
         RouteKey, Scope, Vxlan,
     },
 };
+
+/// Port of the device that is never up and so never opens it (RFC 863).
+const DISCARD_PORT: u16 = 9;
 
 pub(super) fn derive<'a>(
     node: &Node<'_>,
@@ -41,6 +44,7 @@ pub(super) fn derive<'a>(
         network,
         bridge: names::bridge_name(network.vni)?,
         vxlan: names::vxlan_name(network.vni)?,
+        headroom: names::headroom_name(network.vni)?,
         mtu,
         fast: is_fast(node.inputs, network),
     })
@@ -55,37 +59,8 @@ pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desire
     ) else {
         return;
     };
-    let alias = names::alias(node.instance);
+    add_devices(node, derived, own_mac, gateway_mac, &mut desired.objects);
     let objects = &mut desired.objects;
-    objects.links.insert(
-        LinkId::node(derived.bridge),
-        Link {
-            kind: LinkKind::Bridge,
-            mac: Some(gateway_mac),
-            mtu: derived.mtu.into(),
-            up: true,
-            master: None,
-            alias: Some(alias.clone()),
-        },
-    );
-    let kind = LinkKind::Vxlan(Vxlan {
-        vni: network.vni,
-        port: network.port,
-        local: node.vtep.into(),
-        source_ports: (SOURCE_PORT_MIN, SOURCE_PORT_MAX),
-        learning: false,
-    });
-    objects.links.insert(
-        LinkId::node(derived.vxlan),
-        Link {
-            kind,
-            mac: Some(own_mac),
-            mtu: derived.mtu.into(),
-            up: true,
-            master: None,
-            alias: Some(alias),
-        },
-    );
     let on_bridge = prefixed(gateway, network.subnet);
     objects.addresses.insert(Address {
         link: LinkId::node(derived.bridge),
@@ -111,6 +86,54 @@ pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desire
     for peer in &network.peers {
         build_peer(node, derived, peer, desired);
     }
+}
+
+fn add_devices(
+    node: &Node<'_>,
+    derived: &Derived<'_>,
+    own_mac: Mac,
+    gateway_mac: Mac,
+    objects: &mut Objects,
+) {
+    let network = derived.network;
+    let bridge = Link {
+        kind: LinkKind::Bridge,
+        mac: Some(gateway_mac),
+        mtu: derived.mtu.into(),
+        up: true,
+        master: None,
+        alias: Some(names::alias(node.instance)),
+    };
+    let settings = Vxlan {
+        vni: network.vni,
+        port: network.port,
+        local: node.vtep.into(),
+        source_ports: (SOURCE_PORT_MIN, SOURCE_PORT_MAX),
+        learning: false,
+    };
+    let vxlan = Link {
+        kind: LinkKind::Vxlan(settings.clone()),
+        mac: Some(own_mac),
+        ..bridge.clone()
+    };
+    // A bridge has its ports leave as much headroom before their packets as the neediest
+    // of them asks for. With this one, which is never up, containers leave room for the
+    // tunnel's headers; without it every UDP packet is copied to make that room.
+    let headroom = Link {
+        kind: LinkKind::Vxlan(Vxlan {
+            port: DISCARD_PORT,
+            ..settings
+        }),
+        mac: None,
+        up: false,
+        master: Some(derived.bridge),
+        ..bridge.clone()
+    };
+    objects.links.insert(LinkId::node(derived.bridge), bridge);
+    objects.links.insert(LinkId::node(derived.vxlan), vxlan);
+    objects
+        .links
+        .insert(LinkId::node(derived.headroom), headroom);
 }
 
 fn build_peer(node: &Node<'_>, derived: &Derived<'_>, peer: &Peer, desired: &mut Desired) {

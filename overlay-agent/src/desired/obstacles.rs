@@ -226,7 +226,7 @@ pub enum Problem {
 pub(super) fn find(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Obstacle>) {
     for derived in networks {
         let network = derived.network;
-        for device in [derived.bridge, derived.vxlan] {
+        for device in [derived.bridge, derived.vxlan, derived.headroom] {
             if node
                 .around
                 .links

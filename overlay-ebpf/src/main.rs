@@ -1,0 +1,104 @@
+//! The VXLAN data plane: three TC programs that take packets out of the kernel's overlay.
+//!
+//! ```text
+//!   container ─ veth ──► from_endpoint ─┬─► another container here
+//!   node ───── vxlan ──► from_host ─────┴─► encapsulate ──► underlay
+//!   underlay ──────────► from_underlay ───► decapsulate ──► container
+//! ```
+//!
+//! Each program reads a packet, decides everything, and only then changes it. What it
+//! does not understand continues unchanged into the kernel's own bridge, routes and
+//! VXLAN device, which would have delivered it as well. Read on in [`egress`] and
+//! [`ingress`]: the journey goes down the page.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![expect(
+    clippy::inline_always,
+    reason = "a call passes no packet pointers that the verifier could follow"
+)]
+
+mod addresses;
+mod checksum;
+mod decap;
+mod ecn;
+mod egress;
+mod encap;
+mod fits;
+mod frame;
+mod headers;
+mod ingress;
+mod outer;
+mod packet;
+mod stats;
+mod tables;
+mod verdict;
+mod verifier;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use aya_log_ebpf::debug;
+
+use crate::{
+    packet::Packet,
+    verdict::{Exit, Sent},
+};
+
+/// TC ingress on the host side of an endpoint's veth.
+#[classifier]
+fn from_endpoint(ctx: TcContext) -> i32 {
+    run(ctx, egress::from_endpoint)
+}
+
+/// TC egress on the VXLAN device.
+#[classifier]
+fn from_host(ctx: TcContext) -> i32 {
+    run(ctx, egress::from_host)
+}
+
+/// TC ingress on an underlay interface.
+#[classifier]
+fn from_underlay(ctx: TcContext) -> i32 {
+    run(ctx, ingress::from_underlay)
+}
+
+/// Runs a program; here every packet gets its one action and its one count.
+#[inline(always)]
+fn run(ctx: TcContext, program: impl FnOnce(&mut Packet) -> Result<Sent, Exit>) -> i32 {
+    let mut packet = Packet::new(ctx);
+    let bytes = packet.length();
+    match program(&mut packet) {
+        Ok(sent) => {
+            stats::sent(&sent);
+            TC_ACT_REDIRECT
+        }
+        Err(Exit::Pass(reason)) => {
+            stats::passed(reason, bytes);
+            // Not "accept": other programs on the device have their turn.
+            TC_ACT_UNSPEC
+        }
+        Err(Exit::Drop(reason, peer)) => {
+            debug!(packet, "dropped: {}", reason.name());
+            stats::dropped(reason, peer, bytes);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// The helpers that redirect packets are open to GPL-compatible programs only.
+#[cfg(target_arch = "bpf")]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The verifier rejects a program from which this loop can be reached.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

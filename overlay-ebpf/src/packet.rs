@@ -1,0 +1,190 @@
+//! A packet as the kernel hands it over: its metadata, its headers, and the helpers that
+//! resize and redirect it.
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
+        bpf_redir_neigh__bindgen_ty_1,
+    },
+    bpf_f_adj_room_encap_l2,
+    helpers::{
+        bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect_neigh,
+        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type, bpf_skb_load_bytes,
+        bpf_skb_pull_data,
+    },
+    programs::TcContext,
+};
+use network_types::eth::EthHdr;
+use overlay_common::wire::OVERHEAD_V4;
+
+use crate::{addresses::Ip, headers::Headers};
+
+/// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine.
+const PACKET_HOST: u32 = 0;
+/// `AF_INET` of `linux/socket.h`.
+const AF_INET: u32 = 2;
+
+/// Segment sizes stay as they are: the sender's MSS already leaves room for the tunnel.
+const KEEP_SEGMENTS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64 | BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
+/// What the kernel must know of the new headers to segment and checksum behind them.
+const VXLAN_OVER_IPV4: u64 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
+    | bpf_f_adj_room_encap_l2(EthHdr::LEN as u64);
+
+/// The kernel declined to change the packet, and left it as it was.
+#[derive(Debug)]
+pub(crate) struct Refused;
+
+/// The packet that a program was called for.
+pub(crate) struct Packet {
+    ctx: TcContext,
+}
+
+impl Packet {
+    /// The packet of a program's context.
+    pub(crate) fn new(ctx: TcContext) -> Self {
+        Self { ctx }
+    }
+
+    fn skb(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
+    }
+
+    /// Bytes from the Ethernet header to the end of the payload, all segments included.
+    pub(crate) fn length(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    /// Index of the device at which the program runs.
+    pub(crate) fn interface(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context; the field is one that TC programs may read.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    /// A VLAN tag stands in the metadata, not in the bytes.
+    pub(crate) fn has_vlan_tag(&self) -> bool {
+        // SAFETY: as for `interface`.
+        unsafe { (*self.skb()).vlan_present != 0 }
+    }
+
+    /// Payload bytes of each segment of a GSO packet; 0 when it is not one.
+    pub(crate) fn segment_size(&self) -> usize {
+        // SAFETY: as for `interface`.
+        unsafe { (*self.skb()).gso_size as usize }
+    }
+
+    /// The flow's hash, as the kernel's VXLAN device would ask for it.
+    pub(crate) fn flow_hash(&self) -> u32 {
+        // SAFETY: the context is valid, and the helper keeps no pointer to it.
+        unsafe { bpf_get_hash_recalc(self.skb()) }
+    }
+
+    /// A device or GRO has verified the outermost checksum that is not verified yet.
+    pub(crate) fn checksum_is_verified(&self) -> bool {
+        // SAFETY: as for `flow_hash`.
+        unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
+    }
+
+    /// One byte at any place of the packet, linear or not.
+    pub(crate) fn byte(&self, offset: usize) -> Option<u8> {
+        let offset = u32::try_from(offset).ok()?;
+        let mut byte = 0_u8;
+        // SAFETY: the context is valid and `byte` is writable for the one byte asked for.
+        let result =
+            unsafe { bpf_skb_load_bytes(self.skb().cast(), offset, (&raw mut byte).cast(), 1) };
+        (result == 0).then_some(byte)
+    }
+
+    /// The first `LEN` bytes, pulled into the linear part where they are not there yet.
+    ///
+    /// `None` when the packet is shorter, or the kernel has no memory to pull them.
+    // Exclusive access, here as in `adjust_room`: both may move the packet, and no
+    // `Headers` from before outlives them.
+    pub(crate) fn headers<const LEN: usize>(&mut self) -> Option<Headers<'_, LEN>> {
+        if !self.is_linear(LEN) {
+            let length = u32::try_from(LEN).ok()?;
+            // SAFETY: as for `flow_hash`.
+            if self.length() < LEN || unsafe { bpf_skb_pull_data(self.skb(), length) } != 0 {
+                return None;
+            }
+        }
+        // SAFETY: the bounds are the packet's as it is now, and what moves it needs `self`.
+        unsafe { Headers::new(self.ctx.data(), self.ctx.data_end()) }
+    }
+
+    fn is_linear(&self, length: usize) -> bool {
+        self.ctx.data() + length <= self.ctx.data_end()
+    }
+
+    /// Makes room for the tunnel's headers between the Ethernet header and what follows it.
+    pub(crate) fn grow(&mut self) -> Result<(), Refused> {
+        self.adjust_room(i32::from(OVERHEAD_V4), KEEP_SEGMENTS | VXLAN_OVER_IPV4)
+    }
+
+    /// Takes the tunnel's headers away again; the first Ethernet header remains.
+    pub(crate) fn shrink(&mut self) -> Result<(), Refused> {
+        self.adjust_room(-i32::from(OVERHEAD_V4), KEEP_SEGMENTS)
+    }
+
+    fn adjust_room(&mut self, by: i32, flags: u64) -> Result<(), Refused> {
+        // SAFETY: as for `flow_hash`.
+        match unsafe { bpf_skb_adjust_room(self.skb(), by, BPF_ADJ_ROOM_MAC, flags) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+
+    /// The headers that vouched for the payload's checksum are gone: count one level less.
+    pub(crate) fn forget_outer_checksum(&mut self) {
+        // SAFETY: as for `flow_hash`. It fails for no value of its second argument that it knows.
+        unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_DEC)) };
+    }
+
+    /// The receive queue of the underlay means nothing to the next device.
+    pub(crate) fn forget_queue(&mut self) {
+        // SAFETY: the context is valid; the field is one that TC programs may write.
+        unsafe { (*self.skb()).queue_mapping = 0 };
+    }
+
+    /// Lets the packet be received although its MAC was another's when it arrived here.
+    ///
+    /// `bpf_redirect_peer` does this itself since Linux 6.15.
+    pub(crate) fn address_to_this_machine(&mut self) {
+        // SAFETY: as for `interface`.
+        if unsafe { (*self.skb()).pkt_type } != PACKET_HOST {
+            // SAFETY: as for `flow_hash`. It fails only for types that do not exist.
+            unsafe { bpf_skb_change_type(self.skb(), PACKET_HOST) };
+        }
+    }
+}
+
+/// Redirects the packet into the namespace at the other end of a veth.
+pub(crate) fn deliver_through(interface: u32) {
+    // SAFETY: the helper takes numbers alone. It refuses flags, of which there are none.
+    unsafe { bpf_redirect_peer(interface, 0) };
+}
+
+/// Redirects the packet to a neighbour, whose MAC the kernel knows or finds.
+pub(crate) fn send_to_neighbour(interface: u32, next_hop: Ip) {
+    const SIZE: i32 = 20;
+    const { assert!(size_of::<bpf_redir_neigh>() == SIZE as usize) };
+    let mut neighbour = bpf_redir_neigh {
+        nh_family: AF_INET,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
+            ipv6_nh: [next_hop.0, 0, 0, 0],
+        },
+    };
+    // SAFETY: the pointer is valid for `SIZE` initialised bytes, which the helper copies.
+    // It refuses flags and shorter structs, of which there are none.
+    unsafe { bpf_redirect_neigh(interface, &raw mut neighbour, SIZE, 0) };
+}
+
+/// A number for the outer header's identification field.
+pub(crate) fn random() -> u16 {
+    // SAFETY: the helper takes no arguments.
+    let bits = unsafe { bpf_get_prandom_u32() };
+    (bits >> 16) as u16
+}
