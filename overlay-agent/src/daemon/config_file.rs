@@ -74,31 +74,29 @@ impl ConfigFile {
         })
     }
 
-    /// Waits for a content that differs from the last one.
-    pub(super) async fn changed(&mut self) -> Reading {
-        loop {
-            if self.events.recv().await.is_none() {
-                std::future::pending::<()>().await;
+    /// Waits until something has happened to the file; nothing is lost when the wait is given up.
+    pub(super) async fn changed(&mut self) {
+        if self.events.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The content, if it differs from the last one that was read.
+    pub(super) fn read(&mut self) -> Option<Reading> {
+        match std::fs::read_to_string(&self.path) {
+            Ok(text) if self.last.as_deref() == Some(&text) => None,
+            Ok(text) => {
+                let reading = config::parse(&self.path, &text).map_err(ConfigError::from);
+                self.last = Some(text);
+                Some(reading)
             }
-            // A writer that is not done yet makes another event.
-            tokio::time::sleep(super::DEBOUNCE).await;
-            match std::fs::read_to_string(&self.path) {
-                Ok(text) if self.last.as_deref() == Some(&text) => {}
-                Ok(text) => {
-                    let reading = config::parse(&self.path, &text).map_err(ConfigError::from);
-                    self.last = Some(text);
-                    return reading;
-                }
-                Err(cause) => {
-                    // Told once; the next content differs from nothing.
-                    if self.last.take().is_some() {
-                        return Err(ConfigError::Unreadable {
-                            path: self.path.clone(),
-                            cause,
-                        });
-                    }
-                }
-            }
+            // Told once; whatever comes next differs from nothing.
+            Err(cause) => self.last.take().map(|_| {
+                Err(ConfigError::Unreadable {
+                    path: self.path.clone(),
+                    cause,
+                })
+            }),
         }
     }
 }

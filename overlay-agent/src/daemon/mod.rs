@@ -7,12 +7,12 @@ mod requests;
 mod start;
 mod status;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::{sleep, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{error, info};
 
@@ -29,8 +29,11 @@ pub use start::{Options, StartError, preview};
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// What netlink does not announce, such as a detached program, is found by looking.
 const RESYNC: Duration = Duration::from_millis(500);
-/// A look may take this part of the time at most, so that a large node does not keep a core busy.
+/// After a round the agent rests this many times as long as it took before it looks on its
+/// own, so that a large node does not keep a core busy,
 const RESYNC_SHARE: u32 = 50;
+/// and this many times before it follows a change of others.
+const REST_SHARE: u32 = 4;
 
 /// Runs until a signal ends it, which changes no forwarding, or `down`, which removes all.
 pub async fn run(options: Options) -> Result<(), StartError> {
@@ -45,12 +48,22 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     } = started;
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
-    let mut resync = tokio::time::Instant::now();
+    // The next round, and the earliest one that a change can bring about.
+    let mut wake = Instant::now();
+    let mut rested = wake;
     loop {
         tokio::select! {
-            () = changed(&mut watch) => { sleep(DEBOUNCE).await; }
-            () = sleep_until(resync) => {}
-            text = config.changed() => config_changed(&mut reconciler, text),
+            () = changed(&mut watch) => {
+                wake = wake.min(rested.max(Instant::now() + DEBOUNCE));
+                continue;
+            }
+            () = sleep_until(wake) => {}
+            () = config.changed() => {
+                // A writer that is not done yet makes another event.
+                sleep(DEBOUNCE).await;
+                let Some(reading) = config.read() else { continue };
+                config_changed(&mut reconciler, reading);
+            }
             Some(call) = calls.recv() => {
                 if call.request == Request::Down {
                     let done = reconciler.down().await;
@@ -67,9 +80,11 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
-        let before = Instant::now();
+        let start = Instant::now();
         reconciler.reconcile().await;
-        resync = tokio::time::Instant::now() + RESYNC.max(before.elapsed() * RESYNC_SHARE);
+        let end = Instant::now();
+        rested = end + (end - start) * REST_SHARE;
+        wake = end + RESYNC.max((end - start) * RESYNC_SHARE);
     }
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
     Ok(())
