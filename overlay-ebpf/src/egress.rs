@@ -7,7 +7,7 @@ use overlay_common::{
 
 use crate::{
     addresses::{Ip, Mac},
-    encap::encapsulate,
+    encap::{encapsulate, encapsulate_routed},
     fits::must_fit,
     frame::{self, Frame},
     packet::{Packet, deliver_through},
@@ -31,7 +31,7 @@ pub(crate) fn from_endpoint(packet: &mut Packet) -> Result<Sent, Exit> {
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded()?;
     must_fit(packet, 0, &frame, network)?;
-    encapsulate(packet, &frame, Some(&forwarded), network, peer)
+    encapsulate(packet, &frame, &forwarded, network, peer)
 }
 
 /// What the node itself sends or routes through its VXLAN device: TTL, MACs and the way
@@ -45,7 +45,7 @@ pub(crate) fn from_host(packet: &mut Packet) -> Result<Sent, Exit> {
     let peer = reachable_peer(network, frame.destination)?;
     must_be_addressed_to(peer.mac, &frame)?;
     must_fit(packet, 0, &frame, network)?;
-    encapsulate(packet, &frame, None, network, peer)
+    encapsulate_routed(packet, &frame, network, peer)
 }
 
 #[inline(always)]

@@ -10,21 +10,48 @@ use crate::{
     addresses::Ip,
     ecn,
     frame::{Forwarded, Frame},
+    headers::Headers,
     outer::{self, Flow, INNER, Lengths},
-    packet::{Packet, random, send_to_neighbour},
+    packet::{Packet, random, send_by_route, send_to_neighbour},
     verdict::{Account, Exit, Sent},
 };
 
-/// Puts a frame that fits into the tunnel to `peer`, with the header changes of a router
-/// if one is passed on the way.
+/// Puts a container's frame that fits into the tunnel to `peer`, as the router that it passes.
 #[inline(always)]
 pub(crate) fn encapsulate(
     packet: &mut Packet,
     frame: &Frame,
-    forwarded: Option<&Forwarded>,
+    forwarded: &Forwarded,
     network: &Network,
     peer: &Peer,
 ) -> Result<Sent, Exit> {
+    let (mut headers, sent) = wrap(packet, frame, network, peer)?;
+    forwarded.write(&mut headers.part::<INNER, _>());
+    send_to_neighbour(peer.underlay_ifindex, Ip::from(peer.next_hop));
+    Ok(sent)
+}
+
+/// Puts a frame of the node's own stack, which has routed it, into the tunnel to `peer`.
+#[inline(always)]
+pub(crate) fn encapsulate_routed(
+    packet: &mut Packet,
+    frame: &Frame,
+    network: &Network,
+    peer: &Peer,
+) -> Result<Sent, Exit> {
+    let (_, sent) = wrap(packet, frame, network, peer)?;
+    send_by_route(peer.underlay_ifindex);
+    Ok(sent)
+}
+
+/// Writes the tunnel's headers around a frame.
+#[inline(always)]
+fn wrap<'a>(
+    packet: &'a mut Packet,
+    frame: &Frame,
+    network: &Network,
+    peer: &Peer,
+) -> Result<(Headers<'a, { outer::LEN }>, Sent), Exit> {
     let bytes = packet.length();
     let flow = Flow {
         // Only a GSO packet can be too long; the kernel's device segments it first.
@@ -41,12 +68,9 @@ pub(crate) fn encapsulate(
         .headers::<{ outer::LEN }>()
         .ok_or(Exit::Drop(DropReason::ResizeFailed, Some(peer.index)))?;
     outer::write(&mut headers, network, peer, &flow);
-    if let Some(forwarded) = forwarded {
-        forwarded.write(&mut headers.part::<INNER, _>());
-    }
-    send_to_neighbour(peer.underlay_ifindex, Ip::from(peer.next_hop));
-    Ok(Sent {
+    let sent = Sent {
         account: Account::To(peer.index),
         bytes,
-    })
+    };
+    Ok((headers, sent))
 }

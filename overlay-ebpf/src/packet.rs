@@ -182,6 +182,15 @@ pub(crate) fn send_to_neighbour(interface: u32, next_hop: Ip) {
     unsafe { bpf_redirect_neigh(interface, &raw mut neighbour, SIZE, 0) };
 }
 
+/// Redirects the packet to where the underlay's routes lead its new outer header.
+///
+/// For packets of the node's own stack, which carry the route of their inner header: it
+/// must be replaced, or else a packet that waits for its neighbour's MAC gets another's.
+pub(crate) fn send_by_route(interface: u32) {
+    // SAFETY: without a neighbour the helper takes numbers alone.
+    unsafe { bpf_redirect_neigh(interface, core::ptr::null_mut(), 0, 0) };
+}
+
 /// A number for the outer header's identification field.
 pub(crate) fn random() -> u16 {
     // SAFETY: the helper takes no arguments.
