@@ -1,0 +1,147 @@
+//! The agent's command line, as scripts use it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    names::LabName,
+    processes::{self, Process},
+    run::{self, Output},
+    script::Step,
+    state,
+};
+
+/// One instance of the agent, running or not.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    lab: LabName,
+    program: PathBuf,
+    /// Its instance's name, which is its node's namespace too.
+    pub instance: String,
+}
+
+impl Agent {
+    /// The instance of a node.
+    pub fn new(lab: &LabName, program: &Path, instance: String) -> Self {
+        Self {
+            lab: lab.clone(),
+            program: program.to_owned(),
+            instance,
+        }
+    }
+
+    /// Runs a command of this instance to its end.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Output> {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--instance", &self.instance]);
+        self.call(&arguments)
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub fn tell(&self, arguments: &[&str]) -> Result<String> {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--instance", &self.instance]);
+        run::checked(&self.argv(&arguments))
+    }
+
+    /// The answer of a command in JSON, whatever its exit code.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--output", "json"]);
+        let out = self.ask(&arguments)?;
+        parse(&out.stdout, || {
+            format!("overlay-agent {}: {}", arguments.join(" "), out.stderr)
+        })
+    }
+
+    /// Runs a command that is about no instance, such as `check`.
+    pub fn call(&self, arguments: &[&str]) -> Result<Output> {
+        run::output(&self.argv(arguments))
+    }
+
+    /// A command line of this program, to be run by other means.
+    pub fn argv(&self, arguments: &[&str]) -> Vec<String> {
+        let program = self.program.to_string_lossy().into_owned();
+        std::iter::once(program)
+            .chain(arguments.iter().map(|&word| word.to_owned()))
+            .collect()
+    }
+
+    /// Its configuration file in the lab.
+    pub fn config_file(&self) -> PathBuf {
+        state::config_file(&self.lab, &self.instance)
+    }
+
+    /// Its log in the lab.
+    pub fn log_file(&self) -> PathBuf {
+        state::log_file(&self.lab, &self.instance)
+    }
+
+    /// Attaches or detaches the programs.
+    pub fn fastpath(&self, on: bool) -> Result<()> {
+        self.tell(&["fastpath", if on { "on" } else { "off" }])
+            .map(drop)
+    }
+
+    /// The steps that `run` would take now.
+    pub fn plan(&self) -> Result<Vec<Value>> {
+        let config = self.config_file();
+        let config = config.to_string_lossy();
+        let arguments = [
+            "plan",
+            "--config",
+            &config,
+            "--netns",
+            &self.instance,
+            "--output",
+            "json",
+        ];
+        let out = self.call(&arguments)?;
+        let plan = parse(&out.stdout, || {
+            format!("overlay-agent plan: {}", out.stderr)
+        })?;
+        plan["steps"]
+            .as_array()
+            .cloned()
+            .ok_or_else(|| Error::Output {
+                command: "overlay-agent plan".to_owned(),
+                why: format!("no list \"steps\" in {plan}"),
+            })
+    }
+
+    /// The daemon's process.
+    pub fn process(&self) -> Result<Option<Process>> {
+        processes::task(&self.lab, &self.instance)
+    }
+
+    /// Starts the daemon with the lab's configuration and waits until it is well.
+    pub fn start(&self) -> Result<()> {
+        let config = self.config_file().to_string_lossy().into_owned();
+        let start = Step::Start {
+            task: self.instance.clone(),
+            argv: self.argv(&["run", "--config", &config, "--netns", &self.instance]),
+            log: self.log_file(),
+        };
+        let ready = Step::Await {
+            argv: self.argv(&["status", "--instance", &self.instance]),
+            task: self.instance.clone(),
+        };
+        run::run_step(&self.lab, &start)?;
+        run::run_step(&self.lab, &ready)
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> Result<String> {
+        let path = self.log_file();
+        std::fs::read_to_string(&path).map_err(Error::file("read", path))
+    }
+}
+
+fn parse(text: &str, what: impl FnOnce() -> String) -> Result<Value> {
+    serde_json::from_str(text).map_err(|error| Error::Output {
+        command: what(),
+        why: format!("{error} in {text:?}"),
+    })
+}

@@ -1,0 +1,301 @@
+//! Who reaches whom: a ping from every node and container to every node, gateway and container.
+
+use std::{collections::VecDeque, fmt, net::Ipv4Addr, sync::Mutex, thread};
+
+use crate::{
+    error::{Error, Result},
+    run,
+    script::{inside, words},
+    shape::Scenario,
+    topology::Topology,
+};
+
+/// TTL with which Linux sends.
+const INITIAL_TTL: u8 = 64;
+/// Pings under way at a time; each is a process that mostly waits.
+const PARALLEL: usize = 8;
+
+/// One who sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its namespace.
+    pub namespace: String,
+    node: u8,
+    is_container: bool,
+}
+
+/// One who answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Short name, as in a column's head.
+    pub label: String,
+    /// Where it is pinged.
+    pub address: Ipv4Addr,
+    node: u8,
+    is_container: bool,
+}
+
+/// How an answer must look.
+///
+/// `ping` shows the TTL that is left of the answer. A container's answer passes its own
+/// node's routing when it leaves the node, and the asker's node's when the asker is a
+/// container. Nothing routes on the way between two who share a node: bridged traffic,
+/// and a node's own, keep their TTL. The path of the question does not matter.
+pub fn expected_ttl(source: &Source, target: &Target) -> u8 {
+    if source.node == target.node {
+        return INITIAL_TTL;
+    }
+    INITIAL_TTL - u8::from(source.is_container) - u8::from(target.is_container)
+}
+
+/// Everyone who sends.
+pub fn sources(topology: &Topology) -> Vec<Source> {
+    let of_node = |node: &crate::topology::Node| {
+        let source = |namespace: &String, is_container| Source {
+            namespace: namespace.clone(),
+            node: node.number,
+            is_container,
+        };
+        std::iter::once(source(&node.namespace, false))
+            .chain(
+                node.containers
+                    .iter()
+                    .map(|container| source(&container.namespace, true)),
+            )
+            .collect::<Vec<_>>()
+    };
+    topology.nodes.iter().flat_map(of_node).collect()
+}
+
+/// Everyone who answers: nodes first, then gateways, then containers.
+pub fn targets(topology: &Topology) -> Vec<Target> {
+    let nodes = topology.nodes.iter().map(|node| Target {
+        label: format!("n{}", node.number),
+        address: node.underlay,
+        node: node.number,
+        is_container: false,
+    });
+    let gateways = topology.nodes.iter().filter_map(|node| {
+        Some(Target {
+            label: format!("gw{}", node.number),
+            address: node.gateway?,
+            node: node.number,
+            is_container: false,
+        })
+    });
+    let containers = topology.nodes.iter().flat_map(|node| {
+        node.containers.iter().map(|container| Target {
+            label: format!("n{}c{}", node.number, container.number),
+            address: container.address,
+            node: node.number,
+            is_container: true,
+        })
+    });
+    nodes.chain(gateways).chain(containers).collect()
+}
+
+/// What became of one ping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It came back with this TTL.
+    Ttl(u8),
+    /// It did not; what `ping` said.
+    None(String),
+}
+
+/// All pings of a lab.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    scenario: Scenario,
+    sources: Vec<Source>,
+    targets: Vec<Target>,
+    /// Row by row.
+    answers: Vec<Answer>,
+}
+
+/// Pings every pair once, without a second try: a network that loses its first packet is broken.
+pub fn all_pairs(topology: &Topology) -> Result<Matrix> {
+    let (sources, targets) = (sources(topology), targets(topology));
+    let pairs = sources
+        .iter()
+        .flat_map(|source| targets.iter().map(move |target| (source, target)));
+    let waiting: Mutex<VecDeque<_>> = Mutex::new(pairs.enumerate().collect());
+    let next = || {
+        waiting
+            .lock()
+            .map_or(None, |mut waiting| waiting.pop_front())
+    };
+    let worker = || -> Result<Vec<(usize, Answer)>> {
+        let mut done = Vec::new();
+        while let Some((index, (source, target))) = next() {
+            done.push((index, ping(&source.namespace, target.address)?));
+        }
+        Ok(done)
+    };
+    let mut answers = thread::scope(|scope| {
+        let workers: Vec<_> = (0..PARALLEL).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_fold(Vec::new(), |mut all, worker| {
+            let done = worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.extend(done?);
+            Ok::<_, Error>(all)
+        })
+    })?;
+    answers.sort_by_key(|&(index, _)| index);
+    let answers = answers.into_iter().map(|(_, answer)| answer).collect();
+    Ok(Matrix {
+        scenario: topology.shape.scenario,
+        sources,
+        targets,
+        answers,
+    })
+}
+
+/// One ping from a namespace.
+pub fn ping(namespace: &str, address: Ipv4Addr) -> Result<Answer> {
+    let argv = words(inside(
+        namespace,
+        format_args!("ping -n -c 1 -W 5 {address}"),
+    ));
+    let out = run::output(&argv)?;
+    let ttl = out
+        .stdout
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("ttl=")?.parse().ok());
+    match ttl {
+        Some(ttl) if out.success => Ok(Answer::Ttl(ttl)),
+        _ if out.code == Some(1) => Ok(Answer::None(reason(&out.stdout))),
+        // Exit code 2 is about ping itself, not about the network, but for "unreachable".
+        _ if out.stderr.contains("nreachable") => Ok(Answer::None(out.stderr.trim().to_owned())),
+        _ => Err(Error::Output {
+            command: argv.join(" "),
+            why: out.stderr,
+        }),
+    }
+}
+
+/// The line in which `ping` quotes an ICMP error, or silence.
+fn reason(stdout: &str) -> String {
+    let error = stdout.lines().find(|line| line.starts_with("From "));
+    error.map_or_else(|| "no answer within 5 s".to_owned(), str::to_owned)
+}
+
+impl Matrix {
+    /// Number of pings.
+    pub fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Whether there was nobody to ping.
+    pub fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    /// A sentence for every pair that is not as it must be.
+    pub fn faults(&self) -> Vec<String> {
+        let wrong = |(source, target, answer): (&Source, &Target, &Answer)| {
+            let expected = expected_ttl(source, target);
+            let fault = match answer {
+                Answer::Ttl(ttl) if *ttl == expected => return None,
+                Answer::Ttl(ttl) => format!("answered with TTL {ttl}, must be {expected}"),
+                Answer::None(why) => why.clone(),
+            };
+            Some(format!(
+                "{} → {} ({}): {fault}",
+                source.namespace, target.label, target.address
+            ))
+        };
+        self.cells().filter_map(wrong).collect()
+    }
+
+    fn cells(&self) -> impl Iterator<Item = (&Source, &Target, &Answer)> {
+        let pairs = self
+            .sources
+            .iter()
+            .flat_map(|source| self.targets.iter().map(move |target| (source, target)));
+        pairs
+            .zip(&self.answers)
+            .map(|((source, target), answer)| (source, target, answer))
+    }
+}
+
+impl fmt::Display for Matrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+        let first = longest(&mut self.sources.iter().map(|source| source.namespace.len())).max(9);
+        let width = longest(&mut self.targets.iter().map(|target| target.label.len())).max(4);
+
+        write!(f, "{:first$}", "from \\ to")?;
+        for target in &self.targets {
+            write!(f, "  {:>width$}", target.label)?;
+        }
+        for (index, (source, target, answer)) in self.cells().enumerate() {
+            if index % self.targets.len() == 0 {
+                write!(f, "\n{:first$}", source.namespace)?;
+            }
+            let cell = match answer {
+                Answer::Ttl(ttl) if *ttl == expected_ttl(source, target) => format!("✓ {ttl}"),
+                Answer::Ttl(ttl) => format!("✗ {ttl}"),
+                Answer::None(_) => "✗".to_owned(),
+            };
+            write!(f, "  {cell:>width$}")?;
+        }
+        let faults = self.faults();
+        let good = self.len() - faults.len();
+        write!(
+            f,
+            "\n{good} of {} pings of scenario {} answered as they must; ",
+            self.len(),
+            self.scenario
+        )?;
+        write!(f, "the number is the TTL that was left of 64")?;
+        faults.iter().try_for_each(|fault| write!(f, "\n✗ {fault}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{expected_ttl, sources, targets};
+    use crate::{
+        shape::{Scenario, Shape},
+        topology::Topology,
+    };
+
+    fn lab(scenario: Scenario) -> Topology {
+        Topology::new(Shape::new("lab".parse().unwrap(), scenario, None, None).unwrap())
+    }
+
+    #[test]
+    fn the_talk_has_112_pings() {
+        let counts = [
+            Scenario::Single,
+            Scenario::Bridge,
+            Scenario::Direct,
+            Scenario::Tun,
+        ]
+        .map(|scenario| sources(&lab(scenario)).len() * targets(&lab(scenario)).len());
+        assert_eq!(counts, [4, 12, 48, 48]);
+    }
+
+    #[test]
+    fn each_router_on_the_way_back_takes_one() {
+        let lab = lab(Scenario::Overlay);
+        let (sources, targets) = (sources(&lab), targets(&lab));
+        let ttl = |from: &str, to: &str| {
+            let source = sources
+                .iter()
+                .find(|source| source.namespace == from)
+                .unwrap();
+            let target = targets.iter().find(|target| target.label == to).unwrap();
+            expected_ttl(source, target)
+        };
+        assert_eq!(ttl("lab-n1c1", "n2c1"), 62);
+        assert_eq!(ttl("lab-n1c1", "n1c2"), 64);
+        assert_eq!(ttl("lab-n1", "n2c1"), 63);
+        assert_eq!(ttl("lab-n1c1", "n2"), 63);
+        assert_eq!(ttl("lab-n1c1", "gw2"), 63);
+        assert_eq!(ttl("lab-n1", "n2"), 64);
+        assert_eq!(ttl("lab-n1", "gw2"), 64);
+    }
+}

@@ -1,0 +1,92 @@
+//! The agent's configuration file as the lab and the tests write it.
+//!
+//! Deliberately not the agent's own types: what the file looks like is a contract,
+//! and a test that shared the reader's code would not notice when it is broken.
+
+use serde::Serialize;
+
+/// A whole file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    /// This node.
+    pub node: NodeSection,
+    /// Its networks.
+    pub networks: Vec<Network>,
+    /// Its containers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeSection {
+    /// Name, and the instance's name.
+    pub name: String,
+    /// Interface.
+    pub underlay: String,
+}
+
+/// `[[networks]]`
+#[derive(Clone, Debug, Serialize)]
+pub struct Network {
+    /// Name that endpoints refer to.
+    pub name: String,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// UDP port.
+    pub port: u16,
+    /// The whole network.
+    pub cidr: Vec<String>,
+    /// This node's share.
+    pub subnet: Vec<String>,
+    /// `auto`, `required` or `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fastpath: Option<String>,
+    /// The other nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
+}
+
+/// `[[networks.peers]]`
+#[derive(Clone, Debug, Serialize)]
+pub struct Peer {
+    /// Name.
+    pub name: String,
+    /// Outer address.
+    pub vtep: String,
+    /// Its share of the network.
+    pub subnet: Vec<String>,
+    /// MAC of its VXLAN device, when not derived by the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+}
+
+/// `[[endpoints]]`
+#[derive(Clone, Debug, Serialize)]
+pub struct Endpoint {
+    /// Name.
+    pub name: String,
+    /// A network's name.
+    pub network: String,
+    /// Name or path of its namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// A process in its namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its addresses; the next free one when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub address: Vec<String>,
+}
+
+impl Config {
+    /// The file's text.
+    #[expect(
+        clippy::missing_panics_doc,
+        clippy::expect_used,
+        reason = "strings, numbers, lists and tables are all that TOML knows, and all that is here"
+    )]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is TOML")
+    }
+}

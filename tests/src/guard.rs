@@ -1,0 +1,100 @@
+//! A lab for the length of a test.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    agent::Agent,
+    error::Result,
+    lab, run, scenario,
+    script::Script,
+    shape::{Scenario, Shape},
+    topology::Topology,
+};
+
+/// A lab that goes when the value goes, also when a test panics.
+#[derive(Debug)]
+pub struct Guard {
+    topology: Topology,
+    agent: PathBuf,
+}
+
+impl Guard {
+    /// Raises a lab with the agent's usual program.
+    pub fn up(shape: Shape) -> Result<Self> {
+        Self::by(shape, scenario::up)
+    }
+
+    /// Raises nodes that reach each other, and nothing else; [`Self::finish`] does the rest.
+    pub fn underlay(shape: Shape) -> Result<Self> {
+        Self::by(shape, |topology, _| scenario::underlay(topology))
+    }
+
+    /// Two nodes with two containers each: the lab of most tests.
+    pub fn overlay(name: &str) -> Result<Self> {
+        Self::up(Shape::usual(name, Scenario::Overlay)?)
+    }
+
+    /// Raises a lab by a script of the test's own, made of the scenario's.
+    pub fn by(shape: Shape, script: impl FnOnce(&Topology, &Path) -> Script) -> Result<Self> {
+        let guard = Self::holding(shape);
+        let script = script(&guard.topology, &guard.agent);
+        // A test that was killed may have left one.
+        lab::down(&guard.topology.shape.name, &mut |_| {})?;
+        lab::raise(&guard.topology, &guard.agent, &script, &mut |_| {})?;
+        Ok(guard)
+    }
+
+    /// Raises nothing, but takes down what the test itself will have raised.
+    pub fn holding(shape: Shape) -> Self {
+        Self {
+            agent: lab::agent_program(),
+            topology: Topology::new(shape),
+        }
+    }
+
+    /// Does what [`Self::underlay`] left out.
+    pub fn finish(&self) -> Result<()> {
+        let script = scenario::containers(&self.topology, &self.agent);
+        run::script(&self.topology.shape.name, &script, &mut |_| {})
+    }
+
+    /// What was raised.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The agent of a node, counted from 1, whether it runs or not.
+    pub fn agent(&self, node: u8) -> Agent {
+        Agent::new(
+            &self.topology.shape.name,
+            &self.agent,
+            self.topology.shape.name.node(node),
+        )
+    }
+
+    /// The agents of all nodes that have one.
+    pub fn agents(&self) -> Vec<Agent> {
+        let instances = self.topology.instances();
+        let name = &self.topology.shape.name;
+        instances
+            .map(|instance| Agent::new(name, &self.agent, instance.to_owned()))
+            .collect()
+    }
+
+    /// Takes the lab down and says whether that worked.
+    pub fn down(self) -> Result<()> {
+        lab::down(&self.topology.shape.name, &mut |_| {}).map(drop)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Err(error) = lab::down(&self.topology.shape.name, &mut |_| {}) {
+            // A destructor has nobody to return it to; panicking here would hide the test's own.
+            eprintln!(
+                "lab {} was not taken down: {error}",
+                self.topology.shape.name
+            );
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Running the commands of a script.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{Error, LogEnd, Result},
+    names::LabName,
+    processes::{self, MARK, TASK},
+    script::{Script, Step, shell},
+    state,
+};
+
+/// How long a started process may take until it is ready; a machine under load is slow.
+const READY_WITHIN: Duration = Duration::from_mins(1);
+
+/// How long a started process may be out of sight, as it is while `setsid` and `nsenter`
+/// become the program, until it counts as ended.
+const OUT_OF_SIGHT: Duration = Duration::from_secs(1);
+
+/// What a command printed.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Whether the exit code was 0.
+    pub success: bool,
+    /// The exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Runs a command to its end, whatever that is.
+pub fn output(argv: &[String]) -> Result<Output> {
+    let out = command(argv)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Spawn {
+            argv: argv.to_vec(),
+            source,
+        })?;
+    Ok(Output {
+        success: out.status.success(),
+        code: out.status.code(),
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+    })
+}
+
+/// Runs a command that must succeed, and returns its standard output.
+pub fn checked(argv: &[String]) -> Result<String> {
+    let out = command(argv)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Spawn {
+            argv: argv.to_vec(),
+            source,
+        })?;
+    let stdout = String::from_utf8_lossy(&out.stdout).into_owned();
+    if out.status.success() {
+        return Ok(stdout);
+    }
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    let output = if stderr.trim().is_empty() {
+        stdout
+    } else {
+        stderr.into_owned()
+    };
+    Err(Error::Command {
+        argv: argv.to_vec(),
+        status: out.status,
+        output,
+    })
+}
+
+/// The command, speaking English whatever the user's locale is: its output is read.
+pub fn command(argv: &[String]) -> Command {
+    let (program, arguments) = argv
+        .split_first()
+        .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let mut command = Command::new(program);
+    command.args(arguments).env("LC_ALL", "C");
+    command
+}
+
+/// Runs a script's steps in order, telling each section's title; the first failure ends it.
+pub fn script(lab: &LabName, script: &Script, progress: &mut dyn FnMut(&str)) -> Result<()> {
+    for section in &script.sections {
+        progress(&section.title);
+        for step in &section.steps {
+            run_step(lab, step)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs one step.
+pub fn run_step(lab: &LabName, step: &Step) -> Result<()> {
+    match step {
+        Step::Run(argv) => checked(argv).map(drop),
+        Step::Start { task, argv, log } => start(lab, task, argv, log),
+        Step::Await { argv, task } => until_ready(lab, task, argv),
+        Step::Write { path, text } => fs::write(path, text).map_err(Error::file("write", path)),
+    }
+}
+
+/// Starts a process that outlives this one and carries the lab's mark.
+fn start(lab: &LabName, task: &str, argv: &[String], log: &Path) -> Result<()> {
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(Error::file("open", log))?;
+    let errors = file.try_clone().map_err(Error::file("open", log))?;
+    let mut detached = vec!["setsid".to_owned()];
+    detached.extend_from_slice(argv);
+    let mut child = command(&detached)
+        .env(MARK, lab.to_string())
+        .env(TASK, task)
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(errors)
+        .spawn()
+        .map_err(|source| Error::Spawn {
+            argv: detached,
+            source,
+        })?;
+    // Its end is told by /proc; somebody has to collect the exit status all the same.
+    thread::spawn(move || child.wait());
+    Ok(())
+}
+
+fn until_ready(lab: &LabName, task: &str, argv: &[String]) -> Result<()> {
+    let log = state::log_file(lab, task);
+    let deadline = Instant::now() + READY_WITHIN;
+    let mut seen = Instant::now();
+    loop {
+        if processes::task(lab, task)?.is_some() {
+            seen = Instant::now();
+        }
+        let answer = output(argv)?;
+        if answer.success {
+            return Ok(());
+        }
+        if seen.elapsed() > OUT_OF_SIGHT {
+            return Err(Error::Ended {
+                task: task.to_owned(),
+                log: LogEnd::read(log),
+            });
+        }
+        if Instant::now() > deadline {
+            return Err(Error::NotReady {
+                task: task.to_owned(),
+                seconds: READY_WITHIN.as_secs(),
+                asked: shell(argv),
+                answer: answer.stdout + &answer.stderr,
+                log: LogEnd::read(log),
+            });
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,113 @@
+//! overlay's agent on a node: its configuration, its start and its end.
+
+use std::path::Path;
+
+use overlay_common::wire;
+
+use crate::{
+    config::{Config, Endpoint, Network, NodeSection, Peer},
+    script::{Section, Step},
+    state,
+    topology::{Node, Topology, UNDERLAY, VNI},
+};
+
+const MOUNT_BPFFS: &str = "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf";
+
+pub(super) fn sections(topology: &Topology, agent: &Path) -> Vec<Section> {
+    let nodes = || {
+        topology
+            .nodes
+            .iter()
+            .filter(|node| topology.has_agent(node))
+    };
+    if nodes().next().is_none() {
+        return Vec::new();
+    }
+    vec![
+        Section::new(
+            "Maps and programs are pinned in the BPF file system; most machines have it mounted",
+            [Step::Run(
+                ["sh", "-c", MOUNT_BPFFS].map(str::to_owned).to_vec(),
+            )],
+        ),
+        state::section(&topology.shape.name),
+        Section::new(
+            "Each agent's configuration says who its peers and containers are",
+            nodes().map(|node| Step::Write {
+                path: state::config_file(&topology.shape.name, &node.namespace),
+                text: config(topology, node).to_toml(),
+            }),
+        ),
+        Section::new(
+            "An agent on each node makes devices, routes and containers, and loads its programs",
+            nodes().map(|node| start(topology, node, agent)),
+        ),
+        Section::new(
+            "It is ready when its status is good",
+            nodes().map(|node| Step::Await {
+                argv: argv(agent, &["status", "--instance", &node.namespace]),
+                task: node.namespace.clone(),
+            }),
+        ),
+    ]
+}
+
+/// What the agent of a node is told.
+pub fn config(topology: &Topology, node: &Node) -> Config {
+    let network = "lab".to_owned();
+    let peers = topology.peers_of(node).map(|peer| Peer {
+        name: peer.namespace.clone(),
+        vtep: peer.underlay.to_string(),
+        subnet: vec![peer.subnet.to_string()],
+        mac: None,
+    });
+    let endpoints = node.containers.iter().map(|container| Endpoint {
+        name: container.namespace.clone(),
+        network: network.clone(),
+        netns: Some(container.namespace.clone()),
+        pid: None,
+        address: vec![container.address.to_string()],
+    });
+    Config {
+        node: NodeSection {
+            name: node.namespace.clone(),
+            underlay: UNDERLAY.to_owned(),
+        },
+        networks: vec![Network {
+            name: network.clone(),
+            vni: VNI,
+            port: wire::IANA_PORT,
+            cidr: vec![topology.network.to_string()],
+            subnet: vec![node.subnet.to_string()],
+            fastpath: None,
+            peers: peers.collect(),
+        }],
+        endpoints: endpoints.collect(),
+    }
+}
+
+/// The command that starts a node's agent.
+pub fn start(topology: &Topology, node: &Node, agent: &Path) -> Step {
+    let config = state::config_file(&topology.shape.name, &node.namespace);
+    let config = config.to_string_lossy();
+    Step::Start {
+        task: node.namespace.clone(),
+        argv: argv(
+            agent,
+            &["run", "--config", &config, "--netns", &node.namespace],
+        ),
+        log: state::log_file(&topology.shape.name, &node.namespace),
+    }
+}
+
+/// The command with which an agent removes all that is its own, whether it runs or not.
+pub fn down(agent: &Path, instance: &str) -> Vec<String> {
+    argv(agent, &["down", "--instance", instance])
+}
+
+fn argv(agent: &Path, arguments: &[&str]) -> Vec<String> {
+    let agent = agent.to_string_lossy().into_owned();
+    std::iter::once(agent)
+        .chain(arguments.iter().map(|&word| word.to_owned()))
+        .collect()
+}

@@ -1,0 +1,104 @@
+//! The scenarios, each as the list of commands that builds it.
+
+pub mod agents;
+mod bridge;
+mod routes;
+mod single;
+mod tun;
+mod underlay;
+mod vxlan;
+
+use std::path::Path;
+
+use crate::{
+    script::{Script, Section, Step, inside},
+    shape::Scenario,
+    state,
+    topology::{Node, Topology},
+};
+
+/// The commands that build a lab, on a machine that has none of it.
+pub fn up(topology: &Topology, agent: &Path) -> Script {
+    let mut script = underlay(topology);
+    script.sections.extend(containers(topology, agent).sections);
+    script
+}
+
+/// The first half of [`up`]: nodes that reach each other, and nothing else.
+pub fn underlay(topology: &Topology) -> Script {
+    Script {
+        sections: underlay::sections(topology),
+    }
+}
+
+/// The second half of [`up`]: what connects the containers.
+pub fn containers(topology: &Topology, agent: &Path) -> Script {
+    let mut sections = Vec::new();
+    let nodes = &topology.nodes;
+    match topology.shape.scenario {
+        Scenario::Single => sections.extend(nodes.iter().map(single::section)),
+        Scenario::Bridge => sections.extend(nodes.iter().map(|node| bridge::section(node, None))),
+        Scenario::Direct => {
+            sections.extend(nodes.iter().map(|node| bridge::section(node, None)));
+            sections.extend(nodes.iter().map(|node| routes::section(topology, node)));
+        }
+        Scenario::Tun => {
+            sections.extend(nodes.iter().map(|node| bridge::section(node, None)));
+            sections.extend(nodes.iter().map(forward));
+            sections.push(state::section(&topology.shape.name));
+            sections.push(tun::section(topology));
+        }
+        Scenario::Vxlan | Scenario::Overlay | Scenario::Mixed => {
+            let kernel = nodes.iter().filter(|node| !topology.has_agent(node));
+            sections.extend(kernel.flat_map(|node| vxlan::sections(topology, node)));
+            sections.extend(agents::sections(topology, agent));
+        }
+    }
+    Script { sections }
+}
+
+/// The commands that take a lab down, the agents first: what is theirs they remove themselves.
+pub fn down(topology: &Topology, agent: &Path) -> Script {
+    let mut sections = Vec::new();
+    if topology.shape.scenario.needs_agent() {
+        sections.push(Section::new(
+            "Each agent removes what it made: devices, containers, programs, maps",
+            topology
+                .instances()
+                .map(|instance| Step::Run(agents::down(agent, instance))),
+        ));
+    }
+    sections.push(Section::new(
+        "A namespace takes its devices, addresses and routes with it",
+        topology
+            .namespaces()
+            .iter()
+            .map(|name| Step::run(format!("ip netns del {name}"))),
+    ));
+    Script { sections }
+}
+
+/// A node forwards, and accepts what comes back on another interface than its route.
+///
+/// A container reaches another node's own address over the underlay; the answer comes
+/// through the tunnel. The strict reverse-path filter would drop such packets, the
+/// loose one (2, RFC 3704 §2.4) still drops sources that nobody has a route to.
+fn forward(node: &Node) -> Section {
+    Section::new(
+        format!(
+            "{} forwards, also what takes another way back",
+            node.namespace
+        ),
+        [
+            sysctl(node, "net.ipv4.ip_forward=1"),
+            sysctl(node, "net.ipv4.conf.all.rp_filter=2"),
+        ],
+    )
+}
+
+fn sysctl(node: &Node, setting: &str) -> Step {
+    Step::run(inside(
+        &node.namespace,
+        format_args!("sysctl -qw {setting}"),
+    ))
+}

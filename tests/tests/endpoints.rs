@@ -1,0 +1,260 @@
+//! Containers that come and go at run time.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use overlay_tests::{
+    agent::Agent,
+    check::{self, Answer},
+    config::Endpoint,
+    guard::Guard,
+    netns::Temporary,
+    poll, processes, run, scenario,
+    script::{Step, inside, words},
+    shape::{Scenario, Shape},
+    state,
+};
+use serde_json::Value;
+
+/// Two nodes with one container each; the other containers are the test's.
+fn lab(name: &str) -> Result<Guard> {
+    Ok(Guard::up(Shape::new(
+        name.parse()?,
+        Scenario::Overlay,
+        Some(2),
+        Some(1),
+    )?)?)
+}
+
+/// Attaches a container and returns its address.
+fn add(agent: &Agent, name: &str, place: &[&str]) -> Result<String> {
+    let mut arguments = vec!["endpoint", "add", name, "--network", "lab"];
+    arguments.extend(place);
+    let answer = agent.json(&arguments)?;
+    let address = answer[0]["address"].as_str();
+    Ok(address
+        .with_context(|| {
+            format!(
+                "no address in {answer}\n{}",
+                agent.log().unwrap_or_default()
+            )
+        })?
+        .to_owned())
+}
+
+fn list(agent: &Agent) -> Result<Vec<Value>> {
+    let answer = agent.json(&["endpoint", "list"])?;
+    Ok(answer
+        .as_array()
+        .with_context(|| format!("not a list: {answer}"))?
+        .clone())
+}
+
+fn address_of(agent: &Agent, name: &str) -> Result<Option<String>> {
+    let found = list(agent)?
+        .into_iter()
+        .find(|endpoint| endpoint["name"] == name);
+    Ok(found.and_then(|endpoint| endpoint["address"].as_str().map(str::to_owned)))
+}
+
+/// Asserts that a container is reached from its own node, its neighbour and the other node,
+/// and reaches them, with the TTLs of any other container.
+fn is_a_full_member(namespace: &str, address: &str, lab: &str) -> Result<()> {
+    let ttl = |from: &str, to: &str| check::ping(from, to.parse()?).map_err(anyhow::Error::from);
+    for (from, to, expected) in [
+        (format!("{lab}-n1"), address, 64),
+        (format!("{lab}-n1c1"), address, 64),
+        (format!("{lab}-n2"), address, 63),
+        (format!("{lab}-n2c1"), address, 62),
+        (namespace.to_owned(), "10.244.1.1", 64),
+        (namespace.to_owned(), "10.244.1.10", 64),
+        (namespace.to_owned(), "10.244.2.10", 62),
+        (namespace.to_owned(), "192.168.56.12", 63),
+        (namespace.to_owned(), address, 64),
+    ] {
+        assert_eq!(ttl(&from, to)?, Answer::Ttl(expected), "{from} → {to}");
+    }
+    Ok(())
+}
+
+/// Interfaces of a namespace, without `lo`.
+fn interfaces(namespace: &str) -> Result<Vec<String>> {
+    let text = run::checked(&words(format!("ip -n {namespace} -brief link show")))?;
+    let names = text
+        .lines()
+        .filter_map(|line| line.split(['@', ' ']).next());
+    Ok(names
+        .filter(|&name| name != "lo")
+        .map(str::to_owned)
+        .collect())
+}
+
+#[test]
+fn a_namespace_is_made_for_a_name_and_goes_with_the_endpoint() -> Result<()> {
+    let guard = lab("tepname")?;
+    let agent = guard.agent(1);
+    let address = add(&agent, "web", &["--netns", "tepname-web"])?;
+    is_a_full_member("tepname-web", &address, "tepname")?;
+    assert_eq!(
+        address_of(&agent, "web")?.as_deref(),
+        Some(address.as_str())
+    );
+
+    agent.tell(&["endpoint", "del", "web"])?;
+    assert!(
+        !Path::new("/run/netns/tepname-web").exists(),
+        "the namespace is left"
+    );
+    assert_eq!(address_of(&agent, "web")?, None);
+    assert_eq!(agent.plan()?, Vec::<Value>::new());
+    Ok(guard.down()?)
+}
+
+#[test]
+fn a_namespace_that_was_there_is_adopted_and_stays() -> Result<()> {
+    let guard = lab("tadopt")?;
+    let agent = guard.agent(1);
+    for (endpoint, netns) in [("byname", "tadopt-a"), ("bypath", "/run/netns/tadopt-a")] {
+        let namespace = Temporary::make("tadopt-a")?;
+        run::checked(&words("ip -n tadopt-a link add own0 type bridge"))?;
+        let address = add(&agent, endpoint, &["--netns", netns])?;
+        is_a_full_member("tadopt-a", &address, "tadopt")?;
+        agent.tell(&["endpoint", "del", endpoint])?;
+        assert_eq!(interfaces("tadopt-a")?, ["own0"], "after {endpoint}");
+        drop(namespace);
+    }
+    Ok(guard.down()?)
+}
+
+#[test]
+fn a_process_tells_its_namespace() -> Result<()> {
+    let guard = lab("tpid")?;
+    let (agent, name) = (guard.agent(1), &guard.topology().shape.name);
+    let namespace = Temporary::make("tpid-p")?;
+    let start = Step::Start {
+        task: "sleeper".to_owned(),
+        argv: words(inside("tpid-p", "sleep 1000")),
+        log: state::log_file(name, "sleeper"),
+    };
+    run::run_step(name, &start)?;
+    let sleeper = processes::task(name, "sleeper")?.context("sleep was not started")?;
+    // `nsenter` has entered when it has become `sleep`.
+    let entered =
+        poll::until_well(
+            || match fs::read_to_string(format!("/proc/{}/comm", sleeper.pid)) {
+                Ok(name) if name.trim() == "sleep" => None,
+                other => Some(format!("{other:?}")),
+            },
+        );
+    assert_eq!(entered, Ok(()));
+
+    let address = add(&agent, "proc", &["--pid", &sleeper.pid.to_string()])?;
+    is_a_full_member("tpid-p", &address, "tpid")?;
+    agent.tell(&["endpoint", "del", "proc"])?;
+    assert_eq!(interfaces("tpid-p")?, Vec::<String>::new());
+    drop(namespace);
+    Ok(guard.down()?)
+}
+
+#[test]
+fn an_address_may_be_chosen_and_belongs_to_one() -> Result<()> {
+    let guard = lab("tchoose")?;
+    let agent = guard.agent(1);
+    let address = add(
+        &agent,
+        "one",
+        &["--netns", "tchoose-a", "--address", "10.244.1.99"],
+    )?;
+    assert_eq!(address, "10.244.1.99");
+    for (what, arguments) in [
+        (
+            "10.244.1.99",
+            ["two", "--network", "lab", "--address", "10.244.1.99"],
+        ),
+        (
+            "10.244.2.9",
+            ["two", "--network", "lab", "--address", "10.244.2.9"],
+        ),
+        (
+            "elsewhere",
+            ["two", "--network", "elsewhere", "--address", "10.244.1.98"],
+        ),
+        (
+            "one",
+            ["one", "--network", "lab", "--address", "10.244.1.98"],
+        ),
+    ] {
+        let mut command = vec!["endpoint", "add", "--netns", "tchoose-b"];
+        command.extend(arguments);
+        let out = agent.ask(&command)?;
+        assert_eq!(
+            out.code,
+            Some(2),
+            "{arguments:?}: {}{}",
+            out.stdout,
+            out.stderr
+        );
+        assert!(out.stderr.contains(what), "no {what:?} in {}", out.stderr);
+        assert!(
+            !Path::new("/run/netns/tchoose-b").exists(),
+            "made for {arguments:?}"
+        );
+    }
+    assert_eq!(list(&agent)?.len(), 2);
+    Ok(guard.down()?)
+}
+
+#[test]
+fn addresses_stay_with_their_endpoints_when_the_agent_dies() -> Result<()> {
+    let guard = lab("tkill")?;
+    let agent = guard.agent(1);
+
+    // One more container in the configuration, without an address.
+    let mut config = scenario::agents::config(guard.topology(), &guard.topology().nodes[0]);
+    config.endpoints.push(Endpoint {
+        name: "listed".to_owned(),
+        network: "lab".to_owned(),
+        netns: Some("tkill-l".to_owned()),
+        pid: None,
+        address: Vec::new(),
+    });
+    fs::write(agent.config_file(), config.to_toml())?;
+    let listed = poll::until_well(|| match address_of(&agent, "listed") {
+        Ok(Some(_)) => None,
+        other => Some(format!("{other:?}")),
+    });
+    assert_eq!(listed, Ok(()), "{}", agent.log()?);
+
+    let first = add(&agent, "first", &["--netns", "tkill-a"])?;
+    let second = add(&agent, "second", &["--netns", "tkill-b"])?;
+    assert_ne!(first, second);
+    agent.tell(&["endpoint", "del", "first"])?;
+    let before = list(&agent)?;
+
+    let process = agent.process()?.context("no agent runs")?;
+    process.signal(Signal::SIGKILL)?;
+    assert!(process.wait(Instant::now() + Duration::from_secs(20)));
+    // Nobody is needed for forwarding.
+    is_a_full_member("tkill-b", &second, "tkill")?;
+
+    agent.start()?;
+    assert_eq!(list(&agent)?, before);
+    assert_eq!(agent.plan()?, Vec::<Value>::new());
+    is_a_full_member("tkill-b", &second, "tkill")?;
+    let third = add(&agent, "third", &["--netns", "tkill-c"])?;
+    let taken: Vec<_> = before
+        .iter()
+        .filter_map(|endpoint| endpoint["address"].as_str())
+        .collect();
+    assert!(
+        !taken.contains(&third.as_str()),
+        "{third} is one of {taken:?}"
+    );
+    is_a_full_member("tkill-c", &third, "tkill")?;
+    Ok(guard.down()?)
+}

@@ -1,0 +1,137 @@
+//! A node of ours among nodes that have nothing but the kernel's VXLAN, set up with `ip` alone.
+
+use anyhow::Result;
+use overlay_tests::{
+    check, counters,
+    guard::Guard,
+    scenario,
+    script::Step,
+    shape::{Scenario, Shape},
+    traffic::Pair,
+};
+
+const SIZES: [usize; 9] = [1, 64, 1_372, 1_422, 1_450, 1_500, 9_000, 65_000, 4 << 20];
+
+fn all_pairs_are_well(guard: &Guard) -> Result<()> {
+    let matrix = check::all_pairs(guard.topology())?;
+    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    Ok(())
+}
+
+/// Whether the kernel's device checksums its outer UDP header; it does unless told not to.
+#[derive(Clone, Copy, PartialEq)]
+enum Checksum {
+    Present,
+    Absent,
+}
+
+/// Raises a node of ours and one of the kernel's, with a change of the words in each command.
+fn mixed(name: &str, change: impl Fn(&mut Vec<String>)) -> Result<Guard> {
+    let shape = Shape::usual(name, Scenario::Mixed)?;
+    Ok(Guard::by(shape, |topology, agent| {
+        let mut script = scenario::up(topology, agent);
+        for step in script
+            .sections
+            .iter_mut()
+            .flat_map(|section| &mut section.steps)
+        {
+            if let Step::Run(argv) = step {
+                change(argv);
+            }
+        }
+        script
+    })?)
+}
+
+/// Checks reachability and payloads in both directions, and who carried them on our side.
+fn understand_each_other(guard: &Guard, checksum: Checksum) -> Result<()> {
+    let (agent, nodes) = (guard.agent(1), &guard.topology().nodes);
+    let (ours, theirs) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+    for on in [true, false] {
+        agent.fastpath(on)?;
+        let before = counters::carried(&agent.instance)?;
+        all_pairs_are_well(guard)?;
+        for (client, server) in [(ours, theirs), (theirs, ours)] {
+            let pair = Pair {
+                client: &client.namespace,
+                server: &server.namespace,
+                address: server.address,
+            };
+            pair.icmp(&SIZES[..8])?;
+            pair.udp(&SIZES[..8])?;
+            pair.tcp(&SIZES)?;
+        }
+        let carried = counters::carried(&agent.instance)? - before;
+        // A checksum that no device has verified yet is the kernel's to verify.
+        let received = on && checksum == Checksum::Absent;
+        assert_eq!(
+            (carried.sent > 0, carried.received > 0),
+            (on, received),
+            "{carried:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn understands_ours_in_both_directions() -> Result<()> {
+    let guard = mixed("tmixed", |_| {})?;
+    understand_each_other(&guard, Checksum::Present)?;
+    Ok(guard.down()?)
+}
+
+#[test]
+fn without_outer_checksums_it_is_fast_in_both_directions() -> Result<()> {
+    let guard = mixed("tnocsum", |argv| {
+        if argv.iter().any(|word| word == "vxlan") {
+            argv.push("noudpcsum".to_owned());
+        }
+    })?;
+    understand_each_other(&guard, Checksum::Absent)?;
+    Ok(guard.down()?)
+}
+
+#[test]
+fn two_of_them_understand_ours() -> Result<()> {
+    let guard = Guard::up(Shape::new(
+        "tmixed3".parse()?,
+        Scenario::Mixed,
+        Some(3),
+        Some(1),
+    )?)?;
+    for on in [true, false] {
+        guard.agent(1).fastpath(on)?;
+        all_pairs_are_well(&guard)?;
+    }
+    Ok(guard.down()?)
+}
+
+#[test]
+fn may_have_a_mac_of_its_own_choice() -> Result<()> {
+    const RULE: &str = "02:4f:c0:a8:38:0c";
+    const MAC: &str = "0a:58:0a:f4:02:00";
+    let shape = Shape::usual("tmac", Scenario::Mixed)?;
+    let guard = Guard::by(shape, |topology, agent| {
+        let mut config = scenario::agents::config(topology, &topology.nodes[0]);
+        config.networks[0].peers[0].mac = Some(MAC.to_owned());
+        let mut script = scenario::up(topology, agent);
+        for step in script
+            .sections
+            .iter_mut()
+            .flat_map(|section| &mut section.steps)
+        {
+            match step {
+                Step::Run(argv) => {
+                    for word in argv.iter_mut().filter(|word| *word == RULE) {
+                        MAC.clone_into(word);
+                    }
+                }
+                Step::Write { text, .. } => *text = config.to_toml(),
+                Step::Start { .. } | Step::Await { .. } => {}
+            }
+        }
+        script
+    })?;
+    understand_each_other(&guard, Checksum::Present)?;
+    Ok(guard.down()?)
+}

@@ -1,0 +1,148 @@
+//! The built object against the ABI, the verifier, and the eyes of an operator.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
+use aya::{
+    Ebpf,
+    maps::{MapInfo, MapType},
+    programs::SchedClassifier,
+};
+use overlay_common::{
+    maps::{
+        AddressKey4, DROPS, ENDPOINTS4, Endpoint, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS,
+        MAX_PORTS, NETWORKS, Network, PASSES, PEER_STATS, PEERS4, PORTS, Peer, PeerStats, Port,
+        PrefixKey4, VTEPS4, Vtep,
+    },
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY},
+    reasons::{Drops, Passes},
+};
+use serde_json::{Value, json};
+
+use crate::node::{Node, PEER, PEER_INDEX, VNI, load, load_with_log_level};
+
+/// Instructions that the verifier may walk through, all branches of a program together:
+/// the most that kernels before 5.2 allowed, and a sign of what a packet pays.
+const VERIFIED_INSTRUCTIONS: u32 = 4096;
+
+fn program<'e>(ebpf: &'e Ebpf, name: &str) -> &'e SchedClassifier {
+    ebpf.program(name).unwrap().try_into().unwrap()
+}
+
+/// The maps of all programs, by name.
+fn maps(ebpf: &Ebpf) -> BTreeMap<String, MapInfo> {
+    [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY]
+        .iter()
+        .flat_map(|name| {
+            program(ebpf, name)
+                .info()
+                .unwrap()
+                .map_ids()
+                .unwrap()
+                .unwrap()
+        })
+        .map(|id| MapInfo::from_id(id).unwrap())
+        .map(|map| (map.name_as_str().unwrap().to_owned(), map))
+        .collect()
+}
+
+fn shape<K, V>(kind: MapType, entries: usize) -> (MapType, usize, usize, usize) {
+    (kind, size_of::<K>(), size_of::<V>(), entries)
+}
+
+#[test]
+fn the_maps_are_those_of_the_abi() {
+    let ebpf = load();
+    let maps = maps(&ebpf);
+    let hash = MapType::Hash;
+    let per_cpu = MapType::PerCpuArray;
+    let expected = [
+        (NETWORKS, shape::<u32, Network>(hash, MAX_NETWORKS)),
+        (PEERS4, shape::<PrefixKey4, Peer>(hash, MAX_PEERS)),
+        (VTEPS4, shape::<AddressKey4, Vtep>(hash, MAX_PEERS)),
+        (
+            ENDPOINTS4,
+            shape::<AddressKey4, Endpoint>(hash, MAX_ENDPOINTS),
+        ),
+        (PORTS, shape::<u32, Port>(hash, MAX_PORTS)),
+        (PEER_STATS, shape::<u32, PeerStats>(per_cpu, MAX_PEERS + 1)),
+        (DROPS, shape::<u32, Drops>(per_cpu, 1)),
+        (PASSES, shape::<u32, Passes>(per_cpu, 1)),
+    ];
+    for (name, expected) in expected {
+        let map = maps.get(name).unwrap_or_else(|| panic!("no map {name}"));
+        let built = (
+            map.map_type().unwrap(),
+            map.key_size() as usize,
+            map.value_size() as usize,
+            map.max_entries() as usize,
+        );
+        assert_eq!(built, expected, "{name}");
+    }
+    let known: BTreeSet<_> = expected.iter().map(|&(name, _)| name).collect();
+    let foreign: Vec<_> = maps
+        .keys()
+        .filter(|name| !known.contains(name.as_str()))
+        .collect();
+    // What the logger brings: its level, and the ring that it writes to.
+    assert_eq!(foreign, [".rodata", "AYA_LOGS"]);
+}
+
+#[test]
+fn the_verifier_accepts_every_program_with_little_work() {
+    let ebpf = load();
+    for name in [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY] {
+        let info = program(&ebpf, name).info().unwrap();
+        assert_eq!(info.name_as_str(), Some(name));
+        let verified = info.verified_instruction_count().unwrap();
+        println!("{name}: {verified} instructions verified");
+        assert!(verified <= VERIFIED_INSTRUCTIONS, "{name}: {verified}");
+    }
+}
+
+#[test]
+fn the_verifier_accepts_every_program_that_logs_its_drops() {
+    let quiet = load();
+    let logging = load_with_log_level(4);
+    for name in [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY] {
+        let size = |ebpf| program(ebpf, name).info().unwrap().size_jitted();
+        assert!(
+            size(&logging) > size(&quiet),
+            "{name}: the log is not compiled away"
+        );
+    }
+}
+
+#[test]
+fn bpftool_prints_the_names_of_fields() {
+    let node = Node::new();
+    let maps = maps(node.ebpf());
+    let peers = dump(&maps[PEERS4]);
+    let peer = peers
+        .iter()
+        .find(|entry| entry["key"]["prefix"] == json!([10, 244, 2, 0]))
+        .unwrap();
+    assert_eq!(peer["key"]["vni"], json!(VNI));
+    assert_eq!(peer["value"]["vtep"], json!(PEER));
+    assert_eq!(peer["value"]["index"], json!(PEER_INDEX));
+    let port = &dump(&maps[PORTS])[0];
+    assert_eq!(port["value"]["network"]["vni"], json!(VNI));
+    let drops = &dump(&maps[DROPS])[0]["values"][0]["value"];
+    assert_eq!(drops["spoofed_source"]["packets"], json!(0));
+}
+
+/// The entries of a map as bpftool formats them with the map's BTF.
+fn dump(map: &MapInfo) -> Vec<Value> {
+    let output = Command::new("bpftool")
+        .args(["--json", "map", "dump", "id", &map.id().to_string()])
+        .output()
+        .expect("bpftool is installed");
+    assert!(output.status.success(), "{output:?}");
+    let entries: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    entries
+        .into_iter()
+        .map(|mut entry| entry["formatted"].take())
+        .collect()
+}

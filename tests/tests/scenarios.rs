@@ -1,0 +1,256 @@
+//! The scenarios that the kernel alone can build: each stands, and leaves nothing.
+
+use std::{fs, path::Path};
+
+use anyhow::{Result, bail};
+use overlay_tests::{
+    check,
+    error::Error,
+    guard::Guard,
+    lab::{self, Raised},
+    netns, processes, run, scenario,
+    script::{Step, inside, words},
+    shape::{Scenario, Shape},
+    snapshot::Snapshot,
+    state::{self, State},
+    topology::{TUN_MTU, Topology, VXLAN_MTU},
+};
+
+/// IPv4 and ICMP headers in front of `ping`'s data.
+const PING_HEADERS: u16 = 28;
+
+/// Raises a lab, checks every pair, takes it down and looks for anything left.
+fn stands_and_leaves_nothing(shape: Shape, pings: usize) -> Result<()> {
+    let before = host_links()?;
+    let guard = Guard::up(shape)?;
+    let topology = guard.topology().clone();
+    let matrix = check::all_pairs(&topology)?;
+    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    assert_eq!(matrix.len(), pings);
+    guard.down()?;
+    assert_eq!(host_links()?, before);
+    nothing_is_left(&topology)
+}
+
+fn nothing_is_left(topology: &Topology) -> Result<()> {
+    let name = &topology.shape.name;
+    for namespace in topology.namespaces() {
+        assert!(
+            !Path::new("/run/netns").join(&namespace).exists(),
+            "{namespace} is left"
+        );
+    }
+    assert_eq!(processes::of_lab(name)?, []);
+    assert!(
+        !state::folder(name).exists(),
+        "{} is left",
+        state::folder(name).display()
+    );
+    Ok(())
+}
+
+/// Names of the devices outside all namespaces, where no lab has any.
+fn host_links() -> Result<Vec<String>> {
+    let text = run::checked(&words("ip -brief link show"))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
+}
+
+#[test]
+fn single_has_4_pings() -> Result<()> {
+    stands_and_leaves_nothing(Shape::usual("tsingle", Scenario::Single)?, 4)
+}
+
+#[test]
+fn bridge_has_12_pings() -> Result<()> {
+    stands_and_leaves_nothing(Shape::usual("tbridge", Scenario::Bridge)?, 12)
+}
+
+#[test]
+fn direct_has_48_pings() -> Result<()> {
+    stands_and_leaves_nothing(Shape::usual("tdirect", Scenario::Direct)?, 48)
+}
+
+#[test]
+fn tun_has_48_pings() -> Result<()> {
+    stands_and_leaves_nothing(Shape::usual("ttun", Scenario::Tun)?, 48)
+}
+
+#[test]
+fn vxlan_has_48_pings() -> Result<()> {
+    stands_and_leaves_nothing(Shape::usual("tvxlan", Scenario::Vxlan)?, 48)
+}
+
+#[test]
+fn more_nodes_meet_at_a_switch() -> Result<()> {
+    let shape = Shape::new("tmany".parse()?, Scenario::Vxlan, Some(4), Some(1))?;
+    stands_and_leaves_nothing(shape, 8 * 12)
+}
+
+/// Asserts the largest packet that passes unfragmented, and what is said of a larger one.
+fn carries_exactly(guard: &Guard, mtu: u16) -> Result<()> {
+    let nodes = &guard.topology().nodes;
+    let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+    let ping = |size: u16| {
+        let ping = format!(
+            "ping -n -c 1 -W 5 -M do -s {} {}",
+            size - PING_HEADERS,
+            to.address
+        );
+        run::output(&words(inside(&from.namespace, ping)))
+    };
+    let fits = ping(mtu)?;
+    assert!(fits.success, "{}{}", fits.stdout, fits.stderr);
+    let too_big = ping(mtu + 1)?;
+    let said = too_big.stdout + &too_big.stderr;
+    // A router says it in the one way, the sender's own route in the other.
+    let limit = [format!("mtu = {mtu}"), format!("mtu={mtu}")];
+    assert!(
+        !too_big.success && limit.iter().any(|limit| said.contains(limit)),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_udp_tunnel_carries_what_is_left_of_the_underlay() -> Result<()> {
+    carries_exactly(
+        &Guard::up(Shape::usual("ttunmtu", Scenario::Tun)?)?,
+        TUN_MTU,
+    )
+}
+
+#[test]
+fn vxlan_carries_what_is_left_of_the_underlay() -> Result<()> {
+    carries_exactly(
+        &Guard::up(Shape::usual("tvxmtu", Scenario::Vxlan)?)?,
+        VXLAN_MTU,
+    )
+}
+
+#[test]
+fn a_second_up_is_harmless_and_another_shape_is_refused() -> Result<()> {
+    let shape = Shape::usual("tagain", Scenario::Bridge)?;
+    let guard = Guard::up(shape.clone())?;
+    let before = Snapshot::of("tagain-n1")?;
+    let again = lab::up(&shape, &lab::agent_program(), &mut |_| {})?;
+    assert_eq!(again, Raised::Before);
+
+    let other = Shape::new("tagain".parse()?, Scenario::Bridge, None, Some(3))?;
+    match lab::up(&other, &lab::agent_program(), &mut |_| {}) {
+        Err(Error::OtherShape { running }) => assert_eq!(*running, shape),
+        other => bail!("{other:?}"),
+    }
+    let changes = Snapshot::of("tagain-n1")?.changes_since(&before);
+    assert!(changes.lines.is_empty(), "{changes}");
+    Ok(guard.down()?)
+}
+
+#[test]
+fn down_may_be_repeated() -> Result<()> {
+    let shape = Shape::usual("ttwice", Scenario::Single)?;
+    Guard::up(shape.clone())?.down()?;
+    assert!(
+        !lab::down(&shape.name, &mut |_| {})?,
+        "there was nothing to take down"
+    );
+    nothing_is_left(&Topology::new(shape))
+}
+
+#[test]
+fn an_up_that_fails_cleans_up() -> Result<()> {
+    let shape = Shape::usual("tfail", Scenario::Overlay)?;
+    match lab::up(&shape, Path::new("/bin/false"), &mut |_| {}) {
+        Err(Error::Ended { task, .. }) => assert_eq!(task, "tfail-n1"),
+        other => bail!("{other:?}"),
+    }
+    nothing_is_left(&Topology::new(shape))
+}
+
+#[test]
+fn what_was_left_half_built_is_taken_down_first() -> Result<()> {
+    let shape = Shape::usual("thalf", Scenario::Tun)?;
+    let guard = Guard::holding(shape.clone());
+    let topology = guard.topology().clone();
+    let script = scenario::up(&topology, Path::new(""));
+    fs::create_dir_all(state::folder(&shape.name))?;
+    State {
+        shape: shape.clone(),
+        agent: "".into(),
+        ready: false,
+    }
+    .save()?;
+    for section in &script.sections[..3] {
+        for step in &section.steps {
+            run::run_step(&shape.name, step)?;
+        }
+    }
+    let raised = lab::up(&shape, Path::new(""), &mut |_| {})?;
+    assert_eq!(raised, Raised::Now);
+    let matrix = check::all_pairs(&topology)?;
+    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    guard.down()?;
+    nothing_is_left(&topology)
+}
+
+#[test]
+fn a_namespace_of_somebody_else_is_left_alone() -> Result<()> {
+    lab::require_root()?;
+    let _foreign = netns::Temporary::make("talien-n1")?;
+    let shape = Shape::usual("talien", Scenario::Single)?;
+    match lab::up(&shape, Path::new(""), &mut |_| {}) {
+        Err(Error::ForeignNamespace(name)) => assert_eq!(name, "talien-n1"),
+        other => bail!("{other:?}"),
+    }
+    assert!(!lab::down(&shape.name, &mut |_| {})?);
+    assert!(Path::new("/run/netns/talien-n1").exists());
+    Ok(())
+}
+
+#[test]
+fn the_explained_commands_build_the_same_lab() -> Result<()> {
+    for (name, scenario) in [("ttypedd", Scenario::Direct), ("ttypedv", Scenario::Vxlan)] {
+        let shape = Shape::usual(name, scenario)?;
+        let ours = Guard::up(shape.clone())?;
+        let built = Snapshot::of(&format!("{name}-n1"))?;
+        ours.down()?;
+
+        let guard = Guard::underlay(shape)?;
+        let script = format!(
+            "set -e\n{}",
+            scenario::containers(guard.topology(), Path::new(""))
+        );
+        run::checked(&["sh", "-c", &script].map(str::to_owned))?;
+        let matrix = check::all_pairs(guard.topology())?;
+        assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+        // Links have indices and random addresses; routes and settings have not.
+        let typed = Snapshot::of(&format!("{name}-n1"))?;
+        for view in ["ip -4 route show table all", "ip rule show"] {
+            assert_eq!(typed.view(view), built.view(view));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn processes_of_a_lab_end_with_it() -> Result<()> {
+    let guard = Guard::up(Shape::usual("tproc", Scenario::Single)?)?;
+    let name = guard.topology().shape.name.clone();
+    run::run_step(
+        &name,
+        &Step::Start {
+            task: "sleeper".to_owned(),
+            argv: words("nsenter --net=/run/netns/tproc-n1c1 sleep 1000"),
+            log: state::log_file(&name, "sleeper"),
+        },
+    )?;
+    let Some(sleeper) = processes::task(&name, "sleeper")? else {
+        bail!("not started")
+    };
+    guard.down()?;
+    assert!(!sleeper.is_alive());
+    Ok(())
+}
