@@ -1,0 +1,77 @@
+//! `cargo xtask ci`: form, lints and dependencies, then all tests.
+
+mod layers;
+
+use std::{env::consts::ARCH, process::Command};
+
+use anyhow::{Context as _, Error, Result};
+
+use crate::{console::Console, setup, test, toolchain, workspace};
+
+/// The crate that is built for the kernel.
+const EBPF: &str = "overlay-ebpf";
+
+/// Runs every check; the first that fails ends it.
+pub(crate) fn run(console: Console) -> Result<()> {
+    test::require_root()?;
+    setup::run(console)?;
+    layers::check()?;
+    console.say("layers", "every layer keeps to its dependencies");
+
+    let mut fmt = workspace::cargo();
+    console.run(
+        "format",
+        "cargo fmt --check",
+        fmt.args(["fmt", "--all", "--", "--check"]),
+    )?;
+
+    let mut clippy = workspace::cargo();
+    clippy.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]);
+    console.run("lints", "cargo clippy, for this machine", &mut clippy)?;
+
+    match ebpf_clippy()? {
+        Some(mut clippy) => console.run("lints", "cargo clippy, for the kernel", &mut clippy)?,
+        None => console.say(
+            "lints",
+            "not for the kernel: the eBPF toolchain has no clippy",
+        ),
+    }
+    test::run_all(console, &test::Args::default())
+}
+
+/// clippy of the eBPF toolchain on the eBPF crate; `None` when it has none.
+fn ebpf_clippy() -> Result<Option<Command>> {
+    let chain = toolchain::find().map_err(Error::msg)?;
+    let clippy = || toolchain::program(&chain.compiler.toolchain, "cargo-clippy");
+    if !clippy()
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        return Ok(None);
+    }
+    let mut clippy = clippy();
+    clippy
+        .current_dir(workspace::root())
+        .envs(
+            chain
+                .environment()
+                .context("put the eBPF build chain into PATH")?,
+        )
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            format!("--cfg=bpf_target_arch=\"{ARCH}\""),
+        )
+        .args(["clippy", "--package", EBPF, "--release", "-Zbuild-std=core"])
+        .args(["--target", "bpfel-unknown-none", "--target-dir"])
+        .arg(workspace::target()?.join("xtask/clippy"))
+        .args(["--", "--deny", "warnings"]);
+    Ok(Some(clippy))
+}

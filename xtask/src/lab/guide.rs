@@ -1,0 +1,170 @@
+//! What people read about a lab: who is in it, how it was built, what to try next.
+
+use std::path::Path;
+
+use overlay_common::maps;
+use overlay_tests::{
+    scenario,
+    shape::Scenario,
+    topology::{Node, Topology, UNDERLAY},
+};
+
+/// The scenario as a shell script; how to take it down stands at its end as a comment.
+pub(super) fn explanation(topology: &Topology, agent: &Path) -> String {
+    let shape = &topology.shape;
+    let kill = |node: &Node| format!("ip netns pids {} | xargs -r kill\n", node.namespace);
+    let tunnels = if shape.scenario == Scenario::Tun {
+        let kills: String = topology.nodes.iter().map(kill).collect();
+        format!("\n# The tunnels go with the processes that hold them\n{kills}")
+    } else {
+        String::new()
+    };
+    let end = format!("{tunnels}{}", scenario::down(topology, agent));
+    let end: Vec<String> = end.lines().map(commented_out).collect();
+    format!(
+        "#!/bin/sh\n# {shape} ({})\nset -e\n{}\n# To take it down:\n{}\n",
+        shape.scenario.about(),
+        scenario::up(topology, agent),
+        end.join("\n"),
+    )
+}
+
+fn commented_out(line: &str) -> String {
+    match line.strip_prefix("# ") {
+        Some(title) => format!("# {title}:"),
+        None if line.is_empty() => "#".to_owned(),
+        None => format!("#   {line}"),
+    }
+}
+
+/// Nodes, gateways and containers with their addresses, one a line.
+pub(super) fn map(topology: &Topology) -> String {
+    let of_node = |node: &Node| {
+        let gateway = node
+            .gateway
+            .map_or_else(String::new, |gateway| format!(", gateway {gateway}"));
+        let node_line = format!("  {:<12} {}{gateway}\n", node.namespace, node.underlay);
+        let container_lines = node
+            .containers
+            .iter()
+            .map(|container| format!("    {:<10} {}\n", container.namespace, container.address));
+        std::iter::once(node_line)
+            .chain(container_lines)
+            .collect::<String>()
+    };
+    topology.nodes.iter().map(of_node).collect()
+}
+
+/// A purpose and the commands that serve it.
+type Suggestion = (&'static str, Vec<String>);
+
+/// Commands that show the lab at work.
+pub(super) fn what_to_try(topology: &Topology, agent: &Path) -> String {
+    let mut suggestions = traffic(topology);
+    if let Some(instance) = topology.instances().next() {
+        suggestions.extend(data_plane(instance, agent));
+    }
+    let name = &topology.shape.name;
+    let scenario = topology.shape.scenario;
+    suggestions.push((
+        "see how it was built; check again; end",
+        vec![
+            lab(topology, &format!("up --scenario {scenario} --explain")),
+            lab(topology, "check"),
+            lab(topology, "down"),
+        ],
+    ));
+    let texts = suggestions
+        .into_iter()
+        .map(|(purpose, commands)| format!("\n  {purpose}\n    {}\n", commands.join("\n    ")));
+    format!(
+        "Lab {name} stays up. Try next:\n{}{}",
+        map(topology),
+        texts.collect::<String>()
+    )
+}
+
+fn lab(topology: &Topology, action: &str) -> String {
+    match topology.shape.name.to_string().as_str() {
+        "lab" => format!("cargo xtask lab {action}"),
+        name => format!("cargo xtask lab {action} --name {name}"),
+    }
+}
+
+fn traffic(topology: &Topology) -> Vec<Suggestion> {
+    let (Some(first), Some(last)) = (topology.nodes.first(), topology.nodes.last()) else {
+        return Vec::new();
+    };
+    let Some(to) = last.containers.last() else {
+        return Vec::new();
+    };
+    // With a single container, its node is the only one who can call it.
+    let from = first
+        .containers
+        .first()
+        .filter(|from| from.namespace != to.namespace);
+    let here = from.map_or(&first.namespace, |from| &from.namespace);
+    let (there, address) = (&to.namespace, to.address);
+
+    let exec = |namespace: &str, command: &str| {
+        format!(
+            "{} -- {command}",
+            lab(topology, &format!("exec {namespace}"))
+        )
+    };
+    let serve = "socat TCP-LISTEN:8080,fork,reuseaddr \
+                 SYSTEM:'read request; echo HTTP/1.0 200 OK; echo; echo hello' &";
+    let mut suggestions = vec![
+        (
+            "reach a container",
+            vec![exec(here, &format!("ping -c 3 {address}"))],
+        ),
+        (
+            "measure",
+            vec![
+                exec(there, "iperf3 -s -D"),
+                exec(here, &format!("iperf3 -c {address}")),
+            ],
+        ),
+        (
+            "serve a page, fetch it",
+            vec![
+                exec(there, serve),
+                exec(here, &format!("curl http://{address}:8080/")),
+            ],
+        ),
+    ];
+    if topology.nodes.len() > 1 {
+        let tcpdump = format!("tcpdump -nvei {UNDERLAY}");
+        suggestions.push((
+            "see what is on the wire",
+            vec![exec(&first.namespace, &tcpdump)],
+        ));
+    }
+    suggestions
+}
+
+fn data_plane(instance: &str, program: &Path) -> [Suggestion; 2] {
+    // Below the instance is the number of the maps' layout; the shell finds it.
+    let pin = |map: &str| format!("/sys/fs/bpf/overlay/{instance}/*/{map}");
+    let program = program.display();
+    let agent = |command: &str| format!("{program} {command} --instance {instance}");
+    [
+        (
+            "look inside the data plane",
+            vec![
+                agent("status"),
+                format!("bpftool map dump pinned {}", pin(maps::PEERS4)),
+                format!("bpftool map dump pinned {}", pin(maps::ENDPOINTS4)),
+                format!(
+                    "bpftool map lookup pinned {} key 1 0 0 0",
+                    pin(maps::PEER_STATS)
+                ),
+            ],
+        ),
+        (
+            "compare with the slow path, and come back",
+            vec![agent("fastpath off"), agent("fastpath on")],
+        ),
+    ]
+}

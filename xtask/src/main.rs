@@ -1,0 +1,63 @@
+//! The one developer tool: `cargo xtask <command>`.
+
+mod build;
+mod ci;
+mod console;
+mod lab;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use console::Console;
+use setup::Unmet;
+
+/// Sets up, builds, tests and shows overlay.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    /// Show the output of the programs that are run, instead of keeping it in log files
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install what the build, the lab and the tests need
+    Setup,
+    /// Build the agent for release and print where it is
+    Build,
+    /// Raise, check and take down networks of namespaces on this machine
+    Lab(lab::Args),
+    /// Run all tests: of units, of the programs in the kernel, and end to end (root)
+    Test(test::Args),
+    /// Check form, lints and dependencies, then run all tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let console = Console {
+        verbose: cli.verbose,
+    };
+    let result = match cli.command {
+        Task::Setup => setup::run(console),
+        Task::Build => build::run(console),
+        Task::Lab(args) => lab::run(args),
+        Task::Test(args) => test::run(console, &args),
+        Task::Ci => ci::run(console),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Unmet>() { 2 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `cargo xtask setup`: finds what the build, the lab and the tests need, and
+//! installs what is missing.
+//!
+//! It only ever adds: packages that conflict with nothing, and a private
+//! compiler in the user's cache. A second run finds everything and changes nothing.
+
+mod apt;
+mod bpf_linker;
+mod chain;
+mod debian_rust;
+mod host;
+mod tools;
+
+use anyhow::Result;
+
+use crate::console::Console;
+use apt::Apt;
+
+/// Something is missing that only the user can provide; the text says how.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unmet(pub(crate) String);
+
+/// Finds or installs everything.
+///
+/// # Errors
+/// [`Unmet`] with all that could not be installed, and how to install it.
+pub(crate) fn run(console: Console) -> Result<()> {
+    let apt = Apt::find(console);
+    let apt = apt.as_ref();
+    let parts = [
+        chain::ensure(console, apt),
+        tools::ensure(console, apt),
+        host::ensure(console),
+    ];
+
+    let mut unmet = Vec::new();
+    for part in parts {
+        match part.map_err(anyhow::Error::downcast::<Unmet>) {
+            Ok(()) => {}
+            Err(Ok(Unmet(cure))) => unmet.push(format!("\n  - {cure}")),
+            Err(Err(error)) => return Err(error),
+        }
+    }
+    if unmet.is_empty() {
+        return Ok(());
+    }
+    Err(Unmet(format!("the set-up is not complete:{}", unmet.concat())).into())
+}
+
+/// Whether this process may do what only root may.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

@@ -1,0 +1,62 @@
+//! `cargo xtask test`: all tests.
+
+use anyhow::Result;
+
+use crate::{
+    build,
+    console::Console,
+    setup::{self, Unmet},
+    workspace,
+};
+
+/// The crate of the lab and of the end-to-end tests.
+const LAB: &str = "overlay-tests";
+
+/// Which tests to run.
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// Run only tests whose names contain one of these
+    filter: Vec<String>,
+}
+
+/// Sets up what is missing, and runs the tests.
+///
+/// # Errors
+/// When a test fails; [`Unmet`] when not run by root.
+pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
+    require_root()?;
+    setup::run(console)?;
+    run_all(console, args)
+}
+
+/// That the end-to-end tests can be run at all.
+pub(crate) fn require_root() -> Result<()> {
+    if setup::is_root() {
+        return Ok(());
+    }
+    Err(Unmet(
+        "the end-to-end tests make network namespaces and load eBPF programs, which takes root: \
+         run `sudo -E env PATH=\"$PATH\" cargo xtask test`"
+            .to_owned(),
+    )
+    .into())
+}
+
+/// Runs the unit tests of all crates, then the tests in the kernel and in the lab.
+pub(crate) fn run_all(console: Console, args: &Args) -> Result<()> {
+    let agent = build::compile(console)?;
+
+    let mut units = workspace::cargo();
+    units
+        .args(["test", "--workspace", "--exclude", LAB, "--"])
+        .args(&args.filter);
+    workspace::run(&mut units)?;
+
+    let mut lab = workspace::cargo();
+    lab.env("OVERLAY_AGENT", agent)
+        .args(["test", "--package", LAB, "--"])
+        .args(&args.filter)
+        // A lab is many processes, and the kernel's counters are shared.
+        .arg("--test-threads=1");
+    workspace::run(&mut lab)
+}
