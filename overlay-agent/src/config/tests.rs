@@ -60,8 +60,14 @@ fn the_example_is_good() {
     let model = parse(Path::new("node01.toml"), text).unwrap();
     assert_eq!(model.networks[0].peers.len(), 1);
     // The commented MAC is the one that is derived.
-    let commented = text.split("# mac = \"").nth(1).and_then(|rest| rest.split('"').next());
-    assert_eq!(commented, Some(model.networks[0].peers[0].mac.to_string().as_str()));
+    let commented = text
+        .split("# mac = \"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
+    assert_eq!(
+        commented,
+        Some(model.networks[0].peers[0].mac.to_string().as_str())
+    );
 }
 
 #[test]
