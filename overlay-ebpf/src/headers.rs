@@ -101,8 +101,7 @@ macro_rules! word {
                     );
                 }
                 // SAFETY: a load of fewer than 64 bits clears the rest of its register.
-                unsafe { core::hint::assert_unchecked(value <= $type::MAX as u64) };
-                value as $type
+                unsafe { <$type>::try_from(value).unwrap_unchecked() }
             }
 
             #[cfg(target_arch = "bpf")]
