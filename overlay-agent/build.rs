@@ -6,7 +6,7 @@
 
 use std::{
     env,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -59,6 +59,7 @@ fn build() -> Result<()> {
                 .environment()
                 .context("put the eBPF build chain into PATH")?,
         )
+        .env("CARGO_BUILD_BUILD_DIR", shared_folder()?)
         .output()
         .with_context(|| format!("run {} again", this.display()))?;
 
@@ -73,6 +74,17 @@ fn build() -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim(),
     );
     Ok(())
+}
+
+/// Where what the programs are built from is kept: `core` above all, which takes longer than
+/// everything else, and is the same for every profile and selection of packages.
+fn shared_folder() -> Result<PathBuf> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("not run by cargo")?);
+    // TARGET/PROFILE/build/PACKAGE/out
+    let target = out.ancestors().nth(4);
+    Ok(target
+        .context("OUT_DIR is not where cargo puts it")?
+        .join("ebpf"))
 }
 
 /// Builds the programs with a toolchain that the environment makes available.
