@@ -4,7 +4,7 @@ use anyhow::anyhow;
 
 use super::{CommandResult, EndpointCommand, Failure, Format, output};
 use crate::{
-    api::{self, ClientError, EndpointSpec, Reply, Request},
+    api::{self, ClientError, EndpointSpec, EndpointStatus, Reply, Request},
     dirs::Dirs,
     model::Name,
 };
@@ -13,7 +13,7 @@ pub(super) fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> Com
     let Reply::Status(status) = ask(dirs, instance, &Request::Status)? else {
         return Err(unexpected());
     };
-    output::status(&status, format).map_err(Failure::problem)?;
+    output::print(|out| output::status(out, &status, format)).map_err(Failure::Problem)?;
     if status.healthy {
         Ok(())
     } else {
@@ -48,7 +48,7 @@ pub(super) fn endpoint(
             else {
                 return Err(unexpected());
             };
-            output::endpoints(&[endpoint], format).map_err(Failure::problem)
+            print_endpoints(&[endpoint], format)
         }
         EndpointCommand::Del { name } => {
             done(&ask(dirs, instance, &Request::EndpointDel { name })?)
@@ -57,9 +57,13 @@ pub(super) fn endpoint(
             let Reply::Status(status) = ask(dirs, instance, &Request::Status)? else {
                 return Err(unexpected());
             };
-            output::endpoints(&status.endpoints, format).map_err(Failure::problem)
+            print_endpoints(&status.endpoints, format)
         }
     }
+}
+
+fn print_endpoints(endpoints: &[EndpointStatus], format: Format) -> CommandResult {
+    output::print(|out| output::endpoints(out, endpoints, format)).map_err(Failure::Problem)
 }
 
 pub(super) fn fastpath(dirs: &Dirs, instance: Option<Name>, on: bool) -> CommandResult {

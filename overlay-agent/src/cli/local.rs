@@ -24,8 +24,7 @@ pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Command
 
 pub(super) fn check(path: &Path, format: Format) -> CommandResult {
     let model = config::load(path).map_err(Failure::bad_input)?;
-    output::checked(path, &model, format);
-    Ok(())
+    output::print(|out| output::checked(out, path, &model, format)).map_err(Failure::Problem)
 }
 
 pub(super) fn plan(
@@ -36,7 +35,7 @@ pub(super) fn plan(
 ) -> CommandResult {
     let options = options(args, instance, dirs)?;
     let preview = block_on(daemon::preview(&options))?.map_err(Failure::bad_input)?;
-    output::plan(&preview, format).map_err(Failure::problem)
+    output::print(|out| output::plan(out, &preview, format)).map_err(Failure::Problem)
 }
 
 /// Enters the node's namespace, before any thread is started that would stay outside.

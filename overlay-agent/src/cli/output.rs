@@ -1,10 +1,11 @@
 //! What is printed, for people and for programs.
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write},
     path::Path,
 };
 
+use anyhow::Context as _;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -31,7 +32,23 @@ pub(super) fn start_log() {
     }
 }
 
-pub(super) fn checked(path: &Path, model: &Model, format: Format) {
+/// Prints to standard output; that its reader has seen enough is no failure.
+pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn checked(
+    out: &mut dyn Write,
+    path: &Path,
+    model: &Model,
+    format: Format,
+) -> io::Result<()> {
     let peers: usize = model
         .networks
         .iter()
@@ -39,11 +56,13 @@ pub(super) fn checked(path: &Path, model: &Model, format: Format) {
         .sum();
     let (networks, endpoints) = (model.networks.len(), model.endpoints.len());
     match format {
-        Format::Json => println!(
+        Format::Json => writeln!(
+            out,
             "{}",
             json!({ "node": model.node.name, "networks": networks, "peers": peers, "endpoints": endpoints })
         ),
-        Format::Text => println!(
+        Format::Text => writeln!(
+            out,
             "{}: good: node {}, {networks} networks, {peers} peers, {endpoints} endpoints",
             path.display(),
             model.node.name
@@ -51,7 +70,7 @@ pub(super) fn checked(path: &Path, model: &Model, format: Format) {
     }
 }
 
-pub(super) fn plan(preview: &Preview, format: Format) -> serde_json::Result<()> {
+pub(super) fn plan(out: &mut dyn Write, preview: &Preview, format: Format) -> io::Result<()> {
     match format {
         Format::Json => {
             let texts: Vec<String> = preview
@@ -62,24 +81,24 @@ pub(super) fn plan(preview: &Preview, format: Format) -> serde_json::Result<()> 
                 .collect();
             let value =
                 json!({ "steps": preview.plan, "texts": texts, "problems": preview.problems });
-            println!("{}", serde_json::to_string_pretty(&value)?);
+            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
         }
         Format::Text => {
             if preview.plan.is_empty() {
-                println!("nothing to do");
+                writeln!(out, "nothing to do")?;
             }
-            print!("{}", preview.plan);
+            write!(out, "{}", preview.plan)?;
             for problem in &preview.problems {
-                println!("problem: {problem}");
+                writeln!(out, "problem: {problem}")?;
             }
         }
     }
     Ok(())
 }
 
-pub(super) fn status(status: &Status, format: Format) -> serde_json::Result<()> {
+pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io::Result<()> {
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(status)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(status)?)?;
         return Ok(());
     }
     let health = if status.healthy {
@@ -87,10 +106,11 @@ pub(super) fn status(status: &Status, format: Format) -> serde_json::Result<()> 
     } else {
         "degraded"
     };
-    println!(
+    writeln!(
+        out,
         "node {}  instance {}  {health}",
         status.node, status.instance
-    );
+    )?;
     let underlay: Vec<&str> = status
         .underlay
         .iter()
@@ -99,7 +119,7 @@ pub(super) fn status(status: &Status, format: Format) -> serde_json::Result<()> 
     let vtep = status
         .vtep
         .map_or_else(|| "none".to_owned(), |vtep| vtep.to_string());
-    println!("vtep {vtep}  underlay {}", underlay.join(", "));
+    writeln!(out, "vtep {vtep}  underlay {}", underlay.join(", "))?;
     let fastpath = &status.fastpath;
     let state = match fastpath.state {
         FastPathState::On => "on",
@@ -111,40 +131,43 @@ pub(super) fn status(status: &Status, format: Format) -> serde_json::Result<()> 
         .as_deref()
         .map(|attach| format!(" ({attach})"))
         .unwrap_or_default();
-    println!(
+    writeln!(
+        out,
         "fast path {state}{attach}  maps {}",
         fastpath.pins.display()
-    );
+    )?;
     for network in &status.networks {
-        print_network(network);
+        print_network(out, network)?;
     }
-    println!();
-    print_endpoints(&status.endpoints);
+    writeln!(out)?;
+    print_endpoints(out, &status.endpoints)?;
     if !status.problems.is_empty() {
-        println!();
+        writeln!(out)?;
     }
     for problem in &status.problems {
-        println!("problem: {problem}");
+        writeln!(out, "problem: {problem}")?;
     }
     Ok(())
 }
 
-fn print_network(network: &NetworkStatus) {
+fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()> {
     let mtu = network
         .mtu
         .map_or_else(|| "unknown".to_owned(), |mtu| mtu.to_string());
-    println!();
-    println!(
+    writeln!(out)?;
+    writeln!(
+        out,
         "network {}  vni {}  port {}  cidr {}  subnet {}  gateway {}  mtu {mtu}",
         network.name, network.vni, network.port, network.cidr, network.subnet, network.gateway
-    );
+    )?;
     let rows = network.peers.iter().map(peer_row).collect();
     print_table(
+        out,
         [
             "PEER", "VTEP", "SUBNETS", "VIA", "DEV", "SENT", "RECEIVED", "DROPPED",
         ],
         rows,
-    );
+    )
 }
 
 fn peer_row(peer: &PeerStatus) -> [String; 8] {
@@ -168,15 +191,19 @@ fn peer_row(peer: &PeerStatus) -> [String; 8] {
     ]
 }
 
-pub(super) fn endpoints(endpoints: &[EndpointStatus], format: Format) -> serde_json::Result<()> {
+pub(super) fn endpoints(
+    out: &mut dyn Write,
+    endpoints: &[EndpointStatus],
+    format: Format,
+) -> io::Result<()> {
     match format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(endpoints)?),
-        Format::Text => print_endpoints(endpoints),
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(endpoints)?)?,
+        Format::Text => print_endpoints(out, endpoints)?,
     }
     Ok(())
 }
 
-fn print_endpoints(endpoints: &[EndpointStatus]) {
+fn print_endpoints(out: &mut dyn Write, endpoints: &[EndpointStatus]) -> io::Result<()> {
     let row = |endpoint: &EndpointStatus| {
         [
             endpoint.name.to_string(),
@@ -192,6 +219,7 @@ fn print_endpoints(endpoints: &[EndpointStatus]) {
         ]
     };
     print_table(
+        out,
         [
             "ENDPOINT",
             "NETWORK",
@@ -201,11 +229,15 @@ fn print_endpoints(endpoints: &[EndpointStatus]) {
             "NETNS",
         ],
         endpoints.iter().map(row).collect(),
-    );
+    )
 }
 
 /// Columns as wide as their widest cell.
-fn print_table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) {
+fn print_table<const N: usize>(
+    out: &mut dyn Write,
+    head: [&str; N],
+    rows: Vec<[String; N]>,
+) -> io::Result<()> {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned))
         .chain(rows)
         .collect();
@@ -221,6 +253,7 @@ fn print_table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) {
             .zip(widths)
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        println!("{}", cells.join("  ").trim_end());
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
+    Ok(())
 }
