@@ -24,6 +24,13 @@ impl Guard {
         Self::by(shape, scenario::up)
     }
 
+    /// [`Self::up`], with this program of the agent.
+    pub fn with_agent(shape: Shape, agent: &Path) -> Result<Self> {
+        let mut guard = Self::holding(shape);
+        agent.clone_into(&mut guard.agent);
+        guard.raised(scenario::up)
+    }
+
     /// Raises nodes that reach each other, and nothing else; [`Self::finish`] does the rest.
     pub fn underlay(shape: Shape) -> Result<Self> {
         Self::by(shape, |topology, _| scenario::underlay(topology))
@@ -36,12 +43,7 @@ impl Guard {
 
     /// Raises a lab by a script of the test's own, made of the scenario's.
     pub fn by(shape: Shape, script: impl FnOnce(&Topology, &Path) -> Script) -> Result<Self> {
-        let guard = Self::holding(shape);
-        let script = script(&guard.topology, &guard.agent);
-        // A test that was killed may have left one.
-        lab::down(&guard.topology.shape.name, &mut |_| {})?;
-        lab::raise(&guard.topology, &guard.agent, &script, &mut |_| {})?;
-        Ok(guard)
+        Self::holding(shape).raised(script)
     }
 
     /// Raises nothing, but takes down what the test itself will have raised.
@@ -50,6 +52,14 @@ impl Guard {
             agent: lab::agent_program(),
             topology: Topology::new(shape),
         }
+    }
+
+    fn raised(self, script: impl FnOnce(&Topology, &Path) -> Script) -> Result<Self> {
+        let script = script(&self.topology, &self.agent);
+        // A test that was killed may have left one.
+        lab::down(&self.topology.shape.name, &mut |_| {})?;
+        lab::raise(&self.topology, &self.agent, &script, &mut |_| {})?;
+        Ok(self)
     }
 
     /// Does what [`Self::underlay`] left out.

@@ -1,5 +1,6 @@
 //! The one developer tool: `cargo xtask <command>`.
 
+mod bench;
 mod build;
 mod ci;
 mod console;
@@ -37,6 +38,8 @@ enum Task {
     Lab(lab::Args),
     /// Run all tests: of units, of the programs in the kernel, and end to end (root)
     Test(test::Args),
+    /// Measure overlay beside kernel VXLAN and others, in one run (root)
+    Bench(bench::Args),
     /// Check form, lints and dependencies, then run all tests
     Ci,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Build => build::run(console),
         Task::Lab(args) => lab::run(args),
         Task::Test(args) => test::run(console, &args),
+        Task::Bench(args) => bench::run(console, &args),
         Task::Ci => ci::run(console),
     };
     match result {

@@ -1,0 +1,138 @@
+//! `cargo xtask bench`: overlay beside what it is to be compared with, on one machine, in
+//! one run.
+//!
+//! All [`subject`]s are up all the time and idle but for one. A round goes through the
+//! [`measure`]ments, and each of them through the subjects, so that what is compared was
+//! measured within seconds. [`witness`] asks the counters whether the packets took the
+//! path under test; [`growth`] comes after the rounds.
+
+mod cores;
+mod goals;
+mod growth;
+mod interrupt;
+mod labs;
+mod load;
+mod machine;
+mod measure;
+mod metric;
+mod offloads;
+mod options;
+mod report;
+mod results;
+mod rounds;
+mod stats;
+mod subject;
+mod tools;
+mod witness;
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener},
+    },
+    path::PathBuf,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Error, Result, anyhow, bail};
+use overlay_tests::lab;
+
+pub(crate) use options::Args;
+
+use crate::{build, console::Console, setup, workspace};
+use cores::Cores;
+use labs::Labs;
+use machine::Machine;
+use measure::{Bench, CpuTime};
+use options::Options;
+use results::{Context, Results};
+
+/// Measures, and shows what came out.
+///
+/// # Errors
+/// When the machine is busy, a lab cannot be raised, or measurements failed; the results
+/// of the others are written all the same.
+pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
+    lab::require_root()?;
+    let options = Options::from(args);
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => workspace::target()?.join("bench"),
+    };
+    fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
+    let agent = agent(console)?;
+    let _alone = alone()?;
+    let cores = Cores::choose()?;
+    interrupt::install()?;
+    let load_before = if args.force {
+        machine::load()?
+    } else {
+        machine::wait_until_quiet(|why| console.say("bench", why))?
+    };
+    let mut context = Context {
+        date: machine::now()?,
+        machine: Machine::describe(&agent, cores)?,
+        congestion: match &args.congestion {
+            Some(name) => name.clone(),
+            None => machine::congestion()?,
+        },
+        complete_rounds: 0,
+        interrupted: false,
+        load_before,
+        stolen: 0.0,
+        options,
+    };
+    let labs = Labs::raise(&context.options.needed(), &agent, &mut |doing| {
+        console.say("bench", doing);
+    })?;
+    let bench = Bench {
+        labs,
+        cores,
+        times: context.options.times,
+        congestion: context.congestion.clone(),
+    };
+
+    let (started, before) = (Instant::now(), CpuTime::read()?);
+    let mut results = Results::default();
+    let measured = rounds::run(console, &bench, &mut context, &mut results, &out);
+    console.say("bench", "taking the labs down");
+    bench.labs.down()?;
+    measured?;
+    context.stolen = CpuTime::read()?.stolen_since(&before, started.elapsed());
+    context.interrupted = interrupt::requested();
+
+    let written = report::write(&out, &context, &results)?;
+    print!("\n{}", report::table(&context, &results));
+    for path in written {
+        console.say("written", path.display());
+    }
+    if results.failures.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} measurements failed or did not take the path under test; they are not in the results",
+        results.failures.len()
+    )
+}
+
+/// The right to measure, which ends with the value: two at once would measure each other,
+/// and use the same labs.
+fn alone() -> Result<UnixListener> {
+    // A name that only one process can have, and that leaves no file behind.
+    let name = SocketAddr::from_abstract_name("overlay-bench").context("name a socket")?;
+    UnixListener::bind_addr(&name).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => anyhow!("another benchmark runs on this machine"),
+        _ => Error::new(error).context("find out whether another benchmark runs"),
+    })
+}
+
+/// The agent to measure: `OVERLAY_AGENT`, or what is built now.
+fn agent(console: Console) -> Result<PathBuf> {
+    if std::env::var_os("OVERLAY_AGENT").is_none() {
+        return build::agent(console);
+    }
+    setup::run(console)?;
+    Ok(lab::agent_program())
+}

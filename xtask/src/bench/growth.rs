@@ -1,0 +1,141 @@
+//! What it costs to have many peers.
+//!
+//! Peers are added behind node 2's address: the kernel's way to `vxlan`, into the maps for
+//! `overlay`. A container of node 1 sends to random containers of all of them; node 2
+//! drops what arrives, because it is not those peers.
+
+mod bpf;
+mod frames;
+mod kernel;
+mod maps;
+mod peers;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use overlay_common::wire;
+use overlay_tests::{run, script::inside};
+
+use super::{
+    labs::Way,
+    load::{datagrams, on},
+    measure::{Bench, Reading},
+    subject::Subject,
+    witness,
+};
+
+/// What `growth` means on the command line.
+pub(crate) const NAME: &str = "growth";
+
+/// A lab whose number of peers grows.
+pub(crate) struct Growing {
+    way: Way,
+    kind: Kind,
+    peers: u32,
+}
+
+enum Kind {
+    Kernel,
+    Programs(Box<maps::Node>),
+}
+
+impl Growing {
+    /// Prepares a subject's lab; it is of no other use afterwards.
+    pub(crate) fn prepare(bench: &Bench, subject: Subject) -> Result<Self> {
+        let way = bench.labs.across(subject)?;
+        sink(&way.server_node)?;
+        let (_, peer) = bench.labs.nodes(subject)?;
+        let kind = if subject == Subject::Overlay {
+            // It would take away entries that its configuration does not name. The programs
+            // need no agent to run.
+            for agent in bench.labs.agents(subject)? {
+                if let Some(process) = agent.process()? {
+                    process.signal(Signal::SIGKILL)?;
+                }
+            }
+            Kind::Programs(Box::new(maps::Node::open(&way, peer)?))
+        } else {
+            kernel::prepare(&way.client_node, peer)?;
+            Kind::Kernel
+        };
+        Ok(Self {
+            way,
+            kind,
+            peers: 0,
+        })
+    }
+
+    /// Adds peers until there are this many.
+    pub(crate) fn grow(&mut self, peers: u32) -> Result<()> {
+        let new = self.peers..peers;
+        match &self.kind {
+            Kind::Kernel => kernel::add(&self.way, new)?,
+            Kind::Programs(node) => node.add(new)?,
+        }
+        self.peers = peers;
+        Ok(())
+    }
+
+    /// One round at the present number of peers.
+    pub(crate) fn measure(&self, bench: &Bench) -> Result<Vec<Reading>> {
+        let peers = self.peers;
+        let mut readings = vec![Reading::new(
+            &format!("pps_{peers}_peers"),
+            self.flood(bench)?,
+        )?];
+        if let Kind::Programs(node) = &self.kind {
+            let cost = node.cost(bench.cores.client, peers, bench.times.test_runs)?;
+            for (what, nanoseconds) in [("encap", cost.encapsulate), ("decap", cost.decapsulate)] {
+                readings.push(Reading::new(
+                    &format!("{what}_ns_{peers}_peers"),
+                    nanoseconds,
+                )?);
+            }
+        }
+        Ok(readings)
+    }
+
+    /// Packets per second to random peers.
+    fn flood(&self, bench: &Bench) -> Result<f64> {
+        let way = &self.way;
+        let tunnel = way.tunnel().context("this subject has no tunnel")?;
+        let seen = || {
+            Ok::<_, anyhow::Error>((
+                witness::packets_sent(&way.client_node, Way::UNDERLAY)?,
+                witness::packets_sent(&way.client_node, &tunnel)?,
+            ))
+        };
+        let before = seen()?;
+        let (sent, elapsed) = on(&way.client, bench.cores.client, || {
+            datagrams::flood(peers::container, self.peers, bench.times.flood)
+        })?;
+        let after = seen()?;
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 packets")]
+        let sent = sent as f64;
+        let (underlay, tunnelled) = (after.0 - before.0, after.1 - before.1);
+        ensure!(
+            underlay >= 0.95 * sent,
+            "{underlay} of {sent} packets got to the underlay"
+        );
+        let by_kernel = tunnelled >= 0.95 * sent;
+        ensure!(
+            by_kernel == matches!(self.kind, Kind::Kernel),
+            "the VXLAN device counted {tunnelled} of {sent} packets, which is not the path of {}",
+            way.subject
+        );
+        Ok(sent / elapsed.as_secs_f64())
+    }
+}
+
+/// Drops on a node what is not for it, before it takes part in the cost.
+fn sink(node: &str) -> Result<()> {
+    let ports = format!("{}, {}", wire::IANA_PORT, 8472);
+    let rules = format!(
+        "add table ip bench; \
+         add chain ip bench sink {{ type filter hook prerouting priority raw; }}; \
+         add rule ip bench sink udp dport {{ {ports} }} drop"
+    );
+    let mut argv = overlay_tests::script::words(inside(node, "nft"));
+    argv.push(rules);
+    run::checked(&argv)?;
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! The few calls of `bpf(2)` that fill maps and run programs on packets.
+//!
+//! `bpftool` does both, a process or a parsed line at a time; between two runs of a
+//! program it would do so much else that the caches are not those of a data plane.
+
+use std::{
+    ffi::CString,
+    io,
+    marker::PhantomData,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use bytemuck::{Pod, Zeroable};
+use nix::{errno::Errno, libc};
+
+/// `enum bpf_cmd` of `linux/bpf.h`.
+#[derive(Clone, Copy, Debug)]
+#[repr(i32)]
+enum Command {
+    MapLookup = 1,
+    MapUpdate = 2,
+    MapNextKey = 4,
+    ProgLoad = 5,
+    ObjGet = 7,
+    ProgTestRun = 10,
+    ProgFdById = 13,
+    ObjInfoByFd = 15,
+}
+
+/// Calls `bpf(2)`.
+///
+/// # Safety
+/// `attributes` are those of `command`, and every address among them points to memory that
+/// is valid for the length that the command reads or writes there.
+unsafe fn bpf<A: Pod>(command: Command, attributes: &mut A) -> io::Result<i32> {
+    let attributes: *mut A = attributes;
+    // SAFETY: the kernel reads and writes `size_of::<A>()` bytes at `attributes`, which an
+    // exclusive reference to plain data allows; for the rest the caller answers.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command as i32, attributes, size_of::<A>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
+}
+
+/// Calls `bpf(2)` for a command that returns a descriptor.
+///
+/// # Safety
+/// As for [`bpf`]; and the command returns a new descriptor.
+unsafe fn open<A: Pod>(command: Command, attributes: &mut A) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { bpf(command, attributes) }?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The address of what the kernel reads.
+fn address<T: ?Sized>(of: &T) -> u64 {
+    std::ptr::from_ref(of).cast::<()>().expose_provenance() as u64
+}
+
+/// The address of what the kernel writes.
+fn address_mut<T>(of: &mut T) -> u64 {
+    std::ptr::from_mut(of).expose_provenance() as u64
+}
+
+/// A hash map with keys `K` and values `V`.
+pub(super) struct Map<K, V> {
+    fd: OwnedFd,
+    _types: PhantomData<(K, V)>,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ObjGet {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ObjInfo {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_map_info`.
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Element {
+    map: u32,
+    _pad: u32,
+    key: u64,
+    /// Or the next key.
+    value: u64,
+    flags: u64,
+}
+
+impl<K: Pod, V: Pod> Map<K, V> {
+    /// Opens a pinned map, if its keys and values are of this size.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        /// `BPF_MAP_TYPE_HASH`: one value a key, not one for each CPU.
+        const HASH: u32 = 1;
+        let name = CString::new(path.as_os_str().as_bytes())?;
+        let mut get = ObjGet {
+            path: address(name.as_c_str()),
+            fd: 0,
+            flags: 0,
+        };
+        // SAFETY: `path` is that of a string that ends with a 0 and outlives the call.
+        let fd = unsafe { open(Command::ObjGet, &mut get) }
+            .with_context(|| format!("open map {}", path.display()))?;
+
+        let mut info = MapInfo::default();
+        let mut ask = ObjInfo {
+            fd: fd.as_raw_fd().cast_unsigned(),
+            length: u32::try_from(size_of::<MapInfo>())?,
+            info: address_mut(&mut info),
+        };
+        // SAFETY: the kernel writes at most `length` bytes at `info`, which has that many.
+        unsafe { bpf(Command::ObjInfoByFd, &mut ask) }
+            .with_context(|| format!("examine map {}", path.display()))?;
+        let sizes = (info.key_size as usize, info.value_size as usize);
+        ensure!(
+            info.kind == HASH && sizes == (size_of::<K>(), size_of::<V>()),
+            "map {} has keys and values of {sizes:?} bytes: it is of another version",
+            path.display()
+        );
+        Ok(Self {
+            fd,
+            _types: PhantomData,
+        })
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>> {
+        let mut value = V::zeroed();
+        let mut element = self.element(address(key), address_mut(&mut value));
+        // SAFETY: key and value have the map's sizes (`Self::open`) and outlive the call.
+        match unsafe { bpf(Command::MapLookup, &mut element) } {
+            Ok(_) => Ok(Some(value)),
+            Err(error) if is(&error, Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error).context("look up in a map"),
+        }
+    }
+
+    /// Sets the value of a key, which may be new.
+    pub(super) fn set(&self, key: &K, value: &V) -> Result<()> {
+        let mut element = self.element(address(key), address(value));
+        // SAFETY: key and value have the map's sizes (`Self::open`) and outlive the call.
+        unsafe { bpf(Command::MapUpdate, &mut element) }.context("update a map")?;
+        Ok(())
+    }
+
+    /// All keys.
+    pub(super) fn keys(&self) -> Result<Vec<K>> {
+        let mut keys: Vec<K> = Vec::new();
+        loop {
+            let mut next = K::zeroed();
+            // No key: the first one is next.
+            let key = keys.last().map_or(0, address);
+            let mut element = self.element(key, address_mut(&mut next));
+            // SAFETY: both keys have the map's size (`Self::open`) and outlive the call.
+            match unsafe { bpf(Command::MapNextKey, &mut element) } {
+                Ok(_) => keys.push(next),
+                Err(error) if is(&error, Errno::ENOENT) => return Ok(keys),
+                Err(error) => return Err(error).context("list a map"),
+            }
+        }
+    }
+
+    fn element(&self, key: u64, value: u64) -> Element {
+        Element {
+            map: self.fd.as_raw_fd().cast_unsigned(),
+            _pad: 0,
+            key,
+            value,
+            flags: 0,
+        }
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+/// A TC program.
+pub(super) struct Program {
+    fd: OwnedFd,
+}
+
+/// What a program did with a packet.
+pub(super) struct Run {
+    pub(super) action: u32,
+    pub(super) nanoseconds: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Load {
+    kind: u32,
+    instructions_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct TestRun {
+    program: u32,
+    action: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    nanoseconds: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+}
+
+impl Program {
+    /// A loaded program.
+    pub(super) fn by_id(id: u32) -> Result<Self> {
+        let mut by_id = ById {
+            id,
+            next: 0,
+            flags: 0,
+        };
+        // SAFETY: there is no address among the attributes.
+        let fd = unsafe { open(Command::ProgFdById, &mut by_id) }
+            .with_context(|| format!("open program {id}"))?;
+        Ok(Self { fd })
+    }
+
+    /// A program that returns 0: what measuring takes.
+    pub(super) fn nothing() -> Result<Self> {
+        /// `BPF_PROG_TYPE_SCHED_CLS`
+        const CLASSIFIER: u32 = 3;
+        /// `r0 = 0; exit`, 64 bits each: operation, registers, offset, immediate.
+        const INSTRUCTIONS: [[u8; 8]; 2] =
+            [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+        let mut load = Load {
+            kind: CLASSIFIER,
+            instructions_count: 2,
+            instructions: address(&INSTRUCTIONS),
+            license: address(c"GPL"),
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+        };
+        // SAFETY: both addresses are of constants: two instructions, and a string that
+        // ends with a 0.
+        let fd = unsafe { open(Command::ProgLoad, &mut load) }.context("load a program")?;
+        Ok(Self { fd })
+    }
+
+    /// Runs it once on a frame, as if that had come in at a device of the calling thread's
+    /// network namespace.
+    ///
+    /// Once, because a second run would meet what the first one made of the frame.
+    pub(super) fn run(&self, frame: &[u8], device: u32) -> Result<Run> {
+        /// Where `struct __sk_buff` has `ifindex`; what follows it may be left out.
+        const IFINDEX: usize = 40;
+        let mut context = [0; IFINDEX + 4];
+        context[IFINDEX..].copy_from_slice(&device.to_ne_bytes());
+        let mut run = TestRun {
+            program: self.fd.as_raw_fd().cast_unsigned(),
+            data_size_in: u32::try_from(frame.len())?,
+            data_in: address(frame),
+            repeat: 1,
+            context_size_in: u32::try_from(context.len())?,
+            context_in: address(&context),
+            ..TestRun::zeroed()
+        };
+        // SAFETY: the kernel reads frame and context, which are as long as is said and
+        // outlive the call, and writes neither, as the sizes of both outputs are 0.
+        unsafe { bpf(Command::ProgTestRun, &mut run) }.context("run a program on a packet")?;
+        Ok(Run {
+            action: run.action,
+            nanoseconds: run.nanoseconds,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_as_the_kernel_lays_them_out() {
+        assert_eq!(size_of::<Element>(), 32);
+        assert_eq!(size_of::<Load>(), 40);
+        assert_eq!(size_of::<TestRun>(), 64);
+        assert_eq!(std::mem::offset_of!(TestRun, context_in), 48);
+    }
+}

@@ -1,0 +1,156 @@
+//! The labs that the subjects live in, and the ways through them.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+
+use anyhow::{Context as _, Result};
+use overlay_tests::{
+    agent::Agent,
+    guard::Guard,
+    names::LabName,
+    shape::Shape,
+    topology::{Node, UNDERLAY, VNI},
+};
+
+use super::subject::Subject;
+
+/// Labs that are up as long as this value is.
+pub(crate) struct Labs {
+    guards: BTreeMap<&'static str, Guard>,
+}
+
+/// Two ends and what is between them.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    pub(crate) subject: Subject,
+    pub(crate) lab: LabName,
+    /// Namespaces of the ends.
+    pub(crate) client: String,
+    pub(crate) server: String,
+    /// The server's address.
+    pub(crate) address: Ipv4Addr,
+    /// Namespaces of the nodes that the ends are on; the same one for a local way.
+    pub(crate) client_node: String,
+    pub(crate) server_node: String,
+}
+
+impl Way {
+    /// Whether both ends are on one node.
+    pub(crate) fn is_local(&self) -> bool {
+        self.client_node == self.server_node
+    }
+
+    /// The device that a packet passes when the kernel, or socat, does the tunnelling.
+    pub(crate) fn tunnel(&self) -> Option<String> {
+        match self.subject {
+            Subject::Bare | Subject::Direct => None,
+            Subject::Vxlan => Some(format!("flannel.{VNI}")),
+            Subject::Tun => Some("tun0".to_owned()),
+            Subject::Overlay | Subject::OverlayOff => Some(format!("ovl{VNI}")),
+        }
+    }
+
+    /// The device that every packet between the nodes passes.
+    pub(crate) const UNDERLAY: &str = UNDERLAY;
+}
+
+impl Labs {
+    /// Raises the labs of these subjects. One that an earlier run had to leave is made anew.
+    pub(crate) fn raise(
+        subjects: &[Subject],
+        agent: &Path,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let mut guards = BTreeMap::new();
+        for &subject in subjects {
+            let (name, _) = subject.lab();
+            if !guards.contains_key(name) {
+                progress(&format!("raising lab {name}"));
+                guards.insert(name, raise(subject, name, agent)?);
+            }
+        }
+        Ok(Self { guards })
+    }
+
+    /// From a container of node 1 to one of node 2; between the nodes themselves for
+    /// [`Subject::Bare`].
+    pub(crate) fn across(&self, subject: Subject) -> Result<Way> {
+        let (one, two) = self.nodes(subject)?;
+        let (client, server, address) = if subject == Subject::Bare {
+            (&one.namespace, &two.namespace, two.underlay)
+        } else {
+            let (client, server) = (container(one, 0)?, container(two, 0)?);
+            (&client.namespace, &server.namespace, server.address)
+        };
+        Ok(Way {
+            subject,
+            lab: self.guard(subject)?.topology().shape.name.clone(),
+            client: client.clone(),
+            server: server.clone(),
+            address,
+            client_node: one.namespace.clone(),
+            server_node: two.namespace.clone(),
+        })
+    }
+
+    /// Between two containers of node 1.
+    pub(crate) fn local(&self, subject: Subject) -> Result<Way> {
+        let (node, _) = self.nodes(subject)?;
+        let (client, server) = (container(node, 0)?, container(node, 1)?);
+        Ok(Way {
+            client: client.namespace.clone(),
+            server: server.namespace.clone(),
+            address: server.address,
+            server_node: node.namespace.clone(),
+            ..self.across(subject)?
+        })
+    }
+
+    /// The agents of a subject's nodes, in their order.
+    pub(crate) fn agents(&self, subject: Subject) -> Result<Vec<Agent>> {
+        Ok(self.guard(subject)?.agents())
+    }
+
+    /// Its two nodes.
+    pub(crate) fn nodes(&self, subject: Subject) -> Result<(&Node, &Node)> {
+        let nodes = &self.guard(subject)?.topology().nodes;
+        let [one, two] = nodes.as_slice() else {
+            anyhow::bail!(
+                "a comparison takes two nodes, and the lab has {}",
+                nodes.len()
+            );
+        };
+        Ok((one, two))
+    }
+
+    fn guard(&self, subject: Subject) -> Result<&Guard> {
+        let (name, _) = subject.lab();
+        self.guards
+            .get(name)
+            .with_context(|| format!("lab {name} of subject {subject} was not raised"))
+    }
+
+    /// Takes them down, and says which could not be.
+    pub(crate) fn down(self) -> Result<()> {
+        self.guards
+            .into_iter()
+            .try_for_each(|(name, guard)| guard.down().with_context(|| format!("lab {name}")))
+    }
+}
+
+fn raise(subject: Subject, name: &str, agent: &Path) -> Result<Guard> {
+    let (_, scenario) = subject.lab();
+    let shape = Shape::usual(name, scenario)?;
+    let guard = Guard::with_agent(shape, agent)?;
+    if subject == Subject::OverlayOff {
+        for agent in guard.agents() {
+            agent.fastpath(false)?;
+        }
+    }
+    Ok(guard)
+}
+
+fn container(node: &Node, index: usize) -> Result<&overlay_tests::topology::Container> {
+    node.containers
+        .get(index)
+        .with_context(|| format!("{} has no container {}", node.namespace, index + 1))
+}

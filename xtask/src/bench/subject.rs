@@ -1,0 +1,95 @@
+//! What is compared.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use overlay_tests::shape::Scenario;
+
+/// One way for packets to get from one end to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+pub(crate) enum Subject {
+    /// Node to node over the underlay, without containers: what cannot be beaten
+    Bare,
+    /// Containers on nodes that route to each other
+    Direct,
+    /// The kernel's VXLAN device, set up as flannel does
+    Vxlan,
+    /// A tunnel in user space
+    Tun,
+    /// overlay
+    Overlay,
+    /// overlay with its fast path off: the kernel's devices that it keeps beside it
+    OverlayOff,
+}
+
+impl Subject {
+    /// All of them, in the order of tables and charts.
+    pub(crate) const ALL: &[Self] = &[
+        Self::Bare,
+        Self::Direct,
+        Self::Vxlan,
+        Self::Tun,
+        Self::Overlay,
+        Self::OverlayOff,
+    ];
+    /// Those that carry traffic between containers of one node in ways worth comparing.
+    pub(crate) const LOCAL: &[Self] = &[Self::Overlay, Self::OverlayOff];
+    /// Those whose cost could grow with the number of peers.
+    pub(crate) const GROWING: &[Self] = &[Self::Vxlan, Self::Overlay];
+
+    /// The name on the command line and in `results.json`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Direct => "direct",
+            Self::Vxlan => "vxlan",
+            Self::Tun => "tun",
+            Self::Overlay => "overlay",
+            Self::OverlayOff => "overlay-off",
+        }
+    }
+
+    /// One line for the legend.
+    pub(crate) const fn about(self) -> &'static str {
+        match self {
+            Self::Bare => "node to node over the underlay, no containers",
+            Self::Direct => "containers, nodes that route to each other",
+            Self::Vxlan => "containers, the kernel's VXLAN device as flannel sets it up",
+            Self::Tun => "containers, a UDP tunnel in user space (socat)",
+            Self::Overlay => "containers, overlay as it is",
+            Self::OverlayOff => "containers, overlay with its fast path off",
+        }
+    }
+
+    /// The lab that it is measured in, by name and scenario.
+    pub(crate) const fn lab(self) -> (&'static str, Scenario) {
+        match self {
+            // Nodes that route have nothing on the underlay but their addresses.
+            Self::Bare | Self::Direct => ("bmdirect", Scenario::Direct),
+            Self::Vxlan => ("bmvxlan", Scenario::Vxlan),
+            Self::Tun => ("bmtun", Scenario::Tun),
+            Self::Overlay => ("bmover", Scenario::Overlay),
+            Self::OverlayOff => ("bmoff", Scenario::Overlay),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_and_the_results_use_the_same_names() {
+        for &subject in Subject::ALL {
+            let value = subject.to_possible_value().unwrap();
+            assert_eq!(value.get_name(), subject.name());
+        }
+        assert_eq!(Subject::ALL.len(), Subject::value_variants().len());
+    }
+}
