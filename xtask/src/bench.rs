@@ -52,8 +52,8 @@ use results::{Context, Results};
 /// Measures, and shows what came out.
 ///
 /// # Errors
-/// When the machine is busy, a lab cannot be raised, or measurements failed; the results
-/// of the others are written all the same.
+/// When the machine is busy, or a lab cannot be raised; and when the user interrupts, or
+/// measurements fail, though what was measured is written then.
 pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     lab::require_root()?;
     let options = Options::from(args);
@@ -81,6 +81,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
         complete_rounds: 0,
         interrupted: false,
         load_before,
+        load_between: load_before,
         stolen: 0.0,
         options,
     };
@@ -107,6 +108,13 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     print!("\n{}", report::table(&context, &results));
     for path in written {
         console.say("written", path.display());
+    }
+    if context.interrupted {
+        bail!(
+            "interrupted after {} of {} rounds",
+            context.complete_rounds,
+            context.options.rounds
+        );
     }
     if results.failures.is_empty() {
         return Ok(());

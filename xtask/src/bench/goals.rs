@@ -137,11 +137,11 @@ mod tests {
         let (_, results) = results::tests::sample();
         let goals = judge(&results);
         let udp = &goals[0];
-        assert_eq!((udp.value, udp.met), (Some(2.1), Some(true)));
+        assert_eq!((udp.value, udp.met), (Some(2.15), Some(true)));
         assert_eq!(udp.text, "UDP 64 B sent, overlay ÷ vxlan");
         assert_eq!(
             (udp.value_text(), udp.bound_text()),
-            ("2.10×".into(), "≥ 2.00×".into())
+            ("2.15×".into(), "≥ 2.00×".into())
         );
         assert_eq!((goals[2].value, goals[2].met), (None, None));
         assert_eq!(goals[2].value_text(), "not measured");
@@ -152,7 +152,7 @@ mod tests {
         let mut results = Results::default();
         for (peers, nanoseconds) in [(10, 100.0), (10_000, 110.0), (100_000, 140.0)] {
             let id = format!("encap_ns_{peers}_peers");
-            results.add(Overlay, &[Reading::new(&id, nanoseconds).unwrap()]);
+            results.add(1, Overlay, &[Reading::new(&id, nanoseconds).unwrap()]);
         }
         let goals = judge(&results);
         let of = |text: &str| goals.iter().find(|goal| goal.text == text).unwrap().met;

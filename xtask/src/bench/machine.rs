@@ -129,7 +129,7 @@ pub(crate) fn now() -> Result<String> {
 }
 
 /// The share of the CPUs' time that may be used by others.
-const QUIET: f64 = 0.05;
+pub(crate) const QUIET: f64 = 0.05;
 /// How long one look takes.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the machine may take to become quiet; whoever started this may have just built it.

@@ -9,7 +9,7 @@ use super::{
     goals::{self, Goal},
     machine::Machine,
     measure::Reading,
-    metric::{METRICS, Metric},
+    metric::{self, METRICS, Metric},
     options::{Options, Times},
     stats::Summary,
     subject::Subject,
@@ -32,34 +32,48 @@ pub(crate) struct Failure {
 /// All values so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Results {
-    values: BTreeMap<(Subject, &'static str), Vec<f64>>,
+    values: BTreeMap<(Subject, &'static str), BTreeMap<u32, f64>>,
     pub(crate) failures: Vec<Failure>,
 }
 
 impl Results {
     /// Adds a round's readings.
-    pub(crate) fn add(&mut self, subject: Subject, readings: &[Reading]) {
+    pub(crate) fn add(&mut self, round: u32, subject: Subject, readings: &[Reading]) {
         for reading in readings {
             self.values
                 .entry((subject, reading.metric))
                 .or_default()
-                .push(reading.value);
+                .insert(round, reading.value);
         }
     }
 
     /// A metric of a subject, if it was measured.
     pub(crate) fn summary(&self, subject: Subject, metric: &Metric) -> Option<Summary> {
-        Summary::of(self.values.get(&(subject, metric.id))?, metric.unit)
+        let values: Vec<f64> = self.rounds(subject, metric.id)?.values().copied().collect();
+        Summary::of(&values, metric.unit)
     }
 
     /// The median of a metric of a subject.
     pub(crate) fn median(&self, subject: Subject, metric: &str) -> Option<f64> {
-        Some(Summary::of(self.values.get(&(subject, metric))?, "")?.median)
+        let values: Vec<f64> = self.rounds(subject, metric)?.values().copied().collect();
+        Some(Summary::of(&values, "")?.median)
     }
 
-    /// How many times as much as another subject a subject has of a metric.
+    /// How many times as much as another subject a subject has of a metric: the median of the
+    /// rounds' ratios, because both sides of each were measured within seconds.
     pub(crate) fn ratio(&self, subject: Subject, metric: &str, to: Subject) -> Option<f64> {
-        Some(self.median(subject, metric)? / self.median(to, metric)?)
+        let others = self.rounds(to, metric)?;
+        let ratios: Vec<f64> = self
+            .rounds(subject, metric)?
+            .iter()
+            .filter_map(|(round, value)| Some(value / others.get(round)?))
+            .collect();
+        Some(Summary::of(&ratios, "")?.median)
+    }
+
+    fn rounds(&self, subject: Subject, metric: &str) -> Option<&BTreeMap<u32, f64>> {
+        let metric = metric::find(metric)?.id;
+        self.values.get(&(subject, metric))
     }
 
     /// The metrics of a group that were measured.
@@ -88,8 +102,10 @@ pub(crate) struct Context {
     pub(crate) complete_rounds: u32,
     /// Whether the user ended it before its time.
     pub(crate) interrupted: bool,
-    /// Share of the CPUs' time that others used before.
+    /// Share of the CPUs' time that others used before the run.
     pub(crate) load_before: f64,
+    /// The largest such share between two rounds.
+    pub(crate) load_between: f64,
     /// Share of the CPUs' time that the hypervisor took meanwhile.
     pub(crate) stolen: f64,
 }
@@ -112,6 +128,7 @@ pub(crate) struct Document<'a> {
 #[derive(Debug, Serialize)]
 struct Conditions {
     load_before: f64,
+    load_between: f64,
     stolen: f64,
 }
 
@@ -162,6 +179,7 @@ impl<'a> Document<'a> {
             machine: &context.machine,
             conditions: Conditions {
                 load_before: context.load_before,
+                load_between: context.load_between,
                 stolen: context.stolen,
             },
             options: DocumentOptions {
@@ -237,6 +255,7 @@ pub(crate) mod tests {
             complete_rounds: 3,
             interrupted: false,
             load_before: 0.01,
+            load_between: 0.02,
             stolen: 0.0,
         };
         let mut results = Results::default();
@@ -245,13 +264,14 @@ pub(crate) mod tests {
             (Subject::Vxlan, [200e3, 210e3, 190e3]),
             (Subject::Overlay, [430e3, 410e3, 420e3]),
         ] {
-            for value in values {
-                results.add(subject, &[Reading::new("udp_1_sent", value).unwrap()]);
+            for (round, value) in (1..).zip(values) {
+                let reading = Reading::new("udp_1_sent", value).unwrap();
+                results.add(round, subject, &[reading]);
             }
         }
         for (peers, pps) in [(10, 400e3), (100_000, 350e3)] {
             let reading = Reading::new(&format!("pps_{peers}_peers"), pps).unwrap();
-            results.add(Subject::Overlay, &[reading]);
+            results.add(1, Subject::Overlay, &[reading]);
         }
         results.failures.push(Failure {
             round: 2,
@@ -340,7 +360,24 @@ pub(crate) mod tests {
     fn a_ratio_needs_both_sides() {
         let (_, results) = sample();
         let ratio = |to| results.ratio(Subject::Overlay, "udp_1_sent", to);
-        assert_eq!(ratio(Subject::Vxlan), Some(2.1));
+        assert!(ratio(Subject::Vxlan).is_some());
         assert_eq!(ratio(Subject::Tun), None);
+    }
+
+    #[test]
+    fn a_ratio_is_between_values_of_one_round() {
+        let mut results = Results::default();
+        let mut add = |round, subject, value| {
+            results.add(round, subject, &[Reading::new("rtt_mean", value).unwrap()]);
+        };
+        // The machine slows down, and one measurement fails: 0.5 all the same.
+        for (round, ours, theirs) in [(1, 5.0, Some(10.0)), (2, 9.0, None), (3, 20.0, Some(40.0))] {
+            add(round, Subject::Overlay, ours);
+            if let Some(theirs) = theirs {
+                add(round, Subject::Vxlan, theirs);
+            }
+        }
+        let ratio = results.ratio(Subject::Overlay, "rtt_mean", Subject::Vxlan);
+        assert_eq!(ratio, Some(0.5));
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use super::{
     growth::{self, Growing},
-    interrupt,
+    interrupt, machine,
     measure::{Bench, Reading},
     metric::{self, PEERS},
     report::figure,
@@ -31,6 +31,9 @@ pub(super) fn run(
     let started = Instant::now();
     if !context.options.measurements.is_empty() {
         for round in 0..rounds {
+            if round > 0 {
+                between(console, context)?;
+            }
             if !one(console, bench, context, results, round) {
                 return Ok(());
             }
@@ -48,6 +51,22 @@ pub(super) fn run(
         }
     }
     grow(console, bench, context, results)
+}
+
+/// Looks whether others have begun to use the machine.
+fn between(console: Console, context: &mut Context) -> Result<()> {
+    let load = machine::load()?;
+    context.load_between = context.load_between.max(load);
+    if load > machine::QUIET {
+        console.say(
+            "bench",
+            format_args!(
+                "others use {:.0} % of the CPUs, and the next round will show it",
+                load * 100.0
+            ),
+        );
+    }
+    Ok(())
 }
 
 /// One round; false when it was interrupted.
@@ -75,7 +94,7 @@ fn one(
             match readings {
                 Ok(readings) => {
                     line.add(subject, &readings, measurement.headline());
-                    results.add(subject, &readings);
+                    results.add(round + 1, subject, &readings);
                 }
                 Err(error) => {
                     line.failed(subject);
@@ -119,7 +138,7 @@ fn grow(console: Console, bench: &Bench, context: &Context, results: &mut Result
                 match readings {
                     Ok(readings) => {
                         line.add(*subject, &readings, &format!("pps_{peers}_peers"));
-                        results.add(*subject, &readings);
+                        results.add(round, *subject, &readings);
                     }
                     Err(error) => {
                         line.failed(*subject);

@@ -181,7 +181,7 @@ mod tests {
         };
         assert_eq!(*title, "UDP 64 B, 1 flow, sent");
         let text = drawing.inline(title);
-        for part in ["bare", "vxlan", "overlay", "420 kpps", "2.10× vxlan"] {
+        for part in ["bare", "vxlan", "overlay", "420 kpps", "2.15× vxlan"] {
             assert!(text.contains(part), "{part}");
         }
         assert!(panels(Group::Latency, &results).is_empty());

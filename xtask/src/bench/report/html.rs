@@ -268,8 +268,8 @@ fn facts(page: &mut Page, context: &Context) {
         page,
         "Quiet",
         &format!(
-            "{:.1} % of the CPUs’ time used by others before, {:.1} % taken by the hypervisor meanwhile",
-            context.load_before * 100.0,
+            "{:.1} % of the CPUs’ time used by others at most, {:.1} % taken by the hypervisor",
+            context.load_between * 100.0,
             context.stolen * 100.0
         ),
     );

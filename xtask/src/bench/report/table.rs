@@ -46,13 +46,13 @@ pub(crate) fn table(context: &Context, results: &Results) -> String {
     line(
         &mut text,
         &format!(
-            "{}, {} CPUs, kernel {}; {} of {} rounds{ended}; {:.0} % busy before, {:.1} % stolen",
+            "{}, {} CPUs, kernel {}; {} of {} rounds{ended}; others used {:.0} % of the CPUs, the hypervisor {:.1} %",
             machine.cpu,
             machine.cpus,
             machine.kernel,
             context.complete_rounds,
             context.options.rounds,
-            context.load_before * 100.0,
+            context.load_between * 100.0,
             context.stolen * 100.0
         ),
     );
@@ -100,7 +100,7 @@ fn goal_rows(text: &mut String, results: &Results) {
         line(
             text,
             &format!(
-                "  {mark} {:<44} {:>12}   goal {}",
+                "  {mark} {:<48} {:>12}   goal {}",
                 goal.text,
                 goal.value_text(),
                 goal.bound_text()
@@ -129,7 +129,7 @@ mod tests {
             .find(|line| line.trim_start().starts_with("overlay "))
             .unwrap();
         let words: Vec<_> = row.split_whitespace().collect();
-        let expected = "overlay 420 kpps 410 – 430 kpps 2.10× vxlan 0.88× bare";
+        let expected = "overlay 420 kpps 410 – 430 kpps 2.15× vxlan 0.87× bare";
         assert_eq!(words.join(" "), expected);
         assert!(text.contains("✓ UDP 64 B sent, overlay ÷ vxlan"));
         assert!(text.contains("✗ round 2, udp-1 of tun: <b>lost</b>"));
