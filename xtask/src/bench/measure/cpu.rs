@@ -55,6 +55,10 @@ pub(super) fn measure(bench: &Bench, way: &Way) -> Result<Vec<Reading>> {
         "only {received} of {sent} packets arrived at a rate of 50,000 a second"
     );
     let busy = (loaded.busy - silent.busy) * loaded.seconds;
+    ensure!(
+        busy > TICK,
+        "the CPUs idled no less with packets than without: other programs take what time is left"
+    );
     Ok(vec![Reading::new("cpu_per_packet", busy * 1e9 / sent)?])
 }
 
