@@ -1,6 +1,9 @@
 //! Where an instance keeps what it keeps.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::model::Name;
 
@@ -58,25 +61,37 @@ impl Dirs {
     }
 
     /// Instances that have a runtime folder or a state file: running, or left behind.
-    pub fn instances(&self) -> Vec<Name> {
-        let mut names: Vec<Name> = [&self.runtime_dir, &self.state_dir]
-            .into_iter()
-            .flat_map(|dir| children(dir))
-            .collect();
+    pub fn instances(&self) -> io::Result<Vec<Name>> {
+        let mut names = children(&self.runtime_dir)?;
+        names.extend(children(&self.state_dir)?);
         names.sort();
         names.dedup();
-        names
+        Ok(names)
     }
 }
 
 /// Names of the folders in a folder; none when it is not there.
-fn children(dir: &Path) -> Vec<Name> {
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Vec::new();
+fn children(dir: &Path) -> io::Result<Vec<Name>> {
+    let named = |cause: io::Error| {
+        let text = format!(
+            "look for instances in {}: {cause}; run it as root",
+            dir.display()
+        );
+        io::Error::new(cause.kind(), text)
     };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    let entries = match fs::read_dir(dir) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(named)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(named)?;
+        // What is not named like an instance is none.
+        let name = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        found.extend(name.filter(|_| entry.path().is_dir()));
+    }
+    Ok(found)
 }

@@ -90,3 +90,10 @@ impl Config {
         toml::to_string(self).expect("a configuration is TOML")
     }
 }
+
+/// Number of the first line that contains a text, counted from 1.
+pub fn line_of(text: &str, part: &str) -> Option<usize> {
+    text.lines()
+        .position(|line| line.contains(part))
+        .map(|index| index + 1)
+}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     agent::Agent,
+    config::Config,
     error::Result,
     lab, run, scenario,
     script::Script,
@@ -66,6 +67,11 @@ impl Guard {
     pub fn finish(&self) -> Result<()> {
         let script = scenario::containers(&self.topology, &self.agent);
         run::script(&self.topology.shape.name, &script, &mut |_| {})
+    }
+
+    /// The first node's configuration as the lab writes it.
+    pub fn first_config(&self) -> Config {
+        scenario::agents::config(&self.topology, &self.topology.nodes[0])
     }
 
     /// What was raised.

@@ -36,15 +36,19 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// Runs a command to its end, whatever that is.
-pub fn output(argv: &[String]) -> Result<Output> {
-    let out = command(argv)
+fn finished(argv: &[String]) -> Result<std::process::Output> {
+    command(argv)
         .stdin(Stdio::null())
         .output()
         .map_err(|source| Error::Spawn {
             argv: argv.to_vec(),
             source,
-        })?;
+        })
+}
+
+/// Runs a command to its end, whatever that is.
+pub fn output(argv: &[String]) -> Result<Output> {
+    let out = finished(argv)?;
     Ok(Output {
         success: out.status.success(),
         code: out.status.code(),
@@ -55,13 +59,7 @@ pub fn output(argv: &[String]) -> Result<Output> {
 
 /// Runs a command that must succeed, and returns its standard output.
 pub fn checked(argv: &[String]) -> Result<String> {
-    let out = command(argv)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| Error::Spawn {
-            argv: argv.to_vec(),
-            source,
-        })?;
+    let out = finished(argv)?;
     let stdout = String::from_utf8_lossy(&out.stdout).into_owned();
     if out.status.success() {
         return Ok(stdout);

@@ -5,10 +5,9 @@ use std::{fs, path::Path};
 use anyhow::{Result, ensure};
 use overlay_tests::{
     agent::Agent,
-    config::{Config, Endpoint, Peer},
+    config::{Config, Endpoint, Peer, line_of},
     guard::Guard,
     run::{self, Output},
-    scenario,
     script::{inside, words},
     shape::{Scenario, Shape},
     snapshot::Snapshot,
@@ -21,18 +20,6 @@ fn lab(name: &str) -> Result<Shape> {
         Some(2),
         Some(1),
     )?)
-}
-
-/// The first node's configuration as the lab writes it.
-fn first_config(guard: &Guard) -> Config {
-    scenario::agents::config(guard.topology(), &guard.topology().nodes[0])
-}
-
-/// Number of the first line that contains a text, counted from 1.
-fn line_of(text: &str, part: &str) -> Option<usize> {
-    text.lines()
-        .position(|line| line.contains(part))
-        .map(|index| index + 1)
 }
 
 /// A change that makes a good configuration bad, and what must be said about it.
@@ -144,12 +131,12 @@ fn each_mistake_is_named_by_line_and_field() -> Result<()> {
     let agent = guard.agent(1);
     let path = agent.config_file();
 
-    fs::write(&path, first_config(&guard).to_toml())?;
+    fs::write(&path, guard.first_config().to_toml())?;
     let fine = check_config(&agent, &path)?;
     assert_eq!(fine.code, Some(0), "{}{}", fine.stdout, fine.stderr);
 
     for Mistake { make, line, field } in &MISTAKES {
-        let mut config = first_config(&guard);
+        let mut config = guard.first_config();
         make(&mut config);
         let text = config.to_toml();
         fs::write(&path, &text)?;
@@ -186,7 +173,7 @@ fn all_mistakes_are_told_at_once_and_unknown_keys_too() -> Result<()> {
         Ok(out.stderr)
     };
 
-    let mut config = first_config(&guard);
+    let mut config = guard.first_config();
     config.networks[0].port = 0;
     config.endpoints[0].network = "elsewhere".to_owned();
     let said = tell(&config.to_toml())?;
@@ -195,7 +182,7 @@ fn all_mistakes_are_told_at_once_and_unknown_keys_too() -> Result<()> {
         "{said}"
     );
 
-    let text = first_config(&guard).to_toml();
+    let text = guard.first_config().to_toml();
     let said = tell(&text.replace("[node]", "[node]\ncolour = \"red\""))?;
     assert!(
         said.contains("colour") && said.contains(&format!("{}:2:", path.display())),
@@ -246,7 +233,7 @@ fn what_cannot_be_built_is_refused_before_anything_is_changed() -> Result<()> {
     let guard = Guard::underlay(lab("trefuse")?)?;
     let agent = guard.agent(1);
     let node = agent.instance.clone();
-    let good = first_config(&guard);
+    let good = guard.first_config();
     let ip = |line: &str| run::checked(&words(format!("ip -n {node} {line}")));
 
     let mut config = good.clone();
@@ -282,7 +269,7 @@ fn what_cannot_be_built_is_refused_before_anything_is_changed() -> Result<()> {
 #[test]
 fn a_required_fast_path_that_cannot_be_is_refused() -> Result<()> {
     let guard = Guard::underlay(lab("trequire")?)?;
-    let mut config = first_config(&guard);
+    let mut config = guard.first_config();
     config.networks[0].fastpath = Some("required".to_owned());
     // A mount namespace of its own, without the BPF file system.
     let without = [

@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use overlay_tests::{
     check::{self, Answer},
-    config::{Config, Endpoint},
+    config::{Endpoint, line_of},
     guard::Guard,
-    poll, run, scenario,
+    poll, run,
     script::words,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
@@ -20,18 +20,6 @@ fn lab(name: &str) -> Result<Shape> {
         Some(2),
         Some(1),
     )?)
-}
-
-/// The first node's configuration as the lab writes it.
-fn first_config(guard: &Guard) -> Config {
-    scenario::agents::config(guard.topology(), &guard.topology().nodes[0])
-}
-
-/// Number of the first line that contains a text, counted from 1.
-fn line_of(text: &str, part: &str) -> Option<usize> {
-    text.lines()
-        .position(|line| line.contains(part))
-        .map(|index| index + 1)
 }
 
 fn answers(from: &str, address: &str) -> Result<bool> {
@@ -52,7 +40,7 @@ fn a_change_is_applied_and_the_rest_is_left_alone() -> Result<()> {
     };
     let before = look()?;
 
-    let mut config = first_config(&guard);
+    let mut config = guard.first_config();
     config.endpoints.push(Endpoint {
         name: "extra".to_owned(),
         network: "lab".to_owned(),
@@ -86,7 +74,7 @@ fn a_peer_comes_and_goes() -> Result<()> {
     let guard = Guard::up(lab("tpeer")?)?;
     let agent = guard.agent(1);
     let route = || run::checked(&words("ip -n tpeer-n1 route show 10.244.2.0/24"));
-    let whole = first_config(&guard);
+    let whole = guard.first_config();
     let mut alone = whole.clone();
     alone.networks[0].peers.clear();
     for (config, there) in [(alone, false), (whole, true)] {
@@ -107,7 +95,7 @@ fn a_mistake_is_refused_whole_and_named() -> Result<()> {
     let agent = guard.agent(1);
     let before = Snapshot::of(&agent.instance)?;
 
-    let mut config = first_config(&guard);
+    let mut config = guard.first_config();
     // A good change and a bad one: neither may be applied.
     config.endpoints.push(Endpoint {
         name: "good".to_owned(),
@@ -136,7 +124,7 @@ fn a_mistake_is_refused_whole_and_named() -> Result<()> {
     assert!(changes.lines.is_empty(), "{changes}");
     assert!(answers("tbad-n1c1", "10.244.2.10")?);
 
-    fs::write(agent.config_file(), first_config(&guard).to_toml())?;
+    fs::write(agent.config_file(), guard.first_config().to_toml())?;
     let well = poll::until_well(|| match agent.ask(&["status"]) {
         Ok(out) if out.success => None,
         Ok(out) => Some(out.stdout + &out.stderr),
@@ -150,7 +138,7 @@ fn a_mistake_is_refused_whole_and_named() -> Result<()> {
 fn plan_changes_nothing() -> Result<()> {
     let guard = Guard::underlay(lab("tdry")?)?;
     let agent = guard.agent(1);
-    fs::write(agent.config_file(), first_config(&guard).to_toml())?;
+    fs::write(agent.config_file(), guard.first_config().to_toml())?;
     let before = Snapshot::of(&agent.instance)?;
     assert!(!agent.plan()?.is_empty(), "everything is to be made");
     let changes = Snapshot::of(&agent.instance)?.changes_since(&before);

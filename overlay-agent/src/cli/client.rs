@@ -109,7 +109,7 @@ pub(super) fn the_instance(
     if let Some(name) = named {
         return Ok(name);
     }
-    let mut instances = dirs.instances();
+    let mut instances = dirs.instances().map_err(Failure::bad_input)?;
     instances.retain(|instance| counts(dirs, instance));
     match instances.as_slice() {
         [only] => Ok(only.clone()),

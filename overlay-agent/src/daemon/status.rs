@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use overlay_common::maps::PeerStats;
+use tracing::warn;
 
 use super::Reconciler;
 use crate::{
@@ -110,10 +111,11 @@ impl Reconciler {
             .get(&(network.vni, vtep))
             .copied();
         let stats = slot.and_then(|slot| {
-            self.node
-                .with_maps(|maps| maps.peer_stats(slot))
-                .ok()
-                .flatten()
+            let read = self.node.with_maps(|maps| maps.peer_stats(slot));
+            read.unwrap_or_else(|error| {
+                warn!("{error}");
+                None
+            })
         });
         PeerStatus {
             name: peer.name.clone(),
