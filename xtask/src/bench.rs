@@ -6,6 +6,8 @@
 //! measured within seconds. [`witness`] asks the counters whether the packets took the
 //! path under test; [`growth`] comes after the rounds.
 
+mod bpf;
+mod ceiling;
 mod cores;
 mod goals;
 mod growth;

@@ -4,7 +4,6 @@
 //! `overlay`. A container of node 1 sends to random containers of all of them; node 2
 //! drops what arrives, because it is not those peers.
 
-mod bpf;
 mod frames;
 mod kernel;
 mod maps;
@@ -84,11 +83,11 @@ impl Growing {
         )?];
         if let Kind::Programs(node) = &self.kind {
             let cost = node.cost(bench.cores.client, peers, bench.times.test_runs)?;
-            for (what, nanoseconds) in [("encap", cost.encapsulate), ("decap", cost.decapsulate)] {
-                readings.push(Reading::new(
-                    &format!("{what}_ns_{peers}_peers"),
-                    nanoseconds,
-                )?);
+            for (what, cost) in [("encap", cost.encapsulate), ("decap", cost.decapsulate)] {
+                for (which, nanoseconds) in [("ns", cost.next), ("first_ns", cost.first)] {
+                    let id = format!("{what}_{which}_{peers}_peers");
+                    readings.push(Reading::new(&id, nanoseconds)?);
+                }
             }
         }
         Ok(readings)

@@ -11,10 +11,15 @@ use overlay_tests::{
     topology::{Node, UNDERLAY, VNI},
 };
 
-use super::subject::Subject;
+use super::{
+    ceiling::{self, Ceiling},
+    subject::Subject,
+};
 
 /// Labs that are up as long as this value is.
 pub(crate) struct Labs {
+    // Before the labs: links go before their devices.
+    ceiling: Option<Ceiling>,
     guards: BTreeMap<&'static str, Guard>,
 }
 
@@ -39,10 +44,12 @@ impl Way {
         self.client_node == self.server_node
     }
 
-    /// The device that a packet passes when the kernel, or socat, does the tunnelling.
+    /// The device that a packet passes when the kernel, or socat, does the tunnelling; for
+    /// [`Subject::Ceiling`], the one that a packet passes when it is not redirected.
     pub(crate) fn tunnel(&self) -> Option<String> {
         match self.subject {
             Subject::Bare | Subject::Direct => None,
+            Subject::Ceiling => Some(ceiling::BRIDGE.to_owned()),
             Subject::Vxlan => Some(format!("flannel.{VNI}")),
             Subject::Tun => Some("tun0".to_owned()),
             Subject::Overlay | Subject::OverlayOff => Some(format!("ovl{VNI}")),
@@ -68,7 +75,15 @@ impl Labs {
                 guards.insert(name, raise(subject, name, agent)?);
             }
         }
-        Ok(Self { guards })
+        let mut labs = Self {
+            ceiling: None,
+            guards,
+        };
+        if subjects.contains(&Subject::Ceiling) {
+            let (one, two) = labs.nodes(Subject::Ceiling)?;
+            labs.ceiling = Some(Ceiling::raise(one, two)?);
+        }
+        Ok(labs)
     }
 
     /// From a container of node 1 to one of node 2; between the nodes themselves for
@@ -149,7 +164,8 @@ fn raise(subject: Subject, name: &str, agent: &Path) -> Result<Guard> {
     Ok(guard)
 }
 
-fn container(node: &Node, index: usize) -> Result<&overlay_tests::topology::Container> {
+/// A node's container, counted from 0.
+pub(super) fn container(node: &Node, index: usize) -> Result<&overlay_tests::topology::Container> {
     node.containers
         .get(index)
         .with_context(|| format!("{} has no container {}", node.namespace, index + 1))

@@ -100,6 +100,8 @@ impl Measurement {
         match self {
             Programs => &[Subject::Overlay],
             LocalUdp | LocalRtt | LocalTcp => Subject::LOCAL,
+            // A tunnel in user space does not keep up with the rate at which it is measured.
+            Cpu => Subject::IN_KERNEL,
             _ => Subject::ALL,
         }
     }

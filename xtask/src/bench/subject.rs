@@ -10,6 +10,8 @@ use overlay_tests::shape::Scenario;
 pub(crate) enum Subject {
     /// Node to node over the underlay, without containers: what cannot be beaten
     Bare,
+    /// Containers, packets redirected by two tiny programs, no tunnel: what no tunnel can beat
+    Ceiling,
     /// Containers on nodes that route to each other
     Direct,
     /// The kernel's VXLAN device, set up as flannel does
@@ -26,9 +28,19 @@ impl Subject {
     /// All of them, in the order of tables and charts.
     pub(crate) const ALL: &[Self] = &[
         Self::Bare,
+        Self::Ceiling,
         Self::Direct,
         Self::Vxlan,
         Self::Tun,
+        Self::Overlay,
+        Self::OverlayOff,
+    ];
+    /// Those whose packets do not pass through a process.
+    pub(crate) const IN_KERNEL: &[Self] = &[
+        Self::Bare,
+        Self::Ceiling,
+        Self::Direct,
+        Self::Vxlan,
         Self::Overlay,
         Self::OverlayOff,
     ];
@@ -41,6 +53,7 @@ impl Subject {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Ceiling => "ceiling",
             Self::Direct => "direct",
             Self::Vxlan => "vxlan",
             Self::Tun => "tun",
@@ -53,6 +66,7 @@ impl Subject {
     pub(crate) const fn about(self) -> &'static str {
         match self {
             Self::Bare => "node to node over the underlay, no containers",
+            Self::Ceiling => "containers, packets redirected by tiny programs, no tunnel",
             Self::Direct => "containers, nodes that route to each other",
             Self::Vxlan => "containers, the kernel's VXLAN device as flannel sets it up",
             Self::Tun => "containers, a UDP tunnel in user space (socat)",
@@ -66,6 +80,7 @@ impl Subject {
         match self {
             // Nodes that route have nothing on the underlay but their addresses.
             Self::Bare | Self::Direct => ("bmdirect", Scenario::Direct),
+            Self::Ceiling => ("bmceil", Scenario::Direct),
             Self::Vxlan => ("bmvxlan", Scenario::Vxlan),
             Self::Tun => ("bmtun", Scenario::Tun),
             Self::Overlay => ("bmover", Scenario::Overlay),

@@ -40,7 +40,8 @@ impl Known {
 pub(crate) struct Counters {
     /// Packets and bytes sent on the underlay.
     underlay: Traffic,
-    /// Packets through the tunnel device, where there is one.
+    /// Packets through the tunnel device, where there is one; for the ceiling, packets
+    /// between its bridge and the stack.
     tunnel_sent: f64,
     tunnel_received: f64,
     /// Packets through overlay's programs.
@@ -78,8 +79,13 @@ impl Counters {
             ..Self::default()
         };
         if let Some(tunnel) = way.tunnel() {
-            counters.tunnel_sent = device(&way.client_node, &tunnel)?.0.packets;
-            counters.tunnel_received = device(&way.server_node, &tunnel)?.1.packets;
+            let client = device(&way.client_node, &tunnel)?;
+            let server = device(&way.server_node, &tunnel)?;
+            // The stack receives from the bridge what the container sends.
+            (counters.tunnel_sent, counters.tunnel_received) = match way.subject {
+                Subject::Ceiling => (client.1.packets, server.0.packets),
+                _ => (client.0.packets, server.1.packets),
+            };
         }
         if matches!(way.subject, Subject::Overlay | Subject::OverlayOff) {
             let Carried { sent, local, .. } = counters::carried(&way.client_node)?;
@@ -113,7 +119,7 @@ impl Counters {
     /// Frames on the underlay for each packet that came out of the tunnel; none without a tunnel.
     pub(crate) fn merged(&self, way: &Way) -> Option<f64> {
         let packets = match way.subject {
-            Subject::Bare | Subject::Direct | Subject::Tun => return None,
+            Subject::Bare | Subject::Ceiling | Subject::Direct | Subject::Tun => return None,
             Subject::Vxlan | Subject::OverlayOff => self.tunnel_received,
             Subject::Overlay => self.programs_received,
         };
@@ -146,6 +152,7 @@ impl Counters {
         match way.subject {
             // There is no tunnel in this lab that they could have taken.
             Subject::Bare | Subject::Direct => {}
+            Subject::Ceiling => strayed("the bridge", self.tunnel_sent + self.tunnel_received)?,
             // What does not fit into its queue is lost before it is counted.
             Subject::Tun => passed("the tunnel device", self.tunnel_received, known.received)?,
             Subject::Vxlan => {
@@ -273,6 +280,13 @@ mod tests {
         ] {
             assert!(counters.judge(way, known).is_err(), "{counters:?}");
         }
+    }
+
+    #[test]
+    fn the_ceiling_is_told_from_routing() {
+        let (known, ceiling) = (Known::both(1000.0), way(Subject::Ceiling, false));
+        through_programs().judge(&ceiling, known).unwrap();
+        assert!(through_tunnel().judge(&ceiling, known).is_err());
     }
 
     #[test]

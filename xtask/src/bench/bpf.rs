@@ -1,6 +1,6 @@
-//! The few calls of `bpf(2)` that fill maps and run programs on packets.
+//! The few calls of `bpf(2)` that fill maps, and that load, attach and run small programs.
 //!
-//! `bpftool` does both, a process or a parsed line at a time; between two runs of a
+//! `bpftool` does most of it, a process or a parsed line at a time; between two runs of a
 //! program it would do so much else that the caches are not those of a data plane.
 
 use std::{
@@ -30,6 +30,7 @@ enum Command {
     ProgTestRun = 10,
     ProgFdById = 13,
     ObjInfoByFd = 15,
+    LinkCreate = 28,
 }
 
 /// Calls `bpf(2)`.
@@ -71,7 +72,7 @@ fn address_mut<T>(of: &mut T) -> u64 {
 }
 
 /// A hash map with keys `K` and values `V`.
-pub(super) struct Map<K, V> {
+pub(crate) struct Map<K, V> {
     fd: OwnedFd,
     _types: PhantomData<(K, V)>,
 }
@@ -115,7 +116,7 @@ struct Element {
 
 impl<K: Pod, V: Pod> Map<K, V> {
     /// Opens a pinned map, if its keys and values are of this size.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         /// `BPF_MAP_TYPE_HASH`: one value a key, not one for each CPU.
         const HASH: u32 = 1;
         let name = CString::new(path.as_os_str().as_bytes())?;
@@ -150,7 +151,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &K) -> Result<Option<V>> {
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>> {
         let mut value = V::zeroed();
         let mut element = self.element(address(key), address_mut(&mut value));
         // SAFETY: key and value have the map's sizes (`Self::open`) and outlive the call.
@@ -162,7 +163,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
     }
 
     /// Sets the value of a key, which may be new.
-    pub(super) fn set(&self, key: &K, value: &V) -> Result<()> {
+    pub(crate) fn set(&self, key: &K, value: &V) -> Result<()> {
         let mut element = self.element(address(key), address(value));
         // SAFETY: key and value have the map's sizes (`Self::open`) and outlive the call.
         unsafe { bpf(Command::MapUpdate, &mut element) }.context("update a map")?;
@@ -170,7 +171,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
     }
 
     /// All keys.
-    pub(super) fn keys(&self) -> Result<Vec<K>> {
+    pub(crate) fn keys(&self) -> Result<Vec<K>> {
         let mut keys: Vec<K> = Vec::new();
         loop {
             let mut next = K::zeroed();
@@ -202,14 +203,14 @@ fn is(error: &io::Error, errno: Errno) -> bool {
 }
 
 /// A TC program.
-pub(super) struct Program {
+pub(crate) struct Program {
     fd: OwnedFd,
 }
 
 /// What a program did with a packet.
-pub(super) struct Run {
-    pub(super) action: u32,
-    pub(super) nanoseconds: u32,
+pub(crate) struct Run {
+    pub(crate) action: u32,
+    pub(crate) nanoseconds: u32,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -249,9 +250,53 @@ struct TestRun {
     context_out: u64,
 }
 
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    device: u32,
+    place: u32,
+    flags: u32,
+}
+
+/// A program on a device, until it is dropped.
+pub(crate) struct Link(#[expect(dead_code, reason = "the kernel's link lives as long")] OwnedFd);
+
+/// Operation, registers (source, destination), offset, immediate: `struct bpf_insn`.
+pub(crate) type Instruction = [u8; 8];
+
+/// An instruction of `linux/bpf.h`.
+pub(crate) const fn instruction(
+    operation: u8,
+    destination: u8,
+    source: u8,
+    offset: i16,
+    immediate: i32,
+) -> Instruction {
+    let [low, high] = offset.to_ne_bytes();
+    let [a, b, c, d] = immediate.to_ne_bytes();
+    [operation, source << 4 | destination, low, high, a, b, c, d]
+}
+
+/// `r0 = immediate`
+pub(crate) const fn result(immediate: i32) -> Instruction {
+    instruction(0xb7, 0, 0, 0, immediate)
+}
+
+/// `call helper`
+pub(crate) const fn call(helper: i32) -> Instruction {
+    instruction(0x85, 0, 0, 0, helper)
+}
+
+/// `exit`
+pub(crate) const EXIT: Instruction = instruction(0x95, 0, 0, 0, 0);
+
+/// `BPF_FUNC_get_hash_recalc`
+const FLOW_HASH: i32 = 34;
+
 impl Program {
     /// A loaded program.
-    pub(super) fn by_id(id: u32) -> Result<Self> {
+    pub(crate) fn by_id(id: u32) -> Result<Self> {
         let mut by_id = ById {
             id,
             next: 0,
@@ -263,33 +308,58 @@ impl Program {
         Ok(Self { fd })
     }
 
-    /// A program that returns 0: what measuring takes.
-    pub(super) fn nothing() -> Result<Self> {
+    /// Loads a TC program.
+    pub(crate) fn load(instructions: &[Instruction]) -> Result<Self> {
         /// `BPF_PROG_TYPE_SCHED_CLS`
         const CLASSIFIER: u32 = 3;
-        /// `r0 = 0; exit`, 64 bits each: operation, registers, offset, immediate.
-        const INSTRUCTIONS: [[u8; 8]; 2] =
-            [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
         let mut load = Load {
             kind: CLASSIFIER,
-            instructions_count: 2,
-            instructions: address(&INSTRUCTIONS),
+            instructions_count: u32::try_from(instructions.len())?,
+            instructions: address(instructions),
             license: address(c"GPL"),
             log_level: 0,
             log_size: 0,
             log: 0,
         };
-        // SAFETY: both addresses are of constants: two instructions, and a string that
-        // ends with a 0.
+        // SAFETY: the addresses are those of as many instructions as are counted, and of a
+        // string that ends with a 0; both outlive the call.
         let fd = unsafe { open(Command::ProgLoad, &mut load) }.context("load a program")?;
         Ok(Self { fd })
+    }
+
+    /// A program that returns 0: what measuring takes.
+    pub(crate) fn nothing() -> Result<Self> {
+        Self::load(&[result(0), EXIT])
+    }
+
+    /// A program that asks for the flow's hash: a test packet has none, and the kernel looks
+    /// through its headers, while a packet from a socket brings the socket's hash.
+    pub(crate) fn hash() -> Result<Self> {
+        Self::load(&[call(FLOW_HASH), result(0), EXIT])
+    }
+
+    /// Attaches it to the ingress of a device of the calling thread's network namespace.
+    pub(crate) fn attach(&self, device: u32) -> Result<Link> {
+        /// `BPF_TCX_INGRESS`
+        const TCX_INGRESS: u32 = 46;
+        let mut create = LinkCreate {
+            program: self.fd.as_raw_fd().cast_unsigned(),
+            device,
+            place: TCX_INGRESS,
+            flags: 0,
+        };
+        // SAFETY: there is no address among the attributes, and the kernel returns a new
+        // descriptor.
+        let fd = unsafe { open(Command::LinkCreate, &mut create) }
+            .with_context(|| format!("attach a program to device {device}"))?;
+        Ok(Link(fd))
     }
 
     /// Runs it once on a frame, as if that had come in at a device of the calling thread's
     /// network namespace.
     ///
     /// Once, because a second run would meet what the first one made of the frame.
-    pub(super) fn run(&self, frame: &[u8], device: u32) -> Result<Run> {
+    pub(crate) fn run(&self, frame: &[u8], device: u32) -> Result<Run> {
         /// Where `struct __sk_buff` has `ifindex`; what follows it may be left out.
         const IFINDEX: usize = 40;
         let mut context = [0; IFINDEX + 4];
