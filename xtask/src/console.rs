@@ -62,10 +62,7 @@ impl Console {
             .join(format!("{}.log", subject.replace(' ', "-")));
         command.stdin(Stdio::null());
         if !self.verbose {
-            let log_file = create(&log)?;
-            command
-                .stderr(log_file.try_clone().context("share the log file")?)
-                .stdout(log_file);
+            write_into(command, create(&log)?)?;
         }
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("run {program}"))?;
@@ -84,6 +81,27 @@ impl Console {
             "{doing}: {program} failed ({status}); it said at last:\n{}",
             last_lines(&log)?
         )
+    }
+
+    /// Runs a command like [`Self::run_within`], with its output in a file of the caller's.
+    pub(crate) fn run_into(
+        self,
+        subject: &str,
+        doing: &str,
+        limit: Duration,
+        output: File,
+        command: &mut Command,
+    ) -> Result<()> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        self.say(subject, format_args!("{doing} …"));
+        write_into(command, output)?;
+        let started = Instant::now();
+        let child = command.spawn().with_context(|| format!("run {program}"))?;
+        let status = self.wait(subject, doing, started, limit, child)?;
+        if !status.success() {
+            bail!("{doing}: {program} failed ({status})");
+        }
+        Ok(())
     }
 
     fn wait(
@@ -112,6 +130,13 @@ impl Console {
             thread::sleep(POLL);
         }
     }
+}
+
+/// Has a command write everything into one file.
+fn write_into(command: &mut Command, file: File) -> Result<()> {
+    let errors = file.try_clone().context("share the log file")?;
+    command.stdout(file).stderr(errors);
+    Ok(())
 }
 
 fn create(log: &Path) -> Result<File> {

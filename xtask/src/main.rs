@@ -8,6 +8,7 @@ mod lab;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Task {
     Test(test::Args),
     /// Measure overlay beside kernel VXLAN and others, in one run (root)
     Bench(bench::Args),
+    /// Run tests on Debian's kernels in virtual machines
+    Vm(vm::Args),
     /// Check form, lints and dependencies, then run all tests
     Ci,
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Lab(args) => lab::run(args),
         Task::Test(args) => test::run(console, &args),
         Task::Bench(args) => bench::run(console, &args),
+        Task::Vm(args) => vm::run(console, &args),
         Task::Ci => ci::run(console),
     };
     match result {

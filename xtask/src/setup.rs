@@ -14,7 +14,7 @@ mod tools;
 use anyhow::Result;
 
 use crate::console::Console;
-use apt::Apt;
+pub(crate) use apt::Apt;
 
 /// Something is missing that only the user can provide; the text says how.
 #[derive(Debug, thiserror::Error)]

@@ -210,23 +210,23 @@ pub(crate) fn linkers() -> Vec<Linker> {
 
 /// Where setup unpacks Debian's compiler.
 pub(crate) fn private_compiler() -> Option<PathBuf> {
-    Some(cache()?.join("rust"))
+    Some(cache("toolchain")?.join("rust"))
 }
 
 /// Where setup installs a bpf-linker.
 pub(crate) fn private_linker() -> Option<PathBuf> {
-    Some(cache()?.join("bpf-linker"))
+    Some(cache("toolchain")?.join("bpf-linker"))
 }
 
-/// `$XDG_CACHE_HOME/overlay/toolchain`; `None` when the user has no home either.
-fn cache() -> Option<PathBuf> {
+/// `$XDG_CACHE_HOME/overlay/<name>`; `None` when the user has no home either.
+pub(crate) fn cache(name: &str) -> Option<PathBuf> {
     let absolute = |name| {
         env::var_os(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(base.join("overlay/toolchain"))
+    Some(base.join("overlay").join(name))
 }
 
 /// What the compiler of `toolchain` says of itself; `None` when there is none that runs.

@@ -8,7 +8,7 @@ use super::{Unmet, is_root};
 use crate::{console::Console, toolchain::on_path};
 
 /// `apt-get`, `apt-cache` and `dpkg` of this machine.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     console: Console,
     refreshed: Cell<bool>,
 }
@@ -24,7 +24,7 @@ pub(super) struct Candidate {
 
 impl Apt {
     /// The tools, on a machine that has them.
-    pub(super) fn find(console: Console) -> Option<Self> {
+    pub(crate) fn find(console: Console) -> Option<Self> {
         let complete = ["apt-get", "apt-cache", "dpkg-deb", "dpkg-query"]
             .map(on_path)
             .iter()
@@ -66,7 +66,7 @@ impl Apt {
     ///
     /// # Errors
     /// [`Unmet`] when only root could do it.
-    pub(super) fn install(&self, subject: &str, packages: &[impl AsRef<str>]) -> Result<()> {
+    pub(crate) fn install(&self, subject: &str, packages: &[impl AsRef<str>]) -> Result<()> {
         let missing: Vec<&str> = packages
             .iter()
             .map(AsRef::as_ref)

@@ -1,0 +1,185 @@
+//! Packages of a Debian suite that the machine does not follow.
+//!
+//! apt verifies them like its own, with lists and a cache apart from the machine's. They
+//! are unpacked, never installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::console::Console;
+
+/// Debian's keys, from the package `debian-archive-keyring`.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// One suite of the archive that this machine's own packages come from.
+pub(super) struct Archive {
+    console: Console,
+    suite: &'static str,
+    folder: PathBuf,
+}
+
+impl Archive {
+    /// The suite, with lists that are fetched now if there are none yet.
+    pub(super) fn of(console: Console, cache: &Path, suite: &'static str) -> Result<Self> {
+        let archive = Self {
+            console,
+            suite,
+            folder: cache.join(suite),
+        };
+        let sources = archive.folder.join("sources");
+        for folder in ["sources", "lists/partial", "cache/archives/partial"] {
+            let folder = archive.folder.join(folder);
+            fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        }
+        let source = format!(
+            "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYS}\n",
+            repository()?
+        );
+        let file = sources.join("debian.sources");
+        if fs::read_to_string(&file).ok().as_ref() != Some(&source) {
+            archive.update(&source, &file)?;
+        }
+        Ok(archive)
+    }
+
+    fn update(&self, source: &str, file: &Path) -> Result<()> {
+        let write = |path: &Path| {
+            fs::write(path, source).with_context(|| format!("write {}", path.display()))
+        };
+        // Under its name only once the lists are there.
+        let trial = file.with_file_name("trial.sources");
+        write(&trial)?;
+        let doing = format!("lists of {}", self.suite);
+        let updated = self
+            .console
+            .run("vm", &doing, self.apt("apt-get").arg("update"));
+        fs::remove_file(&trial).with_context(|| format!("remove {}", trial.display()))?;
+        updated?;
+        write(file)
+    }
+
+    /// The packages that one depends on, under the names of this suite.
+    pub(super) fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let output = self
+            .apt("apt-cache")
+            .args(["depends", package])
+            .output()
+            .context("run apt-cache")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success(),
+            "{} has no package {package}",
+            self.suite
+        );
+        Ok(dependencies(&text))
+    }
+
+    /// Unpacks packages into a folder, once.
+    pub(super) fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let trial = folder.with_extension("trial");
+        let archives = folder.with_extension("debs");
+        for path in [&trial, &archives] {
+            if path.exists() {
+                fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
+            }
+            fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
+        }
+        let doing = format!("download {}", packages.join(" "));
+        let mut download = self.apt("apt-get");
+        download
+            .arg("download")
+            .args(packages)
+            .current_dir(&archives);
+        self.console
+            .run("vm", &doing, &mut download)
+            .with_context(|| {
+                format!(
+                    "{} may have newer packages than its lists here tell: remove {}, and try again",
+                    self.suite,
+                    self.folder.display()
+                )
+            })?;
+        let entries =
+            fs::read_dir(&archives).with_context(|| format!("list {}", archives.display()))?;
+        for entry in entries {
+            let package = entry
+                .with_context(|| format!("list {}", archives.display()))?
+                .path();
+            let mut extract = Command::new("dpkg-deb");
+            extract.arg("--extract").arg(&package).arg(&trial);
+            self.console.run("vm", "unpack a package", &mut extract)?;
+        }
+        fs::remove_dir_all(&archives).with_context(|| format!("remove {}", archives.display()))?;
+        // Whoever finds the folder finds all of it.
+        fs::rename(&trial, folder).with_context(|| format!("create {}", folder.display()))
+    }
+
+    /// Where things of this suite are kept.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut apt = Command::new(program);
+        let places = [
+            ("Dir::Etc::sourcelist", PathBuf::from("/dev/null")),
+            ("Dir::Etc::sourceparts", self.folder.join("sources")),
+            ("Dir::State::lists", self.folder.join("lists")),
+            ("Dir::Cache", self.folder.join("cache")),
+        ];
+        for (option, place) in places {
+            apt.arg("-o").arg(format!("{option}={}", place.display()));
+        }
+        // Root need not give up what only root may read.
+        apt.args(["-o", "APT::Sandbox::User=root"]);
+        apt
+    }
+}
+
+/// Where this machine's own packages come from.
+fn repository() -> Result<String> {
+    let output = Command::new("apt-get")
+        .args(["indextargets", "--format", "$(CODENAME) $(REPO_URI)"])
+        .arg("Created-By: Packages")
+        .output()
+        .context("run apt-get")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let found = text.lines().find_map(|line| {
+        let (codename, uri) = line.split_once(' ')?;
+        // Updates and security fixes have archives of their own.
+        (!codename.contains('-') && uri.trim_end_matches('/').ends_with("/debian"))
+            .then(|| uri.to_owned())
+    });
+    found.context("this machine's apt does not follow a Debian archive: add one to its sources")
+}
+
+/// Reads what `apt-cache depends` prints.
+fn dependencies(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_read_without_recommendations() {
+        let text = "linux-image-cloud-amd64\n  Depends: linux-base\n |Depends: dracut\n  \
+                    Depends: linux-image-6.1.0-50-cloud-amd64\n  Recommends: apparmor\n";
+        assert_eq!(
+            dependencies(text),
+            ["linux-base", "linux-image-6.1.0-50-cloud-amd64"]
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! The RAM disk: a shell, the tests, and everything that they run.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    kernel::{self, Kernel},
+    test_name,
+};
+use crate::console::Console;
+
+/// What the tests run besides the agent.
+const PROGRAMS: [&str; 17] = [
+    "bpftool", "bridge", "curl", "ethtool", "ip", "iperf3", "jq", "nft", "nsenter", "ping",
+    "python3", "socat", "ss", "sysctl", "tc", "tcpdump", "unshare",
+];
+/// What [`PROGRAMS`] may lack: not every test needs them.
+const OPTIONAL: [&str; 2] = ["jq", "python3"];
+/// Modules that the tests may need, by folder or file below `kernel/`.
+const MODULES: [&str; 8] = [
+    "net/ipv4",
+    "net/ipv6",
+    "net/netfilter",
+    "net/bridge",
+    "net/sched",
+    "net/llc",
+    "net/802",
+    "drivers/net",
+];
+const MORE_MODULES: [&str; 5] = [
+    "net/core",
+    "drivers/virtio",
+    "lib",
+    "crypto",
+    "arch/x86/crypto",
+];
+/// Folders of `drivers/net` for hardware that a virtual machine does not have.
+const UNUSED: [&str; 6] = ["ethernet", "wireless", "wwan", "usb", "phy", "fddi"];
+/// Where programs are looked for.
+const FOLDERS: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
+/// Writes the RAM disk of a kernel into `folder`.
+pub(super) fn build(
+    console: Console,
+    folder: &Path,
+    kernel: &Kernel,
+    agent: &Path,
+    tests: &[PathBuf],
+) -> Result<PathBuf> {
+    let root = folder.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
+    }
+    let image = folder.join("initrd");
+    for name in [
+        "bin", "proc", "sys", "dev", "tmp", "run", "etc", "root", "tests",
+    ] {
+        let path = root.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+    }
+    add_shell(&root)?;
+    for name in PROGRAMS {
+        match find(name) {
+            Some(program) => add_program(&root, &program, &Path::new("bin").join(name))?,
+            None if OPTIONAL.contains(&name) => {}
+            None => anyhow::bail!("{name} is not installed: run `cargo xtask setup`"),
+        }
+    }
+    add_program(&root, agent, Path::new("bin/overlay-agent"))?;
+    for test in tests {
+        let name = test_name(test).context("a test has no name")?;
+        add_program(&root, test, &Path::new("tests").join(name))?;
+    }
+    add_modules(console, &root, kernel)?;
+    write(&root.join("init"), INIT, 0o755)?;
+    pack(console, &root, &image)?;
+    fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
+    Ok(image)
+}
+
+/// What runs first. Each test's end is a line of its own on the console.
+const INIT: &str = r#"#!/bin/sh
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root OVERLAY_AGENT=/bin/overlay-agent
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /run/netns
+mount -t devpts pts /dev/pts
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mount -t bpf bpf /sys/fs/bpf
+echo 1 > /proc/sys/kernel/printk
+for module in vxlan veth bridge virtio_pci virtio_net nf_tables nft_chain_nat nft_masq nft_ct \
+    nft_limit sch_ingress sch_fq cls_bpf act_bpf af_packet xt_comment; do
+    modprobe $module 2>/dev/null
+done
+ip link set lo up
+cd /tests
+for test in *; do
+    ./$test --test-threads=1
+    echo "overlay-vm: $test $?"
+done
+echo "overlay-vm: end"
+poweroff -f
+"#;
+
+fn add_shell(root: &Path) -> Result<()> {
+    let shell = find("busybox").context("busybox is not installed")?;
+    add_program(root, &shell, Path::new("bin/busybox"))?;
+    let applets = Command::new(&shell)
+        .arg("--list")
+        .output()
+        .context("run busybox")?;
+    for applet in String::from_utf8_lossy(&applets.stdout).lines() {
+        let path = root.join("bin").join(applet);
+        if !path.exists() {
+            symlink("busybox", &path).with_context(|| format!("link {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    FOLDERS
+        .iter()
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.is_file())
+}
+
+/// Adds a program under a name, and the libraries that it is loaded with under theirs.
+fn add_program(root: &Path, program: &Path, name: &Path) -> Result<()> {
+    copy(program, &root.join(name))?;
+    let output = Command::new("ldd")
+        .arg(program)
+        .output()
+        .context("run ldd")?;
+    // It fails for what is static, which needs nothing.
+    let text = String::from_utf8_lossy(&output.stdout);
+    for library in libraries(&text) {
+        let to = root.join(library.strip_prefix("/").unwrap_or(library));
+        if !to.exists() {
+            copy(library, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// The paths in what `ldd` prints.
+fn libraries(text: &str) -> BTreeSet<&Path> {
+    text.split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(Path::new)
+        .collect()
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    // What stands there is a link of the shell's, which a copy would write through.
+    if to.is_symlink() {
+        fs::remove_file(to).with_context(|| format!("remove {}", to.display()))?;
+    }
+    fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn add_modules(console: Console, root: &Path, kernel: &Kernel) -> Result<()> {
+    let wanted: Vec<&str> = MODULES.iter().chain(&MORE_MODULES).copied().collect();
+    let to = root.join("lib/modules").join(&kernel.version);
+    for module in kernel::files(&kernel.modules, &wanted)? {
+        let place = module
+            .strip_prefix(&kernel.modules)
+            .context("a module lies outside its folder")?;
+        let unused = UNUSED
+            .iter()
+            .any(|folder| place.starts_with(Path::new("kernel/drivers/net").join(folder)));
+        if unused {
+            continue;
+        }
+        let copied = to.join(place);
+        copy(&module, &copied)?;
+        // The shell's modprobe takes them as the kernel does.
+        if copied
+            .extension()
+            .is_some_and(|extension| extension == "xz")
+        {
+            let status = Command::new("xz")
+                .arg("--decompress")
+                .arg(&copied)
+                .status()
+                .context("run xz")?;
+            ensure!(status.success(), "decompress {}", copied.display());
+        }
+    }
+    let mut depmod = Command::new("depmod");
+    depmod.arg("-b").arg(root).arg(&kernel.version);
+    console.run("vm", "list the modules", &mut depmod)
+}
+
+fn pack(console: Console, root: &Path, image: &Path) -> Result<()> {
+    let mut pack = Command::new("sh");
+    pack.current_dir(root)
+        .args(["-ec", "find . | cpio --quiet -o -H newc | gzip -1 > \"$0\""])
+        .arg(image);
+    console.run("vm", "pack the RAM disk", &mut pack)
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("set the mode of {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_the_paths_that_ldd_prints() {
+        let text = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 \
+                    (0x00007f)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let expected = [
+            "/lib/x86_64-linux-gnu/libc.so.6",
+            "/lib64/ld-linux-x86-64.so.2",
+        ];
+        assert!(
+            libraries(text)
+                .into_iter()
+                .eq(expected.iter().map(Path::new))
+        );
+        assert!(libraries("\tstatically linked\n").is_empty());
+    }
+}
