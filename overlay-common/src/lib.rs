@@ -20,7 +20,7 @@ pub mod wire;
 ///
 /// It is part of the pin path: an agent never fills maps of another layout.
 /// Raise it with every change to a key, a value, a map's type or a reason's order.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Names of the programs in the eBPF object, as `bpftool prog show` prints them.
 pub mod programs {
@@ -30,4 +30,6 @@ pub mod programs {
     pub const FROM_UNDERLAY: &str = "from_underlay";
     /// TC egress on the VXLAN device: what the node itself sends or routes.
     pub const FROM_HOST: &str = "from_host";
+    /// XDP on an underlay interface.
+    pub const UNDERLAY_GUARD: &str = "underlay_guard";
 }

@@ -7,14 +7,24 @@ use bytemuck::{Pod, Zeroable};
 
 /// VNI → [`Network`]: the networks that this node takes part in.
 pub const NETWORKS: &str = "NETWORKS";
-/// [`PrefixKey4`] → [`Peer`]: whose subnet an inner address belongs to.
+/// [`PrefixKey4`] → [`Peer`]: whose subnet an inner IPv4 address belongs to.
 pub const PEERS4: &str = "PEERS4";
-/// [`AddressKey4`] → [`Vtep`]: the outer addresses that may send to us.
+/// [`PrefixKey6`] → [`Peer`]: whose subnet an inner IPv6 address belongs to.
+pub const PEERS6: &str = "PEERS6";
+/// [`AddressKey4`] → [`Vtep`]: the outer IPv4 addresses that may send to us.
 pub const VTEPS4: &str = "VTEPS4";
-/// [`AddressKey4`] → [`Endpoint`]: the containers on this node.
+/// [`AddressKey6`] → [`Vtep`]: the outer IPv6 addresses that may send to us.
+pub const VTEPS6: &str = "VTEPS6";
+/// [`AddressKey4`] → [`Endpoint`]: the containers on this node, by IPv4 address.
 pub const ENDPOINTS4: &str = "ENDPOINTS4";
+/// [`AddressKey6`] → [`Endpoint`]: the containers on this node, by IPv6 address.
+pub const ENDPOINTS6: &str = "ENDPOINTS6";
 /// Interface index → [`Port`]: which network a device of ours belongs to.
 pub const PORTS: &str = "PORTS";
+/// [`SourceKey`], a trie → 1: what an endpoint may send from besides its own addresses.
+pub const SOURCES: &str = "SOURCES";
+/// [`CidrKey`], a trie → VNI: the network that an address is in.
+pub const CIDRS: &str = "CIDRS";
 /// [`Vtep::index`] → [`PeerStats`], per CPU.
 pub const PEER_STATS: &str = "PEER_STATS";
 /// One value, per CPU: [`crate::reasons::Drops`].
@@ -24,55 +34,105 @@ pub const PASSES: &str = "PASSES";
 
 /// Networks that a node can be part of.
 pub const MAX_NETWORKS: usize = 256;
-/// Peer subnets of all networks together.
+/// Peer subnets of one family in all networks together; VTEPs likewise.
 pub const MAX_PEERS: usize = 131_072;
 /// Endpoints of all networks on one node.
 pub const MAX_ENDPOINTS: usize = 4_096;
-/// Endpoints' host-side devices and one VXLAN device per network.
-pub const MAX_PORTS: usize = MAX_ENDPOINTS + MAX_NETWORKS;
-/// Different lengths of peer prefixes in one network; each costs a lookup.
-pub const MAX_PREFIX_LENGTHS: usize = 6;
+/// Endpoints' host-side devices and, for each network, one VXLAN device per underlay family.
+pub const MAX_PORTS: usize = MAX_ENDPOINTS + 2 * MAX_NETWORKS;
+/// Prefixes of all endpoints together that they may send from besides their own addresses.
+pub const MAX_SOURCES: usize = 4_096;
+/// Address ranges of all networks together.
+pub const MAX_CIDRS: usize = 2 * MAX_NETWORKS;
+/// Different lengths of peer prefixes of one family in one network; each costs a lookup.
+pub const MAX_PREFIX_LENGTHS: usize = 8;
 
 /// The slot in [`PEER_STATS`] that counts deliveries between endpoints of this node.
 pub const LOCAL_INDEX: u32 = 0;
 
 /// What the data plane must know of a network, by its VNI.
+///
+/// Without an address or a subnet of a family, that family's fields are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Network {
     /// VXLAN network identifier, 24 bits (RFC 7348 §5).
     pub vni: u32,
-    /// This node's outer address.
+    /// This node's outer IPv4 address.
     pub vtep: [u8; 4],
     /// This node's share of the network; every endpoint of this node is in it.
     pub subnet: [u8; 4],
     /// Netmask of `subnet`.
     pub subnet_mask: [u8; 4],
-    /// Netmasks that peer prefixes have, longest first, ended by 0.0.0.0 when fewer.
-    pub peer_masks: [[u8; 4]; MAX_PREFIX_LENGTHS],
-    /// Reserved for switches of the security rules; 0.
+    /// Lengths in bits that peers' IPv4 prefixes have, longest first, ended by 0 when fewer.
+    pub peer_lengths4: [u8; MAX_PREFIX_LENGTHS],
+    /// Lengths in bits that peers' IPv6 prefixes have, longest first, ended by 0 when fewer.
+    pub peer_lengths6: [u8; MAX_PREFIX_LENGTHS],
+    /// What differs from the defaults: see [`network_flags`].
     pub flags: u32,
     /// Largest inner IP packet in bytes that the underlay carries in one piece.
     pub mtu: u16,
     /// UDP destination port, network order.
     pub port_be: [u8; 2],
-    /// Inner source MAC of what this node sends; inner destination of what it receives.
+    /// Inner source MAC of what this node sends over IPv4, inner destination of what it receives.
     pub vtep_mac: [u8; 6],
+    /// The same over IPv6.
+    pub vtep6_mac: [u8; 6],
     /// MAC of the bridge: endpoints address it to reach what is not their neighbour.
     pub gateway_mac: [u8; 6],
+    /// 0.
+    pub reserved: [u8; 2],
+    /// This node's outer IPv6 address.
+    pub vtep6: [u8; 16],
+    /// This node's share of the network in IPv6.
+    pub subnet6: [u8; 16],
+    /// Netmask of `subnet6`.
+    pub subnet6_mask: [u8; 16],
 }
 
-/// A network and an address masked to one of its prefix lengths.
+/// Bits of [`Network::flags`]. A network without any is as strict as can be.
+pub mod network_flags {
+    /// Outer sources that no peer has are received.
+    pub const ANY_VTEP: u32 = 1 << 0;
+    /// Peers may send from any inner address.
+    pub const ANY_INNER_SOURCE: u32 = 1 << 1;
+    /// Endpoints may send from any address and MAC, and claim any as theirs.
+    pub const ANY_ENDPOINT_SOURCE: u32 = 1 << 2;
+    /// Packets to another network of this node are left to the kernel.
+    pub const OTHER_NETWORKS: u32 = 1 << 3;
+    /// Inner sources that nobody can have (RFC 1122 §3.2.1.3, RFC 4291 §2) are received.
+    pub const MARTIANS: u32 = 1 << 4;
+    /// Malformed packets are left to the kernel, which drops them itself.
+    pub const MALFORMED: u32 = 1 << 5;
+    /// The outer header carries the inner DSCP; otherwise 0.
+    pub const COPY_DSCP: u32 = 1 << 6;
+}
+
+/// A network and an IPv4 address masked to one of its prefix lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct PrefixKey4 {
     /// VXLAN network identifier.
     pub vni: u32,
+    /// Length of the prefix in bits.
+    pub length: u32,
     /// The address with all host bits 0.
     pub prefix: [u8; 4],
 }
 
-/// A network and an address: inner for endpoints, outer for VTEPs.
+/// A network and an IPv6 address masked to one of its prefix lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct PrefixKey6 {
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// Length of the prefix in bits.
+    pub length: u32,
+    /// The address with all host bits 0.
+    pub prefix: [u8; 16],
+}
+
+/// A network and an IPv4 address: inner for endpoints, outer for VTEPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct AddressKey4 {
@@ -82,25 +142,65 @@ pub struct AddressKey4 {
     pub address: [u8; 4],
 }
 
+/// A network and an IPv6 address: inner for endpoints, outer for VTEPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct AddressKey6 {
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// The whole address.
+    pub address: [u8; 16],
+}
+
+/// An endpoint's device and a prefix, after the length that a trie wants first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct SourceKey {
+    /// Host side of the endpoint's veth, network order: tries compare from the first bit on.
+    pub ifindex_be: [u8; 4],
+    /// IPv6, or IPv4 mapped to it ([`mapped`]).
+    pub prefix: [u8; 16],
+}
+
+/// A prefix, after the length that a trie wants first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct CidrKey {
+    /// IPv6, or IPv4 mapped to it ([`mapped`]).
+    pub prefix: [u8; 16],
+}
+
+/// `::ffff:0:0/96` before an IPv4 address (RFC 4291 §2.5.5.2): one form for both families.
+pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
 /// The node that a subnet is behind, and the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Peer {
-    /// Outer destination address.
-    pub vtep: [u8; 4],
-    /// Underlay neighbour that gets the packet: a router, or the VTEP itself.
-    pub next_hop: [u8; 4],
-    /// Netmask of the subnet. Prefixes of another length can share the key: an entry
-    /// counts only when it was found with its own mask.
-    pub subnet_mask: [u8; 4],
+    /// Outer destination address; IPv4 is [`mapped`].
+    pub vtep: [u8; 16],
+    /// Underlay neighbour that gets the packet: a router, or the VTEP itself. It is of the
+    /// VTEP's family.
+    pub next_hop: [u8; 16],
     /// Underlay interface; 0 while there is no way there.
     pub underlay_ifindex: u32,
     /// Slot in [`PEER_STATS`].
     pub index: u32,
     /// Inner destination MAC.
     pub mac: [u8; 6],
-    /// Reserved; 0.
+    /// See [`peer_flags`].
     pub flags: u16,
+}
+
+/// Bits of [`Peer::flags`].
+pub mod peer_flags {
+    /// The outer header is IPv6.
+    pub const IPV6: u16 = 1 << 0;
+    /// The kernel's device sends to it: it does not accept IPv6 UDP without a checksum.
+    pub const NEEDS_CHECKSUM: u16 = 1 << 1;
 }
 
 /// A node that may send to us in a network.
@@ -119,8 +219,14 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// MAC of the interface inside the container.
     pub mac: [u8; 6],
-    /// Reserved; 0.
+    /// See [`endpoint_flags`].
     pub flags: u16,
+}
+
+/// Bits of [`Endpoint::flags`] and of [`Port::flags`].
+pub mod endpoint_flags {
+    /// It forwards packets to others behind it.
+    pub const FORWARDING: u16 = 1 << 0;
 }
 
 /// What a packet that enters at a device of ours is measured against.
@@ -131,11 +237,13 @@ pub struct Endpoint {
 pub struct Port {
     /// The network of the device.
     pub network: Network,
-    /// The only IPv4 source address allowed; 0.0.0.0 for a VXLAN device.
+    /// The endpoint's IPv4 address; 0.0.0.0 if it has none, and for a VXLAN device.
     pub address: [u8; 4],
-    /// The only source MAC allowed.
+    /// The endpoint's IPv6 address; :: if it has none, and for a VXLAN device.
+    pub address6: [u8; 16],
+    /// The endpoint's MAC, or the VXLAN device's.
     pub mac: [u8; 6],
-    /// Reserved; 0.
+    /// See [`endpoint_flags`].
     pub flags: u16,
 }
 
@@ -164,20 +272,27 @@ pub struct PeerStats {
 
 // The sizes are part of the ABI: bpftool users and older agents rely on them.
 const _: () = {
-    assert!(size_of::<Network>() == 60);
-    assert!(size_of::<PrefixKey4>() == 8);
+    assert!(size_of::<Network>() == 108);
+    assert!(size_of::<PrefixKey4>() == 12);
+    assert!(size_of::<PrefixKey6>() == 24);
     assert!(size_of::<AddressKey4>() == 8);
-    assert!(size_of::<Peer>() == 28);
+    assert!(size_of::<AddressKey6>() == 20);
+    assert!(size_of::<SourceKey>() == 20);
+    assert!(size_of::<CidrKey>() == 16);
+    assert!(size_of::<Peer>() == 48);
     assert!(size_of::<Vtep>() == 4);
     assert!(size_of::<Endpoint>() == 12);
-    assert!(size_of::<Port>() == 72);
+    assert!(size_of::<Port>() == 136);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<PeerStats>() == 48);
 };
 
 #[cfg(feature = "aya")]
 mod pod {
-    use super::{AddressKey4, Endpoint, Network, Peer, PeerStats, Port, PrefixKey4, Vtep};
+    use super::{
+        AddressKey4, AddressKey6, CidrKey, Endpoint, Network, Peer, PeerStats, Port, PrefixKey4,
+        PrefixKey6, SourceKey, Vtep,
+    };
     use crate::reasons::{Drops, Passes};
 
     macro_rules! pod {
@@ -190,6 +305,8 @@ mod pod {
 
     pod!(
         AddressKey4,
+        AddressKey6,
+        CidrKey,
         Drops,
         Endpoint,
         Network,
@@ -198,6 +315,8 @@ mod pod {
         PeerStats,
         Port,
         PrefixKey4,
+        PrefixKey6,
+        SourceKey,
         Vtep,
     );
 }

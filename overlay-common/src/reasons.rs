@@ -74,12 +74,22 @@ reasons! {
     Drops;
     /// The source MAC or address is not the endpoint's own.
     SpoofedSource = spoofed_source: "an endpoint sent from a MAC or address that is not its own",
+    /// An ARP or neighbour discovery message that claims an address of somebody else.
+    SpoofedNeighbour = spoofed_neighbour: "an endpoint claimed a MAC or address that is not its own",
+    /// The destination is in another network that this node takes part in.
+    OtherNetwork = other_network: "an endpoint sent to another network",
     /// RFC 7348 §5: the I flag is clear or a reserved bit is set.
     InvalidVxlanHeader = invalid_vxlan_header: "the VXLAN flags are not those of RFC 7348",
     /// No peer of this network has this outer source address.
     UnknownVtep = unknown_vtep: "the outer source address is no VTEP of this network",
+    /// RFC 7348 §6.1: a frame with a VLAN tag must not be taken out of the tunnel.
+    InnerVlanTag = inner_vlan_tag: "the inner frame has a VLAN tag",
     /// The inner source belongs to another node's subnet, or to nobody's.
     SourceNotBehindVtep = source_not_behind_vtep: "the inner source address is not behind the VTEP that sent it",
+    /// The inner source is an address that nobody can send from.
+    MartianSource = martian_source: "the inner source is a loopback, multicast, broadcast or unspecified address",
+    /// Truncated, or its lengths contradict each other.
+    Malformed = malformed: "truncated or contradictory lengths",
     /// RFC 6040 §4.2: congestion was experienced by a packet that cannot carry the mark.
     EcnNotCapable = ecn_not_capable: "outer congestion mark on an inner packet that is not ECN-capable",
     /// The kernel resized a packet to something unexpected.
@@ -93,16 +103,16 @@ reasons! {
     Passes;
     /// The device has no entry in `PORTS`.
     UnknownPort = unknown_port: "the device is not in the map of ports",
-    /// ARP, IPv6, VLAN-tagged and everything else that is not plain IPv4.
-    NotIpv4 = not_ipv4: "not an untagged IPv4 packet",
+    /// ARP, VLAN-tagged and everything else that is neither plain IPv4 nor plain IPv6.
+    NotIp = not_ip: "not an untagged IP packet",
     /// Broadcast or multicast, by MAC or by address.
     NotUnicast = not_unicast: "broadcast or multicast",
-    /// IPv4 options: only the stack processes them.
-    IpOptions = ip_options: "the IPv4 header has options",
+    /// IPv4 options or IPv6 extension headers: only the stack processes them.
+    IpOptions = ip_options: "the IP header has options or extension headers",
     /// A fragment, inner or outer.
     Fragment = fragment: "a fragment",
-    /// Truncated, or its lengths contradict each other; the stack drops and counts it.
-    Malformed = malformed: "truncated or contradictory lengths",
+    /// Truncated or contradictory where the kernel is the judge; it drops and counts it.
+    Malformed = malformed: "truncated or contradictory lengths, left to the kernel",
     /// On the underlay: not for a UDP port, address and VNI of ours.
     NotOurs = not_ours: "underlay traffic that is not for this VTEP",
     /// The destination is neither an endpoint here nor in a peer's subnet.
@@ -110,11 +120,15 @@ reasons! {
     /// The destination MAC is neither the gateway's nor the right neighbour's.
     ForeignMac = foreign_mac: "the destination MAC is not the one that belongs to the destination address",
     /// The stack answers with ICMP time exceeded.
-    TtlExpired = ttl_expired: "the TTL ends here",
-    /// The stack fragments it, or answers with ICMP fragmentation needed.
+    TtlExpired = ttl_expired: "the TTL or hop limit ends here",
+    /// The stack fragments it, or answers with ICMP fragmentation needed or packet too big.
     TooBig = too_big: "larger than the network's MTU",
     /// A UDP checksum is present that no device has verified yet.
     UnverifiedChecksum = unverified_checksum: "the outer UDP checksum is still to be verified",
+    /// Over IPv6 to a peer that does not accept UDP without a checksum.
+    PeerNeedsChecksum = peer_needs_checksum: "the peer needs a UDP checksum, which the kernel's device computes",
+    /// An aggregate for an endpoint that forwards: once stripped, it could not be sent on.
+    ForwardingAggregate = forwarding_aggregate: "an aggregate for an endpoint that forwards",
     /// In a tunnel already, too long for the outer length field, or of a foreign GSO type.
     NotResizable = not_resizable: "the kernel cannot add or take away tunnel headers on this packet",
 }

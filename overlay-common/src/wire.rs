@@ -5,11 +5,14 @@ pub const IANA_PORT: u16 = 4789;
 /// Bytes that the tunnel adds to an inner IP packet on an IPv4 underlay:
 /// IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
 pub const OVERHEAD_V4: u16 = 50;
+/// Bytes that the tunnel adds to an inner IP packet on an IPv6 underlay:
+/// IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14.
+pub const OVERHEAD_V6: u16 = 70;
 /// First VXLAN word, host order: the I flag alone (RFC 7348 §5).
 pub const VXLAN_FLAGS: u32 = 0x0800_0000;
 /// Largest VNI: 24 bits.
 pub const MAX_VNI: u32 = 0x00ff_ffff;
-/// TTL of the outer header, as Linux's VXLAN device sends it.
+/// TTL or hop limit of the outer header, as Linux's VXLAN device sends it.
 pub const OUTER_TTL: u8 = 64;
 
 /// Lowest UDP source port, inclusive: the dynamic range that RFC 7348 §5 recommends.
@@ -40,9 +43,24 @@ pub const fn vtep_mac(vtep: [u8; 4]) -> [u8; 6] {
     [0x02, 0x4f, vtep[0], vtep[1], vtep[2], vtep[3]]
 }
 
+/// MAC of the VXLAN device of the node with this outer IPv6 address: `02:36:` and a 32-bit
+/// FNV-1a hash of its sixteen bytes.
+pub const fn vtep6_mac(vtep: [u8; 16]) -> [u8; 6] {
+    const OFFSET_BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
+    let mut hash = OFFSET_BASIS;
+    let mut place = 0;
+    while place < vtep.len() {
+        hash = (hash ^ vtep[place] as u32).wrapping_mul(PRIME);
+        place += 1;
+    }
+    let [a, b, c, d] = hash.to_be_bytes();
+    [0x02, 0x36, a, b, c, d]
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{SOURCE_PORT_MAX, SOURCE_PORT_MIN, source_port, vtep_mac};
+    use super::{SOURCE_PORT_MAX, SOURCE_PORT_MIN, source_port, vtep_mac, vtep6_mac};
 
     #[test]
     fn source_ports_stay_in_the_range() {
@@ -59,5 +77,19 @@ mod tests {
         let mac = vtep_mac([192, 168, 56, 12]);
         assert_eq!(mac, [0x02, 0x4f, 192, 168, 56, 12]);
         assert_eq!(mac[0] & 0b11, 0b10);
+    }
+
+    #[test]
+    fn a_vtep6_mac_is_local_unicast_and_differs_between_neighbours() {
+        let mut vtep = [0; 16];
+        vtep[0] = 0xfd;
+        let macs: std::collections::BTreeSet<_> = (0..=255)
+            .map(|last| {
+                vtep[15] = last;
+                vtep6_mac(vtep)
+            })
+            .collect();
+        assert_eq!(macs.len(), 256);
+        assert!(macs.iter().all(|mac| mac[0] & 0b11 == 0b10));
     }
 }

@@ -5,8 +5,10 @@
 pub(crate) struct Ip(pub(crate) u32);
 
 impl Ip {
-    /// 0.0.0.0, which as a mask ends a list.
-    pub(crate) const ZERO: Self = Self(0);
+    /// The netmask of a prefix of `length` bits, 1 to 32.
+    pub(crate) fn mask(length: u8) -> Self {
+        Self((u32::MAX << (32 - u32::from(length) & 31)).to_be())
+    }
 
     /// The address with the host bits of `mask` cleared.
     pub(crate) fn masked(self, mask: Self) -> Self {
@@ -17,6 +19,12 @@ impl Ip {
     pub(crate) fn is_for_many(self) -> bool {
         let address = u32::from_be(self.0);
         address >> 28 == 0b1110 || address == u32::MAX
+    }
+
+    /// The last four bytes of an IPv4 address in IPv6's form.
+    pub(crate) fn unmapped(mapped: [u8; 16]) -> Self {
+        let [.., a, b, c, d] = mapped;
+        Self::from([a, b, c, d])
     }
 
     /// The four bytes, as map keys hold them.
@@ -90,6 +98,13 @@ mod tests {
             address.masked([255, 255, 255, 192].into()).octets(),
             [10, 244, 1, 64]
         );
-        assert_eq!(address.masked(Ip::ZERO), Ip::ZERO);
+        for (length, mask) in [
+            (1, [128, 0, 0, 0]),
+            (24, [255, 255, 255, 0]),
+            (26, [255, 255, 255, 192]),
+            (32, [255; 4]),
+        ] {
+            assert_eq!(Ip::mask(length).octets(), mask);
+        }
     }
 }

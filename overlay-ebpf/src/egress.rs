@@ -51,7 +51,7 @@ pub(crate) fn from_host(packet: &mut Packet) -> Result<Sent, Exit> {
 #[inline(always)]
 fn read(packet: &mut Packet) -> Result<Frame, PassReason> {
     if packet.has_vlan_tag() {
-        return Err(PassReason::NotIpv4);
+        return Err(PassReason::NotIp);
     }
     let headers = packet
         .headers::<{ frame::LEN }>()

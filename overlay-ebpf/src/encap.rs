@@ -27,7 +27,7 @@ pub(crate) fn encapsulate(
 ) -> Result<Sent, Exit> {
     let (mut headers, sent) = wrap(packet, frame, network, peer)?;
     forwarded.write(&mut headers.part::<INNER, _>());
-    send_to_neighbour(peer.underlay_ifindex, Ip::from(peer.next_hop));
+    send_to_neighbour(peer.underlay_ifindex, Ip::unmapped(peer.next_hop));
     Ok(sent)
 }
 

@@ -57,7 +57,7 @@ impl Frame {
     /// Reads the headers; anything but IPv4 is the kernel's.
     pub(crate) fn read(headers: &Headers<'_, LEN>) -> Result<Self, PassReason> {
         if headers.read::<u16, ETHER_TYPE>() != EtherType::Ipv4 as u16 {
-            return Err(PassReason::NotIpv4);
+            return Err(PassReason::NotIp);
         }
         let version_and_length = headers.read::<u8, VERSION_AND_LENGTH>();
         if version_and_length < PLAIN_IPV4 || version_and_length >> 4 != 4 {
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_not_plain_ipv4_is_named() {
         for (place, value, reason) in [
-            (12, 0x86, PassReason::NotIpv4),
+            (12, 0x86, PassReason::NotIp),
             (14, 0x65, PassReason::Malformed),
             (14, 0x44, PassReason::Malformed),
         ] {

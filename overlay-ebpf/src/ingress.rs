@@ -75,7 +75,7 @@ fn from_known_sender(
         }
     };
     if let Some(peer) = tables::peer(network, frame.source)
-        && outer.source == Ip::from(peer.vtep)
+        && outer.source == Ip::unmapped(peer.vtep)
     {
         return Ok((frame, peer.index));
     }

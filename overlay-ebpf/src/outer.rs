@@ -145,7 +145,7 @@ impl Lengths {
 #[inline(always)]
 pub(crate) fn write(headers: &mut Headers<'_, LEN>, network: &Network, peer: &Peer, flow: &Flow) {
     let source = Ip::from(network.vtep);
-    let destination = Ip::from(peer.vtep);
+    let destination = Ip::unmapped(peer.vtep);
     let version_to_length = u32::from_be_bytes([PLAIN_IPV4, flow.tos, 0, 0]);
     let version_to_length = (version_to_length | u32::from(flow.lengths.ip)).to_be();
     let id_unfragmented = (u32::from(flow.id) << 16).to_be();
@@ -187,9 +187,11 @@ mod tests {
     use super::{Flow, INNER, LEN, Lengths, Outer, write};
     use crate::{addresses::Ip, headers::Headers};
     use overlay_common::{
-        maps::{Network, Peer},
+        maps::{Network, Peer, mapped},
         reasons::PassReason,
     };
+
+    use bytemuck::Zeroable as _;
 
     fn network() -> Network {
         Network {
@@ -197,20 +199,18 @@ mod tests {
             vtep: [192, 168, 56, 11],
             subnet: [10, 244, 1, 0],
             subnet_mask: [255, 255, 255, 0],
-            peer_masks: [[0; 4]; 6],
-            flags: 0,
             mtu: 1450,
             port_be: 4789_u16.to_be_bytes(),
             vtep_mac: [0x02, 0x4f, 192, 168, 56, 11],
             gateway_mac: [0x02, 0, 0, 0, 1, 1],
+            ..Network::zeroed()
         }
     }
 
     fn written() -> [u8; LEN] {
         let peer = Peer {
-            vtep: [192, 168, 56, 12],
-            next_hop: [192, 168, 56, 1],
-            subnet_mask: [255, 255, 255, 0],
+            vtep: mapped([192, 168, 56, 12]),
+            next_hop: mapped([192, 168, 56, 1]),
             underlay_ifindex: 2,
             index: 1,
             mac: [0x02, 0x4f, 192, 168, 56, 12],

@@ -50,23 +50,19 @@ pub(crate) fn port(interface: u32) -> Option<&'static Port> {
 }
 
 /// The peer whose subnet an address belongs to: the longest prefix wins.
-///
-/// A key does not tell its length: 10.1.0.0/24 and 10.1.0.0/16 have the same one, and a
-/// network never has both. So what is found under the mask of another length is no match.
 #[inline(always)]
 pub(crate) fn peer(network: &Network, address: Ip) -> Option<&'static Peer> {
-    for &mask in &network.peer_masks {
-        let mask = Ip::from(mask);
-        if mask == Ip::ZERO {
+    for &length in &network.peer_lengths4 {
+        if length == 0 {
             break;
         }
         let key = PrefixKey4 {
             vni: network.vni,
-            prefix: address.masked(mask).octets(),
+            length: length.into(),
+            prefix: address.masked(Ip::mask(length)).octets(),
         };
         // SAFETY: as for `network`.
-        let found = unsafe { PEERS4.get(key) };
-        if let Some(peer) = found.filter(|peer| mask == Ip::from(peer.subnet_mask)) {
+        if let Some(peer) = unsafe { PEERS4.get(key) } {
             return Some(peer);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use bytemuck::Zeroable as _;
 use ipnet::{IpNet, Ipv4Net};
 use overlay_common::maps;
 
@@ -149,7 +150,7 @@ impl Attached<'_> {
             network,
             address: self.address.octets(),
             mac: self.mac.octets(),
-            flags: 0,
+            ..maps::Port::zeroed()
         };
         objects.entries.ports.insert(link, port);
         objects

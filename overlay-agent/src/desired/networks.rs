@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use bytemuck::Zeroable as _;
 use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{
     maps::{self, MAX_PREFIX_LENGTHS},
@@ -71,9 +72,8 @@ pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desire
         objects.entries.networks.insert(network.vni, value);
         let port = maps::Port {
             network: value,
-            address: [0; 4],
             mac: own_mac.octets(),
-            flags: 0,
+            ..maps::Port::zeroed()
         };
         objects
             .entries
@@ -194,27 +194,26 @@ pub(super) fn prefixed(address: Ipv4Addr, subnet: Ipv4Net) -> IpNet {
 
 fn map_value(node: &Node<'_>, derived: &Derived<'_>, own: Mac, gateway: Mac) -> maps::Network {
     let network = derived.network;
-    let lengths: BTreeSet<Reverse<Ipv4Net>> = network
+    let lengths: BTreeSet<Reverse<u8>> = network
         .peers
         .iter()
         .flat_map(|peer| &peer.subnets)
-        .filter_map(|subnet| Ipv4Net::new(Ipv4Addr::UNSPECIFIED, subnet.prefix_len()).ok())
-        .map(Reverse)
+        .map(|subnet| Reverse(subnet.prefix_len()))
         .collect();
-    let mut peer_masks = [[0; 4]; MAX_PREFIX_LENGTHS];
-    for (mask, Reverse(length)) in peer_masks.iter_mut().zip(lengths) {
-        *mask = length.netmask().octets();
+    let mut peer_lengths4 = [0; MAX_PREFIX_LENGTHS];
+    for (slot, Reverse(length)) in peer_lengths4.iter_mut().zip(lengths) {
+        *slot = length;
     }
     maps::Network {
         vni: network.vni.get(),
         vtep: node.vtep.octets(),
         subnet: network.subnet.network().octets(),
         subnet_mask: network.subnet.netmask().octets(),
-        peer_masks,
-        flags: 0,
+        peer_lengths4,
         mtu: derived.mtu,
         port_be: network.port.to_be_bytes(),
         vtep_mac: own.octets(),
         gateway_mac: gateway.octets(),
+        ..maps::Network::zeroed()
     }
 }

@@ -142,13 +142,10 @@ fn a_peer_without_a_route_keeps_its_entry_and_is_told() {
 }
 
 #[test]
-fn masks_are_listed_longest_first() {
+fn prefix_lengths_are_listed_longest_first() {
     let desired = build(CONFIG, &bare()).unwrap();
     let network = desired.objects.entries.networks.values().next().unwrap();
-    assert_eq!(
-        network.peer_masks[..3],
-        [[255, 255, 255, 0], [255, 255, 240, 0], [0; 4]]
-    );
+    assert_eq!(network.peer_lengths4[..3], [24, 20, 0]);
 }
 
 #[test]

@@ -221,12 +221,7 @@ fn programs_of_an_earlier_agent_are_replaced_and_detached_ones_attached() {
 #[test]
 fn a_map_entry_of_a_vanished_device_is_removed() {
     let mut observed = node();
-    let port = overlay_common::maps::Port {
-        network: bytemuck::Zeroable::zeroed(),
-        address: [0; 4],
-        mac: [0; 6],
-        flags: 0,
-    };
+    let port = bytemuck::Zeroable::zeroed();
     observed.entries.ports.insert(LinkRef::Gone(42), port);
     assert_eq!(steps(&observed, &node()), ["unmap port ifindex 42 (gone)"]);
 }

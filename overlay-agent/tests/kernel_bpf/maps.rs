@@ -54,7 +54,7 @@ fn entries_come_back_as_they_went() {
         mtu: 1450,
         ..maps::Network::zeroed()
     };
-    network.peer_masks[0] = [255, 255, 255, 0];
+    network.peer_lengths4[0] = 24;
     let peer = PeerEntry {
         vtep: "192.0.2.2".parse().unwrap(),
         next_hop: "192.0.2.2".parse().unwrap(),

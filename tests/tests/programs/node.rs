@@ -6,11 +6,13 @@ use aya::{
     maps::{HashMap, PerCpuArray},
     programs::{SchedClassifier, TestRunOptions},
 };
+use bytemuck::Zeroable as _;
 use nix::sched::{CloneFlags, unshare};
 use overlay_common::{
     maps::{
-        AddressKey4, Count, DROPS, ENDPOINTS4, Endpoint, LOCAL_INDEX, NETWORKS, Network, PASSES,
-        PEER_STATS, PEERS4, PORTS, Peer, PeerStats, Port, PrefixKey4, VTEPS4, Vtep,
+        AddressKey4, Count, DROPS, ENDPOINTS4, Endpoint, LOCAL_INDEX, MAX_PREFIX_LENGTHS, NETWORKS,
+        Network, PASSES, PEER_STATS, PEERS4, PORTS, Peer, PeerStats, Port, PrefixKey4, VTEPS4,
+        Vtep, mapped,
     },
     programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY},
     reasons::{DropReason, Drops, PassReason, Passes},
@@ -55,7 +57,7 @@ const OTHER: (Address, Mac, u32, u32) = (OTHER_PEER, OTHER_PEER_MAC, OTHER_PEER_
 const CUT_OFF: (Address, Mac, u32, u32) = ([192, 168, 99, 14], [0x02, 0, 0, 0, 99, 14], 3, 0);
 
 /// The lengths of the peers' prefixes.
-const MASKS: [Address; 2] = [[255, 255, 255, 192], [255, 255, 255, 0]];
+const LENGTHS: [u8; 2] = [26, 24];
 
 /// The loopback device, on which test runs take place: it plays each device of a node.
 const INTERFACE: u32 = 1;
@@ -101,8 +103,8 @@ impl Node {
         let mut node = Self { ebpf: load() };
         let network = network();
         node.hash::<u32, Network>(NETWORKS, |map| map.insert(VNI, network, 0));
-        let [long, short] = MASKS;
-        for (prefix, subnet_mask, peer) in [
+        let [long, short] = LENGTHS;
+        for (prefix, length, peer) in [
             ([10, 244, 2, 0], short, NEAR),
             ([10, 244, 3, 0], short, NEAR),
             ([10, 244, 3, 64], long, OTHER),
@@ -111,15 +113,18 @@ impl Node {
         ] {
             let (vtep, mac, index, underlay_ifindex) = peer;
             let peer = Peer {
-                vtep,
-                next_hop: vtep,
-                subnet_mask,
+                vtep: mapped(vtep),
+                next_hop: mapped(vtep),
                 underlay_ifindex,
                 index,
                 mac,
                 flags: 0,
             };
-            let key = PrefixKey4 { vni: VNI, prefix };
+            let key = PrefixKey4 {
+                vni: VNI,
+                length: length.into(),
+                prefix,
+            };
             node.hash::<PrefixKey4, Peer>(PEERS4, |map| map.insert(key, peer, 0));
             let key = AddressKey4 {
                 vni: VNI,
@@ -140,7 +145,7 @@ impl Node {
             network,
             address: WEB,
             mac: WEB_MAC,
-            flags: 0,
+            ..Port::zeroed()
         };
         node.hash::<u32, Port>(PORTS, |map| map.insert(INTERFACE, port, 0));
         node
@@ -255,19 +260,19 @@ pub(crate) fn load_with_log_level(level: u8) -> Ebpf {
 }
 
 fn network() -> Network {
-    let mut peer_masks = [[0; 4]; 6];
-    peer_masks[..2].copy_from_slice(&MASKS);
+    let mut peer_lengths4 = [0; MAX_PREFIX_LENGTHS];
+    peer_lengths4[..2].copy_from_slice(&LENGTHS);
     Network {
         vni: VNI,
         vtep: NODE,
         subnet: [10, 244, 1, 0],
         subnet_mask: [255, 255, 255, 0],
-        peer_masks,
-        flags: 0,
+        peer_lengths4,
         mtu: MTU,
         port_be: PORT.to_be_bytes(),
         vtep_mac: NODE_MAC,
         gateway_mac: GATEWAY_MAC,
+        ..Network::zeroed()
     }
 }
 

@@ -14,7 +14,7 @@ use overlay_common::{
     maps::{
         AddressKey4, DROPS, ENDPOINTS4, Endpoint, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS,
         MAX_PORTS, NETWORKS, Network, PASSES, PEER_STATS, PEERS4, PORTS, Peer, PeerStats, Port,
-        PrefixKey4, VTEPS4, Vtep,
+        PrefixKey4, VTEPS4, Vtep, mapped,
     },
     programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY},
     reasons::{Drops, Passes},
@@ -125,7 +125,7 @@ fn bpftool_prints_the_names_of_fields() {
         .find(|entry| entry["key"]["prefix"] == json!([10, 244, 2, 0]))
         .unwrap();
     assert_eq!(peer["key"]["vni"], json!(VNI));
-    assert_eq!(peer["value"]["vtep"], json!(PEER));
+    assert_eq!(peer["value"]["vtep"], json!(mapped(PEER)));
     assert_eq!(peer["value"]["index"], json!(PEER_INDEX));
     let port = &dump(&maps[PORTS])[0];
     assert_eq!(port["value"]["network"]["vni"], json!(VNI));

@@ -3,10 +3,10 @@
 //! What cannot be translated was not written by us: a key that is no VNI, a MAC that
 //! is none. Such an entry counts as missing, and is overwritten when it is needed.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use overlay_common::maps::{AddressKey4, Endpoint, Peer, PrefixKey4};
+use overlay_common::maps::{AddressKey4, Endpoint, Peer, PrefixKey4, mapped};
 
 use crate::{
     kernel::{KernelError, Result},
@@ -19,6 +19,7 @@ pub(super) fn prefix_key((vni, net): (Vni, IpNet)) -> Result<PrefixKey4> {
     let address = address_key((vni, net.network()))?;
     Ok(PrefixKey4 {
         vni: address.vni,
+        length: net.prefix_len().into(),
         prefix: address.address,
     })
 }
@@ -39,21 +40,16 @@ pub(super) fn address_of(key: AddressKey4) -> Option<(Vni, IpAddr)> {
     ))
 }
 
-/// The network and subnet of an entry; the length of the prefix is the value's.
-pub(super) fn prefix_of(key: PrefixKey4, peer: &Peer) -> Option<(Vni, IpNet)> {
-    let net = Ipv4Net::with_netmask(key.prefix.into(), peer.subnet_mask.into()).ok()?;
+/// The network and subnet of a key.
+pub(super) fn prefix_of(key: PrefixKey4) -> Option<(Vni, IpNet)> {
+    let net = Ipv4Net::new(key.prefix.into(), u8::try_from(key.length).ok()?).ok()?;
     Some((Vni::try_from(key.vni).ok()?, net.into()))
 }
 
-pub(super) fn peer(
-    subnet: IpNet,
-    entry: &PeerEntry,
-    index_of: impl Fn(IfName) -> Option<u32>,
-) -> Result<Peer> {
+pub(super) fn peer(entry: &PeerEntry, index_of: impl Fn(IfName) -> Option<u32>) -> Result<Peer> {
     Ok(Peer {
-        vtep: v4(entry.vtep)?.octets(),
-        next_hop: v4(entry.next_hop)?.octets(),
-        subnet_mask: v4(subnet.netmask())?.octets(),
+        vtep: mapped(v4(entry.vtep)?.octets()),
+        next_hop: mapped(v4(entry.next_hop)?.octets()),
         underlay_ifindex: index(entry.underlay, index_of)?,
         index: entry.index,
         mac: entry.mac.octets(),
@@ -66,8 +62,8 @@ pub(super) fn peer_entry(
     name_of: impl Fn(u32) -> Option<IfName>,
 ) -> Option<PeerEntry> {
     Some(PeerEntry {
-        vtep: Ipv4Addr::from(peer.vtep).into(),
-        next_hop: Ipv4Addr::from(peer.next_hop).into(),
+        vtep: Ipv6Addr::from(peer.vtep).to_canonical(),
+        next_hop: Ipv6Addr::from(peer.next_hop).to_canonical(),
         underlay: link(peer.underlay_ifindex, name_of),
         mac: Mac::unicast(peer.mac)?,
         index: peer.index,
@@ -123,13 +119,11 @@ fn v4(address: IpAddr) -> Result<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use bytemuck::Zeroable;
     use ipnet::IpNet;
-    use overlay_common::maps::{AddressKey4, Peer};
+    use overlay_common::maps::{AddressKey4, mapped};
 
     use super::{
         address_key, address_of, endpoint, endpoint_entry, peer, peer_entry, prefix_key, prefix_of,
-        v4,
     };
     use crate::{
         model::{IfName, Vni},
@@ -161,11 +155,10 @@ mod tests {
             mac: "02:4f:c0:00:02:02".parse().unwrap(),
             index: 3,
         };
-        let subnet = "10.244.2.0/24".parse().unwrap();
-        let value = peer(subnet, &entry, index_of).unwrap();
+        let value = peer(&entry, index_of).unwrap();
         assert_eq!(
             (value.vtep, value.underlay_ifindex, value.flags),
-            ([192, 0, 2, 2], 5, 0)
+            (mapped([192, 0, 2, 2]), 5, 0)
         );
         assert_eq!(peer_entry(&value, name_of), Some(entry));
 
@@ -207,12 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn a_subnet_s_length_comes_from_its_value() {
-        let mut value = Peer::zeroed();
+    fn a_key_tells_a_subnet_and_its_length() {
         for net in ["10.244.0.0/24", "10.244.0.0/16", "10.244.2.1/32"] {
             let subnet: (Vni, IpNet) = (vni(), net.parse().unwrap());
-            value.subnet_mask = v4(subnet.1.netmask()).unwrap().octets();
-            assert_eq!(prefix_of(prefix_key(subnet).unwrap(), &value), Some(subnet));
+            assert_eq!(prefix_of(prefix_key(subnet).unwrap()), Some(subnet));
         }
     }
 }

@@ -70,7 +70,7 @@ impl Maps {
     pub fn entries(&self, name_of: impl Fn(u32) -> Option<IfName>) -> Result<Entries> {
         let networks = self.networks.rows()?;
         let peers = self.peers.rows()?.filter_map(|(key, peer)| {
-            let prefix = convert::prefix_of(key, &peer)?;
+            let prefix = convert::prefix_of(key)?;
             Some((prefix, convert::peer_entry(&peer, &name_of)?))
         });
         let vteps = self
@@ -115,17 +115,13 @@ impl Maps {
         peer: &PeerEntry,
         index_of: impl Fn(IfName) -> Option<u32>,
     ) -> Result<()> {
-        let peer = convert::peer(key.1, peer, index_of)?;
+        let peer = convert::peer(peer, index_of)?;
         self.peers.set(convert::prefix_key(key)?, &peer, Of(key))
     }
 
-    /// Removes a peer's subnet; one of another length that has taken its key stays.
+    /// Removes a peer's subnet.
     pub fn delete_peer(&mut self, key: (Vni, IpNet)) -> Result<()> {
-        let prefix = convert::prefix_key(key)?;
-        match self.peers.get(prefix, Of(key))? {
-            Some(there) if convert::prefix_of(prefix, &there) != Some(key) => Ok(()),
-            _ => self.peers.delete(prefix, Of(key)),
-        }
+        self.peers.delete(convert::prefix_key(key)?, Of(key))
     }
 
     /// Lets an outer address send to us, and sets its slot of counters.
@@ -244,14 +240,6 @@ impl<K: Pod, V: Pod> Table<K, V> {
         let rows: Result<Vec<_>, _> = self.map.iter().collect();
         let rows = rows.map_err(|error| failed(format!("read map {}", self.name), &error))?;
         Ok(rows.into_iter())
-    }
-
-    fn get(&self, key: K, shown: impl fmt::Display) -> Result<Option<V>> {
-        match self.map.get(&key, 0) {
-            Ok(value) => Ok(Some(value)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(failed(format!("read {shown} in map {}", self.name), &error)),
-        }
     }
 
     fn set(&mut self, key: K, value: &V, shown: impl fmt::Display) -> Result<()> {

@@ -134,17 +134,17 @@ fn inner_oddities() -> Vec<Case> {
         left(
             "ARP",
             in_tunnel(BROADCAST, ARP, &[0; 28]),
-            PassReason::NotIpv4,
+            PassReason::NotIp,
         ),
         left(
             "IPv6",
             in_tunnel(NODE_MAC, IPV6, &[0; 60]),
-            PassReason::NotIpv4,
+            PassReason::NotIp,
         ),
         left(
             "a VLAN tag",
             in_tunnel(NODE_MAC, VLAN, &tagged),
-            PassReason::NotIpv4,
+            PassReason::NotIp,
         ),
         left("cut in the inner header", cut_header, PassReason::Malformed),
         left("cut in the inner packet", cut_packet, PassReason::Malformed),

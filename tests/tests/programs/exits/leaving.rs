@@ -66,9 +66,9 @@ fn not_plain() -> Vec<Case> {
     let vlan = ethernet(GATEWAY_MAC, WEB_MAC, VLAN, &tagged);
     let options = with(to_remote(), 14, 0x46);
     vec![
-        container("ARP", arp, PassReason::NotIpv4),
-        container("IPv6", ipv6, PassReason::NotIpv4),
-        container("a VLAN tag", vlan, PassReason::NotIpv4),
+        container("ARP", arp, PassReason::NotIp),
+        container("IPv6", ipv6, PassReason::NotIp),
+        container("a VLAN tag", vlan, PassReason::NotIp),
         container("broadcast", broadcast(&packet), PassReason::NotUnicast),
         container("DHCP", broadcast(&dhcp), PassReason::NotUnicast),
         container("multicast", to([239, 1, 2, 3]), PassReason::NotUnicast),
@@ -223,7 +223,7 @@ fn from_the_node() -> Vec<Case> {
     let last_hop = to_peer(Ipv4 { ttl: 1, ..own });
     let sent = Outcome::To(PEER_INDEX);
     vec![
-        host("ARP", arp, PassReason::NotIpv4),
+        host("ARP", arp, PassReason::NotIp),
         host(
             "broadcast",
             with(from_node(), 0, 0xff),

@@ -4,7 +4,9 @@ use std::{net::Ipv4Addr, ops::Range};
 
 use anyhow::{Context as _, Result, ensure};
 use overlay_common::{
-    maps::{self, AddressKey4, Network, PEERS4, PORTS, Peer, Port, PrefixKey4, VTEPS4, Vtep},
+    maps::{
+        self, AddressKey4, Network, PEERS4, PORTS, Peer, Port, PrefixKey4, VTEPS4, Vtep, mapped,
+    },
     programs, wire,
 };
 use overlay_tests::{counters, topology, topology::VNI};
@@ -75,7 +77,7 @@ impl Node {
         let mut found = None;
         for device in ports.keys()? {
             let mut port = ports.get(&device)?.context("a port has gone")?;
-            with_mask(&mut port.network);
+            with_length(&mut port.network);
             ports.set(&device, &port)?;
             networks.set(&VNI, &port.network)?;
             if port.address != [0; 4] {
@@ -83,10 +85,7 @@ impl Node {
             }
         }
         let (device, port) = found.context("the node has no container")?;
-        let real = PrefixKey4 {
-            vni: VNI,
-            prefix: peer.subnet.base.octets(),
-        };
+        let real = prefix_key(peer.subnet.base.octets(), peer.subnet.length);
         let model = peers.get(&real)?.context("the other node is no peer")?;
         let program = |name| Program::by_id(measure::program(instance, name)?);
         Ok(Self {
@@ -107,14 +106,13 @@ impl Node {
             let vtep = peers::vtep(number).octets();
             let index = self.model.index + 1 + number;
             let peer = Peer {
-                vtep,
-                subnet_mask: peers::mask(),
+                vtep: mapped(vtep),
                 index,
                 mac: wire::vtep_mac(vtep),
                 ..self.model
             };
             let prefix = peers::subnet(number).octets();
-            self.peers.set(&PrefixKey4 { vni: VNI, prefix }, &peer)?;
+            self.peers.set(&prefix_key(prefix, peers::LENGTH), &peer)?;
             let key = AddressKey4 {
                 vni: VNI,
                 address: vtep,
@@ -177,11 +175,18 @@ impl Node {
 
 /// Adds the length of the new peers' prefixes to those that the programs look for; they
 /// are longer than the lab's own.
-fn with_mask(network: &mut Network) {
-    let mask = peers::mask();
-    if network.peer_masks[0] != mask {
-        network.peer_masks.rotate_right(1);
-        network.peer_masks[0] = mask;
+fn with_length(network: &mut Network) {
+    if network.peer_lengths4[0] != peers::LENGTH {
+        network.peer_lengths4.rotate_right(1);
+        network.peer_lengths4[0] = peers::LENGTH;
+    }
+}
+
+fn prefix_key(prefix: [u8; 4], length: u8) -> PrefixKey4 {
+    PrefixKey4 {
+        vni: VNI,
+        length: length.into(),
+        prefix,
     }
 }
 
@@ -226,12 +231,11 @@ mod tests {
     use bytemuck::Zeroable as _;
 
     #[test]
-    fn masks_stay_sorted_by_length() {
+    fn lengths_stay_sorted() {
         let mut network = Network::zeroed();
-        network.peer_masks[0] = [255, 255, 255, 0];
-        with_mask(&mut network);
-        with_mask(&mut network);
-        let masks = &network.peer_masks[..3];
-        assert_eq!(masks, [peers::mask(), [255, 255, 255, 0], [0; 4]]);
+        network.peer_lengths4[0] = 24;
+        with_length(&mut network);
+        with_length(&mut network);
+        assert_eq!(network.peer_lengths4[..3], [peers::LENGTH, 24, 0]);
     }
 }

@@ -22,11 +22,6 @@ pub(super) fn vtep(peer: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(100, 64, 1, 0).to_bits() + peer)
 }
 
-/// The netmask of the subnets.
-pub(super) const fn mask() -> [u8; 4] {
-    (u32::MAX << (32 - LENGTH)).to_be_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,7 +31,6 @@ mod tests {
     fn subnets_are_apart_and_not_the_labs() {
         assert_eq!(subnet(0), Ipv4Addr::new(10, 0, 0, 0));
         assert_eq!(subnet(1), Ipv4Addr::new(10, 0, 0, 128));
-        assert_eq!(mask(), [255, 255, 255, 128]);
         let last = PEERS[PEERS.len() - 1] - 1;
         assert!(container(last) < Ipv4Addr::new(10, 244, 0, 0));
         assert!(vtep(last) < Ipv4Addr::new(100, 128, 0, 0));
