@@ -32,7 +32,7 @@ pub struct Objects {
     pub addresses: BTreeSet<Address>,
     /// Routes, in the main table.
     pub routes: BTreeMap<RouteKey, Route>,
-    /// Permanent neighbours on the VXLAN devices: next hop → VTEP MAC.
+    /// Permanent neighbours on the VXLAN devices: next hop of a peer's subnet → VTEP MAC.
     pub neighbours: BTreeMap<(IfName, IpAddr), Mac>,
     /// Permanent forwarding entries of the VXLAN devices: VTEP MAC → outer address.
     pub fdb: BTreeMap<(IfName, Mac), IpAddr>,
@@ -40,6 +40,8 @@ pub struct Objects {
     pub entries: Entries,
     /// Programs on devices; the value tells whether it is the program that is loaded now.
     pub attachments: BTreeMap<(IfName, Hook), AttachmentState>,
+    /// The table of packet filter rules, when there is one.
+    pub filter: Option<Filter>,
 }
 
 /// The namespace that a device is in.
@@ -119,7 +121,8 @@ pub enum LinkKind {
     Other,
 }
 
-/// Settings of a VXLAN device: `nolearning`, outer UDP checksum 0 on IPv4, TTL 64, DF unset.
+/// Settings of a VXLAN device: `nolearning`, TTL 64, DF unset. It sends UDP checksums over
+/// IPv6 and none over IPv4, and receives both with and without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Vxlan {
     /// VXLAN network identifier.
@@ -170,14 +173,18 @@ pub struct Route {
 pub struct Entries {
     /// [`maps::NETWORKS`].
     pub networks: BTreeMap<Vni, maps::Network>,
-    /// [`maps::PEERS4`].
+    /// [`maps::PEERS4`] and [`maps::PEERS6`].
     pub peers: BTreeMap<(Vni, IpNet), PeerEntry>,
-    /// [`maps::VTEPS4`]: the peer's slot.
+    /// [`maps::VTEPS4`] and [`maps::VTEPS6`]: the peer's slot.
     pub vteps: BTreeMap<(Vni, IpAddr), u32>,
-    /// [`maps::ENDPOINTS4`].
+    /// [`maps::ENDPOINTS4`] and [`maps::ENDPOINTS6`].
     pub endpoints: BTreeMap<(Vni, IpAddr), EndpointEntry>,
     /// [`maps::PORTS`].
     pub ports: BTreeMap<LinkRef, maps::Port>,
+    /// [`maps::SOURCES`].
+    pub sources: BTreeSet<(LinkRef, IpNet)>,
+    /// [`maps::CIDRS`].
+    pub cidrs: BTreeMap<IpNet, Vni>,
 }
 
 /// A device that a map entry points at.
@@ -212,6 +219,8 @@ pub struct PeerEntry {
     pub mac: Mac,
     /// Slot in [`maps::PEER_STATS`].
     pub index: u32,
+    /// Whether it drops UDP over IPv6 without a checksum.
+    pub needs_checksum: bool,
 }
 
 /// A [`maps::Endpoint`] by names.
@@ -221,6 +230,8 @@ pub struct EndpointEntry {
     pub link: LinkRef,
     /// MAC inside the container.
     pub mac: Mac,
+    /// Whether it forwards packets to others behind it.
+    pub forwarding: bool,
 }
 
 /// A place where one of our programs is attached.
@@ -231,13 +242,23 @@ pub enum Hook {
     FromEndpoint,
     /// TC ingress of an underlay device.
     FromUnderlay,
-    /// TC egress of the VXLAN device.
+    /// TC egress of a VXLAN device.
     FromHost,
+    /// XDP of an underlay device, in its driver.
+    GuardNative,
+    /// XDP of an underlay device, in the stack.
+    GuardGeneric,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 3] = [Self::FromEndpoint, Self::FromUnderlay, Self::FromHost];
+    pub const ALL: [Self; 5] = [
+        Self::FromEndpoint,
+        Self::FromUnderlay,
+        Self::FromHost,
+        Self::GuardNative,
+        Self::GuardGeneric,
+    ];
 
     /// Name of the program in the eBPF object.
     pub const fn program(self) -> &'static str {
@@ -245,13 +266,28 @@ impl Hook {
             Self::FromEndpoint => overlay_common::programs::FROM_ENDPOINT,
             Self::FromUnderlay => overlay_common::programs::FROM_UNDERLAY,
             Self::FromHost => overlay_common::programs::FROM_HOST,
+            Self::GuardNative | Self::GuardGeneric => overlay_common::programs::UNDERLAY_GUARD,
         }
+    }
+
+    /// Name of the hook, in pins and texts: the program's, unless that has several hooks.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GuardNative => "underlay_guard_native",
+            Self::GuardGeneric => "underlay_guard_generic",
+            Self::FromEndpoint | Self::FromUnderlay | Self::FromHost => self.program(),
+        }
+    }
+
+    /// Whether it is one of XDP; else it is one of TC.
+    pub const fn is_xdp(self) -> bool {
+        matches!(self, Self::GuardNative | Self::GuardGeneric)
     }
 }
 
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.program())
+        f.pad(self.name())
     }
 }
 
@@ -265,4 +301,41 @@ pub enum AttachmentState {
     Outdated,
     /// Our pin or handle is there, but no program runs: the device is another one, or somebody detached it.
     Broken,
+}
+
+/// Name of the nftables table of an instance, of the family `inet`.
+pub fn filter_table(instance: &Name) -> String {
+    format!("overlay-{instance}")
+}
+
+/// What the table of packet filter rules does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Filter {
+    /// It does just this.
+    Rules(FilterRules),
+    /// Somebody has changed it.
+    Altered,
+}
+
+/// What the packet filter does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FilterRules {
+    /// Devices of the networks. Nothing is forwarded from one to another of them,
+    pub isolated: BTreeSet<IfName>,
+    /// except for these pairs, which are of one network or of two that are open to each other.
+    pub together: BTreeSet<(IfName, IfName)>,
+    /// What gets the node's address when it leaves its network.
+    pub masqueraded: BTreeSet<Masquerade>,
+}
+
+/// A range of a network whose packets get the node's address outside of the network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Masquerade {
+    /// The sources: this node's share.
+    pub subnet: IpNet,
+    /// The destinations for which they keep their address.
+    pub cidr: IpNet,
+    /// The devices through which they keep it.
+    pub inside: BTreeSet<IfName>,
 }

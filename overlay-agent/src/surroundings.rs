@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    model::{IfName, Name},
+    model::{Family, IfName, Name},
     objects::Objects,
 };
 
@@ -33,9 +33,11 @@ pub struct Surroundings {
     /// Routes of others in the main table that a route of ours would replace, with their device.
     pub routes: BTreeMap<IpNet, Option<IfName>>,
     /// UDP ports of ours that a socket of somebody else has.
-    pub busy_ports: BTreeSet<u16>,
+    pub busy_ports: BTreeSet<(Family, u16)>,
     /// The namespaces of the endpoints.
     pub endpoints: BTreeMap<Name, EndpointPlace>,
+    /// Why there can be no packet filter rules; looked for only when they are needed.
+    pub no_filter: Option<String>,
 }
 
 /// A device of the node.
@@ -75,7 +77,7 @@ pub enum EndpointPlace {
     There {
         /// It has an interface of the endpoint's name that is not ours.
         interface_taken: bool,
-        /// It has a default route of its own through this device.
-        default_route: Option<String>,
+        /// It has default routes of its own through these devices.
+        default_routes: BTreeMap<Family, String>,
     },
 }

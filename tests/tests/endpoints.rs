@@ -36,7 +36,7 @@ fn add(agent: &Agent, name: &str, place: &[&str]) -> Result<String> {
     let mut arguments = vec!["endpoint", "add", name, "--network", "lab"];
     arguments.extend(place);
     let answer = agent.json(&arguments)?;
-    let address = answer[0]["address"].as_str();
+    let address = answer[0]["addresses"][0].as_str();
     Ok(address
         .with_context(|| {
             format!(
@@ -59,7 +59,7 @@ fn address_of(agent: &Agent, name: &str) -> Result<Option<String>> {
     let found = list(agent)?
         .into_iter()
         .find(|endpoint| endpoint["name"] == name);
-    Ok(found.and_then(|endpoint| endpoint["address"].as_str().map(str::to_owned)))
+    Ok(found.and_then(|endpoint| endpoint["addresses"][0].as_str().map(str::to_owned)))
 }
 
 /// Asserts that a container is reached from its own node, its neighbour and the other node,
@@ -249,7 +249,7 @@ fn addresses_stay_with_their_endpoints_when_the_agent_dies() -> Result<()> {
     let third = add(&agent, "third", &["--netns", "tkill-c"])?;
     let taken: Vec<_> = before
         .iter()
-        .filter_map(|endpoint| endpoint["address"].as_str())
+        .filter_map(|endpoint| endpoint["addresses"][0].as_str())
         .collect();
     assert!(
         !taken.contains(&third.as_str()),

@@ -10,7 +10,7 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{FastPath, IfName, Mac, Name, Vni};
+use crate::model::{Dscp, FastPath, Guard, IfName, Mac, Name, Rx, Security, Vni};
 
 pub use client::{ClientError, call};
 pub use server::{Call, Server, ServerError};
@@ -49,8 +49,9 @@ pub struct EndpointSpec {
     pub netns: Option<PathBuf>,
     /// Or a process in it.
     pub pid: Option<u32>,
-    /// Its address; the next free one when left out.
-    pub address: Option<String>,
+    /// Its addresses, at most one of a family; the next free one of each that is left out.
+    #[serde(default)]
+    pub addresses: Vec<String>,
     /// Its interface in the container; `eth0` when left out.
     pub interface: Option<String>,
 }
@@ -86,8 +87,8 @@ pub struct Status {
     pub healthy: bool,
     /// What is not, one sentence each with its cure.
     pub problems: Vec<String>,
-    /// The node's outer address.
-    pub vtep: Option<IpAddr>,
+    /// The node's outer addresses, at most one of a family.
+    pub vteps: Vec<IpAddr>,
     /// Its underlay devices.
     pub underlay: Vec<IfName>,
     /// The eBPF programs.
@@ -109,6 +110,12 @@ pub struct FastPathStatus {
     pub reason: Option<String>,
     /// Folder of the pinned maps.
     pub pins: PathBuf,
+    /// How XDP guards the underlay, as configured,
+    pub guard: Guard,
+    /// and the underlay devices on which it does.
+    pub guarded: Vec<IfName>,
+    /// Where the tunnel's headers are stripped.
+    pub rx: Rx,
 }
 
 /// What the eBPF programs do.
@@ -132,18 +139,33 @@ pub struct NetworkStatus {
     pub vni: Vni,
     /// Its UDP port.
     pub port: u16,
-    /// All of its addresses.
+    /// Its addresses, by family.
+    pub ranges: Vec<RangeStatus>,
+    /// In bytes.
+    pub mtu: Option<u16>,
+    /// As configured.
+    pub fastpath: FastPath,
+    /// As configured.
+    pub dscp: Dscp,
+    /// What is dropped, as configured.
+    pub security: Security,
+    /// Whether the packet filter gives what leaves the network the node's address.
+    pub masquerade: bool,
+    /// Whether the packet filter keeps it apart from the other networks of the node.
+    pub isolated: bool,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// A network's addresses of one family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeStatus {
+    /// All of them.
     pub cidr: IpNet,
     /// This node's share.
     pub subnet: IpNet,
     /// The bridge's address.
     pub gateway: IpAddr,
-    /// In bytes.
-    pub mtu: Option<u16>,
-    /// As configured.
-    pub fastpath: FastPath,
-    /// The other nodes.
-    pub peers: Vec<PeerStatus>,
 }
 
 /// The state of a peer.
@@ -186,12 +208,16 @@ pub struct EndpointStatus {
     pub name: Name,
     /// Its network.
     pub network: Name,
-    /// Its address.
-    pub address: Option<IpAddr>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
     /// Its interface inside.
     pub interface: IfName,
     /// Its namespace.
     pub netns: PathBuf,
+    /// Whether it forwards packets to others behind it.
+    pub forwarding: bool,
+    /// Where those others are.
+    pub allowed_sources: Vec<IpNet>,
     /// The node's side of its veth; `None` while it is not attached.
     pub device: Option<IfName>,
     /// Whether the configuration names it, or it was added at run time.

@@ -8,11 +8,11 @@ use crate::{
         self, KernelError,
         bpf::{self, Maps},
         netlink::{Netlink, RouteSpec, VethPeerSpec},
-        netns, sysctl,
+        netns, nft, sysctl,
     },
     model::{IfName, Model, Name},
     node::Node,
-    objects::{Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope},
+    objects::{Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table},
     plan::{Change, Step},
     store::Store,
 };
@@ -78,6 +78,16 @@ pub(super) async fn run(
                 .delete_fdb(index(node, *link).await?, *mac)
                 .await,
         )?),
+        Step::SetFilter { rules } => {
+            // Noted before, so that an agent that is stopped in between still looks for it.
+            store.update(|content| content.packet_filter = true)?;
+            let table = filter_table(store.content().instance());
+            Ok(nft::set(&table, rules)?)
+        }
+        Step::DeleteFilter => {
+            gone_is_fine(nft::delete(&filter_table(store.content().instance())))?;
+            Ok(store.update(|content| content.packet_filter = false)?)
+        }
         Step::Attach { link, hook } => {
             let index = index(node, *link).await?;
             let dataplane = node.dataplane.as_mut().ok_or(ApplyError::NoMaps)?;
@@ -101,7 +111,9 @@ async fn set_map(step: &Step, node: &mut Node) -> Result<()> {
         Step::SetPeer { .. }
         | Step::SetEndpoint { .. }
         | Step::SetPort { .. }
-        | Step::DeletePort { .. } => step.device().map(|id| id.name),
+        | Step::DeletePort { .. }
+        | Step::SetSource { .. }
+        | Step::DeleteSource { .. } => step.device().map(|id| id.name),
         _ => None,
     };
     let resolved = match device {
@@ -137,6 +149,12 @@ async fn set_map(step: &Step, node: &mut Node) -> Result<()> {
         }
         Step::SetPort { link, port } => maps.set_port(*link, port, index_of),
         Step::DeletePort { link } => gone_is_fine(maps.delete_port(*link, index_of)),
+        Step::SetSource { link, prefix } => maps.set_source((*link, *prefix), index_of),
+        Step::DeleteSource { link, prefix } => {
+            gone_is_fine(maps.delete_source((*link, *prefix), index_of))
+        }
+        Step::SetCidr { cidr, vni } => maps.set_cidr(*cidr, *vni),
+        Step::DeleteCidr { cidr } => gone_is_fine(maps.delete_cidr(*cidr)),
         // `run` handles every other step.
         _ => Ok(()),
     };

@@ -33,7 +33,7 @@ pub(super) fn endpoint(
             network,
             netns,
             pid,
-            address,
+            addresses,
             interface,
         } => {
             let spec = EndpointSpec {
@@ -41,7 +41,7 @@ pub(super) fn endpoint(
                 network,
                 netns,
                 pid,
-                address,
+                addresses,
                 interface,
             };
             let Reply::Endpoint(endpoint) = ask(dirs, instance, &Request::EndpointAdd(spec))?

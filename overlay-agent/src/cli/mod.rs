@@ -109,9 +109,9 @@ enum EndpointCommand {
         /// A process in its network namespace
         #[arg(long)]
         pid: Option<u32>,
-        /// Its address [default: the next free one]
-        #[arg(long)]
-        address: Option<String>,
+        /// Its address; twice for one of each family [default: the next free ones]
+        #[arg(long = "address")]
+        addresses: Vec<String>,
         /// Its interface in the container [default: eth0]
         #[arg(long)]
         interface: Option<String>,

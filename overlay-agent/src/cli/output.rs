@@ -11,9 +11,12 @@ use tracing_subscriber::EnvFilter;
 
 use super::Format;
 use crate::{
-    api::{EndpointStatus, FastPathState, NetworkStatus, PeerStatus, Status},
+    api::{
+        EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
+        Status,
+    },
     daemon::Preview,
-    model::Model,
+    model::{Dscp, Guard, Model, Rx},
 };
 
 /// Logs to standard error; `OVERLAY_LOG` chooses the level.
@@ -111,15 +114,8 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io
         "node {}  instance {}  {health}",
         status.node, status.instance
     )?;
-    let underlay: Vec<&str> = status
-        .underlay
-        .iter()
-        .map(crate::model::IfName::as_str)
-        .collect();
-    let vtep = status
-        .vtep
-        .map_or_else(|| "none".to_owned(), |vtep| vtep.to_string());
-    writeln!(out, "vtep {vtep}  underlay {}", underlay.join(", "))?;
+    let (vteps, underlay) = (list(&status.vteps, ", "), list(&status.underlay, ", "));
+    writeln!(out, "vtep {vteps}  underlay {underlay}")?;
     let fastpath = &status.fastpath;
     let state = match fastpath.state {
         FastPathState::On => "on",
@@ -136,6 +132,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io
         "fast path {state}{attach}  maps {}",
         fastpath.pins.display()
     )?;
+    print_guard(out, fastpath)?;
     for network in &status.networks {
         print_network(out, network)?;
     }
@@ -150,16 +147,56 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io
     Ok(())
 }
 
+fn print_guard(out: &mut dyn Write, fastpath: &FastPathStatus) -> io::Result<()> {
+    let mode = match fastpath.guard {
+        Guard::Off => return Ok(()),
+        Guard::Native => "native",
+        Guard::Generic => "generic",
+    };
+    let stripping = match fastpath.rx {
+        Rx::Tc => "",
+        Rx::Xdp => "  strips headers",
+    };
+    let devices = list(&fastpath.guarded, ", ");
+    writeln!(out, "guard {mode}  on {devices}{stripping}")
+}
+
+/// What there is, or that there is none.
+fn list(things: &[impl ToString], separator: &str) -> String {
+    let texts: Vec<String> = things.iter().map(ToString::to_string).collect();
+    match texts.as_slice() {
+        [] => "none".to_owned(),
+        texts => texts.join(separator),
+    }
+}
+
 fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()> {
     let mtu = network
         .mtu
         .map_or_else(|| "unknown".to_owned(), |mtu| mtu.to_string());
     writeln!(out)?;
-    writeln!(
+    write!(
         out,
-        "network {}  vni {}  port {}  cidr {}  subnet {}  gateway {}  mtu {mtu}",
-        network.name, network.vni, network.port, network.cidr, network.subnet, network.gateway
+        "network {}  vni {}  port {}  mtu {mtu}",
+        network.name, network.vni, network.port
     )?;
+    let more = [
+        (network.isolated, "isolated"),
+        (network.masquerade, "masquerade"),
+        (network.dscp == Dscp::Copy, "dscp copied"),
+    ];
+    for (_, text) in more.iter().filter(|(is, _)| *is) {
+        write!(out, "  {text}")?;
+    }
+    writeln!(out)?;
+    for RangeStatus {
+        cidr,
+        subnet,
+        gateway,
+    } in &network.ranges
+    {
+        writeln!(out, "cidr {cidr}  subnet {subnet}  gateway {gateway}")?;
+    }
     let rows = network.peers.iter().map(peer_row).collect();
     print_table(
         out,
@@ -171,7 +208,6 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
 }
 
 fn peer_row(peer: &PeerStatus) -> [String; 8] {
-    let subnets: Vec<String> = peer.subnets.iter().map(ToString::to_string).collect();
     let count = |of: fn(&crate::api::Traffic) -> u64| {
         peer.traffic
             .as_ref()
@@ -180,7 +216,7 @@ fn peer_row(peer: &PeerStatus) -> [String; 8] {
     [
         peer.name.to_string(),
         peer.vtep.to_string(),
-        subnets.join(","),
+        list(&peer.subnets, ","),
         peer.via
             .map_or_else(|| "no route".to_owned(), |via| via.to_string()),
         peer.dev
@@ -208,9 +244,7 @@ fn print_endpoints(out: &mut dyn Write, endpoints: &[EndpointStatus]) -> io::Res
         [
             endpoint.name.to_string(),
             endpoint.network.to_string(),
-            endpoint
-                .address
-                .map_or_else(|| "none".to_owned(), |address| address.to_string()),
+            list(&endpoint.addresses, ","),
             endpoint.interface.to_string(),
             endpoint
                 .device
@@ -223,7 +257,7 @@ fn print_endpoints(out: &mut dyn Write, endpoints: &[EndpointStatus]) -> io::Res
         [
             "ENDPOINT",
             "NETWORK",
-            "ADDRESS",
+            "ADDRESSES",
             "INTERFACE",
             "DEVICE",
             "NETNS",

@@ -1,15 +1,11 @@
 //! Endpoints.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use toml::Spanned;
 
-use super::{Report, error::Fault, networks::unique, raw};
-use crate::model::{Endpoint, IfName, InvalidValue, NetnsRef, Network};
+use super::{Report, error::Fault, networks::unique, raw, sources, subnets::no_such_family};
+use crate::model::{Endpoint, Family, IfName, InvalidValue, NetnsRef, Network};
 
 /// The interface name that containers expect.
 const DEFAULT_INTERFACE: &str = "eth0";
@@ -38,7 +34,7 @@ pub(super) fn validate(
                 Fault::NoSuchNetwork(network.clone()),
             );
         }
-        let Some(endpoint) = endpoint(raw, &field, networks, report) else {
+        let Some(endpoint) = endpoint(raw, &field, networks, &endpoints, report) else {
             continue;
         };
         unique(
@@ -49,15 +45,17 @@ pub(super) fn validate(
             format!("{field}.name"),
             report,
         );
-        if let (Some(address), Some(raw)) = (endpoint.address, &raw.address) {
-            unique(
-                &mut addresses,
-                address,
-                "address",
-                raw.span(),
-                format!("{field}.address"),
-                report,
-            );
+        if let Some(raw) = &raw.address {
+            for &address in &endpoint.addresses {
+                unique(
+                    &mut addresses,
+                    address,
+                    "address",
+                    raw.span(),
+                    format!("{field}.address"),
+                    report,
+                );
+            }
         }
         let place = format!(
             "{} in {}",
@@ -74,6 +72,7 @@ fn endpoint(
     raw: &raw::Endpoint,
     field: &str,
     networks: &[Network],
+    others: &[Endpoint],
     report: &mut Report<'_>,
 ) -> Option<Endpoint> {
     let name = report.value(&raw.name, format!("{field}.name"));
@@ -86,16 +85,19 @@ fn endpoint(
     let network = networks
         .iter()
         .find(|network| network.name.as_str() == raw.network.get_ref())?;
-    let address = match &raw.address {
-        None => None,
-        Some(raw) => Some(address(raw, &format!("{field}.address"), network, report)?),
+    let addresses = match &raw.address {
+        None => Some(Vec::new()),
+        Some(raw) => addresses(raw, &format!("{field}.address"), network, report),
     };
+    let allowed_sources = sources::validate(raw, field, network, networks, others, report);
     Some(Endpoint {
         name: name?,
         network: network.name.clone(),
         netns: netns?,
-        address,
+        addresses: addresses?,
         interface: interface?,
+        forwarding: raw.forwarding,
+        allowed_sources,
     })
 }
 
@@ -128,53 +130,67 @@ pub(crate) fn netns_ref(path: &Path) -> Result<NetnsRef, Fault> {
         .ok_or_else(|| Fault::NetnsPath(path.to_owned()))
 }
 
-fn address(
+fn addresses(
     raw: &Spanned<raw::OneOrMany>,
     field: &str,
     network: &Network,
     report: &mut Report<'_>,
-) -> Option<Ipv4Addr> {
+) -> Option<Vec<IpAddr>> {
     let texts = raw.get_ref().as_slice();
-    let [text] = texts else {
+    if texts.is_empty() {
         let fault = Fault::Number {
             what: "address",
-            takes: "one IPv4 address",
-            given: texts.len(),
+            takes: "at least one address",
+            given: 0,
             cure: "leave the field out to get the next free one",
         };
         report.add(raw.span(), field, fault);
         return None;
-    };
-    endpoint_address(text, network)
+    }
+    endpoint_addresses(texts, network)
         .map_err(|fault| report.add(raw.span(), field, fault))
         .ok()
 }
 
-/// An address that an endpoint of this network on this node can have.
-pub(crate) fn endpoint_address(text: &str, network: &Network) -> Result<Ipv4Addr, Fault> {
-    match text.parse::<IpAddr>() {
-        Err(_) => Err(Fault::Address(text.to_owned())),
-        Ok(IpAddr::V6(_)) => Err(Fault::Ipv6(text.to_owned())),
-        Ok(IpAddr::V4(address)) => {
-            let (first, last) = endpoint_range(network);
-            if (first..=last).contains(&address) {
-                return Ok(address);
-            }
-            Err(Fault::NotForEndpoints {
-                address: address.into(),
-                subnet: network.subnet,
-                first: first.into(),
-                last: last.into(),
-            })
+/// Addresses that an endpoint of this network on this node can have, at most one of a family.
+pub(crate) fn endpoint_addresses(
+    texts: &[String],
+    network: &Network,
+) -> Result<Vec<IpAddr>, Fault> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for text in texts {
+        let address = endpoint_address(text, network)?;
+        let family = Family::of(address);
+        if let Some(first) = addresses.iter().find(|other| Family::of(**other) == family) {
+            return Err(Fault::TwoOfFamily {
+                what: "an endpoint",
+                family,
+                first: first.to_string(),
+                second: address.to_string(),
+            });
         }
+        addresses.push(address);
     }
+    addresses.sort();
+    Ok(addresses)
 }
 
-/// The first and last address for endpoints: after the gateway, before the broadcast address.
-pub(crate) fn endpoint_range(network: &Network) -> (Ipv4Addr, Ipv4Addr) {
-    let first = Ipv4Addr::from_bits(network.gateway().to_bits() + 1);
-    let last = Ipv4Addr::from_bits(network.subnet.broadcast().to_bits() - 1);
-    (first, last)
+fn endpoint_address(text: &str, network: &Network) -> Result<IpAddr, Fault> {
+    let address: IpAddr = text.parse().map_err(|_| Fault::Address(text.to_owned()))?;
+    let family = Family::of(address);
+    let range = network
+        .range(family)
+        .ok_or_else(|| no_such_family(address, family))?;
+    let (first, last) = range.endpoints();
+    if (first..=last).contains(&address) {
+        return Ok(address);
+    }
+    Err(Fault::NotForEndpoints {
+        address,
+        subnet: range.subnet,
+        first,
+        last,
+    })
 }
 
 /// An interface name given on the command line, or the default.

@@ -2,10 +2,10 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use overlay_common::maps::MAX_PREFIX_LENGTHS;
 
-use crate::model::InvalidValue;
+use crate::model::{Family, InvalidValue};
 
 /// A configuration that was refused.
 #[derive(Debug, thiserror::Error)]
@@ -86,13 +86,40 @@ pub enum Fault {
     #[error("{given} has host bits set; write {network}")]
     HostBits {
         /// As configured.
-        given: Ipv4Net,
+        given: IpNet,
         /// As it should be.
-        network: Ipv4Net,
+        network: IpNet,
     },
-    /// Where IPv6 would stand.
-    #[error("{0} is IPv6, which this version does not carry yet; use IPv4")]
-    Ipv6(String),
+    /// More than one of a family.
+    #[error("{what} has two {family} values, {first} and {second}; keep one of them")]
+    TwoOfFamily {
+        /// What has them.
+        what: &'static str,
+        /// Their family.
+        family: Family,
+        /// The first.
+        first: String,
+        /// The second.
+        second: String,
+    },
+    /// A network without a share for this node.
+    #[error(
+        "this node has no part of the network's {cidr}; add a subnet inside it, or remove {cidr} from cidr"
+    )]
+    NoShare {
+        /// The network's addresses.
+        cidr: IpNet,
+    },
+    /// Something of a family that the network does not have.
+    #[error(
+        "{value} is {family}, and the network has no {family} cidr; add one, or remove {value}"
+    )]
+    NoSuchFamily {
+        /// The subnet or address.
+        value: String,
+        /// Its family.
+        family: Family,
+    },
     /// A list with nothing or too much in it.
     #[error("{what} takes {takes}, not {given}; {cure}")]
     Number {
@@ -109,23 +136,30 @@ pub enum Fault {
     #[error("{subnet} is not inside the network's cidr {cidr}; choose a part of it")]
     Outside {
         /// The subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// The network.
-        cidr: Ipv4Net,
+        cidr: IpNet,
     },
     /// Two subnets share addresses.
     #[error("{subnet} overlaps {other} of {owner}; give every node its own part")]
     Overlap {
         /// The subnet here.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// The one it overlaps.
-        other: Ipv4Net,
+        other: IpNet,
         /// Whose that is.
         owner: String,
     },
     /// No room for a gateway and an endpoint.
-    #[error("{0} has no room for a gateway and an endpoint; use a prefix of /30 or shorter")]
-    TooSmall(Ipv4Net),
+    #[error(
+        "{subnet} has no room for a gateway and an endpoint; use a prefix of /{longest} or shorter"
+    )]
+    TooSmall {
+        /// The subnet.
+        subnet: IpNet,
+        /// The longest prefix that has room, in bits.
+        longest: u8,
+    },
     /// The same value twice where it must be unique.
     #[error("{what} {value} is used twice, first by {first}; each must have its own")]
     Duplicate {
@@ -148,9 +182,34 @@ pub enum Fault {
     /// An MTU out of bounds.
     #[error("an MTU of {0} is out of range; use \"auto\", or 576 to 65485")]
     Mtu(u16),
-    /// Something that is planned and not built.
-    #[error("{0} is not built yet; {1}")]
-    NotBuilt(&'static str, &'static str),
+    /// An MTU that IPv6 forbids.
+    #[error(
+        "an MTU of {0} is too small for IPv6; use \"auto\", or at least 1280 (RFC 8200), or remove the IPv6 subnets"
+    )]
+    MtuForIpv6(u16),
+    /// Stripping in XDP without a program there.
+    #[error("rx = \"xdp\" needs the program in the driver; set guard = \"native\", or rx = \"tc\"")]
+    RxWithoutGuard,
+    /// A checksum over IPv6 to a VTEP that has none.
+    #[error("{0} is no IPv6 VTEP, and only IPv6 needs the checksum; remove udp6_checksum")]
+    ChecksumOverIpv4(IpAddr),
+    /// Sources behind an endpoint that has nobody behind it.
+    #[error(
+        "only an endpoint that forwards has others behind it; set forwarding = true, or remove allowed_sources"
+    )]
+    NotForwarding,
+    /// Sources that are somebody else's.
+    #[error(
+        "{prefix} overlaps {other} of {owner}; let the endpoint send only from what nobody else has"
+    )]
+    SourceTaken {
+        /// The prefix.
+        prefix: IpNet,
+        /// What it overlaps.
+        other: IpNet,
+        /// Whose that is.
+        owner: String,
+    },
     /// A reference to a network that is not there.
     #[error("there is no network {0:?}; name one of [[networks]]")]
     NoSuchNetwork(String),
@@ -170,7 +229,7 @@ pub enum Fault {
         /// As configured.
         address: IpAddr,
         /// The node's share.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// The first that an endpoint can have.
         first: IpAddr,
         /// The last that an endpoint can have.
@@ -178,7 +237,12 @@ pub enum Fault {
     },
     /// More lengths of prefixes than the data plane looks up.
     #[error(
-        "the peers' subnets have {0} different prefix lengths, the data plane takes {MAX_PREFIX_LENGTHS}; use fewer, or fastpath = \"off\""
+        "the peers' {family} subnets have {lengths} different prefix lengths, the data plane takes {MAX_PREFIX_LENGTHS}; use fewer, or fastpath = \"off\""
     )]
-    PrefixLengths(usize),
+    PrefixLengths {
+        /// Their family.
+        family: Family,
+        /// How many.
+        lengths: usize,
+    },
 }

@@ -3,13 +3,16 @@
 mod endpoints;
 mod error;
 mod networks;
+mod peers;
 mod raw;
+mod sources;
+mod subnets;
 
 use std::{fs, net::IpAddr, ops::Range, path::Path};
 
-use crate::model::{IfName, Model, Name, Node, Underlay};
+use crate::model::{Guard, IfName, Model, Name, Node, Rx, Underlay};
 
-pub(crate) use endpoints::{endpoint_address, endpoint_range, interface, netns_ref};
+pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
 
 /// Reads and validates a configuration file.
@@ -59,9 +62,17 @@ fn validate(raw: &raw::Config, report: &mut Report<'_>) -> Option<Model> {
 fn node(raw: &raw::Node, report: &mut Report<'_>) -> Option<Node> {
     let name = report.value::<Name>(&raw.name, "node.name");
     let underlay = underlay(&raw.underlay, report);
+    let rx = raw.rx.as_ref().map_or(Rx::Tc, |rx| *rx.get_ref());
+    if let Some(raw) = raw.rx.as_ref().filter(|_| raw.guard != Guard::Native)
+        && rx == Rx::Xdp
+    {
+        report.add(raw.span(), "node.rx", Fault::RxWithoutGuard);
+    }
     Some(Node {
         name: name?,
         underlay: underlay?,
+        guard: raw.guard,
+        rx,
     })
 }
 
@@ -71,8 +82,8 @@ fn underlay(raw: &toml::Spanned<raw::OneOrMany>, report: &mut Report<'_>) -> Opt
     if let [text] = texts
         && let Ok(address) = text.parse::<IpAddr>()
     {
-        if address.is_ipv6() {
-            report.add(raw.span(), FIELD, Fault::Ipv6(text.clone()));
+        if !peers::can_be_vtep(address) {
+            report.add(raw.span(), FIELD, Fault::NotUnicast(address));
             return None;
         }
         return Some(Underlay::Address(address));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::model::FastPath;
+use crate::model::{Dscp, FastPath, Guard, Rx, Security};
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -23,6 +23,9 @@ pub(super) struct Config {
 pub(super) struct Node {
     pub(super) name: Spanned<String>,
     pub(super) underlay: Spanned<OneOrMany>,
+    #[serde(default)]
+    pub(super) guard: Guard,
+    pub(super) rx: Option<Spanned<Rx>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,9 +37,14 @@ pub(super) struct Network {
     pub(super) cidr: Spanned<OneOrMany>,
     pub(super) subnet: Spanned<OneOrMany>,
     pub(super) mtu: Option<Spanned<Mtu>>,
-    pub(super) masquerade: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) masquerade: bool,
     #[serde(default)]
     pub(super) fastpath: FastPath,
+    #[serde(default)]
+    pub(super) dscp: Dscp,
+    #[serde(default)]
+    pub(super) security: Security,
     #[serde(default)]
     pub(super) peers: Vec<Spanned<Peer>>,
 }
@@ -48,6 +56,7 @@ pub(super) struct Peer {
     pub(super) vtep: Spanned<String>,
     pub(super) subnet: Spanned<OneOrMany>,
     pub(super) mac: Option<Spanned<String>>,
+    pub(super) udp6_checksum: Option<Spanned<bool>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -59,6 +68,9 @@ pub(super) struct Endpoint {
     pub(super) pid: Option<Spanned<u32>>,
     pub(super) address: Option<Spanned<OneOrMany>>,
     pub(super) interface: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) forwarding: bool,
+    pub(super) allowed_sources: Option<Spanned<OneOrMany>>,
 }
 
 /// A text or a list of them.

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{EndpointSpec, EndpointStatus, Reply},
-    config::{endpoint_address, interface, netns_ref},
+    config::{endpoint_addresses, interface, netns_ref},
     model::{Endpoint, Name, NetnsRef},
 };
 
@@ -142,15 +142,10 @@ impl Reconciler {
             }
         };
         let interface = interface(spec.interface.as_deref()).map_err(text)?;
-        let address = spec
-            .address
-            .as_deref()
-            .map(|address| endpoint_address(address, network))
-            .transpose()
-            .map_err(text)?;
-        if let Some(address) = address {
+        let addresses = endpoint_addresses(&spec.addresses, network).map_err(text)?;
+        for address in &addresses {
             let mut taken = self.store.content().allocations.iter();
-            if let Some((owner, _)) = taken.find(|(_, allocation)| allocation.address == address) {
+            if let Some((owner, _)) = taken.find(|(_, given)| given.addresses.contains(address)) {
                 return Err(format!(
                     "address {address} is in use by endpoint {owner}; choose another, or leave it out"
                 ));
@@ -169,8 +164,10 @@ impl Reconciler {
             name,
             network: network.name.clone(),
             netns,
-            address,
+            addresses,
             interface,
+            forwarding: false,
+            allowed_sources: Vec::new(),
         })
     }
 

@@ -1,19 +1,18 @@
 //! The node's state as the API shows it.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use overlay_common::maps::PeerStats;
 use tracing::warn;
 
 use super::Reconciler;
 use crate::{
     api::{
-        EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, Status, Traffic,
+        EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
+        Status, Traffic,
     },
+    desired::bridge_name,
     kernel::bpf::AttachMode,
-    model::{Endpoint, Network, Peer},
-    objects::{LinkKind, Scope},
+    model::{Endpoint, IfName, Network, Peer},
+    objects::{AttachmentState, Filter, FilterRules, LinkKind, Scope},
 };
 
 impl Reconciler {
@@ -36,7 +35,7 @@ impl Reconciler {
             node: self.model.node.name.clone(),
             healthy: problems.is_empty(),
             problems,
-            vtep: self.facts.vtep.map(IpAddr::V4),
+            vteps: self.facts.vteps.clone(),
             underlay: self.facts.underlay.clone(),
             fastpath,
             networks: self
@@ -79,7 +78,18 @@ impl Reconciler {
             attach,
             reason,
             pins: self.node.pins.clone(),
+            guard: self.model.node.guard,
+            guarded: self.guarded(),
+            rx: self.model.node.rx,
         }
+    }
+
+    fn guarded(&self) -> Vec<IfName> {
+        let attachments = self.observed.objects.attachments.iter();
+        attachments
+            .filter(|((_, hook), state)| hook.is_xdp() && **state == AttachmentState::Current)
+            .map(|((device, _), _)| *device)
+            .collect()
     }
 
     fn network_status(&self, network: &Network) -> NetworkStatus {
@@ -87,11 +97,30 @@ impl Reconciler {
             name: network.name.clone(),
             vni: network.vni,
             port: network.port,
-            cidr: network.cidr.into(),
-            subnet: network.subnet.into(),
-            gateway: network.gateway().into(),
+            ranges: network
+                .ranges
+                .iter()
+                .map(|range| RangeStatus {
+                    cidr: range.cidr,
+                    subnet: range.subnet,
+                    gateway: range.gateway(),
+                })
+                .collect(),
             mtu: self.facts.mtus.get(&network.name).copied(),
             fastpath: network.fastpath,
+            dscp: network.dscp,
+            security: network.security,
+            masquerade: self.filter_rules().is_some_and(|rules| {
+                let subnets = rules.masqueraded.iter().map(|rule| rule.subnet);
+                network
+                    .ranges
+                    .iter()
+                    .any(|range| subnets.clone().any(|net| net == range.subnet))
+            }),
+            isolated: bridge_name(network.vni).is_some_and(|bridge| {
+                self.filter_rules()
+                    .is_some_and(|rules| rules.isolated.contains(&bridge))
+            }),
             peers: network
                 .peers
                 .iter()
@@ -100,8 +129,15 @@ impl Reconciler {
         }
     }
 
+    fn filter_rules(&self) -> Option<&FilterRules> {
+        match &self.observed.objects.filter {
+            Some(Filter::Rules(rules)) => Some(rules),
+            Some(Filter::Altered) | None => None,
+        }
+    }
+
     fn peer_status(&self, network: &Network, peer: &Peer) -> PeerStatus {
-        let vtep = IpAddr::V4(peer.vtep);
+        let vtep = peer.vtep;
         let way = self.observed.around.ways.get(&vtep);
         let slot = self
             .observed
@@ -121,7 +157,7 @@ impl Reconciler {
             name: peer.name.clone(),
             vtep,
             mac: peer.mac,
-            subnets: peer.subnets.iter().copied().map(IpNet::V4).collect(),
+            subnets: peer.subnets.clone(),
             dev: way.map(|way| way.link),
             via: way.map(|way| way.next_hop),
             slot,
@@ -144,9 +180,13 @@ impl Reconciler {
         EndpointStatus {
             name: endpoint.name.clone(),
             network: endpoint.network.clone(),
-            address: given.map(|given| given.address.into()),
+            addresses: given
+                .map(|given| given.addresses.clone())
+                .unwrap_or_default(),
             interface: endpoint.interface,
             netns: endpoint.netns.path(),
+            forwarding: endpoint.forwarding,
+            allowed_sources: endpoint.allowed_sources.clone(),
             device,
             configured: self
                 .config

@@ -1,14 +1,12 @@
-//! An endpoint's veth, address, default route and map entries.
+//! An endpoint's veth, addresses, routes and map entries.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bytemuck::Zeroable as _;
-use ipnet::{IpNet, Ipv4Net};
-use overlay_common::maps;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Derived, Desired, Node, Problem, address_of, names, networks};
+use super::{Derived, Desired, Node, Problem, address_of, names, values};
 use crate::{
-    model::{Endpoint, IfName, Mac, NetnsRef},
+    model::{Endpoint, Family, IfName, Mac, NetnsRef, Range},
     objects::{
         Address, AttachmentState, EndpointEntry, Hook, Link, LinkId, LinkKind, LinkRef, Objects,
         Route, RouteKey, Scope,
@@ -21,7 +19,8 @@ struct Attached<'a> {
     node: &'a Node<'a>,
     derived: &'a Derived<'a>,
     endpoint: &'a Endpoint,
-    address: Ipv4Addr,
+    /// Its addresses, each with the network's range that it is in.
+    addresses: Vec<(&'a Range, IpAddr)>,
     mac: Mac,
     /// The node's side of its veth.
     host: IfName,
@@ -36,14 +35,24 @@ pub(super) fn build(
     desired: &mut Desired,
 ) {
     let name = &endpoint.name;
-    let Some(address) = address_of(node.inputs.store, endpoint) else {
-        desired.problems.push(Problem::NoAddress {
-            endpoint: name.clone(),
-            subnet: derived.network.subnet,
-        });
+    let mut addresses = Vec::new();
+    for range in &derived.network.ranges {
+        match address_of(node.inputs.store, endpoint, range.family()) {
+            Some(address) => addresses.push((range, address)),
+            None => desired.problems.push(Problem::NoAddress {
+                endpoint: name.clone(),
+                subnet: range.subnet,
+            }),
+        }
+    }
+    // Half an endpoint would be harder to understand than none.
+    if addresses.len() < derived.network.ranges.len() {
         return;
-    };
-    let (Some(host), Some(mac)) = (names::veth_name(name), names::endpoint_mac(address)) else {
+    }
+    let mac = addresses
+        .first()
+        .and_then(|&(_, first)| names::endpoint_mac(first));
+    let (Some(host), Some(mac)) = (names::veth_name(name), mac) else {
         return;
     };
     if let Some(problem) = problem(node, endpoint, &LinkId::node(host), desired) {
@@ -58,13 +67,14 @@ pub(super) fn build(
         node,
         derived,
         endpoint,
-        address,
+        addresses,
         mac,
         host,
         inside,
     };
     attached.add_devices(&mut desired.objects);
-    attached.add_default_route(desired);
+    attached.add_default_routes(desired);
+    attached.add_routes_behind(desired);
     attached.add_entries(&mut desired.objects);
 }
 
@@ -101,36 +111,69 @@ impl Attached<'_> {
                 alias: None,
             },
         );
-        objects.addresses.insert(Address {
+        let addresses = self.addresses.iter().map(|(range, address)| Address {
             link: self.inside.clone(),
-            net: networks::prefixed(self.address, self.derived.network.subnet),
+            net: range.on_link(*address),
         });
+        objects.addresses.extend(addresses);
     }
 
-    fn add_default_route(&self, desired: &mut Desired) {
+    fn add_default_routes(&self, desired: &mut Desired) {
         let place = self.node.around.endpoints.get(&self.endpoint.name);
-        if let Some(EndpointPlace::There {
-            default_route: Some(device),
-            ..
-        }) = place
-        {
-            desired.problems.push(Problem::OtherDefaultRoute {
-                endpoint: self.endpoint.name.clone(),
-                device: device.clone(),
-            });
-            return;
+        for (range, _) in &self.addresses {
+            let family = range.family();
+            if let Some(EndpointPlace::There { default_routes, .. }) = place
+                && let Some(device) = default_routes.get(&family)
+            {
+                desired.problems.push(Problem::OtherDefaultRoute {
+                    endpoint: self.endpoint.name.clone(),
+                    family,
+                    device: device.clone(),
+                });
+                continue;
+            }
+            let key = RouteKey {
+                scope: self.inside.scope.clone(),
+                destination: everything(family),
+            };
+            let route = Route {
+                dev: self.endpoint.interface,
+                via: range.gateway(),
+                onlink: false,
+                source: None,
+            };
+            desired.objects.routes.insert(key, route);
         }
-        let key = RouteKey {
-            scope: self.inside.scope.clone(),
-            destination: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
-        };
-        let route = Route {
-            dev: self.endpoint.interface,
-            via: IpAddr::V4(self.derived.network.gateway()),
-            onlink: false,
-            source: None,
-        };
-        desired.objects.routes.insert(key, route);
+    }
+
+    /// The node's routes to what is behind an endpoint that forwards.
+    fn add_routes_behind(&self, desired: &mut Desired) {
+        for &destination in &self.endpoint.allowed_sources {
+            let family = Family::of(destination.addr());
+            let of_family = |(range, _): &&(&Range, IpAddr)| range.family() == family;
+            let Some(&(_, via)) = self.addresses.iter().find(of_family) else {
+                continue;
+            };
+            let key = RouteKey {
+                scope: Scope::Node,
+                destination,
+            };
+            if let Some(device) = self.node.route_of_others(&key) {
+                desired.problems.push(Problem::RouteTaken {
+                    endpoint: self.endpoint.name.clone(),
+                    destination,
+                    device,
+                });
+                continue;
+            }
+            let route = Route {
+                dev: self.derived.bridge,
+                via,
+                onlink: false,
+                source: None,
+            };
+            desired.objects.routes.insert(key, route);
+        }
     }
 
     fn add_entries(&self, objects: &mut Objects) {
@@ -143,19 +186,29 @@ impl Attached<'_> {
         let entry = EndpointEntry {
             link,
             mac: self.mac,
+            forwarding: self.endpoint.forwarding,
         };
-        let key = (vni, IpAddr::V4(self.address));
-        objects.entries.endpoints.insert(key, entry);
-        let port = maps::Port {
-            network,
-            address: self.address.octets(),
-            mac: self.mac.octets(),
-            ..maps::Port::zeroed()
-        };
+        let addresses = || self.addresses.iter().map(|(_, address)| *address);
+        let endpoints = addresses().map(|address| ((vni, address), entry.clone()));
+        objects.entries.endpoints.extend(endpoints);
+        let sources = self.endpoint.allowed_sources.iter();
+        objects
+            .entries
+            .sources
+            .extend(sources.map(|&prefix| (link, prefix)));
+        let port = values::endpoint_port(network, addresses(), self.mac, entry.forwarding);
         objects.entries.ports.insert(link, port);
         objects
             .attachments
             .insert((self.host, Hook::FromEndpoint), AttachmentState::Current);
+    }
+}
+
+/// The destination of a default route.
+fn everything(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+        Family::V6 => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
     }
 }
 
@@ -174,12 +227,7 @@ fn problem(
             device: host.name,
         });
     }
-    if node
-        .around
-        .links
-        .get(&host.name)
-        .is_some_and(|link| !link.ours)
-    {
+    if node.is_of_others(host.name) {
         return Some(Problem::DeviceTaken {
             endpoint: name,
             device: host.name,

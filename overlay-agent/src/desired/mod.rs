@@ -5,22 +5,28 @@
 //! built, and the problem shows in the node's status.
 
 mod endpoints;
+mod filter;
 mod names;
 mod networks;
 mod obstacles;
+mod settings;
 mod slots;
+mod underlay;
+mod values;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    model::{Endpoint, FastPath, IfName, Model, Name, Network, Underlay},
-    objects::{AttachmentState, Hook, Objects},
+    model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
+    objects::{Filter, Objects},
     store::Content,
     surroundings::{Observed, Surroundings},
 };
 
+pub use filter::is_needed as needs_filter;
 pub use names::{alias, bridge_name, is_ours, vxlan_name};
 pub use obstacles::{Obstacle, Obstacles, Problem};
+pub use settings::observed_settings;
 
 /// Everything that the desired state follows from.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +57,8 @@ pub struct Desired {
 /// What the agent chose where the configuration left it open.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// This node's outer address.
-    pub vtep: Option<Ipv4Addr>,
+    /// This node's outer addresses, at most one of a family.
+    pub vteps: Vec<IpAddr>,
     /// The underlay devices.
     pub underlay: Vec<IfName>,
     /// MTU of each network, in bytes.
@@ -64,7 +70,8 @@ struct Node<'a> {
     inputs: Inputs<'a>,
     instance: &'a Name,
     around: &'a Surroundings,
-    vtep: Ipv4Addr,
+    /// Outer addresses, at most one of a family, IPv4 first.
+    vteps: Vec<IpAddr>,
     underlay: Vec<IfName>,
     /// Smallest MTU of the underlay devices, in bytes.
     underlay_mtu: u32,
@@ -74,7 +81,9 @@ struct Node<'a> {
 struct Derived<'a> {
     network: &'a Network,
     bridge: IfName,
-    vxlan: IfName,
+    gateway_mac: Mac,
+    /// Its VXLAN devices, one for each family of outer addresses in use.
+    tunnels: Vec<Tunnel>,
     /// A port of the bridge that makes containers leave headroom for the tunnel.
     headroom: IfName,
     mtu: u16,
@@ -82,23 +91,38 @@ struct Derived<'a> {
     fast: bool,
 }
 
+impl Derived<'_> {
+    /// The device that reaches a VTEP.
+    fn tunnel_to(&self, vtep: IpAddr) -> Option<&Tunnel> {
+        let family = Family::of(vtep);
+        self.tunnels.iter().find(|tunnel| tunnel.family() == family)
+    }
+
+    /// The devices that packets of the network enter and leave the stack by.
+    fn devices(&self) -> impl Iterator<Item = IfName> {
+        let tunnels = self.tunnels.iter().map(|tunnel| tunnel.device);
+        std::iter::once(self.bridge).chain(tunnels)
+    }
+}
+
+/// A VXLAN device; the kernel's have one family.
+struct Tunnel {
+    device: IfName,
+    /// Outer source address.
+    local: IpAddr,
+    mac: Mac,
+}
+
+impl Tunnel {
+    fn family(&self) -> Family {
+        Family::of(self.local)
+    }
+}
+
 /// The kernel objects of a node that should have none: only its settings are put back.
 pub fn nothing(store: &Content, observed: &Observed) -> Objects {
-    let vanishes = |key: &str| {
-        let ours = observed
-            .objects
-            .links
-            .keys()
-            .map(|id| format!("net/ipv4/conf/{}/", id.name));
-        !observed.around.sysctls.contains_key(key)
-            || ours.into_iter().any(|prefix| key.starts_with(&prefix))
-    };
-    let before = store.sysctls.iter().filter(|(key, _)| !vanishes(key));
-    let sysctls = before
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
     Objects {
-        sysctls,
+        sysctls: settings::before_us(store, observed),
         ..Objects::default()
     }
 }
@@ -106,11 +130,11 @@ pub fn nothing(store: &Content, observed: &Observed) -> Objects {
 /// The kernel objects of a node.
 pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     let mut obstacles = Vec::new();
-    let Some(node) = node(inputs, &mut obstacles) else {
+    let Some(node) = underlay::node(inputs, &mut obstacles) else {
         return Err(Obstacles(obstacles));
     };
     let mut desired = Desired::default();
-    desired.facts.vtep = Some(node.vtep);
+    desired.facts.vteps.clone_from(&node.vteps);
     desired.facts.underlay.clone_from(&node.underlay);
     let derived: Vec<Derived<'_>> = inputs
         .model
@@ -141,7 +165,9 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
         &inputs.observed.objects.entries.vteps,
         &mut desired.objects.entries,
     );
-    node_settings(&node, &derived, &mut desired.objects);
+    desired.objects.sysctls = settings::wanted(&node, &derived);
+    desired.objects.filter = filter::rules(&derived).map(Filter::Rules);
+    underlay::attach(&node, &derived, &mut desired.objects);
     if !inputs.attached {
         // The maps stay filled: counters go on, and switching on again is immediate.
         desired.objects.attachments.clear();
@@ -149,104 +175,16 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     Ok(desired)
 }
 
-fn node<'a>(inputs: Inputs<'a>, obstacles: &mut Vec<Obstacle>) -> Option<Node<'a>> {
-    let around = &inputs.observed.around;
-    let underlay: Vec<IfName> = match &inputs.model.node.underlay {
-        Underlay::Interfaces(names) => names.clone(),
-        Underlay::Address(address) => {
-            let owner = around
-                .links
-                .iter()
-                .find(|(_, link)| link.addresses.iter().any(|net| net.addr() == *address))
-                .map(|(name, _)| *name);
-            if owner.is_none() {
-                obstacles.push(Obstacle::NoSuchAddress { address: *address });
-            }
-            owner.into_iter().collect()
-        }
-    };
-    let mut vtep = match inputs.model.node.underlay {
-        Underlay::Address(std::net::IpAddr::V4(address)) => Some(address),
-        _ => None,
-    };
-    let mut underlay_mtu = u32::MAX;
-    for name in &underlay {
-        let Some(link) = around.links.get(name) else {
-            let there = around
-                .links
-                .keys()
-                .filter(|name| name.as_str() != "lo")
-                .copied()
-                .collect();
-            obstacles.push(Obstacle::NoSuchUnderlay { name: *name, there });
-            continue;
-        };
-        underlay_mtu = underlay_mtu.min(link.mtu);
-        let first = link.addresses.iter().find_map(|net| match net {
-            ipnet::IpNet::V4(net) => Some(net.addr()),
-            ipnet::IpNet::V6(_) => None,
-        });
-        vtep = vtep.or(first);
-    }
-    if !obstacles.is_empty() {
-        return None;
-    }
-    let Some(vtep) = vtep else {
-        obstacles.push(Obstacle::NoVtep { underlay });
-        return None;
-    };
-    let instance = inputs.store.instance();
-    Some(Node {
-        inputs,
-        instance,
-        around,
-        vtep,
-        underlay,
-        underlay_mtu,
-    })
-}
-
-fn node_settings(node: &Node<'_>, networks: &[Derived<'_>], objects: &mut Objects) {
-    objects
-        .sysctls
-        .insert("net/ipv4/ip_forward".to_owned(), "1".to_owned());
-    // A remote container's packet to this node, and a remote node's answer to a
-    // container, arrive by the other way than their answers leave: strict reverse
-    // path filtering would drop them.
-    let asymmetric = node
-        .underlay
-        .iter()
-        .chain(networks.iter().map(|network| &network.vxlan));
-    for name in asymmetric {
-        let own = format!("net/ipv4/conf/{name}/rp_filter");
-        let value = |key: &str| node.around.sysctls.get(key).map(String::as_str);
-        let inherited = || value("net/ipv4/conf/default/rp_filter");
-        let effective = value("net/ipv4/conf/all/rp_filter").max(value(&own).or_else(inherited));
-        if effective == Some("1") {
-            objects.sysctls.insert(own, "2".to_owned());
-        }
-    }
-    if networks.iter().any(|network| network.fast) {
-        for name in &node.underlay {
-            objects
-                .attachments
-                .insert((*name, Hook::FromUnderlay), AttachmentState::Current);
-        }
-    }
-}
-
 /// Whether the programs carry a network.
 fn is_fast(inputs: Inputs<'_>, network: &Network) -> bool {
     inputs.loaded && network.fastpath != FastPath::Off
 }
 
-/// The address that was given to an endpoint.
-fn address_of(store: &Content, endpoint: &Endpoint) -> Option<Ipv4Addr> {
-    endpoint.address.or_else(|| {
-        store
-            .allocations
-            .get(&endpoint.name)
-            .map(|given| given.address)
+/// The address of a family that was given to an endpoint.
+fn address_of(store: &Content, endpoint: &Endpoint, family: Family) -> Option<IpAddr> {
+    endpoint.address(family).or_else(|| {
+        let given = store.allocations.get(&endpoint.name)?;
+        given.address(family)
     })
 }
 

@@ -1,17 +1,22 @@
 //! Names, marks and MACs that are derived, so that they are the same after every restart.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use crate::model::{IfName, Mac, Name, Vni};
+use crate::model::{Family, IfName, Mac, Name, Vni};
 
 /// The bridge of a network.
 pub fn bridge_name(vni: Vni) -> Option<IfName> {
     format!("ovlbr{vni}").parse().ok()
 }
 
-/// The VXLAN device of a network.
-pub fn vxlan_name(vni: Vni) -> Option<IfName> {
-    format!("ovl{vni}").parse().ok()
+/// The VXLAN device of a network for outer addresses of a family.
+pub fn vxlan_name(vni: Vni, family: Family) -> Option<IfName> {
+    match family {
+        Family::V4 => format!("ovl{vni}"),
+        Family::V6 => format!("ovl6-{vni}"),
+    }
+    .parse()
+    .ok()
 }
 
 /// The device of a network that asks for headroom.
@@ -54,25 +59,53 @@ pub fn is_ours(instance: &Name, device_alias: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
-/// MAC of a bridge: `02:47:` and the gateway's address, so that containers' ARP
+/// MAC of a bridge: `02:47:` and the gateway's address, so that containers' neighbour
 /// entries stay right when the bridge is made anew.
-pub(super) fn gateway_mac(gateway: Ipv4Addr) -> Option<Mac> {
+pub(super) fn gateway_mac(gateway: IpAddr) -> Option<Mac> {
     local_mac(0x47, gateway)
 }
 
 /// MAC of an endpoint: `02:45:` and its address.
-pub(super) fn endpoint_mac(address: Ipv4Addr) -> Option<Mac> {
+pub(super) fn endpoint_mac(address: IpAddr) -> Option<Mac> {
     local_mac(0x45, address)
 }
 
-fn local_mac(kind: u8, address: Ipv4Addr) -> Option<Mac> {
-    let [a, b, c, d] = address.octets();
+/// Locally administered; of an IPv6 address it has 32 bits of the hash, and another mark.
+fn local_mac(kind: u8, address: IpAddr) -> Option<Mac> {
+    let (kind, [a, b, c, d]) = match address {
+        IpAddr::V4(address) => (kind, address.octets()),
+        IpAddr::V6(address) => {
+            let [.., a, b, c, d] = fnv1a(&address.octets()).to_be_bytes();
+            (kind | 0x20, [a, b, c, d])
+        }
+    };
     Mac::unicast([0x02, kind, a, b, c, d])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_ours, veth_name};
+    use super::{endpoint_mac, gateway_mac, is_ours, veth_name, vxlan_name};
+    use crate::model::{Family, Vni};
+
+    #[test]
+    fn the_longest_vni_has_names_for_both_families() {
+        let vni = Vni::try_from(16_777_215).unwrap();
+        let name = |family| vxlan_name(vni, family).unwrap().to_string();
+        assert_eq!(name(Family::V4), "ovl16777215");
+        assert_eq!(name(Family::V6), "ovl6-16777215");
+    }
+
+    #[test]
+    fn macs_tell_kind_and_family() {
+        let mac = |of: fn(std::net::IpAddr) -> Option<crate::model::Mac>, address: &str| {
+            of(address.parse().unwrap()).unwrap().to_string()
+        };
+        assert_eq!(mac(endpoint_mac, "10.244.1.2"), "02:45:0a:f4:01:02");
+        assert_eq!(mac(gateway_mac, "10.244.1.1"), "02:47:0a:f4:01:01");
+        assert!(mac(endpoint_mac, "fd00::2").starts_with("02:65:"));
+        assert!(mac(gateway_mac, "fd00::1").starts_with("02:67:"));
+        assert_ne!(mac(endpoint_mac, "fd00::2"), mac(endpoint_mac, "fd00::3"));
+    }
 
     #[test]
     fn veth_names_fit_and_differ() {

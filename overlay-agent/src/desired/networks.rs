@@ -1,21 +1,10 @@
-//! A network's bridge, VXLAN device, routes and map entries.
+//! A network's bridge, VXLAN devices, routes and map entries.
 
-use std::{
-    cmp::Reverse,
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-};
+use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_PORT_MIN};
 
-use bytemuck::Zeroable as _;
-use ipnet::{IpNet, Ipv4Net};
-use overlay_common::{
-    maps::{self, MAX_PREFIX_LENGTHS},
-    wire::{OVERHEAD_V4, SOURCE_PORT_MAX, SOURCE_PORT_MIN, vtep_mac},
-};
-
-use super::{Derived, Desired, Node, Obstacle, Problem, is_fast, names};
+use super::{Derived, Desired, Node, Obstacle, Problem, Tunnel, is_fast, names, values};
 use crate::{
-    model::{Mac, Network, Peer},
+    model::{Family, MIN_IPV6_MTU, Mac, Network, Peer},
     objects::{
         Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, PeerEntry, Route,
         RouteKey, Scope, Vxlan,
@@ -30,8 +19,56 @@ pub(super) fn derive<'a>(
     network: &'a Network,
     obstacles: &mut Vec<Obstacle>,
 ) -> Option<Derived<'a>> {
-    let room = node.underlay_mtu.saturating_sub(OVERHEAD_V4.into());
-    let room = u16::try_from(room).unwrap_or(u16::MAX - OVERHEAD_V4);
+    let gateway = network.ranges.first()?.gateway();
+    let tunnels = tunnels(node, network);
+    Some(Derived {
+        network,
+        bridge: names::bridge_name(network.vni)?,
+        gateway_mac: names::gateway_mac(gateway)?,
+        mtu: mtu(node, network, &tunnels, obstacles),
+        tunnels,
+        headroom: names::headroom_name(network.vni)?,
+        fast: is_fast(node.inputs, network),
+    })
+}
+
+/// A device for each family of the peers' VTEPs that this node has an address of; without
+/// peers, one that can be joined.
+fn tunnels(node: &Node<'_>, network: &Network) -> Vec<Tunnel> {
+    let first = node.vteps.first().copied();
+    let in_use = |family| match network.peers.as_slice() {
+        [] => first.map(Family::of) == Some(family),
+        peers => peers.iter().any(|peer| Family::of(peer.vtep) == family),
+    };
+    let vteps = node.vteps.iter().copied();
+    vteps
+        .filter(|vtep| in_use(Family::of(*vtep)))
+        .filter_map(|local| {
+            Some(Tunnel {
+                device: names::vxlan_name(network.vni, Family::of(local))?,
+                local,
+                mac: Mac::of_vtep(local),
+            })
+        })
+        .collect()
+}
+
+/// One for the whole network, so that the way to a peer does not decide what fits.
+fn mtu(
+    node: &Node<'_>,
+    network: &Network,
+    tunnels: &[Tunnel],
+    obstacles: &mut Vec<Obstacle>,
+) -> u16 {
+    let vteps = network.peers.iter().map(|peer| peer.vtep);
+    let mut vteps = vteps.chain(tunnels.iter().map(|tunnel| tunnel.local));
+    let overhead = if vteps.any(|vtep| vtep.is_ipv6()) {
+        OVERHEAD_V6
+    } else {
+        OVERHEAD_V4
+    };
+    let room = node.underlay_mtu.saturating_sub(overhead.into());
+    let room = u16::try_from(room).unwrap_or(u16::MAX - overhead);
     let mtu = network.mtu.unwrap_or(room);
     if mtu > room {
         obstacles.push(Obstacle::MtuTooBig {
@@ -40,133 +77,140 @@ pub(super) fn derive<'a>(
             room,
             underlay: node.underlay_mtu,
         });
+    } else if network.has_ipv6() && mtu < MIN_IPV6_MTU {
+        obstacles.push(Obstacle::MtuForIpv6 {
+            network: network.name.clone(),
+            mtu,
+            underlay: node.underlay_mtu,
+            needed: MIN_IPV6_MTU + overhead,
+        });
     }
-    Some(Derived {
-        network,
-        bridge: names::bridge_name(network.vni)?,
-        vxlan: names::vxlan_name(network.vni)?,
-        headroom: names::headroom_name(network.vni)?,
-        mtu,
-        fast: is_fast(node.inputs, network),
-    })
+    mtu
 }
 
 pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desired) {
     let network = derived.network;
-    let gateway = network.gateway();
-    let (Some(own_mac), Some(gateway_mac)) = (
-        Mac::unicast(vtep_mac(node.vtep.octets())),
-        names::gateway_mac(gateway),
-    ) else {
-        return;
-    };
-    add_devices(node, derived, own_mac, gateway_mac, &mut desired.objects);
-    let objects = &mut desired.objects;
-    let on_bridge = prefixed(gateway, network.subnet);
-    objects.addresses.insert(Address {
-        link: LinkId::node(derived.bridge),
-        net: on_bridge,
-    });
-    if derived.fast {
-        let value = map_value(node, derived, own_mac, gateway_mac);
-        objects.entries.networks.insert(network.vni, value);
-        let port = maps::Port {
-            network: value,
-            mac: own_mac.octets(),
-            ..maps::Port::zeroed()
-        };
-        objects
-            .entries
-            .ports
-            .insert(LinkRef::Name(derived.vxlan), port);
-        objects
-            .attachments
-            .insert((derived.vxlan, Hook::FromHost), AttachmentState::Current);
+    add_devices(node, derived, &mut desired.objects);
+    add_entries(node, derived, &mut desired.objects);
+    for range in &network.ranges {
+        desired.objects.addresses.insert(Address {
+            link: LinkId::node(derived.bridge),
+            net: range.on_link(range.gateway()),
+        });
     }
     for peer in &network.peers {
-        build_peer(node, derived, peer, desired);
+        let problem = match derived.tunnel_to(peer.vtep) {
+            Some(tunnel) => build_peer(node, derived, tunnel, peer, &mut desired.objects),
+            None => Some(Problem::NoTunnel {
+                peer: peer.name.clone(),
+                vtep: peer.vtep,
+                family: Family::of(peer.vtep),
+            }),
+        };
+        desired.problems.extend(problem);
     }
 }
 
-fn add_devices(
-    node: &Node<'_>,
-    derived: &Derived<'_>,
-    own_mac: Mac,
-    gateway_mac: Mac,
-    objects: &mut Objects,
-) {
+fn add_devices(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
     let network = derived.network;
     let bridge = Link {
         kind: LinkKind::Bridge,
-        mac: Some(gateway_mac),
+        mac: Some(derived.gateway_mac),
         mtu: derived.mtu.into(),
         up: true,
         master: None,
         alias: Some(names::alias(node.instance)),
     };
-    let settings = Vxlan {
-        vni: network.vni,
-        port: network.port,
-        local: node.vtep.into(),
-        source_ports: (SOURCE_PORT_MIN, SOURCE_PORT_MAX),
-        learning: false,
+    let vxlan = |tunnel: &Tunnel, port| {
+        LinkKind::Vxlan(Vxlan {
+            vni: network.vni,
+            port,
+            local: tunnel.local,
+            source_ports: (SOURCE_PORT_MIN, SOURCE_PORT_MAX),
+            learning: false,
+        })
     };
-    let vxlan = Link {
-        kind: LinkKind::Vxlan(settings.clone()),
-        mac: Some(own_mac),
-        ..bridge.clone()
-    };
+    for tunnel in &derived.tunnels {
+        let link = Link {
+            kind: vxlan(tunnel, network.port),
+            mac: Some(tunnel.mac),
+            ..bridge.clone()
+        };
+        objects.links.insert(LinkId::node(tunnel.device), link);
+    }
     // A bridge has its ports leave as much headroom before their packets as the neediest
     // of them asks for. With this one, which is never up, containers leave room for the
-    // tunnel's headers; without it every UDP packet is copied to make that room.
-    let headroom = Link {
-        kind: LinkKind::Vxlan(Vxlan {
-            port: DISCARD_PORT,
-            ..settings
-        }),
-        mac: None,
-        up: false,
-        master: Some(derived.bridge),
-        ..bridge.clone()
-    };
+    // tunnel's headers; without it every UDP packet is copied to make that room. IPv6 comes
+    // last and asks for more.
+    if let Some(tunnel) = derived.tunnels.last() {
+        let headroom = Link {
+            kind: vxlan(tunnel, DISCARD_PORT),
+            mac: None,
+            up: false,
+            master: Some(derived.bridge),
+            ..bridge.clone()
+        };
+        objects
+            .links
+            .insert(LinkId::node(derived.headroom), headroom);
+    }
     objects.links.insert(LinkId::node(derived.bridge), bridge);
-    objects.links.insert(LinkId::node(derived.vxlan), vxlan);
-    objects
-        .links
-        .insert(LinkId::node(derived.headroom), headroom);
 }
 
-fn build_peer(node: &Node<'_>, derived: &Derived<'_>, peer: &Peer, desired: &mut Desired) {
-    let network = derived.network;
-    let vtep = IpAddr::V4(peer.vtep);
-    let way = node.around.ways.get(&vtep);
-    if way.is_none() {
-        desired.problems.push(Problem::NoWay {
-            peer: peer.name.clone(),
-            vtep,
-        });
+fn add_entries(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
+    let vni = derived.network.vni;
+    if node.inputs.loaded {
+        // Also those of networks that the programs do not carry: others must not reach them.
+        let cidrs = derived.network.ranges.iter().map(|range| range.cidr);
+        objects.entries.cidrs.extend(cidrs.map(|cidr| (cidr, vni)));
     }
-    let objects = &mut desired.objects;
-    objects.fdb.insert((derived.vxlan, peer.mac), vtep);
+    if !derived.fast {
+        return;
+    }
+    let network = values::network(derived);
+    objects.entries.networks.insert(vni, network);
+    for tunnel in &derived.tunnels {
+        let port = values::tunnel_port(network, tunnel);
+        objects
+            .entries
+            .ports
+            .insert(LinkRef::Name(tunnel.device), port);
+        objects
+            .attachments
+            .insert((tunnel.device, Hook::FromHost), AttachmentState::Current);
+    }
+}
+
+fn build_peer(
+    node: &Node<'_>,
+    derived: &Derived<'_>,
+    tunnel: &Tunnel,
+    peer: &Peer,
+    objects: &mut Objects,
+) -> Option<Problem> {
+    let network = derived.network;
+    let vtep = peer.vtep;
+    let way = node.around.ways.get(&vtep);
+    objects.fdb.insert((tunnel.device, peer.mac), vtep);
     for &subnet in &peer.subnets {
         // As flannel does it: the subnet's first address stands for the peer's VTEP.
-        let next_hop = IpAddr::V4(subnet.network());
+        let next_hop = subnet.network();
         objects
             .neighbours
-            .insert((derived.vxlan, next_hop), peer.mac);
-        objects.routes.insert(
-            RouteKey {
-                scope: Scope::Node,
-                destination: IpNet::V4(subnet),
-            },
-            Route {
-                dev: derived.vxlan,
-                via: next_hop,
-                onlink: true,
-                // The node's own packets carry an address that the peer knows to be behind this VTEP.
-                source: Some(network.gateway().into()),
-            },
-        );
+            .insert((tunnel.device, next_hop), peer.mac);
+        let range = network.range(Family::of(next_hop));
+        let key = RouteKey {
+            scope: Scope::Node,
+            destination: subnet,
+        };
+        let route = Route {
+            dev: tunnel.device,
+            via: next_hop,
+            onlink: true,
+            // The node's own packets carry an address that the peer knows to be behind this VTEP.
+            source: range.map(crate::model::Range::gateway),
+        };
+        objects.routes.insert(key, route);
         if derived.fast {
             let entry = PeerEntry {
                 vtep,
@@ -175,45 +219,16 @@ fn build_peer(node: &Node<'_>, derived: &Derived<'_>, peer: &Peer, desired: &mut
                 underlay: way.map_or(LinkRef::Gone(0), |way| LinkRef::Name(way.link)),
                 mac: peer.mac,
                 index: 0,
+                needs_checksum: peer.udp6_checksum,
             };
-            objects
-                .entries
-                .peers
-                .insert((network.vni, IpNet::V4(subnet)), entry);
+            objects.entries.peers.insert((network.vni, subnet), entry);
         }
     }
     if derived.fast {
         objects.entries.vteps.insert((network.vni, vtep), 0);
     }
-}
-
-/// An address with the prefix length of its subnet.
-pub(super) fn prefixed(address: Ipv4Addr, subnet: Ipv4Net) -> IpNet {
-    IpNet::V4(Ipv4Net::new_assert(address, subnet.prefix_len()))
-}
-
-fn map_value(node: &Node<'_>, derived: &Derived<'_>, own: Mac, gateway: Mac) -> maps::Network {
-    let network = derived.network;
-    let lengths: BTreeSet<Reverse<u8>> = network
-        .peers
-        .iter()
-        .flat_map(|peer| &peer.subnets)
-        .map(|subnet| Reverse(subnet.prefix_len()))
-        .collect();
-    let mut peer_lengths4 = [0; MAX_PREFIX_LENGTHS];
-    for (slot, Reverse(length)) in peer_lengths4.iter_mut().zip(lengths) {
-        *slot = length;
-    }
-    maps::Network {
-        vni: network.vni.get(),
-        vtep: node.vtep.octets(),
-        subnet: network.subnet.network().octets(),
-        subnet_mask: network.subnet.netmask().octets(),
-        peer_lengths4,
-        mtu: derived.mtu,
-        port_be: network.port.to_be_bytes(),
-        vtep_mac: own.octets(),
-        gateway_mac: gateway.octets(),
-        ..maps::Network::zeroed()
-    }
+    way.is_none().then(|| Problem::NoWay {
+        peer: peer.name.clone(),
+        vtep,
+    })
 }

@@ -2,12 +2,13 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{Derived, Node};
 use crate::{
-    model::{IfName, Name},
-    objects::RouteKey,
+    model::{Family, IfName, Name},
+    objects::{RouteKey, Scope},
+    surroundings::NodeLink,
 };
 
 /// What makes a node impossible; nothing is changed while there is one.
@@ -32,9 +33,9 @@ pub enum Obstacle {
         /// As configured.
         address: IpAddr,
     },
-    /// The underlay devices have no IPv4 address.
+    /// The underlay devices have no address.
     #[error(
-        "use underlay {}: no IPv4 address there; add one with \"ip address add\"",
+        "use underlay {}: no global IPv4 or IPv6 address there; add one with \"ip address add\"",
         list(underlay)
     )]
     NoVtep {
@@ -54,6 +55,30 @@ pub enum Obstacle {
         room: u16,
         /// MTU of the underlay, in bytes.
         underlay: u32,
+    },
+    /// The MTU that fits is less than IPv6 asks for.
+    #[error(
+        "set MTU {mtu} on network {network}: IPv6 needs 1280 bytes and the underlay has {underlay}; raise the underlay's MTU to {needed}, or remove the network's IPv6 subnets"
+    )]
+    MtuForIpv6 {
+        /// The network.
+        network: Name,
+        /// What fits, in bytes.
+        mtu: u16,
+        /// MTU of the underlay, in bytes.
+        underlay: u32,
+        /// MTU that the underlay would need, in bytes.
+        needed: u16,
+    },
+    /// Networks cannot be kept apart, or not be masqueraded.
+    #[error("set the packet filter, which {use_for} needs: {cause}; or use {instead}")]
+    NoFilter {
+        /// What it is needed for.
+        use_for: &'static str,
+        /// Why it cannot be set.
+        cause: String,
+        /// What works without.
+        instead: &'static str,
     },
     /// A device of somebody else has a name that we need.
     #[error(
@@ -154,6 +179,30 @@ pub enum Problem {
         /// Its outer address.
         vtep: IpAddr,
     },
+    /// This node has no outer address of the family that a peer is reached by.
+    #[error(
+        "reach peer {peer}: the underlay of this node has no {family} address to send from to {vtep}; add one, or give the peer another vtep"
+    )]
+    NoTunnel {
+        /// The peer.
+        peer: Name,
+        /// Its outer address.
+        vtep: IpAddr,
+        /// The family of that.
+        family: Family,
+    },
+    /// A route of somebody else leads to what is behind an endpoint.
+    #[error(
+        "lead {destination} to endpoint {endpoint}: there is a route already, through {device}; remove it with \"ip route del {destination}\""
+    )]
+    RouteTaken {
+        /// The endpoint.
+        endpoint: Name,
+        /// What is behind it.
+        destination: IpNet,
+        /// The device of the route that is there.
+        device: String,
+    },
     /// The subnet is full.
     #[error(
         "attach endpoint {endpoint}: all addresses of {subnet} are taken; remove an endpoint, or give this node a larger subnet"
@@ -162,7 +211,7 @@ pub enum Problem {
         /// The endpoint.
         endpoint: Name,
         /// This node's share.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// The namespace is not there and cannot be made.
     #[error("attach endpoint {endpoint}: there is no network namespace {}; start the container first, or correct netns or pid", path.display())]
@@ -192,11 +241,13 @@ pub enum Problem {
     },
     /// The container has a default route of its own.
     #[error(
-        "route endpoint {endpoint}: it has a default route through {device} already; ours is left out: add routes to the overlay there yourself"
+        "route endpoint {endpoint}: it has an {family} default route through {device} already; ours is left out: add routes to the overlay there yourself"
     )]
     OtherDefaultRoute {
         /// The endpoint.
         endpoint: Name,
+        /// The route's family.
+        family: Family,
         /// Through which device.
         device: String,
     },
@@ -225,69 +276,116 @@ pub enum Problem {
 /// Finds what stands in the way of the networks.
 pub(super) fn find(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Obstacle>) {
     for derived in networks {
-        let network = derived.network;
-        for device in [derived.bridge, derived.vxlan, derived.headroom] {
-            if node
-                .around
-                .links
-                .get(&device)
-                .is_some_and(|link| !link.ours)
-            {
-                obstacles.push(Obstacle::DeviceTaken { device });
-            }
-        }
-        let others = || node.around.links.iter().filter(|(_, link)| !link.ours);
-        let on_port = others()
-            .find(|(name, link)| link.vxlan_port == Some(network.port) && **name != derived.vxlan);
-        if let Some((&device, _)) = on_port {
-            obstacles.push(Obstacle::PortTaken {
-                network: network.name.clone(),
-                port: network.port,
-                device,
-            });
-        } else if node.around.busy_ports.contains(&network.port) {
-            obstacles.push(Obstacle::PortBusy {
-                network: network.name.clone(),
-                port: network.port,
-            });
-        }
-        let address = IpAddr::V4(network.gateway());
-        for (&device, _) in
-            others().filter(|(_, link)| link.addresses.iter().any(|net| net.addr() == address))
-        {
-            let (network, bridge) = (network.name.clone(), derived.bridge);
+        let devices = derived.devices().chain([derived.headroom]);
+        let taken = devices.filter(|device| node.is_of_others(*device));
+        obstacles.extend(taken.map(|device| Obstacle::DeviceTaken { device }));
+        find_port(node, derived, obstacles);
+        find_gateways(node, derived, obstacles);
+        find_peers(node, derived, obstacles);
+    }
+    find_filter(node, networks, obstacles);
+}
+
+fn find_port(node: &Node<'_>, derived: &Derived<'_>, obstacles: &mut Vec<Obstacle>) {
+    let network = derived.network;
+    let mut others = node.others();
+    let on_port = others.find(|(name, link)| {
+        link.vxlan_port == Some(network.port) && derived.devices().all(|device| device != *name)
+    });
+    let busy = |family| node.around.busy_ports.contains(&(family, network.port));
+    if let Some((device, _)) = on_port {
+        obstacles.push(Obstacle::PortTaken {
+            network: network.name.clone(),
+            port: network.port,
+            device,
+        });
+    } else if derived.tunnels.iter().any(|tunnel| busy(tunnel.family())) {
+        obstacles.push(Obstacle::PortBusy {
+            network: network.name.clone(),
+            port: network.port,
+        });
+    }
+}
+
+fn find_gateways(node: &Node<'_>, derived: &Derived<'_>, obstacles: &mut Vec<Obstacle>) {
+    for address in derived
+        .network
+        .ranges
+        .iter()
+        .map(crate::model::Range::gateway)
+    {
+        let has = |link: &NodeLink| link.addresses.iter().any(|net| net.addr() == address);
+        for (device, _) in node.others().filter(|(_, link)| has(link)) {
             obstacles.push(Obstacle::AddressTaken {
-                network,
+                network: derived.network.name.clone(),
                 address,
-                bridge,
+                bridge: derived.bridge,
                 device,
             });
         }
-        for peer in &network.peers {
-            if peer.vtep == node.vtep {
-                obstacles.push(Obstacle::OwnVtep {
-                    network: network.name.clone(),
+    }
+}
+
+fn find_peers(node: &Node<'_>, derived: &Derived<'_>, obstacles: &mut Vec<Obstacle>) {
+    for peer in &derived.network.peers {
+        if node.vteps.contains(&peer.vtep) {
+            obstacles.push(Obstacle::OwnVtep {
+                network: derived.network.name.clone(),
+                peer: peer.name.clone(),
+                vtep: peer.vtep,
+            });
+        }
+        for &destination in &peer.subnets {
+            let key = RouteKey {
+                scope: Scope::Node,
+                destination,
+            };
+            if let Some(device) = node.route_of_others(&key) {
+                obstacles.push(Obstacle::RouteTaken {
                     peer: peer.name.clone(),
-                    vtep: peer.vtep.into(),
+                    destination,
+                    device,
                 });
             }
-            for destination in peer.subnets.iter().copied().map(IpNet::V4) {
-                let key = RouteKey {
-                    scope: crate::objects::Scope::Node,
-                    destination,
-                };
-                let ours = node.inputs.observed.objects.routes.contains_key(&key);
-                if let Some(device) = node.around.routes.get(&destination).filter(|_| !ours) {
-                    let device =
-                        device.map_or_else(|| "no device".to_owned(), |name| name.to_string());
-                    obstacles.push(Obstacle::RouteTaken {
-                        peer: peer.name.clone(),
-                        destination,
-                        device,
-                    });
-                }
-            }
         }
+    }
+}
+
+fn find_filter(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Obstacle>) {
+    let Some(cause) = &node.around.no_filter else {
+        return;
+    };
+    let (use_for, instead) = if networks.len() > 1 {
+        ("keeping networks apart", "one network a node")
+    } else {
+        ("masquerade", "masquerade = false")
+    };
+    obstacles.push(Obstacle::NoFilter {
+        use_for,
+        cause: cause.clone(),
+        instead,
+    });
+}
+
+impl Node<'_> {
+    /// Devices that this instance did not make.
+    fn others(&self) -> impl Iterator<Item = (IfName, &NodeLink)> {
+        let links = self.around.links.iter();
+        links
+            .filter(|(_, link)| !link.ours)
+            .map(|(name, link)| (*name, link))
+    }
+
+    pub(super) fn is_of_others(&self, device: IfName) -> bool {
+        let link = self.around.links.get(&device);
+        link.is_some_and(|link| !link.ours)
+    }
+
+    /// The device of a route of somebody else that one of ours would replace.
+    pub(super) fn route_of_others(&self, key: &RouteKey) -> Option<String> {
+        let ours = self.inputs.observed.objects.routes.contains_key(key);
+        let device = self.around.routes.get(&key.destination).filter(|_| !ours)?;
+        Some(device.map_or_else(|| "no device".to_owned(), |name| name.to_string()))
     }
 }
 

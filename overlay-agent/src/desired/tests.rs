@@ -1,4 +1,4 @@
-use std::{net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use super::{Desired, Inputs, Obstacle, Problem, desired};
 use crate::{
@@ -180,7 +180,9 @@ fn what_stands_in_the_way_is_told_before_anything_is_planned() {
     );
     assert_eq!(
         with("eth1", |link| link.addresses = Vec::new()),
-        ["use underlay eth1: no IPv4 address there; add one with \"ip address add\""]
+        [
+            "use underlay eth1: no global IPv4 or IPv6 address there; add one with \"ip address add\""
+        ]
     );
     let text = CONFIG.replace("\"eth1\"", "\"eth9\"");
     assert_eq!(
@@ -208,7 +210,7 @@ fn a_container_that_cannot_be_attached_leaves_the_rest_in_place() {
     let mut observed = bare();
     let there = EndpointPlace::There {
         interface_taken: true,
-        default_route: None,
+        default_routes: BTreeMap::new(),
     };
     observed
         .around

@@ -1,6 +1,6 @@
-//! The kernel: netlink, namespaces, sysctls and eBPF, and nothing of what they are used for.
+//! The kernel: netlink, namespaces, sysctls, nftables and eBPF, and nothing of what they are used for.
 //!
-//! Architecture invariant: this is the only place that knows rtnetlink and aya. It
+//! Architecture invariant: this is the only place that knows rtnetlink, nftables and aya. It
 //! does what it is told and reports what is there; what should be there, and whose
 //! it is, is decided by its callers.
 //!
@@ -13,6 +13,7 @@ pub mod capability;
 mod error;
 pub mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod sysctl;
 pub mod udp;
 

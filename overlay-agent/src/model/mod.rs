@@ -4,17 +4,21 @@
 //! subnets lie inside their network and do not overlap, names and VTEPs are
 //! unique, every endpoint names a network that exists.
 
+mod range;
+mod security;
 mod types;
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-};
+use std::{net::IpAddr, path::PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use types::{IfName, InvalidValue, Mac, Name, Vni};
+pub use range::Range;
+pub use security::{Security, Verdict};
+pub use types::{Family, IfName, InvalidValue, Mac, Name, Vni};
+
+/// Smallest MTU of a link that carries IPv6 (RFC 8200 §5).
+pub const MIN_IPV6_MTU: u16 = 1280;
 
 /// The whole desired state of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,15 +45,43 @@ pub struct Node {
     pub name: Name,
     /// Where tunnel packets leave and arrive.
     pub underlay: Underlay,
+    /// Whether XDP looks at packets of the underlay before the stack does.
+    pub guard: Guard,
+    /// Where the tunnel's headers are stripped.
+    pub rx: Rx,
 }
 
 /// How the configuration points at the underlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Underlay {
-    /// Interfaces; the first address of the first one that has one is the VTEP.
+    /// Interfaces; the first address of each family on the first one that has one is a VTEP.
     Interfaces(Vec<IfName>),
     /// The VTEP's address; its interface is looked up.
     Address(IpAddr),
+}
+
+/// How the XDP program of the underlay runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Guard {
+    /// Not at all.
+    #[default]
+    Off,
+    /// In the driver.
+    Native,
+    /// In the stack, with any driver.
+    Generic,
+}
+
+/// Where the outer headers of a packet that arrives are stripped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rx {
+    /// At TC, from what GRO has merged.
+    #[default]
+    Tc,
+    /// In the driver, before GRO, so that the inner flow is merged.
+    Xdp,
 }
 
 /// How much a network depends on the eBPF programs.
@@ -65,6 +97,17 @@ pub enum FastPath {
     Off,
 }
 
+/// The DSCP of the outer header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dscp {
+    /// 0, as the kernel's VXLAN device sends it.
+    #[default]
+    Zero,
+    /// That of the inner header.
+    Copy,
+}
+
 /// One overlay network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -74,22 +117,31 @@ pub struct Network {
     pub vni: Vni,
     /// UDP port of all its VTEPs.
     pub port: u16,
-    /// All addresses of the network; every subnet is a part of it.
-    pub cidr: Ipv4Net,
-    /// This node's share; the first address is the gateway's.
-    pub subnet: Ipv4Net,
+    /// Its addresses, one range of each family that it has.
+    pub ranges: Vec<Range>,
     /// Largest inner IP packet in bytes; `None`: what the underlay carries.
     pub mtu: Option<u16>,
     /// Whether the eBPF programs carry it.
     pub fastpath: FastPath,
+    /// Whether what leaves it gets the node's address.
+    pub masquerade: bool,
+    /// The outer DSCP.
+    pub dscp: Dscp,
+    /// What is dropped.
+    pub security: Security,
     /// The other nodes.
     pub peers: Vec<Peer>,
 }
 
 impl Network {
-    /// The bridge's address: the first of the subnet.
-    pub fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.subnet.network().to_bits() + 1)
+    /// Its addresses of a family.
+    pub fn range(&self, family: Family) -> Option<&Range> {
+        self.ranges.iter().find(|range| range.family() == family)
+    }
+
+    /// Whether it has IPv6 inside.
+    pub fn has_ipv6(&self) -> bool {
+        self.range(Family::V6).is_some()
     }
 }
 
@@ -99,11 +151,13 @@ pub struct Peer {
     /// Its name, for people.
     pub name: Name,
     /// Its outer address.
-    pub vtep: Ipv4Addr,
+    pub vtep: IpAddr,
     /// Its shares of the network.
-    pub subnets: Vec<Ipv4Net>,
+    pub subnets: Vec<IpNet>,
     /// MAC of its VXLAN device.
     pub mac: Mac,
+    /// Whether it drops UDP over IPv6 without a checksum, as a kernel's VXLAN device does by default.
+    pub udp6_checksum: bool,
 }
 
 /// A container that is attached to a network.
@@ -115,10 +169,23 @@ pub struct Endpoint {
     pub network: Name,
     /// Its network namespace.
     pub netns: NetnsRef,
-    /// Its address; `None`: the next free one of the subnet.
-    pub address: Option<Ipv4Addr>,
+    /// Its addresses, at most one of a family; for one that is missing, the next free one of
+    /// the subnet.
+    pub addresses: Vec<IpAddr>,
     /// Its interface inside the namespace.
     pub interface: IfName,
+    /// Whether it forwards packets to others behind it.
+    pub forwarding: bool,
+    /// Where those others are: it may send from there, and the node sends there through it.
+    pub allowed_sources: Vec<IpNet>,
+}
+
+impl Endpoint {
+    /// The address of a family that it asks for.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter().copied();
+        addresses.find(|address| Family::of(*address) == family)
+    }
 }
 
 /// How a network namespace is found.

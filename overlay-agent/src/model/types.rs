@@ -1,8 +1,8 @@
 //! Units that must not be mixed up: each is a type that only valid values inhabit.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
-use overlay_common::wire::MAX_VNI;
+use overlay_common::wire::{MAX_VNI, vtep_mac, vtep6_mac};
 use serde::{Deserialize, Serialize};
 
 /// A text that is not a value of the type it was meant for.
@@ -24,6 +24,39 @@ pub enum InvalidValue {
         "{0:?} is no name; use 1 to 63 letters, digits, '.', '-' and '_', starting with a letter or digit"
     )]
     Name(String),
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which they are shown.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() {
+            Self::V4
+        } else {
+            Self::V6
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
 
 /// VXLAN network identifier, 1 to 2^24 − 1 (RFC 7348 §5).
@@ -142,6 +175,15 @@ impl Mac {
     /// From six bytes; `None` for the zero address and for group addresses.
     pub fn unicast(octets: [u8; 6]) -> Option<Self> {
         (octets != [0; 6] && octets[0] & 1 == 0).then_some(Self(octets))
+    }
+
+    /// That of the VXLAN device of an overlay node, by its outer address.
+    pub fn of_vtep(vtep: IpAddr) -> Self {
+        // Locally administered and unicast by construction.
+        Self(match vtep {
+            IpAddr::V4(vtep) => vtep_mac(vtep.octets()),
+            IpAddr::V6(vtep) => vtep6_mac(vtep.octets()),
+        })
     }
 }
 

@@ -5,18 +5,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ipnet::IpNet;
-
-use super::{MAIN_TABLE, route};
+use super::{MAIN_TABLE, on_link, route};
 use crate::{
     kernel::{
         self,
-        netlink::{Family, LinkInfo, Netlink},
+        netlink::{LinkInfo, Netlink},
         netns,
     },
-    model::{Endpoint, IfName, Model},
+    model::{Endpoint, Family, IfName, Model},
     node::Node,
-    objects::{Address, LinkId, Objects, ROUTE_PROTOCOL, Scope},
+    objects::{LinkId, Objects, ROUTE_PROTOCOL, Scope},
     store::Content,
     surroundings::{EndpointPlace, Surroundings},
 };
@@ -81,14 +79,10 @@ async fn look_inside(
                 scope: scope.clone(),
                 name: info.name,
             };
-            for address in netlink.addresses().await? {
-                if address.index == info.index && matches!(address.net, IpNet::V4(_)) {
-                    objects.addresses.insert(Address {
-                        link: id.clone(),
-                        net: address.net,
-                    });
-                }
-            }
+            let addresses = netlink.addresses().await?;
+            objects
+                .addresses
+                .extend(on_link(&addresses, info.index, &id));
             insides.push(Inside {
                 host: host.name,
                 id,
@@ -98,23 +92,21 @@ async fn look_inside(
         }
         _ => None,
     };
-    let mut default_route = None;
-    for info in netlink
-        .routes(Family::V4)
-        .await?
-        .iter()
-        .filter(|info| info.table == MAIN_TABLE)
-    {
-        if info.protocol == ROUTE_PROTOCOL && info.oif.is_some() && info.oif == index {
-            objects.routes.extend(route(info, scope.clone(), &names));
-        } else if info.destination.prefix_len() == 0 && info.oif != index {
-            let device = info.oif.and_then(|index| names.get(&index));
-            default_route =
-                Some(device.map_or_else(|| "no device".to_owned(), ToString::to_string));
+    let mut default_routes = BTreeMap::new();
+    for family in Family::ALL {
+        let routes = netlink.routes(family).await?;
+        for info in routes.iter().filter(|info| info.table == MAIN_TABLE) {
+            if info.protocol == ROUTE_PROTOCOL && info.oif.is_some() && info.oif == index {
+                objects.routes.extend(route(info, scope.clone(), &names));
+            } else if info.destination.prefix_len() == 0 && info.oif != index {
+                let device = info.oif.and_then(|index| names.get(&index));
+                let device = device.map_or_else(|| "no device".to_owned(), ToString::to_string);
+                default_routes.insert(family, device);
+            }
         }
     }
     Ok(EndpointPlace::There {
         interface_taken: interface.is_some() && index.is_none(),
-        default_route,
+        default_routes,
     })
 }

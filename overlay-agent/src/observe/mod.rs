@@ -13,17 +13,18 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tracing::debug;
 
 use crate::{
-    desired::{is_ours, vxlan_name},
+    desired::{is_ours, needs_filter, observed_settings},
     kernel::{
         self,
-        netlink::{Family, LinkInfo, RouteInfo},
-        netns, sysctl, udp,
+        netlink::{AddressInfo, LinkInfo, RouteInfo, VxlanInfo},
+        netns, nft, sysctl, udp,
     },
-    model::{IfName, Mac, Model, NetnsRef, Underlay},
+    model::{Family, IfName, Mac, Model, NetnsRef},
     node::Node,
-    objects::{Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope},
+    objects::{Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table},
     store::Content,
     surroundings::{NodeLink, Observed, Surroundings, Way},
 };
@@ -48,12 +49,17 @@ pub async fn observe(
         })
         .collect();
     let mut objects = Objects::default();
+    let addresses = node.netlink.addresses().await?;
     let mut around = Surroundings {
-        links: node_links(node, &all, &ours).await?,
+        links: node_links(&addresses, &all, &ours),
         ..Surroundings::default()
     };
-
-    addresses(&ours, &around, &mut objects);
+    for link in &ours {
+        let id = LinkId::node(link.name);
+        objects
+            .addresses
+            .extend(on_link(&addresses, link.index, &id));
+    }
     routes(node, model, &ours, &names, &mut objects, &mut around).await?;
     for link in ours.iter().filter(|link| link.vxlan.is_some()) {
         neighbours(node, link, &mut objects).await?;
@@ -64,61 +70,51 @@ pub async fn observe(
     settings(model, store, &mut objects, &mut around)?;
     if let Some(model) = model {
         around.ways = ways(node, model, &names).await?;
-        around.busy_ports = busy_ports(model, &around)?;
+        around.busy_ports = busy_ports(model, &ours)?;
     }
     programs(node, &all, &names, &mut objects)?;
+    filter(model, store, &mut objects, &mut around);
     Ok(Observed { objects, around })
 }
 
-async fn node_links(
-    node: &Node,
+fn node_links(
+    addresses: &[AddressInfo],
     all: &[LinkInfo],
     ours: &[&LinkInfo],
-) -> kernel::Result<BTreeMap<IfName, NodeLink>> {
-    let mut addresses: BTreeMap<u32, Vec<(bool, IpNet)>> = BTreeMap::new();
-    for address in node
-        .netlink
-        .addresses()
-        .await?
-        .into_iter()
-        .filter(|address| address.global)
+) -> BTreeMap<IfName, NodeLink> {
+    let mut by_link: BTreeMap<u32, Vec<&AddressInfo>> = BTreeMap::new();
+    for address in addresses
+        .iter()
+        .filter(|address| address.global && address.usable)
     {
-        addresses
-            .entry(address.index)
-            .or_default()
-            .push((address.secondary, address.net));
+        by_link.entry(address.index).or_default().push(address);
     }
     let mut link = |info: &LinkInfo| {
-        let mut addresses = addresses.remove(&info.index).unwrap_or_default();
-        addresses.sort_by_key(|(secondary, _)| *secondary);
+        let mut addresses = by_link.remove(&info.index).unwrap_or_default();
+        addresses.sort_by_key(|address| address.secondary);
         NodeLink {
             index: info.index,
             mtu: info.mtu,
             kind: info.kind.clone().unwrap_or_default(),
             ours: ours.iter().any(|ours| ours.index == info.index),
             vxlan_port: info.vxlan.as_ref().map(|vxlan| vxlan.port),
-            addresses: addresses.into_iter().map(|(_, net)| net).collect(),
+            addresses: addresses.into_iter().map(|address| address.net).collect(),
         }
     };
-    Ok(all.iter().map(|info| (info.name, link(info))).collect())
+    all.iter().map(|info| (info.name, link(info))).collect()
 }
 
-fn addresses(ours: &[&LinkInfo], around: &Surroundings, objects: &mut Objects) {
-    for name in ours.iter().map(|link| link.name) {
-        let Some(link) = around.links.get(&name) else {
-            continue;
-        };
-        for &net in link
-            .addresses
-            .iter()
-            .filter(|net| matches!(net, IpNet::V4(_)))
-        {
-            objects.addresses.insert(Address {
-                link: LinkId::node(name),
-                net,
-            });
-        }
-    }
+/// The addresses of a device of ours that somebody has set: the kernel's own, and what routers
+/// announce, come and go by themselves.
+fn on_link(addresses: &[AddressInfo], index: u32, id: &LinkId) -> impl Iterator<Item = Address> {
+    let set = move |address: &&AddressInfo| {
+        let lasts = address.permanent || address.net.addr().is_ipv4();
+        address.index == index && address.global && lasts
+    };
+    addresses.iter().filter(set).map(|address| Address {
+        link: id.clone(),
+        net: address.net,
+    })
 }
 
 async fn routes(
@@ -129,26 +125,41 @@ async fn routes(
     objects: &mut Objects,
     around: &mut Surroundings,
 ) -> kernel::Result<()> {
+    let behind = model
+        .iter()
+        .flat_map(|model| &model.endpoints)
+        .flat_map(|endpoint| &endpoint.allowed_sources);
     let wanted: BTreeSet<IpNet> = model
         .iter()
         .flat_map(|model| &model.networks)
         .flat_map(|network| &network.peers)
         .flat_map(|peer| &peer.subnets)
-        .map(|&subnet| IpNet::V4(subnet))
+        .chain(behind)
+        .copied()
         .collect();
-    for info in node.netlink.routes(Family::V4).await? {
-        if info.table != MAIN_TABLE {
-            continue;
-        }
-        let on_ours = ours.iter().any(|link| Some(link.index) == info.oif);
-        if info.protocol == ROUTE_PROTOCOL && on_ours {
-            objects.routes.extend(route(&info, Scope::Node, names));
-        } else if info.metric == 0 && wanted.contains(&info.destination) {
-            let device = info.oif.and_then(|index| names.get(&index)).copied();
-            around.routes.insert(info.destination, device);
+    for family in Family::ALL {
+        for info in node.netlink.routes(family).await? {
+            if info.table != MAIN_TABLE {
+                continue;
+            }
+            let on_ours = ours.iter().any(|link| Some(link.index) == info.oif);
+            if info.protocol == ROUTE_PROTOCOL && on_ours {
+                objects.routes.extend(route(&info, Scope::Node, names));
+            } else if info.metric == default_metric(family) && wanted.contains(&info.destination) {
+                let device = info.oif.and_then(|index| names.get(&index)).copied();
+                around.routes.insert(info.destination, device);
+            }
         }
     }
     Ok(())
+}
+
+/// The metric of a route that is made without one (`IP6_RT_PRIO_USER`): ours would replace it.
+const fn default_metric(family: Family) -> u32 {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1024,
+    }
 }
 
 /// A route of ours; `None` for one without a next hop, which we never make.
@@ -174,10 +185,7 @@ fn route(
 
 async fn neighbours(node: &Node, link: &LinkInfo, objects: &mut Objects) -> kernel::Result<()> {
     for neighbour in node.netlink.neighbours(link.index).await? {
-        if let Some(mac) = neighbour
-            .mac
-            .filter(|_| neighbour.permanent && neighbour.address.is_ipv4())
-        {
+        if let Some(mac) = neighbour.mac.filter(|_| neighbour.permanent) {
             objects
                 .neighbours
                 .insert((link.name, neighbour.address), mac);
@@ -223,31 +231,8 @@ fn settings(
     around: &mut Surroundings,
 ) -> kernel::Result<()> {
     let mut keys: BTreeSet<String> = store.sysctls.keys().cloned().collect();
-    keys.insert("net/ipv4/ip_forward".to_owned());
-    let underlay: Vec<IfName> = match model.map(|model| &model.node.underlay) {
-        Some(Underlay::Interfaces(names)) => names.clone(),
-        Some(Underlay::Address(address)) => around
-            .links
-            .iter()
-            .filter(|(_, link)| link.addresses.iter().any(|net| net.addr() == *address))
-            .map(|(name, _)| *name)
-            .collect(),
-        None => Vec::new(),
-    };
-    let vxlans = model
-        .iter()
-        .flat_map(|model| &model.networks)
-        .filter_map(|network| vxlan_name(network.vni));
-    let devices = underlay
-        .into_iter()
-        .chain(vxlans)
-        .map(|name| name.to_string());
-    for device in ["all", "default"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(devices)
-    {
-        keys.insert(format!("net/ipv4/conf/{device}/rp_filter"));
+    if let Some(model) = model {
+        keys.extend(observed_settings(model, &around.links));
     }
     for key in keys {
         if let Some(value) = sysctl::read(&key)? {
@@ -268,7 +253,7 @@ async fn ways(
         .networks
         .iter()
         .flat_map(|network| &network.peers)
-        .map(|peer| peer.vtep.into())
+        .map(|peer| peer.vtep)
         .collect();
     let mut ways = BTreeMap::new();
     for vtep in vteps {
@@ -289,18 +274,20 @@ async fn ways(
 }
 
 /// Ports of ours that no VXLAN device has and that cannot be bound all the same.
-fn busy_ports(model: &Model, around: &Surroundings) -> kernel::Result<BTreeSet<u16>> {
+fn busy_ports(model: &Model, ours: &[&LinkInfo]) -> kernel::Result<BTreeSet<(Family, u16)>> {
     let mut busy = BTreeSet::new();
     for port in model.networks.iter().map(|network| network.port) {
-        if around
-            .links
-            .values()
-            .any(|link| link.vxlan_port == Some(port))
-        {
-            continue;
-        }
-        if udp::is_busy(port)? {
-            busy.insert(port);
+        for family in Family::ALL {
+            let is_ours = |vxlan: &VxlanInfo| {
+                vxlan.port == port && vxlan.local.map(Family::of) == Some(family)
+            };
+            let by_us = ours
+                .iter()
+                .filter_map(|link| link.vxlan.as_ref())
+                .any(is_ours);
+            if !by_us && udp::is_busy(family, port)? {
+                busy.insert((family, port));
+            }
         }
     }
     Ok(busy)
@@ -317,4 +304,23 @@ fn programs(
     let devices: Vec<(IfName, u32)> = all.iter().map(|link| (link.name, link.index)).collect();
     objects.attachments = node.attachments(&devices)?;
     Ok(())
+}
+
+/// Looked at only when rules are needed, or may have been made: it takes a program to ask.
+fn filter(
+    model: Option<&Model>,
+    store: &Content,
+    objects: &mut Objects,
+    around: &mut Surroundings,
+) {
+    let needed = model.is_some_and(needs_filter);
+    if !needed && !store.packet_filter {
+        return;
+    }
+    match nft::read(&filter_table(store.instance())) {
+        Ok(filter) => objects.filter = filter,
+        Err(error) if needed => around.no_filter = Some(error.to_string()),
+        // Without the program nobody can have rules, nor remove ours.
+        Err(error) => debug!("{error}"),
+    }
 }

@@ -11,8 +11,8 @@ use super::{
     step::{Change, Step},
 };
 use crate::objects::{
-    Address, AttachmentState, Entries, Link, LinkId, LinkKind, LinkRef, Objects, Route, RouteKey,
-    Scope,
+    Address, AttachmentState, Entries, Filter, Link, LinkId, LinkKind, LinkRef, Objects, Route,
+    RouteKey, Scope,
 };
 
 /// The steps that turn what is observed into what is desired.
@@ -24,16 +24,8 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     }
     add_links(observed, desired, &renewed, &mut steps);
     // Settings of a device need the device.
-    for (key, to) in &desired.sysctls {
-        let from = observed.sysctls.get(key);
-        if from != Some(to) {
-            steps.push(Step::SetSysctl {
-                key: key.clone(),
-                from: from.cloned(),
-                to: to.clone(),
-            });
-        }
-    }
+    set_sysctls(observed, desired, &mut steps);
+    set_filter(observed, desired, &mut steps);
     add_addresses_and_routes(observed, desired, &renewed, &mut steps);
     add_entries(&observed.entries, &desired.entries, &renewed, &mut steps);
     attach(observed, desired, &renewed, &mut steps);
@@ -46,10 +38,37 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
             steps.push(Step::DeleteLink { id: id.clone() });
         }
     }
+    if observed.filter.is_some() && desired.filter.is_none() {
+        steps.push(Step::DeleteFilter);
+    }
     for name in observed.namespaces.difference(&desired.namespaces) {
         steps.push(Step::DeleteNamespace { name: name.clone() });
     }
     Plan(steps)
+}
+
+fn set_sysctls(observed: &Objects, desired: &Objects, steps: &mut Vec<Step>) {
+    // Those of single devices first: a setting of all can act on what they say.
+    let (of_all, of_one): (Vec<_>, Vec<_>) =
+        missing(&observed.sysctls, &desired.sysctls).partition(|(key, _)| key.contains("/all/"));
+    for (key, to) in of_one.into_iter().chain(of_all) {
+        steps.push(Step::SetSysctl {
+            key: key.clone(),
+            from: observed.sysctls.get(key).cloned(),
+            to: to.clone(),
+        });
+    }
+}
+
+/// Before a device has an address: what should be kept apart never meets.
+fn set_filter(observed: &Objects, desired: &Objects, steps: &mut Vec<Step>) {
+    if let Some(Filter::Rules(rules)) = &desired.filter
+        && observed.filter != desired.filter
+    {
+        steps.push(Step::SetFilter {
+            rules: rules.clone(),
+        });
+    }
 }
 
 /// Devices of the node that are made in this plan, because they are missing or of another
@@ -242,6 +261,14 @@ fn add_entries(
             steps.push(Step::SetPort { link, port });
         }
     }
+    for &(link, prefix) in &desired.sources {
+        if !observed.sources.contains(&(link, prefix)) || outdated(&link) {
+            steps.push(Step::SetSource { link, prefix });
+        }
+    }
+    for (&cidr, &vni) in missing(&observed.cidrs, &desired.cidrs) {
+        steps.push(Step::SetCidr { cidr, vni });
+    }
 }
 
 /// Entries that are absent or different.
@@ -297,6 +324,12 @@ fn delete_entries(observed: &Entries, desired: &Entries, steps: &mut Vec<Step>) 
     }
     for &vni in stale(&observed.networks, &desired.networks) {
         steps.push(Step::DeleteNetwork { vni });
+    }
+    for &(link, prefix) in observed.sources.difference(&desired.sources) {
+        steps.push(Step::DeleteSource { link, prefix });
+    }
+    for &cidr in stale(&observed.cidrs, &desired.cidrs) {
+        steps.push(Step::DeleteCidr { cidr });
     }
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::{
     model::{IfName, Mac, Name, Vni},
     objects::{
-        Address, EndpointEntry, Hook, Link, LinkId, LinkKind, LinkRef, PeerEntry, Route, RouteKey,
-        Scope,
+        Address, EndpointEntry, FilterRules, Hook, Link, LinkId, LinkKind, LinkRef, Masquerade,
+        PeerEntry, Route, RouteKey, Scope,
     },
 };
 
@@ -102,6 +102,18 @@ pub enum Step {
     },
     /// Forgets a device.
     DeletePort { link: LinkRef },
+    /// Lets an endpoint send from a prefix.
+    SetSource { link: LinkRef, prefix: IpNet },
+    /// Does not let it any more.
+    DeleteSource { link: LinkRef, prefix: IpNet },
+    /// Sets which network a range of addresses is in.
+    SetCidr { cidr: IpNet, vni: Vni },
+    /// Forgets a range of addresses.
+    DeleteCidr { cidr: IpNet },
+    /// Sets the packet filter rules, in the place of those that are there.
+    SetFilter { rules: FilterRules },
+    /// Removes the packet filter rules.
+    DeleteFilter,
     /// Attaches a program, or replaces the one that is there without a gap.
     Attach { link: IfName, hook: Hook },
     /// Detaches a program.
@@ -152,7 +164,10 @@ impl Step {
             | Self::Attach { link, .. } => node(link),
             Self::SetPeer { peer, .. } => referred(&peer.underlay),
             Self::SetEndpoint { endpoint, .. } => referred(&endpoint.link),
-            Self::SetPort { link, .. } => referred(link),
+            Self::SetPort { link, .. }
+            | Self::DeletePort { link }
+            | Self::SetSource { link, .. }
+            | Self::DeleteSource { link, .. } => referred(link),
             Self::CreateLink { link, .. } => link.master.as_ref().and_then(node),
             Self::ChangeLink { id, .. } => Some(id.clone()),
             _ => None,
@@ -242,6 +257,14 @@ impl fmt::Display for Step {
                 write!(f, "map port {link} of network {}", port.network.vni)
             }
             Self::DeletePort { link } => write!(f, "unmap port {link}"),
+            Self::SetSource { link, prefix } => write!(f, "map source {prefix} of port {link}"),
+            Self::DeleteSource { link, prefix } => {
+                write!(f, "unmap source {prefix} of port {link}")
+            }
+            Self::SetCidr { cidr, vni } => write!(f, "map cidr {cidr} of network {vni}"),
+            Self::DeleteCidr { cidr } => write!(f, "unmap cidr {cidr}"),
+            Self::SetFilter { rules } => set_filter(f, rules),
+            Self::DeleteFilter => f.write_str("delete packet filter rules"),
             Self::Attach { link, hook } => write!(f, "attach {hook} to {link}"),
             Self::Detach { link, hook } => write!(f, "detach {hook} from {link}"),
         }
@@ -298,6 +321,19 @@ fn set_route(f: &mut fmt::Formatter<'_>, key: &RouteKey, route: &Route) -> fmt::
         write!(f, " src {source}")?;
     }
     f.write_str(&of(&key.scope))
+}
+
+fn set_filter(f: &mut fmt::Formatter<'_>, rules: &FilterRules) -> fmt::Result {
+    f.write_str("set packet filter rules")?;
+    if !rules.isolated.is_empty() {
+        let devices: Vec<&str> = rules.isolated.iter().map(IfName::as_str).collect();
+        let pairs = rules.together.len();
+        write!(f, " isolate {} but {pairs} pairs", devices.join(","))?;
+    }
+    for Masquerade { subnet, cidr, .. } in &rules.masqueraded {
+        write!(f, " masquerade {subnet} to other than {cidr}")?;
+    }
+    Ok(())
 }
 
 fn of(scope: &Scope) -> String {

@@ -2,29 +2,34 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
+use super::{addresses, upgrade::FORMAT};
 use crate::{
-    config::endpoint_range,
     kernel::netns::NetnsId,
-    model::{Endpoint, Model, Name, NetnsRef, Network},
+    model::{Endpoint, Family, Model, Name, NetnsRef},
 };
 
-/// Layout of the file; another number is another program's file.
-const FORMAT: u32 = 1;
-
-/// An address that belongs to an endpoint.
+/// The addresses that belong to an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Allocation {
     /// The network that it is in.
     pub network: Name,
-    /// The address.
-    pub address: Ipv4Addr,
+    /// The addresses, at most one of a family.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Allocation {
+    /// The address of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter().copied();
+        addresses.find(|address| Family::of(*address) == family)
+    }
 }
 
 /// The content of the state file.
@@ -50,6 +55,8 @@ pub struct Content {
     pub sysctls: BTreeMap<String, String>,
     /// Whether an operator has switched the fast path off.
     pub fastpath_off: bool,
+    /// Whether we have made, or were about to make, a table of packet filter rules.
+    pub packet_filter: bool,
 }
 
 /// A process that an endpoint was found by.
@@ -74,6 +81,7 @@ impl Content {
             processes: BTreeMap::new(),
             sysctls: BTreeMap::new(),
             fastpath_off: false,
+            packet_filter: false,
         }
     }
 
@@ -82,11 +90,8 @@ impl Content {
         &self.instance
     }
 
-    /// Whether this is a state of this program's and of the instance; if not, why.
+    /// Whether this is a state of the instance; if not, why.
     pub(super) fn must_be_of(&self, instance: &Name) -> Result<(), String> {
-        if self.format != FORMAT {
-            return Err(format!("format {} is not {FORMAT}", self.format));
-        }
         if self.instance != *instance {
             return Err(format!("it belongs to instance {}", self.instance));
         }
@@ -144,70 +149,13 @@ impl Content {
         model
     }
 
-    /// Gives every endpoint of the model an address, its old one where it can keep it,
-    /// and forgets the addresses of endpoints that are gone.
+    /// Gives every endpoint of the model an address of each family of its network, its old
+    /// one where it can keep it, and forgets the addresses of endpoints that are gone.
     ///
-    /// An endpoint for which no address is left has none afterwards.
+    /// An endpoint for which no address of a family is left has none of it afterwards.
     pub fn allocate(&mut self, model: &Model) {
-        let mut allocations: BTreeMap<Name, Allocation> = model
-            .endpoints
-            .iter()
-            .filter_map(|endpoint| {
-                let network = endpoint.network.clone();
-                Some((
-                    endpoint.name.clone(),
-                    Allocation {
-                        network,
-                        address: endpoint.address?,
-                    },
-                ))
-            })
-            .collect();
-        for kept in [true, false] {
-            for endpoint in model
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.address.is_none())
-            {
-                let Some(network) = model.network(&endpoint.network) else {
-                    continue;
-                };
-                let address = if kept {
-                    self.kept_address(endpoint, network, &allocations)
-                } else if allocations.contains_key(&endpoint.name) {
-                    continue;
-                } else {
-                    next_free(network, &allocations)
-                };
-                if let Some(address) = address {
-                    let network = endpoint.network.clone();
-                    allocations.insert(endpoint.name.clone(), Allocation { network, address });
-                }
-            }
-        }
-        self.allocations = allocations;
+        self.allocations = addresses::allocate(model, &self.allocations);
     }
-
-    fn kept_address(
-        &self,
-        endpoint: &Endpoint,
-        network: &Network,
-        taken: &BTreeMap<Name, Allocation>,
-    ) -> Option<Ipv4Addr> {
-        let old = self.allocations.get(&endpoint.name)?;
-        let (first, last) = endpoint_range(network);
-        let usable = old.network == endpoint.network
-            && (first..=last).contains(&old.address)
-            && taken.values().all(|other| other.address != old.address);
-        usable.then_some(old.address)
-    }
-}
-
-fn next_free(network: &Network, taken: &BTreeMap<Name, Allocation>) -> Option<Ipv4Addr> {
-    let (first, last) = endpoint_range(network);
-    (first.to_bits()..=last.to_bits())
-        .map(Ipv4Addr::from_bits)
-        .find(|address| taken.values().all(|other| other.address != *address))
 }
 
 #[cfg(test)]
@@ -238,7 +186,11 @@ mod tests {
         content
             .allocations
             .iter()
-            .map(|(name, given)| format!("{name}={}", given.address))
+            .map(|(name, given)| {
+                let addresses: Vec<String> =
+                    given.addresses.iter().map(ToString::to_string).collect();
+                format!("{name}={}", addresses.join(","))
+            })
             .collect()
     }
 
@@ -263,8 +215,8 @@ mod tests {
         let mut content = Content::new("n".parse().unwrap());
         let names = ["a", "b", "c", "d", "e", "f"].map(|name| (name, None));
         content.allocate(&model(&names));
-        assert_eq!(content.allocations.len(), 5);
-        assert!(!content.allocations.contains_key(&"f".parse().unwrap()));
+        assert_eq!(addresses(&content).len(), 6);
+        assert_eq!(addresses(&content)[5], "f=");
     }
 
     #[test]

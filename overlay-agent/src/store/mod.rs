@@ -3,7 +3,9 @@
 //! Addresses that were handed out, endpoints that were added at run time, which
 //! namespaces we made, and the kernel settings as they were before us.
 
+mod addresses;
 mod content;
+mod upgrade;
 
 use std::{
     fs,
@@ -76,8 +78,10 @@ impl Store {
                 });
             }
         };
+        let file = serde_json::from_str(&text).map_err(|error| foreign(error.to_string()))?;
+        let file = upgrade::upgrade(file).map_err(foreign)?;
         let content: Content =
-            serde_json::from_str(&text).map_err(|error| foreign(error.to_string()))?;
+            serde_json::from_value(file).map_err(|error| foreign(error.to_string()))?;
         content.must_be_of(instance).map_err(foreign)?;
         Ok(Some(content))
     }
@@ -152,6 +156,50 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::{Store, StoreError};
+
+    /// As the first version wrote it.
+    const FIRST: &str = r#"{
+        "format": 1, "instance": "n", "netns": null, "config": "/etc/overlay/node.toml",
+        "allocations": { "web": { "network": "lab", "address": "10.244.1.2" } },
+        "endpoints": [
+            { "name": "job", "network": "lab", "netns": { "pid": 7 }, "address": null, "interface": "eth0" },
+            { "name": "db", "network": "lab", "netns": { "name": "db" }, "address": "10.244.1.9", "interface": "eth0" }
+        ],
+        "namespaces": {}, "processes": {}, "sysctls": { "net/ipv4/ip_forward": "0" }, "fastpath_off": true
+    }"#;
+
+    #[test]
+    fn the_first_version_s_file_is_read_and_written_in_the_present_layout() {
+        let dir = tempfile::tempdir().unwrap();
+        let instance = "n".parse().unwrap();
+        let path = Store::path(dir.path(), &instance);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, FIRST).unwrap();
+        let mut store = Store::open(dir.path(), &instance).unwrap();
+        let content = store.content();
+        let addresses = &content.allocations[&"web".parse().unwrap()].addresses;
+        assert_eq!(
+            *addresses,
+            ["10.244.1.2".parse::<std::net::IpAddr>().unwrap()]
+        );
+        let wanted: Vec<usize> = content
+            .endpoints
+            .iter()
+            .map(|e| e.addresses.len())
+            .collect();
+        assert_eq!(wanted, [0, 1]);
+        assert!(content.fastpath_off && !content.packet_filter);
+        store
+            .update(|content| content.fastpath_off = false)
+            .unwrap();
+        let again = Store::open(dir.path(), &instance).unwrap();
+        assert_eq!(again.content(), store.content());
+        assert!(
+            std::fs::read_to_string(&path)
+                .unwrap()
+                .contains("\"format\": 2")
+        );
+    }
 
     #[test]
     fn the_file_survives_and_a_foreign_one_is_left_alone() {

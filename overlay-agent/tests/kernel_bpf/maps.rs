@@ -61,10 +61,12 @@ fn entries_come_back_as_they_went() {
         underlay: eth1,
         mac: "02:4f:c0:00:02:02".parse().unwrap(),
         index: 3,
+        needs_checksum: false,
     };
     let endpoint = EndpointEntry {
         link: eth1,
         mac: "02:4f:0a:f4:01:0a".parse().unwrap(),
+        forwarding: true,
     };
     let port = maps::Port {
         address: [10, 244, 1, 10],

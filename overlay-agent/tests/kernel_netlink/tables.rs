@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use overlay_agent::{
-    kernel::netlink::{Family, FdbInfo, RouteKind, RouteSpec},
-    model::Mac,
+    kernel::netlink::{FdbInfo, RouteKind, RouteSpec},
+    model::{Family, Mac},
     objects::ROUTE_PROTOCOL,
 };
 

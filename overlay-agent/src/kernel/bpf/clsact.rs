@@ -51,7 +51,7 @@ pub(super) fn attach(
 ) -> Result<()> {
     let operation = || format!("attach {target}");
     let notes = pins.clsact_device(target.device);
-    note(&notes.join(target.hook.program()))?;
+    note(&notes.join(target.hook.name()))?;
     make_qdisc(&notes, target, ifindex)?;
 
     let name = filter_name(pins, target.hook);
@@ -85,7 +85,7 @@ pub(super) fn detach(pins: &Pins, target: Target, ifindex: Option<u32>) -> Resul
     if let Some(ifindex) = ifindex {
         remove_filter(pins, target, ifindex)?;
     }
-    remove_note(&notes.join(target.hook.program()))?;
+    remove_note(&notes.join(target.hook.name()))?;
     let left = children(&notes)?;
     if left.iter().any(|note| note != QDISC_NOTE) {
         return Ok(());
@@ -213,9 +213,10 @@ fn filter_name(pins: &Pins, hook: Hook) -> String {
 }
 
 fn filter(ifindex: u32, hook: Hook, handle: TcHandle, priority: u16) -> TcMessage {
-    let minor = match hook {
-        Hook::FromEndpoint | Hook::FromUnderlay => TcHandle::MIN_INGRESS,
-        Hook::FromHost => TcHandle::MIN_EGRESS,
+    let minor = if hook == Hook::FromHost {
+        TcHandle::MIN_EGRESS
+    } else {
+        TcHandle::MIN_INGRESS
     };
     let header = TcHeader {
         index: ifindex.cast_signed(),

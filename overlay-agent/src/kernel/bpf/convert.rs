@@ -5,55 +5,151 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
-use overlay_common::maps::{AddressKey4, Endpoint, Peer, PrefixKey4, mapped};
+use aya::maps::lpm_trie::Key;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use overlay_common::maps::{
+    AddressKey4, AddressKey6, CidrKey, Endpoint, Peer, PrefixKey4, PrefixKey6, SourceKey,
+    endpoint_flags, mapped, peer_flags,
+};
 
+use super::by_family::ByFamily;
 use crate::{
     kernel::{KernelError, Result},
     model::{IfName, Mac, Vni},
     objects::{EndpointEntry, LinkRef, PeerEntry},
 };
 
+/// Bits before an IPv4 address that is mapped to IPv6.
+const MAPPED: u8 = 96;
+/// Bits of the index before a source.
+const INDEX: u32 = 32;
+
 /// The key of a peer's subnet.
-pub(super) fn prefix_key((vni, net): (Vni, IpNet)) -> Result<PrefixKey4> {
-    let address = address_key((vni, net.network()))?;
-    Ok(PrefixKey4 {
-        vni: address.vni,
-        length: net.prefix_len().into(),
-        prefix: address.address,
-    })
+pub(super) fn prefix_key((vni, net): (Vni, IpNet)) -> ByFamily<PrefixKey4, PrefixKey6> {
+    let (vni, length) = (vni.get(), net.prefix_len().into());
+    match net {
+        IpNet::V4(net) => ByFamily::V4(PrefixKey4 {
+            vni,
+            length,
+            prefix: net.network().octets(),
+        }),
+        IpNet::V6(net) => ByFamily::V6(PrefixKey6 {
+            vni,
+            length,
+            prefix: net.network().octets(),
+        }),
+    }
 }
 
 /// The key of an endpoint or VTEP.
-pub(super) fn address_key((vni, address): (Vni, IpAddr)) -> Result<AddressKey4> {
-    Ok(AddressKey4 {
-        vni: vni.get(),
-        address: v4(address)?.octets(),
-    })
+pub(super) fn address_key((vni, address): (Vni, IpAddr)) -> ByFamily<AddressKey4, AddressKey6> {
+    let vni = vni.get();
+    match address {
+        IpAddr::V4(address) => ByFamily::V4(AddressKey4 {
+            vni,
+            address: address.octets(),
+        }),
+        IpAddr::V6(address) => ByFamily::V6(AddressKey6 {
+            vni,
+            address: address.octets(),
+        }),
+    }
 }
 
 /// The network and address of a key.
-pub(super) fn address_of(key: AddressKey4) -> Option<(Vni, IpAddr)> {
-    Some((
-        Vni::try_from(key.vni).ok()?,
-        Ipv4Addr::from(key.address).into(),
-    ))
+pub(super) fn address_of(key: ByFamily<AddressKey4, AddressKey6>) -> Option<(Vni, IpAddr)> {
+    let (vni, address) = match key {
+        ByFamily::V4(key) => (key.vni, Ipv4Addr::from(key.address).into()),
+        ByFamily::V6(key) => (key.vni, Ipv6Addr::from(key.address).into()),
+    };
+    Some((Vni::try_from(vni).ok()?, address))
 }
 
 /// The network and subnet of a key.
-pub(super) fn prefix_of(key: PrefixKey4) -> Option<(Vni, IpNet)> {
-    let net = Ipv4Net::new(key.prefix.into(), u8::try_from(key.length).ok()?).ok()?;
-    Some((Vni::try_from(key.vni).ok()?, net.into()))
+pub(super) fn prefix_of(key: ByFamily<PrefixKey4, PrefixKey6>) -> Option<(Vni, IpNet)> {
+    let length = |length: u32| u8::try_from(length).ok();
+    let (vni, net) = match key {
+        ByFamily::V4(key) => {
+            let net = Ipv4Net::new(key.prefix.into(), length(key.length)?).ok()?;
+            (key.vni, net.into())
+        }
+        ByFamily::V6(key) => {
+            let net = Ipv6Net::new(key.prefix.into(), length(key.length)?).ok()?;
+            (key.vni, net.into())
+        }
+    };
+    Some((Vni::try_from(vni).ok()?, net))
+}
+
+/// The key of a network's range.
+pub(super) fn cidr_key(cidr: IpNet) -> Key<CidrKey> {
+    let (prefix, length) = mapped_net(cidr);
+    Key::new(length, CidrKey { prefix })
+}
+
+/// The range of a key.
+pub(super) fn cidr_of(key: &Key<CidrKey>) -> Option<IpNet> {
+    unmapped_net(key.data().prefix, key.prefix_len())
+}
+
+/// The key of what an endpoint may send from.
+pub(super) fn source_key(
+    (link, prefix): (LinkRef, IpNet),
+    index_of: impl Fn(IfName) -> Option<u32>,
+) -> Result<Key<SourceKey>> {
+    let (prefix, length) = mapped_net(prefix);
+    let ifindex_be = index(link, index_of)?.to_be_bytes();
+    let key = SourceKey { ifindex_be, prefix };
+    Ok(Key::new(INDEX + length, key))
+}
+
+/// The endpoint's device and the prefix of a key.
+pub(super) fn source_of(
+    key: &Key<SourceKey>,
+    name_of: impl Fn(u32) -> Option<IfName>,
+) -> Option<(LinkRef, IpNet)> {
+    let SourceKey { ifindex_be, prefix } = key.data();
+    let prefix = unmapped_net(prefix, key.prefix_len().checked_sub(INDEX)?)?;
+    Some((link(u32::from_be_bytes(ifindex_be), name_of), prefix))
+}
+
+fn mapped_net(net: IpNet) -> ([u8; 16], u32) {
+    match net {
+        IpNet::V4(net) => (
+            mapped(net.network().octets()),
+            (MAPPED + net.prefix_len()).into(),
+        ),
+        IpNet::V6(net) => (net.network().octets(), net.prefix_len().into()),
+    }
+}
+
+fn unmapped_net(prefix: [u8; 16], length: u32) -> Option<IpNet> {
+    let length = u8::try_from(length).ok()?;
+    let prefix = Ipv6Addr::from(prefix);
+    match (prefix.to_ipv4_mapped(), length.checked_sub(MAPPED)) {
+        (Some(prefix), Some(length)) => Ipv4Net::new(prefix, length).ok().map(IpNet::V4),
+        _ => Ipv6Net::new(prefix, length).ok().map(IpNet::V6),
+    }
 }
 
 pub(super) fn peer(entry: &PeerEntry, index_of: impl Fn(IfName) -> Option<u32>) -> Result<Peer> {
+    let family = if entry.vtep.is_ipv6() {
+        peer_flags::IPV6
+    } else {
+        0
+    };
+    let checksum = if entry.needs_checksum {
+        peer_flags::NEEDS_CHECKSUM
+    } else {
+        0
+    };
     Ok(Peer {
-        vtep: mapped(v4(entry.vtep)?.octets()),
-        next_hop: mapped(v4(entry.next_hop)?.octets()),
+        vtep: octets(entry.vtep),
+        next_hop: octets(entry.next_hop),
         underlay_ifindex: index(entry.underlay, index_of)?,
         index: entry.index,
         mac: entry.mac.octets(),
-        flags: 0,
+        flags: family | checksum,
     })
 }
 
@@ -67,6 +163,7 @@ pub(super) fn peer_entry(
         underlay: link(peer.underlay_ifindex, name_of),
         mac: Mac::unicast(peer.mac)?,
         index: peer.index,
+        needs_checksum: peer.flags & peer_flags::NEEDS_CHECKSUM != 0,
     })
 }
 
@@ -77,7 +174,11 @@ pub(super) fn endpoint(
     Ok(Endpoint {
         ifindex: index(entry.link, index_of)?,
         mac: entry.mac.octets(),
-        flags: 0,
+        flags: if entry.forwarding {
+            endpoint_flags::FORWARDING
+        } else {
+            0
+        },
     })
 }
 
@@ -89,6 +190,7 @@ pub(super) fn endpoint_entry(
     Some(EndpointEntry {
         link: link(endpoint.ifindex, name_of),
         mac,
+        forwarding: endpoint.flags & endpoint_flags::FORWARDING != 0,
     })
 }
 
@@ -107,103 +209,12 @@ pub(super) fn index(link: LinkRef, index_of: impl Fn(IfName) -> Option<u32>) -> 
     }
 }
 
-fn v4(address: IpAddr) -> Result<Ipv4Addr> {
+fn octets(address: IpAddr) -> [u8; 16] {
     match address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => Err(KernelError::new(
-            format!("put {address} in a map"),
-            "the maps hold IPv4 only",
-        )),
+        IpAddr::V4(address) => mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use ipnet::IpNet;
-    use overlay_common::maps::{AddressKey4, mapped};
-
-    use super::{
-        address_key, address_of, endpoint, endpoint_entry, peer, peer_entry, prefix_key, prefix_of,
-    };
-    use crate::{
-        model::{IfName, Vni},
-        objects::{EndpointEntry, LinkRef, PeerEntry},
-    };
-
-    fn eth1() -> IfName {
-        "eth1".parse().unwrap()
-    }
-
-    fn name_of(index: u32) -> Option<IfName> {
-        (index == 5).then(eth1)
-    }
-
-    fn index_of(name: IfName) -> Option<u32> {
-        (name == eth1()).then_some(5)
-    }
-
-    fn vni() -> Vni {
-        Vni::try_from(7).unwrap()
-    }
-
-    #[test]
-    fn entries_come_back_as_they_went() {
-        let entry = PeerEntry {
-            vtep: "192.0.2.2".parse().unwrap(),
-            next_hop: "192.0.2.254".parse().unwrap(),
-            underlay: LinkRef::Name(eth1()),
-            mac: "02:4f:c0:00:02:02".parse().unwrap(),
-            index: 3,
-        };
-        let value = peer(&entry, index_of).unwrap();
-        assert_eq!(
-            (value.vtep, value.underlay_ifindex, value.flags),
-            (mapped([192, 0, 2, 2]), 5, 0)
-        );
-        assert_eq!(peer_entry(&value, name_of), Some(entry));
-
-        let entry = EndpointEntry {
-            link: LinkRef::Gone(9),
-            mac: "02:4f:c0:00:02:02".parse().unwrap(),
-        };
-        let value = endpoint(&entry, index_of).unwrap();
-        assert_eq!(endpoint_entry(&value, name_of), Some(entry));
-    }
-
-    #[test]
-    fn a_device_must_be_there() {
-        let entry = EndpointEntry {
-            link: LinkRef::Name("eth2".parse().unwrap()),
-            mac: "02:4f:c0:00:02:02".parse().unwrap(),
-        };
-        let error = endpoint(&entry, index_of).unwrap_err();
-        assert!(error.not_there());
-        assert_eq!(error.to_string(), "look up device eth2: No such device");
-    }
-
-    #[test]
-    fn keys_are_addresses_as_they_stand_in_packets() {
-        let key = address_key((vni(), "10.244.1.10".parse().unwrap())).unwrap();
-        assert_eq!((key.vni, key.address), (7, [10, 244, 1, 10]));
-        assert_eq!(
-            address_of(key),
-            Some((vni(), "10.244.1.10".parse().unwrap()))
-        );
-        assert!(address_key((vni(), "fd00::1".parse().unwrap())).is_err());
-        assert_eq!(
-            address_of(AddressKey4 {
-                vni: 0,
-                address: [1; 4]
-            }),
-            None
-        );
-    }
-
-    #[test]
-    fn a_key_tells_a_subnet_and_its_length() {
-        for net in ["10.244.0.0/24", "10.244.0.0/16", "10.244.2.1/32"] {
-            let subnet: (Vni, IpNet) = (vni(), net.parse().unwrap());
-            assert_eq!(prefix_of(prefix_key(subnet).unwrap()), Some(subnet));
-        }
-    }
-}
+mod tests;

@@ -1,10 +1,12 @@
-//! Pinned links, with what aya does not tell of them: the device, and detaching at once.
+//! Pinned links, with what aya does not do: telling their device, detaching at once, and
+//! XDP by a link or not at all.
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
     fs, io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -13,14 +15,26 @@ use std::{
 
 use nix::{errno::Errno, libc};
 
-use crate::kernel::{KernelError, Result};
+use super::{
+    Found, Target,
+    pins::{Pins, children, parse_link},
+};
+use crate::{
+    kernel::{KernelError, Result},
+    model::IfName,
+};
 
 /// Commands of `bpf(2)` (`enum bpf_cmd`).
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
+/// `enum bpf_attach_type`.
+const BPF_XDP: u32 = 37;
 
-/// What a TCX link connects.
+/// What a TCX or XDP link connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     /// Id of its program.
@@ -47,7 +61,7 @@ pub(super) fn read(pin: &Path) -> Result<Option<Link>> {
 /// Removing the pin alone would detach the link, too, but only some time later.
 pub(super) fn remove(pin: &Path) -> Result<()> {
     let operation = || format!("remove link {}", pin.display());
-    match open(pin).and_then(|link| detach(&link)) {
+    match open(pin).and_then(|link| let_go(&link)) {
         // ENOENT: nothing is there. EINVAL: something else is; it is removed nonetheless.
         Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
         Err(errno) => return Err(KernelError::os(operation(), errno)),
@@ -60,12 +74,104 @@ pub(super) fn remove(pin: &Path) -> Result<()> {
     }
 }
 
-/// The members of `union bpf_attr` that `BPF_OBJ_GET` reads.
+/// Detaches and unpins what a target has; nothing there is fine.
+pub(super) fn detach(pins: &Pins, target: Target) -> Result<()> {
+    remove(&pins.link(target))
+}
+
+/// Detaches everything.
+pub(super) fn detach_all(pins: &Pins) -> Result<()> {
+    let folder = pins.links();
+    children(&folder)?
+        .iter()
+        .try_for_each(|name| remove(&folder.join(name)))
+}
+
+/// What is pinned, and whether it runs on the device that it is named after.
+pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<Found>> {
+    let targets = children(&pins.links())?
+        .into_iter()
+        .filter_map(|name| parse_link(&name));
+    targets
+        .map(|target| {
+            let link = read(&pins.link(target))?;
+            let index = devices.get(&target.device);
+            let link = link.filter(|link| Some(&link.ifindex) == index);
+            Ok(Found {
+                target,
+                program: link.map(|link| link.program),
+            })
+        })
+        .collect()
+}
+
+/// Links a program to a device's XDP and pins the link.
+pub(super) fn attach_xdp(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    flags: u32,
+    pin: &Path,
+) -> nix::Result<()> {
+    let mut attributes = LinkCreate {
+        program: program.as_raw_fd().cast_unsigned(),
+        ifindex,
+        attach_type: BPF_XDP,
+        flags,
+    };
+    // SAFETY: the attributes hold no pointer, and the command writes to no memory.
+    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
+    // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
+    let link = unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(|_| Errno::EBADF)?) };
+    let path = CString::new(pin.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let mut attributes = Pin {
+        pathname: path.as_ptr() as u64,
+        fd: link.as_raw_fd().cast_unsigned(),
+        flags: 0,
+    };
+    // SAFETY: `pathname` points at a string with a final 0 that lives until the end of
+    // this function; the command writes to no memory.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attributes) }?;
+    Ok(())
+}
+
+/// Puts a program in the place of the one that a pinned link has.
+pub(super) fn replace(pin: &Path, program: BorrowedFd<'_>) -> nix::Result<()> {
+    let link = open(pin)?;
+    let mut attributes = LinkUpdate {
+        link: link.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_program: 0,
+    };
+    // SAFETY: the attributes hold no pointer, and the command writes to no memory.
+    unsafe { bpf(BPF_LINK_UPDATE, &mut attributes) }?;
+    Ok(())
+}
+
+/// The members of `union bpf_attr` that `BPF_OBJ_PIN` and `BPF_OBJ_GET` read.
 #[repr(C)]
-struct ObjGet {
+struct Pin {
     pathname: u64,
     fd: u32,
     flags: u32,
+}
+
+/// The members of `union bpf_attr` that `BPF_LINK_CREATE` reads for XDP.
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// The members of `union bpf_attr` that `BPF_LINK_UPDATE` reads.
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
 }
 
 /// The members of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
@@ -76,7 +182,7 @@ struct InfoByFd {
     info: u64,
 }
 
-/// The head of `struct bpf_link_info`, for a TCX link.
+/// The head of `struct bpf_link_info`, for a TCX link; an XDP link has no attach type.
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
@@ -96,7 +202,7 @@ struct LinkDetach {
 
 fn open(pin: &Path) -> nix::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    let mut attributes = ObjGet {
+    let mut attributes = Pin {
         pathname: path.as_ptr() as u64,
         fd: 0,
         flags: 0,
@@ -124,7 +230,7 @@ fn info(link: &OwnedFd) -> nix::Result<Link> {
     })
 }
 
-fn detach(link: &OwnedFd) -> nix::Result<()> {
+fn let_go(link: &OwnedFd) -> nix::Result<()> {
     let mut attributes = LinkDetach {
         fd: link.as_raw_fd().cast_unsigned(),
     };

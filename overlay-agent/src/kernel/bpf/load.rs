@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{ProgramError, SchedClassifier},
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use nix::{
     errno::Errno,
@@ -34,7 +34,7 @@ const VERIFIER_LINES: usize = 12;
 
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
-    pub(super) programs: BTreeMap<Hook, u32>,
+    pub(super) programs: BTreeMap<&'static str, u32>,
     pub(super) maps: Maps,
     pub(super) logs: Option<Logs>,
 }
@@ -60,11 +60,11 @@ pub(super) fn load(pins: &Pins, object: &[u8]) -> Result<Loaded> {
         .map_err(|error| failed(operation, &error))?;
 
     let mut programs = BTreeMap::new();
-    for hook in Hook::ALL {
+    for hook in Hook::ALL.into_iter().filter(|hook| !hook.is_xdp()) {
         let program = program(&mut ebpf, hook)?;
         program.load().map_err(|error| refused(hook, &error))?;
         let info = program.info().map_err(|error| failed(operation, &error))?;
-        programs.insert(hook, info.id());
+        programs.insert(hook.program(), info.id());
     }
     let maps = Maps::open_in(pins)?
         .ok_or_else(|| KernelError::new(operation, "the object has none of the ABI's maps"))?;
@@ -79,9 +79,32 @@ pub(super) fn load(pins: &Pins, object: &[u8]) -> Result<Loaded> {
     })
 }
 
-/// The hook's program of an object.
+/// Loads the program of a hook of XDP; its id.
+///
+/// Only when it is wanted: it is an extra, and must not keep the others from being loaded.
+pub(super) fn load_xdp(ebpf: &mut Ebpf, hook: Hook) -> Result<u32> {
+    let program = xdp_program(ebpf, hook)?;
+    program.load().map_err(|error| refused(hook, &error))?;
+    let info = program.info();
+    let info = info.map_err(|error| failed(format!("load program {}", hook.program()), &error))?;
+    Ok(info.id())
+}
+
+/// The program of a hook of TC.
 pub(super) fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier> {
-    let operation = || format!("use program {hook}");
+    program_of_type(ebpf, hook)
+}
+
+/// The program of a hook of XDP.
+pub(super) fn xdp_program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut Xdp> {
+    program_of_type(ebpf, hook)
+}
+
+fn program_of_type<'a, P>(ebpf: &'a mut Ebpf, hook: Hook) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let operation = || format!("use program {}", hook.program());
     ebpf.program_mut(hook.program())
         .ok_or_else(|| KernelError::new(operation(), "the object has none of this name"))?
         .try_into()
@@ -89,7 +112,7 @@ pub(super) fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifie
 }
 
 fn refused(hook: Hook, error: &ProgramError) -> KernelError {
-    let operation = format!("load program {hook}");
+    let operation = format!("load program {}", hook.program());
     match error {
         ProgramError::LoadError {
             io_error,

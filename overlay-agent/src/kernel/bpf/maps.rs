@@ -6,7 +6,14 @@ use std::{
     path::Path,
 };
 
-use super::{convert, failure::failed, pins::Pins, specs};
+use super::{
+    by_family::Tables,
+    convert,
+    failure::failed,
+    pins::Pins,
+    specs,
+    table::{Table, Trie, open},
+};
 use crate::{
     kernel::{KernelError, Result},
     model::{IfName, Vni},
@@ -14,15 +21,15 @@ use crate::{
 };
 use aya::{
     Pod,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
 use ipnet::IpNet;
-use nix::errno::Errno;
 use overlay_common::{
     maps::{
-        AddressKey4, Count, DROPS, ENDPOINTS4, Endpoint, NETWORKS, Network, PASSES, PEER_STATS,
-        PEERS4, PORTS, Peer, PeerStats, Port, PrefixKey4, VTEPS4, Vtep,
+        AddressKey4, AddressKey6, CIDRS, CidrKey, Count, DROPS, ENDPOINTS4, ENDPOINTS6, Endpoint,
+        NETWORKS, Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats, Port,
+        PrefixKey4, PrefixKey6, SOURCES, SourceKey, VTEPS4, VTEPS6, Vtep,
     },
     reasons::{Drops, Passes},
 };
@@ -33,10 +40,12 @@ use overlay_common::{
 /// [`not_there`](KernelError::not_there).
 pub struct Maps {
     networks: Table<u32, Network>,
-    peers: Table<PrefixKey4, Peer>,
-    vteps: Table<AddressKey4, Vtep>,
-    endpoints: Table<AddressKey4, Endpoint>,
+    peers: Tables<PrefixKey4, PrefixKey6, Peer>,
+    vteps: Tables<AddressKey4, AddressKey6, Vtep>,
+    endpoints: Tables<AddressKey4, AddressKey6, Endpoint>,
     ports: Table<u32, Port>,
+    sources: Trie<SourceKey, u32>,
+    cidrs: Trie<CidrKey, u32>,
     peer_stats: PerCpuArray<MapData, PeerStats>,
     drops: PerCpuArray<MapData, Drops>,
     passes: PerCpuArray<MapData, Passes>,
@@ -56,10 +65,12 @@ impl Maps {
         }
         Ok(Some(Self {
             networks: Table::open(pins, NETWORKS)?,
-            peers: Table::open(pins, PEERS4)?,
-            vteps: Table::open(pins, VTEPS4)?,
-            endpoints: Table::open(pins, ENDPOINTS4)?,
+            peers: Tables::open(pins, PEERS4, PEERS6)?,
+            vteps: Tables::open(pins, VTEPS4, VTEPS6)?,
+            endpoints: Tables::open(pins, ENDPOINTS4, ENDPOINTS6)?,
             ports: Table::open(pins, PORTS)?,
+            sources: Trie::open(pins, SOURCES)?,
+            cidrs: Trie::open(pins, CIDRS)?,
             peer_stats: open(pins, PEER_STATS)?,
             drops: open(pins, DROPS)?,
             passes: open(pins, PASSES)?,
@@ -87,7 +98,16 @@ impl Maps {
             .ports
             .rows()?
             .map(|(index, port)| (convert::link(index, &name_of), port));
+        let sources = self.sources.rows()?;
+        let cidrs = self
+            .cidrs
+            .rows()?
+            .filter_map(|(key, vni)| Some((convert::cidr_of(&key)?, Vni::try_from(vni).ok()?)));
         Ok(Entries {
+            sources: sources
+                .filter_map(|(key, _)| convert::source_of(&key, &name_of))
+                .collect(),
+            cidrs: cidrs.collect(),
             peers: peers.collect(),
             vteps: vteps.collect(),
             endpoints: endpoints.collect(),
@@ -116,23 +136,23 @@ impl Maps {
         index_of: impl Fn(IfName) -> Option<u32>,
     ) -> Result<()> {
         let peer = convert::peer(peer, index_of)?;
-        self.peers.set(convert::prefix_key(key)?, &peer, Of(key))
+        self.peers.set(convert::prefix_key(key), &peer, Of(key))
     }
 
     /// Removes a peer's subnet.
     pub fn delete_peer(&mut self, key: (Vni, IpNet)) -> Result<()> {
-        self.peers.delete(convert::prefix_key(key)?, Of(key))
+        self.peers.delete(convert::prefix_key(key), Of(key))
     }
 
     /// Lets an outer address send to us, and sets its slot of counters.
     pub fn set_vtep(&mut self, key: (Vni, IpAddr), index: u32) -> Result<()> {
         self.vteps
-            .set(convert::address_key(key)?, &Vtep { index }, Of(key))
+            .set(convert::address_key(key), &Vtep { index }, Of(key))
     }
 
     /// Removes an outer address.
     pub fn delete_vtep(&mut self, key: (Vni, IpAddr)) -> Result<()> {
-        self.vteps.delete(convert::address_key(key)?, Of(key))
+        self.vteps.delete(convert::address_key(key), Of(key))
     }
 
     /// Sets where an endpoint's address is.
@@ -144,12 +164,12 @@ impl Maps {
     ) -> Result<()> {
         let endpoint = convert::endpoint(endpoint, index_of)?;
         self.endpoints
-            .set(convert::address_key(key)?, &endpoint, Of(key))
+            .set(convert::address_key(key), &endpoint, Of(key))
     }
 
     /// Removes an endpoint's address.
     pub fn delete_endpoint(&mut self, key: (Vni, IpAddr)) -> Result<()> {
-        self.endpoints.delete(convert::address_key(key)?, Of(key))
+        self.endpoints.delete(convert::address_key(key), Of(key))
     }
 
     /// Sets what packets that enter at a device are measured against.
@@ -169,6 +189,36 @@ impl Maps {
         index_of: impl Fn(IfName) -> Option<u32>,
     ) -> Result<()> {
         self.ports.delete(convert::index(link, index_of)?, link)
+    }
+
+    /// Lets an endpoint send from a prefix.
+    pub fn set_source(
+        &mut self,
+        key: (LinkRef, IpNet),
+        index_of: impl Fn(IfName) -> Option<u32>,
+    ) -> Result<()> {
+        let entry = convert::source_key(key, index_of)?;
+        self.sources.set(&entry, 1, Behind(key))
+    }
+
+    /// Does not let it any more.
+    pub fn delete_source(
+        &mut self,
+        key: (LinkRef, IpNet),
+        index_of: impl Fn(IfName) -> Option<u32>,
+    ) -> Result<()> {
+        let entry = convert::source_key(key, index_of)?;
+        self.sources.delete(&entry, Behind(key))
+    }
+
+    /// Sets which network a range of addresses is in.
+    pub fn set_cidr(&mut self, cidr: IpNet, vni: Vni) -> Result<()> {
+        self.cidrs.set(&convert::cidr_key(cidr), vni.get(), cidr)
+    }
+
+    /// Forgets a range of addresses.
+    pub fn delete_cidr(&mut self, cidr: IpNet) -> Result<()> {
+        self.cidrs.delete(&convert::cidr_key(cidr), cidr)
     }
 
     /// Traffic with the peer of a slot, all CPUs together.
@@ -222,46 +272,6 @@ impl Debug for Maps {
     }
 }
 
-/// A hash map with its name.
-struct Table<K, V> {
-    name: &'static str,
-    map: HashMap<MapData, K, V>,
-}
-
-impl<K: Pod, V: Pod> Table<K, V> {
-    fn open(pins: &Pins, name: &'static str) -> Result<Self> {
-        Ok(Self {
-            name,
-            map: open(pins, name)?,
-        })
-    }
-
-    fn rows(&self) -> Result<impl Iterator<Item = (K, V)>> {
-        let rows: Result<Vec<_>, _> = self.map.iter().collect();
-        let rows = rows.map_err(|error| failed(format!("read map {}", self.name), &error))?;
-        Ok(rows.into_iter())
-    }
-
-    fn set(&mut self, key: K, value: &V, shown: impl fmt::Display) -> Result<()> {
-        let name = self.name;
-        self.map.insert(key, value, 0).map_err(|error| {
-            let error = failed(format!("set {shown} in map {name}"), &error);
-            if error.errno() == Some(Errno::E2BIG as i32) {
-                return KernelError::os(format!("set {shown} in map {name}"), Errno::E2BIG)
-                    .because(format!("it is full with {} entries", specs::capacity(name)));
-            }
-            error
-        })
-    }
-
-    fn delete(&mut self, key: K, shown: impl fmt::Display) -> Result<()> {
-        let name = self.name;
-        self.map
-            .remove(&key)
-            .map_err(|error| failed(format!("delete {shown} from map {name}"), &error))
-    }
-}
-
 /// A key for people.
 struct Of<T>((Vni, T));
 
@@ -272,14 +282,14 @@ impl<T: fmt::Display> fmt::Display for Of<T> {
     }
 }
 
-fn open<M>(pins: &Pins, name: &str) -> Result<M>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    MapData::from_pin(pins.map(name))
-        .and_then(Map::from_map_data)
-        .and_then(M::try_from)
-        .map_err(|error| failed(format!("open map {name}"), &error))
+/// A source for people.
+struct Behind((LinkRef, IpNet));
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (link, prefix) = &self.0;
+        write!(f, "{prefix} of {link}")
+    }
 }
 
 fn read<V: Pod>(map: &PerCpuArray<MapData, V>, name: &str, index: u32) -> Result<PerCpuValues<V>> {

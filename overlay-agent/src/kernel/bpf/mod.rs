@@ -3,8 +3,8 @@
 //! Below the folder of an instance, which is on a bpffs:
 //!
 //! ```text
-//! v1/PEERS4 …                  maps, by ABI number
-//! links/from_underlay-eth1     TCX links
+//! v2/PEERS4 …                  maps, by ABI number
+//! links/from_underlay-eth1     TCX and XDP links
 //! clsact/eth1/from_underlay/   no pins but notes: a filter of ours is there,
 //! clsact/eth1/qdisc/           and the qdisc that it is in was made by us
 //! ```
@@ -12,6 +12,7 @@
 //! Pins keep all of it running without the agent. Attaching where something of ours
 //! is attached replaces the program in one step: no packet passes in between.
 
+mod by_family;
 mod clsact;
 mod convert;
 mod failure;
@@ -21,7 +22,9 @@ mod logs;
 mod maps;
 mod pins;
 mod specs;
+mod table;
 mod tcx;
+mod xdp;
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
@@ -56,8 +59,8 @@ pub struct DataPlane {
     mode: AttachMode,
     maps: Maps,
     ebpf: Ebpf,
-    /// Ids of the loaded programs.
-    programs: BTreeMap<Hook, u32>,
+    /// Ids of the loaded programs, by name.
+    programs: BTreeMap<&'static str, u32>,
     _logs: Option<Logs>,
 }
 
@@ -112,11 +115,19 @@ impl DataPlane {
     /// earlier one of ours.
     pub fn attach(&mut self, device: IfName, ifindex: u32, hook: Hook) -> Result<()> {
         let target = Target { device, hook };
+        if hook.is_xdp() {
+            if !self.programs.contains_key(hook.program()) {
+                let id = load::load_xdp(&mut self.ebpf, hook)?;
+                self.programs.insert(hook.program(), id);
+            }
+            let program = load::xdp_program(&mut self.ebpf, hook)?;
+            return xdp::attach(&self.pins, target, ifindex, program);
+        }
         let program = load::program(&mut self.ebpf, hook)?;
         // What another mode has attached goes last, so that there always is one.
         if self.mode == AttachMode::Clsact {
             clsact::attach(&self.pins, target, ifindex, program)?;
-            tcx::detach(&self.pins, target)
+            links::detach(&self.pins, target)
         } else {
             tcx::attach(&self.pins, target, ifindex, program)?;
             clsact::detach(&self.pins, target, Some(ifindex))
@@ -131,7 +142,8 @@ impl DataPlane {
         devices: &[(IfName, u32)],
     ) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
         observe(&self.pins, devices, |mode, hook, program| {
-            mode == self.mode && self.programs.get(&hook) == Some(&program)
+            (hook.is_xdp() || mode == self.mode)
+                && self.programs.get(hook.program()) == Some(&program)
         })
     }
 }
@@ -159,16 +171,19 @@ pub fn attachments(
 pub fn detach(dir: &Path, device: IfName, ifindex: Option<u32>, hook: Hook) -> Result<()> {
     let pins = Pins::new(dir);
     let target = Target { device, hook };
-    tcx::detach(&pins, target)?;
+    links::detach(&pins, target)?;
+    if hook.is_xdp() {
+        return Ok(());
+    }
     clsact::detach(&pins, target, ifindex)
 }
 
 /// Removes all pins of an instance, its folder, and the folder above if that is empty.
 ///
-/// TCX links are detached by it. Filters must have been detached before.
+/// Links are detached by it. Filters must have been detached before.
 pub fn remove_all(dir: &Path) -> Result<()> {
     let pins = Pins::new(dir);
-    tcx::detach_all(&pins)?;
+    links::detach_all(&pins)?;
     pins.remove()
 }
 
@@ -200,7 +215,7 @@ fn observe(
     let devices: BTreeMap<IfName, u32> = devices.iter().copied().collect();
     let mut states = BTreeMap::new();
     for (mode, found) in [
-        (AttachMode::Tcx, tcx::found(pins, &devices)?),
+        (AttachMode::Tcx, links::found(pins, &devices)?),
         (AttachMode::Clsact, clsact::found(pins, &devices)?),
     ] {
         for Found { target, program } in found {

@@ -54,7 +54,7 @@ impl Pins {
     pub(super) fn link(&self, target: Target) -> PathBuf {
         let Target { device, hook } = target;
         self.links()
-            .join(format!("{}-{}", hook.program(), escape(device.as_str())))
+            .join(format!("{}-{}", hook.name(), escape(device.as_str())))
     }
 
     pub(super) fn clsact(&self) -> PathBuf {
@@ -120,7 +120,7 @@ pub(super) fn parse_device(name: &str) -> Option<IfName> {
 }
 
 pub(super) fn parse_hook(name: &str) -> Option<Hook> {
-    Hook::ALL.into_iter().find(|hook| hook.program() == name)
+    Hook::ALL.into_iter().find(|hook| hook.name() == name)
 }
 
 /// Bpffs keeps dots in names for itself (`bpf_lookup` in the kernel).
@@ -180,6 +180,17 @@ mod tests {
             Some(target)
         );
         assert_eq!(pins.instance(), "node.example");
+    }
+
+    #[test]
+    fn every_hook_has_a_pin_of_its_own() {
+        for hook in Hook::ALL {
+            let pins = Pins::new(Path::new("/sys/fs/bpf/overlay/n"));
+            let device = "eth1".parse().unwrap();
+            let path = pins.link(Target { device, hook });
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert_eq!(parse_link(name).unwrap().hook, hook, "{name}");
+        }
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use overlay_common::{
     maps::{
-        AddressKey4, DROPS, ENDPOINTS4, Endpoint, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS,
-        MAX_PORTS, NETWORKS, Network, PASSES, PEER_STATS, PEERS4, PORTS, Peer, PeerStats, Port,
-        PrefixKey4, VTEPS4, Vtep,
+        AddressKey4, AddressKey6, CIDRS, CidrKey, DROPS, ENDPOINTS4, ENDPOINTS6, Endpoint,
+        MAX_CIDRS, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, MAX_SOURCES, NETWORKS,
+        Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats, Port, PrefixKey4,
+        PrefixKey6, SOURCES, SourceKey, VTEPS4, VTEPS6, Vtep,
     },
     reasons::{Drops, Passes},
 };
@@ -30,6 +31,17 @@ impl MapSpec {
             name,
             kind: MapType::Hash,
             key: size_of::<K>(),
+            value: size_of::<V>(),
+            entries,
+        }
+    }
+
+    const fn trie<K, V>(name: &'static str, entries: usize) -> Self {
+        Self {
+            name,
+            kind: MapType::LpmTrie,
+            // The length of the prefix comes first.
+            key: size_of::<u32>() + size_of::<K>(),
             value: size_of::<V>(),
             entries,
         }
@@ -83,12 +95,17 @@ impl MapSpec {
 }
 
 /// Every map of the ABI.
-pub(super) const MAPS: [MapSpec; 8] = [
+pub(super) const MAPS: [MapSpec; 13] = [
     MapSpec::hash::<u32, Network>(NETWORKS, MAX_NETWORKS),
     MapSpec::hash::<PrefixKey4, Peer>(PEERS4, MAX_PEERS),
+    MapSpec::hash::<PrefixKey6, Peer>(PEERS6, MAX_PEERS),
     MapSpec::hash::<AddressKey4, Vtep>(VTEPS4, MAX_PEERS),
+    MapSpec::hash::<AddressKey6, Vtep>(VTEPS6, MAX_PEERS),
     MapSpec::hash::<AddressKey4, Endpoint>(ENDPOINTS4, MAX_ENDPOINTS),
+    MapSpec::hash::<AddressKey6, Endpoint>(ENDPOINTS6, MAX_ENDPOINTS),
     MapSpec::hash::<u32, Port>(PORTS, MAX_PORTS),
+    MapSpec::trie::<SourceKey, u32>(SOURCES, MAX_SOURCES),
+    MapSpec::trie::<CidrKey, u32>(CIDRS, MAX_CIDRS),
     // Slot 0 is nobody's: it counts deliveries on this node.
     MapSpec::counters::<PeerStats>(PEER_STATS, MAX_PEERS + 1),
     MapSpec::counters::<Drops>(DROPS, 1),

@@ -1,6 +1,6 @@
 //! TCX links: attached to a device, pinned, and replaced in place.
 
-use std::{collections::BTreeMap, fs};
+use std::fs;
 
 use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType,
@@ -9,15 +9,9 @@ use aya::programs::{
 };
 use nix::errno::Errno;
 
-use super::{
-    Found, Target,
-    failure::failed,
-    links,
-    pins::{Pins, children, parse_link},
-};
+use super::{Target, failure::failed, links, pins::Pins};
 use crate::{
     kernel::{KernelError, Result},
-    model::IfName,
     objects::Hook,
 };
 
@@ -83,40 +77,10 @@ pub(super) fn attach(
     Err(KernelError::os(operation(), Errno::ENODEV).because("another device took its name"))
 }
 
-/// Detaches and unpins; nothing there is fine.
-pub(super) fn detach(pins: &Pins, target: Target) -> Result<()> {
-    links::remove(&pins.link(target))
-}
-
-/// Detaches everything.
-pub(super) fn detach_all(pins: &Pins) -> Result<()> {
-    let folder = pins.links();
-    children(&folder)?
-        .iter()
-        .try_for_each(|name| links::remove(&folder.join(name)))
-}
-
-/// What is pinned, and whether it runs on the device that it is named after.
-pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<Found>> {
-    let targets = children(&pins.links())?
-        .into_iter()
-        .filter_map(|name| parse_link(&name));
-    targets
-        .map(|target| {
-            let link = links::read(&pins.link(target))?;
-            let index = devices.get(&target.device);
-            let link = link.filter(|link| Some(&link.ifindex) == index);
-            Ok(Found {
-                target,
-                program: link.map(|link| link.program),
-            })
-        })
-        .collect()
-}
-
 fn direction(hook: Hook) -> TcAttachType {
-    match hook {
-        Hook::FromEndpoint | Hook::FromUnderlay => TcAttachType::Ingress,
-        Hook::FromHost => TcAttachType::Egress,
+    if hook == Hook::FromHost {
+        TcAttachType::Egress
+    } else {
+        TcAttachType::Ingress
     }
 }

@@ -11,8 +11,8 @@ use rtnetlink::{
     },
 };
 
-use super::{Family, Netlink};
-use crate::kernel::Result;
+use super::Netlink;
+use crate::{kernel::Result, model::Family};
 
 /// An address as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub struct AddressInfo {
     pub global: bool,
     /// Whether another address of the same subnet comes before it; for IPv6: temporary.
     pub secondary: bool,
+    /// Whether somebody set it for good; else it comes from a router or a lease.
+    pub permanent: bool,
+    /// Whether packets can be sent from it: no other node turned out, or may turn out, to have it.
+    pub usable: bool,
 }
 
 impl Netlink {
@@ -39,8 +43,14 @@ impl Netlink {
     }
 
     /// Gives a device an address; having it already is fine (`ip addr replace`).
+    ///
+    /// An IPv6 address can be used at once, without asking for duplicates.
     pub async fn add_address(&self, index: u32, net: IpNet) -> Result<()> {
-        let message = RouteNetlinkMessage::NewAddress(message(index, net));
+        let mut message = message(index, net);
+        if net.addr().is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
+        let message = RouteNetlinkMessage::NewAddress(message);
         let operation = |device: &str| format!("add address {net} dev {device}");
         self.change(message, NLM_F_CREATE | NLM_F_REPLACE, index, operation)
             .await
@@ -66,6 +76,7 @@ impl AddressInfo {
             _ => None,
         };
         let attributes = &message.attributes;
+        let flags = message.header.flags;
         let address: IpAddr = attributes
             .iter()
             .find_map(local)
@@ -74,7 +85,10 @@ impl AddressInfo {
             index: message.header.index,
             net: IpNet::new(address, message.header.prefix_len).ok()?,
             global: message.header.scope == AddressScope::Universe,
-            secondary: message.header.flags.contains(AddressHeaderFlags::Secondary),
+            secondary: flags.contains(AddressHeaderFlags::Secondary),
+            permanent: flags.contains(AddressHeaderFlags::Permanent),
+            usable: !flags
+                .intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed),
         })
     }
 }

@@ -156,6 +156,8 @@ fn vxlan(vxlan: &Vxlan) -> Vec<LinkInfo> {
         InfoVxlan::PortRange(vxlan.source_ports),
         InfoVxlan::Learning(vxlan.learning),
         InfoVxlan::UDPCsum(false),
+        InfoVxlan::UDPZeroCsumTX(false),
+        InfoVxlan::UDPZeroCsumRX(true),
         InfoVxlan::Ttl(OUTER_TTL),
     ];
     vec![

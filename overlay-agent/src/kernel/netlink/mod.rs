@@ -13,7 +13,7 @@ mod refusal;
 mod routes;
 mod watch;
 
-use std::{io, net::IpAddr, path::Path};
+use std::{io, path::Path};
 
 use futures::StreamExt;
 use nix::errno::Errno;
@@ -29,6 +29,7 @@ use tokio::runtime;
 
 use self::refusal::Refusal;
 use super::{KernelError, Result, netns};
+use crate::model::Family;
 
 pub use self::{
     addresses::AddressInfo,
@@ -41,26 +42,6 @@ pub use self::{
 
 /// How often a dump is repeated when the table changes under it.
 const DUMP_ATTEMPTS: usize = 20;
-
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `AF_INET`.
-    V4,
-    /// `AF_INET6`.
-    V6,
-}
-
-impl Family {
-    /// That of an address.
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() {
-            Self::V4
-        } else {
-            Self::V6
-        }
-    }
-}
 
 impl From<Family> for AddressFamily {
     fn from(family: Family) -> Self {

@@ -12,8 +12,11 @@ use rtnetlink::{
     },
 };
 
-use super::{Family, Netlink};
-use crate::{kernel::Result, model::Mac};
+use super::Netlink;
+use crate::{
+    kernel::Result,
+    model::{Family, Mac},
+};
 
 /// A neighbour as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

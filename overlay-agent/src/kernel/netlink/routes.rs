@@ -15,8 +15,8 @@ use rtnetlink::{
     },
 };
 
-use super::{Family, Netlink};
-use crate::kernel::Result;
+use super::Netlink;
+use crate::{kernel::Result, model::Family};
 
 /// A route as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

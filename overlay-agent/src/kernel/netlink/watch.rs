@@ -12,12 +12,14 @@ use super::current_runtime;
 use crate::kernel::{KernelError, Result, netns};
 
 /// What is listened to.
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Tc,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv6Route,
 ];
 
 /// No datagram of the kernel is larger (`NLMSG_GOODSIZE` and dumps aside).

@@ -1,0 +1,145 @@
+//! Subnets: how they are written, and whose they are.
+
+use std::ops::Range as Span;
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::{Report, error::Fault, raw};
+use crate::model::{Family, Range};
+
+/// A subnet has at least four addresses: its first is nobody's, one is the gateway's, one an
+/// endpoint's, and in IPv4 the last is the broadcast address.
+const ADDRESS_BITS: u8 = 2;
+
+/// The network's ranges from its `cidr` and `subnet`: one of each family at most, and of the
+/// same families.
+pub(super) fn ranges(raw: &raw::Network, field: &str, report: &mut Report<'_>) -> Vec<Range> {
+    let cidrs = one_of_each(&raw.cidr, &format!("{field}.cidr"), report);
+    let field = format!("{field}.subnet");
+    let subnets = one_of_each(&raw.subnet, &field, report);
+    let mut ranges = Vec::new();
+    for family in Family::ALL {
+        let of_family = |nets: &[IpNet]| nets.iter().copied().find(|net| is(*net, family));
+        match (of_family(&cidrs), of_family(&subnets)) {
+            (Some(cidr), Some(subnet)) => {
+                if !cidr.contains(&subnet) {
+                    report.add(raw.subnet.span(), &field, Fault::Outside { subnet, cidr });
+                }
+                let longest = subnet.max_prefix_len() - ADDRESS_BITS;
+                if subnet.prefix_len() > longest {
+                    let fault = Fault::TooSmall { subnet, longest };
+                    report.add(raw.subnet.span(), &field, fault);
+                }
+                ranges.push(Range { cidr, subnet });
+            }
+            (Some(cidr), None) if !subnets.is_empty() => {
+                report.add(raw.subnet.span(), &field, Fault::NoShare { cidr });
+            }
+            (None, Some(subnet)) if !cidrs.is_empty() => {
+                let fault = no_such_family(subnet, family);
+                report.add(raw.subnet.span(), &field, fault);
+            }
+            _ => {}
+        }
+    }
+    ranges
+}
+
+pub(super) fn no_such_family(value: impl ToString, family: Family) -> Fault {
+    Fault::NoSuchFamily {
+        value: value.to_string(),
+        family,
+    }
+}
+
+fn is(net: IpNet, family: Family) -> bool {
+    Family::of(net.addr()) == family
+}
+
+fn one_of_each(raw: &Spanned<raw::OneOrMany>, field: &str, report: &mut Report<'_>) -> Vec<IpNet> {
+    let subnets = subnets(raw, field, report);
+    for family in Family::ALL {
+        let mut of_family = subnets.iter().filter(|net| is(**net, family));
+        if let (Some(first), Some(second)) = (of_family.next(), of_family.next()) {
+            let fault = Fault::TwoOfFamily {
+                what: "this field",
+                family,
+                first: first.to_string(),
+                second: second.to_string(),
+            };
+            report.add(raw.span(), field, fault);
+        }
+    }
+    subnets
+}
+
+/// The subnets of a field, at least one.
+pub(super) fn subnets(
+    raw: &Spanned<raw::OneOrMany>,
+    field: &str,
+    report: &mut Report<'_>,
+) -> Vec<IpNet> {
+    let texts = raw.get_ref().as_slice();
+    if texts.is_empty() {
+        let fault = Fault::Number {
+            what: "this field",
+            takes: "at least one subnet",
+            given: 0,
+            cure: "write it as \"10.244.1.0/24\"",
+        };
+        report.add(raw.span(), field, fault);
+    }
+    texts
+        .iter()
+        .filter_map(|text| {
+            subnet(text)
+                .map_err(|fault| report.add(raw.span(), field, fault))
+                .ok()
+        })
+        .collect()
+}
+
+fn subnet(text: &str) -> Result<IpNet, Fault> {
+    match text.parse::<IpNet>() {
+        Ok(net) if net.prefix_len() > 0 && net.trunc() != net => Err(Fault::HostBits {
+            given: net,
+            network: net.trunc(),
+        }),
+        Ok(net) if net.prefix_len() > 0 => Ok(net),
+        _ => Err(Fault::Subnet(text.to_owned())),
+    }
+}
+
+/// A subnet that somebody takes for himself.
+pub(super) struct Claim {
+    pub(super) subnet: IpNet,
+    pub(super) owner: String,
+    pub(super) span: Span<usize>,
+    pub(super) field: String,
+}
+
+/// Reports every claim on addresses that an earlier one in address order has already.
+pub(super) fn overlaps(mut claims: Vec<Claim>, report: &mut Report<'_>) {
+    claims.sort_by_key(|claim| (claim.subnet.network(), claim.subnet.prefix_len()));
+    let mut widest: Option<&Claim> = None;
+    for claim in &claims {
+        match widest {
+            Some(earlier) if earlier.subnet.contains(&claim.subnet) => {
+                // The later line is the mistake; in address order it may be the earlier claim.
+                let (wrong, right) = if claim.span.start >= earlier.span.start {
+                    (claim, earlier)
+                } else {
+                    (earlier, claim)
+                };
+                let fault = Fault::Overlap {
+                    subnet: wrong.subnet,
+                    other: right.subnet,
+                    owner: right.owner.clone(),
+                };
+                report.add(wrong.span.clone(), wrong.field.clone(), fault);
+            }
+            _ => widest = Some(claim),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Hash maps and tries with their names, which their errors tell.
+
+use std::fmt;
+
+use aya::{
+    Pod,
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
+};
+use nix::errno::Errno;
+
+use super::{failure::failed, pins::Pins, specs};
+use crate::kernel::{KernelError, Result};
+
+/// A hash map with its name.
+pub(super) struct Table<K, V> {
+    name: &'static str,
+    map: HashMap<MapData, K, V>,
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    pub(super) fn open(pins: &Pins, name: &'static str) -> Result<Self> {
+        Ok(Self {
+            name,
+            map: open(pins, name)?,
+        })
+    }
+
+    pub(super) fn rows(&self) -> Result<impl Iterator<Item = (K, V)>> {
+        let rows: Result<Vec<_>, _> = self.map.iter().collect();
+        let rows = rows.map_err(|error| failed(format!("read map {}", self.name), &error))?;
+        Ok(rows.into_iter())
+    }
+
+    pub(super) fn set(&mut self, key: K, value: &V, shown: impl fmt::Display) -> Result<()> {
+        let name = self.name;
+        self.map
+            .insert(key, value, 0)
+            .map_err(|error| refused(name, shown, Errno::E2BIG, &error))
+    }
+
+    pub(super) fn delete(&mut self, key: K, shown: impl fmt::Display) -> Result<()> {
+        let name = self.name;
+        self.map
+            .remove(&key)
+            .map_err(|error| failed(format!("delete {shown} from map {name}"), &error))
+    }
+}
+
+/// A trie with its name.
+pub(super) struct Trie<K, V> {
+    name: &'static str,
+    map: LpmTrie<MapData, K, V>,
+}
+
+impl<K: Pod, V: Pod> Trie<K, V> {
+    pub(super) fn open(pins: &Pins, name: &'static str) -> Result<Self> {
+        Ok(Self {
+            name,
+            map: open(pins, name)?,
+        })
+    }
+
+    pub(super) fn rows(&self) -> Result<impl Iterator<Item = (Key<K>, V)>> {
+        let rows: Result<Vec<_>, _> = self.map.iter().collect();
+        let rows = rows.map_err(|error| failed(format!("read map {}", self.name), &error))?;
+        Ok(rows.into_iter())
+    }
+
+    pub(super) fn set(&mut self, key: &Key<K>, value: V, shown: impl fmt::Display) -> Result<()> {
+        let name = self.name;
+        self.map
+            .insert(key, value, 0)
+            .map_err(|error| refused(name, shown, Errno::ENOSPC, &error))
+    }
+
+    pub(super) fn delete(&mut self, key: &Key<K>, shown: impl fmt::Display) -> Result<()> {
+        let name = self.name;
+        self.map
+            .remove(key)
+            .map_err(|error| failed(format!("delete {shown} from map {name}"), &error))
+    }
+}
+
+/// Why an entry was not set; a map that is full says so by `full`.
+fn refused(name: &str, shown: impl fmt::Display, full: Errno, error: &MapError) -> KernelError {
+    let operation = format!("set {shown} in map {name}");
+    let error = failed(&*operation, error);
+    if error.errno() == Some(full as i32) {
+        return KernelError::os(operation, full)
+            .because(format!("it is full with {} entries", specs::capacity(name)));
+    }
+    error
+}
+
+/// The map of a name, as it is pinned.
+pub(super) fn open<M>(pins: &Pins, name: &str) -> Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    MapData::from_pin(pins.map(name))
+        .and_then(Map::from_map_data)
+        .and_then(M::try_from)
+        .map_err(|error| failed(format!("open map {name}"), &error))
+}

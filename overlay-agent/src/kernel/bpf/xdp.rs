@@ -1,0 +1,61 @@
+//! XDP links: attached to a device, pinned, and replaced in place.
+//!
+//! Made without aya, which falls back to an attachment that cannot be pinned, and would go
+//! with the agent, when the kernel refuses a link.
+
+use std::{fs, os::fd::AsFd as _};
+
+use aya::programs::Xdp;
+use nix::errno::Errno;
+
+use super::{Target, failure::failed, links, pins::Pins};
+use crate::{
+    kernel::{KernelError, Result},
+    objects::Hook,
+};
+
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
+const GENERIC: u32 = 1 << 1;
+const NATIVE: u32 = 1 << 2;
+
+/// Attaches a program, or puts it in the place of an earlier one of ours.
+pub(super) fn attach(pins: &Pins, target: Target, ifindex: u32, program: &Xdp) -> Result<()> {
+    let operation = || format!("attach {target}");
+    let pin = pins.link(target);
+    let fd = program.fd().map_err(|error| failed(operation(), &error))?;
+    match links::read(&pin)? {
+        Some(link) if link.ifindex == ifindex => {
+            return links::replace(&pin, fd.as_fd())
+                .map_err(|errno| KernelError::os(operation(), errno));
+        }
+        // Of another device, which had this name before.
+        Some(_) => links::remove(&pin)?,
+        None => {}
+    }
+    let (mode, other) = match target.hook {
+        Hook::GuardNative => (NATIVE, Hook::GuardGeneric),
+        _ => (GENERIC, Hook::GuardNative),
+    };
+    // A device takes programs in one mode only.
+    links::remove(&pins.link(Target {
+        hook: other,
+        ..target
+    }))?;
+    fs::create_dir_all(pins.links()).map_err(|error| KernelError::io(operation(), &error))?;
+    links::attach_xdp(fd.as_fd(), ifindex, mode, &pin)
+        .map_err(|errno| explain(errno, operation(), target.hook))
+}
+
+fn explain(errno: Errno, operation: String, hook: Hook) -> KernelError {
+    let error = KernelError::os(operation, errno);
+    match errno {
+        Errno::EBUSY | Errno::EEXIST => error
+            .because("another XDP program is there")
+            .with_cure("remove it with \"ip link set dev DEVICE xdp off\", or set guard = \"off\""),
+        Errno::ENODEV => error,
+        _ if hook == Hook::GuardNative => error
+            .because("its driver, or its MTU, does not allow it")
+            .with_cure("set guard = \"generic\""),
+        _ => error,
+    }
+}

@@ -1,0 +1,84 @@
+//! The packet filter: one nftables table of the family `inet`, in this thread's namespace.
+//!
+//! The table belongs to whoever knows its name. It is set as a whole, in one transaction:
+//! no packet passes between the old rules and the new.
+
+mod listing;
+mod rules;
+
+use std::io;
+
+use nftables::{
+    batch::Batch,
+    helper::{self, DEFAULT_NFT, NftablesError},
+    schema::{NfListObject, Table},
+    types::NfFamily,
+};
+
+use super::{KernelError, Result};
+use crate::objects::{Filter, FilterRules};
+
+/// What the table of this name does; `None` when there is none.
+pub fn read(table: &str) -> Result<Option<Filter>> {
+    let arguments = ["list", "table", "inet", table];
+    match helper::get_current_ruleset_with_args(DEFAULT_NFT, arguments) {
+        Ok(found) => Ok(Some(listing::understand(table, &found))),
+        // Nothing that we make is unknown to the library.
+        Err(NftablesError::NftInvalidJson(_)) => Ok(Some(Filter::Altered)),
+        Err(NftablesError::NftFailed { stderr, .. }) if is_missing(&stderr) => Ok(None),
+        Err(error) => Err(failed(format!("list nftables table inet {table}"), error)),
+    }
+}
+
+/// Makes the table do just this, whatever it did before.
+pub fn set(table: &str, rules: &FilterRules) -> Result<()> {
+    let mut batch = Batch::new();
+    // To delete it, it must be there.
+    batch.add(itself(table));
+    batch.delete(itself(table));
+    for object in rules::render(table, rules) {
+        batch.add(object);
+    }
+    helper::apply_ruleset(&batch.to_nftables())
+        .map_err(|error| failed(format!("set nftables table inet {table}"), error))
+}
+
+/// Removes the table.
+///
+/// Fails with [`not_there`](KernelError::not_there) when there is none.
+pub fn delete(table: &str) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.delete(itself(table));
+    helper::apply_ruleset(&batch.to_nftables())
+        .map_err(|error| failed(format!("delete nftables table inet {table}"), error))
+}
+
+fn itself(table: &str) -> NfListObject<'_> {
+    NfListObject::Table(Table {
+        family: NfFamily::INet,
+        name: table.into(),
+        handle: None,
+    })
+}
+
+fn is_missing(stderr: &str) -> bool {
+    stderr.contains("No such file or directory")
+}
+
+fn failed(operation: String, error: NftablesError) -> KernelError {
+    match error {
+        NftablesError::NftExecution { inner, .. } if inner.kind() == io::ErrorKind::NotFound => {
+            KernelError::new(operation, "there is no program nft in PATH")
+                .with_cure("install nftables")
+        }
+        NftablesError::NftExecution { inner, .. } => KernelError::io(operation, &inner),
+        NftablesError::NftFailed { stderr, .. } if is_missing(&stderr) => {
+            KernelError::os(operation, nix::errno::Errno::ENOENT)
+        }
+        NftablesError::NftFailed { stderr, .. } => {
+            // What follows repeats the input.
+            KernelError::new(operation, stderr.lines().next().unwrap_or("nft failed"))
+        }
+        error => KernelError::new(operation, error.to_string()),
+    }
+}

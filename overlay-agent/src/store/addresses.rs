@@ -1,0 +1,103 @@
+//! Handing out addresses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::{IpAddrRange, Ipv4AddrRange, Ipv6AddrRange};
+
+use super::Allocation;
+use crate::model::{Endpoint, Model, Name, Network, Range};
+
+type Allocations = BTreeMap<Name, Allocation>;
+
+/// The addresses of a model's endpoints, of which some had addresses before.
+///
+/// Those of the configuration go before remembered ones, and these before new ones.
+pub(super) fn allocate(model: &Model, before: &Allocations) -> Allocations {
+    let mut given = Given::default();
+    let attached: Vec<(&Endpoint, &Network)> = model
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| Some((endpoint, model.network(&endpoint.network)?)))
+        .collect();
+    for (endpoint, _) in &attached {
+        for &address in &endpoint.addresses {
+            given.give(endpoint, address);
+        }
+    }
+    let choices: [fn(&Given, &Endpoint, &Range, &Allocations) -> Option<IpAddr>; 2] =
+        [Given::kept, |given, _, range, _| given.next_free(range)];
+    for choose in choices {
+        for (endpoint, network) in &attached {
+            for range in &network.ranges {
+                if !given.has(endpoint, range)
+                    && let Some(address) = choose(&given, endpoint, range, before)
+                {
+                    given.give(endpoint, address);
+                }
+            }
+        }
+    }
+    let allocation = |endpoint: &Endpoint| Allocation {
+        network: endpoint.network.clone(),
+        addresses: given.of(endpoint).to_vec(),
+    };
+    attached
+        .iter()
+        .map(|(endpoint, _)| (endpoint.name.clone(), allocation(endpoint)))
+        .collect()
+}
+
+/// What has been handed out so far.
+#[derive(Default)]
+struct Given {
+    by_endpoint: BTreeMap<Name, Vec<IpAddr>>,
+    taken: BTreeSet<IpAddr>,
+}
+
+impl Given {
+    fn give(&mut self, endpoint: &Endpoint, address: IpAddr) {
+        let addresses = self.by_endpoint.entry(endpoint.name.clone()).or_default();
+        addresses.push(address);
+        addresses.sort();
+        self.taken.insert(address);
+    }
+
+    fn of(&self, endpoint: &Endpoint) -> &[IpAddr] {
+        self.by_endpoint
+            .get(&endpoint.name)
+            .map_or(&[], Vec::as_slice)
+    }
+
+    fn has(&self, endpoint: &Endpoint, range: &Range) -> bool {
+        self.of(endpoint)
+            .iter()
+            .any(|address| range.cidr.contains(address))
+    }
+
+    fn kept(&self, endpoint: &Endpoint, range: &Range, before: &Allocations) -> Option<IpAddr> {
+        let old = before.get(&endpoint.name)?;
+        let (first, last) = range.endpoints();
+        let address = old.address(range.family())?;
+        let usable = old.network == endpoint.network
+            && (first..=last).contains(&address)
+            && !self.taken.contains(&address);
+        usable.then_some(address)
+    }
+
+    fn next_free(&self, range: &Range) -> Option<IpAddr> {
+        let mut addresses = match range.endpoints() {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                IpAddrRange::V4(Ipv4AddrRange::new(first, last))
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                IpAddrRange::V6(Ipv6AddrRange::new(first, last))
+            }
+            // Both ends are of one subnet.
+            _ => return None,
+        };
+        addresses.find(|address| !self.taken.contains(address))
+    }
+}
