@@ -180,7 +180,7 @@ fn endpoint_address(text: &str, network: &Network) -> Result<IpAddr, Fault> {
     let family = Family::of(address);
     let range = network
         .range(family)
-        .ok_or_else(|| no_such_family(address, family))?;
+        .ok_or_else(|| no_such_family(&address, family))?;
     let (first, last) = range.endpoints();
     if (first..=last).contains(&address) {
         return Ok(address);

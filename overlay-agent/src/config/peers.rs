@@ -79,7 +79,7 @@ fn claim(
     for &subnet in &peer.subnets {
         let family = Family::of(subnet.addr());
         let fault = match ranges.iter().find(|range| range.family() == family) {
-            None => Some(no_such_family(subnet, family)),
+            None => Some(no_such_family(&subnet, family)),
             Some(&Range { cidr, .. }) if !cidr.contains(&subnet) => {
                 Some(Fault::Outside { subnet, cidr })
             }

@@ -34,7 +34,7 @@ pub(super) fn validate(
             .map(|&own| (own, "this endpoint".to_owned()));
         let taken = claimed(network, networks, others).chain(earlier);
         let fault = if network.range(family).is_none() {
-            Some(no_such_family(prefix, family))
+            Some(no_such_family(&prefix, family))
         } else {
             overlap(prefix, taken)
         };

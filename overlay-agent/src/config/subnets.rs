@@ -37,7 +37,7 @@ pub(super) fn ranges(raw: &raw::Network, field: &str, report: &mut Report<'_>) -
                 report.add(raw.subnet.span(), &field, Fault::NoShare { cidr });
             }
             (None, Some(subnet)) if !cidrs.is_empty() => {
-                let fault = no_such_family(subnet, family);
+                let fault = no_such_family(&subnet, family);
                 report.add(raw.subnet.span(), &field, fault);
             }
             _ => {}
@@ -46,7 +46,7 @@ pub(super) fn ranges(raw: &raw::Network, field: &str, report: &mut Report<'_>) -
     ranges
 }
 
-pub(super) fn no_such_family(value: impl ToString, family: Family) -> Fault {
+pub(super) fn no_such_family(value: &impl ToString, family: Family) -> Fault {
     Fault::NoSuchFamily {
         value: value.to_string(),
         family,

@@ -19,7 +19,7 @@ use crate::{
     desired::{is_ours, needs_filter, observed_settings},
     kernel::{
         self,
-        netlink::{AddressInfo, LinkInfo, RouteInfo, VxlanInfo},
+        netlink::{AddressInfo, Lifetime, LinkInfo, RouteInfo, VxlanInfo},
         netns, nft, sysctl, udp,
     },
     model::{Family, IfName, Mac, Model, NetnsRef},
@@ -108,8 +108,7 @@ fn node_links(
 /// announce, come and go by themselves.
 fn on_link(addresses: &[AddressInfo], index: u32, id: &LinkId) -> impl Iterator<Item = Address> {
     let set = move |address: &&AddressInfo| {
-        let lasts = address.permanent || address.net.addr().is_ipv4();
-        address.index == index && address.global && lasts
+        address.index == index && address.global && address.lifetime == Lifetime::Permanent
     };
     addresses.iter().filter(set).map(|address| Address {
         link: id.clone(),

@@ -27,14 +27,18 @@ pub(super) fn allocate(model: &Model, before: &Allocations) -> Allocations {
             given.give(endpoint, address);
         }
     }
-    let choices: [fn(&Given, &Endpoint, &Range, &Allocations) -> Option<IpAddr>; 2] =
-        [Given::kept, |given, _, range, _| given.next_free(range)];
-    for choose in choices {
+    for kept in [true, false] {
         for (endpoint, network) in &attached {
             for range in &network.ranges {
-                if !given.has(endpoint, range)
-                    && let Some(address) = choose(&given, endpoint, range, before)
-                {
+                if given.has(endpoint, range) {
+                    continue;
+                }
+                let address = if kept {
+                    given.kept(endpoint, range, before)
+                } else {
+                    given.next_free(range)
+                };
+                if let Some(address) = address {
                     given.give(endpoint, address);
                 }
             }

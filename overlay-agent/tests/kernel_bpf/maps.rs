@@ -72,12 +72,34 @@ fn entries_come_back_as_they_went() {
         address: [10, 244, 1, 10],
         ..maps::Port::zeroed()
     };
+    let over6 = PeerEntry {
+        vtep: "2001:db8::2".parse().unwrap(),
+        next_hop: "fe80::1".parse().unwrap(),
+        needs_checksum: true,
+        ..peer.clone()
+    };
+    let net = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
+    let addresses = ["10.244.1.10", "fd00:1::10"].map(|text| (vni, text.parse().unwrap()));
     let wanted = Entries {
         networks: [(vni, network)].into(),
-        peers: [((vni, "10.244.2.0/24".parse().unwrap()), peer)].into(),
-        vteps: [((vni, "192.0.2.2".parse().unwrap()), 3)].into(),
-        endpoints: [((vni, "10.244.1.10".parse().unwrap()), endpoint)].into(),
+        peers: [
+            ((vni, net("10.244.2.0/24")), peer),
+            ((vni, net("fd00:2::/64")), over6),
+        ]
+        .into(),
+        vteps: [
+            ((vni, "192.0.2.2".parse().unwrap()), 3),
+            ((vni, "2001:db8::2".parse().unwrap()), 4),
+        ]
+        .into(),
+        endpoints: addresses.map(|key| (key, endpoint.clone())).into(),
         ports: [(eth1, port), (LinkRef::Gone(99), port)].into(),
+        sources: [
+            (eth1, net("10.99.0.0/24")),
+            (LinkRef::Gone(99), net("fd99::/48")),
+        ]
+        .into(),
+        cidrs: [(net("10.244.0.0/16"), vni), (net("fd00::/16"), vni)].into(),
     };
     let name_of = |index| (index == 42).then(|| ifname("eth1"));
     let index_of = |name: IfName| (name == ifname("eth1")).then_some(42);
@@ -98,6 +120,14 @@ fn entries_come_back_as_they_went() {
         .ports
         .iter()
         .for_each(|(link, port)| maps.set_port(*link, port, index_of).unwrap());
+    wanted
+        .sources
+        .iter()
+        .for_each(|source| maps.set_source(*source, index_of).unwrap());
+    wanted
+        .cidrs
+        .iter()
+        .for_each(|(cidr, vni)| maps.set_cidr(*cidr, *vni).unwrap());
     assert_eq!(maps.entries(name_of).unwrap(), wanted);
 
     wanted
@@ -116,6 +146,14 @@ fn entries_come_back_as_they_went() {
         .ports
         .keys()
         .for_each(|link| maps.delete_port(*link, index_of).unwrap());
+    wanted
+        .sources
+        .iter()
+        .for_each(|source| maps.delete_source(*source, index_of).unwrap());
+    wanted
+        .cidrs
+        .keys()
+        .for_each(|cidr| maps.delete_cidr(*cidr).unwrap());
     maps.delete_network(vni).unwrap();
     assert_eq!(maps.entries(name_of).unwrap(), Entries::default());
     let error = maps.delete_network(vni).unwrap_err();

@@ -25,10 +25,19 @@ pub struct AddressInfo {
     pub global: bool,
     /// Whether another address of the same subnet comes before it; for IPv6: temporary.
     pub secondary: bool,
-    /// Whether somebody set it for good; else it comes from a router or a lease.
-    pub permanent: bool,
+    /// How long it stays.
+    pub lifetime: Lifetime,
     /// Whether packets can be sent from it: no other node turned out, or may turn out, to have it.
     pub usable: bool,
+}
+
+/// How long an address stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until somebody removes it.
+    Permanent,
+    /// As long as a router announces it, or a lease lasts.
+    Limited,
 }
 
 impl Netlink {
@@ -86,7 +95,11 @@ impl AddressInfo {
             net: IpNet::new(address, message.header.prefix_len).ok()?,
             global: message.header.scope == AddressScope::Universe,
             secondary: flags.contains(AddressHeaderFlags::Secondary),
-            permanent: flags.contains(AddressHeaderFlags::Permanent),
+            lifetime: if flags.contains(AddressHeaderFlags::Permanent) {
+                Lifetime::Permanent
+            } else {
+                Lifetime::Limited
+            },
             usable: !flags
                 .intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed),
         })

@@ -32,7 +32,7 @@ use super::{KernelError, Result, netns};
 use crate::model::Family;
 
 pub use self::{
-    addresses::AddressInfo,
+    addresses::{AddressInfo, Lifetime},
     create::VethPeerSpec,
     links::{LinkInfo, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
