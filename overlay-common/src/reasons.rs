@@ -115,6 +115,8 @@ reasons! {
     Malformed = malformed: "truncated or contradictory lengths, left to the kernel",
     /// On the underlay: not for a UDP port, address and VNI of ours.
     NotOurs = not_ours: "underlay traffic that is not for this VTEP",
+    /// Only where the network takes packets from anybody.
+    AnyVtep = any_vtep: "from a VTEP that no peer has, in a network that accepts any",
     /// The destination is neither an endpoint here nor in a peer's subnet.
     NoRoute = no_route: "the destination is neither an endpoint here nor behind a peer",
     /// The destination MAC is neither the gateway's nor the right neighbour's.

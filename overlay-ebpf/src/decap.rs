@@ -2,51 +2,63 @@
 
 use network_types::ip::IpProto;
 use overlay_common::{
-    maps::{Endpoint, Network},
+    maps::{Endpoint, Network, endpoint_flags},
     reasons::{DropReason, PassReason},
 };
 
 use crate::{
-    addresses::Mac,
-    frame::{self, Forwarded, Frame},
+    family::Family,
+    frame::{Ethernet, Forwarded, Frame},
     packet::{Packet, deliver_through},
-    verdict::{Account, Exit, Sent},
+    verdict::{Account, Exit, Sender, Sent},
 };
 
 /// An aggregate that a program strips keeps the kernel's mark of a tunnel. A TCP socket
-/// takes it whole and never looks; for UDP it would be cut up by that mark, and be lost.
-pub(crate) fn must_be_strippable(packet: &Packet, frame: &Frame) -> Result<(), PassReason> {
-    if frame.protocol != IpProto::Tcp as u8 && packet.segment_size() != 0 {
+/// takes it whole and never looks; for UDP, and when it is sent on, it would be cut up by
+/// that mark, and be lost.
+pub(crate) fn must_be_strippable<I>(
+    packet: &Packet,
+    frame: &Frame<I>,
+    endpoint: &Endpoint,
+) -> Result<(), PassReason> {
+    if packet.segment_size() == 0 {
+        return Ok(());
+    }
+    if endpoint.flags & endpoint_flags::FORWARDING != 0 {
+        return Err(PassReason::ForwardingAggregate);
+    }
+    if frame.protocol != IpProto::Tcp as u8 {
         return Err(PassReason::NotResizable);
     }
     Ok(())
 }
 
-/// Strips the tunnel's headers and delivers what was inside, which has passed every check.
+/// Strips the headers of a tunnel over `O` and delivers what was inside, which has passed
+/// every check.
 #[inline(always)]
-pub(crate) fn decapsulate(
+pub(crate) fn decapsulate<O: Family, I: Family>(
     packet: &mut Packet,
     forwarded: &Forwarded,
     network: &Network,
     endpoint: &Endpoint,
-    peer: u32,
+    sender: Sender,
 ) -> Result<Sent, Exit> {
-    packet.shrink().map_err(|_| PassReason::NotResizable)?;
+    packet
+        .shrink::<O, I>()
+        .map_err(|_| PassReason::NotResizable)?;
     // The outer Ethernet header is still there, and serves the inner packet from now on.
-    let mut headers = packet
-        .headers::<{ frame::LEN }>()
-        .ok_or(Exit::Drop(DropReason::ResizeFailed, Some(peer)))?;
-    frame::write_macs(
-        &mut headers,
-        Mac::from(endpoint.mac),
-        Mac::from(network.gateway_mac),
-    );
-    forwarded.write(&mut headers);
+    let ethernet = Ethernet {
+        destination: endpoint.mac.into(),
+        source: network.gateway_mac.into(),
+        kind: I::ETHER_TYPE,
+    };
+    I::write(packet, 0, &ethernet, Some(forwarded))
+        .ok_or(Exit::Drop(DropReason::ResizeFailed, sender))?;
     packet.forget_outer_checksum();
     packet.forget_queue();
     deliver_through(endpoint.ifindex);
     Ok(Sent {
-        account: Account::From(peer),
+        account: Account::From(sender.0),
         bytes: packet.length(),
     })
 }

@@ -10,11 +10,12 @@ const ECT_1: u8 = 0b01;
 const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
 
-/// The outer TOS byte for an inner one: DSCP 0, and ECN copied but for CE, which
-/// becomes ECT(0) as Linux's tunnels send it, so that the marks met inside the
-/// tunnel can be told from those met before it.
-pub(crate) fn encapsulated(inner: u8) -> u8 {
-    match inner & MASK {
+/// The outer TOS byte for an inner one: DSCP 0 unless it is to be copied, and ECN copied
+/// but for CE, which becomes ECT(0) as Linux's tunnels send it, so that the marks met
+/// inside the tunnel can be told from those met before it.
+pub(crate) fn encapsulated(inner: u8, copies_dscp: bool) -> u8 {
+    let dscp = if copies_dscp { inner & !MASK } else { 0 };
+    dscp | match inner & MASK {
         CE => ECT_0,
         ecn => ecn,
     }
@@ -38,14 +39,15 @@ mod tests {
     const DSCP: u8 = 46 << 2;
 
     #[test]
-    fn the_outer_header_copies_ecn_without_dscp() {
+    fn the_outer_header_copies_ecn_and_dscp_if_told() {
         for (inner, outer) in [
             (NOT_ECT, NOT_ECT),
             (ECT_1, ECT_1),
             (ECT_0, ECT_0),
             (CE, ECT_0),
         ] {
-            assert_eq!(encapsulated(DSCP | inner), outer);
+            assert_eq!(encapsulated(DSCP | inner, false), outer);
+            assert_eq!(encapsulated(DSCP | inner, true), DSCP | outer);
         }
     }
 

@@ -1,35 +1,61 @@
 //! From an endpoint or from the node itself, to an endpoint here or a peer.
 
 use overlay_common::{
-    maps::{Endpoint, LOCAL_INDEX, Network, Peer, Port},
+    maps::{Endpoint, LOCAL_INDEX, Network, Peer, Port, network_flags},
     reasons::{DropReason, PassReason},
 };
 
 use crate::{
-    addresses::{Ip, Mac},
+    addresses::{Ip4, Ip6, Mac},
     encap::{encapsulate, encapsulate_routed},
+    family::Family,
     fits::must_fit,
-    frame::{self, Frame},
+    frame::{Ethernet, Frame},
+    own,
     packet::{Packet, deliver_through},
     tables,
-    verdict::{Account, Exit, Sent},
+    verdict::{Account, Exit, Sender, Sent, malformed},
 };
 
 /// What a container sends.
 pub(crate) fn from_endpoint(packet: &mut Packet) -> Result<Sent, Exit> {
     let port = tables::port(packet.interface()).ok_or(PassReason::UnknownPort)?;
+    let ethernet = Ethernet::of(packet, 0).ok_or(PassReason::Malformed)?;
+    own::must_have_its_mac(&ethernet, port)?;
+    if packet.is_in_vlan() {
+        return Err(PassReason::NotIp.into());
+    }
+    match ethernet.kind {
+        Ip4::ETHER_TYPE => from_address::<Ip4>(packet, port, ethernet),
+        Ip6::ETHER_TYPE => from_address::<Ip6>(packet, port, ethernet),
+        _ => Err(own::must_not_hide(packet, port, &ethernet)),
+    }
+}
+
+fn from_address<F: Family>(
+    packet: &mut Packet,
+    port: &Port,
+    ethernet: Ethernet,
+) -> Result<Sent, Exit> {
     let network = &port.network;
-    let frame = read(packet)?;
+    let frame = read::<F>(packet, network, ethernet)?;
+    own::must_have_its_address(packet, &frame, port)?;
+    F::must_claim_own(packet, &frame, port)?;
+    if packet.has_vlan_tag() {
+        return Err(PassReason::NotIp.into());
+    }
     frame.must_be_unicast()?;
-    must_be_own(&frame, port)?;
-    frame.must_be_plain(packet.length())?;
-    if is_local(frame.destination, network) {
+    must_be_plain(packet, &frame, network)?;
+    if is_here(frame.destination, network) {
         let endpoint = local_endpoint(&frame, port)?;
         return deliver(packet, &frame, network, endpoint);
     }
-    let peer = reachable_peer(network, frame.destination)?;
+    let Some(peer) = reachable_peer(network, frame.destination) else {
+        must_be_no_other_network(network, frame.destination)?;
+        return Err(PassReason::NoRoute.into());
+    };
     must_be_addressed_to(network.gateway_mac, &frame)?;
-    let forwarded = frame.forwarded()?;
+    let forwarded = frame.forwarded(frame.tos)?;
     must_fit(packet, 0, &frame, network)?;
     encapsulate(packet, &frame, &forwarded, network, peer)
 }
@@ -38,49 +64,81 @@ pub(crate) fn from_endpoint(packet: &mut Packet) -> Result<Sent, Exit> {
 /// are decided already, by the kernel.
 pub(crate) fn from_host(packet: &mut Packet) -> Result<Sent, Exit> {
     let port = tables::port(packet.interface()).ok_or(PassReason::UnknownPort)?;
+    let ethernet = Ethernet::of(packet, 0).ok_or(PassReason::Malformed)?;
+    if packet.has_vlan_tag() {
+        return Err(PassReason::NotIp.into());
+    }
+    match ethernet.kind {
+        Ip4::ETHER_TYPE => from_kernel::<Ip4>(packet, port, ethernet),
+        Ip6::ETHER_TYPE => from_kernel::<Ip6>(packet, port, ethernet),
+        _ => Err(PassReason::NotIp.into()),
+    }
+}
+
+fn from_kernel<F: Family>(
+    packet: &mut Packet,
+    port: &Port,
+    ethernet: Ethernet,
+) -> Result<Sent, Exit> {
     let network = &port.network;
-    let frame = read(packet)?;
+    let frame = read::<F>(packet, network, ethernet)?;
     frame.must_be_unicast()?;
-    frame.must_be_plain(packet.length())?;
-    let peer = reachable_peer(network, frame.destination)?;
+    must_be_plain(packet, &frame, network)?;
+    let peer = reachable_peer(network, frame.destination).ok_or(PassReason::NoRoute)?;
     must_be_addressed_to(peer.mac, &frame)?;
     must_fit(packet, 0, &frame, network)?;
     encapsulate_routed(packet, &frame, network, peer)
 }
 
 #[inline(always)]
-fn read(packet: &mut Packet) -> Result<Frame, PassReason> {
-    if packet.has_vlan_tag() {
-        return Err(PassReason::NotIp);
-    }
-    let headers = packet
-        .headers::<{ frame::LEN }>()
-        .ok_or(PassReason::Malformed)?;
-    Frame::read(&headers)
+fn read<F: Family>(
+    packet: &mut Packet,
+    network: &Network,
+    ethernet: Ethernet,
+) -> Result<Frame<F>, Exit> {
+    F::read(packet, 0, ethernet).ok_or_else(|| malformed(packet, network, Sender::UNKNOWN))
 }
 
-/// An endpoint speaks for itself alone.
-fn must_be_own(frame: &Frame, port: &Port) -> Result<(), Exit> {
-    if frame.source_mac != Mac::from(port.mac) || frame.source != Ip::from(port.address) {
-        return Err(Exit::Drop(DropReason::SpoofedSource, None));
+fn must_be_plain<F: Family>(
+    packet: &Packet,
+    frame: &Frame<F>,
+    network: &Network,
+) -> Result<(), Exit> {
+    frame.must_be_plain()?;
+    if !frame.is_whole(packet.length()) {
+        return Err(malformed(packet, network, Sender::UNKNOWN));
     }
     Ok(())
 }
 
-fn must_be_addressed_to(mac: [u8; 6], frame: &Frame) -> Result<(), PassReason> {
-    if frame.destination_mac != Mac::from(mac) {
+fn must_be_addressed_to<F>(mac: [u8; 6], frame: &Frame<F>) -> Result<(), PassReason> {
+    if frame.ethernet.destination != Mac::from(mac) {
         return Err(PassReason::ForeignMac);
     }
     Ok(())
 }
 
-fn is_local(destination: Ip, network: &Network) -> bool {
-    destination.masked(network.subnet_mask.into()) == Ip::from(network.subnet)
+/// Networks of one node are strangers to each other, although the kernel could route.
+fn must_be_no_other_network<F: Family>(network: &Network, destination: F) -> Result<(), Exit> {
+    if network.flags & network_flags::OTHER_NETWORKS == 0
+        && tables::network_around(destination).is_some_and(|vni| vni != network.vni)
+    {
+        return Err(Exit::Drop(DropReason::OtherNetwork, Sender::UNKNOWN));
+    }
+    Ok(())
+}
+
+fn is_here<F: Family>(destination: F, network: &Network) -> bool {
+    let (subnet, mask) = F::subnet(network);
+    destination.masked(mask) == subnet && !mask.is_unspecified()
 }
 
 /// Another endpoint with the frame's destination; the port's own address is none.
-fn local_endpoint(frame: &Frame, port: &Port) -> Result<&'static Endpoint, PassReason> {
-    if frame.destination == Ip::from(port.address) {
+fn local_endpoint<F: Family>(
+    frame: &Frame<F>,
+    port: &Port,
+) -> Result<&'static Endpoint, PassReason> {
+    if frame.destination == F::of_port(port) {
         return Err(PassReason::NoRoute);
     }
     tables::endpoint(&port.network, frame.destination).ok_or(PassReason::NoRoute)
@@ -88,32 +146,27 @@ fn local_endpoint(frame: &Frame, port: &Port) -> Result<&'static Endpoint, PassR
 
 /// The peer that a destination is behind, if the underlay leads to it.
 #[inline(always)]
-fn reachable_peer(network: &Network, destination: Ip) -> Result<&'static Peer, PassReason> {
-    tables::peer(network, destination)
-        .filter(|peer| peer.underlay_ifindex != 0)
-        .ok_or(PassReason::NoRoute)
+fn reachable_peer<F: Family>(network: &Network, destination: F) -> Option<&'static Peer> {
+    tables::peer(network, destination).filter(|peer| peer.underlay_ifindex != 0)
 }
 
 /// To a neighbour on this node: through the gateway as by a router, or directly as by a bridge.
-fn deliver(
+fn deliver<F: Family>(
     packet: &mut Packet,
-    frame: &Frame,
+    frame: &Frame<F>,
     network: &Network,
     endpoint: &Endpoint,
 ) -> Result<Sent, Exit> {
     must_fit(packet, 0, frame, network)?;
-    if frame.destination_mac != Mac::from(endpoint.mac) {
+    if frame.ethernet.destination != Mac::from(endpoint.mac) {
         must_be_addressed_to(network.gateway_mac, frame)?;
-        let forwarded = frame.forwarded()?;
-        let mut headers = packet
-            .headers::<{ frame::LEN }>()
-            .ok_or(PassReason::Malformed)?;
-        frame::write_macs(
-            &mut headers,
-            Mac::from(endpoint.mac),
-            Mac::from(network.gateway_mac),
-        );
-        forwarded.write(&mut headers);
+        let forwarded = frame.forwarded(frame.tos)?;
+        let ethernet = Ethernet {
+            destination: endpoint.mac.into(),
+            source: network.gateway_mac.into(),
+            kind: F::ETHER_TYPE,
+        };
+        F::write(packet, 0, &ethernet, Some(&forwarded)).ok_or(PassReason::Malformed)?;
     }
     packet.address_to_this_machine();
     deliver_through(endpoint.ifindex);

@@ -1,76 +1,98 @@
 //! Into the tunnel: grow, write the headers, send to the underlay.
 
 use overlay_common::{
-    maps::{Network, Peer},
+    maps::{Network, Peer, network_flags, peer_flags},
     reasons::{DropReason, PassReason},
     wire::source_port,
 };
 
 use crate::{
-    addresses::Ip,
+    addresses::{Ip4, Ip6},
     ecn,
-    frame::{Forwarded, Frame},
-    headers::Headers,
-    outer::{self, Flow, INNER, Lengths},
-    packet::{Packet, random, send_by_route, send_to_neighbour},
-    verdict::{Account, Exit, Sent},
+    family::Family,
+    frame::{Ethernet, Forwarded, Frame},
+    outer::Flow,
+    packet::{Packet, send_by_route, send_to_neighbour},
+    verdict::{Account, Exit, Sender, Sent},
 };
 
 /// Puts a container's frame that fits into the tunnel to `peer`, as the router that it passes.
 #[inline(always)]
-pub(crate) fn encapsulate(
+pub(crate) fn encapsulate<I: Family>(
     packet: &mut Packet,
-    frame: &Frame,
+    frame: &Frame<I>,
     forwarded: &Forwarded,
     network: &Network,
     peer: &Peer,
 ) -> Result<Sent, Exit> {
-    let (mut headers, sent) = wrap(packet, frame, network, peer)?;
-    forwarded.write(&mut headers.part::<INNER, _>());
-    send_to_neighbour(peer.underlay_ifindex, Ip::unmapped(peer.next_hop));
+    if Ip4::leads_to(peer) {
+        let sent = wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?;
+        send_to_neighbour::<Ip4>(peer);
+        return Ok(sent);
+    }
+    must_take_no_checksum(peer)?;
+    let sent = wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?;
+    send_to_neighbour::<Ip6>(peer);
     Ok(sent)
 }
 
 /// Puts a frame of the node's own stack, which has routed it, into the tunnel to `peer`.
 #[inline(always)]
-pub(crate) fn encapsulate_routed(
+pub(crate) fn encapsulate_routed<I: Family>(
     packet: &mut Packet,
-    frame: &Frame,
+    frame: &Frame<I>,
     network: &Network,
     peer: &Peer,
 ) -> Result<Sent, Exit> {
-    let (_, sent) = wrap(packet, frame, network, peer)?;
+    let sent = if Ip4::leads_to(peer) {
+        wrap::<Ip4, I>(packet, frame, None, network, peer)
+    } else {
+        must_take_no_checksum(peer)?;
+        wrap::<Ip6, I>(packet, frame, None, network, peer)
+    }?;
     send_by_route(peer.underlay_ifindex);
     Ok(sent)
 }
 
-/// Writes the tunnel's headers around a frame.
+/// No program can compute one: of an aggregate, each segment has its own.
+fn must_take_no_checksum(peer: &Peer) -> Result<(), PassReason> {
+    if peer.flags & peer_flags::NEEDS_CHECKSUM != 0 {
+        return Err(PassReason::PeerNeedsChecksum);
+    }
+    Ok(())
+}
+
+/// Writes the headers of a tunnel over `O` around a frame of `I`.
 #[inline(always)]
-fn wrap<'a>(
-    packet: &'a mut Packet,
-    frame: &Frame,
+fn wrap<O: Family, I: Family>(
+    packet: &mut Packet,
+    frame: &Frame<I>,
+    forwarded: Option<&Forwarded>,
     network: &Network,
     peer: &Peer,
-) -> Result<(Headers<'a, { outer::LEN }>, Sent), Exit> {
+) -> Result<Sent, Exit> {
     let bytes = packet.length();
+    let copies_dscp = network.flags & network_flags::COPY_DSCP != 0;
     let flow = Flow {
         // Only a GSO packet can be too long; the kernel's device segments it first.
-        lengths: Lengths::around(bytes).ok_or(PassReason::NotResizable)?,
-        tos: ecn::encapsulated(frame.tos()),
+        length: Flow::length_around::<O>(bytes).ok_or(PassReason::NotResizable)?,
+        tos: ecn::encapsulated(frame.tos, copies_dscp),
         // The hash is the inner flow's, so it must be asked for before there is an outer one.
         source_port: source_port(packet.flow_hash()),
-        id: random(),
+    };
+    let ethernet = Ethernet {
+        destination: peer.mac.into(),
+        source: O::vtep_mac(network),
+        kind: I::ETHER_TYPE,
     };
 
-    packet.grow().map_err(|_| PassReason::NotResizable)?;
+    packet.grow::<O>().map_err(|_| PassReason::NotResizable)?;
     // From here on the packet is changed: it is sent, or dropped.
-    let mut headers = packet
-        .headers::<{ outer::LEN }>()
-        .ok_or(Exit::Drop(DropReason::ResizeFailed, Some(peer.index)))?;
-    outer::write(&mut headers, network, peer, &flow);
-    let sent = Sent {
+    O::write_outer(packet, network, peer, &flow)
+        .and_then(|()| I::write(packet, O::OVERHEAD.into(), &ethernet, forwarded))
+        .ok_or(Exit::Drop(DropReason::ResizeFailed, Sender(peer.index)))?;
+    Ok(Sent {
         account: Account::To(peer.index),
         bytes,
-    };
-    Ok((headers, sent))
+    })
 }

@@ -1,13 +1,9 @@
 //! Is it small enough? Each piece of it, as it will be on the wire.
 
-use network_types::{
-    eth::EthHdr,
-    ip::{IpProto, Ipv4Hdr},
-    udp::UdpHdr,
-};
+use network_types::{eth::EthHdr, ip::IpProto, udp::UdpHdr};
 use overlay_common::{maps::Network, reasons::PassReason};
 
-use crate::{frame::Frame, packet::Packet};
+use crate::{family::Family, frame::Frame, packet::Packet};
 
 /// Offset in a TCP header of the byte whose upper half counts the header's words.
 const TCP_DATA_OFFSET: usize = 12;
@@ -15,10 +11,10 @@ const TCP_DATA_OFFSET: usize = 12;
 /// The IP packet in the frame that starts at `offset` must not exceed the network's MTU;
 /// of a GSO packet, none of the segments that it will become.
 #[inline(always)]
-pub(crate) fn must_fit(
+pub(crate) fn must_fit<F: Family>(
     packet: &Packet,
     offset: usize,
-    frame: &Frame,
+    frame: &Frame<F>,
     network: &Network,
 ) -> Result<(), PassReason> {
     let ip = offset + EthHdr::LEN;
@@ -30,13 +26,13 @@ pub(crate) fn must_fit(
     if segment == 0 {
         return Err(PassReason::TooBig);
     }
-    let transport = ip + Ipv4Hdr::LEN;
+    let transport = ip + F::HEADER;
     let headers = match frame.protocol {
         TCP => tcp_header(packet, transport)?,
         UDP => UdpHdr::LEN,
         _ => return Err(PassReason::NotResizable),
     };
-    if Ipv4Hdr::LEN + headers + segment > mtu {
+    if F::HEADER + headers + segment > mtu {
         return Err(PassReason::TooBig);
     }
     Ok(())
@@ -46,8 +42,8 @@ const TCP: u8 = IpProto::Tcp as u8;
 const UDP: u8 = IpProto::Udp as u8;
 
 fn tcp_header(packet: &Packet, offset: usize) -> Result<usize, PassReason> {
-    let byte = packet
-        .byte(offset + TCP_DATA_OFFSET)
+    let [length] = packet
+        .bytes(offset + TCP_DATA_OFFSET)
         .ok_or(PassReason::Malformed)?;
-    Ok(usize::from(byte >> 4) * 4)
+    Ok(usize::from(length >> 4) * 4)
 }

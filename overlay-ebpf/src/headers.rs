@@ -4,8 +4,6 @@
 use core::arch::asm;
 use core::{marker::PhantomData, ptr::with_exposed_provenance_mut};
 
-use crate::addresses::Mac;
-
 /// `LEN` bytes of a packet that are linear, hence readable and writable in place.
 ///
 /// Offsets are checked against `LEN` when the program is compiled, and `LEN` against
@@ -42,15 +40,6 @@ impl<const LEN: usize> Headers<'_, LEN> {
         const { assert!(OFFSET + size_of::<T>() <= LEN) };
         // SAFETY: as for `read`; and these are the only headers of the packet.
         unsafe { value.store::<OFFSET>(self.start) };
-    }
-
-    /// The Ethernet address at `OFFSET`.
-    #[inline(always)]
-    pub(crate) fn read_mac<const OFFSET: usize, const TAIL: usize>(&self) -> Mac {
-        Mac {
-            head: self.read::<u32, OFFSET>(),
-            tail: self.read::<u16, TAIL>(),
-        }
     }
 
     /// `PART` bytes of these, from `OFFSET` on.
@@ -134,7 +123,7 @@ macro_rules! word {
     )+};
 }
 
-word!(u8, u16, u32);
+word!(u8, u16, u32, u64);
 
 #[cfg(test)]
 impl<'b, const LEN: usize> Headers<'b, LEN> {

@@ -1,101 +1,162 @@
 //! From the underlay, to an endpoint here.
 
+use network_types::eth::{EthHdr, EtherType};
 use overlay_common::{
-    maps::Network,
+    maps::{Network, network_flags},
     reasons::{DropReason, PassReason},
 };
 
 use crate::{
-    addresses::{Ip, Mac},
+    addresses::{Ip4, Ip6},
     decap::{decapsulate, must_be_strippable},
     ecn,
+    family::Family,
     fits::must_fit,
-    frame::{self, Frame},
-    outer::{self, INNER, Outer},
+    frame::{Ethernet, Frame},
+    outer::Outer,
     packet::Packet,
     tables,
-    verdict::{Exit, Sent},
+    verdict::{Exit, Sender, Sent, malformed},
 };
 
 /// What other nodes send, among everything else that arrives on the underlay.
 pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
-    let (outer, network) = ours(packet)?;
+    if packet.has_vlan_tag() {
+        return Err(PassReason::NotOurs.into());
+    }
+    match Ethernet::of(packet, 0).map(|ethernet| ethernet.kind) {
+        Some(Ip4::ETHER_TYPE) => over::<Ip4>(packet),
+        Some(Ip6::ETHER_TYPE) => over::<Ip6>(packet),
+        _ => Err(PassReason::NotOurs.into()),
+    }
+}
+
+/// On an underlay of `O`.
+fn over<O: Family>(packet: &mut Packet) -> Result<Sent, Exit> {
+    let outer = O::read_outer(packet)?;
+    let network = tables::network(outer.vni()).ok_or(PassReason::NotOurs)?;
+    if !outer.is_for(network) {
+        return Err(PassReason::NotOurs.into());
+    }
     if !outer.is_valid_vxlan() {
         return Err(Exit::Drop(
             DropReason::InvalidVxlanHeader,
-            tables::vtep(network, outer.source).map(|vtep| vtep.index),
+            vtep(&outer, network),
         ));
     }
-    let (frame, peer) = from_known_sender(packet, &outer, network)?;
-    outer.must_be_whole(packet.length())?;
+    let Some(ethernet) = Ethernet::of(packet, O::OVERHEAD.into()) else {
+        let sender = known_vtep(&outer, network)?;
+        return Err(malformed(packet, network, sender));
+    };
+    match ethernet.kind {
+        Ip4::ETHER_TYPE => inside::<O, Ip4>(packet, &outer, network, ethernet),
+        Ip6::ETHER_TYPE => inside::<O, Ip6>(packet, &outer, network, ethernet),
+        kind => Err(without_ip(packet, &outer, network, kind)),
+    }
+}
+
+/// A packet of `I` in a tunnel over `O`.
+fn inside<O: Family, I: Family>(
+    packet: &mut Packet,
+    outer: &Outer<O>,
+    network: &Network,
+    ethernet: Ethernet,
+) -> Result<Sent, Exit> {
+    let Some(frame) = I::read(packet, O::OVERHEAD.into(), ethernet) else {
+        let sender = known_vtep(outer, network)?;
+        return Err(malformed(packet, network, sender));
+    };
+    let sender = sender_of(outer, &frame, network)?;
+    if !outer.is_whole(packet.length()) {
+        return Err(malformed(packet, network, sender));
+    }
+    outer.must_fill_its_packet()?;
     if outer.has_checksum() && !packet.checksum_is_verified() {
         return Err(PassReason::UnverifiedChecksum.into());
     }
     frame.must_be_unicast()?;
-    if frame.destination_mac != Mac::from(network.vtep_mac) {
+    if frame.ethernet.destination != O::vtep_mac(network) {
         return Err(PassReason::ForeignMac.into());
     }
-    frame.must_be_plain(packet.length() - INNER)?;
+    frame.must_be_plain()?;
+    if !frame.is_whole(packet.length() - usize::from(O::OVERHEAD)) {
+        return Err(malformed(packet, network, sender));
+    }
     let endpoint = tables::endpoint(network, frame.destination).ok_or(PassReason::NoRoute)?;
-    must_fit(packet, INNER, &frame, network)?;
-    must_be_strippable(packet, &frame)?;
-    let tos = ecn::decapsulated(outer.tos, frame.tos())
-        .map_err(|reason| Exit::Drop(reason, Some(peer)))?;
-    let forwarded = frame.forwarded()?.marked(tos);
-    decapsulate(packet, &forwarded, network, endpoint, peer)
+    must_fit(packet, O::OVERHEAD.into(), &frame, network)?;
+    must_be_strippable(packet, &frame, endpoint)?;
+    let tos =
+        ecn::decapsulated(outer.tos, frame.tos).map_err(|reason| Exit::Drop(reason, sender))?;
+    let forwarded = frame.forwarded(tos)?;
+    decapsulate::<O, I>(packet, &forwarded, network, endpoint, sender)
 }
 
-/// Our port, our address, a network of ours. Most packets of an underlay end here.
-fn ours(packet: &mut Packet) -> Result<(Outer, &'static Network), PassReason> {
-    if packet.has_vlan_tag() {
-        return Err(PassReason::NotOurs);
-    }
-    let headers = packet.headers::<INNER>().ok_or(PassReason::NotOurs)?;
-    let outer = Outer::read(&headers)?;
-    let network = tables::network(outer.vni()).ok_or(PassReason::NotOurs)?;
-    if !outer.is_for(network) {
-        return Err(PassReason::NotOurs);
-    }
-    Ok((outer, network))
-}
-
-/// The inner frame, and the slot of the peer that sent it: it must come from a subnet
-/// behind that peer, or from that peer itself, which answers containers from its
-/// underlay address.
-fn from_known_sender(
-    packet: &mut Packet,
-    outer: &Outer,
-    network: &Network,
-) -> Result<(Frame, u32), Exit> {
-    let frame = match inner(packet) {
-        Ok(frame) => frame,
-        Err(reason) => {
-            known_vtep(outer, network)?;
-            return Err(reason.into());
+/// ARP and the like is the kernel's, but for tags of VLANs (RFC 7348 §6.1).
+fn without_ip<O: Family>(packet: &Packet, outer: &Outer<O>, network: &Network, kind: u16) -> Exit {
+    match known_vtep(outer, network) {
+        Ok(sender) if is_in_vlan(packet, O::OVERHEAD.into(), kind) => {
+            Exit::Drop(DropReason::InnerVlanTag, sender)
         }
-    };
+        Ok(_) => PassReason::NotIp.into(),
+        Err(exit) => exit,
+    }
+}
+
+/// The frame at `offset`, of that type, belongs to a VLAN; a tag for VLAN 0 tells a
+/// priority alone, and the kernel takes it off.
+fn is_in_vlan(packet: &Packet, offset: usize, kind: u16) -> bool {
+    const TAGGED: u16 = EtherType::Ieee8021q as u16;
+    const TAGGED_TWICE: u16 = EtherType::Ieee8021ad as u16;
+    const NUMBER: u16 = 0x0fff;
+    matches!(kind, TAGGED | TAGGED_TWICE)
+        && packet
+            .bytes(offset + EthHdr::LEN)
+            .is_none_or(|tag| u16::from_be_bytes(tag) & NUMBER != 0)
+}
+
+/// The peer that sent a packet, which must come from a subnet behind that
+/// peer, or from that peer itself, which answers containers from its underlay address.
+#[inline(always)]
+fn sender_of<O: Family, I: Family>(
+    outer: &Outer<O>,
+    frame: &Frame<I>,
+    network: &Network,
+) -> Result<Sender, Exit> {
     if let Some(peer) = tables::peer(network, frame.source)
-        && outer.source == Ip::unmapped(peer.vtep)
+        && outer.source == O::unmapped(peer.vtep)
+        && O::leads_to(peer)
     {
-        return Ok((frame, peer.index));
+        return Ok(Sender(peer.index));
     }
-    let index = known_vtep(outer, network)?;
-    if frame.source != outer.source {
-        return Err(Exit::Drop(DropReason::SourceNotBehindVtep, Some(index)));
+    let sender = known_vtep(outer, network)?;
+    if network.flags & network_flags::MARTIANS == 0 && frame.source.is_martian() {
+        return Err(Exit::Drop(DropReason::MartianSource, sender));
     }
-    Ok((frame, index))
+    // On the link that the tunnel is, for the node itself: its kernel's business.
+    if frame.source.is_link_local() {
+        return Err(PassReason::NoRoute.into());
+    }
+    if network.flags & network_flags::ANY_INNER_SOURCE == 0
+        && frame.source.mapped() != outer.source.mapped()
+    {
+        return Err(Exit::Drop(DropReason::SourceNotBehindVtep, sender));
+    }
+    if sender == Sender::UNKNOWN {
+        return Err(PassReason::AnyVtep.into());
+    }
+    Ok(sender)
 }
 
-fn inner(packet: &mut Packet) -> Result<Frame, PassReason> {
-    let mut headers = packet
-        .headers::<{ outer::LEN }>()
-        .ok_or(PassReason::Malformed)?;
-    Frame::read(&headers.part::<INNER, { frame::LEN }>())
+/// The peer at the other end of the tunnel; an unknown one only if the network takes
+/// packets from anybody.
+fn known_vtep<O: Family>(outer: &Outer<O>, network: &Network) -> Result<Sender, Exit> {
+    let sender = vtep(outer, network);
+    if sender == Sender::UNKNOWN && network.flags & network_flags::ANY_VTEP == 0 {
+        return Err(Exit::Drop(DropReason::UnknownVtep, sender));
+    }
+    Ok(sender)
 }
 
-/// The slot of the peer at the other end of the tunnel.
-fn known_vtep(outer: &Outer, network: &Network) -> Result<u32, Exit> {
-    tables::vtep(network, outer.source)
-        .map(|vtep| vtep.index)
-        .ok_or(Exit::Drop(DropReason::UnknownVtep, None))
+fn vtep<O: Family>(outer: &Outer<O>, network: &Network) -> Sender {
+    tables::vtep(network, outer.source).map_or(Sender::UNKNOWN, |vtep| Sender(vtep.index))
 }

@@ -23,14 +23,18 @@ mod decap;
 mod ecn;
 mod egress;
 mod encap;
+mod family;
 mod fits;
 mod frame;
 mod headers;
 mod ingress;
 mod outer;
+mod own;
 mod packet;
 mod stats;
 mod tables;
+mod v4;
+mod v6;
 mod verdict;
 mod verifier;
 
@@ -79,9 +83,9 @@ fn run(ctx: TcContext, program: impl FnOnce(&mut Packet) -> Result<Sent, Exit>) 
             // Not "accept": other programs on the device have their turn.
             TC_ACT_UNSPEC
         }
-        Err(Exit::Drop(reason, peer)) => {
+        Err(Exit::Drop(reason, sender)) => {
             debug!(packet, "dropped: {}", reason.name());
-            stats::dropped(reason, peer, bytes);
+            stats::dropped(reason, sender, bytes);
             TC_ACT_SHOT
         }
     }

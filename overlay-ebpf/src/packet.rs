@@ -4,9 +4,8 @@
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-        BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
-        bpf_redir_neigh__bindgen_ty_1,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
     bpf_f_adj_room_encap_l2,
     helpers::{
@@ -17,20 +16,20 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use network_types::eth::EthHdr;
-use overlay_common::wire::OVERHEAD_V4;
+use overlay_common::maps::Peer;
 
-use crate::{addresses::Ip, headers::Headers};
+use crate::{family::Family, headers::Headers};
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine.
 const PACKET_HOST: u32 = 0;
-/// `AF_INET` of `linux/socket.h`.
-const AF_INET: u32 = 2;
+/// The bits of a VLAN tag that number its VLAN (IEEE 802.1Q §9.6).
+const VLAN_NUMBER: u32 = 0x0fff;
 
 /// Segment sizes stay as they are: the sender's MSS already leaves room for the tunnel.
 const KEEP_SEGMENTS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64 | BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
-/// What the kernel must know of the new headers to segment and checksum behind them.
-const VXLAN_OVER_IPV4: u64 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
-    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
+/// What the kernel must know of the new headers to segment and checksum behind them, but
+/// for their family.
+const VXLAN: u64 = BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
     | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
     | bpf_f_adj_room_encap_l2(EthHdr::LEN as u64);
 
@@ -70,6 +69,12 @@ impl Packet {
         unsafe { (*self.skb()).vlan_present != 0 }
     }
 
+    /// It belongs to a VLAN: a tag for VLAN 0 tells a priority alone.
+    pub(crate) fn is_in_vlan(&self) -> bool {
+        // SAFETY: as for `interface`.
+        self.has_vlan_tag() && unsafe { (*self.skb()).vlan_tci } & VLAN_NUMBER != 0
+    }
+
     /// Payload bytes of each segment of a GSO packet; 0 when it is not one.
     pub(crate) fn segment_size(&self) -> usize {
         // SAFETY: as for `interface`.
@@ -88,45 +93,57 @@ impl Packet {
         unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
     }
 
-    /// One byte at any place of the packet, linear or not.
-    pub(crate) fn byte(&self, offset: usize) -> Option<u8> {
+    /// `N` bytes at any place of the packet, linear or not.
+    #[inline(always)]
+    pub(crate) fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let offset = u32::try_from(offset).ok()?;
-        let mut byte = 0_u8;
-        // SAFETY: the context is valid and `byte` is writable for the one byte asked for.
-        let result =
-            unsafe { bpf_skb_load_bytes(self.skb().cast(), offset, (&raw mut byte).cast(), 1) };
-        (result == 0).then_some(byte)
+        let length = u32::try_from(N).ok()?;
+        let mut bytes = [0; N];
+        // SAFETY: the context is valid and `bytes` is writable for the `N` bytes asked for.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.skb().cast(), offset, bytes.as_mut_ptr().cast(), length)
+        };
+        (result == 0).then_some(bytes)
     }
 
-    /// The first `LEN` bytes, pulled into the linear part where they are not there yet.
+    /// `LEN` bytes from `offset` on, pulled into the linear part where they are not there yet.
     ///
     /// `None` when the packet is shorter, or the kernel has no memory to pull them.
     // Exclusive access, here as in `adjust_room`: both may move the packet, and no
     // `Headers` from before outlives them.
-    pub(crate) fn headers<const LEN: usize>(&mut self) -> Option<Headers<'_, LEN>> {
-        if !self.is_linear(LEN) {
-            let length = u32::try_from(LEN).ok()?;
+    #[inline(always)]
+    pub(crate) fn headers<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>> {
+        let end = offset + LEN;
+        if self.ctx.data() + end > self.ctx.data_end() {
+            let bytes = u32::try_from(end).ok()?;
             // SAFETY: as for `flow_hash`.
-            if self.length() < LEN || unsafe { bpf_skb_pull_data(self.skb(), length) } != 0 {
+            if self.length() < end || unsafe { bpf_skb_pull_data(self.skb(), bytes) } != 0 {
                 return None;
             }
         }
+        self.linear(offset)
+    }
+
+    /// `LEN` bytes from `offset` on, if they are in the linear part: headers that were read
+    /// are, and stay there when the kernel adds or takes away others before them.
+    #[inline(always)]
+    pub(crate) fn linear<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>> {
         // SAFETY: the bounds are the packet's as it is now, and what moves it needs `self`.
-        unsafe { Headers::new(self.ctx.data(), self.ctx.data_end()) }
+        unsafe { Headers::new(self.ctx.data() + offset, self.ctx.data_end()) }
     }
 
-    fn is_linear(&self, length: usize) -> bool {
-        self.ctx.data() + length <= self.ctx.data_end()
+    /// Makes room for the headers of a tunnel over `O` between the Ethernet header and what
+    /// follows it.
+    pub(crate) fn grow<O: Family>(&mut self) -> Result<(), Refused> {
+        self.adjust_room(i32::from(O::OVERHEAD), KEEP_SEGMENTS | VXLAN | O::ENCAP)
     }
 
-    /// Makes room for the tunnel's headers between the Ethernet header and what follows it.
-    pub(crate) fn grow(&mut self) -> Result<(), Refused> {
-        self.adjust_room(i32::from(OVERHEAD_V4), KEEP_SEGMENTS | VXLAN_OVER_IPV4)
-    }
-
-    /// Takes the tunnel's headers away again; the first Ethernet header remains.
-    pub(crate) fn shrink(&mut self) -> Result<(), Refused> {
-        self.adjust_room(-i32::from(OVERHEAD_V4), KEEP_SEGMENTS)
+    /// Takes the headers of a tunnel over `O` away from before a packet of `I`; the first
+    /// Ethernet header remains.
+    pub(crate) fn shrink<O: Family, I: Family>(&mut self) -> Result<(), Refused> {
+        // Kernels before 6.3 know no change of family, and refuse it.
+        let family = if O::NUMBER == I::NUMBER { 0 } else { I::DECAP };
+        self.adjust_room(-i32::from(O::OVERHEAD), KEEP_SEGMENTS | family)
     }
 
     fn adjust_room(&mut self, by: i32, flags: u64) -> Result<(), Refused> {
@@ -167,19 +184,20 @@ pub(crate) fn deliver_through(interface: u32) {
     unsafe { bpf_redirect_peer(interface, 0) };
 }
 
-/// Redirects the packet to a neighbour, whose MAC the kernel knows or finds.
-pub(crate) fn send_to_neighbour(interface: u32, next_hop: Ip) {
+/// Redirects the packet to the peer's neighbour on an underlay of `O`, whose MAC the kernel
+/// knows or finds.
+pub(crate) fn send_to_neighbour<O: Family>(peer: &Peer) {
     const SIZE: i32 = 20;
     const { assert!(size_of::<bpf_redir_neigh>() == SIZE as usize) };
     let mut neighbour = bpf_redir_neigh {
-        nh_family: AF_INET,
+        nh_family: O::NUMBER,
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
-            ipv6_nh: [next_hop.0, 0, 0, 0],
+            ipv6_nh: O::unmapped(peer.next_hop).words(),
         },
     };
     // SAFETY: the pointer is valid for `SIZE` initialised bytes, which the helper copies.
     // It refuses flags and shorter structs, of which there are none.
-    unsafe { bpf_redirect_neigh(interface, &raw mut neighbour, SIZE, 0) };
+    unsafe { bpf_redirect_neigh(peer.underlay_ifindex, &raw mut neighbour, SIZE, 0) };
 }
 
 /// Redirects the packet to where the underlay's routes lead its new outer header.

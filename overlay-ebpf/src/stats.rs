@@ -7,7 +7,7 @@ use overlay_common::{
 
 use crate::{
     tables,
-    verdict::{Account, Sent},
+    verdict::{Account, Sender, Sent},
     verifier::forget_range,
 };
 
@@ -32,16 +32,14 @@ pub(crate) fn passed(reason: PassReason, bytes: usize) {
     });
 }
 
-/// A packet was dropped, perhaps by the fault of a peer that is known.
-pub(crate) fn dropped(reason: DropReason, peer: Option<u32>, bytes: usize) {
+/// A packet was dropped, charged to its sender.
+pub(crate) fn dropped(reason: DropReason, sender: Sender, bytes: usize) {
     tables::count_drop(|drops| {
         if let Some(count) = drops.counts_mut().get_mut(forget_range(reason as usize)) {
             add(count, bytes);
         }
     });
-    if let Some(index) = peer {
-        tables::count_for_peer(index, |stats| add(&mut stats.dropped, bytes));
-    }
+    tables::count_for_peer(sender.0, |stats| add(&mut stats.dropped, bytes));
 }
 
 fn add(count: &mut Count, bytes: usize) {

@@ -2,18 +2,19 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{HashMap, PerCpuArray},
+    btf_maps::{HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
     macros::btf_map,
 };
 use overlay_common::{
     maps::{
-        AddressKey4, Endpoint, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, Network, Peer,
-        PeerStats, Port, PrefixKey4, Vtep,
+        AddressKey4, AddressKey6, CidrKey, Endpoint, MAX_CIDRS, MAX_ENDPOINTS, MAX_NETWORKS,
+        MAX_PEERS, MAX_PORTS, MAX_PREFIX_LENGTHS, MAX_SOURCES, Network, Peer, PeerStats, Port,
+        PrefixKey4, PrefixKey6, SourceKey, Vtep,
     },
     reasons::{Drops, Passes},
 };
 
-use crate::addresses::Ip;
+use crate::addresses::{Address, Ip4, Ip6};
 
 /// Memory for entries that exist, not for all that there may be; lookups cost the same.
 const BY_USE: usize = BPF_F_NO_PREALLOC as usize;
@@ -23,11 +24,21 @@ static NETWORKS: HashMap<u32, Network, MAX_NETWORKS> = HashMap::new();
 #[btf_map]
 static PEERS4: HashMap<PrefixKey4, Peer, MAX_PEERS, BY_USE> = HashMap::new();
 #[btf_map]
+static PEERS6: HashMap<PrefixKey6, Peer, MAX_PEERS, BY_USE> = HashMap::new();
+#[btf_map]
 static VTEPS4: HashMap<AddressKey4, Vtep, MAX_PEERS, BY_USE> = HashMap::new();
+#[btf_map]
+static VTEPS6: HashMap<AddressKey6, Vtep, MAX_PEERS, BY_USE> = HashMap::new();
 #[btf_map]
 static ENDPOINTS4: HashMap<AddressKey4, Endpoint, MAX_ENDPOINTS> = HashMap::new();
 #[btf_map]
+static ENDPOINTS6: HashMap<AddressKey6, Endpoint, MAX_ENDPOINTS> = HashMap::new();
+#[btf_map]
 static PORTS: HashMap<u32, Port, MAX_PORTS> = HashMap::new();
+#[btf_map]
+static SOURCES: LpmTrie<SourceKey, u32, MAX_SOURCES> = LpmTrie::new();
+#[btf_map]
+static CIDRS: LpmTrie<CidrKey, u32, MAX_CIDRS> = LpmTrie::new();
 // One more than there can be peers: slot 0 is this node's.
 #[btf_map]
 static PEER_STATS: PerCpuArray<PeerStats, { MAX_PEERS + 1 }> = PerCpuArray::new();
@@ -49,20 +60,74 @@ pub(crate) fn port(interface: u32) -> Option<&'static Port> {
     unsafe { PORTS.get(interface) }
 }
 
+/// An address that maps have keys with.
+pub(crate) trait Keyed: Address {
+    type PrefixKey: 'static;
+    type AddressKey: 'static;
+
+    /// The lengths of the prefixes that peers have in a network.
+    fn lengths(network: &Network) -> &[u8; MAX_PREFIX_LENGTHS];
+    fn prefix_key(vni: u32, length: u32, prefix: Self) -> Self::PrefixKey;
+    fn address_key(vni: u32, address: Self) -> Self::AddressKey;
+    fn peers() -> &'static HashMap<Self::PrefixKey, Peer, MAX_PEERS, BY_USE>;
+    fn vteps() -> &'static HashMap<Self::AddressKey, Vtep, MAX_PEERS, BY_USE>;
+    fn endpoints() -> &'static HashMap<Self::AddressKey, Endpoint, MAX_ENDPOINTS>;
+}
+
+macro_rules! keyed {
+    ($address:ty: $prefix_key:ident $address_key:ident $lengths:ident $peers:ident $vteps:ident $endpoints:ident) => {
+        impl Keyed for $address {
+            type PrefixKey = $prefix_key;
+            type AddressKey = $address_key;
+
+            fn lengths(network: &Network) -> &[u8; MAX_PREFIX_LENGTHS] {
+                &network.$lengths
+            }
+
+            fn prefix_key(vni: u32, length: u32, prefix: Self) -> $prefix_key {
+                $prefix_key {
+                    vni,
+                    length,
+                    prefix: prefix.octets(),
+                }
+            }
+
+            fn address_key(vni: u32, address: Self) -> $address_key {
+                $address_key {
+                    vni,
+                    address: address.octets(),
+                }
+            }
+
+            fn peers() -> &'static HashMap<$prefix_key, Peer, MAX_PEERS, BY_USE> {
+                &$peers
+            }
+
+            fn vteps() -> &'static HashMap<$address_key, Vtep, MAX_PEERS, BY_USE> {
+                &$vteps
+            }
+
+            fn endpoints() -> &'static HashMap<$address_key, Endpoint, MAX_ENDPOINTS> {
+                &$endpoints
+            }
+        }
+    };
+}
+
+keyed!(Ip4: PrefixKey4 AddressKey4 peer_lengths4 PEERS4 VTEPS4 ENDPOINTS4);
+keyed!(Ip6: PrefixKey6 AddressKey6 peer_lengths6 PEERS6 VTEPS6 ENDPOINTS6);
+
 /// The peer whose subnet an address belongs to: the longest prefix wins.
 #[inline(always)]
-pub(crate) fn peer(network: &Network, address: Ip) -> Option<&'static Peer> {
-    for &length in &network.peer_lengths4 {
+pub(crate) fn peer<A: Keyed>(network: &Network, address: A) -> Option<&'static Peer> {
+    for &length in A::lengths(network) {
         if length == 0 {
             break;
         }
-        let key = PrefixKey4 {
-            vni: network.vni,
-            length: length.into(),
-            prefix: address.masked(Ip::mask(length)).octets(),
-        };
+        let prefix = address.masked(A::mask(length));
+        let key = A::prefix_key(network.vni, length.into(), prefix);
         // SAFETY: as for `network`.
-        if let Some(peer) = unsafe { PEERS4.get(key) } {
+        if let Some(peer) = unsafe { A::peers().get(key) } {
             return Some(peer);
         }
     }
@@ -70,22 +135,32 @@ pub(crate) fn peer(network: &Network, address: Ip) -> Option<&'static Peer> {
 }
 
 /// The node with this outer address, if it may send to us in this network.
-pub(crate) fn vtep(network: &Network, address: Ip) -> Option<&'static Vtep> {
+pub(crate) fn vtep<A: Keyed>(network: &Network, address: A) -> Option<&'static Vtep> {
     // SAFETY: as for `network`.
-    unsafe { VTEPS4.get(key(network, address)) }
+    unsafe { A::vteps().get(A::address_key(network.vni, address)) }
 }
 
 /// The endpoint of this node with this address.
-pub(crate) fn endpoint(network: &Network, address: Ip) -> Option<&'static Endpoint> {
+pub(crate) fn endpoint<A: Keyed>(network: &Network, address: A) -> Option<&'static Endpoint> {
     // SAFETY: as for `network`.
-    unsafe { ENDPOINTS4.get(key(network, address)) }
+    unsafe { A::endpoints().get(A::address_key(network.vni, address)) }
 }
 
-fn key(network: &Network, address: Ip) -> AddressKey4 {
-    AddressKey4 {
-        vni: network.vni,
-        address: address.octets(),
-    }
+/// The endpoint behind this device may send from this address, too.
+pub(crate) fn is_allowed_source<A: Address>(interface: u32, address: A) -> bool {
+    const BITS: u32 = u32::BITS + u128::BITS;
+    let source = SourceKey {
+        ifindex_be: interface.to_be_bytes(),
+        prefix: address.mapped().octets(),
+    };
+    SOURCES.get(&Key::new(BITS, source)).is_some()
+}
+
+/// The VNI of the network that an address is in, of all that this node takes part in.
+pub(crate) fn network_around<A: Address>(address: A) -> Option<u32> {
+    const BITS: u32 = u128::BITS;
+    let prefix = address.mapped().octets();
+    CIDRS.get(&Key::new(BITS, CidrKey { prefix })).copied()
 }
 
 /// Changes this CPU's counters of a peer; a slot that does not exist counts nothing.

@@ -137,11 +137,6 @@ fn inner_oddities() -> Vec<Case> {
             PassReason::NotIp,
         ),
         left(
-            "IPv6",
-            in_tunnel(NODE_MAC, IPV6, &[0; 60]),
-            PassReason::NotIp,
-        ),
-        left(
             "a VLAN tag",
             in_tunnel(NODE_MAC, VLAN, &tagged),
             PassReason::NotIp,

@@ -5,7 +5,7 @@ use overlay_common::{
     reasons::{DropReason, PassReason},
 };
 
-use super::{ARP, BROADCAST, Case, IPV6, MORE_FRAGMENTS, VLAN, case, pass, with};
+use super::{ARP, BROADCAST, Case, MORE_FRAGMENTS, VLAN, case, pass, with};
 use crate::{
     frames::{Address, ICMP, Ipv4, TCP, ethernet, udp},
     node::{
@@ -62,12 +62,10 @@ fn not_plain() -> Vec<Case> {
         routed(&header.around(&datagram()))
     };
     let arp = ethernet(BROADCAST, WEB_MAC, ARP, &[0; 28]);
-    let ipv6 = ethernet(GATEWAY_MAC, WEB_MAC, IPV6, &[0; 60]);
     let vlan = ethernet(GATEWAY_MAC, WEB_MAC, VLAN, &tagged);
     let options = with(to_remote(), 14, 0x46);
     vec![
         container("ARP", arp, PassReason::NotIp),
-        container("IPv6", ipv6, PassReason::NotIp),
         container("a VLAN tag", vlan, PassReason::NotIp),
         container("broadcast", broadcast(&packet), PassReason::NotUnicast),
         container("DHCP", broadcast(&dhcp), PassReason::NotUnicast),
@@ -91,7 +89,9 @@ fn malformed() -> Vec<Case> {
     ]
     .into_iter()
     .map(|(what, place, value)| {
-        container(what, with(to_remote(), place, value), PassReason::Malformed)
+        let packet = with(to_remote(), place, value);
+        let outcome = Outcome::Drop(DropReason::Malformed, None);
+        case(what, FROM_ENDPOINT, packet, outcome)
     })
     .collect()
 }
