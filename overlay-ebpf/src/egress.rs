@@ -28,7 +28,7 @@ pub(crate) fn from_endpoint(packet: &mut Packet) -> Result<Sent, Exit> {
     match ethernet.kind {
         Ip4::ETHER_TYPE => from_address::<Ip4>(packet, port, ethernet),
         Ip6::ETHER_TYPE => from_address::<Ip6>(packet, port, ethernet),
-        _ => Err(own::must_not_hide(packet, port, &ethernet)),
+        kind => Err(own::without_ip(packet, port, kind)),
     }
 }
 

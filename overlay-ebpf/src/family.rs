@@ -34,6 +34,9 @@ pub(crate) trait Family: Address + Keyed {
     /// of this family.
     fn read(packet: &mut Packet, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>>;
 
+    /// Why a frame of this shape is not to be carried: options, extension headers, a fragment.
+    fn oddity(shape: u32) -> Option<PassReason>;
+
     /// What becomes of a frame's header checksum, if it has one, with another TOS and TTL.
     fn checksum(frame: &Frame<Self>, tos: u8, ttl: u8) -> u16;
 
@@ -51,8 +54,8 @@ pub(crate) trait Family: Address + Keyed {
     /// Writes the headers of the tunnel to `peer`, up to the inner frame.
     fn write_outer(packet: &mut Packet, network: &Network, peer: &Peer, flow: &Flow) -> Option<()>;
 
-    /// An endpoint may say whose neighbour it is in a message of this family, too.
-    fn must_claim_own(packet: &mut Packet, frame: &Frame<Self>, port: &Port) -> Result<(), Exit>;
+    /// What an endpoint tells its neighbours in packets of this family is about itself.
+    fn must_claim_own(packet: &Packet, frame: &Frame<Self>, port: &Port) -> Result<(), Exit>;
 
     /// The endpoint's own address.
     fn of_port(port: &Port) -> Self;

@@ -73,8 +73,9 @@ pub(crate) struct Frame<F> {
     pub(crate) length: usize,
     /// Checksum of the header; 0 where there is none.
     pub(crate) checksum: u16,
-    /// Why it is not to be carried as it is: options, extension headers, a fragment.
-    pub(crate) oddity: Option<PassReason>,
+    /// Fields of the family's own that tell whether it is plain, see [`Family::oddity`]. As
+    /// they stand there: from a judgement made here, the verifier would go each way twice.
+    pub(crate) shape: u32,
 }
 
 impl<F: Family> Frame<F> {
@@ -88,7 +89,7 @@ impl<F: Family> Frame<F> {
 
     /// Neither options nor fragments.
     pub(crate) fn must_be_plain(&self) -> Result<(), PassReason> {
-        self.oddity.map_or(Ok(()), Err)
+        F::oddity(self.shape).map_or(Ok(()), Err)
     }
 
     /// It is no longer than the `bytes` of the frame that arrived.

@@ -28,6 +28,7 @@ mod fits;
 mod frame;
 mod headers;
 mod ingress;
+mod neighbours;
 mod outer;
 mod own;
 mod packet;

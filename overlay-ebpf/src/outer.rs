@@ -37,7 +37,7 @@ pub(crate) struct Outer<F> {
 pub(crate) struct Tunnel {
     port_be: [u8; 2],
     length: u16,
-    has_checksum: bool,
+    checksum: u16,
     flags: u32,
     vni_and_reserved: u32,
 }
@@ -48,7 +48,7 @@ impl Tunnel {
         Self {
             port_be: headers.read::<u16, PORT>().to_ne_bytes(),
             length: u16::from_be(headers.read::<u16, LENGTH>()),
-            has_checksum: headers.read::<u16, CHECKSUM>() != 0,
+            checksum: headers.read::<u16, CHECKSUM>(),
             flags: u32::from_be(headers.read::<u32, FLAGS>()),
             vni_and_reserved: u32::from_be(headers.read::<u32, VNI>()),
         }
@@ -73,7 +73,7 @@ impl<F: Family> Outer<F> {
 
     /// A checksum of 0 says that there is none (RFC 768, RFC 6935).
     pub(crate) fn has_checksum(&self) -> bool {
-        self.tunnel.has_checksum
+        self.tunnel.checksum != 0
     }
 
     /// The lengths do not contradict each other, nor the `bytes` that arrived.

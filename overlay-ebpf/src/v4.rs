@@ -44,7 +44,7 @@ const DESTINATION: usize = EthHdr::LEN + offset_of!(Ipv4Hdr, dst_addr);
 const PLAIN: u8 = 0x45;
 const HEADER_BYTES: u32 = 4 * (PLAIN & 0x0f) as u32;
 /// "More fragments" and the offset; "don't fragment" is no matter here.
-const IS_FRAGMENT: u16 = 0x3fff;
+const IS_FRAGMENT: u32 = 0x3fff;
 
 const _: () = assert!(INNER == OVERHEAD_V4 as usize);
 
@@ -59,6 +59,13 @@ impl Family for Ip4 {
     #[inline(always)]
     fn read(packet: &mut Packet, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
         read(&packet.headers::<LEN>(offset)?, ethernet)
+    }
+
+    fn oddity(shape: u32) -> Option<PassReason> {
+        if shape >> u16::BITS != u32::from(PLAIN) {
+            return Some(PassReason::IpOptions);
+        }
+        (shape & IS_FRAGMENT != 0).then_some(PassReason::Fragment)
     }
 
     fn checksum(frame: &Frame<Self>, tos: u8, ttl: u8) -> u16 {
@@ -104,7 +111,7 @@ impl Family for Ip4 {
         Some(())
     }
 
-    fn must_claim_own(_: &mut Packet, _: &Frame<Self>, _: &Port) -> Result<(), Exit> {
+    fn must_claim_own(_: &Packet, _: &Frame<Self>, _: &Port) -> Result<(), Exit> {
         // IPv4's neighbours speak ARP.
         Ok(())
     }
@@ -136,7 +143,6 @@ fn read(headers: &Headers<'_, LEN>, ethernet: Ethernet) -> Option<Frame<Ip4>> {
     if version_and_length < PLAIN || version_and_length >> 4 != 4 {
         return None;
     }
-    let fragment = u16::from_be(headers.read::<u16, FRAGMENT>());
     Some(Frame {
         ethernet,
         source: Ip4(headers.read::<u32, SOURCE>()),
@@ -146,15 +152,15 @@ fn read(headers: &Headers<'_, LEN>, ethernet: Ethernet) -> Option<Frame<Ip4>> {
         protocol: headers.read::<u8, PROTOCOL>(),
         length: u16::from_be(headers.read::<u16, TOTAL_LENGTH>()).into(),
         checksum: headers.read::<u16, CHECKSUM>(),
-        oddity: oddity(version_and_length, fragment),
+        shape: shape(headers),
     })
 }
 
-fn oddity(version_and_length: u8, fragment: u16) -> Option<PassReason> {
-    if version_and_length != PLAIN {
-        return Some(PassReason::IpOptions);
-    }
-    (fragment & IS_FRAGMENT != 0).then_some(PassReason::Fragment)
+/// What must be [`PLAIN`], and the fragment's flags and offset.
+#[inline(always)]
+fn shape<const LEN: usize>(headers: &Headers<'_, LEN>) -> u32 {
+    u32::from(headers.read::<u8, VERSION_AND_LENGTH>()) << u16::BITS
+        | u32::from(u16::from_be(headers.read::<u16, FRAGMENT>()))
 }
 
 #[inline(always)]
@@ -169,8 +175,7 @@ fn read_outer(headers: &mut Headers<'_, INNER>) -> Result<Outer<Ip4>, PassReason
     if headers.read::<u8, PROTOCOL>() != IpProto::Udp as u8 {
         return Err(PassReason::NotOurs);
     }
-    let fragment = u16::from_be(headers.read::<u16, FRAGMENT>());
-    if let Some(oddity) = oddity(headers.read::<u8, VERSION_AND_LENGTH>(), fragment) {
+    if let Some(oddity) = Ip4::oddity(shape(headers)) {
         return Err(oddity);
     }
     Ok(Outer {

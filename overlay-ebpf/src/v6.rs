@@ -18,6 +18,7 @@ use crate::{
     family::Family,
     frame::{ETHER_TYPE, Ethernet, Forwarded, Frame},
     headers::Headers,
+    neighbours,
     outer::{self, Flow, Outer, Tunnel},
     packet::Packet,
     verdict::Exit,
@@ -58,6 +59,25 @@ impl Family for Ip6 {
         read(&packet.headers::<LEN>(offset)?, ethernet)
     }
 
+    /// The shape is the kind of header that follows; encrypted payload is payload.
+    fn oddity(shape: u32) -> Option<PassReason> {
+        const HOP_BY_HOP: u32 = IpProto::HopOpt as u32;
+        const ROUTING: u32 = IpProto::Ipv6Route as u32;
+        const FRAGMENT: u32 = IpProto::Ipv6Frag as u32;
+        const AUTHENTICATION: u32 = IpProto::Ah as u32;
+        const OPTIONS: u32 = IpProto::Ipv6Opts as u32;
+        const MOBILITY: u32 = IpProto::MobilityHeader as u32;
+        const HOST_IDENTITY: u32 = IpProto::Hip as u32;
+        const SHIM: u32 = IpProto::Shim6 as u32;
+        match shape {
+            FRAGMENT => Some(PassReason::Fragment),
+            HOP_BY_HOP | ROUTING | AUTHENTICATION | OPTIONS | MOBILITY | HOST_IDENTITY | SHIM => {
+                Some(PassReason::IpOptions)
+            }
+            _ => None,
+        }
+    }
+
     fn checksum(_: &Frame<Self>, _: u8, _: u8) -> u16 {
         0
     }
@@ -89,8 +109,8 @@ impl Family for Ip6 {
         Some(())
     }
 
-    fn must_claim_own(_: &mut Packet, _: &Frame<Self>, _: &Port) -> Result<(), Exit> {
-        Ok(())
+    fn must_claim_own(packet: &Packet, frame: &Frame<Self>, port: &Port) -> Result<(), Exit> {
+        neighbours::discovery_must_claim_own(packet, frame, port)
     }
 
     fn of_port(port: &Port) -> Self {
@@ -130,7 +150,7 @@ fn read(headers: &Headers<'_, LEN>, ethernet: Ethernet) -> Option<Frame<Ip6>> {
         protocol,
         length: length(headers.read::<u16, PAYLOAD_LENGTH>()),
         checksum: 0,
-        oddity: oddity(protocol),
+        shape: protocol.into(),
     })
 }
 
@@ -154,25 +174,6 @@ fn class(version_and_class: u16) -> u8 {
     class
 }
 
-/// Headers that stand between IPv6's and the payload; encrypted payload is payload.
-fn oddity(next_header: u8) -> Option<PassReason> {
-    const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
-    const ROUTING: u8 = IpProto::Ipv6Route as u8;
-    const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
-    const AUTHENTICATION: u8 = IpProto::Ah as u8;
-    const OPTIONS: u8 = IpProto::Ipv6Opts as u8;
-    const MOBILITY: u8 = IpProto::MobilityHeader as u8;
-    const HOST_IDENTITY: u8 = IpProto::Hip as u8;
-    const SHIM: u8 = IpProto::Shim6 as u8;
-    match next_header {
-        FRAGMENT => Some(PassReason::Fragment),
-        HOP_BY_HOP | ROUTING | AUTHENTICATION | OPTIONS | MOBILITY | HOST_IDENTITY | SHIM => {
-            Some(PassReason::IpOptions)
-        }
-        _ => None,
-    }
-}
-
 #[inline(always)]
 fn write_forwarded(headers: &mut Headers<'_, LEN>, forwarded: &Forwarded) {
     let others = u16::from_be(headers.read::<u16, VERSION_TO_LABEL>()) & !CLASS_MASK;
@@ -185,7 +186,7 @@ fn write_forwarded(headers: &mut Headers<'_, LEN>, forwarded: &Forwarded) {
 fn read_outer(headers: &mut Headers<'_, INNER>) -> Result<Outer<Ip6>, PassReason> {
     let next_header = headers.read::<u8, NEXT_HEADER>();
     if next_header != IpProto::Udp as u8 {
-        return Err(oddity(next_header).unwrap_or(PassReason::NotOurs));
+        return Err(Ip6::oddity(next_header.into()).unwrap_or(PassReason::NotOurs));
     }
     let version_and_class = u16::from_be(headers.read::<u16, VERSION_TO_LABEL>());
     if version_and_class & VERSION_MASK != VERSION {

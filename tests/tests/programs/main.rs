@@ -10,10 +10,11 @@
     reason = "what fails in a helper fails the test that called it"
 )]
 
-mod exits;
+mod counters;
 mod frames;
 mod headers;
 mod node;
 mod object;
 mod sums;
 mod traffic;
+mod world;

@@ -1,63 +1,38 @@
 //! A node without an agent: the agent's embedded programs, maps filled by hand, and
 //! packets run through them by `BPF_PROG_TEST_RUN`.
 
+use std::net::IpAddr;
+
 use aya::{
     Ebpf, EbpfLoader, TestRun as _,
-    maps::{HashMap, PerCpuArray},
+    maps::{
+        HashMap, MapData, MapError,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{SchedClassifier, TestRunOptions},
 };
 use bytemuck::Zeroable as _;
 use nix::sched::{CloneFlags, unshare};
 use overlay_common::{
     maps::{
-        AddressKey4, Count, DROPS, ENDPOINTS4, Endpoint, LOCAL_INDEX, MAX_PREFIX_LENGTHS, NETWORKS,
-        Network, PASSES, PEER_STATS, PEERS4, PORTS, Peer, PeerStats, Port, PrefixKey4, VTEPS4,
-        Vtep, mapped,
+        AddressKey4, AddressKey6, CIDRS, CidrKey, ENDPOINTS4, ENDPOINTS6, Endpoint, NETWORKS,
+        Network, PEERS4, PEERS6, PORTS, Peer, Port, PrefixKey4, PrefixKey6, SOURCES, SourceKey,
+        VTEPS4, VTEPS6, Vtep, endpoint_flags, mapped, peer_flags,
     },
     programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY},
-    reasons::{DropReason, Drops, PassReason, Passes},
 };
 
-use crate::frames::{Address, Mac};
-
-pub(crate) const VNI: u32 = 0x0012_3456;
-pub(crate) const PORT: u16 = 4789;
-pub(crate) const MTU: u16 = 1450;
-
-/// This node, its gateway address and its two endpoints.
-pub(crate) const NODE: Address = [192, 168, 56, 11];
-pub(crate) const NODE_MAC: Mac = [0x02, 0x4f, 192, 168, 56, 11];
-pub(crate) const GATEWAY: Address = [10, 244, 1, 1];
-pub(crate) const GATEWAY_MAC: Mac = [0x02, 0, 0, 0, 1, 1];
-pub(crate) const WEB: Address = [10, 244, 1, 10];
-pub(crate) const WEB_MAC: Mac = [0x02, 0, 0, 0, 1, 10];
-pub(crate) const DATABASE: Address = [10, 244, 1, 11];
-pub(crate) const DATABASE_MAC: Mac = [0x02, 0, 0, 0, 1, 11];
-
-/// A peer with 10.244.2.0/24, and one with 10.244.3.64/26 inside of the first one's
-/// 10.244.3.0/24.
-pub(crate) const PEER: Address = [192, 168, 56, 12];
-pub(crate) const PEER_MAC: Mac = [0x02, 0x4f, 192, 168, 56, 12];
-pub(crate) const PEER_INDEX: u32 = 1;
-pub(crate) const REMOTE: Address = [10, 244, 2, 10];
-pub(crate) const REMOTE_TOO: Address = [10, 244, 3, 10];
-pub(crate) const OTHER_PEER: Address = [192, 168, 56, 13];
-pub(crate) const OTHER_PEER_MAC: Mac = [0x02, 0x4f, 192, 168, 56, 13];
-pub(crate) const OTHER_PEER_INDEX: u32 = 2;
-pub(crate) const OTHER_REMOTE: Address = [10, 244, 3, 70];
-
-/// An address behind nobody: masked to 24 bits it has the key of 10.244.4.0/26.
-pub(crate) const BESIDE: Address = [10, 244, 4, 70];
-/// An address behind a peer to which the underlay has no way at the moment.
-pub(crate) const BEHIND_CUT_OFF: Address = [10, 244, 5, 10];
-
-/// The peers: outer address, MAC, index, and the underlay device that leads there.
-const NEAR: (Address, Mac, u32, u32) = (PEER, PEER_MAC, PEER_INDEX, INTERFACE);
-const OTHER: (Address, Mac, u32, u32) = (OTHER_PEER, OTHER_PEER_MAC, OTHER_PEER_INDEX, INTERFACE);
-const CUT_OFF: (Address, Mac, u32, u32) = ([192, 168, 99, 14], [0x02, 0, 0, 0, 99, 14], 3, 0);
-
-/// The lengths of the peers' prefixes.
-const LENGTHS: [u8; 2] = [26, 24];
+use crate::{
+    counters::{Counters, Outcome},
+    frames::{IPV6, Mac},
+    world::{
+        BEHIND_ROUTER, BEHIND_ROUTER6, CHECKING_PEER, CHECKING_PEER_INDEX, CHECKING_PEER_MAC,
+        CUT_OFF_INDEX, DATABASE, DATABASE_MAC, DATABASE6, GATEWAY_MAC, IN_OTHER_NETWORK,
+        IN_OTHER_NETWORK6, MTU, NODE, NODE_MAC, NODE6, NODE6_MAC, OTHER_PEER, OTHER_PEER_INDEX,
+        OTHER_PEER_MAC, OTHER_VNI, PEER, PEER_INDEX, PEER_MAC, PEER6, PEER6_INDEX, PEER6_MAC, PORT,
+        ROUTER, ROUTER_MAC, ROUTER6, VNI, WEB, WEB_MAC, WEB6,
+    },
+};
 
 /// The loopback device, on which test runs take place: it plays each device of a node.
 const INTERFACE: u32 = 1;
@@ -70,20 +45,69 @@ const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
 const TC_ACT_REDIRECT: i32 = 7;
 
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Encapsulated to the peer with this index.
-    To(u32),
-    /// Decapsulated from the peer with this index.
-    From(u32),
-    /// Delivered to another endpoint here.
-    Local,
-    /// Left to the kernel.
-    Pass(PassReason),
-    /// Dropped, and charged to the peer with this index.
-    Drop(DropReason, Option<u32>),
+/// The lengths of the peers' prefixes by family, and the prefixes themselves.
+const LENGTHS4: [u8; 2] = [26, 24];
+const LENGTHS6: [u8; 2] = [65, 64];
+const PEERS: [(&str, u8, Neighbour); 14] = [
+    ("10.244.2.0", 24, NEAR),
+    ("10.244.3.0", 24, NEAR),
+    ("10.244.3.64", 26, OTHER),
+    ("10.244.4.0", 26, OTHER),
+    ("10.244.5.0", 24, CUT_OFF),
+    ("10.244.6.0", 24, NEAR6),
+    ("10.244.7.0", 24, CHECKING),
+    ("fd00:244:0:2::", 64, NEAR),
+    ("fd00:244:0:3::", 64, NEAR),
+    ("fd00:244:0:3:8000::", 65, OTHER),
+    ("fd00:244:0:4::", 65, OTHER),
+    ("fd00:244:0:5::", 64, CUT_OFF),
+    ("fd00:244:0:6::", 64, NEAR6),
+    ("fd00:244:0:7::", 64, CHECKING),
+];
+
+#[derive(Clone, Copy)]
+struct Neighbour {
+    vtep: IpAddr,
+    mac: Mac,
+    index: u32,
+    /// The device that leads there.
+    interface: u32,
+    flags: u16,
 }
+
+const NEAR: Neighbour = Neighbour {
+    vtep: PEER,
+    mac: PEER_MAC,
+    index: PEER_INDEX,
+    interface: INTERFACE,
+    flags: 0,
+};
+const OTHER: Neighbour = Neighbour {
+    vtep: OTHER_PEER,
+    mac: OTHER_PEER_MAC,
+    index: OTHER_PEER_INDEX,
+    ..NEAR
+};
+const CUT_OFF: Neighbour = Neighbour {
+    vtep: IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 99, 14)),
+    index: CUT_OFF_INDEX,
+    interface: 0,
+    ..NEAR
+};
+const NEAR6: Neighbour = Neighbour {
+    vtep: PEER6,
+    mac: PEER6_MAC,
+    index: PEER6_INDEX,
+    flags: peer_flags::IPV6,
+    ..NEAR
+};
+const CHECKING: Neighbour = Neighbour {
+    vtep: CHECKING_PEER,
+    mac: CHECKING_PEER_MAC,
+    index: CHECKING_PEER_INDEX,
+    flags: peer_flags::IPV6 | peer_flags::NEEDS_CHECKSUM,
+    ..NEAR
+};
 
 /// The result of one run.
 pub(crate) struct Run {
@@ -101,54 +125,51 @@ impl Node {
     pub(crate) fn new() -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("tests of the programs need CAP_SYS_ADMIN");
         let mut node = Self { ebpf: load() };
-        let network = network();
-        node.hash::<u32, Network>(NETWORKS, |map| map.insert(VNI, network, 0));
-        let [long, short] = LENGTHS;
-        for (prefix, length, peer) in [
-            ([10, 244, 2, 0], short, NEAR),
-            ([10, 244, 3, 0], short, NEAR),
-            ([10, 244, 3, 64], long, OTHER),
-            ([10, 244, 4, 0], long, OTHER),
-            ([10, 244, 5, 0], short, CUT_OFF),
+        for (prefix, length, neighbour) in PEERS {
+            node.add_peer(prefix.parse().unwrap(), length, neighbour);
+        }
+        for (address, mac, flags) in [
+            (WEB, WEB_MAC, 0),
+            (WEB6, WEB_MAC, 0),
+            (DATABASE, DATABASE_MAC, 0),
+            (DATABASE6, DATABASE_MAC, 0),
+            (ROUTER, ROUTER_MAC, endpoint_flags::FORWARDING),
+            (ROUTER6, ROUTER_MAC, endpoint_flags::FORWARDING),
         ] {
-            let (vtep, mac, index, underlay_ifindex) = peer;
-            let peer = Peer {
-                vtep: mapped(vtep),
-                next_hop: mapped(vtep),
-                underlay_ifindex,
-                index,
-                mac,
-                flags: 0,
-            };
-            let key = PrefixKey4 {
-                vni: VNI,
-                length: length.into(),
-                prefix,
-            };
-            node.hash::<PrefixKey4, Peer>(PEERS4, |map| map.insert(key, peer, 0));
-            let key = AddressKey4 {
-                vni: VNI,
-                address: vtep,
-            };
-            node.hash::<AddressKey4, Vtep>(VTEPS4, |map| map.insert(key, Vtep { index }, 0));
+            node.add_endpoint(address, mac, flags);
         }
-        for (address, mac) in [(WEB, WEB_MAC), (DATABASE, DATABASE_MAC)] {
-            let endpoint = Endpoint {
-                ifindex: INTERFACE,
-                mac,
-                flags: 0,
-            };
-            let key = AddressKey4 { vni: VNI, address };
-            node.hash::<AddressKey4, Endpoint>(ENDPOINTS4, |map| map.insert(key, endpoint, 0));
+        for (address, bits) in [(BEHIND_ROUTER, 24), (BEHIND_ROUTER6, 64)] {
+            node.allow_source(address, bits);
         }
-        let port = Port {
-            network,
-            address: WEB,
-            mac: WEB_MAC,
-            ..Port::zeroed()
-        };
-        node.hash::<u32, Port>(PORTS, |map| map.insert(INTERFACE, port, 0));
+        for (address, bits, vni) in [
+            (WEB, 16, VNI),
+            (WEB6, 48, VNI),
+            (IN_OTHER_NETWORK, 16, OTHER_VNI),
+            (IN_OTHER_NETWORK6, 48, OTHER_VNI),
+        ] {
+            node.add_cidr(address, bits, vni);
+        }
+        node.set_network(network());
         node
+    }
+
+    /// The node with other flags of its network.
+    pub(crate) fn with_network_flags(mut self, flags: u32) -> Self {
+        self.set_network(Network { flags, ..network() });
+        self
+    }
+
+    /// The node whose device is the forwarding endpoint's.
+    pub(crate) fn as_router(mut self) -> Self {
+        let port = Port {
+            network: network(),
+            address: octets4(ROUTER),
+            address6: octets6(ROUTER6),
+            mac: ROUTER_MAC,
+            flags: endpoint_flags::FORWARDING,
+        };
+        self.hash::<u32, Port>(PORTS, |map| map.insert(INTERFACE, port, 0));
+        self
     }
 
     /// Forgets what the device is.
@@ -165,8 +186,9 @@ impl Node {
         let mut context = [0; CONTEXT];
         context[GSO_SIZE..][..4].copy_from_slice(&segment.to_ne_bytes());
         let mut bytes = vec![0; packet.len() + 256];
-        let result = self
-            .program(program)
+        let program: &mut SchedClassifier =
+            self.ebpf.program_mut(program).unwrap().try_into().unwrap();
+        let result = program
             .test_run(TestRunOptions {
                 data_in: Some(packet),
                 data_out: Some(&mut bytes),
@@ -175,12 +197,17 @@ impl Node {
             })
             .unwrap();
         bytes.truncate(usize::try_from(result.data_size_out).unwrap());
-        let outcome = self.counters().since(&before, packet.len());
-        let action = match outcome {
-            Outcome::To(_) | Outcome::From(_) | Outcome::Local => TC_ACT_REDIRECT,
-            Outcome::Pass(_) => TC_ACT_UNSPEC,
-            Outcome::Drop(..) => TC_ACT_SHOT,
+        let outcomes = self.counters().since(&before);
+        let [(outcome, counted)] = outcomes[..] else {
+            panic!("not exactly one way out was counted: {outcomes:?}");
         };
+        let (action, length) = match outcome {
+            Outcome::To(_) | Outcome::Local => (TC_ACT_REDIRECT, packet.len()),
+            Outcome::From(_) => (TC_ACT_REDIRECT, packet.len() - overhead(packet)),
+            Outcome::Pass(_) => (TC_ACT_UNSPEC, packet.len()),
+            Outcome::Drop(..) => (TC_ACT_SHOT, packet.len()),
+        };
+        assert_eq!(counted, length as u64, "bytes of {outcome:?}");
         assert_eq!(result.return_value.cast_signed(), action, "{outcome:?}");
         if action != TC_ACT_REDIRECT {
             assert_eq!(bytes, packet, "changed, then left: {outcome:?}");
@@ -193,51 +220,106 @@ impl Node {
         &self.ebpf
     }
 
-    fn program(&mut self, name: &str) -> &mut SchedClassifier {
-        self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    pub(crate) fn counters(&self) -> Counters {
+        Counters::of(&self.ebpf)
+    }
+
+    fn set_network(&mut self, network: Network) {
+        self.hash::<u32, Network>(NETWORKS, |map| map.insert(VNI, network, 0));
+        let port = Port {
+            network,
+            address: octets4(WEB),
+            address6: octets6(WEB6),
+            mac: WEB_MAC,
+            flags: 0,
+        };
+        self.hash::<u32, Port>(PORTS, |map| map.insert(INTERFACE, port, 0));
+    }
+
+    fn add_peer(&mut self, prefix: IpAddr, length: u8, neighbour: Neighbour) {
+        let peer = Peer {
+            vtep: octets6(neighbour.vtep),
+            next_hop: octets6(neighbour.vtep),
+            underlay_ifindex: neighbour.interface,
+            index: neighbour.index,
+            mac: neighbour.mac,
+            flags: neighbour.flags,
+        };
+        let (vni, length) = (VNI, length.into());
+        match prefix {
+            IpAddr::V4(prefix) => {
+                let prefix = prefix.octets();
+                let key = PrefixKey4 {
+                    vni,
+                    length,
+                    prefix,
+                };
+                self.hash::<PrefixKey4, Peer>(PEERS4, |map| map.insert(key, peer, 0));
+            }
+            IpAddr::V6(prefix) => {
+                let prefix = prefix.octets();
+                let key = PrefixKey6 {
+                    vni,
+                    length,
+                    prefix,
+                };
+                self.hash::<PrefixKey6, Peer>(PEERS6, |map| map.insert(key, peer, 0));
+            }
+        }
+        let vtep = Vtep { index: peer.index };
+        self.by_address::<Vtep>(VTEPS4, VTEPS6, neighbour.vtep, vtep);
+    }
+
+    fn add_endpoint(&mut self, address: IpAddr, mac: Mac, flags: u16) {
+        let endpoint = Endpoint {
+            ifindex: INTERFACE,
+            mac,
+            flags,
+        };
+        self.by_address(ENDPOINTS4, ENDPOINTS6, address, endpoint);
+    }
+
+    /// Inserts into the map of the address's family.
+    fn by_address<V: aya::Pod>(&mut self, map4: &str, map6: &str, address: IpAddr, value: V) {
+        let vni = VNI;
+        match address {
+            IpAddr::V4(address) => {
+                let address = address.octets();
+                let key = AddressKey4 { vni, address };
+                self.hash::<AddressKey4, V>(map4, |map| map.insert(key, value, 0));
+            }
+            IpAddr::V6(address) => {
+                let address = address.octets();
+                let key = AddressKey6 { vni, address };
+                self.hash::<AddressKey6, V>(map6, |map| map.insert(key, value, 0));
+            }
+        }
+    }
+
+    fn allow_source(&mut self, address: IpAddr, bits: u32) {
+        let source = SourceKey {
+            ifindex_be: INTERFACE.to_be_bytes(),
+            prefix: octets6(address),
+        };
+        let key = Key::new(32 + mapped_bits(address, bits), source);
+        let mut map = LpmTrie::try_from(self.ebpf.map_mut(SOURCES).unwrap()).unwrap();
+        map.insert(&key, 1_u32, 0).unwrap();
+    }
+
+    fn add_cidr(&mut self, address: IpAddr, bits: u32, vni: u32) {
+        let prefix = octets6(address);
+        let key = Key::new(mapped_bits(address, bits), CidrKey { prefix });
+        let mut map = LpmTrie::try_from(self.ebpf.map_mut(CIDRS).unwrap()).unwrap();
+        map.insert(&key, vni, 0).unwrap();
     }
 
     fn hash<K: aya::Pod, V: aya::Pod>(
         &mut self,
         name: &str,
-        change: impl FnOnce(
-            &mut HashMap<&mut aya::maps::MapData, K, V>,
-        ) -> Result<(), aya::maps::MapError>,
+        change: impl FnOnce(&mut HashMap<&mut MapData, K, V>) -> Result<(), MapError>,
     ) {
         let map = self.ebpf.map_mut(name).unwrap();
         change(&mut HashMap::try_from(map).unwrap()).unwrap();
-    }
-
-    /// All counters, summed over the CPUs.
-    pub(crate) fn counters(&self) -> Counters {
-        let drops = self.per_cpu::<Drops>(DROPS, 0);
-        let passes = self.per_cpu::<Passes>(PASSES, 0);
-        let all = |count: fn(&PeerStats) -> Count| {
-            [LOCAL_INDEX, PEER_INDEX, OTHER_PEER_INDEX].map(|index| {
-                sum(self
-                    .per_cpu::<PeerStats>(PEER_STATS, index)
-                    .iter()
-                    .map(count))
-            })
-        };
-        Counters {
-            drops: DropReason::ALL
-                .iter()
-                .map(|&reason| sum(drops.iter().map(|drops| drops.of(reason))))
-                .collect(),
-            passes: PassReason::ALL
-                .iter()
-                .map(|&reason| sum(passes.iter().map(|passes| passes.of(reason))))
-                .collect(),
-            tx: all(|stats| stats.tx),
-            rx: all(|stats| stats.rx),
-            dropped: all(|stats| stats.dropped),
-        }
-    }
-
-    fn per_cpu<T: aya::Pod>(&self, name: &str, index: u32) -> Vec<T> {
-        let map = PerCpuArray::<_, T>::try_from(self.ebpf.map(name).unwrap()).unwrap();
-        map.get(&index, 0).unwrap().to_vec()
     }
 }
 
@@ -260,108 +342,50 @@ pub(crate) fn load_with_log_level(level: u8) -> Ebpf {
 }
 
 fn network() -> Network {
-    let mut peer_lengths4 = [0; MAX_PREFIX_LENGTHS];
-    peer_lengths4[..2].copy_from_slice(&LENGTHS);
-    Network {
+    let mut network = Network {
         vni: VNI,
-        vtep: NODE,
+        vtep: octets4(NODE),
         subnet: [10, 244, 1, 0],
         subnet_mask: [255, 255, 255, 0],
-        peer_lengths4,
         mtu: MTU,
         port_be: PORT.to_be_bytes(),
         vtep_mac: NODE_MAC,
+        vtep6_mac: NODE6_MAC,
         gateway_mac: GATEWAY_MAC,
+        vtep6: octets6(NODE6),
+        subnet6: (u128::from_be_bytes(octets6(WEB6)) >> 64 << 64).to_be_bytes(),
+        subnet6_mask: (u128::MAX << 64).to_be_bytes(),
         ..Network::zeroed()
+    };
+    network.peer_lengths4[..LENGTHS4.len()].copy_from_slice(&LENGTHS4);
+    network.peer_lengths6[..LENGTHS6.len()].copy_from_slice(&LENGTHS6);
+    network
+}
+
+/// Bytes before the inner IP packet.
+fn overhead(packet: &[u8]) -> usize {
+    if packet[12..14] == IPV6.to_be_bytes() {
+        70
+    } else {
+        50
     }
 }
 
-fn sum(counts: impl Iterator<Item = Count>) -> Count {
-    counts.fold(Count::default(), |sum, count| Count {
-        packets: sum.packets + count.packets,
-        bytes: sum.bytes + count.bytes,
-    })
-}
-
-/// Counters at one moment; peers in the order of their index.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Counters {
-    drops: Vec<Count>,
-    passes: Vec<Count>,
-    tx: [Count; 3],
-    rx: [Count; 3],
-    dropped: [Count; 3],
-}
-
-impl Counters {
-    /// Packets that were sent on, passed and dropped.
-    pub(crate) fn packets(&self) -> u64 {
-        [&self.drops[..], &self.passes, &self.tx, &self.rx]
-            .into_iter()
-            .flatten()
-            .map(|count| count.packets)
-            .sum()
-    }
-
-    /// The one way out that was taken between two moments by a packet of this length.
-    fn since(&self, before: &Self, length: usize) -> Outcome {
-        let mut outcomes = Vec::new();
-        for (&reason, length_counted) in PassReason::ALL
-            .iter()
-            .zip(moved(&before.passes, &self.passes))
-        {
-            outcomes.extend(length_counted.map(|bytes| (Outcome::Pass(reason), bytes)));
-        }
-        let charged = (0..)
-            .zip(moved(&before.dropped, &self.dropped))
-            .filter_map(|(index, bytes)| bytes.map(|bytes| (index, bytes)))
-            .collect::<Vec<_>>();
-        assert!(
-            charged.len() <= 1,
-            "charged to more than one peer: {charged:?}"
-        );
-        for (&reason, length_counted) in DropReason::ALL
-            .iter()
-            .zip(moved(&before.drops, &self.drops))
-        {
-            let peer = charged.first().map(|&(index, _)| index);
-            outcomes.extend(length_counted.map(|bytes| (Outcome::Drop(reason, peer), bytes)));
-        }
-        for (index, bytes) in (0..).zip(moved(&before.tx, &self.tx)) {
-            let outcome = if index == LOCAL_INDEX {
-                Outcome::Local
-            } else {
-                Outcome::To(index)
-            };
-            outcomes.extend(bytes.map(|bytes| (outcome, bytes)));
-        }
-        for (index, bytes) in (0..).zip(moved(&before.rx, &self.rx)) {
-            outcomes.extend(bytes.map(|bytes| (Outcome::From(index), bytes)));
-        }
-        let &[(outcome, bytes)] = outcomes.as_slice() else {
-            panic!("not exactly one way out was counted: {outcomes:?}");
-        };
-        let expected = match outcome {
-            Outcome::From(_) => length - 50,
-            _ => length,
-        };
-        assert_eq!(bytes, expected as u64, "bytes of {outcome:?}");
-        assert!(
-            charged.iter().all(|&(_, charged)| charged == bytes),
-            "charged to the peer: {charged:?}"
-        );
-        outcome
+fn octets4(address: IpAddr) -> [u8; 4] {
+    match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(_) => panic!("{address} is no IPv4 address"),
     }
 }
 
-/// For each counter, the bytes by which it moved if it counted a packet.
-fn moved<'c>(
-    before: &'c [Count],
-    after: &'c [Count],
-) -> impl Iterator<Item = Option<u64>> + use<'c> {
-    before.iter().zip(after).map(|(before, after)| {
-        let packets = after.packets - before.packets;
-        assert!(packets <= 1, "one packet was counted {packets} times");
-        (packets == 1).then_some(after.bytes - before.bytes)
-    })
+fn octets6(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// Bits of a prefix whose address is in IPv6's form.
+fn mapped_bits(address: IpAddr, bits: u32) -> u32 {
+    if address.is_ipv4() { 96 + bits } else { bits }
 }

@@ -22,7 +22,10 @@ use overlay_common::{
 };
 use serde_json::{Value, json};
 
-use crate::node::{Node, PEER, PEER_INDEX, VNI, load, load_with_log_level};
+use crate::{
+    node::{Node, load, load_with_log_level},
+    world::{PEER_INDEX, VNI},
+};
 
 /// Instructions that the verifier may walk through, all branches of a program and all
 /// combinations of families together: a sign of what a packet pays.
@@ -135,7 +138,7 @@ fn bpftool_prints_the_names_of_fields() {
         .find(|entry| entry["key"]["prefix"] == json!([10, 244, 2, 0]))
         .unwrap();
     assert_eq!(peer["key"]["vni"], json!(VNI));
-    assert_eq!(peer["value"]["vtep"], json!(mapped(PEER)));
+    assert_eq!(peer["value"]["vtep"], json!(mapped([192, 168, 56, 12])));
     assert_eq!(peer["value"]["index"], json!(PEER_INDEX));
     let port = &dump(&maps[PORTS])[0];
     assert_eq!(port["value"]["network"]["vni"], json!(VNI));

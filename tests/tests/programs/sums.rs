@@ -10,16 +10,16 @@ use proptest::{
 };
 
 use crate::{
+    frames::{IPV4, IPV6},
     node::Node,
-    traffic::{IPV4, from_node, from_remote, to_remote},
+    traffic::{from_node, from_remote, to_remote},
+    world::ROADS,
 };
-
-/// Test runs begin where a whole IPv4 header is there.
-const SHORTEST: usize = 34;
 
 #[derive(Clone, Debug)]
 struct Damage {
     program: &'static str,
+    road: usize,
     bytes: Vec<(prop::sample::Index, u8)>,
     cut: Option<prop::sample::Index>,
     padding: usize,
@@ -29,13 +29,15 @@ struct Damage {
 fn damage() -> impl Strategy<Value = Damage> {
     (
         prop::sample::select(vec![FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY]),
+        0..ROADS.len(),
         prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4),
         prop::option::weighted(0.2, any::<prop::sample::Index>()),
         prop_oneof![8 => Just(0), 1 => 1_usize..64],
         prop_oneof![8 => Just(0), 1 => 1_u32..2000],
     )
-        .prop_map(|(program, bytes, cut, padding, segment)| Damage {
+        .prop_map(|(program, road, bytes, cut, padding, segment)| Damage {
             program,
+            road,
             bytes,
             cut,
             padding,
@@ -44,10 +46,11 @@ fn damage() -> impl Strategy<Value = Damage> {
 }
 
 fn damaged(damage: &Damage) -> Vec<u8> {
+    let road = &ROADS[damage.road];
     let mut packet = match damage.program {
-        FROM_ENDPOINT => to_remote(),
-        FROM_HOST => from_node(),
-        _ => from_remote(),
+        FROM_ENDPOINT => to_remote(road),
+        FROM_HOST => from_node(road),
+        _ => from_remote(road),
     };
     // Only headers: what is behind them is never looked at.
     let headers = packet.len() - 64;
@@ -55,12 +58,20 @@ fn damaged(damage: &Damage) -> Vec<u8> {
         packet[place.index(headers)] = *value;
     }
     packet.resize(packet.len() + damage.padding, 0);
-    if let Some(cut) = damage.cut
-        && packet[12..14] == IPV4.to_be_bytes()
-    {
-        packet.truncate(SHORTEST + cut.index(packet.len() - SHORTEST));
+    if let Some(cut) = damage.cut {
+        let shortest = shortest(&packet);
+        packet.truncate(shortest + cut.index(packet.len() - shortest));
     }
     packet
+}
+
+/// Bytes of the headers without which a packet of its type cannot be run.
+fn shortest(packet: &[u8]) -> usize {
+    match u16::from_be_bytes([packet[12], packet[13]]) {
+        IPV4 => 34,
+        IPV6 => 54,
+        _ => 14,
+    }
 }
 
 #[test]
