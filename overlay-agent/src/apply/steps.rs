@@ -85,7 +85,7 @@ pub(super) async fn run(
             Ok(nft::set(&table, rules)?)
         }
         Step::DeleteFilter => {
-            gone_is_fine(nft::delete(&filter_table(store.content().instance())))?;
+            nft::delete(&filter_table(store.content().instance()))?;
             Ok(store.update(|content| content.packet_filter = false)?)
         }
         Step::Attach { link, hook } => {

@@ -10,6 +10,8 @@ use crate::{
     surroundings::{EndpointPlace, NodeLink, Observed, Way},
 };
 
+mod dual_stack;
+
 const CONFIG: &str = r#"
 [node]
 name = "n1"

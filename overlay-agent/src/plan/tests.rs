@@ -4,8 +4,8 @@ use super::plan;
 use crate::{
     model::{IfName, Mac},
     objects::{
-        Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, Route, RouteKey,
-        Scope, Vxlan,
+        Address, AttachmentState, Filter, FilterRules, Hook, Link, LinkId, LinkKind, LinkRef,
+        Masquerade, Objects, Route, RouteKey, Scope, Vxlan,
     },
 };
 
@@ -224,6 +224,87 @@ fn a_map_entry_of_a_vanished_device_is_removed() {
     let port = bytemuck::Zeroable::zeroed();
     observed.entries.ports.insert(LinkRef::Gone(42), port);
     assert_eq!(steps(&observed, &node()), ["unmap port ifindex 42 (gone)"]);
+}
+
+#[test]
+fn settings_of_all_devices_come_after_those_of_one() {
+    let value = |value: &str| {
+        [
+            "net/ipv6/conf/all/forwarding",
+            "net/ipv6/conf/eth1/accept_ra",
+        ]
+        .map(|key| (key.to_owned(), value.to_owned()))
+        .into()
+    };
+    let observed = Objects {
+        sysctls: value("0"),
+        ..Objects::default()
+    };
+    let desired = Objects {
+        sysctls: value("2"),
+        ..Objects::default()
+    };
+    assert_eq!(
+        steps(&observed, &desired),
+        [
+            "set net/ipv6/conf/eth1/accept_ra from 0 to 2",
+            "set net/ipv6/conf/all/forwarding from 0 to 2",
+        ]
+    );
+}
+
+#[test]
+fn packet_filter_rules_come_before_addresses_and_go_after_devices() {
+    let rules = FilterRules {
+        isolated: [name("ovlbr1"), name("ovl1")].into(),
+        together: [(name("ovlbr1"), name("ovl1"))].into(),
+        masqueraded: [Masquerade {
+            subnet: "10.244.1.0/24".parse().unwrap(),
+            cidr: "10.244.0.0/16".parse().unwrap(),
+            inside: [name("ovlbr1")].into(),
+        }]
+        .into(),
+    };
+    let desired = Objects {
+        filter: Some(Filter::Rules(rules)),
+        ..node()
+    };
+    let set = "set packet filter rules isolate ovl1,ovlbr1 but 1 pairs masquerade 10.244.1.0/24 to other than 10.244.0.0/16";
+    assert_eq!(steps(&node(), &desired), [set]);
+    let all = steps(&Objects::default(), &desired);
+    let place = |text: &str| all.iter().position(|step| step.starts_with(text)).unwrap();
+    assert!(place(set) < place("add address"), "{all:?}");
+
+    let altered = Objects {
+        filter: Some(Filter::Altered),
+        ..node()
+    };
+    assert_eq!(steps(&altered, &desired), [set]);
+    assert_eq!(steps(&desired, &desired), [""; 0]);
+    let removal = steps(&altered, &Objects::default());
+    assert_eq!(removal.last().unwrap(), "delete packet filter rules");
+}
+
+#[test]
+fn sources_follow_their_device_to_its_new_index() {
+    let mut desired = node();
+    let host = LinkRef::Name(name("ovl-web"));
+    let prefix = "10.99.0.0/24".parse().unwrap();
+    desired.entries.sources.insert((host, prefix));
+    let mut observed = desired.clone();
+    assert_eq!(steps(&observed, &desired), [""; 0]);
+    observed.links.remove(&inside());
+    observed
+        .links
+        .insert(LinkId::node(name("ovl-web")), link(LinkKind::Other));
+    let again = steps(&observed, &desired);
+    assert!(
+        again.contains(&"map source 10.99.0.0/24 of port ovl-web".to_owned()),
+        "{again:?}"
+    );
+    assert!(
+        steps(&desired, &node()).contains(&"unmap source 10.99.0.0/24 of port ovl-web".to_owned())
+    );
 }
 
 mod properties {

@@ -211,6 +211,28 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_has_an_address_of_each_family_of_its_network() {
+        let dual = |addresses: &str| {
+            let text = CONFIG
+                .replace("\"10.0.0.0/8\"", "[\"10.0.0.0/8\", \"fd00::/16\"]")
+                .replace("\"10.1.1.0/29\"", "[\"10.1.1.0/29\", \"fd00:1::/64\"]");
+            let text = format!(
+                "{text}[[endpoints]]\nname = \"a\"\nnetwork = \"lab\"\nnetns = \"a\"\n{addresses}"
+            );
+            config::parse(Path::new("t.toml"), &text).unwrap()
+        };
+        let mut content = Content::new("n".parse().unwrap());
+        content.allocate(&model(&[("a", None)]));
+        // The network gets IPv6: what is there stays.
+        content.allocate(&dual(""));
+        assert_eq!(addresses(&content), ["a=10.1.1.2,fd00:1::2"]);
+        content.allocate(&dual("address = \"fd00:1::7\"\n"));
+        assert_eq!(addresses(&content), ["a=10.1.1.2,fd00:1::7"]);
+        content.allocate(&model(&[("a", None)]));
+        assert_eq!(addresses(&content), ["a=10.1.1.2"]);
+    }
+
+    #[test]
     fn a_full_subnet_leaves_an_endpoint_without_an_address() {
         let mut content = Content::new("n".parse().unwrap());
         let names = ["a", "b", "c", "d", "e", "f"].map(|name| (name, None));

@@ -1,8 +1,10 @@
-//! The netlink layer, namespaces and sysctls against the running kernel, each test in
-//! namespaces of its own.
+//! The netlink layer, the packet filter, namespaces and sysctls against the running kernel,
+//! each test in namespaces of its own.
 //!
 //! Needs root.
 
+mod filter;
+mod ipv6;
 mod links;
 #[cfg(test)]
 mod namespace;

@@ -39,6 +39,11 @@ impl Namespace {
         Netlink::open_in(&self.path()).unwrap()
     }
 
+    /// Does something on a thread in it.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        netns::run_in(&self.path(), work).unwrap()
+    }
+
     /// Runs iproute2 as a second opinion, and as somebody else who changes things.
     pub(crate) fn run(&self, command: &str) -> String {
         let mut words = command.split(' ');

@@ -32,10 +32,7 @@ pub fn read(table: &str) -> Result<Option<Filter>> {
 
 /// Makes the table do just this, whatever it did before.
 pub fn set(table: &str, rules: &FilterRules) -> Result<()> {
-    let mut batch = Batch::new();
-    // To delete it, it must be there.
-    batch.add(itself(table));
-    batch.delete(itself(table));
+    let mut batch = emptied(table);
     for object in rules::render(table, rules) {
         batch.add(object);
     }
@@ -43,14 +40,19 @@ pub fn set(table: &str, rules: &FilterRules) -> Result<()> {
         .map_err(|error| failed(format!("set nftables table inet {table}"), error))
 }
 
-/// Removes the table.
-///
-/// Fails with [`not_there`](KernelError::not_there) when there is none.
+/// Removes the table, if there is one.
 pub fn delete(table: &str) -> Result<()> {
-    let mut batch = Batch::new();
-    batch.delete(itself(table));
-    helper::apply_ruleset(&batch.to_nftables())
+    helper::apply_ruleset(&emptied(table).to_nftables())
         .map_err(|error| failed(format!("delete nftables table inet {table}"), error))
+}
+
+/// A transaction after which there is no such table.
+fn emptied(table: &str) -> Batch<'_> {
+    let mut batch = Batch::new();
+    // What is deleted must be there, and what is there can be added.
+    batch.add(itself(table));
+    batch.delete(itself(table));
+    batch
 }
 
 fn itself(table: &str) -> NfListObject<'_> {
@@ -72,12 +74,11 @@ fn failed(operation: String, error: NftablesError) -> KernelError {
                 .with_cure("install nftables")
         }
         NftablesError::NftExecution { inner, .. } => KernelError::io(operation, &inner),
-        NftablesError::NftFailed { stderr, .. } if is_missing(&stderr) => {
-            KernelError::os(operation, nix::errno::Errno::ENOENT)
-        }
-        NftablesError::NftFailed { stderr, .. } => {
-            // What follows repeats the input.
-            KernelError::new(operation, stderr.lines().next().unwrap_or("nft failed"))
+        NftablesError::NftFailed { stdout, stderr, .. } => {
+            // With JSON as input, nft complains on either; what follows repeats the input.
+            let mut lines = stderr.lines().chain(stdout.lines());
+            let cause = lines.find(|line| !line.trim().is_empty());
+            KernelError::new(operation, cause.unwrap_or("nft failed without a reason"))
         }
         error => KernelError::new(operation, error.to_string()),
     }
