@@ -45,6 +45,10 @@ fn from_address<F: Family>(
         return Err(PassReason::NotIp.into());
     }
     frame.must_be_unicast()?;
+    if frame.source.is_link_local() {
+        // Between neighbours on the bridge, and never beyond it.
+        return Err(PassReason::NoRoute.into());
+    }
     must_be_plain(packet, &frame, network)?;
     if is_here(frame.destination, network) {
         let endpoint = local_endpoint(&frame, port)?;

@@ -5,7 +5,11 @@ use core::mem::offset_of;
 use network_types::eth::EthHdr;
 use overlay_common::reasons::PassReason;
 
-use crate::{addresses::Mac, family::Family, headers::Headers, packet::Packet};
+use crate::{
+    addresses::Mac,
+    family::Family,
+    headers::{Bytes, Headers},
+};
 
 pub(crate) const DESTINATION_MAC: usize = offset_of!(EthHdr, dst_addr);
 pub(crate) const SOURCE_MAC: usize = offset_of!(EthHdr, src_addr);
@@ -25,7 +29,7 @@ pub(crate) struct Ethernet {
 impl Ethernet {
     /// The header of the frame at `offset`.
     #[inline(always)]
-    pub(crate) fn of(packet: &mut Packet, offset: usize) -> Option<Self> {
+    pub(crate) fn of(packet: &mut impl Bytes, offset: usize) -> Option<Self> {
         packet
             .headers::<{ EthHdr::LEN }>(offset)
             .map(|headers| Self::read(&headers))

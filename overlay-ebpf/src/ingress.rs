@@ -13,6 +13,7 @@ use crate::{
     family::Family,
     fits::must_fit,
     frame::{Ethernet, Frame},
+    headers::Bytes,
     outer::Outer,
     packet::Packet,
     tables,
@@ -33,17 +34,7 @@ pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
 
 /// On an underlay of `O`.
 fn over<O: Family>(packet: &mut Packet) -> Result<Sent, Exit> {
-    let outer = O::read_outer(packet)?;
-    let network = tables::network(outer.vni()).ok_or(PassReason::NotOurs)?;
-    if !outer.is_for(network) {
-        return Err(PassReason::NotOurs.into());
-    }
-    if !outer.is_valid_vxlan() {
-        return Err(Exit::Drop(
-            DropReason::InvalidVxlanHeader,
-            vtep(&outer, network),
-        ));
-    }
+    let (outer, network) = ours::<O>(packet)?;
     let Some(ethernet) = Ethernet::of(packet, O::OVERHEAD.into()) else {
         let sender = known_vtep(&outer, network)?;
         return Err(malformed(packet, network, sender));
@@ -53,6 +44,24 @@ fn over<O: Family>(packet: &mut Packet) -> Result<Sent, Exit> {
         Ip6::ETHER_TYPE => inside::<O, Ip6>(packet, &outer, network, ethernet),
         kind => Err(without_ip(packet, &outer, network, kind)),
     }
+}
+
+/// Our port, our address, a network of ours, and valid VXLAN. Most packets of an underlay
+/// end here.
+#[inline(always)]
+pub(crate) fn ours<O: Family>(
+    packet: &mut impl Bytes,
+) -> Result<(Outer<O>, &'static Network), Exit> {
+    let outer = O::read_outer(packet)?;
+    let network = tables::network(outer.vni()).ok_or(PassReason::NotOurs)?;
+    if !outer.is_for(network) {
+        return Err(PassReason::NotOurs.into());
+    }
+    if !outer.is_valid_vxlan() {
+        let sender = vtep(&outer, network);
+        return Err(Exit::Drop(DropReason::InvalidVxlanHeader, sender));
+    }
+    Ok((outer, network))
 }
 
 /// A packet of `I` in a tunnel over `O`.
@@ -149,7 +158,7 @@ fn sender_of<O: Family, I: Family>(
 
 /// The peer at the other end of the tunnel; an unknown one only if the network takes
 /// packets from anybody.
-fn known_vtep<O: Family>(outer: &Outer<O>, network: &Network) -> Result<Sender, Exit> {
+pub(crate) fn known_vtep<O: Family>(outer: &Outer<O>, network: &Network) -> Result<Sender, Exit> {
     let sender = vtep(outer, network);
     if sender == Sender::UNKNOWN && network.flags & network_flags::ANY_VTEP == 0 {
         return Err(Exit::Drop(DropReason::UnknownVtep, sender));

@@ -1,15 +1,17 @@
-//! The VXLAN data plane: three TC programs that take packets out of the kernel's overlay.
+//! The VXLAN data plane: three TC programs that take packets out of the kernel's overlay,
+//! and an XDP program that spares the kernel what it would drop.
 //!
 //! ```text
 //!   container ─ veth ──► from_endpoint ─┬─► another container here
 //!   node ───── vxlan ──► from_host ─────┴─► encapsulate ──► underlay
-//!   underlay ──────────► from_underlay ───► decapsulate ──► container
+//!   underlay ─ underlay_guard ─► from_underlay ─► decapsulate ──► container
 //! ```
 //!
 //! Each program reads a packet, decides everything, and only then changes it. What it
 //! does not understand continues unchanged into the kernel's own bridge, routes and
 //! VXLAN device, which would have delivered it as well. Read on in [`egress`] and
-//! [`ingress`]: the journey goes down the page.
+//! [`ingress`]: the journey goes down the page, for both families of IP. What sets those
+//! apart is in [`family`], [`v4`] and [`v6`].
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![expect(
@@ -26,6 +28,7 @@ mod encap;
 mod family;
 mod fits;
 mod frame;
+mod guard;
 mod headers;
 mod ingress;
 mod neighbours;
@@ -40,9 +43,9 @@ mod verdict;
 mod verifier;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    macros::classifier,
-    programs::TcContext,
+    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
 
@@ -67,6 +70,21 @@ fn from_host(ctx: TcContext) -> i32 {
 #[classifier]
 fn from_underlay(ctx: TcContext) -> i32 {
     run(ctx, ingress::from_underlay)
+}
+
+/// XDP on an underlay interface: what passes it reaches [`from_underlay`].
+#[xdp(frags)]
+fn underlay_guard(ctx: XdpContext) -> u32 {
+    let mut packet = guard::Packet::new(ctx);
+    match guard::underlay_guard(&mut packet) {
+        // Whoever lets a packet pass does not count it: the next program does.
+        Ok(()) | Err(Exit::Pass(_)) => xdp_action::XDP_PASS,
+        Err(Exit::Drop(reason, sender)) => {
+            debug!(packet, "dropped by the guard: {}", reason.name());
+            stats::dropped(reason, sender, packet.length());
+            xdp_action::XDP_DROP
+        }
+    }
 }
 
 /// Runs a program; here every packet gets its one action and its one count.

@@ -17,6 +17,7 @@ use crate::{
     addresses::{Address as _, Ip4, Ip6, Mac},
     family::Family as _,
     frame::Frame,
+    headers::Bytes as _,
     own::{is_own, may_be_anybody},
     packet::Packet,
     verdict::{Exit, Sender, malformed},

@@ -18,7 +18,10 @@ use aya_ebpf::{
 use network_types::eth::EthHdr;
 use overlay_common::maps::Peer;
 
-use crate::{family::Family, headers::Headers};
+use crate::{
+    family::Family,
+    headers::{Bytes, Headers},
+};
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine.
 const PACKET_HOST: u32 = 0;
@@ -106,32 +109,6 @@ impl Packet {
         (result == 0).then_some(bytes)
     }
 
-    /// `LEN` bytes from `offset` on, pulled into the linear part where they are not there yet.
-    ///
-    /// `None` when the packet is shorter, or the kernel has no memory to pull them.
-    // Exclusive access, here as in `adjust_room`: both may move the packet, and no
-    // `Headers` from before outlives them.
-    #[inline(always)]
-    pub(crate) fn headers<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>> {
-        let end = offset + LEN;
-        if self.ctx.data() + end > self.ctx.data_end() {
-            let bytes = u32::try_from(end).ok()?;
-            // SAFETY: as for `flow_hash`.
-            if self.length() < end || unsafe { bpf_skb_pull_data(self.skb(), bytes) } != 0 {
-                return None;
-            }
-        }
-        self.linear(offset)
-    }
-
-    /// `LEN` bytes from `offset` on, if they are in the linear part: headers that were read
-    /// are, and stay there when the kernel adds or takes away others before them.
-    #[inline(always)]
-    pub(crate) fn linear<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>> {
-        // SAFETY: the bounds are the packet's as it is now, and what moves it needs `self`.
-        unsafe { Headers::new(self.ctx.data() + offset, self.ctx.data_end()) }
-    }
-
     /// Makes room for the headers of a tunnel over `O` between the Ethernet header and what
     /// follows it.
     pub(crate) fn grow<O: Family>(&mut self) -> Result<(), Refused> {
@@ -175,6 +152,29 @@ impl Packet {
             // SAFETY: as for `flow_hash`. It fails only for types that do not exist.
             unsafe { bpf_skb_change_type(self.skb(), PACKET_HOST) };
         }
+    }
+}
+
+impl Bytes for Packet {
+    // Exclusive access, here as in `adjust_room`: both may move the packet, and no
+    // `Headers` from before outlives them.
+    #[inline(always)]
+    fn headers<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>> {
+        let end = offset + LEN;
+        if self.ctx.data() + end > self.ctx.data_end() {
+            let bytes = u32::try_from(end).ok()?;
+            // SAFETY: as for `flow_hash`.
+            if self.length() < end || unsafe { bpf_skb_pull_data(self.skb(), bytes) } != 0 {
+                return None;
+            }
+        }
+        self.linear(offset)
+    }
+
+    #[inline(always)]
+    fn linear<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>> {
+        // SAFETY: the bounds are the packet's as it is now, and what moves it needs `self`.
+        unsafe { Headers::new(self.ctx.data() + offset, self.ctx.data_end()) }
     }
 }
 

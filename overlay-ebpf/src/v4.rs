@@ -18,7 +18,7 @@ use crate::{
     checksum,
     family::Family,
     frame::{ETHER_TYPE, Ethernet, Forwarded, Frame},
-    headers::Headers,
+    headers::{Bytes, Headers},
     outer::{self, Flow, Outer, Tunnel},
     packet::{Packet, random},
     verdict::Exit,
@@ -57,7 +57,7 @@ impl Family for Ip4 {
     const DECAP: u64 = BPF_F_ADJ_ROOM_DECAP_L3_IPV4 as u64;
 
     #[inline(always)]
-    fn read(packet: &mut Packet, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
+    fn read(packet: &mut impl Bytes, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
         read(&packet.headers::<LEN>(offset)?, ethernet)
     }
 
@@ -80,7 +80,7 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn write(
-        packet: &mut Packet,
+        packet: &mut impl Bytes,
         offset: usize,
         ethernet: &Ethernet,
         forwarded: Option<&Forwarded>,
@@ -94,7 +94,7 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn read_outer(packet: &mut Packet) -> Result<Outer<Self>, PassReason> {
+    fn read_outer(packet: &mut impl Bytes) -> Result<Outer<Self>, PassReason> {
         let mut headers = packet.headers::<INNER>(0).ok_or(PassReason::NotOurs)?;
         read_outer(&mut headers)
     }

@@ -17,7 +17,7 @@ use crate::{
     addresses::{Address as _, Ip6, Mac},
     family::Family,
     frame::{ETHER_TYPE, Ethernet, Forwarded, Frame},
-    headers::Headers,
+    headers::{Bytes, Headers},
     neighbours,
     outer::{self, Flow, Outer, Tunnel},
     packet::Packet,
@@ -55,7 +55,7 @@ impl Family for Ip6 {
     const DECAP: u64 = BPF_F_ADJ_ROOM_DECAP_L3_IPV6 as u64;
 
     #[inline(always)]
-    fn read(packet: &mut Packet, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
+    fn read(packet: &mut impl Bytes, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
         read(&packet.headers::<LEN>(offset)?, ethernet)
     }
 
@@ -84,7 +84,7 @@ impl Family for Ip6 {
 
     #[inline(always)]
     fn write(
-        packet: &mut Packet,
+        packet: &mut impl Bytes,
         offset: usize,
         ethernet: &Ethernet,
         forwarded: Option<&Forwarded>,
@@ -98,7 +98,7 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn read_outer(packet: &mut Packet) -> Result<Outer<Self>, PassReason> {
+    fn read_outer(packet: &mut impl Bytes) -> Result<Outer<Self>, PassReason> {
         let mut headers = packet.headers::<INNER>(0).ok_or(PassReason::NotOurs)?;
         read_outer(&mut headers)
     }
@@ -184,13 +184,13 @@ fn write_forwarded(headers: &mut Headers<'_, LEN>, forwarded: &Forwarded) {
 
 #[inline(always)]
 fn read_outer(headers: &mut Headers<'_, INNER>) -> Result<Outer<Ip6>, PassReason> {
-    let next_header = headers.read::<u8, NEXT_HEADER>();
-    if next_header != IpProto::Udp as u8 {
-        return Err(Ip6::oddity(next_header.into()).unwrap_or(PassReason::NotOurs));
-    }
     let version_and_class = u16::from_be(headers.read::<u16, VERSION_TO_LABEL>());
     if version_and_class & VERSION_MASK != VERSION {
         return Err(PassReason::NotOurs);
+    }
+    let next_header = headers.read::<u8, NEXT_HEADER>();
+    if next_header != IpProto::Udp as u8 {
+        return Err(Ip6::oddity(next_header.into()).unwrap_or(PassReason::NotOurs));
     }
     Ok(Outer {
         source: read_address::<SOURCE, { SOURCE + TAIL }, INNER>(headers),

@@ -1,7 +1,12 @@
 //! Every way out of the fast path: the reason, the counter, the peer that is charged.
 
 mod arriving;
+mod claims;
+mod damaged;
 mod leaving;
+mod switches;
+
+use std::net::IpAddr;
 
 use overlay_common::{
     programs::{FROM_ENDPOINT, FROM_HOST},
@@ -9,37 +14,29 @@ use overlay_common::{
 };
 
 use crate::{
-    node::{Node, Outcome},
+    counters::Outcome,
+    node::Node,
     traffic::{from_node, to_remote},
+    world::ROADS,
 };
-
-const IPV6: u16 = 0x86dd;
-const ARP: u16 = 0x0806;
-const VLAN: u16 = 0x8100;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// A packet, how it is run, and what must become of it.
 struct Case {
-    what: &'static str,
+    what: String,
     program: &'static str,
     packet: Vec<u8>,
     segment: u32,
     outcome: Outcome,
 }
 
-fn case(what: &'static str, program: &'static str, packet: Vec<u8>, outcome: Outcome) -> Case {
+fn case(what: impl Into<String>, program: &'static str, packet: Vec<u8>, outcome: Outcome) -> Case {
     Case {
-        what,
+        what: what.into(),
         program,
         packet,
         segment: 0,
         outcome,
     }
-}
-
-fn pass(what: &'static str, program: &'static str, packet: Vec<u8>, reason: PassReason) -> Case {
-    case(what, program, packet, Outcome::Pass(reason))
 }
 
 /// A frame with one byte changed.
@@ -48,29 +45,46 @@ fn with(mut frame: Vec<u8>, place: usize, value: u8) -> Vec<u8> {
     frame
 }
 
-/// Runs cases on one node and returns the reasons that they met.
-fn check(node: &mut Node, cases: Vec<Case>) -> Vec<Outcome> {
-    let mut met = Vec::new();
-    for case in cases {
-        let run = node.run(case.program, &case.packet, case.segment);
-        assert_eq!(run.outcome, case.outcome, "{}: {}", case.program, case.what);
-        met.push(run.outcome);
-    }
-    met
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// Runs cases on one node and returns the ways out that they met.
+fn check(node: &mut Node, cases: impl IntoIterator<Item = Case>) -> Vec<Outcome> {
+    cases
+        .into_iter()
+        .map(|case| {
+            let run = node.run(case.program, &case.packet, case.segment);
+            assert_eq!(run.outcome, case.outcome, "{}: {}", case.program, case.what);
+            run.outcome
+        })
+        .collect()
 }
 
 #[test]
 fn each_way_out_has_its_reason_and_its_counter() {
     let mut node = Node::new();
-    let mut met = Vec::new();
-    for cases in leaving::all().into_iter().chain(arriving::all()) {
+    let mut met = check(&mut node, leaving::all());
+    met.extend(check(&mut node, claims::all()));
+    met.extend(check(&mut node, damaged::all()));
+    met.extend(check(&mut node, arriving::all()));
+    let mut node = node.without_port();
+    for (program, packet) in [
+        (FROM_ENDPOINT, to_remote(&ROADS[0])),
+        (FROM_HOST, from_node(&ROADS[0])),
+    ] {
+        let unknown = Outcome::Pass(PassReason::UnknownPort);
+        met.extend(check(
+            &mut node,
+            [case("no port", program, packet, unknown)],
+        ));
+    }
+    for (flags, cases) in switches::all() {
+        let mut node = Node::new().with_network_flags(flags);
         met.extend(check(&mut node, cases));
     }
-    let mut node = node.without_port();
-    for (program, packet) in [(FROM_ENDPOINT, to_remote()), (FROM_HOST, from_node())] {
-        let unknown = pass("no port", program, packet, PassReason::UnknownPort);
-        met.extend(check(&mut node, vec![unknown]));
-    }
+    let mut router = Node::new().as_router();
+    met.extend(check(&mut router, switches::router()));
 
     for &reason in PassReason::ALL {
         assert!(

@@ -11,6 +11,7 @@
 )]
 
 mod counters;
+mod exits;
 mod frames;
 mod headers;
 mod node;

@@ -117,12 +117,83 @@ impl Road {
         }
     }
 
+    /// Other addresses of the inner family.
+    pub(crate) fn places(&self) -> &'static Places {
+        &PLACES[usize::from(self.here.is_ipv6())]
+    }
+
     /// Something to tell it by.
     pub(crate) fn name(&self) -> String {
         let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
         format!("{} over {}", family(self.here), family(self.tunnel.node))
     }
 }
+
+/// The addresses of one family: what an endpoint here may send to, or claim to be.
+pub(crate) struct Places {
+    pub(crate) web: IpAddr,
+    pub(crate) database: IpAddr,
+    pub(crate) router: IpAddr,
+    pub(crate) behind_router: IpAddr,
+    pub(crate) gateway: IpAddr,
+    /// In this node's subnet, and nobody's.
+    pub(crate) absent: IpAddr,
+    pub(crate) remote: IpAddr,
+    pub(crate) other_remote: IpAddr,
+    pub(crate) beside: IpAddr,
+    pub(crate) cut_off: IpAddr,
+    pub(crate) checking: IpAddr,
+    pub(crate) other_network: IpAddr,
+    pub(crate) world: IpAddr,
+    pub(crate) multicast: IpAddr,
+    pub(crate) unspecified: IpAddr,
+    /// Addresses that nobody sends from.
+    pub(crate) martians: [IpAddr; 3],
+}
+
+pub(crate) static PLACES: [Places; 2] = [
+    Places {
+        web: WEB,
+        database: DATABASE,
+        router: ROUTER,
+        behind_router: BEHIND_ROUTER,
+        gateway: GATEWAY,
+        absent: v4(10, 244, 1, 99),
+        remote: REMOTE,
+        other_remote: OTHER_REMOTE,
+        beside: BESIDE,
+        cut_off: BEHIND_CUT_OFF,
+        checking: BEHIND_CHECKING,
+        other_network: IN_OTHER_NETWORK,
+        world: WORLD,
+        multicast: v4(239, 1, 2, 3),
+        unspecified: v4(0, 0, 0, 0),
+        martians: [v4(127, 0, 0, 1), v4(224, 0, 0, 1), v4(255, 255, 255, 255)],
+    },
+    Places {
+        web: WEB6,
+        database: DATABASE6,
+        router: ROUTER6,
+        behind_router: BEHIND_ROUTER6,
+        gateway: GATEWAY6,
+        absent: v6(0xfd00, 0x244, 0, 1, 0x99),
+        remote: REMOTE6,
+        other_remote: OTHER_REMOTE6,
+        beside: BESIDE6,
+        cut_off: BEHIND_CUT_OFF6,
+        checking: BEHIND_CHECKING6,
+        other_network: IN_OTHER_NETWORK6,
+        world: WORLD6,
+        multicast: v6(0xff05, 0, 0, 0, 0x123),
+        unspecified: v6(0, 0, 0, 0, 0),
+        martians: [
+            v6(0, 0, 0, 0, 1),
+            v6(0xff02, 0, 0, 0, 1),
+            // IPv4's loopback address in IPv6's form.
+            IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x7f00, 1)),
+        ],
+    },
+];
 
 /// This node's and a peer's ends of a tunnel.
 pub(crate) struct Tunnel {
@@ -133,6 +204,8 @@ pub(crate) struct Tunnel {
     pub(crate) index: u32,
     /// Bytes before the inner IP packet.
     pub(crate) overhead: usize,
+    /// Somebody on this underlay who is no peer.
+    pub(crate) stranger: IpAddr,
 }
 
 pub(crate) const OVER4: Tunnel = Tunnel {
@@ -142,6 +215,7 @@ pub(crate) const OVER4: Tunnel = Tunnel {
     peer_mac: PEER_MAC,
     index: PEER_INDEX,
     overhead: 50,
+    stranger: STRANGER,
 };
 pub(crate) const OVER6: Tunnel = Tunnel {
     node: NODE6,
@@ -150,6 +224,7 @@ pub(crate) const OVER6: Tunnel = Tunnel {
     peer_mac: PEER6_MAC,
     index: PEER6_INDEX,
     overhead: 70,
+    stranger: STRANGER6,
 };
 
 const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {

@@ -1,291 +1,403 @@
 //! What comes in on the underlay.
 
+use std::net::IpAddr;
+
 use overlay_common::{
     programs::FROM_UNDERLAY,
     reasons::{DropReason, PassReason},
 };
 
-use super::{ARP, BROADCAST, Case, IPV6, MORE_FRAGMENTS, VLAN, case, pass, with};
+use super::{Case, case, leaving::oddities, with};
 use crate::{
-    frames::{Address, Ipv4, TCP, ethernet, udp, vxlan},
-    node::{
-        DATABASE, GATEWAY, MTU, NODE, NODE_MAC, OTHER_PEER, OTHER_PEER_INDEX, OTHER_PEER_MAC,
-        OTHER_REMOTE, Outcome, PEER, PEER_INDEX, PEER_MAC, PORT, REMOTE, VNI, WEB,
-    },
+    counters::Outcome,
+    frames::{ARP, BROADCAST, IPV4, IPV6, Ip, TCP, VLAN, ethernet, header_of, udp, vxlan},
     traffic::{
-        I_FLAG, IPV4, UNDERLAY_MACS, arriving, arriving_as, datagram, from_remote, inner, outer,
-        tunnelled,
+        I_FLAG, UNDERLAY_MACS, arriving, arriving_as, datagram, from_remote, inner, inside, outer,
+        tunnelled, tunnelled_with,
+    },
+    world::{
+        MTU, OTHER_PEER, OTHER_PEER_INDEX, OTHER_PEER_MAC, OVER4, OVER6, PEER6, PEER6_INDEX, PORT,
+        ROADS, Road, VNI,
     },
 };
 
-pub(super) fn all() -> Vec<Vec<Case>> {
-    vec![
-        strangers(),
-        outer_oddities(),
-        inner_oddities(),
-        not_to_an_endpoint(),
-        aggregates(),
-        invalid(),
-        unknown_senders(),
-        foreign_sources(),
-        congestion(),
-    ]
+pub(super) fn all() -> Vec<Case> {
+    ROADS
+        .iter()
+        .flat_map(|road| {
+            [
+                strangers(road),
+                outer_oddities(road),
+                inner_oddities(road),
+                not_to_an_endpoint(road),
+                aggregates(road),
+                invalid(road),
+                unknown_senders(road),
+                foreign_sources(road),
+                unusual_but_fine(road),
+            ]
+        })
+        .flatten()
+        .collect()
 }
 
-fn left(what: &'static str, packet: Vec<u8>, reason: PassReason) -> Case {
-    pass(what, FROM_UNDERLAY, packet, reason)
+fn received(what: &str, road: &Road, packet: Vec<u8>, outcome: Outcome) -> Case {
+    let what = format!("{}: {what}", road.name());
+    case(what, FROM_UNDERLAY, packet, outcome)
 }
 
-fn dropped(what: &'static str, packet: Vec<u8>, reason: DropReason, peer: Option<u32>) -> Case {
-    case(what, FROM_UNDERLAY, packet, Outcome::Drop(reason, peer))
+fn left(what: &str, road: &Road, packet: Vec<u8>, reason: PassReason) -> Case {
+    received(what, road, packet, Outcome::Pass(reason))
 }
 
-/// From an endpoint on the peer to ours.
-fn plain() -> Ipv4 {
-    inner(REMOTE, WEB)
+/// Dropped, and charged to the road's peer.
+fn dropped(what: &str, road: &Road, packet: Vec<u8>, reason: DropReason) -> Case {
+    let outcome = Outcome::Drop(reason, Some(road.tunnel.index));
+    received(what, road, packet, outcome)
 }
 
-fn frame() -> Vec<u8> {
-    tunnelled(&plain().around(&datagram()))
+/// A packet in the tunnel from some VTEP on the road's underlay.
+pub(super) fn from_vtep(road: &Road, vtep: IpAddr, header: Ip) -> Vec<u8> {
+    arriving(outer(vtep), &tunnelled(road.tunnel, header))
 }
 
-/// A packet in the peer's tunnel.
-fn inside(header: Ipv4) -> Vec<u8> {
-    arriving(outer(PEER), &tunnelled(&header.around(&datagram())))
+fn plain(road: &Road) -> Ip {
+    inner(road.there, road.here)
 }
 
-fn strangers() -> Vec<Case> {
+fn frame(road: &Road) -> Vec<u8> {
+    tunnelled(road.tunnel, plain(road))
+}
+
+fn strangers(road: &Road) -> Vec<Case> {
     let (to, from) = UNDERLAY_MACS;
-    let payload = vxlan(I_FLAG, VNI, &frame());
-    let next_port = udp(50_000, PORT + 1, 0, &payload);
-    let next_vni = vxlan(I_FLAG, VNI + 1, &frame());
-    let tcp = Ipv4 {
+    let own = outer(road.tunnel.peer);
+    let kind = own.kind();
+    let payload = vxlan(I_FLAG, VNI, &frame(road));
+    let next_port = own.around(&udp(50_000, PORT + 1, 0, &payload));
+    let tcp = Ip {
         protocol: TCP,
-        ..outer(PEER)
+        ..own
     };
-    let elsewhere = Ipv4 {
-        destination: OTHER_PEER,
-        ..outer(PEER)
+    let elsewhere = Ip {
+        destination: road.tunnel.stranger,
+        ..own
     };
-    let tagged = [&[0, 7][..], &from_remote()[12..]].concat();
-    [
+    let tagged = [&[0, 7][..], &from_remote(road)[12..]].concat();
+    let other_type = if kind == IPV4 { IPV6 } else { IPV4 };
+    let relabelled = with(from_remote(road), 14, from_remote(road)[14] ^ 0x20);
+    let mut cases = vec![
         ("ARP", ethernet(BROADCAST, from, ARP, &[0; 28])),
-        ("IPv6", ethernet(to, from, IPV6, &[0; 100])),
-        ("TCP", ethernet(to, from, IPV4, &tcp.around(&[0; 100]))),
+        ("TCP", ethernet(to, from, kind, &tcp.around(&[0; 100]))),
         ("a VLAN tag", ethernet(to, from, VLAN, &tagged)),
-        (
-            "another port",
-            ethernet(to, from, IPV4, &outer(PEER).around(&next_port)),
-        ),
-        ("another VNI", arriving_as(outer(PEER), 0, &next_vni)),
+        ("another port", ethernet(to, from, kind, &next_port)),
         (
             "another VTEP of this machine",
-            arriving(elsewhere, &frame()),
+            arriving(elsewhere, &frame(road)),
         ),
-        ("cut in the VXLAN header", from_remote()[..49].to_vec()),
+        (
+            "another family's type",
+            ethernet(to, from, other_type, &own.around(&payload)),
+        ),
+    ];
+    if kind == IPV6 {
+        cases.push(("another version", relabelled));
+    }
+    let wrong_vni = (0..24).map(|bit| {
+        let vni = vxlan(I_FLAG, VNI ^ 1 << bit, &frame(road));
+        left(
+            &format!("VNI bit {bit}"),
+            road,
+            arriving_as(own, 0, &vni),
+            PassReason::NotOurs,
+        )
+    });
+    cases
+        .into_iter()
+        .map(|(what, packet)| left(what, road, packet, PassReason::NotOurs))
+        .chain(wrong_vni)
+        .collect()
+}
+
+fn outer_oddities(road: &Road) -> Vec<Case> {
+    let own = outer(road.tunnel.peer);
+    let payload = vxlan(I_FLAG, VNI, &frame(road));
+    let right = own.right_checksum(&udp(50_000, PORT, 0, &payload));
+    let odd = oddities(own)
+        .into_iter()
+        .map(|(what, header, first, reason)| {
+            let mut packet = arriving(header, &frame(road));
+            packet[14] = first.unwrap_or(packet[14]);
+            left(what, road, packet, reason)
+        });
+    let checksums = [
+        ("a right checksum", right),
+        ("a wrong checksum", right ^ 0x0100),
+    ]
+    .map(|(what, checksum)| {
+        // A test run's packet is one that no device has looked at.
+        let packet = arriving_as(own, checksum, &payload);
+        left(what, road, packet, PassReason::UnverifiedChecksum)
+    });
+    odd.chain(checksums).collect()
+}
+
+fn inner_oddities(road: &Road) -> Vec<Case> {
+    let tagged = |number: u8| [&[0xe0, number][..], &frame(road)[12..]].concat();
+    let in_tunnel = |kind, payload: &[u8]| {
+        let frame = ethernet(road.tunnel.node_mac, road.tunnel.peer_mac, kind, payload);
+        arriving(outer(road.tunnel.peer), &frame)
+    };
+    let odd = oddities(plain(road))
+        .into_iter()
+        .map(|(what, header, first, reason)| {
+            let mut packet = inside(road, header);
+            let place = road.tunnel.overhead + 14;
+            packet[place] = first.unwrap_or(packet[place]);
+            left(&format!("inner {what}"), road, packet, reason)
+        });
+    [
+        left(
+            "inner ARP",
+            road,
+            in_tunnel(ARP, &[0; 28]),
+            PassReason::NotIp,
+        ),
+        left(
+            "inner LLDP",
+            road,
+            in_tunnel(0x88cc, &[0; 46]),
+            PassReason::NotIp,
+        ),
+        left(
+            "inner priority",
+            road,
+            in_tunnel(VLAN, &tagged(0)),
+            PassReason::NotIp,
+        ),
+        dropped(
+            "inner VLAN 7",
+            road,
+            in_tunnel(VLAN, &tagged(7)),
+            DropReason::InnerVlanTag,
+        ),
+        dropped(
+            "inner service VLAN 7",
+            road,
+            in_tunnel(0x88a8, &tagged(7)),
+            DropReason::InnerVlanTag,
+        ),
+        dropped(
+            "inner tag cut off",
+            road,
+            in_tunnel(VLAN, &[0]),
+            DropReason::InnerVlanTag,
+        ),
     ]
     .into_iter()
-    .map(|(what, packet)| left(what, packet, PassReason::NotOurs))
+    .chain(odd)
     .collect()
 }
 
-fn outer_oddities() -> Vec<Case> {
-    let fragment = |flags_and_offset| {
-        let header = Ipv4 {
-            flags_and_offset,
-            ..outer(PEER)
-        };
-        arriving(header, &frame())
+fn not_to_an_endpoint(road: &Road) -> Vec<Case> {
+    let places = road.places();
+    let header = plain(road);
+    let packet = header.around(&datagram());
+    let addressed = |mac| {
+        let frame = ethernet(mac, road.tunnel.peer_mac, header.kind(), &packet);
+        arriving(outer(road.tunnel.peer), &frame)
     };
-    let options = with(from_remote(), 14, 0x46);
-    let checksum = arriving_as(outer(PEER), 0x1234, &vxlan(I_FLAG, VNI, &frame()));
-    let lengths = with(from_remote(), 39, 9);
-    let unverified = PassReason::UnverifiedChecksum;
-    vec![
-        left("options", options, PassReason::IpOptions),
-        left(
-            "first fragment",
-            fragment(MORE_FRAGMENTS),
-            PassReason::Fragment,
-        ),
-        left("last fragment", fragment(185), PassReason::Fragment),
-        left("a checksum nobody verified", checksum, unverified),
-        left(
-            "UDP length against IP length",
-            lengths,
-            PassReason::Malformed,
-        ),
-    ]
-}
-
-fn inner_oddities() -> Vec<Case> {
-    let tagged = [&[0, 7][..], &frame()[12..]].concat();
-    let in_tunnel =
-        |to, kind, payload: &[u8]| arriving(outer(PEER), &ethernet(to, PEER_MAC, kind, payload));
-    let fragment = Ipv4 {
-        flags_and_offset: MORE_FRAGMENTS,
-        ..plain()
-    };
-    let cut_header = from_remote()[..83].to_vec();
-    let cut_packet = from_remote()[..120].to_vec();
-    let beyond = with(from_remote(), 66, 1);
-    let options = with(from_remote(), 64, 0x46);
-    vec![
-        left(
-            "ARP",
-            in_tunnel(BROADCAST, ARP, &[0; 28]),
-            PassReason::NotIp,
-        ),
-        left(
-            "a VLAN tag",
-            in_tunnel(NODE_MAC, VLAN, &tagged),
-            PassReason::NotIp,
-        ),
-        left("cut in the inner header", cut_header, PassReason::Malformed),
-        left("cut in the inner packet", cut_packet, PassReason::Malformed),
-        left("length beyond the frame", beyond, PassReason::Malformed),
-        left("inner options", options, PassReason::IpOptions),
-        left("inner fragment", inside(fragment), PassReason::Fragment),
-    ]
-}
-
-fn not_to_an_endpoint() -> Vec<Case> {
-    let packet = plain().around(&datagram());
-    let addressed = |mac| arriving(outer(PEER), &ethernet(mac, PEER_MAC, IPV4, &packet));
-    let multicast = inside(inner(REMOTE, [224, 0, 0, 9]));
-    let large = tunnelled(&plain().around(&vec![0; usize::from(MTU) - 19]));
-    let old = Ipv4 { ttl: 1, ..plain() };
-    vec![
-        left("broadcast", addressed(BROADCAST), PassReason::NotUnicast),
-        left("multicast", multicast, PassReason::NotUnicast),
-        left(
+    let other_end = if road.tunnel.overhead == 50 {
+        OVER6
+    } else {
+        OVER4
+    }
+    .node_mac;
+    let to = |destination| inside(road, inner(road.there, destination));
+    let too_much = vec![0; usize::from(MTU) + 1 - header_of(road.here)];
+    let large = arriving(
+        outer(road.tunnel.peer),
+        &tunnelled_with(road.tunnel, header, &too_much),
+    );
+    let aged = |ttl| inside(road, Ip { ttl, ..header });
+    [
+        ("broadcast", addressed(BROADCAST), PassReason::NotUnicast),
+        ("multicast", to(places.multicast), PassReason::NotUnicast),
+        (
             "another node's MAC",
             addressed(OTHER_PEER_MAC),
             PassReason::ForeignMac,
         ),
-        left(
-            "to the node",
-            inside(inner(REMOTE, NODE)),
+        (
+            "the other tunnel's MAC",
+            addressed(other_end),
+            PassReason::ForeignMac,
+        ),
+        ("to the gateway", to(places.gateway), PassReason::NoRoute),
+        ("to nobody here", to(places.absent), PassReason::NoRoute),
+        (
+            "to another peer",
+            to(places.other_remote),
             PassReason::NoRoute,
         ),
-        left(
-            "to the gateway",
-            inside(inner(REMOTE, GATEWAY)),
+        (
+            "to another network",
+            to(places.other_network),
             PassReason::NoRoute,
         ),
-        left("TTL 1", inside(old), PassReason::TtlExpired),
-        left(
-            "over the MTU",
-            arriving(outer(PEER), &large),
-            PassReason::TooBig,
-        ),
+        ("TTL 1", aged(1), PassReason::TtlExpired),
+        ("TTL 0", aged(0), PassReason::TtlExpired),
+        ("over the MTU", large, PassReason::TooBig),
     ]
+    .into_iter()
+    .map(|(what, packet, reason)| left(what, road, packet, reason))
+    .collect()
 }
 
 /// The kernel loses UDP aggregates that a program has stripped; and it declines to strip
 /// a test run's GSO packet of TCP, which has no type.
-fn aggregates() -> Vec<Case> {
-    let tcp = Ipv4 {
+fn aggregates(road: &Road) -> Vec<Case> {
+    let header = plain(road);
+    let tcp = Ip {
         protocol: TCP,
-        ..plain()
+        ..header
+    };
+    let to_router = Ip {
+        destination: road.places().router,
+        ..tcp
     };
     [
-        ("UDP datagrams", inside(plain())),
-        ("TCP segments", inside(tcp)),
+        ("UDP datagrams", header, PassReason::NotResizable),
+        ("TCP segments", tcp, PassReason::NotResizable),
+        (
+            "TCP segments to be forwarded",
+            to_router,
+            PassReason::ForwardingAggregate,
+        ),
     ]
     .into_iter()
-    .map(|(what, packet)| Case {
+    .map(|(what, header, reason)| Case {
         segment: 20,
-        ..left(what, packet, PassReason::NotResizable)
+        ..left(what, road, inside(road, header), reason)
     })
     .collect()
 }
 
-fn invalid() -> Vec<Case> {
-    let flagged = |source, flags| arriving_as(outer(source), 0, &vxlan(flags, VNI, &frame()));
-    let stranger = [192, 168, 56, 99];
-    [
-        ("I flag clear", flagged(PEER, 0), Some(PEER_INDEX)),
-        (
-            "a reserved flag",
-            flagged(OTHER_PEER, I_FLAG | 1),
-            Some(OTHER_PEER_INDEX),
-        ),
-        (
-            "the reserved byte",
-            with(from_remote(), 49, 1),
-            Some(PEER_INDEX),
-        ),
-        ("I flag clear, from a stranger", flagged(stranger, 0), None),
-    ]
-    .into_iter()
-    .map(|(what, packet, peer)| dropped(what, packet, DropReason::InvalidVxlanHeader, peer))
+/// Each bit of the VXLAN header that is not the VNI's.
+fn invalid(road: &Road) -> Vec<Case> {
+    let header = road.tunnel.overhead - 8;
+    let bits = (0..32).chain(56..64).map(|bit| {
+        let mut packet = from_remote(road);
+        packet[header + bit / 8] ^= 0x80 >> (bit % 8);
+        let what = format!("bit {bit}");
+        dropped(&what, road, packet, DropReason::InvalidVxlanHeader)
+    });
+    let no_flag = vxlan(0, VNI, &frame(road));
+    let stranger = arriving_as(outer(road.tunnel.stranger), 0, &no_flag);
+    let outcome = Outcome::Drop(DropReason::InvalidVxlanHeader, None);
+    bits.chain([received(
+        "I flag clear, from a stranger",
+        road,
+        stranger,
+        outcome,
+    )])
     .collect()
 }
 
-fn unknown_senders() -> Vec<Case> {
-    let stranger = [192, 168, 56, 99];
-    let arp = ethernet(BROADCAST, PEER_MAC, ARP, &[0; 28]);
-    let for_itself = tunnelled(&inner(stranger, WEB).around(&datagram()));
+fn unknown_senders(road: &Road) -> Vec<Case> {
+    let stranger = road.tunnel.stranger;
+    let arp = ethernet(BROADCAST, road.tunnel.peer_mac, ARP, &[0; 28]);
+    let itself = (stranger.is_ipv4() == road.here.is_ipv4()).then(|| {
+        (
+            "a stranger",
+            from_vtep(road, stranger, inner(stranger, road.here)),
+        )
+    });
     [
-        ("a stranger for a peer", frame()),
-        ("a stranger for itself", for_itself),
-        ("a stranger's ARP", arp),
+        (
+            "a stranger for a peer",
+            from_vtep(road, stranger, plain(road)),
+        ),
+        ("a stranger's ARP", arriving(outer(stranger), &arp)),
+        ("a stranger's nothing", arriving(outer(stranger), &[])),
     ]
     .into_iter()
-    .map(|(what, frame)| {
-        let packet = arriving(outer(stranger), &frame);
-        dropped(what, packet, DropReason::UnknownVtep, None)
+    .chain(itself)
+    .map(|(what, packet)| {
+        let outcome = Outcome::Drop(DropReason::UnknownVtep, None);
+        received(what, road, packet, outcome)
     })
     .collect()
 }
 
-fn foreign_sources() -> Vec<Case> {
-    let fragment = Ipv4 {
-        flags_and_offset: 185,
-        ..inner(REMOTE, NODE)
+fn foreign_sources(road: &Road) -> Vec<Case> {
+    let places = road.places();
+    let as_source = |what: &str, source| {
+        let packet = inside(road, inner(source, road.here));
+        dropped(what, road, packet, DropReason::SourceNotBehindVtep)
     };
-    let to_web = |source: Address| inner(source, WEB);
-    [
-        (
-            "for another's subnet",
-            OTHER_PEER,
-            OTHER_PEER_INDEX,
-            to_web(REMOTE),
-        ),
-        (
-            "for a longer prefix in its own",
-            PEER,
-            PEER_INDEX,
-            to_web(OTHER_REMOTE),
-        ),
-        ("for an endpoint here", PEER, PEER_INDEX, to_web(DATABASE)),
-        ("for another node", PEER, PEER_INDEX, to_web(OTHER_PEER)),
-        ("for the world", PEER, PEER_INDEX, to_web([9, 9, 9, 9])),
-        (
-            "in a fragment to the node",
-            OTHER_PEER,
-            OTHER_PEER_INDEX,
-            fragment,
-        ),
-    ]
-    .into_iter()
-    .map(|(what, sender, index, header)| {
-        let packet = arriving(outer(sender), &tunnelled(&header.around(&datagram())));
-        dropped(what, packet, DropReason::SourceNotBehindVtep, Some(index))
-    })
-    .collect()
-}
-
-fn congestion() -> Vec<Case> {
-    let congested = Ipv4 {
+    let crossed = if road.tunnel.overhead == 50 {
+        // The peer over IPv6 ends in the same four bytes as the one over IPv4.
+        let packet = arriving(outer(PEER6), &tunnelled(&OVER6, plain(road)));
+        let outcome = Outcome::Drop(DropReason::SourceNotBehindVtep, Some(PEER6_INDEX));
+        received("over the other family's tunnel", road, packet, outcome)
+    } else {
+        let packet = from_vtep(&ROADS[0], OTHER_PEER, plain(road));
+        let outcome = Outcome::Drop(DropReason::SourceNotBehindVtep, Some(OTHER_PEER_INDEX));
+        received("over the other family's tunnel", road, packet, outcome)
+    };
+    let mut martians = places.martians.to_vec();
+    martians.push(places.unspecified);
+    let martians = martians.into_iter().map(|martian| {
+        let packet = inside(road, inner(martian, road.here));
+        let what = format!("from {martian}");
+        dropped(&what, road, packet, DropReason::MartianSource)
+    });
+    let congested = Ip {
         tos: 0b11,
-        ..outer(PEER)
+        ..outer(road.tunnel.peer)
     };
-    vec![dropped(
-        "a mark that the inner packet cannot carry",
-        arriving(congested, &frame()),
-        DropReason::EcnNotCapable,
-        Some(PEER_INDEX),
-    )]
+    [
+        as_source("for another's subnet", places.other_remote),
+        as_source("for a peer that is cut off", places.cut_off),
+        as_source("for an endpoint here", places.database),
+        as_source("for the gateway here", places.gateway),
+        as_source("for the world", places.world),
+        crossed,
+        dropped(
+            "a mark that the inner packet cannot carry",
+            road,
+            arriving(congested, &frame(road)),
+            DropReason::EcnNotCapable,
+        ),
+    ]
+    .into_iter()
+    .chain(martians)
+    .collect()
+}
+
+/// What looks strange, and is delivered all the same.
+fn unusual_but_fine(road: &Road) -> Vec<Case> {
+    let padded = [from_remote(road), vec![0; 18]].concat();
+    let longer = [frame(road), vec![0; 18]].concat();
+    let old = Ip {
+        ttl: 2,
+        ..plain(road)
+    };
+    let outer_old = Ip {
+        ttl: 1,
+        ..outer(road.tunnel.peer)
+    };
+    [
+        ("padding behind the outer packet", padded),
+        (
+            "padding behind the inner packet",
+            arriving(outer(road.tunnel.peer), &longer),
+        ),
+        ("TTL 2", inside(road, old)),
+        ("outer TTL 1", arriving(outer_old, &frame(road))),
+    ]
+    .into_iter()
+    .map(|(what, packet)| received(what, road, packet, Outcome::From(road.tunnel.index)))
+    .collect()
 }

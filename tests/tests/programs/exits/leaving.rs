@@ -1,245 +1,337 @@
 //! What containers and the node itself send.
 
+use std::net::IpAddr;
+
 use overlay_common::{
     programs::{FROM_ENDPOINT, FROM_HOST},
     reasons::{DropReason, PassReason},
 };
 
-use super::{ARP, BROADCAST, Case, MORE_FRAGMENTS, VLAN, case, pass, with};
+use super::{Case, case, family, with};
 use crate::{
-    frames::{Address, ICMP, Ipv4, TCP, ethernet, udp},
-    node::{
-        BEHIND_CUT_OFF, BESIDE, DATABASE, GATEWAY, GATEWAY_MAC, MTU, NODE, NODE_MAC, OTHER_REMOTE,
-        Outcome, PEER_INDEX, PEER_MAC, REMOTE, WEB, WEB_MAC,
+    counters::Outcome,
+    frames::{ARP, BROADCAST, ICMP, Ip, MORE_FRAGMENTS, TCP, VLAN, ethernet, header_of, udp},
+    traffic::{datagram, inner, routed, routed_with},
+    world::{
+        GATEWAY_MAC, MTU, OTHER_PEER_MAC, OVER4, PEER_INDEX, PEER_MAC, PLACES, Places, WEB_MAC,
     },
-    traffic::{IPV4, datagram, from_node, inner, routed, to_remote},
 };
 
-pub(super) fn all() -> Vec<Vec<Case>> {
-    vec![
-        not_plain(),
-        malformed(),
-        without_a_way(),
-        too_old_or_too_big(),
-        segmented(),
-        spoofed(),
-        from_the_node(),
-    ]
+pub(super) fn all() -> Vec<Case> {
+    PLACES
+        .iter()
+        .flat_map(|places| {
+            [
+                not_plain(places),
+                without_a_way(places),
+                too_old_or_too_big(places),
+                segmented(places),
+                from_the_node(places),
+            ]
+        })
+        .flatten()
+        .collect()
 }
 
-fn container(what: &'static str, packet: Vec<u8>, reason: PassReason) -> Case {
-    pass(what, FROM_ENDPOINT, packet, reason)
-}
+/// Headers that stand between IPv6's and the payload.
+pub(super) const EXTENSIONS: [(&str, u8); 7] = [
+    ("hop-by-hop options", 0),
+    ("a routing header", 43),
+    ("authentication", 51),
+    ("destination options", 60),
+    ("mobility", 135),
+    ("host identity", 139),
+    ("shim6", 140),
+];
+pub(super) const FRAGMENT: u8 = 44;
 
-fn host(what: &'static str, packet: Vec<u8>, reason: PassReason) -> Case {
-    pass(what, FROM_HOST, packet, reason)
-}
-
-fn plain() -> Ipv4 {
-    inner(WEB, REMOTE)
-}
-
-/// From our endpoint to some address, through the gateway.
-fn to(destination: Address) -> Vec<u8> {
-    routed(&inner(WEB, destination).around(&datagram()))
-}
-
-/// One byte more than the MTU in an IPv4 packet.
-fn oversize() -> Vec<u8> {
-    vec![0; usize::from(MTU) - 19]
-}
-
-fn not_plain() -> Vec<Case> {
-    let packet = plain().around(&datagram());
-    let tagged = [&[0, 7, 8, 0][..], &packet].concat();
-    let broadcast = |packet: &[u8]| ethernet(BROADCAST, WEB_MAC, IPV4, packet);
-    let dhcp = inner([0; 4], [255; 4]).around(&datagram());
-    let fragment = |flags_and_offset| {
-        let header = Ipv4 {
+/// Options or extension headers, and fragments, of a packet with this header.
+pub(super) fn oddities(header: Ip) -> Vec<(&'static str, Ip, Option<u8>, PassReason)> {
+    if header.source.is_ipv4() {
+        let piece = |flags_and_offset| Ip {
             flags_and_offset,
-            ..plain()
+            ..header
         };
-        routed(&header.around(&datagram()))
-    };
-    let arp = ethernet(BROADCAST, WEB_MAC, ARP, &[0; 28]);
-    let vlan = ethernet(GATEWAY_MAC, WEB_MAC, VLAN, &tagged);
-    let options = with(to_remote(), 14, 0x46);
-    vec![
-        container("ARP", arp, PassReason::NotIp),
-        container("a VLAN tag", vlan, PassReason::NotIp),
-        container("broadcast", broadcast(&packet), PassReason::NotUnicast),
-        container("DHCP", broadcast(&dhcp), PassReason::NotUnicast),
-        container("multicast", to([239, 1, 2, 3]), PassReason::NotUnicast),
-        container("options", options, PassReason::IpOptions),
-        container(
-            "first fragment",
-            fragment(MORE_FRAGMENTS),
-            PassReason::Fragment,
-        ),
-        container("last fragment", fragment(185), PassReason::Fragment),
-    ]
+        return vec![
+            ("options", header, Some(0x46), PassReason::IpOptions),
+            ("most options", header, Some(0x4f), PassReason::IpOptions),
+            (
+                "first fragment",
+                piece(MORE_FRAGMENTS),
+                None,
+                PassReason::Fragment,
+            ),
+            ("last fragment", piece(185), None, PassReason::Fragment),
+        ];
+    }
+    let before = |protocol| Ip { protocol, ..header };
+    EXTENSIONS
+        .iter()
+        .map(|&(what, kind)| (what, before(kind), None, PassReason::IpOptions))
+        .chain([("a fragment", before(FRAGMENT), None, PassReason::Fragment)])
+        .collect()
 }
 
-fn malformed() -> Vec<Case> {
+fn container(what: &str, places: &Places, packet: Vec<u8>, reason: PassReason) -> Case {
+    let what = format!("{} {what}", family(places.web));
+    case(what, FROM_ENDPOINT, packet, Outcome::Pass(reason))
+}
+
+fn to(places: &Places, destination: IpAddr) -> Vec<u8> {
+    routed(inner(places.web, destination))
+}
+
+/// One byte more than the MTU in an IP packet.
+fn oversize(places: &Places) -> Vec<u8> {
+    vec![0; usize::from(MTU) + 1 - header_of(places.web)]
+}
+
+fn not_plain(places: &Places) -> Vec<Case> {
+    let header = inner(places.web, places.remote);
+    let packet = header.around(&datagram());
+    let tagged = [&[0, 7][..], &header.kind().to_be_bytes(), &packet].concat();
+    let odd = oddities(header)
+        .into_iter()
+        .map(|(what, header, first, reason)| {
+            let mut packet = routed(header);
+            packet[14] = first.unwrap_or(packet[14]);
+            container(what, places, packet, reason)
+        });
+    let broadcast = ethernet(BROADCAST, WEB_MAC, header.kind(), &packet);
+    let multicast = to(places, places.multicast);
     [
-        ("version 6 in an IPv4 frame", 14, 0x65),
-        ("a header of 16 bytes", 14, 0x44),
-        ("a length beyond the frame", 16, 1),
-        ("a length below the header", 17, 19),
+        (
+            "with a VLAN tag",
+            ethernet(GATEWAY_MAC, WEB_MAC, VLAN, &tagged),
+            PassReason::NotIp,
+        ),
+        ("to all MACs", broadcast, PassReason::NotUnicast),
+        ("multicast", multicast, PassReason::NotUnicast),
+        (
+            "of another type",
+            ethernet(GATEWAY_MAC, WEB_MAC, 0x88cc, &packet),
+            PassReason::NotIp,
+        ),
     ]
     .into_iter()
-    .map(|(what, place, value)| {
-        let packet = with(to_remote(), place, value);
-        let outcome = Outcome::Drop(DropReason::Malformed, None);
-        case(what, FROM_ENDPOINT, packet, outcome)
-    })
+    .map(|(what, packet, reason)| container(what, places, packet, reason))
+    .chain(odd)
     .collect()
 }
 
-fn without_a_way() -> Vec<Case> {
+fn without_a_way(places: &Places) -> Vec<Case> {
     let past_the_gateway = |destination| {
-        let packet = inner(WEB, destination).around(&datagram());
-        ethernet(PEER_MAC, WEB_MAC, IPV4, &packet)
+        let header = inner(places.web, destination);
+        ethernet(
+            PEER_MAC,
+            WEB_MAC,
+            header.kind(),
+            &header.around(&datagram()),
+        )
     };
-    let absent = to([10, 244, 1, 99]);
-    let subnet_broadcast = to([10, 244, 1, 255]);
-    vec![
-        container("to the world", to([9, 9, 9, 9]), PassReason::NoRoute),
-        container("to the gateway", to(GATEWAY), PassReason::NoRoute),
-        container("to itself", to(WEB), PassReason::NoRoute),
-        container("to an absent neighbour", absent, PassReason::NoRoute),
-        container("to all neighbours", subnet_broadcast, PassReason::NoRoute),
-        container(
-            "beside a prefix, with its key",
-            to(BESIDE),
-            PassReason::NoRoute,
-        ),
-        container(
-            "to a peer that is cut off",
-            to(BEHIND_CUT_OFF),
-            PassReason::NoRoute,
-        ),
+    let other_network = case(
+        format!("{} to another network", family(places.web)),
+        FROM_ENDPOINT,
+        to(places, places.other_network),
+        Outcome::Drop(DropReason::OtherNetwork, None),
+    );
+    [
+        ("to the world", places.world),
+        ("to the gateway", places.gateway),
+        ("to itself", places.web),
+        ("to an absent neighbour", places.absent),
+        ("beside a prefix, with its key", places.beside),
+        ("to a peer that is cut off", places.cut_off),
+        ("to the prefix of a router here", places.behind_router),
+    ]
+    .into_iter()
+    .map(|(what, destination)| {
+        container(what, places, to(places, destination), PassReason::NoRoute)
+    })
+    .chain([
         container(
             "to a peer, not through the gateway",
-            past_the_gateway(REMOTE),
+            places,
+            past_the_gateway(places.remote),
             PassReason::ForeignMac,
         ),
         container(
             "to a neighbour by a wrong MAC",
-            past_the_gateway(DATABASE),
+            places,
+            past_the_gateway(places.database),
             PassReason::ForeignMac,
         ),
-    ]
+        container(
+            "to a peer that needs a checksum",
+            places,
+            to(places, places.checking),
+            PassReason::PeerNeedsChecksum,
+        ),
+        other_network,
+    ])
+    .collect()
 }
 
-fn too_old_or_too_big() -> Vec<Case> {
+fn too_old_or_too_big(places: &Places) -> Vec<Case> {
     let aged = |ttl, destination| {
-        let header = Ipv4 {
+        routed(Ip {
             ttl,
-            ..inner(WEB, destination)
-        };
-        routed(&header.around(&datagram()))
+            ..inner(places.web, destination)
+        })
     };
-    let large = |destination| routed(&inner(WEB, destination).around(&oversize()));
-    vec![
-        container("TTL 1", aged(1, REMOTE), PassReason::TtlExpired),
-        container("TTL 0", aged(0, REMOTE), PassReason::TtlExpired),
-        container("TTL 1, local", aged(1, DATABASE), PassReason::TtlExpired),
-        container("over the MTU", large(REMOTE), PassReason::TooBig),
-        container("over the MTU, local", large(DATABASE), PassReason::TooBig),
+    let large = |destination| routed_with(inner(places.web, destination), &oversize(places));
+    [
+        ("with TTL 1", aged(1, places.remote), PassReason::TtlExpired),
+        ("with TTL 0", aged(0, places.remote), PassReason::TtlExpired),
+        (
+            "with TTL 1 to a neighbour",
+            aged(1, places.database),
+            PassReason::TtlExpired,
+        ),
+        (
+            "with TTL 0 to a neighbour",
+            aged(0, places.database),
+            PassReason::TtlExpired,
+        ),
+        ("over the MTU", large(places.remote), PassReason::TooBig),
+        (
+            "over the MTU to a neighbour",
+            large(places.database),
+            PassReason::TooBig,
+        ),
     ]
+    .into_iter()
+    .map(|(what, packet, reason)| container(what, places, packet, reason))
+    .collect()
 }
 
 /// A test run's GSO packet has a segment size, but no type: the kernel declines to grow
 /// it, which shows that the size was found to fit.
-fn segmented() -> Vec<Case> {
-    let segments = |what, protocol, payload: &[u8], segment, reason| {
-        let header = Ipv4 {
-            protocol,
-            ..plain()
-        };
-        Case {
-            segment,
-            ..container(what, routed(&header.around(payload)), reason)
-        }
-    };
-    // With IPv4's 20 bytes and TCP's 32, 1398 fill the MTU of 1450; with UDP's 8, 1422.
+fn segmented(places: &Places) -> Vec<Case> {
+    let room = u32::from(MTU) - u32::try_from(header_of(places.web)).unwrap();
     let mut tcp = vec![0; 2000];
     tcp[12] = 8 << 4;
     let datagrams = udp(1, 2, 0, &[0; 2000]);
-    vec![
-        segments("TCP over the MTU", TCP, &tcp, 1399, PassReason::TooBig),
-        segments("TCP of the MTU", TCP, &tcp, 1398, PassReason::NotResizable),
-        segments("UDP over the MTU", 17, &datagrams, 1423, PassReason::TooBig),
-        segments(
+    [
+        (
+            "TCP over the MTU",
+            TCP,
+            &tcp,
+            room - 32 + 1,
+            PassReason::TooBig,
+        ),
+        (
+            "TCP of the MTU",
+            TCP,
+            &tcp,
+            room - 32,
+            PassReason::NotResizable,
+        ),
+        (
+            "UDP over the MTU",
+            17,
+            &datagrams,
+            room - 8 + 1,
+            PassReason::TooBig,
+        ),
+        (
             "UDP of the MTU",
             17,
             &datagrams,
-            1422,
+            room - 8,
             PassReason::NotResizable,
         ),
-        segments("neither of them", ICMP, &tcp, 100, PassReason::NotResizable),
-    ]
-}
-
-fn spoofed() -> Vec<Case> {
-    let spoofed = Outcome::Drop(DropReason::SpoofedSource, None);
-    let from = |header: Ipv4| routed(&header.around(&datagram()));
-    let fragment = Ipv4 {
-        flags_and_offset: 185,
-        ..inner(DATABASE, REMOTE)
-    };
-    let packet = plain().around(&datagram());
-    [
         (
-            "another's MAC",
-            ethernet(GATEWAY_MAC, PEER_MAC, IPV4, &packet),
+            "segments of neither",
+            ICMP,
+            &tcp,
+            100,
+            PassReason::NotResizable,
         ),
-        ("a neighbour's address", from(inner(DATABASE, REMOTE))),
-        ("an address of the world", from(inner([9, 9, 9, 9], REMOTE))),
-        ("a neighbour's address in a fragment", from(fragment)),
     ]
     .into_iter()
-    .map(|(what, packet)| case(what, FROM_ENDPOINT, packet, spoofed))
+    .map(|(what, protocol, payload, segment, reason)| {
+        let header = Ip {
+            protocol,
+            ..inner(places.web, places.remote)
+        };
+        Case {
+            segment,
+            ..container(what, places, routed_with(header, payload), reason)
+        }
+    })
     .collect()
 }
 
-fn from_the_node() -> Vec<Case> {
-    let to_peer = |header: Ipv4| {
-        let packet = header.around(&datagram());
-        ethernet(PEER_MAC, NODE_MAC, IPV4, &packet)
+fn from_the_node(places: &Places) -> Vec<Case> {
+    let own = inner(places.gateway, places.remote);
+    let to_mac = |mac, header: Ip, payload: &[u8]| {
+        ethernet(mac, OVER4.node_mac, header.kind(), &header.around(payload))
     };
-    let own = inner(NODE, REMOTE);
-    let fragment = Ipv4 {
-        flags_and_offset: 185,
-        ..own
+    let to_peer = |header| to_mac(PEER_MAC, header, &datagram());
+    let toward = |destination| to_peer(inner(places.gateway, destination));
+    let host = |what: &str, packet, reason| {
+        let what = format!("{} {what}", family(places.web));
+        case(what, FROM_HOST, packet, Outcome::Pass(reason))
     };
-    let arp = ethernet(BROADCAST, NODE_MAC, ARP, &[0; 28]);
-    let options = with(from_node(), 14, 0x46);
-    let abroad = to_peer(inner(NODE, [9, 9, 9, 9]));
-    let astray = to_peer(inner(NODE, OTHER_REMOTE));
-    let cut_off = to_peer(inner(NODE, BEHIND_CUT_OFF));
-    let large = ethernet(PEER_MAC, NODE_MAC, IPV4, &own.around(&oversize()));
-    let last_hop = to_peer(Ipv4 { ttl: 1, ..own });
-    let sent = Outcome::To(PEER_INDEX);
-    vec![
+    let odd = oddities(own)
+        .into_iter()
+        .map(|(what, header, first, reason)| {
+            let mut packet = to_peer(header);
+            packet[14] = first.unwrap_or(packet[14]);
+            host(what, packet, reason)
+        });
+    let arp = ethernet(BROADCAST, OVER4.node_mac, ARP, &[0; 28]);
+    let checking = to_mac(
+        crate::world::CHECKING_PEER_MAC,
+        inner(places.gateway, places.checking),
+        &datagram(),
+    );
+    let large = to_mac(PEER_MAC, own, &oversize(places));
+    let last_hop = to_peer(Ip { ttl: 1, ..own });
+    let astray = to_mac(OTHER_PEER_MAC, own, &datagram());
+    [
         host("ARP", arp, PassReason::NotIp),
         host(
             "broadcast",
-            with(from_node(), 0, 0xff),
+            with(to_peer(own), 0, 0xff),
             PassReason::NotUnicast,
         ),
-        host("options", options, PassReason::IpOptions),
-        host("fragment", to_peer(fragment), PassReason::Fragment),
-        host("nobody's subnet", abroad, PassReason::NoRoute),
-        host("a peer that is cut off", cut_off, PassReason::NoRoute),
-        host("another peer's subnet", astray, PassReason::ForeignMac),
+        host(
+            "multicast",
+            toward(places.multicast),
+            PassReason::NotUnicast,
+        ),
+        host(
+            "to nobody's subnet",
+            toward(places.world),
+            PassReason::NoRoute,
+        ),
+        host(
+            "to a peer that is cut off",
+            toward(places.cut_off),
+            PassReason::NoRoute,
+        ),
+        host("to another peer's MAC", astray, PassReason::ForeignMac),
+        host(
+            "to another peer's subnet",
+            toward(places.other_remote),
+            PassReason::ForeignMac,
+        ),
+        host(
+            "to a peer that needs a checksum",
+            checking,
+            PassReason::PeerNeedsChecksum,
+        ),
         host("over the MTU", large, PassReason::TooBig),
         case(
             "TTL 1 is the receiver's business",
             FROM_HOST,
             last_hop,
-            sent,
+            Outcome::To(PEER_INDEX),
         ),
     ]
+    .into_iter()
+    .chain(odd)
+    .collect()
 }
