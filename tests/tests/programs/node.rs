@@ -9,7 +9,7 @@ use aya::{
         HashMap, MapData, MapError,
         lpm_trie::{Key, LpmTrie},
     },
-    programs::{SchedClassifier, TestRunOptions},
+    programs::{SchedClassifier, TestRunOptions, Xdp},
 };
 use bytemuck::Zeroable as _;
 use nix::sched::{CloneFlags, unshare};
@@ -19,7 +19,7 @@ use overlay_common::{
         Network, PEERS4, PEERS6, PORTS, Peer, Port, PrefixKey4, PrefixKey6, SOURCES, SourceKey,
         VTEPS4, VTEPS6, Vtep, endpoint_flags, mapped, peer_flags,
     },
-    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY},
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
 };
 
 use crate::{
@@ -44,6 +44,9 @@ const CONTEXT: usize = 192;
 const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
 const TC_ACT_REDIRECT: i32 = 7;
+/// Actions of `linux/bpf.h`.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
 
 /// The lengths of the peers' prefixes by family, and the prefixes themselves.
 const LENGTHS4: [u8; 2] = [26, 24];
@@ -215,6 +218,31 @@ impl Node {
         Run { outcome, bytes }
     }
 
+    /// Runs a packet through the guard, and sees to it that it counts what it drops and
+    /// nothing else, and changes nothing.
+    pub(crate) fn guard(&mut self, packet: &[u8]) -> Option<Outcome> {
+        let before = self.counters();
+        let mut bytes = vec![0; packet.len() + 256];
+        let result = guard_of(&mut self.ebpf)
+            .test_run(TestRunOptions {
+                data_in: Some(packet),
+                data_out: Some(&mut bytes),
+                ..TestRunOptions::default()
+            })
+            .unwrap();
+        bytes.truncate(usize::try_from(result.data_size_out).unwrap());
+        assert_eq!(bytes, packet);
+        let outcomes = self.counters().since(&before);
+        match (result.return_value, &outcomes[..]) {
+            (XDP_PASS, []) => None,
+            (XDP_DROP, &[(outcome @ Outcome::Drop(..), counted)]) => {
+                assert_eq!(counted, packet.len() as u64, "bytes of {outcome:?}");
+                Some(outcome)
+            }
+            (action, outcomes) => panic!("action {action} with {outcomes:?}"),
+        }
+    }
+
     /// The loaded object.
     pub(crate) fn ebpf(&self) -> &Ebpf {
         &self.ebpf
@@ -338,7 +366,15 @@ pub(crate) fn load_with_log_level(level: u8) -> Ebpf {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
     }
+    guard_of(&mut ebpf).load().unwrap();
     ebpf
+}
+
+fn guard_of(ebpf: &mut Ebpf) -> &mut Xdp {
+    ebpf.program_mut(UNDERLAY_GUARD)
+        .unwrap()
+        .try_into()
+        .unwrap()
 }
 
 fn network() -> Network {
