@@ -223,3 +223,6 @@ fn write_outer(
     headers.write::<u32, DESTINATION>(destination.0);
     outer::write(&mut headers.part::<LEN, { outer::LEN }>(), network, flow);
 }
+
+#[cfg(test)]
+mod tests;

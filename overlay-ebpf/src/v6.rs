@@ -218,3 +218,6 @@ fn write_outer(headers: &mut Headers<'_, INNER>, network: &Network, peer: &Peer,
     headers.write::<u64, { DESTINATION + TAIL }>(destination.tail);
     outer::write(&mut headers.part::<LEN, { outer::LEN }>(), network, flow);
 }
+
+#[cfg(test)]
+mod tests;
