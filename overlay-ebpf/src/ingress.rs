@@ -84,7 +84,9 @@ fn inside<O: Family, I: Family>(
         return Err(PassReason::UnverifiedChecksum.into());
     }
     frame.must_be_unicast()?;
-    if frame.ethernet.destination != O::vtep_mac(network) {
+    // A frame that claims to be from this end of the tunnel is a loop; the kernel drops it.
+    let own = O::vtep_mac(network);
+    if frame.ethernet.destination != own || frame.ethernet.source == own {
         return Err(PassReason::ForeignMac.into());
     }
     frame.must_be_plain()?;

@@ -84,15 +84,13 @@ impl Counters {
             "charged to more than one peer: {charged:?}"
         );
         let peer = charged.first().map(|&(index, _)| index);
-        let passes = moved(&before.passes, &self.passes);
-        let drops = moved(&before.drops, &self.drops);
-        let passed = PassReason::ALL
+        let left = PassReason::ALL
             .iter()
-            .zip(passes)
+            .zip(moved(&before.passes, &self.passes))
             .map(|(&reason, bytes)| (Outcome::Pass(reason), bytes));
         let dropped = DropReason::ALL
             .iter()
-            .zip(drops)
+            .zip(moved(&before.drops, &self.drops))
             .map(|(&reason, bytes)| (Outcome::Drop(reason, peer), bytes));
         let sent = (0..)
             .zip(moved(&before.tx, &self.tx))
@@ -103,7 +101,7 @@ impl Counters {
         let received = (0..)
             .zip(moved(&before.rx, &self.rx))
             .map(|(index, bytes)| (Outcome::From(index), bytes));
-        let outcomes: Vec<_> = passed
+        let outcomes: Vec<_> = left
             .chain(dropped)
             .chain(sent)
             .chain(received)

@@ -83,7 +83,7 @@ fn each_way_out_has_its_reason_and_its_counter() {
         let mut node = Node::new().with_network_flags(flags);
         met.extend(check(&mut node, cases));
     }
-    let mut router = Node::new().as_router();
+    let mut router = Node::new().for_router();
     met.extend(check(&mut router, switches::router()));
 
     for &reason in PassReason::ALL {

@@ -163,7 +163,7 @@ impl Node {
     }
 
     /// The node whose device is the forwarding endpoint's.
-    pub(crate) fn as_router(mut self) -> Self {
+    pub(crate) fn for_router(mut self) -> Self {
         let port = Port {
             network: network(),
             address: octets4(ROUTER),

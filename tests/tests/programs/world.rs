@@ -33,9 +33,9 @@ pub(crate) const ROUTER_MAC: Mac = [0x02, 0, 0, 0, 1, 12];
 pub(crate) const BEHIND_ROUTER: IpAddr = v4(10, 99, 0, 7);
 pub(crate) const BEHIND_ROUTER6: IpAddr = v6(0xfd00, 0x99, 0, 0, 7);
 
-/// A peer over IPv4 with 10.244.2.0/24 and fd00:244:0:2::/64, and one with
-/// 10.244.3.64/26 and fd00:244:0:3:8000::/65 inside of the first one's 10.244.3.0/24 and
-/// fd00:244:0:3::/64.
+/// A peer over IPv4 with 10.244.2.0/24 and `fd00:244:0:2::/64`, and one with 10.244.3.64/26
+/// and `fd00:244:0:3:8000::/65` inside of the first one's 10.244.3.0/24 and
+/// `fd00:244:0:3::/64`.
 pub(crate) const PEER: IpAddr = v4(192, 168, 56, 12);
 pub(crate) const PEER_MAC: Mac = [0x02, 0x4f, 192, 168, 56, 12];
 pub(crate) const PEER_INDEX: u32 = 1;

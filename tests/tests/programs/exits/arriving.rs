@@ -219,6 +219,8 @@ fn not_to_an_endpoint(road: &Road) -> Vec<Case> {
         outer(road.tunnel.peer),
         &tunnelled_with(road.tunnel, header, &too_much),
     );
+    let mut looped = from_remote(road);
+    looped[road.tunnel.overhead + 6..][..6].copy_from_slice(&road.tunnel.node_mac);
     let aged = |ttl| inside(road, Ip { ttl, ..header });
     [
         ("broadcast", addressed(BROADCAST), PassReason::NotUnicast),
@@ -233,6 +235,7 @@ fn not_to_an_endpoint(road: &Road) -> Vec<Case> {
             addressed(other_end),
             PassReason::ForeignMac,
         ),
+        ("from this end's MAC", looped, PassReason::ForeignMac),
         ("to the gateway", to(places.gateway), PassReason::NoRoute),
         ("to nobody here", to(places.absent), PassReason::NoRoute),
         (
