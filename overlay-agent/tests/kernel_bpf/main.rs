@@ -4,8 +4,12 @@
 //! Needs root and a bpffs at `/sys/fs/bpf`.
 
 mod clsact;
+#[cfg(test)]
+mod entries;
 mod load;
 mod maps;
 #[cfg(test)]
 mod node;
 mod tcx;
+#[cfg(test)]
+mod xdp;

@@ -3,7 +3,9 @@
 //!
 //! Needs root.
 
+#[cfg(test)]
 mod filter;
+#[cfg(test)]
 mod ipv6;
 mod links;
 #[cfg(test)]

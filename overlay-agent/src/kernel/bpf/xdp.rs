@@ -6,7 +6,7 @@
 use std::{fs, os::fd::AsFd as _};
 
 use aya::programs::Xdp;
-use nix::errno::Errno;
+use nix::{errno::Errno, net::if_::if_nametoindex};
 
 use super::{Target, failure::failed, links, pins::Pins};
 use crate::{
@@ -43,17 +43,21 @@ pub(super) fn attach(pins: &Pins, target: Target, ifindex: u32, program: &Xdp) -
     }))?;
     fs::create_dir_all(pins.links()).map_err(|error| KernelError::io(operation(), &error))?;
     links::attach_xdp(fd.as_fd(), ifindex, mode, &pin)
-        .map_err(|errno| explain(errno, operation(), target.hook))
+        .map_err(|errno| explain(errno, target, ifindex))
 }
 
-fn explain(errno: Errno, operation: String, hook: Hook) -> KernelError {
+fn explain(errno: Errno, target: Target, ifindex: u32) -> KernelError {
+    let operation = format!("attach {target}");
+    // To the kernel, a device that has just gone is an invalid one.
+    if if_nametoindex(target.device.as_str()) != Ok(ifindex) {
+        return KernelError::os(operation, Errno::ENODEV);
+    }
     let error = KernelError::os(operation, errno);
     match errno {
         Errno::EBUSY | Errno::EEXIST => error
             .because("another XDP program is there")
             .with_cure("remove it with \"ip link set dev DEVICE xdp off\", or set guard = \"off\""),
-        Errno::ENODEV => error,
-        _ if hook == Hook::GuardNative => error
+        _ if target.hook == Hook::GuardNative => error
             .because("its driver, or its MTU, does not allow it")
             .with_cure("set guard = \"generic\""),
         _ => error,

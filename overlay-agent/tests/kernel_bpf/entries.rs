@@ -1,0 +1,64 @@
+//! What the maps can hold.
+
+use bytemuck::Zeroable;
+use overlay_agent::{
+    model::Vni,
+    objects::{EndpointEntry, Entries, LinkRef, PeerEntry},
+};
+use overlay_common::maps;
+
+/// Something of everything, in both families.
+pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> Entries {
+    let mut network = maps::Network {
+        vni: 7,
+        mtu: 1450,
+        ..maps::Network::zeroed()
+    };
+    network.peer_lengths4[0] = 24;
+    let peer = PeerEntry {
+        vtep: "192.0.2.2".parse().unwrap(),
+        next_hop: "192.0.2.2".parse().unwrap(),
+        underlay: eth1,
+        mac: "02:4f:c0:00:02:02".parse().unwrap(),
+        index: 3,
+        needs_checksum: false,
+    };
+    let endpoint = EndpointEntry {
+        link: eth1,
+        mac: "02:4f:0a:f4:01:0a".parse().unwrap(),
+        forwarding: true,
+    };
+    let port = maps::Port {
+        address: [10, 244, 1, 10],
+        ..maps::Port::zeroed()
+    };
+    let over6 = PeerEntry {
+        vtep: "2001:db8::2".parse().unwrap(),
+        next_hop: "fe80::1".parse().unwrap(),
+        needs_checksum: true,
+        ..peer.clone()
+    };
+    let net = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
+    let addresses = ["10.244.1.10", "fd00:1::10"].map(|text| (vni, text.parse().unwrap()));
+    Entries {
+        networks: [(vni, network)].into(),
+        peers: [
+            ((vni, net("10.244.2.0/24")), peer),
+            ((vni, net("fd00:2::/64")), over6),
+        ]
+        .into(),
+        vteps: [
+            ((vni, "192.0.2.2".parse().unwrap()), 3),
+            ((vni, "2001:db8::2".parse().unwrap()), 4),
+        ]
+        .into(),
+        endpoints: addresses.map(|key| (key, endpoint.clone())).into(),
+        ports: [(eth1, port), (LinkRef::Gone(99), port)].into(),
+        sources: [
+            (eth1, net("10.99.0.0/24")),
+            (LinkRef::Gone(99), net("fd99::/48")),
+        ]
+        .into(),
+        cidrs: [(net("10.244.0.0/16"), vni), (net("fd00::/16"), vni)].into(),
+    }
+}
