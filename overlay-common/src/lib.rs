@@ -33,3 +33,9 @@ pub mod programs {
     /// XDP on an underlay interface.
     pub const UNDERLAY_GUARD: &str = "underlay_guard";
 }
+
+/// Names of the globals in the eBPF object, which are set before it is loaded.
+pub mod globals {
+    /// A `u32`: unless it is 0, `underlay_guard` strips what it can, for `from_underlay` to deliver.
+    pub const STRIP: &str = "STRIP";
+}

@@ -10,14 +10,25 @@ use crate::{
     family::Family,
     frame::{Ethernet, Forwarded, Frame},
     packet::{Packet, deliver_through},
+    received::Received,
     verdict::{Account, Exit, Sender, Sent},
 };
+
+/// What was decided about a packet in the tunnel, which has passed every check.
+pub(crate) struct Delivery {
+    /// Who gets it.
+    pub(crate) endpoint: &'static Endpoint,
+    /// What it says after it was routed here.
+    pub(crate) forwarded: Forwarded,
+    /// The peer that it is from.
+    pub(crate) sender: Sender,
+}
 
 /// An aggregate that a program strips keeps the kernel's mark of a tunnel. A TCP socket
 /// takes it whole and never looks; for UDP, and when it is sent on, it would be cut up by
 /// that mark, and be lost.
 pub(crate) fn must_be_strippable<I>(
-    packet: &Packet,
+    packet: &impl Received,
     frame: &Frame<I>,
     endpoint: &Endpoint,
 ) -> Result<(), PassReason> {
@@ -33,32 +44,29 @@ pub(crate) fn must_be_strippable<I>(
     Ok(())
 }
 
-/// Strips the headers of a tunnel over `O` and delivers what was inside, which has passed
-/// every check.
+/// Strips the headers of a tunnel over `O` and delivers what was inside.
 #[inline(always)]
 pub(crate) fn decapsulate<O: Family, I: Family>(
     packet: &mut Packet,
-    forwarded: &Forwarded,
     network: &Network,
-    endpoint: &Endpoint,
-    sender: Sender,
+    delivery: &Delivery,
 ) -> Result<Sent, Exit> {
     packet
         .shrink::<O, I>()
         .map_err(|_| PassReason::NotResizable)?;
     // The outer Ethernet header is still there, and serves the inner packet from now on.
     let ethernet = Ethernet {
-        destination: endpoint.mac.into(),
+        destination: delivery.endpoint.mac.into(),
         source: network.gateway_mac.into(),
         kind: I::ETHER_TYPE,
     };
-    I::write(packet, 0, &ethernet, Some(forwarded))
-        .ok_or(Exit::Drop(DropReason::ResizeFailed, sender))?;
+    I::write(packet, 0, &ethernet, Some(&delivery.forwarded))
+        .ok_or(Exit::Drop(DropReason::ResizeFailed, delivery.sender))?;
     packet.forget_outer_checksum();
     packet.forget_queue();
-    deliver_through(endpoint.ifindex);
+    deliver_through(delivery.endpoint.ifindex);
     Ok(Sent {
-        account: Account::From(sender.0),
+        account: Account::From(delivery.sender.0),
         bytes: packet.length(),
     })
 }

@@ -13,6 +13,7 @@ use crate::{
     frame::{Ethernet, Frame},
     own,
     packet::{Packet, deliver_through},
+    received::Received as _,
     tables,
     verdict::{Account, Exit, Sender, Sent, malformed},
 };

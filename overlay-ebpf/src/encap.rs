@@ -13,6 +13,7 @@ use crate::{
     frame::{Ethernet, Forwarded, Frame},
     outer::Flow,
     packet::{Packet, send_by_route, send_to_neighbour},
+    received::Received as _,
     verdict::{Account, Exit, Sender, Sent},
 };
 

@@ -8,9 +8,9 @@ use overlay_common::{
 use crate::{
     addresses::{Address, Mac},
     frame::{Ethernet, Forwarded, Frame},
-    headers::Bytes,
     outer::{Flow, Outer},
     packet::Packet,
+    received::Received,
     tables::Keyed,
     verdict::Exit,
 };
@@ -33,7 +33,7 @@ pub(crate) trait Family: Address + Keyed {
 
     /// Reads the IP header in the frame at `offset`; `None` when it is cut off, or is not
     /// of this family.
-    fn read(packet: &mut impl Bytes, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>>;
+    fn read(packet: &mut impl Received, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>>;
 
     /// Why a frame of this shape is not to be carried: options, extension headers, a fragment.
     fn oddity(shape: u32) -> Option<PassReason>;
@@ -43,14 +43,14 @@ pub(crate) trait Family: Address + Keyed {
 
     /// Writes the frame at `offset`: its Ethernet header, and what a router changed in IP's.
     fn write(
-        packet: &mut impl Bytes,
+        packet: &mut impl Received,
         offset: usize,
         ethernet: &Ethernet,
         forwarded: Option<&Forwarded>,
     ) -> Option<()>;
 
     /// Reads an underlay packet up to the inner frame; anything but plain UDP is the kernel's.
-    fn read_outer(packet: &mut impl Bytes) -> Result<Outer<Self>, PassReason>;
+    fn read_outer(packet: &mut impl Received) -> Result<Outer<Self>, PassReason>;
 
     /// Writes the headers of the tunnel to `peer`, up to the inner frame.
     fn write_outer(packet: &mut Packet, network: &Network, peer: &Peer, flow: &Flow) -> Option<()>;

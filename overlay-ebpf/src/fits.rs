@@ -3,7 +3,7 @@
 use network_types::{eth::EthHdr, ip::IpProto, udp::UdpHdr};
 use overlay_common::{maps::Network, reasons::PassReason};
 
-use crate::{family::Family, frame::Frame, packet::Packet};
+use crate::{family::Family, frame::Frame, received::Received};
 
 /// Offset in a TCP header of the byte whose upper half counts the header's words.
 const TCP_DATA_OFFSET: usize = 12;
@@ -12,7 +12,7 @@ const TCP_DATA_OFFSET: usize = 12;
 /// of a GSO packet, none of the segments that it will become.
 #[inline(always)]
 pub(crate) fn must_fit<F: Family>(
-    packet: &Packet,
+    packet: &impl Received,
     offset: usize,
     frame: &Frame<F>,
     network: &Network,
@@ -41,7 +41,7 @@ pub(crate) fn must_fit<F: Family>(
 const TCP: u8 = IpProto::Tcp as u8;
 const UDP: u8 = IpProto::Udp as u8;
 
-fn tcp_header(packet: &Packet, offset: usize) -> Result<usize, PassReason> {
+fn tcp_header(packet: &impl Received, offset: usize) -> Result<usize, PassReason> {
     let [length] = packet
         .bytes(offset + TCP_DATA_OFFSET)
         .ok_or(PassReason::Malformed)?;

@@ -5,11 +5,7 @@ use core::mem::offset_of;
 use network_types::eth::EthHdr;
 use overlay_common::reasons::PassReason;
 
-use crate::{
-    addresses::Mac,
-    family::Family,
-    headers::{Bytes, Headers},
-};
+use crate::{addresses::Mac, family::Family, headers::Headers, received::Received};
 
 pub(crate) const DESTINATION_MAC: usize = offset_of!(EthHdr, dst_addr);
 pub(crate) const SOURCE_MAC: usize = offset_of!(EthHdr, src_addr);
@@ -29,7 +25,7 @@ pub(crate) struct Ethernet {
 impl Ethernet {
     /// The header of the frame at `offset`.
     #[inline(always)]
-    pub(crate) fn of(packet: &mut impl Bytes, offset: usize) -> Option<Self> {
+    pub(crate) fn of(packet: &mut impl Received, offset: usize) -> Option<Self> {
         packet
             .headers::<{ EthHdr::LEN }>(offset)
             .map(|headers| Self::read(&headers))
@@ -53,11 +49,21 @@ impl Ethernet {
     /// Puts it before a packet.
     #[inline(always)]
     pub(crate) fn write(&self, headers: &mut Headers<'_, { EthHdr::LEN }>) {
-        headers.write::<u32, DESTINATION_MAC>(self.destination.head);
-        headers.write::<u16, { DESTINATION_MAC + TAIL }>(self.destination.tail);
-        headers.write::<u32, SOURCE_MAC>(self.source.head);
-        headers.write::<u16, { SOURCE_MAC + TAIL }>(self.source.tail);
+        Self::readdress(headers, self.destination, self.source);
         headers.write::<u16, ETHER_TYPE>(self.kind);
+    }
+
+    /// Changes the addresses alone.
+    #[inline(always)]
+    pub(crate) fn readdress(
+        headers: &mut Headers<'_, { EthHdr::LEN }>,
+        destination: Mac,
+        source: Mac,
+    ) {
+        headers.write::<u32, DESTINATION_MAC>(destination.head);
+        headers.write::<u16, { DESTINATION_MAC + TAIL }>(destination.tail);
+        headers.write::<u32, SOURCE_MAC>(source.head);
+        headers.write::<u16, { SOURCE_MAC + TAIL }>(source.tail);
     }
 }
 

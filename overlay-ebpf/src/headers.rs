@@ -4,18 +4,6 @@
 use core::arch::asm;
 use core::{marker::PhantomData, ptr::with_exposed_provenance_mut};
 
-/// A packet whose bytes can be reached in place.
-pub(crate) trait Bytes {
-    /// `LEN` bytes from `offset` on, pulled into the linear part where they are not there yet.
-    ///
-    /// `None` when the packet is shorter, or the kernel has no memory to pull them.
-    fn headers<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>>;
-
-    /// `LEN` bytes from `offset` on, if they are in the linear part: headers that were read
-    /// are, and stay there when the kernel adds or takes away others before them.
-    fn linear<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>>;
-}
-
 /// `LEN` bytes of a packet that are linear, hence readable and writable in place.
 ///
 /// Offsets are checked against `LEN` when the program is compiled, and `LEN` against

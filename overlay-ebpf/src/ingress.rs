@@ -8,14 +8,15 @@ use overlay_common::{
 
 use crate::{
     addresses::{Ip4, Ip6},
-    decap::{decapsulate, must_be_strippable},
+    decap::{Delivery, decapsulate, must_be_strippable},
     ecn,
     family::Family,
     fits::must_fit,
     frame::{Ethernet, Frame},
-    headers::Bytes,
     outer::Outer,
     packet::Packet,
+    received::Received,
+    strip::{self, Note},
     tables,
     verdict::{Exit, Sender, Sent, malformed},
 };
@@ -24,6 +25,11 @@ use crate::{
 pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
     if packet.has_vlan_tag() {
         return Err(PassReason::NotOurs.into());
+    }
+    if strip::is_on()
+        && let Some(note) = Note::before(packet)
+    {
+        return strip::deliver(packet, &note);
     }
     match Ethernet::of(packet, 0).map(|ethernet| ethernet.kind) {
         Some(Ip4::ETHER_TYPE) => over::<Ip4>(packet),
@@ -50,7 +56,7 @@ fn over<O: Family>(packet: &mut Packet) -> Result<Sent, Exit> {
 /// end here.
 #[inline(always)]
 pub(crate) fn ours<O: Family>(
-    packet: &mut impl Bytes,
+    packet: &mut impl Received,
 ) -> Result<(Outer<O>, &'static Network), Exit> {
     let outer = O::read_outer(packet)?;
     let network = tables::network(outer.vni()).ok_or(PassReason::NotOurs)?;
@@ -71,6 +77,18 @@ fn inside<O: Family, I: Family>(
     network: &Network,
     ethernet: Ethernet,
 ) -> Result<Sent, Exit> {
+    let delivery = judge::<O, I>(packet, outer, network, ethernet)?;
+    decapsulate::<O, I>(packet, network, &delivery)
+}
+
+/// Whether a packet may come in, and what becomes of it.
+#[inline(always)]
+pub(crate) fn judge<O: Family, I: Family>(
+    packet: &mut impl Received,
+    outer: &Outer<O>,
+    network: &Network,
+    ethernet: Ethernet,
+) -> Result<Delivery, Exit> {
     let Some(frame) = I::read(packet, O::OVERHEAD.into(), ethernet) else {
         let sender = known_vtep(outer, network)?;
         return Err(malformed(packet, network, sender));
@@ -98,8 +116,11 @@ fn inside<O: Family, I: Family>(
     must_be_strippable(packet, &frame, endpoint)?;
     let tos =
         ecn::decapsulated(outer.tos, frame.tos).map_err(|reason| Exit::Drop(reason, sender))?;
-    let forwarded = frame.forwarded(tos)?;
-    decapsulate::<O, I>(packet, &forwarded, network, endpoint, sender)
+    Ok(Delivery {
+        endpoint,
+        forwarded: frame.forwarded(tos)?,
+        sender,
+    })
 }
 
 /// ARP and the like is the kernel's, but for tags of VLANs (RFC 7348 §6.1).

@@ -35,7 +35,10 @@ mod neighbours;
 mod outer;
 mod own;
 mod packet;
+mod raw;
+mod received;
 mod stats;
+mod strip;
 mod tables;
 mod v4;
 mod v6;
@@ -51,6 +54,8 @@ use aya_log_ebpf::debug;
 
 use crate::{
     packet::Packet,
+    raw::Raw,
+    received::Received as _,
     verdict::{Exit, Sent},
 };
 
@@ -75,7 +80,7 @@ fn from_underlay(ctx: TcContext) -> i32 {
 /// XDP on an underlay interface: what passes it reaches [`from_underlay`].
 #[xdp(frags)]
 fn underlay_guard(ctx: XdpContext) -> u32 {
-    let mut packet = guard::Packet::new(ctx);
+    let mut packet = Raw::new(ctx);
     match guard::underlay_guard(&mut packet) {
         // Whoever lets a packet pass does not count it: the next program does.
         Ok(()) | Err(Exit::Pass(_)) => xdp_action::XDP_PASS,

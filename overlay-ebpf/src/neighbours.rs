@@ -17,9 +17,9 @@ use crate::{
     addresses::{Address as _, Ip4, Ip6, Mac},
     family::Family as _,
     frame::Frame,
-    headers::Bytes as _,
     own::{is_own, may_be_anybody},
     packet::Packet,
+    received::Received as _,
     verdict::{Exit, Sender, malformed},
 };
 

@@ -18,10 +18,7 @@ use aya_ebpf::{
 use network_types::eth::EthHdr;
 use overlay_common::maps::Peer;
 
-use crate::{
-    family::Family,
-    headers::{Bytes, Headers},
-};
+use crate::{family::Family, headers::Headers, received::Received};
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine.
 const PACKET_HOST: u32 = 0;
@@ -55,11 +52,6 @@ impl Packet {
         self.ctx.skb.skb
     }
 
-    /// Bytes from the Ethernet header to the end of the payload, all segments included.
-    pub(crate) fn length(&self) -> usize {
-        self.ctx.len() as usize
-    }
-
     /// Index of the device at which the program runs.
     pub(crate) fn interface(&self) -> u32 {
         // SAFETY: the kernel passes a valid context; the field is one that TC programs may read.
@@ -78,35 +70,18 @@ impl Packet {
         self.has_vlan_tag() && unsafe { (*self.skb()).vlan_tci } & VLAN_NUMBER != 0
     }
 
-    /// Payload bytes of each segment of a GSO packet; 0 when it is not one.
-    pub(crate) fn segment_size(&self) -> usize {
-        // SAFETY: as for `interface`.
-        unsafe { (*self.skb()).gso_size as usize }
-    }
-
     /// The flow's hash, as the kernel's VXLAN device would ask for it.
     pub(crate) fn flow_hash(&self) -> u32 {
         // SAFETY: the context is valid, and the helper keeps no pointer to it.
         unsafe { bpf_get_hash_recalc(self.skb()) }
     }
 
-    /// A device or GRO has verified the outermost checksum that is not verified yet.
-    pub(crate) fn checksum_is_verified(&self) -> bool {
-        // SAFETY: as for `flow_hash`.
-        unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
-    }
-
-    /// `N` bytes at any place of the packet, linear or not.
-    #[inline(always)]
-    pub(crate) fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let offset = u32::try_from(offset).ok()?;
-        let length = u32::try_from(N).ok()?;
-        let mut bytes = [0; N];
-        // SAFETY: the context is valid and `bytes` is writable for the `N` bytes asked for.
-        let result = unsafe {
-            bpf_skb_load_bytes(self.skb().cast(), offset, bytes.as_mut_ptr().cast(), length)
-        };
-        (result == 0).then_some(bytes)
+    /// What XDP has written before the packet.
+    pub(crate) fn note<const N: usize>(&mut self) -> Option<Headers<'_, N>> {
+        // SAFETY: as for `interface`.
+        let start = unsafe { (*self.skb()).data_meta } as usize;
+        // SAFETY: the bounds are the note's, and what moves it needs `self`.
+        unsafe { Headers::new(start, self.ctx.data()) }
     }
 
     /// Makes room for the headers of a tunnel over `O` between the Ethernet header and what
@@ -155,7 +130,33 @@ impl Packet {
     }
 }
 
-impl Bytes for Packet {
+impl Received for Packet {
+    fn length(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    fn segment_size(&self) -> usize {
+        // SAFETY: as for `interface`.
+        unsafe { (*self.skb()).gso_size as usize }
+    }
+
+    fn checksum_is_verified(&self) -> bool {
+        // SAFETY: as for `flow_hash`.
+        unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
+    }
+
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let offset = u32::try_from(offset).ok()?;
+        let length = u32::try_from(N).ok()?;
+        let mut bytes = [0; N];
+        // SAFETY: the context is valid and `bytes` is writable for the `N` bytes asked for.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.skb().cast(), offset, bytes.as_mut_ptr().cast(), length)
+        };
+        (result == 0).then_some(bytes)
+    }
+
     // Exclusive access, here as in `adjust_room`: both may move the packet, and no
     // `Headers` from before outlives them.
     #[inline(always)]

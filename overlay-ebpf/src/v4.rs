@@ -18,9 +18,10 @@ use crate::{
     checksum,
     family::Family,
     frame::{ETHER_TYPE, Ethernet, Forwarded, Frame},
-    headers::{Bytes, Headers},
+    headers::Headers,
     outer::{self, Flow, Outer, Tunnel},
     packet::{Packet, random},
+    received::Received,
     verdict::Exit,
 };
 
@@ -57,7 +58,7 @@ impl Family for Ip4 {
     const DECAP: u64 = BPF_F_ADJ_ROOM_DECAP_L3_IPV4 as u64;
 
     #[inline(always)]
-    fn read(packet: &mut impl Bytes, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
+    fn read(packet: &mut impl Received, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
         read(&packet.headers::<LEN>(offset)?, ethernet)
     }
 
@@ -80,7 +81,7 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn write(
-        packet: &mut impl Bytes,
+        packet: &mut impl Received,
         offset: usize,
         ethernet: &Ethernet,
         forwarded: Option<&Forwarded>,
@@ -94,7 +95,7 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn read_outer(packet: &mut impl Bytes) -> Result<Outer<Self>, PassReason> {
+    fn read_outer(packet: &mut impl Received) -> Result<Outer<Self>, PassReason> {
         let mut headers = packet.headers::<INNER>(0).ok_or(PassReason::NotOurs)?;
         read_outer(&mut headers)
     }

@@ -17,10 +17,11 @@ use crate::{
     addresses::{Address as _, Ip6, Mac},
     family::Family,
     frame::{ETHER_TYPE, Ethernet, Forwarded, Frame},
-    headers::{Bytes, Headers},
+    headers::Headers,
     neighbours,
     outer::{self, Flow, Outer, Tunnel},
     packet::Packet,
+    received::Received,
     verdict::Exit,
 };
 
@@ -55,7 +56,7 @@ impl Family for Ip6 {
     const DECAP: u64 = BPF_F_ADJ_ROOM_DECAP_L3_IPV6 as u64;
 
     #[inline(always)]
-    fn read(packet: &mut impl Bytes, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
+    fn read(packet: &mut impl Received, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>> {
         read(&packet.headers::<LEN>(offset)?, ethernet)
     }
 
@@ -84,7 +85,7 @@ impl Family for Ip6 {
 
     #[inline(always)]
     fn write(
-        packet: &mut impl Bytes,
+        packet: &mut impl Received,
         offset: usize,
         ethernet: &Ethernet,
         forwarded: Option<&Forwarded>,
@@ -98,7 +99,7 @@ impl Family for Ip6 {
     }
 
     #[inline(always)]
-    fn read_outer(packet: &mut impl Bytes) -> Result<Outer<Self>, PassReason> {
+    fn read_outer(packet: &mut impl Received) -> Result<Outer<Self>, PassReason> {
         let mut headers = packet.headers::<INNER>(0).ok_or(PassReason::NotOurs)?;
         read_outer(&mut headers)
     }

@@ -5,7 +5,7 @@ use overlay_common::{
     reasons::{DropReason, PassReason},
 };
 
-use crate::packet::Packet;
+use crate::received::Received;
 
 /// It is redirected, and on its way.
 pub(crate) struct Sent {
@@ -52,7 +52,7 @@ impl From<PassReason> for Exit {
 ///
 /// Those of an aggregate are the kernel's, which leaves them 0 when they do not fit their
 /// field.
-pub(crate) fn malformed(packet: &Packet, network: &Network, sender: Sender) -> Exit {
+pub(crate) fn malformed(packet: &impl Received, network: &Network, sender: Sender) -> Exit {
     if network.flags & network_flags::MALFORMED != 0 || packet.segment_size() != 0 {
         return Exit::Pass(PassReason::Malformed);
     }

@@ -6,8 +6,11 @@ use crate::{
     counters::Outcome,
     frames::{ARP, BROADCAST, Ip, MORE_FRAGMENTS, VLAN, ethernet, udp, vxlan},
     node::Node,
-    traffic::{I_FLAG, UNDERLAY_MACS, arriving, arriving_as, from_remote, inner, outer, tunnelled},
-    world::{PORT, ROADS, Road, VNI},
+    traffic::{
+        I_FLAG, UNDERLAY_MACS, arriving, arriving_as, datagram, from_remote, inner, inside, outer,
+        tunnelled,
+    },
+    world::{GATEWAY_MAC, PORT, ROADS, Road, VNI, WEB_MAC},
 };
 
 /// A packet that says nothing but where it comes from, and its VXLAN flags.
@@ -116,5 +119,64 @@ fn strangers_pass_where_the_network_takes_packets_from_anybody() {
             node.guard(&flagged(tunnel.stranger, 0)),
             Some(dropped(DropReason::InvalidVxlanHeader, None))
         );
+    }
+}
+
+/// The note of 24 bytes stays before the packet; the TC program on a real device reads it.
+#[test]
+fn what_can_be_delivered_is_stripped_and_noted_when_that_is_asked_for() {
+    const NOTE: usize = 24;
+    let (to, from) = UNDERLAY_MACS;
+    let mut node = Node::stripping();
+    for road in ROADS {
+        let (outcome, bytes) = node.strip(&from_remote(&road));
+        assert_eq!(outcome, None, "{}", road.name());
+        let index = road.tunnel.index.to_ne_bytes();
+        assert_eq!(bytes[8..12], index, "{}", road.name());
+        assert_eq!(bytes[12..18], WEB_MAC);
+        assert_eq!(bytes[18..24], GATEWAY_MAC);
+        let older = Ip {
+            ttl: 63,
+            ..inner(road.there, road.here)
+        };
+        let expected = ethernet(to, from, older.kind(), &older.around(&datagram()));
+        assert_eq!(bytes[NOTE..], expected, "{}", road.name());
+    }
+}
+
+#[test]
+fn what_cannot_be_delivered_is_left_whole_for_the_kernel() {
+    let mut node = Node::stripping();
+    for road in ROADS {
+        let old = Ip {
+            ttl: 1,
+            ..inner(road.there, road.here)
+        };
+        let foreign = inner(road.places().world, road.here);
+        let to_nobody = inner(road.there, road.places().absent);
+        let mut cut_off = from_remote(&road);
+        cut_off.pop();
+        let checked = arriving_as(
+            outer(road.tunnel.peer),
+            1,
+            &vxlan(
+                I_FLAG,
+                VNI,
+                &tunnelled(road.tunnel, inner(road.there, road.here)),
+            ),
+        );
+        for packet in [
+            inside(&road, old),
+            inside(&road, foreign),
+            inside(&road, to_nobody),
+            cut_off,
+            checked,
+            flagged(road.tunnel.peer, I_FLAG),
+        ] {
+            assert_eq!(node.guard(&packet), None, "{}", road.name());
+        }
+        let stranger = flagged(road.tunnel.stranger, I_FLAG);
+        let unknown = dropped(DropReason::UnknownVtep, None);
+        assert_eq!(node.guard(&stranger), Some(unknown));
     }
 }

@@ -14,6 +14,7 @@ use aya::{
 use bytemuck::Zeroable as _;
 use nix::sched::{CloneFlags, unshare};
 use overlay_common::{
+    globals::STRIP,
     maps::{
         AddressKey4, AddressKey6, CIDRS, CidrKey, ENDPOINTS4, ENDPOINTS6, Endpoint, NETWORKS,
         Network, PEERS4, PEERS6, PORTS, Peer, Port, PrefixKey4, PrefixKey6, SOURCES, SourceKey,
@@ -126,6 +127,15 @@ impl Node {
     /// Loads the programs and fills their maps, in a network namespace that ends with
     /// the test's thread.
     pub(crate) fn new() -> Self {
+        Self::around(load)
+    }
+
+    /// The same with programs that strip packets in XDP.
+    pub(crate) fn stripping() -> Self {
+        Self::around(|| load_with(STRIP, &1_u32))
+    }
+
+    fn around(load: impl FnOnce() -> Ebpf) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("tests of the programs need CAP_SYS_ADMIN");
         let mut node = Self { ebpf: load() };
         for (prefix, length, neighbour) in PEERS {
@@ -221,6 +231,13 @@ impl Node {
     /// Runs a packet through the guard, and sees to it that it counts what it drops and
     /// nothing else, and changes nothing.
     pub(crate) fn guard(&mut self, packet: &[u8]) -> Option<Outcome> {
+        let (outcome, bytes) = self.strip(packet);
+        assert_eq!(bytes, packet);
+        outcome
+    }
+
+    /// The same for one that may change packets: with the bytes, from the note on.
+    pub(crate) fn strip(&mut self, packet: &[u8]) -> (Option<Outcome>, Vec<u8>) {
         let before = self.counters();
         let mut bytes = vec![0; packet.len() + 256];
         let result = guard_of(&mut self.ebpf)
@@ -231,16 +248,16 @@ impl Node {
             })
             .unwrap();
         bytes.truncate(usize::try_from(result.data_size_out).unwrap());
-        assert_eq!(bytes, packet);
         let outcomes = self.counters().since(&before);
-        match (result.return_value, &outcomes[..]) {
+        let outcome = match (result.return_value, &outcomes[..]) {
             (XDP_PASS, []) => None,
             (XDP_DROP, &[(outcome @ Outcome::Drop(..), counted)]) => {
                 assert_eq!(counted, packet.len() as u64, "bytes of {outcome:?}");
                 Some(outcome)
             }
             (action, outcomes) => panic!("action {action} with {outcomes:?}"),
-        }
+        };
+        (outcome, bytes)
     }
 
     /// The loaded object.
@@ -358,8 +375,13 @@ pub(crate) fn load() -> Ebpf {
 
 /// The same, with the log statements up to a level; 0 is none, 4 is debug.
 pub(crate) fn load_with_log_level(level: u8) -> Ebpf {
+    load_with("AYA_LOG_LEVEL", &level)
+}
+
+/// The same, with a global set.
+pub(crate) fn load_with<T: aya::Pod>(global: &str, value: &T) -> Ebpf {
     let mut ebpf = EbpfLoader::new()
-        .override_global("AYA_LOG_LEVEL", &level, true)
+        .override_global(global, value, true)
         .load(overlay_agent::PROGRAMS)
         .expect("tests of the programs need CAP_BPF");
     for name in [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY] {
