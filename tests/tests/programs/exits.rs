@@ -4,6 +4,7 @@ mod arriving;
 mod claims;
 mod damaged;
 mod leaving;
+mod senders;
 mod switches;
 
 use std::net::IpAddr;
@@ -68,6 +69,7 @@ fn each_way_out_has_its_reason_and_its_counter() {
     met.extend(check(&mut node, claims::all()));
     met.extend(check(&mut node, damaged::all()));
     met.extend(check(&mut node, arriving::all()));
+    met.extend(check(&mut node, senders::all()));
     let mut node = node.without_port();
     for (program, packet) in [
         (FROM_ENDPOINT, to_remote(&ROADS[0])),

@@ -15,10 +15,7 @@ use crate::{
         I_FLAG, UNDERLAY_MACS, arriving, arriving_as, datagram, from_remote, inner, inside, outer,
         tunnelled, tunnelled_with,
     },
-    world::{
-        MTU, OTHER_PEER, OTHER_PEER_INDEX, OTHER_PEER_MAC, OVER4, OVER6, PEER6, PEER6_INDEX, PORT,
-        ROADS, Road, VNI,
-    },
+    world::{MTU, OTHER_PEER_MAC, OVER4, OVER6, PORT, ROADS, Road, VNI},
 };
 
 pub(super) fn all() -> Vec<Case> {
@@ -31,9 +28,6 @@ pub(super) fn all() -> Vec<Case> {
                 inner_oddities(road),
                 not_to_an_endpoint(road),
                 aggregates(road),
-                invalid(road),
-                unknown_senders(road),
-                foreign_sources(road),
                 unusual_but_fine(road),
             ]
         })
@@ -41,7 +35,7 @@ pub(super) fn all() -> Vec<Case> {
         .collect()
 }
 
-fn received(what: &str, road: &Road, packet: Vec<u8>, outcome: Outcome) -> Case {
+pub(super) fn received(what: &str, road: &Road, packet: Vec<u8>, outcome: Outcome) -> Case {
     let what = format!("{}: {what}", road.name());
     case(what, FROM_UNDERLAY, packet, outcome)
 }
@@ -51,7 +45,7 @@ fn left(what: &str, road: &Road, packet: Vec<u8>, reason: PassReason) -> Case {
 }
 
 /// Dropped, and charged to the road's peer.
-fn dropped(what: &str, road: &Road, packet: Vec<u8>, reason: DropReason) -> Case {
+pub(super) fn dropped(what: &str, road: &Road, packet: Vec<u8>, reason: DropReason) -> Case {
     let outcome = Outcome::Drop(reason, Some(road.tunnel.index));
     received(what, road, packet, outcome)
 }
@@ -61,11 +55,11 @@ pub(super) fn from_vtep(road: &Road, vtep: IpAddr, header: Ip) -> Vec<u8> {
     arriving(outer(vtep), &tunnelled(road.tunnel, header))
 }
 
-fn plain(road: &Road) -> Ip {
+pub(super) fn plain(road: &Road) -> Ip {
     inner(road.there, road.here)
 }
 
-fn frame(road: &Road) -> Vec<u8> {
+pub(super) fn frame(road: &Road) -> Vec<u8> {
     tunnelled(road.tunnel, plain(road))
 }
 
@@ -283,99 +277,6 @@ fn aggregates(road: &Road) -> Vec<Case> {
         segment: 20,
         ..left(what, road, inside(road, header), reason)
     })
-    .collect()
-}
-
-/// Each bit of the VXLAN header that is not the VNI's.
-fn invalid(road: &Road) -> Vec<Case> {
-    let header = road.tunnel.overhead - 8;
-    let bits = (0..32).chain(56..64).map(|bit| {
-        let mut packet = from_remote(road);
-        packet[header + bit / 8] ^= 0x80 >> (bit % 8);
-        let what = format!("bit {bit}");
-        dropped(&what, road, packet, DropReason::InvalidVxlanHeader)
-    });
-    let no_flag = vxlan(0, VNI, &frame(road));
-    let stranger = arriving_as(outer(road.tunnel.stranger), 0, &no_flag);
-    let outcome = Outcome::Drop(DropReason::InvalidVxlanHeader, None);
-    bits.chain([received(
-        "I flag clear, from a stranger",
-        road,
-        stranger,
-        outcome,
-    )])
-    .collect()
-}
-
-fn unknown_senders(road: &Road) -> Vec<Case> {
-    let stranger = road.tunnel.stranger;
-    let arp = ethernet(BROADCAST, road.tunnel.peer_mac, ARP, &[0; 28]);
-    let itself = (stranger.is_ipv4() == road.here.is_ipv4()).then(|| {
-        (
-            "a stranger",
-            from_vtep(road, stranger, inner(stranger, road.here)),
-        )
-    });
-    [
-        (
-            "a stranger for a peer",
-            from_vtep(road, stranger, plain(road)),
-        ),
-        ("a stranger's ARP", arriving(outer(stranger), &arp)),
-        ("a stranger's nothing", arriving(outer(stranger), &[])),
-    ]
-    .into_iter()
-    .chain(itself)
-    .map(|(what, packet)| {
-        let outcome = Outcome::Drop(DropReason::UnknownVtep, None);
-        received(what, road, packet, outcome)
-    })
-    .collect()
-}
-
-fn foreign_sources(road: &Road) -> Vec<Case> {
-    let places = road.places();
-    let as_source = |what: &str, source| {
-        let packet = inside(road, inner(source, road.here));
-        dropped(what, road, packet, DropReason::SourceNotBehindVtep)
-    };
-    let crossed = if road.tunnel.overhead == 50 {
-        // The peer over IPv6 ends in the same four bytes as the one over IPv4.
-        let packet = arriving(outer(PEER6), &tunnelled(&OVER6, plain(road)));
-        let outcome = Outcome::Drop(DropReason::SourceNotBehindVtep, Some(PEER6_INDEX));
-        received("over the other family's tunnel", road, packet, outcome)
-    } else {
-        let packet = from_vtep(&ROADS[0], OTHER_PEER, plain(road));
-        let outcome = Outcome::Drop(DropReason::SourceNotBehindVtep, Some(OTHER_PEER_INDEX));
-        received("over the other family's tunnel", road, packet, outcome)
-    };
-    let mut martians = places.martians.to_vec();
-    martians.push(places.unspecified);
-    let martians = martians.into_iter().map(|martian| {
-        let packet = inside(road, inner(martian, road.here));
-        let what = format!("from {martian}");
-        dropped(&what, road, packet, DropReason::MartianSource)
-    });
-    let congested = Ip {
-        tos: 0b11,
-        ..outer(road.tunnel.peer)
-    };
-    [
-        as_source("for another's subnet", places.other_remote),
-        as_source("for a peer that is cut off", places.cut_off),
-        as_source("for an endpoint here", places.database),
-        as_source("for the gateway here", places.gateway),
-        as_source("for the world", places.world),
-        crossed,
-        dropped(
-            "a mark that the inner packet cannot carry",
-            road,
-            arriving(congested, &frame(road)),
-            DropReason::EcnNotCapable,
-        ),
-    ]
-    .into_iter()
-    .chain(martians)
     .collect()
 }
 
