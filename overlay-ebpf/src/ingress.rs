@@ -112,6 +112,10 @@ pub(crate) fn judge<O: Family, I: Family>(
         return Err(malformed(packet, network, sender));
     }
     let endpoint = tables::endpoint(network, frame.destination).ok_or(PassReason::NoRoute)?;
+    // Nothing else vouches for the headers when the datagram has no checksum.
+    if !O::is_intact(packet, 0) || !I::is_intact(packet, O::OVERHEAD.into()) {
+        return Err(PassReason::Malformed.into());
+    }
     must_fit(packet, O::OVERHEAD.into(), &frame, network)?;
     must_be_strippable(packet, &frame, endpoint)?;
     let tos =

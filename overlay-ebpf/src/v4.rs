@@ -62,6 +62,13 @@ impl Family for Ip4 {
         read(&packet.headers::<LEN>(offset)?, ethernet)
     }
 
+    #[inline(always)]
+    fn is_intact(packet: &mut impl Received, offset: usize) -> bool {
+        packet
+            .linear::<LEN>(offset)
+            .is_some_and(|headers| sum(&headers) == 0)
+    }
+
     fn oddity(shape: u32) -> Option<PassReason> {
         if shape >> u16::BITS != u32::from(PLAIN) {
             return Some(PassReason::IpOptions);
@@ -155,6 +162,23 @@ fn read(headers: &Headers<'_, LEN>, ethernet: Ethernet) -> Option<Frame<Ip4>> {
         checksum: headers.read::<u16, CHECKSUM>(),
         shape: shape(headers),
     })
+}
+
+/// The checksum over a plain header, its own included: 0 when that is right.
+#[inline(always)]
+fn sum(headers: &Headers<'_, LEN>) -> u16 {
+    checksum::finish(
+        [
+            headers.read::<u32, VERSION_AND_LENGTH>(),
+            headers.read::<u32, ID>(),
+            headers.read::<u32, TTL>(),
+            headers.read::<u32, SOURCE>(),
+            headers.read::<u32, DESTINATION>(),
+        ]
+        .into_iter()
+        .map(u64::from)
+        .sum(),
+    )
 }
 
 /// What must be [`PLAIN`], and the fragment's flags and offset.

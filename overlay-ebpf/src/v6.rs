@@ -60,6 +60,10 @@ impl Family for Ip6 {
         read(&packet.headers::<LEN>(offset)?, ethernet)
     }
 
+    fn is_intact(_: &mut impl Received, _: usize) -> bool {
+        true
+    }
+
     /// The shape is the kind of header that follows; encrypted payload is payload.
     fn oddity(shape: u32) -> Option<PassReason> {
         const HOP_BY_HOP: u32 = IpProto::HopOpt as u32;

@@ -147,8 +147,30 @@ fn lying_arriving(road: &Road) -> Vec<Case> {
     let inner = lies(over + 14, road.here.is_ipv4())
         .into_iter()
         .map(|(what, place, value)| received(what, with(from_remote(road), place, value), dropped));
+    // The kernel drops what does not add up, and counts it.
+    let sums = [
+        (
+            "an outer checksum that is wrong",
+            road.tunnel.node.is_ipv4(),
+            14,
+        ),
+        (
+            "an inner checksum that is wrong",
+            road.here.is_ipv4(),
+            over + 14,
+        ),
+    ]
+    .into_iter()
+    .filter(|&(_, has_checksum, _)| has_checksum)
+    .map(|(what, _, ip)| {
+        let packet = from_remote(road);
+        let value = packet[ip + 11] ^ 1;
+        received(what, with(packet, ip + 11, value), LEFT)
+    });
+    let sums: Vec<_> = sums.collect();
     datagrams
         .into_iter()
+        .chain(sums)
         .chain([outer])
         .chain(inner)
         .flat_map(and_aggregate)
