@@ -18,7 +18,8 @@ use crate::model::Family;
 /// The kernel's VXLAN devices have their ports through sockets, too.
 pub fn is_busy(family: Family, port: u16) -> Result<bool> {
     match try_bind(family, port) {
-        Ok(()) => Ok(false),
+        // Without IPv6 in the kernel, nobody has a port of it.
+        Ok(()) | Err(Errno::EAFNOSUPPORT) => Ok(false),
         Err(Errno::EADDRINUSE) => Ok(true),
         Err(errno) => Err(KernelError::os(format!("try UDP port {port}"), errno)),
     }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use overlay_agent::{
     kernel::{
         netlink::{FdbInfo, Lifetime, RouteSpec},
-        udp,
+        sysctl, udp,
     },
     model::Family,
     objects::{Link, LinkKind, ROUTE_PROTOCOL, Vxlan},
@@ -82,6 +82,18 @@ async fn an_address_can_be_used_at_once() {
     );
     let error = netlink.delete_address(index, ours).await.unwrap_err();
     assert!(error.not_there(), "{error}");
+}
+
+#[tokio::test]
+async fn a_device_without_ipv6_is_told_with_its_cure() {
+    let namespace = Namespace::new();
+    let netlink = namespace.netlink();
+    let index = made(&netlink, "ovlbr7", &bridge()).await.index;
+    let key = "net/ipv6/conf/ovlbr7/disable_ipv6";
+    namespace.inside(|| sysctl::write(key, "1")).unwrap();
+    let added = netlink.add_address(index, net("fd00::1/64")).await;
+    let cure = "allow IPv6 there: sysctl net.ipv6.conf.DEVICE.disable_ipv6=0";
+    assert_eq!(added.unwrap_err().cure(), Some(cure));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
     packet_route::{
@@ -27,7 +28,7 @@ pub struct AddressInfo {
     pub secondary: bool,
     /// How long it stays.
     pub lifetime: Lifetime,
-    /// Whether packets can be sent from it: no other node turned out, or may turn out, to have it.
+    /// Whether it can be this node's: no other turned out to have it.
     pub usable: bool,
 }
 
@@ -61,8 +62,14 @@ impl Netlink {
         }
         let message = RouteNetlinkMessage::NewAddress(message);
         let operation = |device: &str| format!("add address {net} dev {device}");
-        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, index, operation)
-            .await
+        let added = self.change(message, NLM_F_CREATE | NLM_F_REPLACE, index, operation);
+        added.await.map_err(|error| {
+            if error.errno() == Some(Errno::EACCES as i32) {
+                error.with_cure("allow IPv6 there: sysctl net.ipv6.conf.DEVICE.disable_ipv6=0")
+            } else {
+                error
+            }
+        })
     }
 
     /// Takes an address from a device.
@@ -100,8 +107,7 @@ impl AddressInfo {
             } else {
                 Lifetime::Limited
             },
-            usable: !flags
-                .intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed),
+            usable: !flags.contains(AddressHeaderFlags::Dadfailed),
         })
     }
 }

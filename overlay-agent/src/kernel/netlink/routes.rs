@@ -89,7 +89,12 @@ impl Netlink {
         message.header.address_family = family.into();
         let message = RouteNetlinkMessage::GetRoute(message);
         self.dump("list routes", message, |answer| match answer {
-            RouteNetlinkMessage::NewRoute(route) => RouteInfo::from_message(&route, family),
+            // A kernel without this family answers with the routes of others.
+            RouteNetlinkMessage::NewRoute(route)
+                if route.header.address_family == family.into() =>
+            {
+                RouteInfo::from_message(&route, family)
+            }
             _ => None,
         })
         .await
