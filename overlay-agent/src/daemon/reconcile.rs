@@ -10,7 +10,7 @@ use crate::{
         bpf::{self, AttachMode, DataPlane},
         netns,
     },
-    model::{FastPath, Model, Name},
+    model::{FastPath, Model, Name, Rx},
     node::Node,
     plan::{Plan, plan},
     store::{Content, Store, StoreError},
@@ -111,12 +111,15 @@ impl Reconciler {
             .any(|network| network.fastpath != FastPath::Off)
     }
 
-    /// Loads the programs and takes over the maps that are pinned.
+    /// Loads the programs, as the configuration wants them, and takes over the maps that are
+    /// pinned.
     pub(super) fn load_programs(&mut self) {
-        if self.node.dataplane.is_some() || !self.wants_programs() {
+        let rx = self.model.node.rx;
+        let loaded = self.node.dataplane.as_ref().map(DataPlane::rx);
+        if loaded == Some(rx) || !self.wants_programs() {
             return;
         }
-        match load(&self.node.pins) {
+        match load(&self.node.pins, rx) {
             Ok(dataplane) => {
                 self.node.dataplane = Some(dataplane);
                 self.unavailable = None;
@@ -217,8 +220,8 @@ impl Reconciler {
 }
 
 /// Loads the programs into the kernel.
-pub(super) fn load(pins: &std::path::Path) -> kernel::Result<DataPlane> {
-    DataPlane::open(pins, crate::PROGRAMS, attach_mode())
+pub(super) fn load(pins: &std::path::Path, rx: Rx) -> kernel::Result<DataPlane> {
+    DataPlane::open(pins, crate::PROGRAMS, attach_mode(), rx)
 }
 
 /// TCX where the kernel has it; tests of the older way force it.

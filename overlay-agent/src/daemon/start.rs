@@ -118,7 +118,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let mut required_programs = None;
     if let Some(network) = required {
         let network = network.name.clone();
-        let loaded = reconcile::load(&node.pins)
+        let loaded = reconcile::load(&node.pins, model.node.rx)
             .map_err(|cause| StartError::FastPathRequired { network, cause })?;
         required_programs = Some(loaded);
     }

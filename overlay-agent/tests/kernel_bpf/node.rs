@@ -15,7 +15,7 @@ use overlay_agent::{
         bpf::{self, AttachMode, DataPlane},
         netns,
     },
-    model::{IfName, Name},
+    model::{IfName, Name, Rx},
     objects::{AttachmentState, Hook},
 };
 
@@ -67,7 +67,7 @@ impl Node {
     }
 
     pub(crate) fn open(&self, mode: AttachMode) -> DataPlane {
-        self.inside(|| DataPlane::open(&self.pins, PROGRAMS, mode))
+        self.inside(|| DataPlane::open(&self.pins, PROGRAMS, mode, Rx::Tc))
             .unwrap()
     }
 

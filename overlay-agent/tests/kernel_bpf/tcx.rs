@@ -4,6 +4,7 @@ use aya::programs::TcAttachType;
 use overlay_agent::{
     PROGRAMS,
     kernel::bpf::{self, AttachMode, DataPlane},
+    model::Rx,
     objects::{
         AttachmentState::{Broken, Current, Outdated},
         Hook,
@@ -93,7 +94,7 @@ fn ours_comes_first_and_others_stay() {
     let node = Node::new();
     let other = Node::new();
     let mut theirs = node
-        .inside(|| DataPlane::open(&other.pins, PROGRAMS, AttachMode::Tcx))
+        .inside(|| DataPlane::open(&other.pins, PROGRAMS, AttachMode::Tcx, Rx::Tc))
         .unwrap();
     let mut ours = node.open(AttachMode::Tcx);
     node.attach(&mut theirs, "v0", Hook::FromUnderlay);

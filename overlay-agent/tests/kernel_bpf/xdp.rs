@@ -1,7 +1,9 @@
 //! XDP links.
 
 use overlay_agent::{
-    kernel::bpf::{self, AttachMode},
+    PROGRAMS,
+    kernel::bpf::{self, AttachMode, DataPlane},
+    model::Rx,
     objects::{
         AttachmentState::{Broken, Current, Outdated},
         Hook,
@@ -73,6 +75,25 @@ fn one_mode_takes_the_place_of_the_other() {
 }
 
 #[test]
+fn a_guard_that_strips_is_another_program() {
+    let node = Node::new();
+    let pins = &node.pins;
+    let open = |rx| node.inside(|| DataPlane::open(pins, PROGRAMS, AttachMode::Auto, rx));
+    let mut strips = open(Rx::Xdp).unwrap();
+    assert_eq!(strips.rx(), Rx::Xdp);
+    node.attach(&mut strips, "v0", Hook::GuardNative);
+    let current = states([("v0", Hook::GuardNative, Current)]);
+    assert_eq!(node.states(Some(&strips)), current);
+    let mut guards = open(Rx::Tc).unwrap();
+    assert_eq!(
+        node.states(Some(&guards)),
+        states([("v0", Hook::GuardNative, Outdated)])
+    );
+    node.attach(&mut guards, "v0", Hook::GuardNative);
+    assert_eq!(node.states(Some(&guards)), current);
+}
+
+#[test]
 fn the_guard_is_the_same_whether_tc_has_links_or_filters() {
     let node = Node::new();
     let mut clsact = node.open(AttachMode::Clsact);
@@ -126,7 +147,7 @@ fn what_cannot_be_a_link_is_refused_and_told() {
     // Somebody else's program stays.
     let other = Node::new();
     let mut theirs = node
-        .inside(|| bpf::DataPlane::open(&other.pins, overlay_agent::PROGRAMS, AttachMode::Auto))
+        .inside(|| DataPlane::open(&other.pins, PROGRAMS, AttachMode::Auto, Rx::Tc))
         .unwrap();
     node.attach(&mut theirs, "v0", Hook::GuardGeneric);
     let before = shown(&node, "v0");

@@ -14,6 +14,7 @@ use nix::{
     errno::Errno,
     sys::resource::{RLIM_INFINITY, Resource, setrlimit},
 };
+use overlay_common::globals;
 use tracing::{debug, warn};
 
 use super::{
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     kernel::{KernelError, Result},
+    model::Rx,
     objects::Hook,
 };
 
@@ -39,15 +41,17 @@ pub(super) struct Loaded {
     pub(super) logs: Option<Logs>,
 }
 
-pub(super) fn load(pins: &Pins, object: &[u8]) -> Result<Loaded> {
+pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx) -> Result<Loaded> {
     let operation = "load the eBPF programs";
     raise_memory_limit();
     let mut made = Made::default();
     made.folder(&pins.maps())?;
 
     let level = logs::level();
+    let strip = u32::from(rx == Rx::Xdp);
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &level, false);
+    loader.override_global(globals::STRIP, &strip, true);
     for map in &specs::MAPS {
         let pin = pins.map(map.name);
         if !map.is_pinned(&pin)? {

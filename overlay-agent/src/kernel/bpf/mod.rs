@@ -33,7 +33,7 @@ use aya::Ebpf;
 use self::{logs::Logs, pins::Pins};
 use super::{KernelError, Result};
 use crate::{
-    model::IfName,
+    model::{IfName, Rx},
     objects::{AttachmentState, Hook},
 };
 
@@ -57,6 +57,7 @@ pub enum AttachMode {
 pub struct DataPlane {
     pins: Pins,
     mode: AttachMode,
+    rx: Rx,
     maps: Maps,
     ebpf: Ebpf,
     /// Ids of the loaded programs, by name.
@@ -70,7 +71,7 @@ impl DataPlane {
     ///
     /// When it fails, nothing that it made stays. The error for a program that the
     /// kernel refuses ends with the verifier's last lines.
-    pub fn open(dir: &Path, object: &[u8], mode: AttachMode) -> Result<Self> {
+    pub fn open(dir: &Path, object: &[u8], mode: AttachMode, rx: Rx) -> Result<Self> {
         let mode = match mode {
             AttachMode::Auto | AttachMode::Tcx if tcx::is_supported()? => AttachMode::Tcx,
             AttachMode::Auto | AttachMode::Clsact => AttachMode::Clsact,
@@ -85,10 +86,11 @@ impl DataPlane {
             programs,
             maps,
             logs,
-        } = load::load(&pins, object)?;
+        } = load::load(&pins, object, rx)?;
         Ok(Self {
             pins,
             mode,
+            rx,
             maps,
             ebpf,
             programs,
@@ -99,6 +101,11 @@ impl DataPlane {
     /// How it attaches: [`AttachMode::Tcx`] or [`AttachMode::Clsact`].
     pub fn mode(&self) -> AttachMode {
         self.mode
+    }
+
+    /// Where its programs strip the tunnel's headers.
+    pub fn rx(&self) -> Rx {
+        self.rx
     }
 
     /// The maps, to read.
