@@ -146,20 +146,21 @@ fn bridge() -> Vec<LinkInfo> {
 }
 
 fn vxlan(vxlan: &Vxlan) -> Vec<LinkInfo> {
-    let settings = vec![
+    let mut settings = match vxlan.local {
+        IpAddr::V4(address) => vec![InfoVxlan::Local(address), InfoVxlan::UDPCsum(false)],
+        IpAddr::V6(address) => vec![
+            InfoVxlan::Local6(address),
+            InfoVxlan::UDPZeroCsumTX(false),
+            InfoVxlan::UDPZeroCsumRX(true),
+        ],
+    };
+    settings.extend([
         InfoVxlan::Id(vxlan.vni.get()),
-        match vxlan.local {
-            IpAddr::V4(address) => InfoVxlan::Local(address),
-            IpAddr::V6(address) => InfoVxlan::Local6(address),
-        },
         InfoVxlan::Port(vxlan.port),
         InfoVxlan::PortRange(vxlan.source_ports),
         InfoVxlan::Learning(vxlan.learning),
-        InfoVxlan::UDPCsum(false),
-        InfoVxlan::UDPZeroCsumTX(false),
-        InfoVxlan::UDPZeroCsumRX(true),
         InfoVxlan::Ttl(OUTER_TTL),
-    ];
+    ]);
     vec![
         LinkInfo::Kind(InfoKind::Vxlan),
         LinkInfo::Data(InfoData::Vxlan(settings)),
