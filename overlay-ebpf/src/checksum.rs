@@ -3,6 +3,10 @@
 //! One's complement arithmetic does not care about byte order (RFC 1071 §2 B), so
 //! everything here works on words as they stand in memory.
 
+/// What a header with the right checksum adds up to, but for multiples of itself: one
+/// more of it changes no other sum's checksum.
+pub(crate) const RIGHT: u64 = 0xffff;
+
 /// Folds a sum of 16- or 32-bit words into the checksum over them.
 pub(crate) fn finish(sum: u64) -> u16 {
     // Each step keeps the value modulo 2^16 - 1; after the last it has 16 bits:

@@ -35,8 +35,9 @@ pub(crate) trait Family: Address + Keyed {
     /// of this family.
     fn read(packet: &mut impl Received, offset: usize, ethernet: Ethernet) -> Option<Frame<Self>>;
 
-    /// The plain header in the frame at `offset` adds up, if it has a checksum.
-    fn is_intact(packet: &mut impl Received, offset: usize) -> bool;
+    /// The words of the plain header in the frame at `offset`, added up; as if it were right
+    /// where there is no checksum. `None` when the header is not linear.
+    fn sum(packet: &mut impl Received, offset: usize) -> Option<u64>;
 
     /// Why a frame of this shape is not to be carried: options, extension headers, a fragment.
     fn oddity(shape: u32) -> Option<PassReason>;

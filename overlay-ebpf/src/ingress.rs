@@ -8,6 +8,7 @@ use overlay_common::{
 
 use crate::{
     addresses::{Ip4, Ip6},
+    checksum,
     decap::{Delivery, decapsulate, must_be_strippable},
     ecn,
     family::Family,
@@ -112,10 +113,7 @@ pub(crate) fn judge<O: Family, I: Family>(
         return Err(malformed(packet, network, sender));
     }
     let endpoint = tables::endpoint(network, frame.destination).ok_or(PassReason::NoRoute)?;
-    // Nothing else vouches for the headers when the datagram has no checksum.
-    if !O::is_intact(packet, 0) || !I::is_intact(packet, O::OVERHEAD.into()) {
-        return Err(PassReason::Malformed.into());
-    }
+    must_add_up::<O, I>(packet)?;
     must_fit(packet, O::OVERHEAD.into(), &frame, network)?;
     must_be_strippable(packet, &frame, endpoint)?;
     let tos =
@@ -125,6 +123,18 @@ pub(crate) fn judge<O: Family, I: Family>(
         forwarded: frame.forwarded(tos)?,
         sender,
     })
+}
+
+/// Nothing else vouches for the headers of a datagram without a checksum. They are looked
+/// at together: each has to be right, but for the chance that two wrong ones make up.
+#[inline(always)]
+fn must_add_up<O: Family, I: Family>(packet: &mut impl Received) -> Result<(), PassReason> {
+    let outer = O::sum(packet, 0).ok_or(PassReason::Malformed)?;
+    let inner = I::sum(packet, O::OVERHEAD.into()).ok_or(PassReason::Malformed)?;
+    if checksum::finish(outer + inner) != 0 {
+        return Err(PassReason::Malformed);
+    }
+    Ok(())
 }
 
 /// ARP and the like is the kernel's, but for tags of VLANs (RFC 7348 §6.1).

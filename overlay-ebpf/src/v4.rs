@@ -63,10 +63,8 @@ impl Family for Ip4 {
     }
 
     #[inline(always)]
-    fn is_intact(packet: &mut impl Received, offset: usize) -> bool {
-        packet
-            .linear::<LEN>(offset)
-            .is_some_and(|headers| sum(&headers) == 0)
+    fn sum(packet: &mut impl Received, offset: usize) -> Option<u64> {
+        packet.linear::<LEN>(offset).map(|headers| sum(&headers))
     }
 
     fn oddity(shape: u32) -> Option<PassReason> {
@@ -164,21 +162,19 @@ fn read(headers: &Headers<'_, LEN>, ethernet: Ethernet) -> Option<Frame<Ip4>> {
     })
 }
 
-/// The checksum over a plain header, its own included: 0 when that is right.
+/// The words of a plain header, its checksum included.
 #[inline(always)]
-fn sum(headers: &Headers<'_, LEN>) -> u16 {
-    checksum::finish(
-        [
-            headers.read::<u32, VERSION_AND_LENGTH>(),
-            headers.read::<u32, ID>(),
-            headers.read::<u32, TTL>(),
-            headers.read::<u32, SOURCE>(),
-            headers.read::<u32, DESTINATION>(),
-        ]
-        .into_iter()
-        .map(u64::from)
-        .sum(),
-    )
+fn sum(headers: &Headers<'_, LEN>) -> u64 {
+    [
+        headers.read::<u32, VERSION_AND_LENGTH>(),
+        headers.read::<u32, ID>(),
+        headers.read::<u32, TTL>(),
+        headers.read::<u32, SOURCE>(),
+        headers.read::<u32, DESTINATION>(),
+    ]
+    .into_iter()
+    .map(u64::from)
+    .sum()
 }
 
 /// What must be [`PLAIN`], and the fragment's flags and offset.
