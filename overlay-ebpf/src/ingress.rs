@@ -24,7 +24,7 @@ use crate::{
 
 /// What other nodes send, among everything else that arrives on the underlay.
 pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
-    if packet.has_vlan_tag() {
+    if packet.has_vlan_tag() || !packet.is_to_this_machine() {
         return Err(PassReason::NotOurs.into());
     }
     if strip::is_on()

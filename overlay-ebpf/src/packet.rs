@@ -118,12 +118,17 @@ impl Packet {
         unsafe { (*self.skb()).queue_mapping = 0 };
     }
 
+    /// Its MAC is this machine's: not another's that came here by chance, nor everybody's.
+    pub(crate) fn is_to_this_machine(&self) -> bool {
+        // SAFETY: as for `interface`.
+        unsafe { (*self.skb()).pkt_type == PACKET_HOST }
+    }
+
     /// Lets the packet be received although its MAC was another's when it arrived here.
     ///
     /// `bpf_redirect_peer` does this itself since Linux 6.15.
     pub(crate) fn address_to_this_machine(&mut self) {
-        // SAFETY: as for `interface`.
-        if unsafe { (*self.skb()).pkt_type } != PACKET_HOST {
+        if !self.is_to_this_machine() {
             // SAFETY: as for `flow_hash`. It fails only for types that do not exist.
             unsafe { bpf_skb_change_type(self.skb(), PACKET_HOST) };
         }

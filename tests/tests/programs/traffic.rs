@@ -9,8 +9,8 @@ use crate::{
 
 pub(crate) const I_FLAG: u32 = 0x0800_0000;
 pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
-/// MACs on the underlay's own Ethernet.
-pub(crate) const UNDERLAY_MACS: (Mac, Mac) = ([0x02, 0xee, 0, 0, 0, 1], [0x02, 0xee, 0, 0, 0, 2]);
+/// MACs on the underlay's own Ethernet, this node's first: a test run's device has none.
+pub(crate) const UNDERLAY_MACS: (Mac, Mac) = ([0; 6], [0x02, 0xee, 0, 0, 0, 2]);
 
 /// The header of a packet between two containers.
 pub(crate) fn inner(source: IpAddr, destination: IpAddr) -> Ip {

@@ -84,6 +84,11 @@ fn strangers(road: &Road) -> Vec<Case> {
         ("ARP", ethernet(BROADCAST, from, ARP, &[0; 28])),
         ("TCP", ethernet(to, from, kind, &tcp.around(&[0; 100]))),
         ("a VLAN tag", ethernet(to, from, VLAN, &tagged)),
+        ("another's MAC", with(from_remote(road), 5, 1)),
+        (
+            "all MACs",
+            [&BROADCAST[..], &from_remote(road)[6..]].concat(),
+        ),
         ("another port", ethernet(to, from, kind, &next_port)),
         (
             "another VTEP of this machine",
