@@ -24,13 +24,13 @@ use crate::{
 
 /// What other nodes send, among everything else that arrives on the underlay.
 pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
-    if packet.has_vlan_tag() || !packet.is_to_this_machine() {
-        return Err(PassReason::NotOurs.into());
-    }
     if strip::is_on()
         && let Some(note) = Note::before(packet)
     {
         return strip::deliver(packet, &note);
+    }
+    if packet.has_vlan_tag() || !packet.is_to_this_machine() {
+        return Err(PassReason::NotOurs.into());
     }
     match Ethernet::of(packet, 0).map(|ethernet| ethernet.kind) {
         Some(Ip4::ETHER_TYPE) => over::<Ip4>(packet),

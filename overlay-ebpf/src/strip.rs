@@ -72,8 +72,8 @@ fn inside<O: Family, I: Family>(
     let Ok(delivery) = judge::<O, I>(packet, outer, network, inner) else {
         return Ok(());
     };
-    // To the kernel it is still addressed to this machine.
-    let Some(underlay) = Ethernet::of(packet, 0) else {
+    // To the kernel it stays addressed as it is: to this machine, and not to everybody.
+    let Some(underlay) = Ethernet::of(packet, 0).filter(|to| !to.destination.is_for_many()) else {
         return Ok(());
     };
     let ethernet = Ethernet {
@@ -135,6 +135,10 @@ impl Note {
 
 /// Delivers a packet, or what GRO made of several, as its note says.
 pub(crate) fn deliver(packet: &mut Packet, note: &Note) -> Result<Sent, Exit> {
+    // Devices take tags off before XDP could see them.
+    if packet.has_vlan_tag() {
+        return Err(Exit::Drop(DropReason::InnerVlanTag, note.sender));
+    }
     let gone = Exit::Drop(DropReason::ResizeFailed, note.sender);
     let mut headers = packet.headers::<{ EthHdr::LEN }>(0).ok_or(gone)?;
     Ethernet::readdress(&mut headers, note.endpoint_mac, note.gateway_mac);

@@ -171,6 +171,7 @@ fn what_cannot_be_delivered_is_left_whole_for_the_kernel() {
             inside(&road, to_nobody),
             cut_off,
             checked,
+            [&BROADCAST[..], &from_remote(&road)[6..]].concat(),
             flagged(road.tunnel.peer, I_FLAG),
         ] {
             assert_eq!(node.guard(&packet), None, "{}", road.name());
