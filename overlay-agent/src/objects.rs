@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use overlay_common::maps;
 use serde::Serialize;
 
-use crate::model::{IfName, Mac, Name, Vni};
+use crate::model::{IfName, Mac, Name, Network, Range, Vni};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).
 pub const ROUTE_PROTOCOL: u8 = 111;
@@ -327,6 +327,22 @@ pub struct FilterRules {
     pub together: BTreeSet<(IfName, IfName)>,
     /// What gets the node's address when it leaves its network.
     pub masqueraded: BTreeSet<Masquerade>,
+}
+
+impl FilterRules {
+    /// Whether the network of a device is kept apart from others.
+    pub fn isolates(&self, device: IfName) -> bool {
+        self.isolated.contains(&device)
+    }
+
+    /// Whether all ranges of a network are masqueraded.
+    pub fn masquerades(&self, network: &Network) -> bool {
+        let masqueraded = |range: &Range| {
+            let mut subnets = self.masqueraded.iter().map(|rule| rule.subnet);
+            subnets.any(|subnet| subnet == range.subnet)
+        };
+        network.ranges.iter().all(masqueraded)
+    }
 }
 
 /// A range of a network whose packets get the node's address outside of the network.

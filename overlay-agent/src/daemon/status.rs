@@ -93,6 +93,7 @@ impl Reconciler {
     }
 
     fn network_status(&self, network: &Network) -> NetworkStatus {
+        let rules = self.filter_rules();
         NetworkStatus {
             name: network.name.clone(),
             vni: network.vni,
@@ -110,17 +111,10 @@ impl Reconciler {
             fastpath: network.fastpath,
             dscp: network.dscp,
             security: network.security,
-            masquerade: self.filter_rules().is_some_and(|rules| {
-                let subnets = rules.masqueraded.iter().map(|rule| rule.subnet);
-                network
-                    .ranges
-                    .iter()
-                    .any(|range| subnets.clone().any(|net| net == range.subnet))
-            }),
-            isolated: bridge_name(network.vni).is_some_and(|bridge| {
-                self.filter_rules()
-                    .is_some_and(|rules| rules.isolated.contains(&bridge))
-            }),
+            masquerade: rules.is_some_and(|rules| rules.masquerades(network)),
+            isolated: rules
+                .zip(bridge_name(network.vni))
+                .is_some_and(|(rules, bridge)| rules.isolates(bridge)),
             peers: network
                 .peers
                 .iter()

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Derived, Node, vxlan_name};
+use super::{Derived, Node, bridge_name, vxlan_name};
 use crate::{
-    model::{Family, IfName, Model, Underlay},
+    model::{Family, IfName, Model, Network, Underlay},
     store::Content,
     surroundings::{NodeLink, Observed},
 };
@@ -13,6 +13,7 @@ const FORWARD4: &str = "net/ipv4/ip_forward";
 const FORWARD6: &str = "net/ipv6/conf/all/forwarding";
 const ROUTER_ADVERTISEMENTS: &str = "accept_ra";
 const NO_IPV6: &str = "disable_ipv6";
+const ASK_FOR_DUPLICATES: &str = "accept_dad";
 
 fn of_device(family: Family, device: impl std::fmt::Display, setting: &str) -> String {
     let family = match family {
@@ -36,25 +37,33 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
             .map(|(name, _)| *name)
             .collect(),
     };
-    let tunnels = model
-        .networks
-        .iter()
-        .flat_map(|network| Family::ALL.map(|family| vxlan_name(network.vni, family)));
-    let devices = underlay.into_iter().chain(tunnels.flatten());
+    let tunnels = |network: &Network| {
+        let vni = network.vni;
+        Family::ALL
+            .map(|family| vxlan_name(vni, family))
+            .into_iter()
+            .flatten()
+    };
+    let devices = underlay
+        .into_iter()
+        .chain(model.networks.iter().flat_map(tunnels));
     let mut keys: BTreeSet<String> = devices.map(rp_filter).collect();
     keys.extend(["all", "default"].map(rp_filter));
     keys.insert(FORWARD4.to_owned());
-    if model.networks.iter().any(crate::model::Network::has_ipv6) {
-        keys.insert(FORWARD6.to_owned());
-        keys.insert(of_device(Family::V6, "default", NO_IPV6));
-        keys.extend(links.iter().map(|(name, link)| {
-            let setting = if link.ours {
-                NO_IPV6
-            } else {
-                ROUTER_ADVERTISEMENTS
-            };
-            of_device(Family::V6, name, setting)
+    let mut dual = model
+        .networks
+        .iter()
+        .filter(|network| network.has_ipv6())
+        .peekable();
+    if dual.peek().is_some() {
+        let others = links.iter().filter(|(_, link)| !link.ours);
+        keys.extend(others.map(|(name, _)| of_device(Family::V6, name, ROUTER_ADVERTISEMENTS)));
+        let ours = dual.flat_map(|network| tunnels(network).chain(bridge_name(network.vni)));
+        keys.extend(ours.flat_map(|name| {
+            [NO_IPV6, ASK_FOR_DUPLICATES].map(|setting| of_device(Family::V6, name, setting))
         }));
+        keys.insert(of_device(Family::V6, "default", NO_IPV6));
+        keys.insert(FORWARD6.to_owned());
     }
     keys
 }
@@ -106,10 +115,13 @@ fn keep_router_advertisements(node: &Node<'_>, wanted: &mut BTreeMap<String, Str
     }
 }
 
-/// Devices of a network with IPv6 have it even where new devices do not.
+/// Devices of a network with IPv6 have it even where new devices do not, and bridges have it
+/// at once: as long as a bridge asks whether its address is taken, it finds no neighbours.
 fn allow_ipv6(node: &Node<'_>, networks: &[Derived<'_>], wanted: &mut BTreeMap<String, String>) {
     let inherited = value(node, &of_device(Family::V6, "default", NO_IPV6));
     for derived in networks.iter().filter(|derived| derived.network.has_ipv6()) {
+        let key = of_device(Family::V6, derived.bridge, ASK_FOR_DUPLICATES);
+        wanted.insert(key, "0".to_owned());
         for key in derived
             .devices()
             .map(|device| of_device(Family::V6, device, NO_IPV6))

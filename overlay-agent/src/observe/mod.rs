@@ -13,7 +13,6 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tracing::debug;
 
 use crate::{
     desired::{is_ours, needs_filter, observed_settings},
@@ -73,7 +72,7 @@ pub async fn observe(
         around.busy_ports = busy_ports(model, &ours)?;
     }
     programs(node, &all, &names, &mut objects)?;
-    filter(model, store, &mut objects, &mut around);
+    filter(model, store, &mut objects, &mut around)?;
     Ok(Observed { objects, around })
 }
 
@@ -311,15 +310,16 @@ fn filter(
     store: &Content,
     objects: &mut Objects,
     around: &mut Surroundings,
-) {
+) -> kernel::Result<()> {
     let needed = model.is_some_and(needs_filter);
     if !needed && !store.packet_filter {
-        return;
+        return Ok(());
     }
     match nft::read(&filter_table(store.instance())) {
         Ok(filter) => objects.filter = filter,
-        Err(error) if needed => around.no_filter = Some(error.to_string()),
-        // Without the program nobody can have rules, nor remove ours.
-        Err(error) => debug!("{error}"),
+        // Rules of ours that cannot be removed are an error, those that cannot be made a reason.
+        Err(error) if !needed => return Err(error),
+        Err(error) => around.no_filter = Some(error.to_string()),
     }
+    Ok(())
 }

@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Plan,
+    Plan, entries,
     step::{Change, Step},
 };
 use crate::objects::{
-    Address, AttachmentState, Entries, Filter, Link, LinkId, LinkKind, LinkRef, Objects, Route,
-    RouteKey, Scope,
+    Address, AttachmentState, Filter, Link, LinkId, LinkKind, Objects, Route, RouteKey, Scope,
 };
 
 /// The steps that turn what is observed into what is desired.
@@ -25,13 +24,14 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     add_links(observed, desired, &renewed, &mut steps);
     // Settings of a device need the device.
     set_sysctls(observed, desired, &mut steps);
+    raise_links(desired, &renewed, &mut steps);
     set_filter(observed, desired, &mut steps);
     add_addresses_and_routes(observed, desired, &renewed, &mut steps);
-    add_entries(&observed.entries, &desired.entries, &renewed, &mut steps);
+    entries::add(&observed.entries, &desired.entries, &renewed, &mut steps);
     attach(observed, desired, &renewed, &mut steps);
 
     detach(observed, desired, &mut steps);
-    delete_entries(&observed.entries, &desired.entries, &mut steps);
+    entries::delete(&observed.entries, &desired.entries, &mut steps);
     delete_addresses_and_routes(observed, desired, &renewed, &mut steps);
     for id in observed.links.keys().filter(|id| id.scope == Scope::Node) {
         if !desired.links.contains_key(id) {
@@ -45,6 +45,24 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
         steps.push(Step::DeleteNamespace { name: name.clone() });
     }
     Plan(steps)
+}
+
+/// Whether a device has settings of its own, which are to be made before it is up: some act
+/// only then.
+fn waits(id: &LinkId, desired: &Objects) -> bool {
+    let own = format!("/conf/{}/", id.name);
+    id.scope == Scope::Node && desired.sysctls.keys().any(|key| key.contains(&own))
+}
+
+fn raise_links(desired: &Objects, renewed: &BTreeSet<LinkId>, steps: &mut Vec<Step>) {
+    for id in renewed.iter().filter(|id| waits(id, desired)) {
+        if desired.links.get(id).is_some_and(|link| link.up) {
+            steps.push(Step::ChangeLink {
+                id: id.clone(),
+                change: Change::Up(true),
+            });
+        }
+    }
 }
 
 fn set_sysctls(observed: &Objects, desired: &Objects, steps: &mut Vec<Step>) {
@@ -120,6 +138,10 @@ fn add_links(
             let inside = match &link.kind {
                 LinkKind::Veth { peer } => desired.links.get(peer).cloned(),
                 _ => None,
+            };
+            let link = Link {
+                up: link.up && !waits(id, desired),
+                ..link.clone()
             };
             steps.push(Step::CreateLink {
                 id: id.clone(),
@@ -223,56 +245,8 @@ fn add_addresses_and_routes(
     }
 }
 
-fn add_entries(
-    observed: &Entries,
-    desired: &Entries,
-    renewed: &BTreeSet<LinkId>,
-    steps: &mut Vec<Step>,
-) {
-    // The map holds the index of the device that was there before.
-    let outdated = |link: &LinkRef| match link {
-        LinkRef::Name(name) => renewed.contains(&LinkId::node(*name)),
-        LinkRef::Gone(_) => false,
-    };
-    for (&vni, &network) in missing(&observed.networks, &desired.networks) {
-        steps.push(Step::SetNetwork { vni, network });
-    }
-    for (&(vni, vtep), &slot) in missing(&observed.vteps, &desired.vteps) {
-        steps.push(Step::SetVtep { vni, vtep, slot });
-    }
-    for (&(vni, prefix), peer) in missing(&observed.peers, &desired.peers) {
-        steps.push(Step::SetPeer {
-            vni,
-            prefix,
-            peer: peer.clone(),
-        });
-    }
-    for (&(vni, address), endpoint) in &desired.endpoints {
-        if observed.endpoints.get(&(vni, address)) != Some(endpoint) || outdated(&endpoint.link) {
-            steps.push(Step::SetEndpoint {
-                vni,
-                address,
-                endpoint: endpoint.clone(),
-            });
-        }
-    }
-    for (&link, &port) in &desired.ports {
-        if observed.ports.get(&link) != Some(&port) || outdated(&link) {
-            steps.push(Step::SetPort { link, port });
-        }
-    }
-    for &(link, prefix) in &desired.sources {
-        if !observed.sources.contains(&(link, prefix)) || outdated(&link) {
-            steps.push(Step::SetSource { link, prefix });
-        }
-    }
-    for (&cidr, &vni) in missing(&observed.cidrs, &desired.cidrs) {
-        steps.push(Step::SetCidr { cidr, vni });
-    }
-}
-
 /// Entries that are absent or different.
-fn missing<'a, K: Ord, V: PartialEq>(
+pub(super) fn missing<'a, K: Ord, V: PartialEq>(
     observed: &'a BTreeMap<K, V>,
     desired: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
@@ -303,38 +277,8 @@ fn detach(observed: &Objects, desired: &Objects, steps: &mut Vec<Step>) {
     }
 }
 
-fn delete_entries(observed: &Entries, desired: &Entries, steps: &mut Vec<Step>) {
-    for &link in stale(&observed.ports, &desired.ports) {
-        steps.push(Step::DeletePort { link });
-    }
-    for &(vni, address) in stale(&observed.endpoints, &desired.endpoints) {
-        steps.push(Step::DeleteEndpoint { vni, address });
-    }
-    for &(vni, prefix) in stale(&observed.peers, &desired.peers) {
-        steps.push(Step::DeletePeer { vni, prefix });
-    }
-    for (key, &slot) in &observed.vteps {
-        if !desired.vteps.contains_key(key) {
-            steps.push(Step::DeleteVtep {
-                vni: key.0,
-                vtep: key.1,
-                slot,
-            });
-        }
-    }
-    for &vni in stale(&observed.networks, &desired.networks) {
-        steps.push(Step::DeleteNetwork { vni });
-    }
-    for &(link, prefix) in observed.sources.difference(&desired.sources) {
-        steps.push(Step::DeleteSource { link, prefix });
-    }
-    for &cidr in stale(&observed.cidrs, &desired.cidrs) {
-        steps.push(Step::DeleteCidr { cidr });
-    }
-}
-
 /// Keys that should not be there.
-fn stale<'a, K: Ord, V>(
+pub(super) fn stale<'a, K: Ord, V>(
     observed: &'a BTreeMap<K, V>,
     desired: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = &'a K> {

@@ -5,6 +5,7 @@
 //! compared and tested without a kernel.
 
 mod diff;
+mod entries;
 mod step;
 
 use std::fmt;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::plan;
+use super::{Step, plan};
 use crate::{
     model::{IfName, Mac},
     objects::{
@@ -8,6 +8,8 @@ use crate::{
         Masquerade, Objects, Route, RouteKey, Scope, Vxlan,
     },
 };
+
+mod properties;
 
 fn name(text: &str) -> IfName {
     text.parse().unwrap()
@@ -254,6 +256,30 @@ fn settings_of_all_devices_come_after_those_of_one() {
 }
 
 #[test]
+fn a_device_is_up_once_it_has_its_settings() {
+    let mut desired = Objects::default();
+    let bridge = LinkId::node(name("ovlbr1"));
+    desired.links.insert(bridge, link(LinkKind::Bridge));
+    let key = "net/ipv6/conf/ovlbr1/accept_dad".to_owned();
+    desired.sysctls.insert(key, "0".to_owned());
+    let plan = plan(&Objects::default(), &desired);
+    let born_up = plan.steps().iter().find_map(|step| match step {
+        Step::CreateLink { link, .. } => Some(link.up),
+        _ => None,
+    });
+    assert_eq!(born_up, Some(false));
+    assert_eq!(
+        steps(&Objects::default(), &desired),
+        [
+            "add bridge ovlbr1 mtu 1450",
+            "set net/ipv6/conf/ovlbr1/accept_dad to 0",
+            "set link ovlbr1 up",
+        ]
+    );
+    assert_eq!(steps(&desired, &desired), [""; 0]);
+}
+
+#[test]
 fn packet_filter_rules_come_before_addresses_and_go_after_devices() {
     let rules = FilterRules {
         isolated: [name("ovlbr1"), name("ovl1")].into(),
@@ -305,74 +331,4 @@ fn sources_follow_their_device_to_its_new_index() {
     assert!(
         steps(&desired, &node()).contains(&"unmap source 10.99.0.0/24 of port ovl-web".to_owned())
     );
-}
-
-mod properties {
-    use proptest::prelude::{Strategy, any, proptest};
-
-    use super::node;
-    use crate::{
-        objects::Objects,
-        plan::{Step, plan},
-    };
-
-    /// A node of which parts are missing.
-    fn partial() -> impl Strategy<Value = Objects> {
-        any::<[bool; 7]>().prop_map(
-            |[
-                bridge,
-                vxlan,
-                veth,
-                addresses,
-                neighbours,
-                routes,
-                attachments,
-            ]| {
-                let mut objects = node();
-                objects.links.retain(|id, _| match id.name.as_str() {
-                    "ovlbr1" => bridge,
-                    "ovl1" => vxlan,
-                    _ => veth,
-                });
-                if !addresses {
-                    objects.addresses.clear();
-                }
-                if !neighbours {
-                    objects.neighbours.clear();
-                }
-                if !routes {
-                    objects.routes.clear();
-                }
-                if !attachments {
-                    objects.attachments.clear();
-                }
-                objects
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn a_device_exists_before_it_is_used(observed in partial(), desired in partial()) {
-            let mut there: Vec<_> = observed.links.keys().cloned().collect();
-            for step in plan(&observed, &desired).steps() {
-                if let (Some(id), Step::AddAddress { .. } | Step::ChangeLink { .. } | Step::Attach { .. }) =
-                    (step.device(), step)
-                    && desired.links.contains_key(&id)
-                {
-                    assert!(there.contains(&id), "{step}");
-                }
-                match step {
-                    Step::CreateLink { id, link, .. } => {
-                        there.push(id.clone());
-                        if let crate::objects::LinkKind::Veth { peer } = &link.kind {
-                            there.push(peer.clone());
-                        }
-                    }
-                    Step::DeleteLink { id } => there.retain(|other| other != id),
-                    _ => {}
-                }
-            }
-        }
-    }
 }
