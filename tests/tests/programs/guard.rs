@@ -10,7 +10,7 @@ use crate::{
         I_FLAG, UNDERLAY_MACS, arriving, arriving_as, datagram, from_remote, inner, inside, outer,
         tunnelled,
     },
-    world::{GATEWAY_MAC, PORT, ROADS, Road, VNI, WEB_MAC},
+    world::{GATEWAY_MAC, PORT, Road, VNI, WEB_MAC, roads},
 };
 
 /// A packet that says nothing but where it comes from, and its VXLAN flags.
@@ -25,7 +25,7 @@ fn dropped(reason: DropReason, peer: Option<u32>) -> Outcome {
 #[test]
 fn what_is_not_valid_or_from_a_stranger_is_dropped() {
     let mut node = Node::new();
-    for Road { tunnel, .. } in ROADS {
+    for Road { tunnel, .. } in roads() {
         for (what, packet, outcome) in [
             (
                 "I flag clear",
@@ -62,7 +62,7 @@ fn what_is_not_valid_or_from_a_stranger_is_dropped() {
 fn everything_else_is_left_to_those_that_follow() {
     let mut node = Node::new();
     let (to, from) = UNDERLAY_MACS;
-    for road in ROADS {
+    for road in roads() {
         let stranger = outer(road.tunnel.stranger);
         let frame = tunnelled(road.tunnel, inner(road.there, road.here));
         let payload = vxlan(I_FLAG, VNI, &frame);
@@ -113,7 +113,7 @@ fn everything_else_is_left_to_those_that_follow() {
 #[test]
 fn strangers_pass_where_the_network_takes_packets_from_anybody() {
     let mut node = Node::new().with_network_flags(network_flags::ANY_VTEP);
-    for Road { tunnel, .. } in ROADS {
+    for Road { tunnel, .. } in roads() {
         assert_eq!(node.guard(&flagged(tunnel.stranger, I_FLAG)), None);
         assert_eq!(
             node.guard(&flagged(tunnel.stranger, 0)),
@@ -128,7 +128,7 @@ fn what_can_be_delivered_is_stripped_and_noted_when_that_is_asked_for() {
     const NOTE: usize = 24;
     let (to, from) = UNDERLAY_MACS;
     let mut node = Node::stripping();
-    for road in ROADS {
+    for road in roads() {
         let (outcome, bytes) = node.strip(&from_remote(&road));
         assert_eq!(outcome, None, "{}", road.name());
         let index = road.tunnel.index.to_ne_bytes();
@@ -147,7 +147,7 @@ fn what_can_be_delivered_is_stripped_and_noted_when_that_is_asked_for() {
 #[test]
 fn what_cannot_be_delivered_is_left_whole_for_the_kernel() {
     let mut node = Node::stripping();
-    for road in ROADS {
+    for road in roads() {
         let old = Ip {
             ttl: 1,
             ..inner(road.there, road.here)

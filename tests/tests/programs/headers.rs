@@ -19,7 +19,7 @@ use crate::{
     world::{
         DATABASE, DATABASE_MAC, DATABASE6, GATEWAY_MAC, OTHER_PEER, OTHER_PEER_INDEX,
         OTHER_PEER_MAC, OTHER_REMOTE, OTHER_REMOTE6, OVER4, PORT, REMOTE_TOO, REMOTE6_TOO, ROADS,
-        Road, Tunnel, VNI, WEB, WEB_MAC, WEB6,
+        Road, Tunnel, VNI, WEB, WEB_MAC, WEB6, roads,
     },
 };
 
@@ -115,7 +115,7 @@ fn an_endpoint_s_packet_is_put_into_the_tunnel_one_hop_older() {
 #[test]
 fn the_node_s_own_packet_keeps_its_ttl() {
     let mut node = Node::new();
-    for road in ROADS {
+    for road in roads() {
         let frame = from_node(&road);
         let run = node.run(FROM_HOST, &frame, 0);
         assert_eq!(
@@ -135,7 +135,7 @@ fn the_outer_header_carries_ecn_and_dscp_only_where_it_is_asked_for() {
     const DSCP: u8 = 0xb8;
     for (flags, dscp) in [(0, 0), (network_flags::COPY_DSCP, DSCP)] {
         let mut node = Node::new().with_network_flags(flags);
-        for road in ROADS {
+        for road in roads() {
             for (ecn, outer_ecn) in [(0b00, 0b00), (0b01, 0b01), (0b10, 0b10), (0b11, 0b10)] {
                 let packet = Ip {
                     tos: DSCP | ecn,
@@ -154,7 +154,7 @@ fn the_outer_header_carries_ecn_and_dscp_only_where_it_is_asked_for() {
 #[test]
 fn a_flow_has_one_source_port_and_flows_have_many() {
     let mut node = Node::new();
-    for road in ROADS {
+    for road in roads() {
         let mut port_of = |source: u16| {
             // An IPv6 flow label would be the flow's name, and the ports no matter.
             let packet = Ip {
@@ -182,7 +182,7 @@ fn a_flow_has_one_source_port_and_flows_have_many() {
 #[test]
 fn what_a_peer_sends_arrives_one_hop_older_from_the_gateway() {
     let mut node = Node::new();
-    for road in ROADS {
+    for road in roads() {
         let run = node.run(FROM_UNDERLAY, &from_remote(&road), 0);
         assert_eq!(
             run.outcome,
@@ -198,7 +198,7 @@ fn what_a_peer_sends_arrives_one_hop_older_from_the_gateway() {
 #[test]
 fn a_node_may_answer_a_container_from_its_underlay_address() {
     let mut node = Node::new();
-    for road in ROADS {
+    for road in roads() {
         if road.here.is_ipv4() != road.tunnel.peer.is_ipv4() {
             continue;
         }
@@ -213,7 +213,7 @@ fn a_node_may_answer_a_container_from_its_underlay_address() {
 #[test]
 fn congestion_on_the_way_is_told_to_the_endpoint() {
     let mut node = Node::new();
-    for road in ROADS {
+    for road in roads() {
         for (outer_ecn, inner_ecn, arrives) in [
             (0b00, 0b00, 0b00),
             (0b01, 0b00, 0b00),
@@ -289,7 +289,7 @@ fn the_smallest_and_the_largest_packets_go_through_whole() {
         here,
         there,
         tunnel,
-    } in ROADS
+    } in roads()
     {
         let largest = 1450 - inner(here, there).header();
         for size in [0, 1, largest - 1, largest] {

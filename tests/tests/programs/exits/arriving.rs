@@ -15,11 +15,11 @@ use crate::{
         I_FLAG, UNDERLAY_MACS, arriving, arriving_as, datagram, from_remote, inner, inside, outer,
         tunnelled, tunnelled_with,
     },
-    world::{MTU, OTHER_PEER_MAC, OVER4, OVER6, PORT, ROADS, Road, VNI},
+    world::{MTU, OTHER_PEER_MAC, OVER4, OVER6, PORT, Road, VNI, roads},
 };
 
 pub(super) fn all() -> Vec<Case> {
-    ROADS
+    roads()
         .iter()
         .flat_map(|road| {
             [

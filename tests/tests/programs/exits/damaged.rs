@@ -10,11 +10,11 @@ use crate::{
     counters::Outcome,
     frames::header_of,
     traffic::{from_node, from_remote, to_remote},
-    world::{ROADS, Road},
+    world::{Road, roads},
 };
 
 pub(super) fn all() -> Vec<Case> {
-    ROADS
+    roads()
         .iter()
         .flat_map(|road| {
             [

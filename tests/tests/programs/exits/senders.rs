@@ -10,11 +10,11 @@ use crate::{
     counters::Outcome,
     frames::{ARP, BROADCAST, Ip, ethernet, vxlan},
     traffic::{arriving, arriving_as, from_remote, inner, inside, outer, tunnelled},
-    world::{OTHER_PEER, OTHER_PEER_INDEX, OVER6, PEER6, PEER6_INDEX, ROADS, Road, VNI},
+    world::{OTHER_PEER, OTHER_PEER_INDEX, OVER6, PEER6, PEER6_INDEX, ROADS, Road, VNI, roads},
 };
 
 pub(super) fn all() -> Vec<Case> {
-    ROADS
+    roads()
         .iter()
         .flat_map(|road| [invalid(road), unknown_senders(road), foreign_sources(road)])
         .flatten()

@@ -12,8 +12,8 @@ use crate::{
     frames::ethernet,
     traffic::{datagram, from_remote, inner, inside, routed},
     world::{
-        DATABASE, DATABASE_MAC, DATABASE6, GATEWAY_MAC, PEER_INDEX, PLACES, ROADS, ROUTER_MAC,
-        WEB_MAC,
+        DATABASE, DATABASE_MAC, DATABASE6, GATEWAY_MAC, PEER_INDEX, PLACES, ROUTER_MAC, WEB_MAC,
+        roads,
     },
 };
 
@@ -79,7 +79,7 @@ fn other_networks() -> Vec<Case> {
 
 fn malformed() -> Vec<Case> {
     let outcome = Outcome::Pass(PassReason::Malformed);
-    ROADS
+    roads()
         .iter()
         .flat_map(|road| {
             let mut leaving = routed(inner(road.here, road.there));
@@ -99,7 +99,7 @@ fn malformed() -> Vec<Case> {
 fn any_vtep(for_others: bool) -> Vec<Case> {
     let left = Outcome::Pass(PassReason::AnyVtep);
     let dropped = Outcome::Drop(DropReason::SourceNotBehindVtep, None);
-    ROADS
+    roads()
         .iter()
         .flat_map(|road| {
             let stranger = road.tunnel.stranger;
@@ -121,7 +121,7 @@ fn any_vtep(for_others: bool) -> Vec<Case> {
 }
 
 fn any_inner_source() -> Vec<Case> {
-    ROADS
+    roads()
         .iter()
         .map(|road| {
             let packet = inside(road, inner(road.places().world, road.here));
@@ -136,7 +136,7 @@ fn any_inner_source() -> Vec<Case> {
 }
 
 fn martians(any_source: bool) -> Vec<Case> {
-    ROADS
+    roads()
         .iter()
         .flat_map(|road| {
             let index = road.tunnel.index;
