@@ -11,9 +11,8 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
-/// The oldest kernel with what the programs and their attachment need
-/// (`bpf_redirect_peer` and `bpf_redirect_neigh`), as major and minor number.
-const OLDEST_KERNEL: (u32, u32) = (5, 10);
+/// The oldest kernel that the programs are tested on, as major and minor number.
+const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Whether this thread may do all that the agent does.
 ///
@@ -107,8 +106,8 @@ mod tests {
         assert_eq!(parse_release("5.10-rc1"), Some((5, 10)));
         assert_eq!(parse_release("5"), None);
         assert_eq!(parse_release(""), None);
-        assert!(parse_release("5.9.16").unwrap() < OLDEST_KERNEL);
-        assert!(parse_release("6.1.0-13-cloud-amd64").unwrap() > OLDEST_KERNEL);
+        assert!(parse_release("5.15.160").unwrap() < OLDEST_KERNEL);
+        assert!(parse_release("6.1.0-13-cloud-amd64").unwrap() >= OLDEST_KERNEL);
     }
 
     #[test]

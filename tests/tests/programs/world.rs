@@ -90,9 +90,7 @@ pub(crate) const STRANGER6: IpAddr = v6(0xfd00, 0x56, 0, 0, 0x99);
 /// those inside.
 pub(crate) fn roads() -> Vec<Road> {
     let release = uname().unwrap().release().to_str().unwrap().to_owned();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map(str::parse::<u32>);
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
     let version = (
         numbers.next().unwrap().unwrap(),
         numbers.next().unwrap().unwrap(),
