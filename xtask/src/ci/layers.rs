@@ -23,26 +23,26 @@ const LAYERS: &[Layer] = &[
     Layer {
         folder: "overlay-agent/src/plan",
         except: &[],
-        foreign: &["aya", "nix", "rtnetlink", "tokio"],
+        foreign: &["aya", "nftables", "nix", "rtnetlink", "tokio"],
         reason: "a plan is a pure function of desired and observed state",
     },
     Layer {
         folder: "overlay-agent/src/desired",
         except: &[],
-        foreign: &["aya", "nix", "rtnetlink", "tokio"],
+        foreign: &["aya", "nftables", "nix", "rtnetlink", "tokio"],
         reason: "what the configuration asks for does not depend on the kernel",
     },
     Layer {
         folder: "overlay-agent/src/model",
         except: &[],
-        foreign: &["aya", "nix", "rtnetlink", "tokio"],
+        foreign: &["aya", "nftables", "nix", "rtnetlink", "tokio"],
         reason: "the desired state is data",
     },
     Layer {
         folder: "overlay-agent/src",
         // The root embeds the programs by a macro of aya's.
         except: &["kernel", "lib.rs"],
-        foreign: &["aya", "rtnetlink"],
+        foreign: &["aya", "nftables", "rtnetlink"],
         reason: "only `kernel` speaks with the kernel",
     },
     Layer {
