@@ -1,5 +1,7 @@
 //! A network's bridge, VXLAN devices, routes and map entries.
 
+use std::net::IpAddr;
+
 use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_PORT_MIN};
 
 use super::{Derived, Desired, Node, Obstacle, Problem, Tunnel, is_fast, names, values};
@@ -97,6 +99,17 @@ pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desire
             link: LinkId::node(derived.bridge),
             net: range.on_link(range.gateway()),
         });
+    }
+    // On a device without an address the kernel's loose reverse-path filter is as strict as
+    // the strict one: it would not take the answer that a node sends from its underlay address.
+    let bases = network.ranges.iter().map(|range| range.subnet.network());
+    for base in bases.filter(IpAddr::is_ipv4) {
+        let devices = derived.tunnels.iter().map(|tunnel| tunnel.device);
+        let address = |device| Address {
+            link: LinkId::node(device),
+            net: base.into(),
+        };
+        desired.objects.addresses.extend(devices.map(address));
     }
     for peer in &network.peers {
         let problem = match derived.tunnel_to(peer.vtep) {
