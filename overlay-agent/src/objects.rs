@@ -135,6 +135,8 @@ pub struct Vxlan {
     pub source_ports: (u16, u16),
     /// Whether it learns MACs from traffic; ours must not.
     pub learning: bool,
+    /// Whether the outer header carries the inner DSCP.
+    pub copies_dscp: bool,
 }
 
 /// An address of a device.

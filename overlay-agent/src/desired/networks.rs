@@ -6,7 +6,7 @@ use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_POR
 
 use super::{Derived, Desired, Node, Obstacle, Problem, Tunnel, is_fast, names, values};
 use crate::{
-    model::{Family, MIN_IPV6_MTU, Mac, Network, Peer},
+    model::{Dscp, Family, MIN_IPV6_MTU, Mac, Network, Peer},
     objects::{
         Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, PeerEntry, Route,
         RouteKey, Scope, Vxlan,
@@ -141,6 +141,7 @@ fn add_devices(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
             local: tunnel.local,
             source_ports: (SOURCE_PORT_MIN, SOURCE_PORT_MAX),
             learning: false,
+            copies_dscp: network.dscp == Dscp::Copy,
         })
     };
     for tunnel in &derived.tunnels {

@@ -61,6 +61,7 @@ fn kind(info: &LinkInfo, inside: Option<&Inside>) -> LinkKind {
                 local,
                 source_ports: vxlan.source_ports,
                 learning: vxlan.learning,
+                copies_dscp: vxlan.copies_dscp,
             })
         }
         _ => LinkKind::Other,

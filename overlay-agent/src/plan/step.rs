@@ -290,8 +290,15 @@ fn create_link(f: &mut fmt::Formatter<'_>, id: &LinkId, link: &Link) -> fmt::Res
         LinkKind::Vxlan(vxlan) => {
             write!(
                 f,
-                "add vxlan {id} id {} local {} dstport {} nolearning",
-                vxlan.vni, vxlan.local, vxlan.port
+                "add vxlan {id} id {} local {} dstport {} nolearning{}",
+                vxlan.vni,
+                vxlan.local,
+                vxlan.port,
+                if vxlan.copies_dscp {
+                    " tos inherit"
+                } else {
+                    ""
+                }
             )
         }
         LinkKind::Veth { peer } => write!(f, "add veth {id} peer {peer}"),

@@ -40,6 +40,7 @@ fn vxlan(port: u16) -> LinkKind {
         local: [192, 168, 56, 11].into(),
         source_ports: (49_152, 65_535),
         learning: false,
+        copies_dscp: false,
     })
 }
 

@@ -103,6 +103,7 @@ pub(crate) fn vxlan() -> Link {
         local: ip("192.0.2.1"),
         source_ports: (49_152, 65_535),
         learning: false,
+        copies_dscp: true,
     };
     Link {
         kind: LinkKind::Vxlan(settings),

@@ -79,8 +79,8 @@ fn each_family_goes_the_way_of_its_peer_and_the_second_plan_is_empty() {
     let expected = [
         "add bridge ovlbr7 address 02:47:0a:f4:01:01 mtu 1430",
         "add veth ovl-web peer eth0 of endpoint web mtu 1430 master ovlbr7",
-        "add vxlan ovl6-7 id 7 local fd56::11 dstport 4789 nolearning address 02:36:",
-        "add vxlan ovl7 id 7 local 192.168.56.11 dstport 4789 nolearning address 02:4f:c0:a8:38:0b mtu 1430",
+        "add vxlan ovl6-7 id 7 local fd56::11 dstport 4789 nolearning tos inherit address 02:36:",
+        "add vxlan ovl7 id 7 local 192.168.56.11 dstport 4789 nolearning tos inherit address 02:4f:c0:a8:38:0b mtu 1430",
         "set net/ipv6/conf/ovlbr7/accept_dad to 0\n",
         "set net/ipv6/conf/all/forwarding to 1\n",
         "set link ovlbr7 up\n",

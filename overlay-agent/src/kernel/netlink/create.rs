@@ -15,7 +15,7 @@ use rtnetlink::{
     },
 };
 
-use super::{Netlink, refusal::Refusal};
+use super::{Netlink, links::TOS_INHERIT, refusal::Refusal};
 use crate::{
     kernel::{KernelError, Result},
     model::{IfName, Mac},
@@ -160,6 +160,7 @@ fn vxlan(vxlan: &Vxlan) -> Vec<LinkInfo> {
         InfoVxlan::PortRange(vxlan.source_ports),
         InfoVxlan::Learning(vxlan.learning),
         InfoVxlan::Ttl(OUTER_TTL),
+        InfoVxlan::Tos(if vxlan.copies_dscp { TOS_INHERIT } else { 0 }),
     ]);
     vec![
         LinkInfo::Kind(InfoKind::Vxlan),

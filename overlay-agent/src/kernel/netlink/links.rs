@@ -54,6 +54,8 @@ pub struct VxlanInfo {
     pub local: Option<IpAddr>,
     /// Whether it learns MACs from traffic.
     pub learning: bool,
+    /// Whether the outer header carries the inner DSCP (`tos inherit`).
+    pub copies_dscp: bool,
     /// UDP source ports, lowest and highest; 0 and 0: the system's range.
     pub source_ports: (u16, u16),
     /// Whether the tunnel comes with each packet instead of from these settings.
@@ -217,6 +219,9 @@ impl LinkInfo {
     }
 }
 
+/// The TOS that stands for that of the inner header, as `ip link` writes it.
+pub(super) const TOS_INHERIT: u8 = 1;
+
 impl VxlanInfo {
     fn from_attributes(settings: &[InfoVxlan]) -> Self {
         let mut info = Self::default();
@@ -227,6 +232,7 @@ impl VxlanInfo {
                 InfoVxlan::Local(address) => info.local = Some(address.into()),
                 InfoVxlan::Local6(address) => info.local = Some(address.into()),
                 InfoVxlan::Learning(learning) => info.learning = learning,
+                InfoVxlan::Tos(tos) => info.copies_dscp = tos == TOS_INHERIT,
                 InfoVxlan::PortRange(ports) => info.source_ports = ports,
                 InfoVxlan::CollectMetadata(on) => info.collect_metadata = on,
                 _ => {}
