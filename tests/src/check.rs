@@ -1,17 +1,20 @@
 //! Who reaches whom: a ping from every node and container to every node, gateway and container.
 
-use std::{collections::VecDeque, fmt, net::Ipv4Addr, sync::Mutex, thread};
+use std::{collections::VecDeque, fmt, net::IpAddr, sync::Mutex, thread, time::Duration};
 
 use crate::{
     error::{Error, Result},
+    families::{Families, Family},
     run,
     script::{inside, words},
     shape::Scenario,
-    topology::Topology,
+    topology::{Node, Topology},
 };
 
 /// TTL with which Linux sends.
 const INITIAL_TTL: u8 = 64;
+/// How long an answer may take on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Pings under way at a time; each is a process that mostly waits.
 const PARALLEL: usize = 8;
 
@@ -30,9 +33,19 @@ pub struct Target {
     /// Short name, as in a column's head.
     pub label: String,
     /// Where it is pinged.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     node: u8,
-    is_container: bool,
+    kind: Kind,
+}
+
+/// What a target is to those who ping it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A node, at its address on the underlay.
+    Node,
+    /// A node, at its address on the bridge.
+    Gateway,
+    Container,
 }
 
 /// How an answer must look.
@@ -45,12 +58,29 @@ pub fn expected_ttl(source: &Source, target: &Target) -> u8 {
     if source.node == target.node {
         return INITIAL_TTL;
     }
-    INITIAL_TTL - u8::from(source.is_container) - u8::from(target.is_container)
+    INITIAL_TTL - u8::from(source.is_container) - u8::from(target.kind == Kind::Container)
+}
+
+/// Whether there is a way at all.
+///
+/// Containers speak the families that the network has. A node answers a remote container
+/// from its underlay address through the tunnel, where that is accepted from the tunnel's
+/// own address alone: so it has to be of the tunnel's family.
+fn is_reachable(topology: &Topology, source: &Source, target: &Target) -> bool {
+    let family = Family::of(target.address);
+    if !source.is_container || source.node == target.node || target.kind != Kind::Node {
+        return !source.is_container || topology.shape.inside.has(family);
+    }
+    let node = |number: u8| topology.nodes.iter().find(|node| node.number == number);
+    let tunnel = node(source.node)
+        .zip(node(target.node))
+        .map(|(from, to)| topology.tunnel(from, to));
+    topology.shape.inside.has(family) && tunnel == Some(family)
 }
 
 /// Everyone who sends.
 pub fn sources(topology: &Topology) -> Vec<Source> {
-    let of_node = |node: &crate::topology::Node| {
+    let of_node = |node: &Node| {
         let source = |namespace: &String, is_container| Source {
             namespace: namespace.clone(),
             node: node.number,
@@ -69,29 +99,45 @@ pub fn sources(topology: &Topology) -> Vec<Source> {
 
 /// Everyone who answers: nodes first, then gateways, then containers.
 pub fn targets(topology: &Topology) -> Vec<Target> {
-    let nodes = topology.nodes.iter().map(|node| Target {
-        label: format!("n{}", node.number),
-        address: node.underlay,
+    let shape = &topology.shape;
+    let both =
+        [shape.underlay, shape.inside].contains(&Families::Both) || shape.underlay != shape.inside;
+    let target = |label: String, node: &Node, kind: Kind, address: IpAddr| Target {
+        label: match Family::of(address) {
+            Family::V6 if both => format!("{label}/6"),
+            _ => label,
+        },
+        address,
         node: node.number,
-        is_container: false,
-    });
-    let gateways = topology.nodes.iter().filter_map(|node| {
-        Some(Target {
-            label: format!("gw{}", node.number),
-            address: node.gateway?,
-            node: node.number,
-            is_container: false,
-        })
-    });
-    let containers = topology.nodes.iter().flat_map(|node| {
-        node.containers.iter().map(|container| Target {
-            label: format!("n{}c{}", node.number, container.number),
-            address: container.address,
-            node: node.number,
-            is_container: true,
-        })
-    });
-    nodes.chain(gateways).chain(containers).collect()
+        kind,
+    };
+    let mut targets = Vec::new();
+    for node in &topology.nodes {
+        for &family in shape.underlay.all() {
+            let label = format!("n{}", node.number);
+            targets.push(target(label, node, Kind::Node, node.underlay_at(family)));
+        }
+    }
+    for node in &topology.nodes {
+        for gateway in shape
+            .inside
+            .all()
+            .iter()
+            .filter_map(|&family| node.gateway_at(family))
+        {
+            let label = format!("gw{}", node.number);
+            targets.push(target(label, node, Kind::Gateway, gateway));
+        }
+    }
+    for node in &topology.nodes {
+        for container in &node.containers {
+            for &family in shape.inside.all() {
+                let label = format!("n{}c{}", node.number, container.number);
+                targets.push(target(label, node, Kind::Container, container.at(family)));
+            }
+        }
+    }
+    targets
 }
 
 /// What became of one ping.
@@ -109,8 +155,8 @@ pub struct Matrix {
     scenario: Scenario,
     sources: Vec<Source>,
     targets: Vec<Target>,
-    /// Row by row.
-    answers: Vec<Answer>,
+    /// Row by row; none where there is no way.
+    answers: Vec<Option<Answer>>,
 }
 
 /// Pings every pair once, without a second try: a network that loses its first packet is broken.
@@ -125,10 +171,13 @@ pub fn all_pairs(topology: &Topology) -> Result<Matrix> {
             .lock()
             .map_or(None, |mut waiting| waiting.pop_front())
     };
-    let worker = || -> Result<Vec<(usize, Answer)>> {
+    let worker = || -> Result<Vec<(usize, Option<Answer>)>> {
         let mut done = Vec::new();
         while let Some((index, (source, target))) = next() {
-            done.push((index, ping(&source.namespace, target.address)?));
+            let answer = is_reachable(topology, source, target)
+                .then(|| ping(&source.namespace, target.address))
+                .transpose()?;
+            done.push((index, answer));
         }
         Ok(done)
     };
@@ -153,10 +202,16 @@ pub fn all_pairs(topology: &Topology) -> Result<Matrix> {
 }
 
 /// One ping from a namespace.
-pub fn ping(namespace: &str, address: Ipv4Addr) -> Result<Answer> {
+pub fn ping(namespace: &str, address: impl Into<IpAddr>) -> Result<Answer> {
+    ping_for(namespace, address.into(), PATIENCE)
+}
+
+/// One ping that is waited for so long.
+pub fn ping_for(namespace: &str, address: IpAddr, patience: Duration) -> Result<Answer> {
+    let seconds = patience.as_secs_f32();
     let argv = words(inside(
         namespace,
-        format_args!("ping -n -c 1 -W 5 {address}"),
+        format_args!("ping -n -c 1 -W {seconds} {address}"),
     ));
     let out = run::output(&argv)?;
     let ttl = out
@@ -178,25 +233,25 @@ pub fn ping(namespace: &str, address: Ipv4Addr) -> Result<Answer> {
 /// The line in which `ping` quotes an ICMP error, or silence.
 fn reason(stdout: &str) -> String {
     let error = stdout.lines().find(|line| line.starts_with("From "));
-    error.map_or_else(|| "no answer within 5 s".to_owned(), str::to_owned)
+    error.map_or_else(|| "no answer in time".to_owned(), str::to_owned)
 }
 
 impl Matrix {
     /// Number of pings.
     pub fn len(&self) -> usize {
-        self.answers.len()
+        self.answers.iter().flatten().count()
     }
 
     /// Whether there was nobody to ping.
     pub fn is_empty(&self) -> bool {
-        self.answers.is_empty()
+        self.len() == 0
     }
 
     /// A sentence for every pair that is not as it must be.
     pub fn faults(&self) -> Vec<String> {
-        let wrong = |(source, target, answer): (&Source, &Target, &Answer)| {
+        let wrong = |(source, target, answer): (&Source, &Target, &Option<Answer>)| {
             let expected = expected_ttl(source, target);
-            let fault = match answer {
+            let fault = match answer.as_ref()? {
                 Answer::Ttl(ttl) if *ttl == expected => return None,
                 Answer::Ttl(ttl) => format!("answered with TTL {ttl}, must be {expected}"),
                 Answer::None(why) => why.clone(),
@@ -209,7 +264,7 @@ impl Matrix {
         self.cells().filter_map(wrong).collect()
     }
 
-    fn cells(&self) -> impl Iterator<Item = (&Source, &Target, &Answer)> {
+    fn cells(&self) -> impl Iterator<Item = (&Source, &Target, &Option<Answer>)> {
         let pairs = self
             .sources
             .iter()
@@ -235,9 +290,12 @@ impl fmt::Display for Matrix {
                 write!(f, "\n{:first$}", source.namespace)?;
             }
             let cell = match answer {
-                Answer::Ttl(ttl) if *ttl == expected_ttl(source, target) => format!("✓ {ttl}"),
-                Answer::Ttl(ttl) => format!("✗ {ttl}"),
-                Answer::None(_) => "✗".to_owned(),
+                Some(Answer::Ttl(ttl)) if *ttl == expected_ttl(source, target) => {
+                    format!("✓ {ttl}")
+                }
+                Some(Answer::Ttl(ttl)) => format!("✗ {ttl}"),
+                Some(Answer::None(_)) => "✗".to_owned(),
+                None => String::new(),
             };
             write!(f, "  {cell:>width$}")?;
         }

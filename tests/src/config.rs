@@ -3,10 +3,12 @@
 //! Deliberately not the agent's own types: what the file looks like is a contract,
 //! and a test that shared the reader's code would not notice when it is broken.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// A whole file.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Config {
     /// This node.
     pub node: NodeSection,
@@ -18,16 +20,22 @@ pub struct Config {
 }
 
 /// `[node]`
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct NodeSection {
     /// Name, and the instance's name.
     pub name: String,
     /// Interface.
     pub underlay: String,
+    /// XDP before everything else: `off`, `native` or `generic`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<&'static str>,
+    /// Where tunnel headers are stripped: `tc` or `xdp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rx: Option<&'static str>,
 }
 
 /// `[[networks]]`
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Network {
     /// Name that endpoints refer to.
     pub name: String,
@@ -42,13 +50,22 @@ pub struct Network {
     /// `auto`, `required` or `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fastpath: Option<String>,
+    /// Whether what leaves the network is sent from the node's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masquerade: Option<bool>,
+    /// What the outer header tells of the inner DSCP: `zero` or `copy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<&'static str>,
+    /// `drop` or `accept` for each rule that is not left at its default.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub security: BTreeMap<&'static str, &'static str>,
     /// The other nodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<Peer>,
 }
 
 /// `[[networks.peers]]`
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Peer {
     /// Name.
     pub name: String,
@@ -59,10 +76,13 @@ pub struct Peer {
     /// MAC of its VXLAN device, when not derived by the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// Whether it needs UDP checksums over IPv6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp6_checksum: Option<bool>,
 }
 
 /// `[[endpoints]]`
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Endpoint {
     /// Name.
     pub name: String,
@@ -77,6 +97,12 @@ pub struct Endpoint {
     /// Its addresses; the next free one when empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub address: Vec<String>,
+    /// Whether it forwards for others behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<bool>,
+    /// Prefixes of those others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_sources: Vec<String>,
 }
 
 impl Config {

@@ -41,7 +41,8 @@ impl Sub for Carried {
 ///
 /// Slot by slot, because the map has room for every possible peer, and a dump shows it all.
 pub fn carried(instance: &str) -> Result<Carried> {
-    let vteps = dump(instance, maps::VTEPS4)?;
+    let mut vteps = dump(instance, maps::VTEPS4)?;
+    vteps.extend(dump(instance, maps::VTEPS6)?);
     let slots = vteps.iter().map(|entry| number(&entry["value"]["index"]));
     let mut slots = slots.collect::<Result<Vec<_>>>()?;
     slots.push(u64::from(maps::LOCAL_INDEX));

@@ -9,7 +9,8 @@ use crate::{
     lab, run, scenario,
     script::Script,
     shape::{Scenario, Shape},
-    topology::Topology,
+    state,
+    topology::{Node, Topology},
 };
 
 /// A lab that goes when the value goes, also when a test panics.
@@ -45,6 +46,20 @@ impl Guard {
     /// Raises a lab by a script of the test's own, made of the scenario's.
     pub fn by(shape: Shape, script: impl FnOnce(&Topology, &Path) -> Script) -> Result<Self> {
         Self::holding(shape).raised(script)
+    }
+
+    /// Raises a lab whose agents have other configurations than the scenario's.
+    pub fn configured(shape: Shape, change: impl Fn(&Node, &mut Config)) -> Result<Self> {
+        Self::by(shape, |topology, agent| {
+            let mut script = scenario::up(topology, agent);
+            for node in &topology.nodes {
+                let mut config = scenario::agents::config(topology, node);
+                change(node, &mut config);
+                let file = state::config_file(&topology.shape.name, &node.namespace);
+                script.rewrite(&file, &config.to_toml());
+            }
+            script
+        })
     }
 
     /// Raises nothing, but takes down what the test itself will have raised.

@@ -1,6 +1,9 @@
 //! A scenario as data: the commands that build it, executed and printed from one list.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// One command that a person would type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,36 @@ impl Section {
 pub struct Script {
     /// In order.
     pub sections: Vec<Section>,
+}
+
+impl Script {
+    /// Gives a file that is written another text.
+    pub fn rewrite(&mut self, file: &Path, new: &str) {
+        let steps = self
+            .sections
+            .iter_mut()
+            .flat_map(|section| &mut section.steps);
+        for step in steps {
+            if let Step::Write { path, text } = step
+                && path == file
+            {
+                new.clone_into(text);
+            }
+        }
+    }
+
+    /// Changes the words of each command that runs to its end.
+    pub fn reword(&mut self, change: impl Fn(&mut Vec<String>)) {
+        let steps = self
+            .sections
+            .iter_mut()
+            .flat_map(|section| &mut section.steps);
+        for step in steps {
+            if let Step::Run(argv) = step {
+                change(argv);
+            }
+        }
+    }
 }
 
 impl fmt::Display for Script {

@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{InvalidName, LabName};
+use crate::{
+    families::Families,
+    names::{InvalidName, LabName},
+};
 
 /// One way of connecting containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,11 @@ impl Scenario {
     /// Whether nodes of this scenario run the agent.
     pub const fn needs_agent(self) -> bool {
         matches!(self, Self::Overlay | Self::Mixed)
+    }
+
+    /// Whether it comes with IPv6.
+    pub const fn has_ipv6(self) -> bool {
+        matches!(self, Self::Vxlan | Self::Overlay | Self::Mixed)
     }
 
     /// Nodes: fewest, default, most.
@@ -184,6 +192,9 @@ pub enum ShapeError {
         /// Most possible.
         most: u8,
     },
+    /// The scenario is older than IPv6.
+    #[error("scenario {0} has IPv4 alone: choose vxlan, overlay or mixed for IPv6")]
+    OnlyIpv4(Scenario),
 }
 
 /// What tells one lab from another: the same shape always gives the same lab.
@@ -197,6 +208,15 @@ pub struct Shape {
     pub nodes: u8,
     /// Number of containers on each node.
     pub containers: u8,
+    /// What the nodes speak to each other.
+    #[serde(default)]
+    pub underlay: Families,
+    /// What the containers speak to each other.
+    #[serde(default)]
+    pub inside: Families,
+    /// The UDP port of the tunnels, when it is not the scenario's usual one.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 impl Shape {
@@ -216,6 +236,30 @@ impl Shape {
             scenario,
             nodes,
             containers,
+            underlay: Families::V4,
+            inside: Families::V4,
+            port: None,
+        })
+    }
+
+    /// The same lab with its tunnels on another UDP port.
+    #[must_use]
+    pub fn on_port(self, port: u16) -> Self {
+        Self {
+            port: Some(port),
+            ..self
+        }
+    }
+
+    /// The same lab in these protocols.
+    pub fn speaking(self, underlay: Families, inside: Families) -> Result<Self, ShapeError> {
+        if (underlay, inside) != (Families::V4, Families::V4) && !self.scenario.has_ipv6() {
+            return Err(ShapeError::OnlyIpv4(self.scenario));
+        }
+        Ok(Self {
+            underlay,
+            inside,
+            ..self
         })
     }
 
@@ -230,13 +274,17 @@ impl fmt::Display for Shape {
         let plural = |count| if count == 1 { "" } else { "s" };
         write!(
             f,
-            "lab \"{}\" ({}, {} node{}, {} container{} on each)",
+            "lab \"{}\" ({}, {} node{}, {} container{} on each",
             self.name,
             self.scenario,
             self.nodes,
             plural(self.nodes),
             self.containers,
             plural(self.containers)
-        )
+        )?;
+        if (self.underlay, self.inside) != (Families::V4, Families::V4) {
+            write!(f, ", {} over {}", self.inside.text(), self.underlay.text())?;
+        }
+        f.write_str(")")
     }
 }

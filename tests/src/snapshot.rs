@@ -10,10 +10,12 @@ use crate::{
 
 /// What is looked at. Neither counters nor what the kernel learns by itself: both change
 /// without anybody's doing.
-const VIEWS: [&str; 11] = [
+const VIEWS: [&str; 13] = [
     "ip -d link show",
     "ip -4 addr show",
     "ip -4 route show table all",
+    "ip -6 addr show scope global",
+    "ip -6 route show",
     "ip rule show",
     "ip neigh show nud permanent",
     "bridge fdb show",

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
@@ -24,7 +24,7 @@ pub struct Pair<'a> {
     /// Namespace of the one who answers.
     pub server: &'a str,
     /// The server's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// Bytes that look random and are the same in every run, so that neither a lost, a doubled
@@ -46,7 +46,7 @@ impl Pair<'_> {
     pub fn udp(&self, sizes: &[usize]) -> Result<()> {
         let server = netns::inside(self.server, || UdpSocket::bind((self.address, 0)))?;
         let server = self.io("bind", server)?;
-        let client = netns::inside(self.client, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+        let client = netns::inside(self.client, || UdpSocket::bind((self.any(), 0)))?;
         let client = self.io("bind", client)?;
         let port = self.io("bind", server.local_addr())?.port();
         for socket in [&server, &client] {
@@ -101,6 +101,14 @@ impl Pair<'_> {
         Ok(())
     }
 
+    /// The unspecified address of the server's family.
+    const fn any(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+
     fn same(&self, what: &str, sent: &[u8], received: &[u8]) -> Result<()> {
         if sent == received {
             return Ok(());
@@ -140,9 +148,8 @@ fn echo(listener: &TcpListener) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-fn exchange(server: (Ipv4Addr, u16), sent: &[u8]) -> io::Result<Vec<u8>> {
-    let address = SocketAddrV4::new(server.0, server.1).into();
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn exchange(server: (IpAddr, u16), sent: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(server), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = stream.try_clone()?;
     thread::scope(|scope| {

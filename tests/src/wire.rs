@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    io::{self, BufRead, BufReader, Read},
-    net::{Ipv4Addr, UdpSocket},
+    io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, ChildStderr, Stdio},
 };
@@ -16,21 +15,22 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
+    frames::{self, ethertype},
     names::LabName,
-    netns, poll, run,
+    poll,
+    raw::Socket,
+    run,
     script::{inside, shell, words},
     state,
     topology::{Node, UNDERLAY},
 };
 
-/// The discard service (RFC 863), to which the end of a capture is sent.
-const END_PORT: u16 = 9;
 /// As much of a packet as is kept. The buffer has slots of this size, so that with the whole
 /// of a packet it would have a handful of them.
 const SNAPLEN: usize = 2048;
 /// Size of the buffer in KiB.
 const BUFFER: usize = 8192;
-/// What is sent there.
+/// The last frame of a capture, of a type that nobody listens to.
 const END: &[u8] = b"end of the lab's capture";
 
 /// A capture under way on a node's underlay; dropping it ends it.
@@ -47,8 +47,9 @@ impl Capture {
     pub fn start(lab: &LabName, node: &Node, filter: &str) -> Result<Self> {
         let file = state::folder(lab).join(format!("{}.pcap", node.namespace));
         let tcpdump = format!(
-            "tcpdump -Z root -n -U -s {SNAPLEN} -B {BUFFER} --immediate-mode -i {UNDERLAY} -w {} ({filter}) or udp dst port {END_PORT}",
-            file.display()
+            "tcpdump -Z root -n -U -s {SNAPLEN} -B {BUFFER} --immediate-mode -i {UNDERLAY} -w {} ({filter}) or ether proto {}",
+            file.display(),
+            ethertype::EXPERIMENT
         );
         let argv = words(inside(&node.namespace, tcpdump));
         let spawned = run::command(&argv)
@@ -96,7 +97,8 @@ impl Capture {
         // Fields that occur twice, such as the two IP headers of a tunnel packet, become lists.
         let tshark = format!(
             "tshark -n -r {file} -T json --no-duplicate-keys -o ip.check_checksum:TRUE \
-             -d udp.port==8472,vxlan -Y !(udp.dstport=={END_PORT})"
+             -d udp.port==8472,vxlan -Y !(eth.type=={})",
+            ethertype::EXPERIMENT
         );
         let argv = words(tshark);
         let text = run::checked(&argv)?;
@@ -110,15 +112,12 @@ impl Capture {
 
     /// Sends a last packet and waits until it is in the file: then the others are, too.
     fn mark_the_end(&self) -> Result<()> {
-        let [a, b, c, _] = self.node.underlay.octets();
-        let send = || -> io::Result<()> {
-            let socket = UdpSocket::bind((self.node.underlay, 0))?;
-            socket.set_broadcast(true)?;
-            socket.send_to(END, (Ipv4Addr::new(a, b, c, 255), END_PORT))?;
-            Ok(())
-        };
-        netns::inside(&self.node.namespace, send)?
-            .map_err(Error::file("send the end of the capture to", &self.file))?;
+        Socket::open(&self.node.namespace, UNDERLAY)?.send(&frames::ethernet(
+            [0xff; 6],
+            [0x02; 6],
+            ethertype::EXPERIMENT,
+            END,
+        ))?;
         let seen = poll::until_well(|| match fs::read(&self.file) {
             Ok(bytes) if bytes.windows(END.len()).any(|part| part == END) => None,
             Ok(bytes) => Some(format!("{} bytes without the last packet", bytes.len())),

@@ -1,6 +1,6 @@
 //! The configuration: a change is applied as a difference, a mistake is refused whole.
 
-use std::{fs, path::Path};
+use std::{fs, net::IpAddr, path::Path};
 
 use anyhow::Result;
 use overlay_tests::{
@@ -24,7 +24,7 @@ fn lab(name: &str) -> Result<Shape> {
 
 fn answers(from: &str, address: &str) -> Result<bool> {
     Ok(matches!(
-        check::ping(from, address.parse()?)?,
+        check::ping(from, address.parse::<IpAddr>()?)?,
         Answer::Ttl(_)
     ))
 }
@@ -45,8 +45,8 @@ fn a_change_is_applied_and_the_rest_is_left_alone() -> Result<()> {
         name: "extra".to_owned(),
         network: "lab".to_owned(),
         netns: Some("treload-n1cx".to_owned()),
-        pid: None,
         address: vec!["10.244.1.77".to_owned()],
+        ..Endpoint::default()
     });
     fs::write(agent.config_file(), config.to_toml())?;
     let added = poll::until_well(|| match answers("treload-n2c1", "10.244.1.77") {
@@ -101,8 +101,8 @@ fn a_mistake_is_refused_whole_and_named() -> Result<()> {
         name: "good".to_owned(),
         network: "lab".to_owned(),
         netns: Some("tbad-n1cx".to_owned()),
-        pid: None,
         address: vec!["10.244.1.77".to_owned()],
+        ..Endpoint::default()
     });
     config.networks[0].peers[0].subnet = vec!["10.99.0.0/24".to_owned()];
     let text = config.to_toml();

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -65,7 +66,9 @@ fn address_of(agent: &Agent, name: &str) -> Result<Option<String>> {
 /// Asserts that a container is reached from its own node, its neighbour and the other node,
 /// and reaches them, with the TTLs of any other container.
 fn is_a_full_member(namespace: &str, address: &str, lab: &str) -> Result<()> {
-    let ttl = |from: &str, to: &str| check::ping(from, to.parse()?).map_err(anyhow::Error::from);
+    let ttl = |from: &str, to: &str| {
+        check::ping(from, to.parse::<IpAddr>()?).map_err(anyhow::Error::from)
+    };
     for (from, to, expected) in [
         (format!("{lab}-n1"), address, 64),
         (format!("{lab}-n1c1"), address, 64),
@@ -220,8 +223,7 @@ fn addresses_stay_with_their_endpoints_when_the_agent_dies() -> Result<()> {
         name: "listed".to_owned(),
         network: "lab".to_owned(),
         netns: Some("tkill-l".to_owned()),
-        pid: None,
-        address: Vec::new(),
+        ..Endpoint::default()
     });
     fs::write(agent.config_file(), config.to_toml())?;
     let listed = poll::until_well(|| match address_of(&agent, "listed") {

@@ -5,8 +5,8 @@ use overlay_tests::{
     check, counters,
     guard::Guard,
     scenario,
-    script::Step,
     shape::{Scenario, Shape},
+    state,
     traffic::Pair,
 };
 
@@ -30,15 +30,7 @@ fn mixed(name: &str, change: impl Fn(&mut Vec<String>)) -> Result<Guard> {
     let shape = Shape::usual(name, Scenario::Mixed)?;
     Ok(Guard::by(shape, |topology, agent| {
         let mut script = scenario::up(topology, agent);
-        for step in script
-            .sections
-            .iter_mut()
-            .flat_map(|section| &mut section.steps)
-        {
-            if let Step::Run(argv) = step {
-                change(argv);
-            }
-        }
+        script.reword(&change);
         script
     })?)
 }
@@ -55,7 +47,7 @@ fn understand_each_other(guard: &Guard, checksum: Checksum) -> Result<()> {
             let pair = Pair {
                 client: &client.namespace,
                 server: &server.namespace,
-                address: server.address,
+                address: server.address.into(),
             };
             pair.icmp(&SIZES[..8])?;
             pair.udp(&SIZES[..8])?;
@@ -112,24 +104,17 @@ fn may_have_a_mac_of_its_own_choice() -> Result<()> {
     const MAC: &str = "0a:58:0a:f4:02:00";
     let shape = Shape::usual("tmac", Scenario::Mixed)?;
     let guard = Guard::by(shape, |topology, agent| {
-        let mut config = scenario::agents::config(topology, &topology.nodes[0]);
+        let first = &topology.nodes[0];
+        let mut config = scenario::agents::config(topology, first);
         config.networks[0].peers[0].mac = Some(MAC.to_owned());
         let mut script = scenario::up(topology, agent);
-        for step in script
-            .sections
-            .iter_mut()
-            .flat_map(|section| &mut section.steps)
-        {
-            match step {
-                Step::Run(argv) => {
-                    for word in argv.iter_mut().filter(|word| *word == RULE) {
-                        MAC.clone_into(word);
-                    }
-                }
-                Step::Write { text, .. } => *text = config.to_toml(),
-                Step::Start { .. } | Step::Await { .. } => {}
+        script.reword(|argv| {
+            for word in argv.iter_mut().filter(|word| *word == RULE) {
+                MAC.clone_into(word);
             }
-        }
+        });
+        let file = state::config_file(&topology.shape.name, &first.namespace);
+        script.rewrite(&file, &config.to_toml());
         script
     })?;
     understand_each_other(&guard, Checksum::Present)?;

@@ -30,7 +30,7 @@ fn between<'a>(client: &'a str, server: &'a Container) -> Pair<'a> {
     Pair {
         client,
         server: &server.namespace,
-        address: server.address,
+        address: server.address.into(),
     }
 }
 

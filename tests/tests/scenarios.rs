@@ -6,11 +6,12 @@ use anyhow::{Result, bail};
 use overlay_tests::{
     check,
     error::Error,
+    families::Families,
     guard::Guard,
     lab::{self, Raised},
     netns, processes, run, scenario,
     script::{Step, inside, words},
-    shape::{Scenario, Shape},
+    shape::{Scenario, Shape, ShapeError},
     snapshot::Snapshot,
     state::{self, State},
     topology::{TUN_MTU, Topology, VXLAN_MTU},
@@ -88,6 +89,27 @@ fn vxlan_has_48_pings() -> Result<()> {
 fn more_nodes_meet_at_a_switch() -> Result<()> {
     let shape = Shape::new("tmany".parse()?, Scenario::Vxlan, Some(4), Some(1))?;
     stands_and_leaves_nothing(shape, 8 * 12)
+}
+
+#[test]
+fn vxlan_over_ipv6_carries_both_families() -> Result<()> {
+    let shape = Shape::usual("tvxsix", Scenario::Vxlan)?;
+    stands_and_leaves_nothing(shape.speaking(Families::V6, Families::Both)?, 84)
+}
+
+#[test]
+fn vxlan_over_either_family_carries_both() -> Result<()> {
+    let shape = Shape::new("tvxdual".parse()?, Scenario::Vxlan, Some(3), Some(1))?;
+    stands_and_leaves_nothing(shape.speaking(Families::Both, Families::Both)?, 102)
+}
+
+#[test]
+fn a_scenario_of_the_talk_has_no_ipv6() -> Result<()> {
+    let shape = Shape::usual("tsix", Scenario::Tun)?;
+    match shape.speaking(Families::V6, Families::V6) {
+        Err(ShapeError::OnlyIpv4(Scenario::Tun)) => Ok(()),
+        other => bail!("{other:?}"),
+    }
 }
 
 /// Asserts the largest packet that passes unfragmented, and what is said of a larger one.

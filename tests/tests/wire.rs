@@ -88,7 +88,7 @@ fn talk(guard: &Guard) -> Result<()> {
     let pair = Pair {
         client: &from.namespace,
         server: &to.namespace,
-        address: to.address,
+        address: to.address.into(),
     };
     Ok(pair.udp(&[64; DATAGRAMS])?)
 }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
 use overlay_tests::{
     check,
+    families::Families,
     lab::{self, Raised},
     names::LabName,
     processes::{self, MARK},
@@ -65,6 +66,12 @@ struct Up {
     /// Number of containers on each node; the scenario's usual number when not given
     #[arg(long)]
     containers: Option<u8>,
+    /// What the nodes speak to each other; with both, nodes 1 and 2 meet over IPv4, 1 and 3 over IPv6
+    #[arg(long, value_name = "FAMILIES", default_value_t, value_parser = families())]
+    underlay: Families,
+    /// What the containers speak to each other
+    #[arg(long, value_name = "FAMILIES", default_value_t, value_parser = families())]
+    inside: Families,
     /// Print the commands that a person would type to build it, as a shell script; do nothing
     #[arg(long)]
     explain: bool,
@@ -87,6 +94,11 @@ fn scenarios() -> impl clap::builder::TypedValueParser<Value = Scenario> {
     PossibleValuesParser::new(values).try_map(|name| name.parse::<Scenario>())
 }
 
+fn families() -> impl clap::builder::TypedValueParser<Value = Families> {
+    PossibleValuesParser::new(Families::ALL.map(Families::name))
+        .try_map(|name| name.parse::<Families>())
+}
+
 pub(crate) fn run(args: Args) -> Result<()> {
     match args.action {
         Action::Up(args) => up(&args),
@@ -104,6 +116,7 @@ fn up(args: &Up) -> Result<()> {
         args.nodes,
         args.containers,
     )
+    .and_then(|shape| shape.speaking(args.underlay, args.inside))
     .unwrap_or_else(|error| {
         clap::Error::raw(
             clap::error::ErrorKind::ValueValidation,

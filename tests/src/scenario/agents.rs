@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use overlay_common::wire;
-
 use crate::{
     config::{Config, Endpoint, Network, NodeSection, Peer},
     script::{Section, Step},
@@ -55,32 +53,37 @@ pub(super) fn sections(topology: &Topology, agent: &Path) -> Vec<Section> {
 /// What the agent of a node is told.
 pub fn config(topology: &Topology, node: &Node) -> Config {
     let network = "lab".to_owned();
+    let inside = || topology.shape.inside.all().iter();
+    let subnet = |node: &Node| inside().map(|&family| node.subnet_at(family)).collect();
     let peers = topology.peers_of(node).map(|peer| Peer {
         name: peer.namespace.clone(),
-        vtep: peer.underlay.to_string(),
-        subnet: vec![peer.subnet.to_string()],
-        mac: None,
+        vtep: peer.underlay_at(topology.tunnel(node, peer)).to_string(),
+        subnet: subnet(peer),
+        ..Peer::default()
     });
     let endpoints = node.containers.iter().map(|container| Endpoint {
         name: container.namespace.clone(),
         network: network.clone(),
         netns: Some(container.namespace.clone()),
-        pid: None,
-        address: vec![container.address.to_string()],
+        address: inside()
+            .map(|&family| container.at(family).to_string())
+            .collect(),
+        ..Endpoint::default()
     });
     Config {
         node: NodeSection {
             name: node.namespace.clone(),
             underlay: UNDERLAY.to_owned(),
+            ..NodeSection::default()
         },
         networks: vec![Network {
             name: network.clone(),
             vni: VNI,
-            port: wire::IANA_PORT,
-            cidr: vec![topology.network.to_string()],
-            subnet: vec![node.subnet.to_string()],
-            fastpath: None,
+            port: topology.port(),
+            cidr: topology.networks(),
+            subnet: subnet(node),
             peers: peers.collect(),
+            ..Network::default()
         }],
         endpoints: endpoints.collect(),
     }

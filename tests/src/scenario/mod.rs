@@ -2,15 +2,17 @@
 
 pub mod agents;
 mod bridge;
+pub mod openvswitch;
 mod routes;
 mod single;
 mod tun;
 mod underlay;
-mod vxlan;
+pub mod vxlan;
 
 use std::path::Path;
 
 use crate::{
+    families::Family,
     script::{Script, Section, Step, inside},
     shape::Scenario,
     state,
@@ -35,16 +37,17 @@ pub fn underlay(topology: &Topology) -> Script {
 pub fn containers(topology: &Topology, agent: &Path) -> Script {
     let mut sections = Vec::new();
     let nodes = &topology.nodes;
+    let bridge = |node| bridge::section(node, topology.shape.inside, None);
     match topology.shape.scenario {
         Scenario::Single => sections.extend(nodes.iter().map(single::section)),
-        Scenario::Bridge => sections.extend(nodes.iter().map(|node| bridge::section(node, None))),
+        Scenario::Bridge => sections.extend(nodes.iter().map(bridge)),
         Scenario::Direct => {
-            sections.extend(nodes.iter().map(|node| bridge::section(node, None)));
+            sections.extend(nodes.iter().map(bridge));
             sections.extend(nodes.iter().map(|node| routes::section(topology, node)));
         }
         Scenario::Tun => {
-            sections.extend(nodes.iter().map(|node| bridge::section(node, None)));
-            sections.extend(nodes.iter().map(forward));
+            sections.extend(nodes.iter().map(bridge));
+            sections.extend(nodes.iter().map(|node| forward(topology, node)));
             sections.push(state::section(&topology.shape.name));
             sections.push(tun::section(topology));
         }
@@ -54,6 +57,18 @@ pub fn containers(topology: &Topology, agent: &Path) -> Script {
             sections.extend(agents::sections(topology, agent));
         }
     }
+    Script { sections }
+}
+
+/// [`up`] of [`Scenario::Mixed`], with Open vSwitch in the place of the kernel's VXLAN.
+pub fn up_beside_openvswitch(topology: &Topology, agent: &Path) -> Script {
+    let mut sections = underlay::sections(topology);
+    let others = topology
+        .nodes
+        .iter()
+        .filter(|node| !topology.has_agent(node));
+    sections.extend(others.flat_map(|node| openvswitch::sections(topology, node)));
+    sections.extend(agents::sections(topology, agent));
     Script { sections }
 }
 
@@ -83,16 +98,18 @@ pub fn down(topology: &Topology, agent: &Path) -> Script {
 /// A container reaches another node's own address over the underlay; the answer comes
 /// through the tunnel. The strict reverse-path filter would drop such packets, the
 /// loose one (2, RFC 3704 §2.4) still drops sources that nobody has a route to.
-fn forward(node: &Node) -> Section {
+fn forward(topology: &Topology, node: &Node) -> Section {
+    let setting = |family: &Family| match family {
+        Family::V4 => ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=2"].as_slice(),
+        Family::V6 => &["net.ipv6.conf.all.forwarding=1"],
+    };
+    let settings = topology.shape.inside.all().iter().flat_map(setting);
     Section::new(
         format!(
             "{} forwards, also what takes another way back",
             node.namespace
         ),
-        [
-            sysctl(node, "net.ipv4.ip_forward=1"),
-            sysctl(node, "net.ipv4.conf.all.rp_filter=2"),
-        ],
+        settings.map(|setting| sysctl(node, setting)),
     )
 }
 

@@ -1,8 +1,9 @@
 //! The machines and the cable between them.
 
 use crate::{
+    families::Family,
     script::{Section, Step},
-    topology::{Node, Topology, UNDERLAY, UNDERLAY_MTU},
+    topology::{Node, Topology, UNDERLAY, UNDERLAY_MTU, UNDERLAY6_LENGTH},
 };
 
 pub(super) fn sections(topology: &Topology) -> Vec<Section> {
@@ -29,7 +30,7 @@ pub(super) fn sections(topology: &Topology) -> Vec<Section> {
         joined,
         Section::new(
             "Each node has an address on the underlay",
-            nodes.iter().flat_map(|node| address(topology, node)),
+            nodes.iter().flat_map(|node| addresses(topology, node)),
         ),
     ]
 }
@@ -58,18 +59,25 @@ fn switched(switch: &str, nodes: &[Node]) -> Section {
     )
 }
 
-fn address(topology: &Topology, node: &Node) -> [Step; 3] {
-    let Node {
-        namespace,
-        underlay,
-        ..
-    } = node;
-    let length = topology.underlay_length;
-    [
-        Step::run(format!("ip -n {namespace} link set lo up")),
+fn addresses(topology: &Topology, node: &Node) -> Vec<Step> {
+    let namespace = &node.namespace;
+    let address = |&family: &Family| {
+        let address = node.underlay_at(family);
+        match family {
+            Family::V4 => format!("{address}/{}", topology.underlay_length),
+            // Nobody else has it: it need not be asked for before it is used.
+            Family::V6 => format!("{address}/{UNDERLAY6_LENGTH} nodad"),
+        }
+    };
+    let given = topology.shape.underlay.all().iter().map(address);
+    let mut steps = vec![Step::run(format!("ip -n {namespace} link set lo up"))];
+    steps.extend(given.map(|address| {
         Step::run(format!(
-            "ip -n {namespace} addr add {underlay}/{length} dev {UNDERLAY}"
-        )),
-        Step::run(format!("ip -n {namespace} link set {UNDERLAY} up")),
-    ]
+            "ip -n {namespace} addr add {address} dev {UNDERLAY}"
+        ))
+    }));
+    steps.push(Step::run(format!(
+        "ip -n {namespace} link set {UNDERLAY} up"
+    )));
+    steps
 }

@@ -1,9 +1,13 @@
 //! What people read about a lab: who is in it, how it was built, what to try next.
 
-use std::path::Path;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use overlay_common::maps;
 use overlay_tests::{
+    families::{Families, Family},
     scenario,
     shape::Scenario,
     topology::{Node, Topology, UNDERLAY},
@@ -40,19 +44,34 @@ fn commented_out(line: &str) -> String {
 /// Nodes, gateways and containers with their addresses, one a line.
 pub(super) fn map(topology: &Topology) -> String {
     let of_node = |node: &Node| {
-        let gateway = node
-            .gateway
-            .map_or_else(String::new, |gateway| format!(", gateway {gateway}"));
-        let node_line = format!("  {:<12} {}{gateway}\n", node.namespace, node.underlay);
-        let container_lines = node
-            .containers
-            .iter()
-            .map(|container| format!("    {:<10} {}\n", container.namespace, container.address));
+        let shape = &topology.shape;
+        let gateway = |&family: &Family| node.gateway_at(family);
+        let gateways = listed(shape.inside.all().iter().filter_map(gateway));
+        let gateways = match gateways.as_str() {
+            "" => String::new(),
+            _ => format!(", gateway {gateways}"),
+        };
+        let underlay = |&family: &Family| node.underlay_at(family);
+        let underlay = listed(shape.underlay.all().iter().map(underlay));
+        let node_line = format!("  {:<12} {underlay}{gateways}\n", node.namespace);
+        let container_lines = node.containers.iter().map(|container| {
+            let addresses = shape
+                .inside
+                .all()
+                .iter()
+                .map(|&family| container.at(family));
+            format!("    {:<10} {}\n", container.namespace, listed(addresses))
+        });
         std::iter::once(node_line)
             .chain(container_lines)
             .collect::<String>()
     };
     topology.nodes.iter().map(of_node).collect()
+}
+
+fn listed(addresses: impl Iterator<Item = IpAddr>) -> String {
+    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    addresses.join(", ")
 }
 
 /// A purpose and the commands that serve it.
@@ -66,10 +85,17 @@ pub(super) fn what_to_try(topology: &Topology, agent: &Path) -> String {
     }
     let name = &topology.shape.name;
     let scenario = topology.shape.scenario;
+    let families = match (topology.shape.underlay, topology.shape.inside) {
+        (Families::V4, Families::V4) => String::new(),
+        (underlay, inside) => format!(" --underlay {underlay} --inside {inside}"),
+    };
     suggestions.push((
         "see how it was built; check again; end",
         vec![
-            lab(topology, &format!("up --scenario {scenario} --explain")),
+            lab(
+                topology,
+                &format!("up --scenario {scenario}{families} --explain"),
+            ),
             lab(topology, "check"),
             lab(topology, "down"),
         ],
@@ -104,7 +130,11 @@ fn traffic(topology: &Topology) -> Vec<Suggestion> {
         .first()
         .filter(|from| from.namespace != to.namespace);
     let here = from.map_or(&first.namespace, |from| &from.namespace);
-    let (there, address) = (&to.namespace, to.address);
+    let Some(&family) = topology.shape.inside.all().first() else {
+        return Vec::new();
+    };
+    let (there, address) = (&to.namespace, to.at(family));
+    let url = SocketAddr::new(address, 8080);
 
     let exec = |namespace: &str, command: &str| {
         format!(
@@ -112,8 +142,14 @@ fn traffic(topology: &Topology) -> Vec<Suggestion> {
             lab(topology, &format!("exec {namespace}"))
         )
     };
-    let serve = "socat TCP-LISTEN:8080,fork,reuseaddr \
-                 SYSTEM:'read request; echo HTTP/1.0 200 OK; echo; echo hello' &";
+    let listen = match family {
+        Family::V4 => "TCP4-LISTEN",
+        Family::V6 => "TCP6-LISTEN",
+    };
+    let serve = format!(
+        "socat {listen}:8080,fork,reuseaddr \
+         SYSTEM:'read request; echo HTTP/1.0 200 OK; echo; echo hello' &"
+    );
     let mut suggestions = vec![
         (
             "reach a container",
@@ -129,8 +165,8 @@ fn traffic(topology: &Topology) -> Vec<Suggestion> {
         (
             "serve a page, fetch it",
             vec![
-                exec(there, serve),
-                exec(here, &format!("curl http://{address}:8080/")),
+                exec(there, &serve),
+                exec(here, &format!("curl http://{url}/")),
             ],
         ),
     ];
