@@ -13,6 +13,7 @@
 mod counters;
 mod exits;
 mod frames;
+mod fuzz;
 mod guard;
 mod headers;
 mod node;

@@ -135,6 +135,11 @@ impl Node {
         &self.ebpf
     }
 
+    /// The same, to run its programs.
+    pub(crate) fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         Counters::of(&self.ebpf)
     }
