@@ -177,6 +177,21 @@ fn the_first_packet_to_an_unknown_neighbour_arrives() -> Result<()> {
     Ok(guard.down()?)
 }
 
+/// The filter that many distributions set: it is strict on devices without an address.
+#[test]
+fn the_loose_reverse_path_filter_accepts_a_node_s_answer() -> Result<()> {
+    let guard = Guard::overlay("trpf")?;
+    for node in &guard.topology().nodes {
+        let set = "sysctl -qw net.ipv4.conf.all.rp_filter=2";
+        run::checked(&words(inside(&node.namespace, set)))?;
+    }
+    for on in [true, false] {
+        switch(&guard.agents(), on)?;
+        all_pairs_are_well(guard.topology())?;
+    }
+    Ok(guard.down()?)
+}
+
 #[test]
 fn more_nodes_than_two() -> Result<()> {
     let shape = Shape::new("tfour".parse()?, Scenario::Overlay, Some(4), Some(1))?;

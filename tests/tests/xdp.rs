@@ -1,0 +1,198 @@
+//! In XDP: the guard drops strangers and malformed VXLAN before an skb exists, and nothing else;
+//! where that is asked for, headers are stripped there.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use anyhow::Result;
+use overlay_common::{
+    maps::DROPS,
+    programs::UNDERLAY_GUARD,
+    wire::{IANA_PORT, VXLAN_FLAGS},
+};
+use overlay_tests::{
+    check, counters,
+    families::{Families, Family},
+    frames::{Ip, ethernet, udp, vxlan},
+    guard::Guard,
+    raw::{self, Socket},
+    run,
+    script::{inside, words},
+    shape::{Scenario, Shape},
+    topology::{Node, Topology, UNDERLAY, VNI},
+    traffic::Pair,
+};
+
+/// Sizes around the MTU; a guard that took the wrong ones would show.
+const SIZES: [usize; 5] = [1, 1_372, 1_382, 1_450, 9_000];
+
+/// Far more than a frame takes that is sent to a device in the same memory.
+const MOMENT: Duration = Duration::from_millis(200);
+
+fn raise(name: &str, over: Families, mode: &'static str) -> Result<Guard> {
+    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = shape.speaking(over, Families::Both)?;
+    Ok(Guard::configured(shape, |node, config| {
+        // The other node sends what the guard judges.
+        if node.number == 1 {
+            config.node.guard = Some(mode);
+        }
+    })?)
+}
+
+/// A VXLAN frame from the second node's place to the first, as if from some address.
+fn frame(nodes: &[Node], source: IpAddr, flags: u32) -> Result<Vec<u8>> {
+    let [node, sender] = nodes else {
+        anyhow::bail!("two nodes were asked for");
+    };
+    let destination = node.underlay_at(Family::of(source));
+    let inner = Ip::new(
+        sender.containers[0].address.into(),
+        node.containers[0].address.into(),
+    );
+    let packet = inner.around_udp(1000, 9, b"judge me");
+    let inner_frame = ethernet([2; 6], [4; 6], inner.ethertype(), &packet);
+    let outer = Ip::new(source, destination);
+    let datagram = udp(50_000, IANA_PORT, 0, &vxlan(flags, VNI << 8, &inner_frame));
+    Ok(ethernet(
+        raw::mac_of(&node.namespace, UNDERLAY)?,
+        raw::mac_of(&sender.namespace, UNDERLAY)?,
+        outer.ethertype(),
+        &outer.around(&datagram),
+    ))
+}
+
+fn drops(instance: &str, reason: &str) -> Result<u64> {
+    let reasons = counters::reasons(instance, DROPS)?;
+    let found = reasons.iter().find(|(name, _)| name == reason);
+    Ok(found.map_or(0, |&(_, packets)| packets))
+}
+
+fn stranger(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(192, 168, 56, 99).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x56, 0, 0, 0, 0, 0, 0x99).into(),
+    }
+}
+
+/// Everyone reaches everyone, with payloads of all sizes.
+fn are_whole(topology: &Topology) -> Result<()> {
+    let matrix = check::all_pairs(topology)?;
+    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    let nodes = &topology.nodes;
+    for inner in [Family::V4, Family::V6] {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let pair = Pair {
+                client: &nodes[from].containers[0].namespace,
+                server: &nodes[to].containers[0].namespace,
+                address: nodes[to].containers[0].at(inner),
+            };
+            pair.udp(&SIZES)?;
+            pair.tcp(&[1 << 20])?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything that should passes, and what should not is counted and seen by nobody.
+fn guards(name: &str, over: Families, family: Family, mode: &'static str) -> Result<()> {
+    let guard = raise(name, over, mode)?;
+    let topology = guard.topology();
+    let nodes = &topology.nodes;
+    let instance = &nodes[0].namespace;
+    let attached = run::checked(&words(inside(instance, "bpftool net show")))?;
+    let xdp = attached.split("tc:").next().unwrap_or_default();
+    assert!(xdp.contains(UNDERLAY), "{attached}");
+    let programs = run::checked(&words("bpftool prog show name underlay_guard"))?;
+    assert!(programs.contains(UNDERLAY_GUARD), "{programs}");
+
+    are_whole(topology)?;
+
+    let entrance = Socket::open(&nodes[1].namespace, UNDERLAY)?;
+    let vtep = nodes[1].underlay_at(family);
+    for (what, source, flags, reason) in [
+        ("a stranger", stranger(family), VXLAN_FLAGS, "unknown_vtep"),
+        ("no I flag", vtep, 0, "invalid_vxlan_header"),
+        (
+            "a reserved bit",
+            vtep,
+            VXLAN_FLAGS | 1,
+            "invalid_vxlan_header",
+        ),
+    ] {
+        let before = drops(instance, reason)?;
+        for _ in 0..10 {
+            entrance.send(&frame(nodes, source, flags)?)?;
+        }
+        assert_eq!(drops(instance, reason)? - before, 10, "{what}");
+        let frame = frame(nodes, source, flags)?;
+        assert!(!gets_past(instance, &frame, &entrance)?, "{what}");
+    }
+    assert_eq!(guard.agent(1).plan()?, Vec::<serde_json::Value>::new());
+    drop(entrance);
+    guard.agent(1).tell(&["down"])?;
+    let attached = run::checked(&words(inside(instance, "bpftool net show")))?;
+    assert!(
+        !attached.contains("driver id") && !attached.contains("generic id"),
+        "{attached}"
+    );
+    Ok(guard.down()?)
+}
+
+/// Whether a frame gets past XDP: a packet socket sees all that does.
+fn gets_past(instance: &str, frame: &[u8], entrance: &Socket) -> Result<bool> {
+    let behind = Socket::open(instance, UNDERLAY)?;
+    entrance.send(frame)?;
+    let seen = behind.receive(MOMENT, |seen| seen == frame)?;
+    Ok(seen.is_some())
+}
+
+/// Where headers are stripped before an skb exists, the same arrives, and is counted.
+fn strips(name: &str, over: Families) -> Result<()> {
+    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let guard = Guard::configured(shape.speaking(over, Families::Both)?, |_, config| {
+        config.node.guard = Some("native");
+        config.node.rx = Some("xdp");
+    })?;
+    let topology = guard.topology();
+    let before = counters::carried(&topology.nodes[0].namespace)?;
+    are_whole(topology)?;
+    let carried = counters::carried(&topology.nodes[0].namespace)? - before;
+    assert!(carried.sent > 0 && carried.received > 0, "{carried:?}");
+    for agent in guard.agents() {
+        assert_eq!(agent.plan()?, Vec::<serde_json::Value>::new());
+    }
+    Ok(guard.down()?)
+}
+
+#[test]
+fn stripping_over_ipv4() -> Result<()> {
+    strips("tstrip4", Families::V4)
+}
+
+#[test]
+fn stripping_over_ipv6() -> Result<()> {
+    strips("tstrip6", Families::V6)
+}
+
+#[test]
+fn generic_over_ipv4() -> Result<()> {
+    guards("tguard4", Families::V4, Family::V4, "generic")
+}
+
+#[test]
+fn generic_over_ipv6() -> Result<()> {
+    guards("tguard6", Families::V6, Family::V6, "generic")
+}
+
+#[test]
+fn native_over_ipv4() -> Result<()> {
+    guards("tnative4", Families::V4, Family::V4, "native")
+}
+
+#[test]
+fn native_over_ipv6() -> Result<()> {
+    guards("tnative6", Families::V6, Family::V6, "native")
+}
