@@ -168,6 +168,8 @@ pub struct Route {
     pub onlink: bool,
     /// Preferred source address.
     pub source: Option<IpAddr>,
+    /// In bytes, where it is less than the device's: the path of a tunnel is narrow.
+    pub mtu: Option<u32>,
 }
 
 /// Entries of the eBPF maps, with devices by name where the map has an index.
@@ -221,6 +223,8 @@ pub struct PeerEntry {
     pub mac: Mac,
     /// Slot in [`maps::PEER_STATS`].
     pub index: u32,
+    /// Largest inner IP packet in bytes that the path carries.
+    pub mtu: u16,
     /// Whether it drops UDP over IPv6 without a checksum.
     pub needs_checksum: bool,
 }

@@ -64,6 +64,8 @@ pub struct Way {
     pub link: IfName,
     /// The neighbour that gets them: a router, or the address itself.
     pub next_hop: IpAddr,
+    /// MTU of the path in bytes, where a router on it has told that it is less than the link's.
+    pub path_mtu: Option<u32>,
 }
 
 /// What was found where an endpoint should be.

@@ -193,6 +193,11 @@ pub struct Peer {
     pub mac: [u8; 6],
     /// See [`peer_flags`].
     pub flags: u16,
+    /// Largest inner IP packet in bytes that the whole path to it carries: the network's MTU,
+    /// or less where the kernel has learned that a link on the way is narrower.
+    pub mtu: u16,
+    /// 0.
+    pub reserved: [u8; 2],
 }
 
 /// Bits of [`Peer::flags`].
@@ -279,7 +284,7 @@ const _: () = {
     assert!(size_of::<AddressKey6>() == 20);
     assert!(size_of::<SourceKey>() == 20);
     assert!(size_of::<CidrKey>() == 16);
-    assert!(size_of::<Peer>() == 48);
+    assert!(size_of::<Peer>() == 52);
     assert!(size_of::<Vtep>() == 4);
     assert!(size_of::<Endpoint>() == 12);
     assert!(size_of::<Port>() == 136);

@@ -61,7 +61,7 @@ fn from_address<F: Family>(
     };
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded(frame.tos)?;
-    must_fit(packet, 0, &frame, network)?;
+    must_fit(packet, 0, &frame, peer.mtu)?;
     encapsulate(packet, &frame, &forwarded, network, peer)
 }
 
@@ -91,7 +91,7 @@ fn from_kernel<F: Family>(
     must_be_plain(packet, &frame, network)?;
     let peer = reachable_peer(network, frame.destination).ok_or(PassReason::NoRoute)?;
     must_be_addressed_to(peer.mac, &frame)?;
-    must_fit(packet, 0, &frame, network)?;
+    must_fit(packet, 0, &frame, peer.mtu)?;
     encapsulate_routed(packet, &frame, network, peer)
 }
 
@@ -162,7 +162,7 @@ fn deliver<F: Family>(
     network: &Network,
     endpoint: &Endpoint,
 ) -> Result<Sent, Exit> {
-    must_fit(packet, 0, frame, network)?;
+    must_fit(packet, 0, frame, network.mtu)?;
     if frame.ethernet.destination != Mac::from(endpoint.mac) {
         must_be_addressed_to(network.gateway_mac, frame)?;
         let forwarded = frame.forwarded(frame.tos)?;

@@ -1,24 +1,24 @@
 //! Is it small enough? Each piece of it, as it will be on the wire.
 
 use network_types::{eth::EthHdr, ip::IpProto, udp::UdpHdr};
-use overlay_common::{maps::Network, reasons::PassReason};
+use overlay_common::reasons::PassReason;
 
 use crate::{family::Family, frame::Frame, received::Received};
 
 /// Offset in a TCP header of the byte whose upper half counts the header's words.
 const TCP_DATA_OFFSET: usize = 12;
 
-/// The IP packet in the frame that starts at `offset` must not exceed the network's MTU;
-/// of a GSO packet, none of the segments that it will become.
+/// The IP packet in the frame that starts at `offset` must not exceed `mtu` bytes; of a GSO
+/// packet, none of the segments that it will become.
 #[inline(always)]
 pub(crate) fn must_fit<F: Family>(
     packet: &impl Received,
     offset: usize,
     frame: &Frame<F>,
-    network: &Network,
+    mtu: u16,
 ) -> Result<(), PassReason> {
     let ip = offset + EthHdr::LEN;
-    let mtu = usize::from(network.mtu);
+    let mtu = usize::from(mtu);
     if packet.length() <= ip + mtu {
         return Ok(());
     }

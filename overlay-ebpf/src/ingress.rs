@@ -114,7 +114,7 @@ pub(crate) fn judge<O: Family, I: Family>(
     }
     let endpoint = tables::endpoint(network, frame.destination).ok_or(PassReason::NoRoute)?;
     must_add_up::<O, I>(packet)?;
-    must_fit(packet, O::OVERHEAD.into(), &frame, network)?;
+    must_fit(packet, O::OVERHEAD.into(), &frame, network.mtu)?;
     must_be_strippable(packet, &frame, endpoint)?;
     let tos =
         ecn::decapsulated(outer.tos, frame.tos).map_err(|reason| Exit::Drop(reason, sender))?;

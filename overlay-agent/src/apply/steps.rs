@@ -291,6 +291,7 @@ async fn set_route(
         via: Some(route.via),
         onlink: route.onlink,
         source: route.source,
+        mtu: route.mtu,
         protocol: ROUTE_PROTOCOL,
     };
     Ok(netlink.replace_route(&spec).await?)

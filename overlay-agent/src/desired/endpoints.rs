@@ -141,6 +141,7 @@ impl Attached<'_> {
                 via: range.gateway(),
                 onlink: false,
                 source: None,
+                mtu: None,
             };
             desired.objects.routes.insert(key, route);
         }
@@ -171,6 +172,7 @@ impl Attached<'_> {
                 via,
                 onlink: false,
                 source: None,
+                mtu: None,
             };
             desired.objects.routes.insert(key, route);
         }

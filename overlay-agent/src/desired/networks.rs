@@ -11,6 +11,7 @@ use crate::{
         Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, PeerEntry, Route,
         RouteKey, Scope, Vxlan,
     },
+    surroundings::Way,
 };
 
 /// Port of the device that is never up and so never opens it (RFC 863).
@@ -124,6 +125,16 @@ pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desire
     }
 }
 
+/// The largest inner packet on the way to a VTEP. Routers fragment IPv4, whose outer header
+/// allows it, but never IPv6: the kernel has learned how narrow the path is.
+fn path_mtu(mtu: u16, vtep: IpAddr, way: Option<&Way>) -> u16 {
+    let learned = way
+        .filter(|_| vtep.is_ipv6())
+        .and_then(|way| way.path_mtu)
+        .and_then(|path| u16::try_from(path.saturating_sub(OVERHEAD_V6.into())).ok());
+    learned.map_or(mtu, |learned| mtu.min(learned))
+}
+
 fn add_devices(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
     let network = derived.network;
     let bridge = Link {
@@ -205,6 +216,7 @@ fn build_peer(
     let network = derived.network;
     let vtep = peer.vtep;
     let way = node.around.ways.get(&vtep);
+    let path_mtu = path_mtu(derived.mtu, vtep, way);
     objects.fdb.insert((tunnel.device, peer.mac), vtep);
     for &subnet in &peer.subnets {
         // As flannel does it: the subnet's first address stands for the peer's VTEP.
@@ -223,6 +235,9 @@ fn build_peer(
             onlink: true,
             // The node's own packets carry an address that the peer knows to be behind this VTEP.
             source: range.map(crate::model::Range::gateway),
+            // The kernel forwards by it, and tells who sends more; it ignores what it has
+            // learned of the tunnel's path.
+            mtu: (path_mtu < derived.mtu).then_some(path_mtu.into()),
         };
         objects.routes.insert(key, route);
         if derived.fast {
@@ -233,6 +248,7 @@ fn build_peer(
                 underlay: way.map_or(LinkRef::Gone(0), |way| LinkRef::Name(way.link)),
                 mac: peer.mac,
                 index: 0,
+                mtu: path_mtu,
                 needs_checksum: peer.udp6_checksum,
             };
             objects.entries.peers.insert((network.vni, subnet), entry);

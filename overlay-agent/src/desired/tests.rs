@@ -55,6 +55,7 @@ fn bare() -> Observed {
         Way {
             link: name("eth1"),
             next_hop: vtep,
+            path_mtu: None,
         },
     );
     observed

@@ -171,6 +171,7 @@ fn route(
         via: info.gateway?,
         onlink: info.onlink,
         source: info.source,
+        mtu: info.mtu,
     };
     Some((
         RouteKey {
@@ -264,6 +265,7 @@ async fn ways(
                 Way {
                     link,
                     next_hop: hop.gateway.unwrap_or(vtep),
+                    path_mtu: hop.mtu,
                 },
             );
         }

@@ -327,6 +327,9 @@ fn set_route(f: &mut fmt::Formatter<'_>, key: &RouteKey, route: &Route) -> fmt::
     if let Some(source) = route.source {
         write!(f, " src {source}")?;
     }
+    if let Some(mtu) = route.mtu {
+        write!(f, " mtu {mtu}")?;
+    }
     f.write_str(&of(&key.scope))
 }
 

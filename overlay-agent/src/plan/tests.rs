@@ -88,6 +88,7 @@ fn node() -> Objects {
             via: [10, 244, 2, 0].into(),
             onlink: true,
             source: Some([10, 244, 1, 1].into()),
+            mtu: None,
         },
     );
     objects.attachments.insert(

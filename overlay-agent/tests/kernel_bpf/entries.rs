@@ -21,6 +21,7 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> Entries {
         underlay: eth1,
         mac: "02:4f:c0:00:02:02".parse().unwrap(),
         index: 3,
+        mtu: 1450,
         needs_checksum: false,
     };
     let endpoint = EndpointEntry {

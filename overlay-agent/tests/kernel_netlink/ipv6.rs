@@ -113,6 +113,7 @@ async fn a_subnet_is_reached_through_its_first_address() {
         via: Some(ip("fd00:244:0:2::")),
         onlink: true,
         source: Some(ip("fd00:244:0:1::1")),
+        mtu: Some(1330),
         protocol: ROUTE_PROTOCOL,
     };
     netlink.replace_route(&spec).await.unwrap();
@@ -132,6 +133,7 @@ async fn a_subnet_is_reached_through_its_first_address() {
     assert_eq!(routes.len(), 2);
     assert_eq!((ours.gateway, ours.onlink), (spec.via, true));
     assert_eq!((ours.source, ours.metric), (spec.source, 1024));
+    assert_eq!(ours.mtu, spec.mtu);
 
     namespace.run("ip -6 route del fd00:244:0:2::/64 dev ovl6-7 metric 50");
     let way = netlink

@@ -59,6 +59,7 @@ async fn routes_come_and_go() {
         via: Some(ip("10.244.2.0")),
         onlink: true,
         source: Some(ip("10.244.1.0")),
+        mtu: Some(1330),
         protocol: ROUTE_PROTOCOL,
     };
     netlink.replace_route(&spec).await.unwrap();
@@ -80,7 +81,7 @@ async fn routes_come_and_go() {
     );
     assert_eq!((ours.gateway, ours.onlink), (Some(ip("10.244.2.0")), true));
     assert_eq!((ours.source, ours.metric), (Some(ip("10.244.1.0")), 0));
-    assert_eq!(ours.kind, RouteKind::Unicast);
+    assert_eq!((ours.kind, ours.mtu), (RouteKind::Unicast, spec.mtu));
     assert_eq!(
         (theirs.metric, theirs.gateway, theirs.onlink),
         (50, None, false)

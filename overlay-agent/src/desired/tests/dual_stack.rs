@@ -7,7 +7,7 @@ use overlay_common::maps::{endpoint_flags, network_flags};
 use super::{bare, build, name};
 use crate::{
     desired::{Desired, Obstacle, Problem},
-    objects::{Filter, FilterRules, Hook, LinkId, LinkKind, LinkRef, Objects},
+    objects::{Filter, FilterRules, Hook, LinkId, LinkKind, LinkRef, Objects, RouteKey, Scope},
     plan::plan,
     surroundings::{EndpointPlace, Observed, Way},
 };
@@ -58,6 +58,7 @@ fn dual() -> Observed {
     let way = Way {
         link: name("eth1"),
         next_hop: "fe80::1".parse().unwrap(),
+        path_mtu: None,
     };
     observed.around.ways.insert(vtep, way);
     observed
@@ -153,6 +154,26 @@ fn the_maps_tell_what_is_special() {
         (web.address, web.address6),
         ([10, 244, 1, 2], ip("fd00:244:0:1::2"))
     );
+}
+
+#[test]
+fn a_path_that_is_narrow_over_ipv6_is_told_to_the_programs_and_to_the_routes() {
+    let mut observed = dual();
+    for way in observed.around.ways.values_mut() {
+        way.path_mtu = Some(1400);
+    }
+    let objects = built(CONFIG, &observed).objects;
+    for (prefix, peer) in &objects.entries.peers {
+        // Routers fragment the IPv4 outside.
+        let mtu = if peer.vtep.is_ipv6() { 1330 } else { 1430 };
+        assert_eq!(peer.mtu, mtu, "{prefix:?}");
+        let key = RouteKey {
+            scope: Scope::Node,
+            destination: prefix.1,
+        };
+        let narrow = peer.vtep.is_ipv6().then_some(1330);
+        assert_eq!(objects.routes[&key].mtu, narrow, "{prefix:?}");
+    }
 }
 
 #[test]

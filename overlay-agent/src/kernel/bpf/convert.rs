@@ -150,6 +150,8 @@ pub(super) fn peer(entry: &PeerEntry, index_of: impl Fn(IfName) -> Option<u32>) 
         index: entry.index,
         mac: entry.mac.octets(),
         flags: family | checksum,
+        mtu: entry.mtu,
+        reserved: [0; 2],
     })
 }
 
@@ -163,6 +165,7 @@ pub(super) fn peer_entry(
         underlay: link(peer.underlay_ifindex, name_of),
         mac: Mac::unicast(peer.mac)?,
         index: peer.index,
+        mtu: peer.mtu,
         needs_checksum: peer.flags & peer_flags::NEEDS_CHECKSUM != 0,
     })
 }

@@ -9,8 +9,8 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         route::{
-            RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
-            RouteScope, RouteType, RouteVia,
+            RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+            RouteProtocol, RouteScope, RouteType, RouteVia,
         },
     },
 };
@@ -35,6 +35,8 @@ pub struct RouteInfo {
     pub onlink: bool,
     /// Preferred source address.
     pub source: Option<IpAddr>,
+    /// In bytes; `None`: the device's.
+    pub mtu: Option<u32>,
     /// Of two routes to the same destination, the one with less is taken.
     pub metric: u32,
     /// What becomes of packets.
@@ -65,6 +67,8 @@ pub struct RouteSpec {
     pub onlink: bool,
     /// Preferred source address.
     pub source: Option<IpAddr>,
+    /// In bytes, in the place of the device's.
+    pub mtu: Option<u32>,
     /// Who makes it (`rtm_protocol`).
     pub protocol: u8,
 }
@@ -80,6 +84,8 @@ pub struct NextHop {
     pub local: bool,
     /// The source address that the kernel would take.
     pub source: Option<IpAddr>,
+    /// MTU of the path in bytes, if the route has one or a router has told it.
+    pub mtu: Option<u32>,
 }
 
 impl Netlink {
@@ -159,6 +165,10 @@ impl Netlink {
                 .source
                 .map(|source| RouteAttribute::PrefSource(source.into())),
         );
+        let metrics = route.mtu.map(|mtu| vec![RouteMetric::Mtu(mtu)]);
+        message
+            .attributes
+            .extend(metrics.map(RouteAttribute::Metrics));
         let operation = |device: &str| format!("add route {destination} dev {device}");
         let message = RouteNetlinkMessage::NewRoute(message);
         self.change(message, NLM_F_CREATE | NLM_F_REPLACE, route.oif, operation)
@@ -202,6 +212,7 @@ impl RouteInfo {
             gateway: None,
             onlink: header.flags.contains(RouteFlags::Onlink),
             source: None,
+            mtu: None,
             metric: 0,
             kind: header.kind.into(),
         };
@@ -213,6 +224,7 @@ impl RouteInfo {
                 RouteAttribute::Gateway(found) => info.gateway = address(found),
                 RouteAttribute::Via(found) => info.gateway = via(found),
                 RouteAttribute::PrefSource(found) => info.source = address(found),
+                RouteAttribute::Metrics(metrics) => info.mtu = mtu(metrics),
                 RouteAttribute::Priority(metric) => info.metric = *metric,
                 _ => {}
             }
@@ -227,12 +239,14 @@ impl NextHop {
         let mut oif = None;
         let mut gateway = None;
         let mut source = None;
+        let mut path = None;
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => oif = Some(*index),
                 RouteAttribute::Gateway(found) => gateway = address(found),
                 RouteAttribute::Via(found) => gateway = via(found),
                 RouteAttribute::PrefSource(found) => source = address(found),
+                RouteAttribute::Metrics(metrics) => path = mtu(metrics),
                 _ => {}
             }
         }
@@ -241,8 +255,16 @@ impl NextHop {
             gateway,
             local: message.header.kind == RouteType::Local,
             source,
+            mtu: path,
         })
     }
+}
+
+fn mtu(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
 }
 
 impl From<RouteType> for RouteKind {

@@ -164,6 +164,8 @@ impl Node {
             index: neighbour.index,
             mac: neighbour.mac,
             flags: neighbour.flags,
+            mtu: MTU,
+            reserved: [0; 2],
         };
         let (vni, length) = (VNI, length.into());
         match prefix {

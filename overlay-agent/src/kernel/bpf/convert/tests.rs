@@ -36,6 +36,7 @@ fn over(vtep: &str, needs_checksum: bool) -> PeerEntry {
         underlay: LinkRef::Name(eth1()),
         mac: "02:4f:c0:00:02:02".parse().unwrap(),
         index: 3,
+        mtu: 1400,
         needs_checksum,
     }
 }
