@@ -17,12 +17,10 @@ use super::{
 use crate::console::Console;
 
 /// What the tests run besides the agent.
-const PROGRAMS: [&str; 17] = [
-    "bpftool", "bridge", "curl", "ethtool", "ip", "iperf3", "jq", "nft", "nsenter", "ping",
-    "python3", "socat", "ss", "sysctl", "tc", "tcpdump", "unshare",
+const PROGRAMS: [&str; 15] = [
+    "bpftool", "bridge", "curl", "ethtool", "ip", "iperf3", "nft", "nsenter", "ping", "socat",
+    "ss", "sysctl", "tc", "tcpdump", "unshare",
 ];
-/// What [`PROGRAMS`] may lack: not every test needs them.
-const OPTIONAL: [&str; 2] = ["jq", "python3"];
 /// Modules that the tests may need, by folder or file below `kernel/`.
 const MODULES: [&str; 8] = [
     "net/ipv4",
@@ -74,11 +72,9 @@ pub(super) fn build(
     }
     add_shell(&root)?;
     for name in PROGRAMS {
-        match find(name) {
-            Some(program) => add_program(&root, &program, &Path::new("bin").join(name))?,
-            None if OPTIONAL.contains(&name) => {}
-            None => anyhow::bail!("{name} is not installed: run `cargo xtask setup`"),
-        }
+        let program = find(name)
+            .with_context(|| format!("{name} is not installed: run `cargo xtask setup`"))?;
+        add_program(&root, &program, &Path::new("bin").join(name))?;
     }
     add_program(&root, agent, Path::new("bin/overlay-agent"))?;
     for test in tests {
