@@ -14,7 +14,7 @@ use super::{
     kernel::{self, Kernel},
     test_name,
 };
-use crate::console::Console;
+use crate::{console::Console, workspace};
 
 /// What the tests run besides the agent.
 const PROGRAMS: [&str; 15] = [
@@ -81,6 +81,7 @@ pub(super) fn build(
         let name = test_name(test).context("a test has no name")?;
         add_program(&root, test, &Path::new("tests").join(name))?;
     }
+    add_data(&root)?;
     add_modules(console, &root, kernel)?;
     write(&root.join("init"), INIT, 0o755)?;
     pack(console, &root, &image)?;
@@ -172,6 +173,18 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         fs::remove_file(to).with_context(|| format!("remove {}", to.display()))?;
     }
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// What the tests read from the workspace, under the path that they were built with.
+fn add_data(root: &Path) -> Result<()> {
+    let folder = workspace::root().join("tests/tests/programs/fuzz/regressions");
+    let inside = root.join(folder.strip_prefix("/").unwrap_or(&folder));
+    fs::create_dir_all(&inside).with_context(|| format!("create {}", inside.display()))?;
+    for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+        let file = entry.with_context(|| format!("list {}", folder.display()))?;
+        copy(&file.path(), &inside.join(file.file_name()))?;
+    }
     Ok(())
 }
 
