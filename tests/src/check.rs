@@ -230,6 +230,27 @@ pub fn ping_for(namespace: &str, address: IpAddr, patience: Duration) -> Result<
     }
 }
 
+/// Asserts how many routers are on the way there: TTL or hop limit decides whether a ping
+/// arrives.
+///
+/// # Panics
+/// When there are more or fewer.
+pub fn routers_on_the_way(from: &str, to: &str, routers: u8) -> Result<()> {
+    let reaches = |limit: u8| -> Result<bool> {
+        let ping = format!("ping -n -c 1 -W 5 -t {limit} {to}");
+        Ok(run::output(&words(inside(from, ping)))?.success)
+    };
+    assert!(
+        reaches(routers + 1)?,
+        "{from} → {to}, limit {}",
+        routers + 1
+    );
+    if routers > 0 {
+        assert!(!reaches(routers)?, "{from} → {to}, limit {routers}");
+    }
+    Ok(())
+}
+
 /// The line in which `ping` quotes an ICMP error, or silence.
 fn reason(stdout: &str) -> String {
     let error = stdout.lines().find(|line| line.starts_with("From "));

@@ -23,6 +23,10 @@ pub mod ethertype {
 pub mod protocol {
     /// Hop-by-hop options of IPv6.
     pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP of IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
     /// The fragment header of IPv6.
@@ -49,10 +53,12 @@ pub struct Ip {
     pub ttl: u8,
     /// The next header.
     pub protocol: u8,
-    /// Of IPv4 alone.
+    /// Identification; of IPv4 alone.
     pub id: u16,
     /// Of IPv4 alone.
     pub flags_and_offset: u16,
+    /// The lower bits of the flow label; of IPv6 alone.
+    pub label: u16,
 }
 
 impl Ip {
@@ -66,7 +72,13 @@ impl Ip {
             protocol: protocol::UDP,
             id: 0x1234,
             flags_and_offset: 0,
+            label: 0,
         }
+    }
+
+    /// Bytes of the header.
+    pub const fn header(&self) -> usize {
+        header_of(self.source)
     }
 
     /// The Ethernet type of its family.
@@ -110,6 +122,7 @@ impl Ip {
         let mut header = [0; 40];
         header[0] = 0x60 | self.tos >> 4;
         header[1] = self.tos << 4;
+        header[2..4].copy_from_slice(&self.label.to_be_bytes());
         header[4..6].copy_from_slice(&length(payload.len()));
         header[6] = self.protocol;
         header[7] = self.ttl;
@@ -146,6 +159,11 @@ impl Ip {
         let sum = self.udp_checksum(&udp(source, destination, 0, payload));
         self.around(&udp(source, destination, sum, payload))
     }
+}
+
+/// Bytes of an IP header with an address of this family.
+pub const fn header_of(address: IpAddr) -> usize {
+    if address.is_ipv4() { 20 } else { 40 }
 }
 
 /// An IPv4 address; an IPv6 address has none.

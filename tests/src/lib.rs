@@ -19,6 +19,7 @@ pub mod error;
 pub mod families;
 pub mod frames;
 pub mod guard;
+pub mod kernel;
 pub mod lab;
 pub mod names;
 pub mod netns;

@@ -8,7 +8,7 @@ use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
     lab, run,
-    script::{inside, words},
+    script::words,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
     topology::{Topology, UNDERLAY},
@@ -135,23 +135,6 @@ fn payloads_over_ipv4_with_the_fast_path() -> Result<()> {
     arrives_whole("tpay4on", Families::V4, [true, true])
 }
 
-/// Asserts how many routers are on the way there: the hop limit decides whether it arrives.
-fn routers_on_the_way(from: &str, to: &str, routers: u8) -> Result<()> {
-    let reaches = |limit: u8| -> Result<bool> {
-        let ping = format!("ping -n -c 1 -W 5 -t {limit} {to}");
-        Ok(run::output(&words(inside(from, ping)))?.success)
-    };
-    assert!(
-        reaches(routers + 1)?,
-        "{from} → {to}, limit {}",
-        routers + 1
-    );
-    if routers > 0 {
-        assert!(!reaches(routers)?, "{from} → {to}, limit {routers}");
-    }
-    Ok(())
-}
-
 #[test]
 fn a_hop_limit_ends_where_a_ttl_would() -> Result<()> {
     let guard = Guard::up(shape("thops", 2, Families::V6, Families::Both)?)?;
@@ -161,12 +144,12 @@ fn a_hop_limit_ends_where_a_ttl_would() -> Result<()> {
         switch(&guard.agents(), on)?;
         for family in [Family::V4, Family::V6] {
             let (near, far) = (nodes[0].containers[1].at(family), there.at(family));
-            routers_on_the_way(&here.namespace, &far.to_string(), 2)?;
-            routers_on_the_way(&here.namespace, &near.to_string(), 0)?;
-            routers_on_the_way(&nodes[0].namespace, &far.to_string(), 1)?;
+            check::routers_on_the_way(&here.namespace, &far.to_string(), 2)?;
+            check::routers_on_the_way(&here.namespace, &near.to_string(), 0)?;
+            check::routers_on_the_way(&nodes[0].namespace, &far.to_string(), 1)?;
         }
         let far = nodes[1].underlay6.to_string();
-        routers_on_the_way(&here.namespace, &far, 1)?;
+        check::routers_on_the_way(&here.namespace, &far, 1)?;
     }
     Ok(guard.down()?)
 }

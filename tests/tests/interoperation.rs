@@ -1,8 +1,6 @@
 //! Ours and others, in both directions, on either underlay and either port, with the fast
 //! path on and off. What is on the wire is decoded by tshark.
 
-use std::path::Path;
-
 use anyhow::{Result, ensure};
 use overlay_common::wire::IANA_PORT;
 use overlay_tests::{
@@ -11,7 +9,7 @@ use overlay_tests::{
     guard::Guard,
     scenario,
     shape::{Scenario, Shape},
-    topology::FLANNEL_PORT,
+    topology::{FLANNEL_PORT, Topology},
     traffic::Pair,
     wire::{Capture, Packet},
 };
@@ -56,12 +54,27 @@ fn are_well_formed(packets: &[Packet], tunnel: Family) {
     }
 }
 
+/// Two containers of different nodes, in both directions and with each family.
+fn both_ways(topology: &Topology) -> Vec<Pair<'_>> {
+    let container = |node: usize| &topology.nodes[node].containers[0];
+    let mut pairs = Vec::new();
+    for (from, to) in [(0, 1), (1, 0)] {
+        pairs.extend(topology.shape.inside.all().iter().map(|&family| Pair {
+            client: &container(from).namespace,
+            server: &container(to).namespace,
+            address: container(to).at(family),
+        }));
+    }
+    pairs
+}
+
 /// Sends in both directions, with the fast path on and off.
 fn understand_each_other(name: &str, other: Other, over: Families, port: u16) -> Result<()> {
     let guard = raise(name, other, over, port)?;
     let topology = guard.topology();
     let nodes = &topology.nodes;
     let tunnel = topology.tunnel(&nodes[0], &nodes[1]);
+    let pairs = both_ways(topology);
     for on in [true, false] {
         for agent in guard.agents() {
             agent.fastpath(on)?;
@@ -73,16 +86,9 @@ fn understand_each_other(name: &str, other: Other, over: Families, port: u16) ->
 
         let filter = format!("udp port {port}");
         let capture = Capture::start(&topology.shape.name, &nodes[0], &filter)?;
-        for (from, to) in [(0, 1), (1, 0)] {
-            for &family in topology.shape.inside.all() {
-                let pair = Pair {
-                    client: &nodes[from].containers[0].namespace,
-                    server: &nodes[to].containers[0].namespace,
-                    address: nodes[to].containers[0].at(family),
-                };
-                pair.icmp(&SIZES)?;
-                pair.udp(&SIZES)?;
-            }
+        for pair in &pairs {
+            pair.icmp(&SIZES)?;
+            pair.udp(&SIZES)?;
         }
         let packets = capture.finish()?;
         ensure!(
@@ -92,15 +98,8 @@ fn understand_each_other(name: &str, other: Other, over: Families, port: u16) ->
         );
         are_well_formed(&packets, tunnel);
 
-        for (from, to) in [(0, 1), (1, 0)] {
-            for &family in topology.shape.inside.all() {
-                let pair = Pair {
-                    client: &nodes[from].containers[0].namespace,
-                    server: &nodes[to].containers[0].namespace,
-                    address: nodes[to].containers[0].at(family),
-                };
-                pair.tcp(&STREAM)?;
-            }
+        for pair in &pairs {
+            pair.tcp(&STREAM)?;
         }
         let carried = counters::carried(instance)? - before;
         assert_eq!(carried.sent > 0, on, "{carried:?}");
@@ -148,27 +147,17 @@ fn the_kernel_over_ipv6_on_port_8472() -> Result<()> {
     understand_each_other("tkern68", Other::Kernel, Families::V6, FLANNEL_PORT)
 }
 
-/// Open vSwitch is looked for and not asked for: its package starts a service.
-fn beside_openvswitch(name: &str, over: Families, port: u16) -> Result<()> {
-    let folders = ["/usr/sbin", "/usr/bin", "/usr/local/sbin"];
-    let is_there = |folder| {
-        Path::new(folder)
-            .join(scenario::openvswitch::PROGRAM)
-            .exists()
-    };
-    if folders.into_iter().any(is_there) {
-        return understand_each_other(name, Other::OpenVSwitch, over, port);
-    }
-    println!("not tried: this machine has no Open vSwitch (Debian: openvswitch-switch)");
-    Ok(())
-}
+// Not asked for by the set-up, because its Debian package starts a service; where there is
+// one, `cargo xtask test` runs these, too.
 
 #[test]
+#[ignore = "needs Open vSwitch (Debian: openvswitch-switch)"]
 fn open_vswitch_over_ipv4_on_port_4789() -> Result<()> {
-    beside_openvswitch("tovs44", Families::V4, IANA_PORT)
+    understand_each_other("tovs44", Other::OpenVSwitch, Families::V4, IANA_PORT)
 }
 
 #[test]
+#[ignore = "needs Open vSwitch (Debian: openvswitch-switch)"]
 fn open_vswitch_over_ipv6_on_port_8472() -> Result<()> {
-    beside_openvswitch("tovs68", Families::V6, FLANNEL_PORT)
+    understand_each_other("tovs68", Other::OpenVSwitch, Families::V6, FLANNEL_PORT)
 }

@@ -116,23 +116,6 @@ fn each_packet_is_counted_once() -> Result<()> {
     Ok(guard.down()?)
 }
 
-/// Asserts how many routers are on the way there: `ping -t` decides whether it arrives.
-fn routers_on_the_way(from: &str, to: &str, routers: u8) -> Result<()> {
-    let reaches = |ttl: u8| -> Result<bool> {
-        let ping = format!("ping -n -c 1 -W 5 -t {ttl} {to}");
-        Ok(run::output(&words(inside(from, ping)))?.success)
-    };
-    assert!(
-        reaches(routers + 1)?,
-        "{from} → {to} with TTL {}",
-        routers + 1
-    );
-    if routers > 0 {
-        assert!(!reaches(routers)?, "{from} → {to} with TTL {routers}");
-    }
-    Ok(())
-}
-
 #[test]
 fn the_way_there_takes_as_much_ttl_as_the_way_back() -> Result<()> {
     let guard = Guard::overlay("tttl")?;
@@ -140,14 +123,14 @@ fn the_way_there_takes_as_much_ttl_as_the_way_back() -> Result<()> {
     let (here, there) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     for on in [true, false] {
         switch(&guard.agents(), on)?;
-        routers_on_the_way(&here.namespace, &there.address.to_string(), 2)?;
-        routers_on_the_way(
+        check::routers_on_the_way(&here.namespace, &there.address.to_string(), 2)?;
+        check::routers_on_the_way(
             &here.namespace,
             &nodes[0].containers[1].address.to_string(),
             0,
         )?;
-        routers_on_the_way(&nodes[0].namespace, &there.address.to_string(), 1)?;
-        routers_on_the_way(&here.namespace, &nodes[1].underlay.to_string(), 1)?;
+        check::routers_on_the_way(&nodes[0].namespace, &there.address.to_string(), 1)?;
+        check::routers_on_the_way(&here.namespace, &nodes[1].underlay.to_string(), 1)?;
     }
     Ok(guard.down()?)
 }

@@ -14,7 +14,8 @@ mod tools;
 use anyhow::Result;
 
 use crate::console::Console;
-pub(crate) use apt::Apt;
+pub(crate) use apt::{Apt, extract};
+pub(crate) use tools::is_there;
 
 /// Something is missing that only the user can provide; the text says how.
 #[derive(Debug, thiserror::Error)]

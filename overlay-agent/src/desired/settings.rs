@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Derived, Node, bridge_name, vxlan_name};
+use super::{Derived, Node, bridge_name, underlay::owner_of, vxlan_name};
 use crate::{
     model::{Family, IfName, Model, Network, Underlay},
     store::Content,
@@ -31,11 +31,7 @@ fn rp_filter(device: impl std::fmt::Display) -> String {
 pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> BTreeSet<String> {
     let underlay: Vec<IfName> = match &model.node.underlay {
         Underlay::Interfaces(names) => names.clone(),
-        Underlay::Address(address) => links
-            .iter()
-            .filter(|(_, link)| link.addresses.iter().any(|net| net.addr() == *address))
-            .map(|(name, _)| *name)
-            .collect(),
+        Underlay::Address(address) => owner_of(*address, links).into_iter().collect(),
     };
     let tunnels = |network: &Network| {
         let vni = network.vni;

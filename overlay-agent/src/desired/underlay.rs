@@ -1,6 +1,9 @@
 //! The underlay: its devices, this node's addresses there, and the programs on them.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{Derived, Inputs, Node, Obstacle};
 use crate::{
@@ -39,17 +42,22 @@ fn names(underlay: &Underlay, around: &Surroundings, obstacles: &mut Vec<Obstacl
     match underlay {
         Underlay::Interfaces(names) => names.clone(),
         Underlay::Address(address) => {
-            let owner = around
-                .links
-                .iter()
-                .find(|(_, link)| link.addresses.iter().any(|net| net.addr() == *address))
-                .map(|(name, _)| *name);
+            let owner = owner_of(*address, &around.links);
             if owner.is_none() {
                 obstacles.push(Obstacle::NoSuchAddress { address: *address });
             }
             owner.into_iter().collect()
         }
     }
+}
+
+/// The device that has an address.
+pub(super) fn owner_of(address: IpAddr, links: &BTreeMap<IfName, NodeLink>) -> Option<IfName> {
+    let has = |link: &NodeLink| link.addresses.iter().any(|net| net.addr() == address);
+    links
+        .iter()
+        .find(|(_, link)| has(link))
+        .map(|(name, _)| *name)
 }
 
 fn links<'a>(

@@ -95,7 +95,7 @@ fn everything_else_is_left_to_those_that_follow() {
             ),
             (
                 "a stranger's to another port",
-                ethernet(to, from, stranger.kind(), &next_port),
+                ethernet(to, from, stranger.ethertype(), &next_port),
             ),
             (
                 "a stranger's to another VNI",
@@ -139,7 +139,7 @@ fn what_can_be_delivered_is_stripped_and_noted_when_that_is_asked_for() {
             ttl: 63,
             ..inner(road.there, road.here)
         };
-        let expected = ethernet(to, from, older.kind(), &older.around(&datagram()));
+        let expected = ethernet(to, from, older.ethertype(), &older.around(&datagram()));
         assert_eq!(bytes[NOTE..], expected, "{}", road.name());
     }
 }

@@ -39,13 +39,14 @@ fn expected_around(
     payload: &[u8],
 ) -> Vec<u8> {
     let inner = packet.around(payload);
-    let frame = ethernet(tunnel.peer_mac, tunnel.node_mac, packet.kind(), &inner);
+    let frame = ethernet(tunnel.peer_mac, tunnel.node_mac, packet.ethertype(), &inner);
     let port = source_port(sent, tunnel);
     let header = Ip {
         tos,
-        // IPv6 gets no flow label, as from Linux's device.
-        id: if tunnel.node.is_ipv4() { id(sent) } else { 0 },
+        id: id(sent),
         flags_and_offset: 0,
+        // None, as from Linux's device.
+        label: 0,
         ttl: 64,
         protocol: UDP,
         source: tunnel.node,
@@ -54,7 +55,7 @@ fn expected_around(
     let datagram = udp(port, PORT, 0, &vxlan(I_FLAG, VNI, &frame));
     [
         macs,
-        &header.kind().to_be_bytes(),
+        &header.ethertype().to_be_bytes(),
         &header.around(&datagram),
     ]
     .concat()
@@ -80,7 +81,12 @@ fn older(packet: Ip) -> Ip {
 
 /// What our container gets from the gateway.
 fn delivered(mac: Mac, packet: Ip) -> Vec<u8> {
-    ethernet(mac, GATEWAY_MAC, packet.kind(), &packet.around(&datagram()))
+    ethernet(
+        mac,
+        GATEWAY_MAC,
+        packet.ethertype(),
+        &packet.around(&datagram()),
+    )
 }
 
 #[test]
@@ -158,7 +164,7 @@ fn a_flow_has_one_source_port_and_flows_have_many() {
         let mut port_of = |source: u16| {
             // An IPv6 flow label would be the flow's name, and the ports no matter.
             let packet = Ip {
-                id: 0,
+                label: 0,
                 ..inner(road.here, road.there)
             };
             let frame = routed_with(packet, &udp(source, 2000, 0, &[0; 64]));
@@ -263,7 +269,7 @@ fn a_neighbour_gets_frames_as_a_bridge_or_a_router_hands_them_on() {
         let bridged = ethernet(
             DATABASE_MAC,
             WEB_MAC,
-            packet.kind(),
+            packet.ethertype(),
             &packet.around(&datagram()),
         );
         let run = node.run(FROM_ENDPOINT, &bridged, 0);

@@ -18,6 +18,7 @@ pub(crate) fn inner(source: IpAddr, destination: IpAddr) -> Ip {
         tos: 0,
         id: 0x1234,
         flags_and_offset: DONT_FRAGMENT,
+        label: 0x1234,
         ttl: 64,
         protocol: UDP,
         source,
@@ -29,6 +30,7 @@ pub(crate) fn inner(source: IpAddr, destination: IpAddr) -> Ip {
 pub(crate) fn outer(source: IpAddr) -> Ip {
     Ip {
         id: 0x4321,
+        label: 0x4321,
         flags_and_offset: 0,
         ..inner(source, if source.is_ipv4() { NODE } else { NODE6 })
     }
@@ -46,7 +48,12 @@ pub(crate) fn routed(header: Ip) -> Vec<u8> {
 }
 
 pub(crate) fn routed_with(header: Ip, payload: &[u8]) -> Vec<u8> {
-    ethernet(GATEWAY_MAC, WEB_MAC, header.kind(), &header.around(payload))
+    ethernet(
+        GATEWAY_MAC,
+        WEB_MAC,
+        header.ethertype(),
+        &header.around(payload),
+    )
 }
 
 /// What a peer puts into the tunnel.
@@ -58,7 +65,7 @@ pub(crate) fn tunnelled_with(tunnel: &Tunnel, header: Ip, payload: &[u8]) -> Vec
     ethernet(
         tunnel.node_mac,
         tunnel.peer_mac,
-        header.kind(),
+        header.ethertype(),
         &header.around(payload),
     )
 }
@@ -72,7 +79,7 @@ pub(crate) fn arriving(outer: Ip, frame: &[u8]) -> Vec<u8> {
 pub(crate) fn arriving_as(outer: Ip, checksum: u16, payload: &[u8]) -> Vec<u8> {
     let (to, from) = UNDERLAY_MACS;
     let packet = outer.around(&udp(50_000, PORT, checksum, payload));
-    ethernet(to, from, outer.kind(), &packet)
+    ethernet(to, from, outer.ethertype(), &packet)
 }
 
 /// A packet in the tunnel from the road's peer.
@@ -96,7 +103,7 @@ pub(crate) fn from_node(road: &Road) -> Vec<u8> {
     ethernet(
         road.tunnel.peer_mac,
         road.tunnel.node_mac,
-        header.kind(),
+        header.ethertype(),
         &header.around(&datagram()),
     )
 }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::sys::utsname::uname;
+use overlay_tests::kernel::parse_release;
 
 use crate::frames::Mac;
 
@@ -85,16 +86,11 @@ pub(crate) const WORLD6: IpAddr = v6(0x2620, 0xfe, 0, 0, 9);
 pub(crate) const STRANGER: IpAddr = v4(192, 168, 56, 99);
 pub(crate) const STRANGER6: IpAddr = v6(0xfd00, 0x56, 0, 0, 0x99);
 
-/// All [`ROADS`] but those that an older kernel's own
-/// tunnel has to take: before 6.3 a program cannot strip headers of another family than
-/// those inside.
+/// All [`ROADS`] but those that an older kernel's own tunnel has to take: before 6.3 a
+/// program cannot strip headers of another family than those inside.
 pub(crate) fn roads() -> Vec<Road> {
-    let release = uname().unwrap().release().to_str().unwrap().to_owned();
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    let version = (
-        numbers.next().unwrap().unwrap(),
-        numbers.next().unwrap().unwrap(),
-    );
+    let kernel = uname().unwrap();
+    let version = parse_release(kernel.release().to_str().unwrap()).unwrap();
     ROADS
         .into_iter()
         .filter(|road| version >= (6, 3) || road.here.is_ipv4() == road.tunnel.peer.is_ipv4())

@@ -113,26 +113,28 @@ impl Apt {
             .current_dir(&archives);
         self.console.run(subject, &doing, &mut download)?;
 
-        for entry in
-            fs::read_dir(&archives).with_context(|| format!("list {}", archives.display()))?
-        {
-            let archive = entry
-                .with_context(|| format!("list {}", archives.display()))?
-                .path();
-            let status = Command::new("dpkg-deb")
-                .arg("--extract")
-                .arg(&archive)
-                .arg(folder)
-                .status();
-            let status = status.context("run dpkg-deb")?;
-            ensure!(
-                status.success(),
-                "unpack {}: dpkg-deb failed ({status})",
-                archive.display()
-            );
-        }
-        fs::remove_dir_all(&archives).with_context(|| format!("remove {}", archives.display()))
+        extract(&archives, folder)
     }
+}
+
+/// Unpacks all packages that lie in `archives`, and removes that folder.
+pub(crate) fn extract(archives: &Path, folder: &Path) -> Result<()> {
+    let list = || format!("list {}", archives.display());
+    for entry in fs::read_dir(archives).with_context(list)? {
+        let archive = entry.with_context(list)?.path();
+        let status = Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&archive)
+            .arg(folder)
+            .status();
+        let status = status.context("run dpkg-deb")?;
+        ensure!(
+            status.success(),
+            "unpack {}: dpkg-deb failed ({status})",
+            archive.display()
+        );
+    }
+    fs::remove_dir_all(archives).with_context(|| format!("remove {}", archives.display()))
 }
 
 impl Candidate {

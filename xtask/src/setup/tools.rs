@@ -125,7 +125,8 @@ fn packages(tools: &[&Tool]) -> Vec<&'static str> {
     packages
 }
 
-fn is_there(command: &str) -> bool {
+/// Whether a program is installed.
+pub(crate) fn is_there(command: &str) -> bool {
     on_path(command).is_some()
         || SYSTEM_FOLDERS
             .iter()

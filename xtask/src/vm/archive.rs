@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::console::Console;
+use crate::{console::Console, setup::extract};
 
 /// Debian's keys, from the package `debian-archive-keyring`.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -107,17 +107,7 @@ impl Archive {
                     self.folder.display()
                 )
             })?;
-        let entries =
-            fs::read_dir(&archives).with_context(|| format!("list {}", archives.display()))?;
-        for entry in entries {
-            let package = entry
-                .with_context(|| format!("list {}", archives.display()))?
-                .path();
-            let mut extract = Command::new("dpkg-deb");
-            extract.arg("--extract").arg(&package).arg(&trial);
-            self.console.run("vm", "unpack a package", &mut extract)?;
-        }
-        fs::remove_dir_all(&archives).with_context(|| format!("remove {}", archives.display()))?;
+        extract(&archives, &trial)?;
         // Whoever finds the folder finds all of it.
         fs::rename(&trial, folder).with_context(|| format!("create {}", folder.display()))
     }

@@ -21,23 +21,21 @@ const PROGRAMS: [&str; 15] = [
     "bpftool", "bridge", "curl", "ethtool", "ip", "iperf3", "nft", "nsenter", "ping", "socat",
     "ss", "sysctl", "tc", "tcpdump", "unshare",
 ];
-/// Modules that the tests may need, by folder or file below `kernel/`.
-const MODULES: [&str; 8] = [
-    "net/ipv4",
-    "net/ipv6",
-    "net/netfilter",
-    "net/bridge",
-    "net/sched",
-    "net/llc",
-    "net/802",
+/// Modules that the tests may need, by folder below `kernel/`.
+const MODULES: [&str; 13] = [
+    "arch/x86/crypto",
+    "crypto",
     "drivers/net",
-];
-const MORE_MODULES: [&str; 5] = [
-    "net/core",
     "drivers/virtio",
     "lib",
-    "crypto",
-    "arch/x86/crypto",
+    "net/802",
+    "net/bridge",
+    "net/core",
+    "net/ipv4",
+    "net/ipv6",
+    "net/llc",
+    "net/netfilter",
+    "net/sched",
 ];
 /// Folders of `drivers/net` for hardware that a virtual machine does not have.
 const UNUSED: [&str; 6] = ["ethernet", "wireless", "wwan", "usb", "phy", "fddi"];
@@ -189,9 +187,8 @@ fn add_data(root: &Path) -> Result<()> {
 }
 
 fn add_modules(console: Console, root: &Path, kernel: &Kernel) -> Result<()> {
-    let wanted: Vec<&str> = MODULES.iter().chain(&MORE_MODULES).copied().collect();
     let to = root.join("lib/modules").join(&kernel.version);
-    for module in kernel::files(&kernel.modules, &wanted)? {
+    for module in kernel::files(&kernel.modules, &MODULES)? {
         let place = module
             .strip_prefix(&kernel.modules)
             .context("a module lies outside its folder")?;

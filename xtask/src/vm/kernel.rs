@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -106,21 +107,21 @@ fn first(paths: &[PathBuf]) -> Option<PathBuf> {
     paths.iter().find(|path| path.exists()).cloned()
 }
 
-/// The modules of kernel `modules` that lie in one of these folders or are these files,
-/// below its `kernel/` folder.
+/// The modules below `modules` that lie in one of these folders of its `kernel/`.
 pub(super) fn files(modules: &Path, wanted: &[&str]) -> Result<Vec<PathBuf>> {
     let kernel = modules.join("kernel");
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = wanted.iter().map(|path| kernel.join(path)).collect();
     while let Some(folder) = folders.pop() {
-        // Not every version has every folder.
-        let Ok(entries) = fs::read_dir(&folder) else {
-            continue;
+        let list = || format!("list {}", folder.display());
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // Not every version has every folder.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(list),
         };
         for entry in entries {
-            let path = entry
-                .with_context(|| format!("list {}", folder.display()))?
-                .path();
+            let path = entry.with_context(list)?.path();
             if path.is_dir() {
                 folders.push(path);
             } else {

@@ -66,7 +66,7 @@ pub(super) fn frame(road: &Road) -> Vec<u8> {
 fn strangers(road: &Road) -> Vec<Case> {
     let (to, from) = UNDERLAY_MACS;
     let own = outer(road.tunnel.peer);
-    let kind = own.kind();
+    let kind = own.ethertype();
     let payload = vxlan(I_FLAG, VNI, &frame(road));
     let next_port = own.around(&udp(50_000, PORT + 1, 0, &payload));
     let tcp = Ip {
@@ -121,7 +121,7 @@ fn strangers(road: &Road) -> Vec<Case> {
 fn outer_oddities(road: &Road) -> Vec<Case> {
     let own = outer(road.tunnel.peer);
     let payload = vxlan(I_FLAG, VNI, &frame(road));
-    let right = own.right_checksum(&udp(50_000, PORT, 0, &payload));
+    let right = own.udp_checksum(&udp(50_000, PORT, 0, &payload));
     let odd = oddities(own)
         .into_iter()
         .map(|(what, header, first, reason)| {
@@ -203,7 +203,7 @@ fn not_to_an_endpoint(road: &Road) -> Vec<Case> {
     let header = plain(road);
     let packet = header.around(&datagram());
     let addressed = |mac| {
-        let frame = ethernet(mac, road.tunnel.peer_mac, header.kind(), &packet);
+        let frame = ethernet(mac, road.tunnel.peer_mac, header.ethertype(), &packet);
         arriving(outer(road.tunnel.peer), &frame)
     };
     let other_end = if road.tunnel.overhead == 50 {

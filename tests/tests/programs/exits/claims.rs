@@ -53,7 +53,7 @@ fn sources(places: &Places) -> Vec<Case> {
     let others_mac = ethernet(
         GATEWAY_MAC,
         DATABASE_MAC,
-        packet.kind(),
+        packet.ethertype(),
         &packet.around(&datagram()),
     );
     let piece = Ip {

@@ -89,7 +89,7 @@ fn oversize(places: &Places) -> Vec<u8> {
 fn not_plain(places: &Places) -> Vec<Case> {
     let header = inner(places.web, places.remote);
     let packet = header.around(&datagram());
-    let tagged = [&[0, 7][..], &header.kind().to_be_bytes(), &packet].concat();
+    let tagged = [&[0, 7][..], &header.ethertype().to_be_bytes(), &packet].concat();
     let odd = oddities(header)
         .into_iter()
         .map(|(what, header, first, reason)| {
@@ -97,7 +97,7 @@ fn not_plain(places: &Places) -> Vec<Case> {
             packet[14] = first.unwrap_or(packet[14]);
             container(what, places, packet, reason)
         });
-    let broadcast = ethernet(BROADCAST, WEB_MAC, header.kind(), &packet);
+    let broadcast = ethernet(BROADCAST, WEB_MAC, header.ethertype(), &packet);
     let multicast = to(places, places.multicast);
     [
         (
@@ -125,7 +125,7 @@ fn without_a_way(places: &Places) -> Vec<Case> {
         ethernet(
             PEER_MAC,
             WEB_MAC,
-            header.kind(),
+            header.ethertype(),
             &header.around(&datagram()),
         )
     };
@@ -266,7 +266,12 @@ fn segmented(places: &Places) -> Vec<Case> {
 fn from_the_node(places: &Places) -> Vec<Case> {
     let own = inner(places.gateway, places.remote);
     let to_mac = |mac, header: Ip, payload: &[u8]| {
-        ethernet(mac, OVER4.node_mac, header.kind(), &header.around(payload))
+        ethernet(
+            mac,
+            OVER4.node_mac,
+            header.ethertype(),
+            &header.around(payload),
+        )
     };
     let to_peer = |header| to_mac(PEER_MAC, header, &datagram());
     let toward = |destination| to_peer(inner(places.gateway, destination));

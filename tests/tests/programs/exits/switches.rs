@@ -57,7 +57,7 @@ fn any_endpoint_source() -> Vec<Case> {
         let others_mac = ethernet(
             GATEWAY_MAC,
             DATABASE_MAC,
-            header.kind(),
+            header.ethertype(),
             &header.around(&datagram()),
         );
         cases.push(case("any address", FROM_ENDPOINT, routed(header), sent));
@@ -158,7 +158,12 @@ fn martians(any_source: bool) -> Vec<Case> {
 pub(super) fn router() -> Vec<Case> {
     let from = |mac, source, destination| {
         let header = inner(source, destination);
-        ethernet(GATEWAY_MAC, mac, header.kind(), &header.around(&datagram()))
+        ethernet(
+            GATEWAY_MAC,
+            mac,
+            header.ethertype(),
+            &header.around(&datagram()),
+        )
     };
     let sent = Outcome::To(PEER_INDEX);
     let spoofed = Outcome::Drop(DropReason::SpoofedSource, None);

@@ -9,7 +9,7 @@ use overlay_common::{
     },
     programs, wire,
 };
-use overlay_tests::{counters, run, script::words, topology, topology::VNI};
+use overlay_tests::{counters, raw, topology, topology::VNI};
 
 use super::{
     frames::{self, Ends},
@@ -99,7 +99,7 @@ impl Node {
             device,
             port,
             model,
-            underlay_mac: mac_of(instance, Way::UNDERLAY)?,
+            underlay_mac: raw::mac_of(instance, Way::UNDERLAY)?,
         })
     }
 
@@ -191,22 +191,6 @@ fn prefix_key(prefix: [u8; 4], length: u8) -> PrefixKey4 {
         length: length.into(),
         prefix,
     }
-}
-
-/// The MAC of a device of a namespace.
-fn mac_of(namespace: &str, device: &str) -> Result<[u8; 6]> {
-    let line = format!("ip -n {namespace} -json link show dev {device}");
-    let text = run::checked(&words(&line))?;
-    let links: serde_json::Value = serde_json::from_str(&text)?;
-    let octets = links[0]["address"]
-        .as_str()
-        .map(|mac| mac.split(':').map(|octet| u8::from_str_radix(octet, 16)));
-    let octets: Vec<u8> = octets
-        .with_context(|| format!("`{line}` tells no MAC"))?
-        .collect::<Result<_, _>>()?;
-    octets
-        .try_into()
-        .map_err(|_| anyhow::anyhow!("`{line}` tells a MAC that is not six bytes"))
 }
 
 fn numbers(peers: u32, count: usize) -> impl Iterator<Item = u32> {
