@@ -232,6 +232,9 @@ pub struct PeerEntry {
 /// A [`maps::Endpoint`] by names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EndpointEntry {
+    /// The network that it is in.
+    #[serde(skip)]
+    pub network: maps::Network,
     /// The node's side of its veth.
     pub link: LinkRef,
     /// MAC inside the container.

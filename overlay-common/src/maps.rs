@@ -217,9 +217,14 @@ pub struct Vtep {
 }
 
 /// A container of this node.
+///
+/// The network stands here by value, as in [`Port`]: a packet that arrives has to be looked up
+/// by its container only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Endpoint {
+    /// The network that it is in.
+    pub network: Network,
     /// Host side of its veth.
     pub ifindex: u32,
     /// MAC of the interface inside the container.
@@ -286,7 +291,7 @@ const _: () = {
     assert!(size_of::<CidrKey>() == 16);
     assert!(size_of::<Peer>() == 52);
     assert!(size_of::<Vtep>() == 4);
-    assert!(size_of::<Endpoint>() == 12);
+    assert!(size_of::<Endpoint>() == 120);
     assert!(size_of::<Port>() == 136);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<PeerStats>() == 48);

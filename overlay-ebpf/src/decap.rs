@@ -2,7 +2,7 @@
 
 use network_types::ip::IpProto;
 use overlay_common::{
-    maps::{Endpoint, Network, endpoint_flags},
+    maps::{Endpoint, endpoint_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -48,7 +48,6 @@ pub(crate) fn must_be_strippable<I>(
 #[inline(always)]
 pub(crate) fn decapsulate<O: Family, I: Family>(
     packet: &mut Packet,
-    network: &Network,
     delivery: &Delivery,
 ) -> Result<Sent, Exit> {
     packet
@@ -57,7 +56,7 @@ pub(crate) fn decapsulate<O: Family, I: Family>(
     // The outer Ethernet header is still there, and serves the inner packet from now on.
     let ethernet = Ethernet {
         destination: delivery.endpoint.mac.into(),
-        source: network.gateway_mac.into(),
+        source: delivery.endpoint.network.gateway_mac.into(),
         kind: I::ETHER_TYPE,
     };
     I::write(packet, 0, &ethernet, Some(&delivery.forwarded))

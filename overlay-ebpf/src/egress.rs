@@ -146,7 +146,7 @@ fn local_endpoint<F: Family>(
     if frame.destination == F::of_port(port) {
         return Err(PassReason::NoRoute);
     }
-    tables::endpoint(&port.network, frame.destination).ok_or(PassReason::NoRoute)
+    tables::endpoint(port.network.vni, frame.destination).ok_or(PassReason::NoRoute)
 }
 
 /// The peer that a destination is behind, if the underlay leads to it.

@@ -21,10 +21,10 @@ pub(crate) fn underlay_guard(packet: &mut Raw) -> Result<(), Exit> {
 }
 
 fn must_be_known<O: Family>(packet: &mut Raw) -> Result<(), Exit> {
-    let (outer, network) = ours::<O>(packet)?;
-    known_vtep(&outer, network)?;
+    let outer = O::read_outer(packet)?;
+    known_vtep(&outer, ours(&outer)?)?;
     if strip::is_on() {
-        return strip::strip(packet, &outer, network);
+        return strip::strip(packet, &outer);
     }
     Ok(())
 }

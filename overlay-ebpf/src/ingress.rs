@@ -41,45 +41,46 @@ pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
 
 /// On an underlay of `O`.
 fn over<O: Family>(packet: &mut Packet) -> Result<Sent, Exit> {
-    let (outer, network) = ours::<O>(packet)?;
-    let Some(ethernet) = Ethernet::of(packet, O::OVERHEAD.into()) else {
-        let sender = known_vtep(&outer, network)?;
-        return Err(malformed(packet, network, sender));
-    };
-    match ethernet.kind {
-        Ip4::ETHER_TYPE => inside::<O, Ip4>(packet, &outer, network, ethernet),
-        Ip6::ETHER_TYPE => inside::<O, Ip6>(packet, &outer, network, ethernet),
-        kind => Err(without_ip(packet, &outer, network, kind)),
+    let outer = O::read_outer(packet)?;
+    match Ethernet::of(packet, O::OVERHEAD.into()) {
+        Some(ethernet) if ethernet.kind == Ip4::ETHER_TYPE => {
+            inside::<O, Ip4>(packet, &outer, ethernet)
+        }
+        Some(ethernet) if ethernet.kind == Ip6::ETHER_TYPE => {
+            inside::<O, Ip6>(packet, &outer, ethernet)
+        }
+        Some(ethernet) => Err(without_ip(packet, &outer, ethernet.kind)),
+        None => Err(cut_off(packet, &outer)),
     }
 }
 
-/// Our port, our address, a network of ours, and valid VXLAN. Most packets of an underlay
-/// end here.
-#[inline(always)]
-pub(crate) fn ours<O: Family>(
-    packet: &mut impl Received,
-) -> Result<(Outer<O>, &'static Network), Exit> {
-    let outer = O::read_outer(packet)?;
+/// The network of ours that a packet claims to belong to.
+pub(crate) fn ours<O: Family>(outer: &Outer<O>) -> Result<&'static Network, Exit> {
     let network = tables::network(outer.vni()).ok_or(PassReason::NotOurs)?;
+    must_be_for(network, outer)?;
+    Ok(network)
+}
+
+/// Our port, our address, and valid VXLAN.
+fn must_be_for<O: Family>(network: &Network, outer: &Outer<O>) -> Result<(), Exit> {
     if !outer.is_for(network) {
         return Err(PassReason::NotOurs.into());
     }
     if !outer.is_valid_vxlan() {
-        let sender = vtep(&outer, network);
+        let sender = vtep(outer, network);
         return Err(Exit::Drop(DropReason::InvalidVxlanHeader, sender));
     }
-    Ok((outer, network))
+    Ok(())
 }
 
 /// A packet of `I` in a tunnel over `O`.
 fn inside<O: Family, I: Family>(
     packet: &mut Packet,
     outer: &Outer<O>,
-    network: &Network,
     ethernet: Ethernet,
 ) -> Result<Sent, Exit> {
-    let delivery = judge::<O, I>(packet, outer, network, ethernet)?;
-    decapsulate::<O, I>(packet, network, &delivery)
+    let delivery = judge::<O, I>(packet, outer, ethernet)?;
+    decapsulate::<O, I>(packet, &delivery)
 }
 
 /// Whether a packet may come in, and what becomes of it.
@@ -87,12 +88,17 @@ fn inside<O: Family, I: Family>(
 pub(crate) fn judge<O: Family, I: Family>(
     packet: &mut impl Received,
     outer: &Outer<O>,
-    network: &Network,
     ethernet: Ethernet,
 ) -> Result<Delivery, Exit> {
     let Some(frame) = I::read(packet, O::OVERHEAD.into(), ethernet) else {
-        let sender = known_vtep(outer, network)?;
-        return Err(malformed(packet, network, sender));
+        return Err(cut_off(packet, outer));
+    };
+    let endpoint = tables::endpoint(outer.vni(), frame.destination);
+    let network = if let Some(endpoint) = endpoint {
+        must_be_for(&endpoint.network, outer)?;
+        &endpoint.network
+    } else {
+        ours(outer)?
     };
     let sender = sender_of(outer, &frame, network)?;
     if !outer.is_whole(packet.length()) {
@@ -112,7 +118,7 @@ pub(crate) fn judge<O: Family, I: Family>(
     if !frame.is_whole(packet.length() - usize::from(O::OVERHEAD)) {
         return Err(malformed(packet, network, sender));
     }
-    let endpoint = tables::endpoint(network, frame.destination).ok_or(PassReason::NoRoute)?;
+    let endpoint = endpoint.ok_or(PassReason::NoRoute)?;
     must_add_up::<O, I>(packet)?;
     must_fit(packet, O::OVERHEAD.into(), &frame, network.mtu)?;
     must_be_strippable(packet, &frame, endpoint)?;
@@ -137,9 +143,18 @@ fn must_add_up<O: Family, I: Family>(packet: &mut impl Received) -> Result<(), P
     Ok(())
 }
 
+/// Too short for what it says is in it.
+fn cut_off<O: Family>(packet: &impl Received, outer: &Outer<O>) -> Exit {
+    let known = ours(outer).and_then(|network| Ok((network, known_vtep(outer, network)?)));
+    match known {
+        Ok((network, sender)) => malformed(packet, network, sender),
+        Err(exit) => exit,
+    }
+}
+
 /// ARP and the like is the kernel's, but for tags of VLANs (RFC 7348 §6.1).
-fn without_ip<O: Family>(packet: &Packet, outer: &Outer<O>, network: &Network, kind: u16) -> Exit {
-    match known_vtep(outer, network) {
+fn without_ip<O: Family>(packet: &Packet, outer: &Outer<O>, kind: u16) -> Exit {
+    match ours(outer).and_then(|network| known_vtep(outer, network)) {
         Ok(sender) if is_in_vlan(packet, O::OVERHEAD.into(), kind) => {
             Exit::Drop(DropReason::InnerVlanTag, sender)
         }

@@ -8,7 +8,7 @@
 use core::ptr::read_volatile;
 
 use network_types::eth::EthHdr;
-use overlay_common::{maps::Network, reasons::DropReason};
+use overlay_common::reasons::DropReason;
 
 use crate::{
     addresses::{Ip4, Ip6, Mac},
@@ -47,17 +47,13 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// Strips a packet in a tunnel over `O`, if it can be delivered.
-pub(crate) fn strip<O: Family>(
-    packet: &mut Raw,
-    outer: &Outer<O>,
-    network: &Network,
-) -> Result<(), Exit> {
+pub(crate) fn strip<O: Family>(packet: &mut Raw, outer: &Outer<O>) -> Result<(), Exit> {
     let Some(inner) = Ethernet::of(packet, O::OVERHEAD.into()) else {
         return Ok(());
     };
     match inner.kind {
-        Ip4::ETHER_TYPE => inside::<O, Ip4>(packet, outer, network, inner),
-        Ip6::ETHER_TYPE => inside::<O, Ip6>(packet, outer, network, inner),
+        Ip4::ETHER_TYPE => inside::<O, Ip4>(packet, outer, inner),
+        Ip6::ETHER_TYPE => inside::<O, Ip6>(packet, outer, inner),
         _ => Ok(()),
     }
 }
@@ -65,11 +61,10 @@ pub(crate) fn strip<O: Family>(
 fn inside<O: Family, I: Family>(
     packet: &mut Raw,
     outer: &Outer<O>,
-    network: &Network,
     inner: Ethernet,
 ) -> Result<(), Exit> {
     // What cannot be delivered is judged again, and counted, in an skb.
-    let Ok(delivery) = judge::<O, I>(packet, outer, network, inner) else {
+    let Ok(delivery) = judge::<O, I>(packet, outer, inner) else {
         return Ok(());
     };
     // To the kernel it stays addressed as it is: to this machine, and not to everybody.
@@ -87,20 +82,20 @@ fn inside<O: Family, I: Family>(
     I::write(packet, 0, &ethernet, Some(&delivery.forwarded))
         .and_then(|()| {
             let mut note = packet.note::<LEN>()?;
-            write(&mut note, &delivery, network);
+            write(&mut note, &delivery);
             Some(())
         })
         .ok_or(Exit::Drop(DropReason::ResizeFailed, delivery.sender))
 }
 
-fn write(note: &mut Headers<'_, LEN>, delivery: &Delivery, network: &Network) {
+fn write(note: &mut Headers<'_, LEN>, delivery: &Delivery) {
     note.write::<u32, MARK_PLACE>(MARK);
     note.write::<u32, INTERFACE>(delivery.endpoint.ifindex);
     note.write::<u32, SENDER>(delivery.sender.0);
     let mac = Mac::from(delivery.endpoint.mac);
     note.write::<u32, ENDPOINT_MAC>(mac.head);
     note.write::<u16, { ENDPOINT_MAC + 4 }>(mac.tail);
-    let mac = Mac::from(network.gateway_mac);
+    let mac = Mac::from(delivery.endpoint.network.gateway_mac);
     note.write::<u32, GATEWAY_MAC>(mac.head);
     note.write::<u16, { GATEWAY_MAC + 4 }>(mac.tail);
 }

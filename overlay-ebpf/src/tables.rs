@@ -140,10 +140,10 @@ pub(crate) fn vtep<A: Keyed>(network: &Network, address: A) -> Option<&'static V
     unsafe { A::vteps().get(A::address_key(network.vni, address)) }
 }
 
-/// The endpoint of this node with this address.
-pub(crate) fn endpoint<A: Keyed>(network: &Network, address: A) -> Option<&'static Endpoint> {
+/// The endpoint of this node with this address in the network with this VNI.
+pub(crate) fn endpoint<A: Keyed>(vni: u32, address: A) -> Option<&'static Endpoint> {
     // SAFETY: as for `network`.
-    unsafe { A::endpoints().get(A::address_key(network.vni, address)) }
+    unsafe { A::endpoints().get(A::address_key(vni, address)) }
 }
 
 /// The endpoint behind this device may send from this address, too.

@@ -186,6 +186,7 @@ impl Attached<'_> {
         };
         let link = LinkRef::Name(self.host);
         let entry = EndpointEntry {
+            network,
             link,
             mac: self.mac,
             forwarding: self.endpoint.forwarding,

@@ -25,6 +25,7 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> Entries {
         needs_checksum: false,
     };
     let endpoint = EndpointEntry {
+        network,
         link: eth1,
         mac: "02:4f:0a:f4:01:0a".parse().unwrap(),
         forwarding: true,

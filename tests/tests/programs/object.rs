@@ -29,7 +29,7 @@ use crate::{
 
 /// Instructions that the verifier may walk through, all branches of a program and all
 /// combinations of families together: a sign of what a packet pays.
-const VERIFIED_INSTRUCTIONS: u32 = 12_000;
+const VERIFIED_INSTRUCTIONS: u32 = 20_000;
 
 const PROGRAMS: [&str; 4] = [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD];
 

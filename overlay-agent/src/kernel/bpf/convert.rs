@@ -175,6 +175,7 @@ pub(super) fn endpoint(
     index_of: impl Fn(IfName) -> Option<u32>,
 ) -> Result<Endpoint> {
     Ok(Endpoint {
+        network: entry.network,
         ifindex: index(entry.link, index_of)?,
         mac: entry.mac.octets(),
         flags: if entry.forwarding {
@@ -191,6 +192,7 @@ pub(super) fn endpoint_entry(
 ) -> Option<EndpointEntry> {
     let mac = Mac::unicast(endpoint.mac)?;
     Some(EndpointEntry {
+        network: endpoint.network,
         link: link(endpoint.ifindex, name_of),
         mac,
         forwarding: endpoint.flags & endpoint_flags::FORWARDING != 0,

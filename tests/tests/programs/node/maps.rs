@@ -89,21 +89,20 @@ const CHECKING: Neighbour = Neighbour {
     ..NEAR
 };
 
+const ENDPOINTS: [(IpAddr, Mac, u16); 6] = [
+    (WEB, WEB_MAC, 0),
+    (WEB6, WEB_MAC, 0),
+    (DATABASE, DATABASE_MAC, 0),
+    (DATABASE6, DATABASE_MAC, 0),
+    (ROUTER, ROUTER_MAC, endpoint_flags::FORWARDING),
+    (ROUTER6, ROUTER_MAC, endpoint_flags::FORWARDING),
+];
+
 impl Node {
     /// Fills the maps for the network of `world`.
     pub(super) fn fill(&mut self) {
         for (prefix, length, neighbour) in PEERS {
             self.add_peer(prefix.parse().unwrap(), length, neighbour);
-        }
-        for (address, mac, flags) in [
-            (WEB, WEB_MAC, 0),
-            (WEB6, WEB_MAC, 0),
-            (DATABASE, DATABASE_MAC, 0),
-            (DATABASE6, DATABASE_MAC, 0),
-            (ROUTER, ROUTER_MAC, endpoint_flags::FORWARDING),
-            (ROUTER6, ROUTER_MAC, endpoint_flags::FORWARDING),
-        ] {
-            self.add_endpoint(address, mac, flags);
         }
         for (address, bits) in [(BEHIND_ROUTER, 24), (BEHIND_ROUTER6, 64)] {
             self.allow_source(address, bits);
@@ -154,6 +153,15 @@ impl Node {
             flags: 0,
         };
         self.hash::<u32, Port>(PORTS, |map| map.insert(INTERFACE, port, 0));
+        for (address, mac, flags) in ENDPOINTS {
+            let endpoint = Endpoint {
+                network,
+                ifindex: INTERFACE,
+                mac,
+                flags,
+            };
+            self.by_address(ENDPOINTS4, ENDPOINTS6, address, endpoint);
+        }
     }
 
     fn add_peer(&mut self, prefix: IpAddr, length: u8, neighbour: Neighbour) {
@@ -190,15 +198,6 @@ impl Node {
         }
         let vtep = Vtep { index: peer.index };
         self.by_address::<Vtep>(VTEPS4, VTEPS6, neighbour.vtep, vtep);
-    }
-
-    fn add_endpoint(&mut self, address: IpAddr, mac: Mac, flags: u16) {
-        let endpoint = Endpoint {
-            ifindex: INTERFACE,
-            mac,
-            flags,
-        };
-        self.by_address(ENDPOINTS4, ENDPOINTS6, address, endpoint);
     }
 
     /// Inserts into the map of the address's family.

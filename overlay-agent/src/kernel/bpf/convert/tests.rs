@@ -1,7 +1,8 @@
 use std::net::IpAddr;
 
+use bytemuck::Zeroable as _;
 use ipnet::IpNet;
-use overlay_common::maps::{AddressKey4, mapped, peer_flags};
+use overlay_common::maps::{AddressKey4, Network, mapped, peer_flags};
 
 use super::{
     address_key, address_of, cidr_key, cidr_of, endpoint, endpoint_entry, peer, peer_entry,
@@ -65,6 +66,10 @@ fn peers_come_back_as_they_went() {
 fn endpoints_come_back_as_they_went() {
     for forwarding in [false, true] {
         let entry = EndpointEntry {
+            network: Network {
+                vni: 7,
+                ..Network::zeroed()
+            },
             link: LinkRef::Gone(9),
             mac: "02:4f:c0:00:02:02".parse().unwrap(),
             forwarding,
@@ -77,6 +82,7 @@ fn endpoints_come_back_as_they_went() {
 #[test]
 fn a_device_must_be_there() {
     let entry = EndpointEntry {
+        network: Network::zeroed(),
         link: LinkRef::Name("eth2".parse().unwrap()),
         mac: "02:4f:c0:00:02:02".parse().unwrap(),
         forwarding: false,
