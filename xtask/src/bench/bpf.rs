@@ -18,6 +18,8 @@ use anyhow::{Context as _, Result, ensure};
 use bytemuck::{Pod, Zeroable};
 use nix::{errno::Errno, libc};
 
+use super::assembly::{EXIT, Instruction, call, helper, set};
+
 /// `enum bpf_cmd` of `linux/bpf.h`.
 #[derive(Clone, Copy, Debug)]
 #[repr(i32)]
@@ -71,6 +73,19 @@ fn address_mut<T>(of: &mut T) -> u64 {
     std::ptr::from_mut(of).expose_provenance() as u64
 }
 
+/// Opens a pinned map of any kind.
+pub(crate) fn pinned_map(path: &Path) -> Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mut get = ObjGet {
+        path: address(name.as_c_str()),
+        fd: 0,
+        flags: 0,
+    };
+    // SAFETY: `path` is that of a string that ends with a 0 and outlives the call.
+    unsafe { open(Command::ObjGet, &mut get) }
+        .with_context(|| format!("open map {}", path.display()))
+}
+
 /// A hash map with keys `K` and values `V`.
 pub(crate) struct Map<K, V> {
     fd: OwnedFd,
@@ -119,15 +134,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         /// `BPF_MAP_TYPE_HASH`: one value a key, not one for each CPU.
         const HASH: u32 = 1;
-        let name = CString::new(path.as_os_str().as_bytes())?;
-        let mut get = ObjGet {
-            path: address(name.as_c_str()),
-            fd: 0,
-            flags: 0,
-        };
-        // SAFETY: `path` is that of a string that ends with a 0 and outlives the call.
-        let fd = unsafe { open(Command::ObjGet, &mut get) }
-            .with_context(|| format!("open map {}", path.display()))?;
+        let fd = pinned_map(path)?;
 
         let mut info = MapInfo::default();
         let mut ask = ObjInfo {
@@ -262,38 +269,6 @@ struct LinkCreate {
 /// A program on a device, until it is dropped.
 pub(crate) struct Link(#[expect(dead_code, reason = "the kernel's link lives as long")] OwnedFd);
 
-/// Operation, registers (source, destination), offset, immediate: `struct bpf_insn`.
-pub(crate) type Instruction = [u8; 8];
-
-/// An instruction of `linux/bpf.h`.
-pub(crate) const fn instruction(
-    operation: u8,
-    destination: u8,
-    source: u8,
-    offset: i16,
-    immediate: i32,
-) -> Instruction {
-    let [low, high] = offset.to_ne_bytes();
-    let [a, b, c, d] = immediate.to_ne_bytes();
-    [operation, source << 4 | destination, low, high, a, b, c, d]
-}
-
-/// `r0 = immediate`
-pub(crate) const fn result(immediate: i32) -> Instruction {
-    instruction(0xb7, 0, 0, 0, immediate)
-}
-
-/// `call helper`
-pub(crate) const fn call(helper: i32) -> Instruction {
-    instruction(0x85, 0, 0, 0, helper)
-}
-
-/// `exit`
-pub(crate) const EXIT: Instruction = instruction(0x95, 0, 0, 0, 0);
-
-/// `BPF_FUNC_get_hash_recalc`
-const FLOW_HASH: i32 = 34;
-
 impl Program {
     /// A loaded program.
     pub(crate) fn by_id(id: u32) -> Result<Self> {
@@ -329,13 +304,13 @@ impl Program {
 
     /// A program that returns 0: what measuring takes.
     pub(crate) fn nothing() -> Result<Self> {
-        Self::load(&[result(0), EXIT])
+        Self::load(&[set(0, 0), EXIT])
     }
 
     /// A program that asks for the flow's hash: a test packet has none, and the kernel looks
     /// through its headers, while a packet from a socket brings the socket's hash.
     pub(crate) fn hash() -> Result<Self> {
-        Self::load(&[call(FLOW_HASH), result(0), EXIT])
+        Self::load(&[call(helper::FLOW_HASH), set(0, 0), EXIT])
     }
 
     /// Attaches it to the ingress of a device of the calling thread's network namespace.

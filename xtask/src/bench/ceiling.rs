@@ -14,13 +14,11 @@ use overlay_tests::{
 };
 
 use super::{
-    bpf::{EXIT, Instruction, Link, Program, call, instruction, result},
+    assembly::{EXIT, Instruction, call, copy, helper, instruction, load, set},
+    bpf::{Link, Program},
     labs::container,
 };
 
-/// `BPF_FUNC_redirect_neigh` and `BPF_FUNC_redirect_peer`.
-const REDIRECT_NEIGH: i32 = 152;
-const REDIRECT_PEER: i32 = 155;
 /// The node's side of its first container's veth, and the bridge that it is a port of.
 const VETH: &str = "veth1";
 /// The bridge that packets pass which are not redirected.
@@ -47,8 +45,8 @@ fn redirect(node: &str, own: Ipv4Addr, other: Ipv4Addr) -> Result<Vec<Link>> {
     netns::inside(node, || {
         let index = |name| if_nametoindex(name).with_context(|| format!("find {name} of {node}"));
         let (veth, underlay) = (index(VETH)?, index(UNDERLAY)?);
-        let sends = Program::load(&to(other, REDIRECT_NEIGH, underlay)?)?;
-        let receives = Program::load(&to(own, REDIRECT_PEER, veth)?)?;
+        let sends = Program::load(&to(other, helper::REDIRECT_NEIGH, underlay)?)?;
+        let receives = Program::load(&to(own, helper::REDIRECT_PEER, veth)?)?;
         Ok(vec![sends.attach(veth)?, receives.attach(underlay)?])
     })?
 }
@@ -63,22 +61,22 @@ fn to(address: Ipv4Addr, helper: i32, device: u32) -> Result<[Instruction; 13]> 
     /// `TC_ACT_UNSPEC`
     const NEXT: i32 = -1;
     Ok([
-        // r6 = r1, the packet: the load of a word below takes it from there.
-        instruction(0xbf, 6, 1, 0, 0),
-        // r7 = packet->protocol; if r7 != IPv4, leave it.
-        instruction(0x61, 7, 6, PROTOCOL, 0),
+        // The load of a word below takes the packet from register 6.
+        copy(6, 1),
+        // If its protocol is not IPv4, leave it.
+        load(7, 6, PROTOCOL),
         instruction(0x55, 7, 0, 8, IPV4),
         // r0 = the destination, in host order; if another one, leave it.
         instruction(0x20, 0, 0, 0, DESTINATION),
         instruction(0x56, 0, 0, 6, address.to_bits().cast_signed()),
         // return helper(device, no parameters, no flags)
-        instruction(0xb7, 1, 0, 0, device.try_into()?),
-        instruction(0xb7, 2, 0, 0, 0),
-        instruction(0xb7, 3, 0, 0, 0),
-        instruction(0xb7, 4, 0, 0, 0),
+        set(1, device.try_into()?),
+        set(2, 0),
+        set(3, 0),
+        set(4, 0),
         call(helper),
         EXIT,
-        result(NEXT),
+        set(0, NEXT),
         EXIT,
     ])
 }

@@ -4,6 +4,7 @@
 //! `overlay`. A container of node 1 sends to random containers of all of them; node 2
 //! drops what arrives, because it is not those peers.
 
+mod floor;
 mod frames;
 mod kernel;
 mod maps;
@@ -74,23 +75,21 @@ impl Growing {
         Ok(())
     }
 
-    /// One round at the present number of peers.
-    pub(crate) fn measure(&self, bench: &Bench) -> Result<Vec<Reading>> {
+    /// One round at the present number of peers: of the subject itself, and of others that
+    /// need its maps.
+    pub(crate) fn measure(&self, bench: &Bench) -> Result<Vec<(Subject, Vec<Reading>)>> {
         let peers = self.peers;
-        let mut readings = vec![Reading::new(
-            &format!("pps_{peers}_peers"),
-            self.flood(bench)?,
-        )?];
-        if let Kind::Programs(node) = &self.kind {
-            let cost = node.cost(bench.cores.client, peers, bench.times.test_runs)?;
-            for (what, cost) in [("encap", cost.encapsulate), ("decap", cost.decapsulate)] {
-                for (which, nanoseconds) in [("ns", cost.next), ("first_ns", cost.first)] {
-                    let id = format!("{what}_{which}_{peers}_peers");
-                    readings.push(Reading::new(&id, nanoseconds)?);
-                }
-            }
-        }
-        Ok(readings)
+        let rate = Reading::new(&format!("pps_{peers}_peers"), self.flood(bench)?)?;
+        let Kind::Programs(node) = &self.kind else {
+            return Ok(vec![(self.way.subject, vec![rate])]);
+        };
+        let cost = node.cost(bench.cores.client, peers, bench.times.test_runs)?;
+        let mut own = vec![rate];
+        own.extend(readings(&cost.overlay, peers)?);
+        Ok(vec![
+            (self.way.subject, own),
+            (Subject::Ceiling, readings(&cost.floor, peers)?),
+        ])
     }
 
     /// Packets per second to random peers.
@@ -123,6 +122,15 @@ impl Growing {
         );
         Ok(sent / elapsed.as_secs_f64())
     }
+}
+
+fn readings(costs: &maps::Costs, peers: u32) -> Result<Vec<Reading>> {
+    let directions = [("encap", costs.encapsulate), ("decap", costs.decapsulate)];
+    let of = |(what, cost): (&str, maps::Cost)| {
+        [("ns", cost.next), ("first_ns", cost.first)]
+            .map(|(which, value)| Reading::new(&format!("{what}_{which}_{peers}_peers"), value))
+    };
+    directions.into_iter().flat_map(of).collect()
 }
 
 /// Drops on a node what is not for it, before it takes part in the cost.

@@ -136,9 +136,13 @@ fn grow(console: Console, bench: &Bench, context: &Context, results: &mut Result
                     return Ok(());
                 }
                 match readings {
-                    Ok(readings) => {
-                        line.add(*subject, &readings, &format!("pps_{peers}_peers"));
-                        results.add(round, *subject, &readings);
+                    Ok(measured) => {
+                        for (of, readings) in measured {
+                            if of == *subject {
+                                line.add(of, &readings, &format!("pps_{peers}_peers"));
+                            }
+                            results.add(round, of, &readings);
+                        }
                     }
                     Err(error) => {
                         line.failed(*subject);

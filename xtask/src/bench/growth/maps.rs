@@ -5,13 +5,15 @@ use std::{net::Ipv4Addr, ops::Range};
 use anyhow::{Context as _, Result, ensure};
 use overlay_common::{
     maps::{
-        self, AddressKey4, Network, PEERS4, PORTS, Peer, Port, PrefixKey4, VTEPS4, Vtep, mapped,
+        self, AddressKey4, Endpoint, Network, PEERS4, PORTS, Peer, Port, PrefixKey4, VTEPS4, Vtep,
+        mapped,
     },
     programs, wire,
 };
 use overlay_tests::{counters, raw, topology, topology::VNI};
 
 use super::{
+    floor::Floor,
     frames::{self, Ends},
     peers,
 };
@@ -46,11 +48,18 @@ impl Cost {
     }
 }
 
-/// What both programs take.
+/// What both directions take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Costs {
     pub(super) encapsulate: Cost,
     pub(super) decapsulate: Cost,
+}
+
+/// What overlay's programs take, and what none can do without.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    pub(super) overlay: Costs,
+    pub(super) floor: Costs,
 }
 
 /// A node's programs and maps.
@@ -60,6 +69,7 @@ pub(super) struct Node {
     vteps: Map<AddressKey4, Vtep>,
     from_endpoint: Program,
     from_underlay: Program,
+    floor: Floor,
     /// The container that sends and receives: its device, and what the programs know of it.
     device: u32,
     port: Port,
@@ -87,6 +97,13 @@ impl Node {
             }
         }
         let (device, port) = found.context("the node has no container")?;
+        let endpoints: Map<AddressKey4, Endpoint> =
+            Map::open(&counters::pin(instance, maps::ENDPOINTS4)?)?;
+        for key in endpoints.keys()? {
+            let mut endpoint = endpoints.get(&key)?.context("a container has gone")?;
+            endpoint.network = port.network;
+            endpoints.set(&key, &endpoint)?;
+        }
         let real = prefix_key(peer.subnet.base.octets(), peer.subnet.length);
         let model = peers.get(&real)?.context("the other node is no peer")?;
         let program = |name| Program::by_id(measure::program(instance, name)?);
@@ -96,6 +113,7 @@ impl Node {
             vteps: Map::open(&counters::pin(instance, VTEPS4)?)?,
             from_endpoint: program(programs::FROM_ENDPOINT)?,
             from_underlay: program(programs::FROM_UNDERLAY)?,
+            floor: Floor::load(instance)?,
             device,
             port,
             model,
@@ -126,19 +144,29 @@ impl Node {
     }
 
     /// What the programs take for packets to and from random ones of the peers.
-    pub(super) fn cost(&self, core: usize, peers: u32, runs: usize) -> Result<Costs> {
+    pub(super) fn cost(&self, core: usize, peers: u32, runs: usize) -> Result<Measured> {
         let underlay = self.model.underlay_ifindex;
-        let sent = || numbers(peers, runs).map(|peer| self.to(peer));
-        let arriving = || numbers(peers, runs).map(|peer| self.from(peer));
+        let encapsulate = |program: &Program, action| {
+            let frames = numbers(peers, runs).map(|peer| self.to(peer));
+            mean(program, frames, self.device, action)
+        };
+        let decapsulate = |program: &Program, action| {
+            let frames = numbers(peers, runs).map(|peer| self.from(peer));
+            mean(program, frames, underlay, action)
+        };
         on(&self.namespace, core, || {
             // What a packet's hash takes is the sending socket's cost, not the program's.
-            let before_sending = mean(&Program::hash()?, sent(), self.device, 0)?;
-            let before_arriving = mean(&Program::nothing()?, arriving(), underlay, 0)?;
-            let encapsulate = mean(&self.from_endpoint, sent(), self.device, REDIRECT)?;
-            let decapsulate = mean(&self.from_underlay, arriving(), underlay, REDIRECT)?;
-            Ok(Costs {
-                encapsulate: encapsulate.less(before_sending),
-                decapsulate: decapsulate.less(before_arriving),
+            let sending = encapsulate(&Program::hash()?, 0)?;
+            let arriving = decapsulate(&Program::nothing()?, 0)?;
+            let costs = |encapsulates, decapsulates| -> Result<Costs> {
+                Ok(Costs {
+                    encapsulate: encapsulate(encapsulates, REDIRECT)?.less(sending),
+                    decapsulate: decapsulate(decapsulates, REDIRECT)?.less(arriving),
+                })
+            };
+            Ok(Measured {
+                floor: costs(&self.floor.encapsulate, &self.floor.decapsulate)?,
+                overlay: costs(&self.from_endpoint, &self.from_underlay)?,
             })
         })
     }
