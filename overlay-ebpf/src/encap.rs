@@ -26,15 +26,16 @@ pub(crate) fn encapsulate<I: Family>(
     network: &Network,
     peer: &Peer,
 ) -> Result<Sent, Exit> {
+    let bytes = packet.length();
     if Ip4::leads_to(peer) {
-        let sent = wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?;
+        wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?;
         send_to_neighbour::<Ip4>(peer);
-        return Ok(sent);
+    } else {
+        must_take_no_checksum(peer)?;
+        wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?;
+        send_to_neighbour::<Ip6>(peer);
     }
-    must_take_no_checksum(peer)?;
-    let sent = wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?;
-    send_to_neighbour::<Ip6>(peer);
-    Ok(sent)
+    Ok(sent(peer, bytes))
 }
 
 /// Puts a frame of the node's own stack, which has routed it, into the tunnel to `peer`.
@@ -45,14 +46,22 @@ pub(crate) fn encapsulate_routed<I: Family>(
     network: &Network,
     peer: &Peer,
 ) -> Result<Sent, Exit> {
-    let sent = if Ip4::leads_to(peer) {
-        wrap::<Ip4, I>(packet, frame, None, network, peer)
+    let bytes = packet.length();
+    if Ip4::leads_to(peer) {
+        wrap::<Ip4, I>(packet, frame, None, network, peer)?;
     } else {
         must_take_no_checksum(peer)?;
-        wrap::<Ip6, I>(packet, frame, None, network, peer)
-    }?;
+        wrap::<Ip6, I>(packet, frame, None, network, peer)?;
+    }
     send_by_route(peer.underlay_ifindex);
-    Ok(sent)
+    Ok(sent(peer, bytes))
+}
+
+fn sent(peer: &Peer, bytes: usize) -> Sent {
+    Sent {
+        account: Account::To(peer.index),
+        bytes,
+    }
 }
 
 /// No program can compute one: of an aggregate, each segment has its own.
@@ -71,12 +80,11 @@ fn wrap<O: Family, I: Family>(
     forwarded: Option<&Forwarded>,
     network: &Network,
     peer: &Peer,
-) -> Result<Sent, Exit> {
-    let bytes = packet.length();
+) -> Result<(), Exit> {
     let copies_dscp = network.flags & network_flags::COPY_DSCP != 0;
     let flow = Flow {
         // Only a GSO packet can be too long; the kernel's device segments it first.
-        length: Flow::length_around::<O>(bytes).ok_or(PassReason::NotResizable)?,
+        length: Flow::length_around::<O>(packet.length()).ok_or(PassReason::NotResizable)?,
         tos: ecn::encapsulated(frame.tos, copies_dscp),
         // The hash is the inner flow's, so it must be asked for before there is an outer one.
         source_port: source_port(packet.flow_hash()),
@@ -91,9 +99,5 @@ fn wrap<O: Family, I: Family>(
     // From here on the packet is changed: it is sent, or dropped.
     O::write_outer(packet, network, peer, &flow)
         .and_then(|()| I::write(packet, O::OVERHEAD.into(), &ethernet, forwarded))
-        .ok_or(Exit::Drop(DropReason::ResizeFailed, Sender(peer.index)))?;
-    Ok(Sent {
-        account: Account::To(peer.index),
-        bytes,
-    })
+        .ok_or(Exit::Drop(DropReason::ResizeFailed, Sender(peer.index)))
 }
