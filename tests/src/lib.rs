@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod check;
 pub mod config;
+pub mod cores;
 pub mod counters;
 pub mod error;
 pub mod families;
@@ -21,6 +22,7 @@ pub mod frames;
 pub mod guard;
 pub mod kernel;
 pub mod lab;
+pub mod load;
 pub mod names;
 pub mod netns;
 pub mod poll;

@@ -1,12 +1,9 @@
 //! Where the ends run, so that the scheduler's choice is not what is measured.
 
-use std::{fs, thread};
+use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
-};
+use overlay_tests::cores;
 
 /// The core of each end.
 ///
@@ -23,8 +20,8 @@ pub(crate) struct Cores {
 impl Cores {
     /// The first core that this process may use, and the first that is not its sibling.
     pub(crate) fn choose() -> Result<Self> {
-        let allowed = sched_getaffinity(Pid::from_raw(0)).context("ask which cores are allowed")?;
-        let mut cores = (0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false));
+        let allowed = cores::allowed().context("ask which cores are allowed")?;
+        let mut cores = allowed.into_iter();
         let client = cores.next().context("no core is allowed")?;
         let siblings = siblings(client);
         let others: Vec<usize> = cores.collect();
@@ -56,23 +53,6 @@ fn cpu_list(text: &str) -> Vec<usize> {
         Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
     };
     text.trim().split(',').filter_map(range).flatten().collect()
-}
-
-/// Runs a function on a thread of its own that stays on one core; threads that it starts do too.
-pub(crate) fn on_core<T: Send>(core: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let pinned = || {
-        let mut set = CpuSet::new();
-        set.set(core)
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-            .with_context(|| format!("stay on core {core}"))?;
-        Ok(work())
-    };
-    thread::scope(|scope| {
-        scope
-            .spawn(pinned)
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 #[cfg(test)]

@@ -5,10 +5,8 @@
 pub(crate) mod datagrams;
 pub(crate) mod transactions;
 
-use anyhow::Result;
-use overlay_tests::netns;
-
-use super::cores::on_core;
+use anyhow::{Context as _, Result};
+use overlay_tests::{cores::on_core, netns};
 
 /// Runs a function in a namespace and on a core.
 pub(crate) fn on<T: Send>(
@@ -16,5 +14,6 @@ pub(crate) fn on<T: Send>(
     core: usize,
     work: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
-    netns::inside(namespace, || on_core(core, work))??
+    let done = netns::inside(namespace, || on_core(core, work))?;
+    done.with_context(|| format!("stay on core {core}"))?
 }

@@ -1,19 +1,15 @@
 //! UDP datagrams of 64 bytes, many with one system call, so that what costs is the path.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
-    os::fd::AsRawFd as _,
+    net::{Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use nix::{
-    errno::Errno,
-    sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg},
-};
+use nix::sys::socket::SockaddrStorage;
+use overlay_tests::load::batch::{Inbox, Outbox};
 
 /// Bytes in a datagram.
 pub(crate) const SIZE: usize = 64;
@@ -78,56 +74,38 @@ impl Random {
     }
 }
 
-/// A socket that sends batches.
+/// A socket that sends batches of the same datagram.
 struct Sender {
-    socket: UdpSocket,
-    headers: MultiHeaders<SockaddrIn>,
-    batch: usize,
+    outbox: Outbox,
+    datagrams: Vec<[u8; SIZE]>,
 }
 
 impl Sender {
     fn new(batch: usize) -> Result<Self> {
+        let any = Ipv4Addr::UNSPECIFIED.into();
         Ok(Self {
-            socket: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("open a socket")?,
-            headers: MultiHeaders::preallocate(batch, None),
-            batch,
+            outbox: Outbox::open(any, batch).context("open a socket")?,
+            datagrams: vec![[0x5a; SIZE]; batch],
         })
     }
 
-    fn send(&mut self, to: &[Option<SockaddrIn>]) -> Result<u64> {
-        if self.batch == 0 {
-            return Ok(0);
-        }
-        let payload = [0x5a; SIZE];
-        let slices = vec![[IoSlice::new(&payload)]; self.batch];
-        let results = sendmmsg(
-            self.socket.as_raw_fd(),
-            &mut self.headers,
-            &slices,
-            to,
-            [],
-            MsgFlags::empty(),
-        )
-        .context("send datagrams")?;
-        Ok(results.count() as u64)
+    fn send(&mut self, to: &[Option<SockaddrStorage>]) -> Result<u64> {
+        let sent = self.outbox.send(&self.datagrams, to);
+        sent.context("send datagrams")
     }
 }
 
 /// A socket that takes what arrives, every millisecond.
 pub(crate) struct Receiver {
-    socket: UdpSocket,
+    inbox: Inbox,
 }
 
 impl Receiver {
     /// Opens it in the namespace of the calling thread.
     pub(crate) fn open(at: Ipv4Addr) -> Result<Self> {
-        let open = || {
-            let socket = UdpSocket::bind((at, PORT))?;
-            socket.set_nonblocking(true)?;
-            Ok::<_, io::Error>(socket)
-        };
-        let socket = open().with_context(|| format!("receive at {at}:{PORT}"))?;
-        Ok(Self { socket })
+        let inbox = Inbox::open((at, PORT).into(), SIZE);
+        let inbox = inbox.with_context(|| format!("receive at {at}:{PORT}"))?;
+        Ok(Self { inbox })
     }
 
     /// Receives until told to end; how many datagrams there were.
@@ -143,37 +121,12 @@ impl Receiver {
     }
 
     fn drain(&self) -> Result<u64> {
-        const BATCH: usize = 64;
-        let mut buffers = vec![[0; SIZE]; BATCH];
-        let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
-        let mut received = 0;
-        loop {
-            let mut slices: Vec<_> = buffers
-                .iter_mut()
-                .map(|buffer| [IoSliceMut::new(buffer)])
-                .collect();
-            let result = recvmmsg(
-                self.socket.as_raw_fd(),
-                &mut headers,
-                &mut slices,
-                MsgFlags::empty(),
-                None,
-            );
-            let count = match result {
-                Ok(results) => results.count(),
-                Err(Errno::EAGAIN) => 0,
-                Err(errno) => return Err(errno).context("receive datagrams"),
-            };
-            received += count as u64;
-            if count < BATCH {
-                return Ok(received);
-            }
-        }
+        self.inbox.drain(|_| {}).context("receive datagrams")
     }
 }
 
-fn address(ip: Ipv4Addr) -> SockaddrIn {
-    SocketAddrV4::new(ip, PORT).into()
+fn address(ip: Ipv4Addr) -> SockaddrStorage {
+    SocketAddr::from((ip, PORT)).into()
 }
 
 #[cfg(test)]

@@ -1,0 +1,130 @@
+//! Packets that a queue had no room for: lost to a machine that is too busy, not to what is
+//! tested.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+use nix::libc;
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    run,
+    script::words,
+};
+
+/// What devices had no room for, by namespace and device.
+///
+/// A veth hands packets over through a queue of the core (`net.core.netdev_max_backlog`);
+/// what does not fit, the sending side counts as dropped. A VXLAN device has such a queue for
+/// what it receives; what it drops while it sends is somebody's fault.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drops(BTreeMap<String, u64>);
+
+impl Drops {
+    /// What all devices of some namespaces have counted.
+    pub fn of<S: AsRef<str>>(namespaces: &[S]) -> Result<Self> {
+        let mut drops = BTreeMap::new();
+        for namespace in namespaces {
+            let namespace = namespace.as_ref();
+            let argv = words(format!("ip -n {namespace} -json -stats -details link show"));
+            let text = run::checked(&argv)?;
+            let devices: Vec<Value> =
+                serde_json::from_str(&text).map_err(|error| Error::Output {
+                    command: argv.join(" "),
+                    why: error.to_string(),
+                })?;
+            for (device, count) in devices.iter().filter_map(full_queue) {
+                drops.insert(format!("{device} of {namespace}"), count);
+            }
+        }
+        Ok(Self(drops))
+    }
+
+    /// What was added; a device that is new has begun at 0.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let added = |(device, &count): (&String, &u64)| {
+            let before = before.0.get(device).copied().unwrap_or(0);
+            (device.clone(), count.saturating_sub(before))
+        };
+        let mut added: BTreeMap<_, _> = self.0.iter().map(added).collect();
+        added.retain(|_, &mut count| count > 0);
+        Self(added)
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+impl fmt::Display for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no queue was full");
+        }
+        let each: Vec<String> = self
+            .0
+            .iter()
+            .map(|(device, count)| format!("{count} at {device}"))
+            .collect();
+        write!(f, "full queues: {}", each.join(", "))
+    }
+}
+
+/// A device with a queue, and what that had no room for.
+fn full_queue(device: &Value) -> Option<(&str, u64)> {
+    let direction = match device["linkinfo"]["info_kind"].as_str()? {
+        "veth" => "tx",
+        "vxlan" => "rx",
+        _ => return None,
+    };
+    let dropped = device["stats64"][direction]["dropped"].as_u64()?;
+    Some((device["ifname"].as_str()?, dropped))
+}
+
+/// What a socket had no room for.
+pub(super) fn of_socket(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, the last of the numbers.
+    const DROPS: usize = 8;
+    let mut numbers = [0_u32; DROPS + 1];
+    let mut length = libc::socklen_t::try_from(size_of_val(&numbers)).map_err(io::Error::other)?;
+    // SAFETY: `numbers` has `length` bytes, which is all that the kernel writes there, and
+    // any bytes are numbers; both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(numbers[DROPS].into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::full_queue;
+
+    #[test]
+    fn only_queues_count() {
+        let device = |kind: &str| {
+            let stats = json!({ "rx": { "dropped": 3 }, "tx": { "dropped": 5 } });
+            json!({ "ifname": "d", "linkinfo": { "info_kind": kind }, "stats64": stats })
+        };
+        assert_eq!(full_queue(&device("veth")), Some(("d", 5)));
+        assert_eq!(full_queue(&device("vxlan")), Some(("d", 3)));
+        assert_eq!(full_queue(&device("bridge")), None);
+        assert_eq!(full_queue(&json!({ "ifname": "lo" })), None);
+    }
+}
