@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod desired;
 pub mod dirs;
+pub mod hooks;
 pub mod kernel;
 pub mod model;
 pub mod node;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tracing::debug;
 
 use crate::{
+    hooks,
     kernel::KernelError,
     model::Model,
     node::Node,
@@ -63,7 +64,9 @@ pub async fn apply(
             continue;
         }
         debug!("{step}");
-        match steps::run(step, node, model, store).await {
+        let done = steps::run(step, node, model, store).await;
+        hooks::step_done();
+        match done {
             Ok(()) => report.done += 1,
             Err(error) => {
                 debug!("{step}: {error}");

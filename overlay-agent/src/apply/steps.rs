@@ -101,6 +101,7 @@ pub(super) async fn run(
                 .map(|link| link.index);
             Ok(bpf::detach(&node.pins, *link, index, *hook)?)
         }
+        Step::DeleteLayout { abi } => Ok(bpf::remove_layout(&node.pins, *abi)?),
         map_step => set_map(map_step, node).await,
     }
 }
@@ -162,6 +163,10 @@ async fn set_map(step: &Step, node: &mut Node) -> Result<()> {
 }
 
 fn create_namespace(name: &Name, store: &mut Store) -> Result<()> {
+    if store.content().namespaces.get(name) == Some(&None) {
+        // We were stopped while making it.
+        netns::clear_unfinished(name)?;
+    }
     // Noted before, so that an agent that is stopped in between still knows it as its own.
     store.update(|content| content.namespaces.insert(name.clone(), None))?;
     let made = netns::create(name);

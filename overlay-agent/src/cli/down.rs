@@ -7,7 +7,7 @@ use crate::{
     api::Request,
     daemon::{self, InstanceLock, LockError},
     dirs::Dirs,
-    kernel::capability,
+    kernel::{bpf, capability},
     model::Name,
     node::Node,
     store::Store,
@@ -26,8 +26,16 @@ pub(super) fn down(dirs: &Dirs, instance: Option<Name>) -> CommandResult {
     }
 }
 
+/// Whether there is anything of an instance. Its folder is made before its state file, and
+/// goes after it.
+fn is_left_behind(dirs: &Dirs, instance: &Name) -> bool {
+    let state = Store::path(&dirs.state_dir, instance);
+    let folder = state.parent().unwrap_or(&state);
+    folder.exists() || bpf::is_pinned(&dirs.pins(instance))
+}
+
 fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
-    if !Store::path(&dirs.state_dir, instance).exists() {
+    if !is_left_behind(dirs, instance) {
         return Err(Failure::BadInput(anyhow!(
             "remove instance {instance}: nothing is known of it in {}; see \"overlay-agent status\"",
             dirs.state_dir.display()

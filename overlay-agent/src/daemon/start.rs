@@ -108,6 +108,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     check_machine(&model, &options.dirs)?;
     let lock = InstanceLock::take(&options.dirs, &instance)?;
     let mut store = Store::open(&options.dirs.state_dir, &instance)?;
+    store.clear_unfinished()?;
     let node = Node::open(options.dirs.pins(&instance))?;
     // A plan that can be made shows that nothing stands in the way.
     reconcile::preview(&node, &model, store.content()).await?;

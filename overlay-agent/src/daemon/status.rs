@@ -30,7 +30,7 @@ impl Reconciler {
         }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            abi: overlay_common::ABI,
+            abi: crate::hooks::abi(),
             instance: self.store.content().instance().clone(),
             node: self.model.node.name.clone(),
             healthy: problems.is_empty(),

@@ -14,11 +14,14 @@ mod slots;
 mod underlay;
 mod values;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
-    objects::{Filter, Objects},
+    objects::{AttachmentState, Filter, Objects},
     store::Content,
     surroundings::{Observed, Surroundings},
 };
@@ -168,11 +171,22 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     desired.objects.sysctls = settings::wanted(&node, &derived);
     desired.objects.filter = filter::rules(&derived).map(Filter::Rules);
     underlay::attach(&node, &derived, &mut desired.objects);
+    desired.objects.layouts = layouts(inputs.observed);
     if !inputs.attached {
         // The maps stay filled: counters go on, and switching on again is immediate.
         desired.objects.attachments.clear();
     }
     Ok(desired)
+}
+
+/// Maps of another build stay for as long as a program of its may run, which reads them.
+fn layouts(observed: &Observed) -> BTreeSet<u32> {
+    let mut attachments = observed.objects.attachments.values();
+    if attachments.any(|state| *state == AttachmentState::Outdated) {
+        observed.objects.layouts.clone()
+    } else {
+        BTreeSet::new()
+    }
 }
 
 /// Whether the programs carry a network.

@@ -1,10 +1,14 @@
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+};
 
 use super::{Desired, Inputs, Obstacle, Problem, desired};
 use crate::{
     config,
     model::IfName,
-    objects::{Hook, LinkId, LinkKind, Objects},
+    objects::{AttachmentState, Hook, LinkId, LinkKind, Objects},
     plan::plan,
     store::Content,
     surroundings::{EndpointPlace, NodeLink, Observed, Way},
@@ -294,4 +298,17 @@ fn without_programs_the_kernel_s_objects_are_the_same() {
         fast.links[&LinkId::node(name("ovl7"))].kind,
         LinkKind::Vxlan(_)
     ));
+}
+
+#[test]
+fn maps_of_another_build_stay_while_its_programs_may_run() {
+    let layouts = |state| {
+        let mut observed = bare();
+        observed.objects.layouts.insert(1);
+        let hook = (name("eth1"), Hook::FromUnderlay);
+        observed.objects.attachments.insert(hook, state);
+        build(CONFIG, &observed).unwrap().objects.layouts
+    };
+    assert_eq!(layouts(AttachmentState::Outdated), BTreeSet::from([1]));
+    assert_eq!(layouts(AttachmentState::Current), BTreeSet::new());
 }

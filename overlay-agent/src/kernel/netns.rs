@@ -22,7 +22,7 @@ use rtnetlink::packet_route::{
 use serde::{Deserialize, Serialize};
 
 use super::{KernelError, Result, netlink::blocking};
-use crate::model::Name;
+use crate::{hooks, model::Name};
 
 /// Where names of namespaces are kept.
 const DIRECTORY: &str = "/run/netns";
@@ -80,6 +80,7 @@ pub fn create(name: &Name) -> Result<NetnsId> {
         .mode(0o000)
         .open(&path)
         .map_err(|error| KernelError::io(operation(), &error))?;
+    hooks::step_done();
     on_thread(|| bind_new_namespace(&path))
         .flatten()
         .and_then(|()| id(&path))
@@ -88,6 +89,15 @@ pub fn create(name: &Name) -> Result<NetnsId> {
             Ok(()) => error,
             Err(leftover) => error.because(leftover),
         })
+}
+
+/// Removes the name of a namespace of which no more than that was made; nothing there is fine.
+pub fn clear_unfinished(name: &Name) -> Result<()> {
+    let path = path_of(name);
+    match fs::metadata(&path) {
+        Ok(file) if file.is_file() && file.len() == 0 && id(&path)?.is_none() => delete(name),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a name, as `ip netns del` does: the namespace goes when nobody uses it any more.

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use crate::{
     desired::{is_ours, needs_filter, observed_settings},
     kernel::{
-        self,
+        self, bpf,
         netlink::{AddressInfo, Lifetime, LinkInfo, RouteInfo, VxlanInfo},
         netns, nft, sysctl, udp,
     },
@@ -303,6 +303,7 @@ fn programs(
     objects.entries = entries.unwrap_or_default();
     let devices: Vec<(IfName, u32)> = all.iter().map(|link| (link.name, link.index)).collect();
     objects.attachments = node.attachments(&devices)?;
+    objects.layouts = bpf::other_layouts(&node.pins)?;
     Ok(())
 }
 

@@ -32,6 +32,9 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
 
     detach(observed, desired, &mut steps);
     entries::delete(&observed.entries, &desired.entries, &mut steps);
+    for &abi in observed.layouts.difference(&desired.layouts) {
+        steps.push(Step::DeleteLayout { abi });
+    }
     delete_addresses_and_routes(observed, desired, &renewed, &mut steps);
     for id in observed.links.keys().filter(|id| id.scope == Scope::Node) {
         if !desired.links.contains_key(id) {

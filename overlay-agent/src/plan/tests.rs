@@ -223,6 +223,22 @@ fn programs_of_an_earlier_agent_are_replaced_and_detached_ones_attached() {
 }
 
 #[test]
+fn maps_of_another_build_go_after_the_programs_that_read_them() {
+    let mut observed = node();
+    observed.layouts.insert(1);
+    observed
+        .attachments
+        .insert((name("gone0"), Hook::FromUnderlay), AttachmentState::Broken);
+    assert_eq!(
+        steps(&observed, &node()),
+        [
+            "detach from_underlay from gone0",
+            "remove the maps of ABI 1"
+        ]
+    );
+}
+
+#[test]
 fn a_map_entry_of_a_vanished_device_is_removed() {
     let mut observed = node();
     let port = bytemuck::Zeroable::zeroed();

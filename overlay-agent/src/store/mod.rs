@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::model::Name;
+use crate::{hooks, model::Name};
 
 pub use content::{Allocation, Content};
 
@@ -67,7 +67,7 @@ impl Store {
             path: path.to_owned(),
             cause,
         };
-        let text = match fs::read_to_string(path) {
+        let text = match fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => {
@@ -78,7 +78,7 @@ impl Store {
                 });
             }
         };
-        let file = serde_json::from_str(&text).map_err(|error| foreign(error.to_string()))?;
+        let file = serde_json::from_slice(&text).map_err(|error| foreign(error.to_string()))?;
         let file = upgrade::upgrade(file).map_err(foreign)?;
         let content: Content =
             serde_json::from_value(file).map_err(|error| foreign(error.to_string()))?;
@@ -119,7 +119,7 @@ impl Store {
             .map_err(io("create the folder of", folder))?;
         let text = serde_json::to_vec_pretty(content)
             .map_err(|error| io("write", &self.path)(io::Error::other(error)))?;
-        let temporary = self.path.with_extension("json.new");
+        let temporary = self.temporary();
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -129,27 +129,44 @@ impl Store {
             .map_err(io("create", &temporary))?;
         file.write_all(&text).map_err(io("write", &temporary))?;
         file.sync_all().map_err(io("write", &temporary))?;
+        hooks::step_done();
         fs::rename(&temporary, &self.path).map_err(io("replace", &self.path))?;
-        fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(io("replace", folder))
+        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+        hooks::step_done();
+        synced.map_err(io("replace", folder))
+    }
+
+    /// What is being written, until it takes the file's place.
+    fn temporary(&self) -> PathBuf {
+        self.path.with_extension("json.new")
+    }
+
+    /// Removes what a writer has left that was stopped before it was done.
+    ///
+    /// Only for the one that holds the instance's lock: there may be another writer.
+    pub fn clear_unfinished(&self) -> Result<(), StoreError> {
+        gone(&self.temporary(), fs::remove_file)
     }
 
     /// Removes the file and its folder: nothing of the instance is left.
     pub fn remove(self) -> Result<(), StoreError> {
-        let gone = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(StoreError::Io {
-                operation: "remove",
-                path: self.path.clone(),
-                cause: error,
-            }),
-        };
-        fs::remove_file(&self.path).or_else(gone)?;
-        match self.path.parent() {
-            Some(folder) => fs::remove_dir(folder).or_else(gone),
-            None => Ok(()),
-        }
+        self.clear_unfinished()?;
+        gone(&self.path, fs::remove_file)?;
+        hooks::step_done();
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        gone(folder, fs::remove_dir)
+    }
+}
+
+/// Removes something; what is not there is fine.
+fn gone(path: &Path, remove: impl FnOnce(PathBuf) -> io::Result<()>) -> Result<(), StoreError> {
+    match remove(path.to_owned()) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(StoreError::Io {
+            operation: "remove",
+            path: path.to_owned(),
+            cause,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -213,18 +230,50 @@ mod tests {
         );
 
         let path = Store::path(dir.path(), &instance);
-        for torn in ["", "{\"format\": 1, \"inst", "{\"format\": 9}"] {
+        let whole = std::fs::read(&path).unwrap();
+        let cut = &whole[..whole.len() / 2];
+        let torn: [&[u8]; 5] = [b"", cut, b"{\"format\": 9}", b"[]", &[0xff; 16]];
+        for torn in torn {
             std::fs::write(&path, torn).unwrap();
-            assert!(
-                matches!(
-                    Store::open(dir.path(), &instance),
-                    Err(StoreError::Foreign { .. })
-                ),
-                "{torn}"
-            );
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), torn);
+            let error = Store::open(dir.path(), &instance).unwrap_err();
+            assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), torn, "{error}");
         }
         store.remove().unwrap();
         assert!(!path.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn another_instance_s_file_is_not_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
+        Store::open(dir.path(), &one)
+            .unwrap()
+            .update(|content| content.fastpath_off = true)
+            .unwrap();
+        std::fs::create_dir(dir.path().join("other")).unwrap();
+        std::fs::copy(
+            Store::path(dir.path(), &one),
+            Store::path(dir.path(), &other),
+        )
+        .unwrap();
+        let error = Store::open(dir.path(), &other).unwrap_err();
+        assert!(error.to_string().contains("belongs to instance one"));
+    }
+
+    #[test]
+    fn what_a_writer_left_that_was_stopped_neither_counts_nor_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let instance = "n".parse().unwrap();
+        let mut store = Store::open(dir.path(), &instance).unwrap();
+        store.update(|content| content.fastpath_off = true).unwrap();
+        std::fs::write(store.temporary(), "{\"format\"").unwrap();
+        let again = Store::open(dir.path(), &instance).unwrap();
+        assert_eq!(again.content(), store.content());
+        again.clear_unfinished().unwrap();
+        assert!(!again.temporary().exists());
+        std::fs::write(again.temporary(), "{").unwrap();
+        again.remove().unwrap();
+        assert!(!dir.path().join("n").exists());
     }
 }

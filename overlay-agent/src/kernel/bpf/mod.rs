@@ -26,7 +26,11 @@ mod table;
 mod tcx;
 mod xdp;
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+};
 
 use aya::Ebpf;
 
@@ -183,6 +187,21 @@ pub fn detach(dir: &Path, device: IfName, ifindex: Option<u32>, hook: Hook) -> R
         return Ok(());
     }
     clsact::detach(&pins, target, ifindex)
+}
+
+/// Whether an instance has pins, or a folder for them.
+pub fn is_pinned(dir: &Path) -> bool {
+    Pins::new(dir).exist()
+}
+
+/// The layouts of other builds, of which maps of the instance are pinned.
+pub fn other_layouts(dir: &Path) -> Result<BTreeSet<u32>> {
+    Pins::new(dir).other_layouts()
+}
+
+/// Removes the pinned maps of a layout; none there is fine.
+pub fn remove_layout(dir: &Path, abi: u32) -> Result<()> {
+    Pins::new(dir).remove_layout(abi)
 }
 
 /// Removes all pins of an instance, its folder, and the folder above if that is empty.

@@ -1,14 +1,14 @@
 //! Where things are pinned.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
-use overlay_common::ABI;
-
 use super::Target;
 use crate::{
+    hooks::abi,
     kernel::{KernelError, Result},
     model::IfName,
     objects::Hook,
@@ -39,8 +39,36 @@ impl Pins {
         &self.instance
     }
 
+    pub(super) fn exist(&self) -> bool {
+        self.dir.exists()
+    }
+
     pub(super) fn maps(&self) -> PathBuf {
-        self.dir.join(format!("v{ABI}"))
+        self.layout(abi())
+    }
+
+    /// The folder of the maps of a layout.
+    fn layout(&self, abi: u32) -> PathBuf {
+        self.dir.join(format!("v{abi}"))
+    }
+
+    /// The layouts of other builds, of which maps are pinned.
+    pub(super) fn other_layouts(&self) -> Result<BTreeSet<u32>> {
+        let layout = |name: String| name.strip_prefix('v')?.parse().ok();
+        let layouts = children(&self.dir)?.into_iter().filter_map(layout);
+        Ok(layouts.filter(|&layout| layout != abi()).collect())
+    }
+
+    /// Removes the maps of a layout; a program that still runs keeps those that it uses.
+    pub(super) fn remove_layout(&self, abi: u32) -> Result<()> {
+        let folder = self.layout(abi);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::io(
+                format!("remove {}", folder.display()),
+                &error,
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {

@@ -1,0 +1,42 @@
+//! Doors for tests, opened by environment variables that nobody else sets.
+//!
+//! They are compiled in always, so that what is tested is what is shipped: they cost a
+//! counter a step, and whoever sets the environment of the agent can end it anyway.
+//!
+//! | variable | does |
+//! |---|---|
+//! | `OVERLAY_ABORT_AFTER_STEP=N` | the process ends as by `kill -9` after its Nth step |
+//! | `OVERLAY_ABI=N` | the maps are those of another layout: pinned under `vN/` |
+
+use std::{
+    env,
+    str::FromStr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use nix::sys::signal::{Signal, raise};
+
+/// Number of the maps' layout.
+pub fn abi() -> u32 {
+    static ABI: LazyLock<u32> =
+        LazyLock::new(|| number("OVERLAY_ABI").unwrap_or(overlay_common::ABI));
+    *ABI
+}
+
+/// Something has been changed that a crash must leave in order: a step of a plan, or a part
+/// of one, or the state file.
+pub(crate) fn step_done() {
+    static LAST: LazyLock<Option<u64>> = LazyLock::new(|| number("OVERLAY_ABORT_AFTER_STEP"));
+    static DONE: AtomicU64 = AtomicU64::new(0);
+    let done = DONE.fetch_add(1, Ordering::Relaxed) + 1;
+    if *LAST == Some(done) && raise(Signal::SIGKILL).is_err() {
+        std::process::abort();
+    }
+}
+
+fn number<N: FromStr>(variable: &str) -> Option<N> {
+    env::var(variable).ok()?.parse().ok()
+}
