@@ -40,6 +40,8 @@ pub struct Objects {
     pub entries: Entries,
     /// Programs on devices; the value tells whether it is the program that is loaded now.
     pub attachments: BTreeMap<(IfName, Hook), AttachmentState>,
+    /// Devices that got a clsact qdisc of us. One comes with the first program that needs it.
+    pub qdiscs: BTreeSet<IfName>,
     /// Maps of other layouts, which another build of the agent has left: by ABI number.
     pub layouts: BTreeSet<u32>,
     /// The table of packet filter rules, when there is one.

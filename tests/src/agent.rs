@@ -1,7 +1,11 @@
 //! The agent's command line, as scripts use it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
@@ -20,6 +24,8 @@ pub struct Agent {
     program: PathBuf,
     /// Its instance's name, which is its node's namespace too.
     pub instance: String,
+    /// What is set in its environment, as `NAME=VALUE`.
+    environment: Vec<String>,
 }
 
 impl Agent {
@@ -29,7 +35,16 @@ impl Agent {
             lab: lab.clone(),
             program: program.to_owned(),
             instance,
+            environment: Vec::new(),
         }
+    }
+
+    /// The same instance run with a variable in its environment.
+    #[must_use]
+    pub fn with(&self, variable: &str, value: impl std::fmt::Display) -> Self {
+        let mut agent = self.clone();
+        agent.environment.push(format!("{variable}={value}"));
+        agent
     }
 
     /// Runs a command of this instance to its end.
@@ -64,7 +79,13 @@ impl Agent {
     /// A command line of this program, to be run by other means.
     pub fn argv(&self, arguments: &[&str]) -> Vec<String> {
         let program = self.program.to_string_lossy().into_owned();
-        std::iter::once(program)
+        let environment = match self.environment.as_slice() {
+            [] => Vec::new(),
+            set => [&["env".to_owned()], set].concat(),
+        };
+        environment
+            .into_iter()
+            .chain([program])
             .chain(arguments.iter().map(|&word| word.to_owned()))
             .collect()
     }
@@ -130,6 +151,30 @@ impl Agent {
         };
         run::run_step(&self.lab, &start)?;
         run::run_step(&self.lab, &ready)
+    }
+
+    /// Ends the daemon as `kill -9` does.
+    pub fn kill(&self) -> Result<()> {
+        self.end(Signal::SIGKILL)
+    }
+
+    /// Ends the daemon as a service manager does.
+    pub fn stop(&self) -> Result<()> {
+        self.end(Signal::SIGTERM)
+    }
+
+    fn end(&self, signal: Signal) -> Result<()> {
+        let Some(process) = self.process()? else {
+            return Ok(());
+        };
+        process.signal(signal)?;
+        if process.wait(Instant::now() + Duration::from_secs(20)) {
+            return Ok(());
+        }
+        Err(Error::Output {
+            command: format!("kill -{signal} {}", process.pid),
+            why: "it runs on".to_owned(),
+        })
     }
 
     /// Everything it logged.

@@ -100,14 +100,14 @@ impl Script {
         }
     }
 
-    /// Changes the words of each command that runs to its end.
+    /// Changes the words of each command that runs to its end, or is started.
     pub fn reword(&mut self, change: impl Fn(&mut Vec<String>)) {
         let steps = self
             .sections
             .iter_mut()
             .flat_map(|section| &mut section.steps);
         for step in steps {
-            if let Step::Run(argv) = step {
+            if let Step::Run(argv) | Step::Start { argv, .. } = step {
                 change(argv);
             }
         }

@@ -94,12 +94,12 @@ pub(super) async fn run(
             Ok(dataplane.attach(*link, index, *hook)?)
         }
         Step::Detach { link, hook } => {
-            let index = node
-                .netlink
-                .link_by_name(link.as_str())
-                .await?
-                .map(|link| link.index);
+            let index = index_if_there(node, *link).await?;
             Ok(bpf::detach(&node.pins, *link, index, *hook)?)
+        }
+        Step::DeleteQdisc { link } => {
+            let index = index_if_there(node, *link).await?;
+            Ok(bpf::remove_qdisc(&node.pins, *link, index)?)
         }
         Step::DeleteLayout { abi } => Ok(bpf::remove_layout(&node.pins, *abi)?),
         map_step => set_map(map_step, node).await,
@@ -220,10 +220,13 @@ async fn place(node: &Node, model: Option<&Model>, id: &LinkId) -> Result<Place>
 }
 
 async fn index(node: &Node, name: IfName) -> Result<u32> {
+    let index = index_if_there(node, name).await?;
+    index.ok_or_else(|| ApplyError::Gone(name.to_string()))
+}
+
+async fn index_if_there(node: &Node, name: IfName) -> Result<Option<u32>> {
     let link = node.netlink.link_by_name(name.as_str()).await?;
-    Ok(link
-        .ok_or_else(|| ApplyError::Gone(name.to_string()))?
-        .index)
+    Ok(link.map(|link| link.index))
 }
 
 fn netns_of(model: Option<&Model>, endpoint: &Name) -> Result<PathBuf> {

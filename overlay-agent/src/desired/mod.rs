@@ -172,6 +172,13 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     desired.objects.filter = filter::rules(&derived).map(Filter::Rules);
     underlay::attach(&node, &derived, &mut desired.objects);
     desired.objects.layouts = layouts(inputs.observed);
+    // Those of devices that may get programs again: packets are lost while one comes or goes.
+    let mut qdiscs = inputs.observed.objects.qdiscs.clone();
+    qdiscs.retain(|device| {
+        let mut attached = desired.objects.attachments.keys();
+        attached.any(|(attached, _)| attached == device)
+    });
+    desired.objects.qdiscs = qdiscs;
     if !inputs.attached {
         // The maps stay filled: counters go on, and switching on again is immediate.
         desired.objects.attachments.clear();

@@ -303,6 +303,7 @@ fn programs(
     objects.entries = entries.unwrap_or_default();
     let devices: Vec<(IfName, u32)> = all.iter().map(|link| (link.name, link.index)).collect();
     objects.attachments = node.attachments(&devices)?;
+    objects.qdiscs = bpf::qdiscs(&node.pins)?;
     objects.layouts = bpf::other_layouts(&node.pins)?;
     Ok(())
 }

@@ -32,6 +32,9 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
 
     detach(observed, desired, &mut steps);
     entries::delete(&observed.entries, &desired.entries, &mut steps);
+    for &link in observed.qdiscs.difference(&desired.qdiscs) {
+        steps.push(Step::DeleteQdisc { link });
+    }
     for &abi in observed.layouts.difference(&desired.layouts) {
         steps.push(Step::DeleteLayout { abi });
     }

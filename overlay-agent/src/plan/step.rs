@@ -118,6 +118,8 @@ pub enum Step {
     Attach { link: IfName, hook: Hook },
     /// Detaches a program.
     Detach { link: IfName, hook: Hook },
+    /// Removes the clsact qdisc that programs were attached to.
+    DeleteQdisc { link: IfName },
     /// Removes the maps of another build.
     DeleteLayout { abi: u32 },
 }
@@ -269,6 +271,7 @@ impl fmt::Display for Step {
             Self::DeleteFilter => f.write_str("delete packet filter rules"),
             Self::Attach { link, hook } => write!(f, "attach {hook} to {link}"),
             Self::Detach { link, hook } => write!(f, "detach {hook} from {link}"),
+            Self::DeleteQdisc { link } => write!(f, "delete the clsact qdisc of {link}"),
             Self::DeleteLayout { abi } => write!(f, "remove the maps of ABI {abi}"),
         }
     }

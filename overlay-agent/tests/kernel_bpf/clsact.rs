@@ -51,7 +51,10 @@ fn clsact_filters_outlive_the_agent_and_are_replaced_in_place() {
     node.detach("v1.5", Hook::FromHost);
     node.detach("v1.5", Hook::FromEndpoint);
     assert_eq!(node.states(Some(&second)), states([]));
-    assert!(!node.run("tc qdisc show dev v1.5").contains("clsact"));
+    let qdiscs = || node.run("tc qdisc show dev v1.5");
+    assert!(qdiscs().contains("clsact"));
+    node.remove_qdisc("v1.5");
+    assert!(!qdiscs().contains("clsact"));
 }
 
 #[test]
@@ -68,6 +71,9 @@ fn a_clsact_qdisc_of_others_stays_with_their_filters() {
     node.attach(&mut theirs, "v1.5", Hook::FromUnderlay);
     node.detach("v0", Hook::FromUnderlay);
     node.detach("v1.5", Hook::FromUnderlay);
+    assert_eq!(node.qdiscs(), ["v1.5"]);
+    node.remove_qdisc("v1.5");
+    assert_eq!(node.qdiscs(), [""; 0]);
     for device in ["v0", "v1.5"] {
         assert!(
             node.run(&format!("tc qdisc show dev {device}"))
@@ -98,6 +104,8 @@ fn remains_of_clsact_on_a_device_that_is_gone_can_be_cleared() {
     );
     node.detach("v0", Hook::FromUnderlay);
     assert_eq!(node.states(Some(&dataplane)), states([]));
+    node.remove_qdisc("v0");
+    assert_eq!(node.qdiscs(), [""; 0]);
 }
 
 #[test]
@@ -115,7 +123,8 @@ fn attaching_in_another_mode_takes_the_first_away() {
         node.states(Some(&tcx)),
         states([("v0", Hook::FromUnderlay, Current)])
     );
-    assert!(!node.run("tc qdisc show dev v0").contains("clsact"));
+    let filters = node.run("tc filter show dev v0 ingress");
+    assert!(!filters.contains("overlay/"), "{filters}");
     node.attach(&mut clsact, "v0", Hook::FromUnderlay);
     assert!(node.tcx("v0", TcAttachType::Ingress).is_empty());
     assert_eq!(

@@ -83,13 +83,27 @@ impl Node {
     }
 
     pub(crate) fn detach(&self, device: &str, hook: Hook) {
-        let ifindex = self
-            .devices()
-            .iter()
-            .find(|(name, _)| *name == ifname(device))
-            .map(|d| d.1);
+        let ifindex = self.ifindex(device);
         self.inside(|| bpf::detach(&self.pins, ifname(device), ifindex, hook))
             .unwrap();
+    }
+
+    pub(crate) fn remove_qdisc(&self, device: &str) {
+        let ifindex = self.ifindex(device);
+        self.inside(|| bpf::remove_qdisc(&self.pins, ifname(device), ifindex))
+            .unwrap();
+    }
+
+    /// The devices that got a clsact qdisc of us.
+    pub(crate) fn qdiscs(&self) -> Vec<String> {
+        let devices = bpf::qdiscs(&self.pins).unwrap();
+        devices.iter().map(ToString::to_string).collect()
+    }
+
+    fn ifindex(&self, device: &str) -> Option<u32> {
+        let devices = self.devices();
+        let found = devices.iter().find(|(name, _)| *name == ifname(device));
+        found.map(|(_, index)| *index)
     }
 
     pub(crate) fn devices(&self) -> Vec<(IfName, u32)> {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    fmt, fs, io,
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
@@ -16,18 +16,25 @@ use crate::{
     script::words,
 };
 
+/// The kind of devices that use the core's queues.
+const VETH: &str = "veth";
+
 /// What devices had no room for, by namespace and device.
 ///
 /// A veth hands packets over through a queue of the core (`net.core.netdev_max_backlog`);
 /// what does not fit, the sending side counts as dropped. A VXLAN device has such a queue for
 /// what it receives; what it drops while it sends is somebody's fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Drops(BTreeMap<String, u64>);
+pub struct Drops {
+    by_device: BTreeMap<String, u64>,
+    /// What the queues of the core had no room for, in all namespaces of the machine.
+    by_core: u64,
+}
 
 impl Drops {
     /// What all devices of some namespaces have counted.
     pub fn of<S: AsRef<str>>(namespaces: &[S]) -> Result<Self> {
-        let mut drops = BTreeMap::new();
+        let mut by_device = BTreeMap::new();
         for namespace in namespaces {
             let namespace = namespace.as_ref();
             let argv = words(format!("ip -n {namespace} -json -stats -details link show"));
@@ -38,53 +45,75 @@ impl Drops {
                     why: error.to_string(),
                 })?;
             for (device, count) in devices.iter().filter_map(full_queue) {
-                drops.insert(format!("{device} of {namespace}"), count);
+                by_device.insert(format!("{device} of {namespace}"), count);
             }
         }
-        Ok(Self(drops))
+        let path = "/proc/net/softnet_stat";
+        let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
+        Ok(Self {
+            by_device,
+            by_core: text.lines().filter_map(full_backlog).sum(),
+        })
     }
 
     /// What was added; a device that is new has begun at 0.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let added = |(device, &count): (&String, &u64)| {
-            let before = before.0.get(device).copied().unwrap_or(0);
+            let before = before.by_device.get(device).copied().unwrap_or(0);
             (device.clone(), count.saturating_sub(before))
         };
-        let mut added: BTreeMap<_, _> = self.0.iter().map(added).collect();
-        added.retain(|_, &mut count| count > 0);
-        Self(added)
+        let mut by_device: BTreeMap<_, _> = self.by_device.iter().map(added).collect();
+        by_device.retain(|_, &mut count| count > 0);
+        Self {
+            by_device,
+            by_core: self.by_core.saturating_sub(before.by_core),
+        }
     }
 
-    /// All of them.
+    /// Packets that found a queue full. What a veth dropped for another reason is not among
+    /// them: the queue that it uses counts on its own.
     pub fn total(&self) -> u64 {
-        self.0.values().sum()
+        let of = |queued: bool| {
+            let devices = self.by_device.iter();
+            let counts = devices.filter(move |(device, _)| device.starts_with(VETH) == queued);
+            counts.map(|(_, count)| count).sum::<u64>()
+        };
+        of(true).min(self.by_core) + of(false)
     }
 }
 
 impl fmt::Display for Drops {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
+        if self.by_device.is_empty() {
             return f.write_str("no queue was full");
         }
         let each: Vec<String> = self
-            .0
+            .by_device
             .iter()
             .map(|(device, count)| format!("{count} at {device}"))
             .collect();
-        write!(f, "full queues: {}", each.join(", "))
+        let each = each.join(", ");
+        write!(f, "full queues: {each}; {} in the core's", self.by_core)
     }
 }
 
 /// A device with a queue, and what that had no room for.
-fn full_queue(device: &Value) -> Option<(&str, u64)> {
-    let direction = match device["linkinfo"]["info_kind"].as_str()? {
-        "veth" => "tx",
+fn full_queue(device: &Value) -> Option<(String, u64)> {
+    let kind = device["linkinfo"]["info_kind"].as_str()?;
+    let direction = match kind {
+        VETH => "tx",
         "vxlan" => "rx",
         _ => return None,
     };
     let dropped = device["stats64"][direction]["dropped"].as_u64()?;
-    Some((device["ifname"].as_str()?, dropped))
+    let name = device["ifname"].as_str()?;
+    Some((format!("{kind} {name}"), dropped))
+}
+
+/// What a core's queue had no room for, in its line of `/proc/net/softnet_stat`.
+fn full_backlog(core: &str) -> Option<u64> {
+    u64::from_str_radix(core.split_whitespace().nth(1)?, 16).ok()
 }
 
 /// What a socket had no room for.
@@ -122,8 +151,11 @@ mod tests {
             let stats = json!({ "rx": { "dropped": 3 }, "tx": { "dropped": 5 } });
             json!({ "ifname": "d", "linkinfo": { "info_kind": kind }, "stats64": stats })
         };
-        assert_eq!(full_queue(&device("veth")), Some(("d", 5)));
-        assert_eq!(full_queue(&device("vxlan")), Some(("d", 3)));
+        assert_eq!(full_queue(&device("veth")), Some(("veth d".to_owned(), 5)));
+        assert_eq!(
+            full_queue(&device("vxlan")),
+            Some(("vxlan d".to_owned(), 3))
+        );
         assert_eq!(full_queue(&device("bridge")), None);
         assert_eq!(full_queue(&json!({ "ifname": "lo" })), None);
     }

@@ -5,7 +5,7 @@
 //! are, and which qdiscs we made. Only those may be removed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::{AsFd, AsRawFd},
     path::Path,
@@ -75,8 +75,10 @@ pub(super) fn attach(
         .map_err(|refusal| refusal.during(operation()))
 }
 
-/// Removes our filter, then the qdisc if we made it and nobody uses it; nothing there
-/// is fine.
+/// Removes our filter; nothing there is fine.
+///
+/// The qdisc stays: while one comes or goes, the kernel drops what the device sends
+/// (`qdisc_graft` deactivates it).
 pub(super) fn detach(pins: &Pins, target: Target, ifindex: Option<u32>) -> Result<()> {
     let notes = pins.clsact_device(target.device);
     if !notes.exists() {
@@ -86,15 +88,42 @@ pub(super) fn detach(pins: &Pins, target: Target, ifindex: Option<u32>) -> Resul
         remove_filter(pins, target, ifindex)?;
     }
     remove_note(&notes.join(target.hook.name()))?;
-    let left = children(&notes)?;
-    if left.iter().any(|note| note != QDISC_NOTE) {
-        return Ok(());
+    if children(&notes)?.is_empty() {
+        remove_note(&notes)?;
     }
-    if let Some(ifindex) = ifindex.filter(|_| !left.is_empty()) {
-        remove_qdisc(target.device, ifindex)?;
+    Ok(())
+}
+
+/// The devices whose qdisc we made.
+pub(super) fn qdiscs(pins: &Pins) -> Result<BTreeSet<IfName>> {
+    let devices = children(&pins.clsact())?;
+    let devices = devices.iter().filter_map(|name| parse_device(name));
+    Ok(devices
+        .filter(|&device| pins.clsact_device(device).join(QDISC_NOTE).exists())
+        .collect())
+}
+
+/// Removes a qdisc that we made, unless somebody uses it; a device that is gone is fine.
+pub(super) fn remove_qdisc(pins: &Pins, device: IfName, ifindex: Option<u32>) -> Result<()> {
+    if let Some(ifindex) = ifindex
+        && !is_used(ifindex)?
+    {
+        blocking::change(RouteNetlinkMessage::DelQueueDiscipline(qdisc(ifindex)), 0)
+            .map_err(|refusal| refusal.during(format!("delete the clsact qdisc of {device}")))
+            .or_else(|error| {
+                if error.not_there() {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })?;
     }
+    let notes = pins.clsact_device(device);
     remove_note(&notes.join(QDISC_NOTE))?;
-    remove_note(&notes)
+    if children(&notes)?.is_empty() {
+        remove_note(&notes)?;
+    }
+    Ok(())
 }
 
 /// Where filters of ours must be, and what is there.
@@ -146,14 +175,13 @@ fn make_qdisc(notes: &Path, target: Target, ifindex: u32) -> Result<()> {
     }
 }
 
-fn remove_qdisc(device: IfName, ifindex: u32) -> Result<()> {
+fn is_used(ifindex: u32) -> Result<bool> {
     for hook in [Hook::FromUnderlay, Hook::FromHost] {
         if !filters(ifindex, hook)?.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
     }
-    blocking::change(RouteNetlinkMessage::DelQueueDiscipline(qdisc(ifindex)), 0)
-        .map_err(|refusal| refusal.during(format!("delete the clsact qdisc of {device}")))
+    Ok(false)
 }
 
 /// A filter with a program.

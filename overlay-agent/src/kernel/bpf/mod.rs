@@ -204,6 +204,17 @@ pub fn remove_layout(dir: &Path, abi: u32) -> Result<()> {
     Pins::new(dir).remove_layout(abi)
 }
 
+/// The devices that got a clsact qdisc of us.
+pub fn qdiscs(dir: &Path) -> Result<BTreeSet<IfName>> {
+    clsact::qdiscs(&Pins::new(dir))
+}
+
+/// Removes a clsact qdisc of ours, or clears away what is left of it when the device is gone
+/// (`ifindex` is `None`). One that others use stays, as theirs.
+pub fn remove_qdisc(dir: &Path, device: IfName, ifindex: Option<u32>) -> Result<()> {
+    clsact::remove_qdisc(&Pins::new(dir), device, ifindex)
+}
+
 /// Removes all pins of an instance, its folder, and the folder above if that is empty.
 ///
 /// Links are detached by it. Filters must have been detached before.
