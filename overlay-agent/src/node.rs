@@ -1,6 +1,9 @@
 //! The handles to the kernel that observing and applying share.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use crate::{
     kernel::{
@@ -11,6 +14,7 @@ use crate::{
     },
     model::IfName,
     objects::{AttachmentState, Hook},
+    surroundings::NodeLink,
 };
 
 /// The node that this process works on: the network namespace it runs in.
@@ -23,6 +27,8 @@ pub struct Node {
     pub pins: PathBuf,
     /// The programs, once they are loaded.
     pub dataplane: Option<DataPlane>,
+    /// Indices of the devices that carried our mark at the last look.
+    marked: BTreeSet<u32>,
 }
 
 impl Node {
@@ -34,7 +40,27 @@ impl Node {
             netns,
             pins,
             dataplane: None,
+            marked: BTreeSet::new(),
         })
+    }
+
+    /// Notes which devices are ours: somebody can change their mark, but not their index.
+    pub(crate) fn recognise(&mut self, links: &BTreeMap<IfName, NodeLink>) {
+        let ours = links.values().filter(|link| link.ours);
+        self.marked = ours.map(|link| link.index).collect();
+    }
+
+    /// Whether a device was ours at the last look.
+    pub(crate) fn knows(&self, index: u32) -> bool {
+        self.marked.contains(&index)
+    }
+
+    /// Names of the maps whose pins are there: those of the loaded programs, else any.
+    pub(crate) fn pinned_maps(&self) -> kernel::Result<BTreeSet<&'static str>> {
+        match &self.dataplane {
+            Some(dataplane) => dataplane.pinned(),
+            None => bpf::pinned(&self.pins),
+        }
     }
 
     /// Runs a function on the maps: those of the loaded programs, else those that are pinned.

@@ -36,6 +36,10 @@ pub struct Objects {
     pub neighbours: BTreeMap<(IfName, IpAddr), Mac>,
     /// Permanent forwarding entries of the VXLAN devices: VTEP MAC → outer address.
     pub fdb: BTreeMap<(IfName, Mac), IpAddr>,
+    /// Forwarding entries of the VXLAN devices that are none of those above.
+    pub stray_fdb: BTreeSet<StrayFdb>,
+    /// Names of the eBPF maps that are pinned.
+    pub pins: BTreeSet<&'static str>,
     /// Entries of the eBPF maps.
     pub entries: Entries,
     /// Programs on devices; the value tells whether it is the program that is loaded now.
@@ -101,6 +105,8 @@ pub struct Link {
     pub master: Option<IfName>,
     /// `IFLA_IFALIAS`: the proof that it is ours; `None` inside containers.
     pub alias: Option<String>,
+    /// Whether a bridge has other settings than we give it, or a port flags of its own.
+    pub altered: bool,
 }
 
 /// What cannot be changed in a device's life.
@@ -141,6 +147,29 @@ pub struct Vxlan {
     pub learning: bool,
     /// Whether the outer header carries the inner DSCP.
     pub copies_dscp: bool,
+}
+
+/// A forwarding entry that we never make: for what no entry matches, one that ages, or one
+/// with a port or VNI of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct StrayFdb {
+    /// The VXLAN device.
+    pub link: IfName,
+    /// Inner destination; zeros: what no entry matches.
+    pub mac: [u8; 6],
+    /// Outer destination.
+    pub dst: Option<IpAddr>,
+}
+
+impl fmt::Display for StrayFdb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
+        write!(f, "{mac} dev {}", self.link)?;
+        match self.dst {
+            Some(dst) => write!(f, " dst {dst}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// An address of a device.
@@ -193,6 +222,28 @@ pub struct Entries {
     pub sources: BTreeSet<(LinkRef, IpNet)>,
     /// [`maps::CIDRS`].
     pub cidrs: BTreeMap<IpNet, Vni>,
+    /// Rows that none of these entries makes.
+    pub strays: BTreeSet<Stray>,
+}
+
+/// A row of a map that nobody of ours can have written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Stray {
+    /// The map's name.
+    pub map: &'static str,
+    /// Its key in bytes,
+    pub key: Vec<u8>,
+    /// and its value.
+    pub value: Vec<u8>,
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "with key")?;
+        self.key
+            .iter()
+            .try_for_each(|byte| write!(f, " {byte:02x}"))
+    }
 }
 
 /// A device that a map entry points at.
@@ -315,6 +366,23 @@ pub enum AttachmentState {
     /// Our pin or handle is there, but no program runs: the device is another one, or somebody detached it.
     Broken,
 }
+
+/// Names of all eBPF maps.
+pub const MAPS: [&str; 13] = [
+    maps::NETWORKS,
+    maps::PEERS4,
+    maps::PEERS6,
+    maps::VTEPS4,
+    maps::VTEPS6,
+    maps::ENDPOINTS4,
+    maps::ENDPOINTS6,
+    maps::PORTS,
+    maps::SOURCES,
+    maps::CIDRS,
+    maps::PEER_STATS,
+    maps::DROPS,
+    maps::PASSES,
+];
 
 /// Name of the nftables table of an instance, of the family `inet`.
 pub fn filter_table(instance: &Name) -> String {

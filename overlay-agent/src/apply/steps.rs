@@ -78,6 +78,15 @@ pub(super) async fn run(
                 .delete_fdb(index(node, *link).await?, *mac)
                 .await,
         )?),
+        Step::DeleteStrayFdb { entry } => {
+            let index = index(node, entry.link).await?;
+            let deleted = node.netlink.delete_fdb_entry(index, entry.mac, entry.dst);
+            Ok(gone_is_fine(deleted.await)?)
+        }
+        Step::PinMap { map } => {
+            let dataplane = node.dataplane.as_mut().ok_or(ApplyError::NoMaps)?;
+            Ok(dataplane.pin(map)?)
+        }
         Step::SetFilter { rules } => {
             // Noted before, so that an agent that is stopped in between still looks for it.
             store.update(|content| content.packet_filter = true)?;
@@ -133,8 +142,15 @@ async fn set_map(step: &Step, node: &mut Node) -> Result<()> {
     let change = |maps: &mut Maps| match step {
         Step::SetNetwork { vni, network } => maps.set_network(*vni, network),
         Step::DeleteNetwork { vni } => gone_is_fine(maps.delete_network(*vni)),
-        Step::SetVtep { vni, vtep, slot } => {
-            maps.clear_peer_stats(*slot)?;
+        Step::SetVtep {
+            vni,
+            vtep,
+            slot,
+            fresh,
+        } => {
+            if *fresh {
+                maps.clear_peer_stats(*slot)?;
+            }
             maps.set_vtep((*vni, *vtep), *slot)
         }
         Step::DeleteVtep { vni, vtep, .. } => gone_is_fine(maps.delete_vtep((*vni, *vtep))),
@@ -156,6 +172,7 @@ async fn set_map(step: &Step, node: &mut Node) -> Result<()> {
         }
         Step::SetCidr { cidr, vni } => maps.set_cidr(*cidr, *vni),
         Step::DeleteCidr { cidr } => gone_is_fine(maps.delete_cidr(*cidr)),
+        Step::DeleteStray { stray } => gone_is_fine(maps.delete_stray(stray)),
         // `run` handles every other step.
         _ => Ok(()),
     };
@@ -273,6 +290,7 @@ async fn change_link(
         Change::Mtu(mtu) => netlink.set_mtu(index, *mtu).await?,
         Change::Up(up) => netlink.set_up(index, *up).await?,
         Change::Alias(alias) => netlink.set_alias(index, alias).await?,
+        Change::Settings => netlink.reset(index).await?,
         Change::Master(None) => netlink.set_master(index, None).await?,
         Change::Master(Some(bridge)) => {
             let bridge = self::index(node, *bridge).await?;

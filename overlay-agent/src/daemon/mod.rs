@@ -2,10 +2,12 @@
 
 mod config_file;
 mod lock;
+mod patrol;
 mod reconcile;
 mod requests;
 mod start;
 mod status;
+mod watches;
 
 use std::time::Duration;
 
@@ -16,10 +18,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use crate::{
-    api::{Call, Reply, Request},
-    kernel::netlink::Watch,
-};
+use crate::api::{Call, Reply, Request};
 
 pub use lock::{InstanceLock, LockError};
 pub use reconcile::{Preview, Reconciler, TeardownError, teardown};
@@ -27,8 +26,11 @@ pub use start::{Options, StartError, preview};
 
 /// Changes come in bursts: a look is worth while once they have calmed down.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// What netlink does not announce, such as a detached program, is found by looking.
-const RESYNC: Duration = Duration::from_millis(500);
+/// What nobody announces, such as a detached program, is found by a look at little.
+const PATROL: Duration = Duration::from_millis(500);
+/// What even that would miss, and what others may have put right, is found by a round.
+const RESYNC: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(500);
 /// After a round the agent rests this many times as long as it took before it looks on its
 /// own, so that a large node does not keep a core busy,
 const RESYNC_SHARE: u32 = 50;
@@ -40,7 +42,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let started = start::start(&options).await?;
     let start::Started {
         mut reconciler,
-        mut watch,
+        mut watches,
         mut config,
         mut calls,
         server,
@@ -51,13 +53,20 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     // The next round, and the earliest one that a change can bring about.
     let mut wake = Instant::now();
     let mut rested = wake;
+    let mut patrol = wake;
     loop {
         tokio::select! {
-            () = changed(&mut watch) => {
+            () = watches.changed() => {
                 wake = wake.min(rested.max(Instant::now() + DEBOUNCE));
                 continue;
             }
             () = sleep_until(wake) => {}
+            () = sleep_until(patrol) => {
+                patrol = Instant::now() + PATROL;
+                if !reconciler.patrol().await || Instant::now() < rested {
+                    continue;
+                }
+            }
             () = config.changed() => {
                 // A writer that is not done yet makes another event.
                 sleep(DEBOUNCE).await;
@@ -83,25 +92,14 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         let start = Instant::now();
         reconciler.reconcile().await;
         let end = Instant::now();
+        watches.renew();
         rested = end + (end - start) * REST_SHARE;
-        wake = end + RESYNC.max((end - start) * RESYNC_SHARE);
+        let resync = if reconciler.is_well() { RESYNC } else { RETRY };
+        wake = end + resync.max((end - start) * RESYNC_SHARE);
+        patrol = end + PATROL;
     }
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
     Ok(())
-}
-
-/// Waits for a change that netlink announces; a dead socket is left to the timer.
-async fn changed(watch: &mut Option<Watch>) {
-    if let Some(open) = watch {
-        match open.changed().await {
-            Ok(()) => return,
-            Err(error) => {
-                error!("{error}; changes are found by the timer alone");
-                *watch = None;
-            }
-        }
-    }
-    std::future::pending::<()>().await;
 }
 
 fn config_changed(reconciler: &mut Reconciler, text: config_file::Reading) {

@@ -2,6 +2,7 @@
 
 use tracing::{debug, info, warn};
 
+use super::patrol::Patrol;
 use crate::{
     apply::{self, Report},
     desired::{self, Desired, Facts, Inputs, Obstacles},
@@ -67,6 +68,7 @@ pub struct Reconciler {
     pub(super) refused: Option<String>,
     /// Why the programs cannot be used.
     pub(super) unavailable: Option<String>,
+    patrol: Patrol,
 }
 
 impl Reconciler {
@@ -84,6 +86,7 @@ impl Reconciler {
             problems: Vec::new(),
             refused: None,
             unavailable: None,
+            patrol: Patrol::default(),
         }
     }
 
@@ -158,6 +161,20 @@ impl Reconciler {
             info!("no longer: {problem}");
         }
         self.problems = problems;
+        self.patrol
+            .expect(&mut self.node, &self.model, &self.observed);
+    }
+
+    /// Whether something has changed that nobody announces.
+    pub(super) async fn patrol(&mut self) -> bool {
+        self.patrol
+            .finds_something(&mut self.node, &self.observed)
+            .await
+    }
+
+    /// Whether nothing is left to be tried again.
+    pub(super) fn is_well(&self) -> bool {
+        self.problems.is_empty() && self.report == Report::default()
     }
 
     async fn rounds(&mut self) -> Result<Vec<String>, String> {
@@ -202,6 +219,7 @@ impl Reconciler {
             crate::observe::observe(&self.node, Some(&self.model), self.store.content())
                 .await
                 .map_err(|error| error.to_string())?;
+        self.node.recognise(&self.observed.around.links);
         let inputs = Inputs {
             model: &self.model,
             store: self.store.content(),

@@ -13,13 +13,14 @@ use super::{
     config_file::{ConfigFile, WatchError},
     lock::{InstanceLock, LockError},
     reconcile::{self, PreviewError},
+    watches::Watches,
 };
 use crate::{
     api::{Server, ServerError},
     config::{self, ConfigError},
     desired::Obstacles,
     dirs::Dirs,
-    kernel::{KernelError, capability, netlink::Watch},
+    kernel::{KernelError, capability},
     model::{FastPath, Model, Name},
     node::Node,
     store::{Store, StoreError},
@@ -92,7 +93,7 @@ impl From<PreviewError> for StartError {
 /// A daemon that has done its first round.
 pub(super) struct Started {
     pub(super) reconciler: Reconciler,
-    pub(super) watch: Option<Watch>,
+    pub(super) watches: Watches,
     pub(super) config: ConfigFile,
     pub(super) calls: Calls,
     pub(super) server: Server,
@@ -128,17 +129,18 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         content.netns.clone_from(&options.netns);
         content.config.clone_from(&config_path);
     })?;
-    let watch = Watch::open()?;
+    let watches = Watches::open(&node, store.content())?;
     let config = ConfigFile::watch(&options.config, Some(text))?;
     let mut reconciler = Reconciler::new(node, store, model);
     reconciler.node.dataplane = required_programs;
     reconciler.reconcile().await;
+    watches.renew();
     let (sender, calls) = mpsc::channel(WAITING_CALLS);
     let server = Server::start(&options.dirs.socket(&instance), sender)?;
     info!("instance {instance} is up");
     Ok(Started {
         reconciler,
-        watch: Some(watch),
+        watches,
         config,
         calls,
         server,

@@ -98,6 +98,7 @@ impl Attached<'_> {
                     self.node.instance,
                     &self.endpoint.name,
                 )),
+                altered: false,
             },
         );
         objects.links.insert(
@@ -109,6 +110,7 @@ impl Attached<'_> {
                 up: true,
                 master: None,
                 alias: None,
+                altered: false,
             },
         );
         let addresses = self.addresses.iter().map(|(range, address)| Address {

@@ -21,7 +21,7 @@ use std::{
 
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
-    objects::{AttachmentState, Filter, Objects},
+    objects::{AttachmentState, Filter, MAPS, Objects},
     store::Content,
     surroundings::{Observed, Surroundings},
 };
@@ -165,7 +165,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
         }
     }
     slots::assign(
-        &inputs.observed.objects.entries.vteps,
+        &inputs.observed.objects.entries,
         &mut desired.objects.entries,
     );
     desired.objects.sysctls = settings::wanted(&node, &derived);
@@ -179,6 +179,9 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
         attached.any(|(attached, _)| attached == device)
     });
     desired.objects.qdiscs = qdiscs;
+    if inputs.loaded {
+        desired.objects.pins = MAPS.into();
+    }
     if !inputs.attached {
         // The maps stay filled: counters go on, and switching on again is immediate.
         desired.objects.attachments.clear();

@@ -144,6 +144,7 @@ fn add_devices(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
         up: true,
         master: None,
         alias: Some(names::alias(node.instance)),
+        altered: false,
     };
     let vxlan = |tunnel: &Tunnel, port| {
         LinkKind::Vxlan(Vxlan {

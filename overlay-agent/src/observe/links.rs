@@ -25,6 +25,7 @@ pub(super) fn observe(
             up: info.up,
             master: info.master.and_then(|index| names.get(&index).copied()),
             alias: info.alias.clone(),
+            altered: info.altered,
         };
         objects.links.insert(LinkId::node(info.name), link);
     }
@@ -36,6 +37,8 @@ pub(super) fn observe(
             up: inside.info.up,
             master: None,
             alias: None,
+            // Whatever it is a port of in there is not ours.
+            altered: false,
         };
         objects.links.insert(inside.id.clone(), link);
     }
@@ -51,7 +54,7 @@ fn kind(info: &LinkInfo, inside: Option<&Inside>) -> LinkKind {
             let (Ok(vni), Some(local), false) = (
                 Vni::try_from(vxlan.vni),
                 vxlan.local,
-                vxlan.collect_metadata,
+                vxlan.collect_metadata || vxlan.altered,
             ) else {
                 return LinkKind::Other;
             };

@@ -2,7 +2,8 @@
 //!
 //! Architecture Invariant: an object counts as ours only by a mark that we put
 //! on it: the alias of a device, the protocol of a route, a pin in our folder, a
-//! namespace's identity in the state file. What is on a device of ours is ours.
+//! namespace's identity in the state file. What is on a device of ours is ours. A device
+//! that had our alias when this agent last looked is ours without it: its index is its own.
 
 mod endpoints;
 mod links;
@@ -23,7 +24,9 @@ use crate::{
     },
     model::{Family, IfName, Mac, Model, NetnsRef},
     node::Node,
-    objects::{Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table},
+    objects::{
+        Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope, StrayFdb, filter_table,
+    },
     store::Content,
     surroundings::{NodeLink, Observed, Surroundings, Way},
 };
@@ -42,9 +45,8 @@ pub async fn observe(
     let ours: Vec<&LinkInfo> = all
         .iter()
         .filter(|link| {
-            link.alias
-                .as_deref()
-                .is_some_and(|alias| is_ours(store.instance(), alias))
+            let alias = link.alias.as_deref();
+            alias.is_some_and(|alias| is_ours(store.instance(), alias)) || node.knows(link.index)
         })
         .collect();
     let mut objects = Objects::default();
@@ -60,8 +62,13 @@ pub async fn observe(
             .extend(on_link(&addresses, link.index, &id));
     }
     routes(node, model, &ours, &names, &mut objects, &mut around).await?;
-    for link in ours.iter().filter(|link| link.vxlan.is_some()) {
-        neighbours(node, link, &mut objects).await?;
+    for link in &ours {
+        if link.vxlan.is_some() || link.kind.as_deref() == Some("bridge") {
+            neighbours(node, link, &mut objects).await?;
+        }
+        if link.vxlan.is_some() {
+            fdb(node, link, &mut objects).await?;
+        }
     }
     namespaces(model, store, &mut objects)?;
     let insides = endpoints::observe(node, model, store, &ours, &mut objects, &mut around).await?;
@@ -190,9 +197,25 @@ async fn neighbours(node: &Node, link: &LinkInfo, objects: &mut Objects) -> kern
                 .insert((link.name, neighbour.address), mac);
         }
     }
-    for entry in node.netlink.fdb(link.index).await? {
-        if let (Some(mac), Some(vtep)) = (Mac::unicast(entry.mac), entry.dst) {
-            objects.fdb.insert((link.name, mac), vtep);
+    Ok(())
+}
+
+async fn fdb(node: &Node, link: &LinkInfo, objects: &mut Objects) -> kernel::Result<()> {
+    // As a port of the bridge it is in the bridge's table, too.
+    let entries = node.netlink.fdb(link.index).await?;
+    for entry in entries.into_iter().filter(|entry| entry.own) {
+        let plain = entry.permanent && !entry.detour;
+        match (Mac::unicast(entry.mac), entry.dst) {
+            (Some(mac), Some(vtep)) if plain => {
+                objects.fdb.insert((link.name, mac), vtep);
+            }
+            (_, dst) => {
+                objects.stray_fdb.insert(StrayFdb {
+                    link: link.name,
+                    mac: entry.mac,
+                    dst,
+                });
+            }
         }
     }
     Ok(())
@@ -301,6 +324,7 @@ fn programs(
 ) -> kernel::Result<()> {
     let entries = node.with_maps(|maps| maps.entries(|index| names.get(&index).copied()))?;
     objects.entries = entries.unwrap_or_default();
+    objects.pins = node.pinned_maps()?;
     let devices: Vec<(IfName, u32)> = all.iter().map(|link| (link.name, link.index)).collect();
     objects.attachments = node.attachments(&devices)?;
     objects.qdiscs = bpf::qdiscs(&node.pins)?;

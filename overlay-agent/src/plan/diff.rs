@@ -10,8 +10,11 @@ use super::{
     Plan, entries,
     step::{Change, Step},
 };
-use crate::objects::{
-    Address, AttachmentState, Filter, Link, LinkId, LinkKind, Objects, Route, RouteKey, Scope,
+use crate::{
+    model::Mac,
+    objects::{
+        Address, AttachmentState, Filter, Link, LinkId, LinkKind, Objects, Route, RouteKey, Scope,
+    },
 };
 
 /// The steps that turn what is observed into what is desired.
@@ -27,6 +30,9 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     raise_links(desired, &renewed, &mut steps);
     set_filter(observed, desired, &mut steps);
     add_addresses_and_routes(observed, desired, &renewed, &mut steps);
+    for &map in desired.pins.difference(&observed.pins) {
+        steps.push(Step::PinMap { map });
+    }
     entries::add(&observed.entries, &desired.entries, &renewed, &mut steps);
     attach(observed, desired, &renewed, &mut steps);
 
@@ -193,6 +199,10 @@ fn changes(there: &Link, link: &Link) -> Vec<Change> {
     if link.up != there.up {
         changes.push(Change::Up(link.up));
     }
+    // A port of another bridge is made one anew, with settings as new.
+    if there.altered && link.master == there.master {
+        changes.push(Change::Settings);
+    }
     changes
 }
 
@@ -314,6 +324,12 @@ fn delete_addresses_and_routes(
     for &(link, mac) in stale(&observed.fdb, &desired.fdb) {
         if stays(&LinkId::node(link)) {
             steps.push(Step::DeleteFdb { link, mac });
+        }
+    }
+    for entry in &observed.stray_fdb {
+        let overwritten = |mac| desired.fdb.contains_key(&(entry.link, mac));
+        if stays(&LinkId::node(entry.link)) && !Mac::unicast(entry.mac).is_some_and(overwritten) {
+            steps.push(Step::DeleteStrayFdb { entry: *entry });
         }
     }
     for &(link, address) in stale(&observed.neighbours, &desired.neighbours) {

@@ -1,12 +1,15 @@
 //! Entries of the eBPF maps: set before programs read them, removed when none does.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     diff::{missing, stale},
     step::Step,
 };
-use crate::objects::{Entries, LinkId, LinkRef};
+use crate::{
+    model::Vni,
+    objects::{Entries, LinkId, LinkRef},
+};
 
 pub(super) fn add(
     observed: &Entries,
@@ -22,8 +25,15 @@ pub(super) fn add(
     for (&vni, &network) in missing(&observed.networks, &desired.networks) {
         steps.push(Step::SetNetwork { vni, network });
     }
+    let mut counting = None;
     for (&(vni, vtep), &slot) in missing(&observed.vteps, &desired.vteps) {
-        steps.push(Step::SetVtep { vni, vtep, slot });
+        let counting = counting.get_or_insert_with(|| counting_slots(observed));
+        steps.push(Step::SetVtep {
+            vni,
+            vtep,
+            slot,
+            fresh: !counting.contains(&(vni, vtep, slot)),
+        });
     }
     for (&(vni, prefix), peer) in missing(&observed.peers, &desired.peers) {
         steps.push(Step::SetPeer {
@@ -56,6 +66,14 @@ pub(super) fn add(
     }
 }
 
+/// The slots that peers count in: only those of new peers start from 0.
+fn counting_slots(entries: &Entries) -> BTreeSet<(Vni, IpAddr, u32)> {
+    let peers = entries.peers.iter();
+    peers
+        .map(|((vni, _), peer)| (*vni, peer.vtep, peer.index))
+        .collect()
+}
+
 pub(super) fn delete(observed: &Entries, desired: &Entries, steps: &mut Vec<Step>) {
     for &link in stale(&observed.ports, &desired.ports) {
         steps.push(Step::DeletePort { link });
@@ -83,5 +101,10 @@ pub(super) fn delete(observed: &Entries, desired: &Entries, steps: &mut Vec<Step
     }
     for &cidr in stale(&observed.cidrs, &desired.cidrs) {
         steps.push(Step::DeleteCidr { cidr });
+    }
+    for stray in observed.strays.difference(&desired.strays) {
+        steps.push(Step::DeleteStray {
+            stray: stray.clone(),
+        });
     }
 }

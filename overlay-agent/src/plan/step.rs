@@ -10,7 +10,7 @@ use crate::{
     model::{IfName, Mac, Name, Vni},
     objects::{
         Address, EndpointEntry, FilterRules, Hook, Link, LinkId, LinkKind, LinkRef, Masquerade,
-        PeerEntry, Route, RouteKey, Scope,
+        PeerEntry, Route, RouteKey, Scope, Stray, StrayFdb,
     },
 };
 
@@ -66,6 +66,10 @@ pub enum Step {
     },
     /// Removes a forwarding entry.
     DeleteFdb { link: IfName, mac: Mac },
+    /// Removes a forwarding entry that is none of ours.
+    DeleteStrayFdb { entry: StrayFdb },
+    /// Pins a map that the programs use.
+    PinMap { map: &'static str },
     /// Sets a network in the eBPF maps.
     SetNetwork {
         vni: Vni,
@@ -74,8 +78,13 @@ pub enum Step {
     },
     /// Removes a network from the eBPF maps.
     DeleteNetwork { vni: Vni },
-    /// Admits a VTEP.
-    SetVtep { vni: Vni, vtep: IpAddr, slot: u32 },
+    /// Admits a VTEP; a fresh slot's counters start from 0.
+    SetVtep {
+        vni: Vni,
+        vtep: IpAddr,
+        slot: u32,
+        fresh: bool,
+    },
     /// Forgets a VTEP.
     DeleteVtep { vni: Vni, vtep: IpAddr, slot: u32 },
     /// Sets whose subnet a prefix is.
@@ -110,6 +119,8 @@ pub enum Step {
     SetCidr { cidr: IpNet, vni: Vni },
     /// Forgets a range of addresses.
     DeleteCidr { cidr: IpNet },
+    /// Removes a row of the eBPF maps that nobody of ours has written.
+    DeleteStray { stray: Stray },
     /// Sets the packet filter rules, in the place of those that are there.
     SetFilter { rules: FilterRules },
     /// Removes the packet filter rules.
@@ -138,6 +149,8 @@ pub enum Change {
     Master(Option<IfName>),
     /// Its mark.
     Alias(String),
+    /// Its other settings, to what they were when it was made.
+    Settings,
 }
 
 impl Step {
@@ -229,9 +242,12 @@ impl fmt::Display for Step {
             }
             Self::SetFdb { link, mac, vtep } => write!(f, "set fdb {mac} dst {vtep} dev {link}"),
             Self::DeleteFdb { link, mac } => write!(f, "delete fdb {mac} dev {link}"),
+            Self::DeleteStrayFdb { entry } => write!(f, "delete foreign fdb {entry}"),
             Self::SetNetwork { vni, .. } => write!(f, "map network {vni}"),
             Self::DeleteNetwork { vni } => write!(f, "unmap network {vni}"),
-            Self::SetVtep { vni, vtep, slot } => {
+            Self::SetVtep {
+                vni, vtep, slot, ..
+            } => {
                 write!(f, "map VTEP {vtep} of network {vni} as slot {slot}")
             }
             Self::DeleteVtep { vni, vtep, .. } => write!(f, "unmap VTEP {vtep} of network {vni}"),
@@ -267,6 +283,10 @@ impl fmt::Display for Step {
             }
             Self::SetCidr { cidr, vni } => write!(f, "map cidr {cidr} of network {vni}"),
             Self::DeleteCidr { cidr } => write!(f, "unmap cidr {cidr}"),
+            Self::DeleteStray { stray } => {
+                write!(f, "delete the foreign row of map {} {stray}", stray.map)
+            }
+            Self::PinMap { map } => write!(f, "pin map {map}"),
             Self::SetFilter { rules } => set_filter(f, rules),
             Self::DeleteFilter => f.write_str("delete packet filter rules"),
             Self::Attach { link, hook } => write!(f, "attach {hook} to {link}"),
@@ -286,6 +306,7 @@ impl fmt::Display for Change {
             Self::Master(Some(bridge)) => write!(f, "master {bridge}"),
             Self::Master(None) => f.write_str("nomaster"),
             Self::Alias(alias) => write!(f, "alias {alias}"),
+            Self::Settings => f.write_str("settings as it was made"),
         }
     }
 }

@@ -30,6 +30,7 @@ fn link(kind: LinkKind) -> Link {
         up: true,
         master: None,
         alias: Some("overlay:n1".to_owned()),
+        altered: false,
     }
 }
 

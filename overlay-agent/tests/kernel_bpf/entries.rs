@@ -62,5 +62,6 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> Entries {
         ]
         .into(),
         cidrs: [(net("10.244.0.0/16"), vni), (net("fd00::/16"), vni)].into(),
+        strays: [].into(),
     }
 }

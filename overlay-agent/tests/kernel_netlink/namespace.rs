@@ -93,6 +93,7 @@ pub(crate) fn bridge() -> Link {
         up: true,
         master: None,
         alias: Some("overlay:test:bridge".to_owned()),
+        altered: false,
     }
 }
 

@@ -197,6 +197,7 @@ async fn a_forwarding_entry_has_one_destination() {
         dst: Some(ip(dst)),
         permanent: true,
         own: true,
+        detour: false,
     };
     let found = async || {
         let mut all = netlink.fdb(index).await.unwrap();
@@ -214,10 +215,16 @@ async fn a_forwarding_entry_has_one_destination() {
     let all = found().await;
     assert_eq!(all.len(), 4);
     assert_eq!((all[1].mac, all[1].dst), ([0; 6], Some(ip("192.0.2.4"))));
-    netlink.delete_fdb_entry(index, &all[1]).await.unwrap();
+    netlink
+        .delete_fdb_entry(index, all[1].mac, all[1].dst)
+        .await
+        .unwrap();
     let all = found().await;
     assert_eq!((all.len(), all[0].dst), (3, Some(ip("192.0.2.3"))));
-    netlink.delete_fdb_entry(index, &all[0]).await.unwrap();
+    netlink
+        .delete_fdb_entry(index, all[0].mac, all[0].dst)
+        .await
+        .unwrap();
     assert_eq!(
         found().await,
         [entry(5, "192.0.2.2"), entry(6, "192.0.2.3")]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aya::Pod;
+use bytemuck::{AnyBitPattern, NoUninit};
 
 use super::{pins::Pins, table::Table};
 use crate::kernel::Result;
@@ -22,7 +23,7 @@ pub(super) struct Tables<K4, K6, V> {
     v6: Table<K6, V>,
 }
 
-impl<K4: Pod, K6: Pod, V: Pod> Tables<K4, K6, V> {
+impl<K4: Pod + AnyBitPattern, K6: Pod + AnyBitPattern, V: Pod + NoUninit> Tables<K4, K6, V> {
     pub(super) fn open(pins: &Pins, v4: &'static str, v6: &'static str) -> Result<Self> {
         Ok(Self {
             v4: Table::open(pins, v4)?,
@@ -58,6 +59,15 @@ impl<K4: Pod, K6: Pod, V: Pod> Tables<K4, K6, V> {
         match key {
             ByFamily::V4(key) => self.v4.delete(key, shown),
             ByFamily::V6(key) => self.v6.delete(key, shown),
+        }
+    }
+
+    /// As [`Table::delete_row`], in the one of this name.
+    pub(super) fn delete_row(&mut self, name: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        if name == self.v4.name() {
+            self.v4.delete_row(key, value)
+        } else {
+            self.v6.delete_row(key, value)
         }
     }
 }

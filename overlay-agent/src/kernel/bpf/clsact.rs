@@ -126,6 +126,12 @@ pub(super) fn remove_qdisc(pins: &Pins, device: IfName, ifindex: Option<u32>) ->
     Ok(())
 }
 
+/// Whether a filter of ours must be there.
+pub(super) fn is_noted(pins: &Pins, target: Target) -> bool {
+    let notes = pins.clsact_device(target.device);
+    notes.join(target.hook.name()).exists()
+}
+
 /// Where filters of ours must be, and what is there.
 pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<Found>> {
     let mut found = Vec::new();

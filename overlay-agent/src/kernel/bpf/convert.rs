@@ -1,7 +1,7 @@
 //! Between the agent's types and those of the maps.
 //!
-//! What cannot be translated was not written by us: a key that is no VNI, a MAC that
-//! is none. Such an entry counts as missing, and is overwritten when it is needed.
+//! What cannot be translated there and back was not written by us: a key that is no VNI, a
+//! MAC that is none. Such a row is a stray: overwritten where an entry is needed, else removed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -78,7 +78,9 @@ pub(super) fn prefix_of(key: ByFamily<PrefixKey4, PrefixKey6>) -> Option<(Vni, I
             (key.vni, net.into())
         }
     };
-    Some((Vni::try_from(vni).ok()?, net))
+    let found = (Vni::try_from(vni).ok()?, net);
+    // With bits behind the prefix it is another key, which the programs never look up.
+    (prefix_key(found) == key).then_some(found)
 }
 
 /// The key of a network's range.
@@ -89,7 +91,8 @@ pub(super) fn cidr_key(cidr: IpNet) -> Key<CidrKey> {
 
 /// The range of a key.
 pub(super) fn cidr_of(key: &Key<CidrKey>) -> Option<IpNet> {
-    unmapped_net(key.data().prefix, key.prefix_len())
+    let found = unmapped_net(key.data().prefix, key.prefix_len())?;
+    (cidr_key(found).data() == key.data()).then_some(found)
 }
 
 /// The key of what an endpoint may send from.
@@ -109,8 +112,9 @@ pub(super) fn source_of(
     name_of: impl Fn(u32) -> Option<IfName>,
 ) -> Option<(LinkRef, IpNet)> {
     let SourceKey { ifindex_be, prefix } = key.data();
-    let prefix = unmapped_net(prefix, key.prefix_len().checked_sub(INDEX)?)?;
-    Some((link(u32::from_be_bytes(ifindex_be), name_of), prefix))
+    let net = unmapped_net(prefix, key.prefix_len().checked_sub(INDEX)?)?;
+    let whole = mapped_net(net).0 == prefix;
+    whole.then(|| (link(u32::from_be_bytes(ifindex_be), name_of), net))
 }
 
 fn mapped_net(net: IpNet) -> ([u8; 16], u32) {
@@ -155,11 +159,12 @@ pub(super) fn peer(entry: &PeerEntry, index_of: impl Fn(IfName) -> Option<u32>) 
     })
 }
 
+/// `None` for what [`peer`] never makes.
 pub(super) fn peer_entry(
     peer: &Peer,
     name_of: impl Fn(u32) -> Option<IfName>,
 ) -> Option<PeerEntry> {
-    Some(PeerEntry {
+    let entry = PeerEntry {
         vtep: Ipv6Addr::from(peer.vtep).to_canonical(),
         next_hop: Ipv6Addr::from(peer.next_hop).to_canonical(),
         underlay: link(peer.underlay_ifindex, name_of),
@@ -167,7 +172,9 @@ pub(super) fn peer_entry(
         index: peer.index,
         mtu: peer.mtu,
         needs_checksum: peer.flags & peer_flags::NEEDS_CHECKSUM != 0,
-    })
+    };
+    let again = self::peer(&entry, |_| Some(peer.underlay_ifindex)).ok()?;
+    (again == *peer).then_some(entry)
 }
 
 pub(super) fn endpoint(
@@ -186,17 +193,20 @@ pub(super) fn endpoint(
     })
 }
 
+/// `None` for what [`endpoint`] never makes.
 pub(super) fn endpoint_entry(
     endpoint: &Endpoint,
     name_of: impl Fn(u32) -> Option<IfName>,
 ) -> Option<EndpointEntry> {
     let mac = Mac::unicast(endpoint.mac)?;
-    Some(EndpointEntry {
+    let entry = EndpointEntry {
         network: endpoint.network,
         link: link(endpoint.ifindex, name_of),
         mac,
         forwarding: endpoint.flags & endpoint_flags::FORWARDING != 0,
-    })
+    };
+    let again = self::endpoint(&entry, |_| Some(endpoint.ifindex)).ok()?;
+    (again == *endpoint).then_some(entry)
 }
 
 /// The device with an index.

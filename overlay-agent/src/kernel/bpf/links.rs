@@ -245,7 +245,10 @@ fn let_go(link: &OwnedFd) -> nix::Result<()> {
 ///
 /// `T` is laid out like the head of `union bpf_attr` that `command` uses, and the
 /// pointers in it are valid for what the command does with them.
-unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> nix::Result<libc::c_long> {
+pub(super) unsafe fn bpf<T>(
+    command: libc::c_long,
+    attributes: &mut T,
+) -> nix::Result<libc::c_long> {
     let attributes = ptr::from_mut(attributes);
     // SAFETY: `attributes` points at `size_of::<T>()` bytes, which is what the kernel reads
     // or writes there; for pointers among them, the caller answers.

@@ -8,6 +8,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
+    maps::MapInfo,
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use nix::{
@@ -81,6 +82,40 @@ pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx) -> Result<Loaded> {
         maps,
         logs,
     })
+}
+
+/// Ids of the maps that are pinned, by name.
+pub(super) fn map_ids(pins: &Pins) -> Result<BTreeMap<&'static str, u32>> {
+    let mut ids = BTreeMap::new();
+    for spec in &specs::MAPS {
+        match MapInfo::from_pin(pins.map(spec.name)) {
+            Ok(info) => drop(ids.insert(spec.name, info.id())),
+            Err(error) => {
+                let error = failed(format!("look at map {}", spec.name), &error);
+                if !error.not_there() {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// Pins a loaded map, in the place of what has its name.
+pub(super) fn pin_again(ebpf: &Ebpf, pins: &Pins, map: &str) -> Result<()> {
+    let operation = || format!("pin map {map}");
+    let pin = pins.map(map);
+    let loaded = ebpf
+        .map(map)
+        .ok_or_else(|| KernelError::new(operation(), "the object has none of this name"))?;
+    let removed = fs::create_dir_all(pins.maps()).and_then(|()| match fs::remove_file(&pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    });
+    removed.map_err(|error| KernelError::io(operation(), &error))?;
+    loaded
+        .pin(&pin)
+        .map_err(|error| failed(operation(), &error))
 }
 
 /// Loads the program of a hook of XDP; its id.

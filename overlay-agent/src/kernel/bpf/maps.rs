@@ -11,19 +11,21 @@ use super::{
     convert,
     failure::failed,
     pins::Pins,
+    rows::{ALLOWED, split, stray, trie_key},
     specs,
     table::{Table, Trie, open},
 };
 use crate::{
     kernel::{KernelError, Result},
     model::{IfName, Vni},
-    objects::{EndpointEntry, Entries, LinkRef, PeerEntry},
+    objects::{EndpointEntry, Entries, LinkRef, PeerEntry, Stray},
 };
 use aya::{
     Pod,
     maps::{MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
+use bytemuck::bytes_of;
 use ipnet::IpNet;
 use overlay_common::{
     maps::{
@@ -79,43 +81,74 @@ impl Maps {
 
     /// Everything but the counters.
     pub fn entries(&self, name_of: impl Fn(u32) -> Option<IfName>) -> Result<Entries> {
-        let networks = self.networks.rows()?;
-        let peers = self.peers.rows()?.filter_map(|(key, peer)| {
-            let prefix = convert::prefix_of(key)?;
-            Some((prefix, convert::peer_entry(&peer, &name_of)?))
-        });
-        let vteps = self
-            .vteps
-            .rows()?
-            .filter_map(|(key, vtep)| Some((convert::address_of(key)?, vtep.index)));
-        let endpoints = self.endpoints.rows()?.filter_map(|(key, endpoint)| {
-            Some((
-                convert::address_of(key)?,
-                convert::endpoint_entry(&endpoint, &name_of)?,
-            ))
-        });
-        let ports = self
-            .ports
-            .rows()?
-            .map(|(index, port)| (convert::link(index, &name_of), port));
-        let sources = self.sources.rows()?;
-        let cidrs = self
-            .cidrs
-            .rows()?
-            .filter_map(|(key, vni)| Some((convert::cidr_of(&key)?, Vni::try_from(vni).ok()?)));
-        Ok(Entries {
-            sources: sources
-                .filter_map(|(key, _)| convert::source_of(&key, &name_of))
-                .collect(),
-            cidrs: cidrs.collect(),
-            peers: peers.collect(),
-            vteps: vteps.collect(),
-            endpoints: endpoints.collect(),
-            ports: ports.collect(),
-            networks: networks
-                .filter_map(|(vni, network)| Some((Vni::try_from(vni).ok()?, network)))
-                .collect(),
-        })
+        let mut entries = Entries::default();
+        let strays = &mut entries.strays;
+        for (vni, network) in self.networks.rows()? {
+            match Vni::try_from(vni) {
+                Ok(known) => drop(entries.networks.insert(known, network)),
+                Err(_) => drop(strays.insert(stray(NETWORKS, bytes_of(&vni), &network))),
+            }
+        }
+        for (key, peer) in self.peers.rows()? {
+            let entry = convert::prefix_of(key).zip(convert::peer_entry(&peer, &name_of));
+            if let Some((prefix, entry)) = entry {
+                entries.peers.insert(prefix, entry);
+            } else {
+                let (map, key) = split([PEERS4, PEERS6], &key);
+                strays.insert(stray(map, key, &peer));
+            }
+        }
+        for (key, vtep) in self.vteps.rows()? {
+            if let Some(address) = convert::address_of(key) {
+                entries.vteps.insert(address, vtep.index);
+            } else {
+                let (map, key) = split([VTEPS4, VTEPS6], &key);
+                strays.insert(stray(map, key, &vtep));
+            }
+        }
+        for (key, endpoint) in self.endpoints.rows()? {
+            let entry = convert::endpoint_entry(&endpoint, &name_of);
+            if let Some((address, entry)) = convert::address_of(key).zip(entry) {
+                entries.endpoints.insert(address, entry);
+            } else {
+                let (map, key) = split([ENDPOINTS4, ENDPOINTS6], &key);
+                strays.insert(stray(map, key, &endpoint));
+            }
+        }
+        for (index, port) in self.ports.rows()? {
+            entries.ports.insert(convert::link(index, &name_of), port);
+        }
+        for (key, value) in self.sources.rows()? {
+            match convert::source_of(&key, &name_of).filter(|_| value == ALLOWED) {
+                Some(source) => drop(entries.sources.insert(source)),
+                None => {
+                    let key = trie_key(key.prefix_len(), &key.data());
+                    strays.insert(stray(SOURCES, &key, &value));
+                }
+            }
+        }
+        for (key, vni) in self.cidrs.rows()? {
+            if let Some((cidr, vni)) = convert::cidr_of(&key).zip(Vni::try_from(vni).ok()) {
+                entries.cidrs.insert(cidr, vni);
+            } else {
+                let key = trie_key(key.prefix_len(), &key.data());
+                strays.insert(stray(CIDRS, &key, &vni));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Removes a row that nobody of ours has written, unless it is another one by now.
+    pub fn delete_stray(&mut self, stray: &Stray) -> Result<()> {
+        let Stray { map, key, value } = stray;
+        match *map {
+            NETWORKS => self.networks.delete_row(key, value),
+            PEERS4 | PEERS6 => self.peers.delete_row(map, key, value),
+            VTEPS4 | VTEPS6 => self.vteps.delete_row(map, key, value),
+            ENDPOINTS4 | ENDPOINTS6 => self.endpoints.delete_row(map, key, value),
+            SOURCES => self.sources.delete_row(key, value),
+            _ => self.cidrs.delete_row(key, value),
+        }
     }
 
     /// Sets a network.
@@ -198,7 +231,7 @@ impl Maps {
         index_of: impl Fn(IfName) -> Option<u32>,
     ) -> Result<()> {
         let entry = convert::source_key(key, index_of)?;
-        self.sources.set(&entry, 1, Behind(key))
+        self.sources.set(&entry, ALLOWED, Behind(key))
     }
 
     /// Does not let it any more.

@@ -13,6 +13,7 @@
 //! is attached replaces the program in one step: no packet passes in between.
 
 mod by_family;
+mod census;
 mod clsact;
 mod convert;
 mod failure;
@@ -21,9 +22,11 @@ mod load;
 mod logs;
 mod maps;
 mod pins;
+mod rows;
 mod specs;
 mod table;
 mod tcx;
+mod watch;
 mod xdp;
 
 use std::{
@@ -41,7 +44,11 @@ use crate::{
     objects::{AttachmentState, Hook},
 };
 
-pub use self::maps::Maps;
+pub use self::{
+    census::{Census, Sums},
+    maps::Maps,
+    watch::PinWatch,
+};
 
 /// How programs are attached to devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,9 +70,12 @@ pub struct DataPlane {
     mode: AttachMode,
     rx: Rx,
     maps: Maps,
+    census: Census,
     ebpf: Ebpf,
     /// Ids of the loaded programs, by name.
     programs: BTreeMap<&'static str, u32>,
+    /// Ids of their maps, by name.
+    ids: BTreeMap<&'static str, u32>,
     _logs: Option<Logs>,
 }
 
@@ -92,6 +102,8 @@ impl DataPlane {
             logs,
         } = load::load(&pins, object, rx)?;
         Ok(Self {
+            census: Census::open(&pins)?,
+            ids: load::map_ids(&pins)?,
             pins,
             mode,
             rx,
@@ -120,6 +132,25 @@ impl DataPlane {
     /// The maps, to change.
     pub fn maps_mut(&mut self) -> &mut Maps {
         &mut self.maps
+    }
+
+    /// What tells whether others have changed the maps.
+    pub fn census(&mut self) -> &mut Census {
+        &mut self.census
+    }
+
+    /// Names of the maps that are pinned where they should be.
+    pub fn pinned(&self) -> Result<BTreeSet<&'static str>> {
+        let pinned = load::map_ids(&self.pins)?;
+        let same = pinned
+            .into_iter()
+            .filter(|(name, id)| self.ids.get(name) == Some(id));
+        Ok(same.map(|(name, _)| name).collect())
+    }
+
+    /// Pins a map again, in the place of what is there.
+    pub fn pin(&mut self, map: &str) -> Result<()> {
+        load::pin_again(&self.ebpf, &self.pins, map)
     }
 
     /// Puts the hook's program before all others on a device, or in the place of an
@@ -175,6 +206,22 @@ pub fn attachments(
     devices: &[(IfName, u32)],
 ) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
     observe(&Pins::new(dir), devices, |_, _, _| true)
+}
+
+/// Whether a program of ours can run where it was attached, as far as a look at its link
+/// tells; filters announce their end.
+pub fn may_run(dir: &Path, device: IfName, ifindex: u32, hook: Hook) -> Result<bool> {
+    let pins = Pins::new(dir);
+    let target = Target { device, hook };
+    match links::read(&pins.link(target))? {
+        Some(link) => Ok(link.ifindex == ifindex),
+        None => Ok(clsact::is_noted(&pins, target)),
+    }
+}
+
+/// Names of the maps that are pinned.
+pub fn pinned(dir: &Path) -> Result<BTreeSet<&'static str>> {
+    Ok(load::map_ids(&Pins::new(dir))?.into_keys().collect())
 }
 
 /// Takes the hook's program off a device, or clears away what is left of it when

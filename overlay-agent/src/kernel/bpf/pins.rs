@@ -43,6 +43,10 @@ impl Pins {
         self.dir.exists()
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.dir
+    }
+
     pub(super) fn maps(&self) -> PathBuf {
         self.layout(abi())
     }

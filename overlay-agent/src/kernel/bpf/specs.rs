@@ -20,8 +20,8 @@ use crate::kernel::{KernelError, Result};
 pub(super) struct MapSpec {
     pub(super) name: &'static str,
     kind: MapType,
-    key: usize,
-    value: usize,
+    pub(super) key: usize,
+    pub(super) value: usize,
     pub(super) entries: usize,
 }
 
@@ -56,6 +56,11 @@ impl MapSpec {
             value: size_of::<V>(),
             entries,
         }
+    }
+
+    /// Whether the programs write to it, and we do not.
+    pub(super) fn is_counters(&self) -> bool {
+        self.kind == MapType::PerCpuArray
     }
 
     /// Whether such a map is pinned at `path`; another one there is an error.

@@ -6,6 +6,7 @@ use aya::{
     Pod,
     maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
+use bytemuck::{AnyBitPattern, NoUninit, bytes_of, try_pod_read_unaligned};
 use nix::errno::Errno;
 
 use super::{failure::failed, pins::Pins, specs};
@@ -17,12 +18,27 @@ pub(super) struct Table<K, V> {
     map: HashMap<MapData, K, V>,
 }
 
-impl<K: Pod, V: Pod> Table<K, V> {
+impl<K: Pod + AnyBitPattern, V: Pod + NoUninit> Table<K, V> {
     pub(super) fn open(pins: &Pins, name: &'static str) -> Result<Self> {
         Ok(Self {
             name,
             map: open(pins, name)?,
         })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Removes a row, given in bytes, if it still has this value.
+    pub(super) fn delete_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let Ok(key) = try_pod_read_unaligned(key) else {
+            return Ok(());
+        };
+        match self.map.get(&key, 0) {
+            Ok(found) if bytes_of(&found) == value => self.delete(key, "a foreign row"),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn rows(&self) -> Result<impl Iterator<Item = (K, V)>> {
@@ -52,12 +68,30 @@ pub(super) struct Trie<K, V> {
     map: LpmTrie<MapData, K, V>,
 }
 
-impl<K: Pod, V: Pod> Trie<K, V> {
+impl<K: Pod + AnyBitPattern + NoUninit, V: Pod + NoUninit> Trie<K, V> {
     pub(super) fn open(pins: &Pins, name: &'static str) -> Result<Self> {
         Ok(Self {
             name,
             map: open(pins, name)?,
         })
+    }
+
+    /// As [`Table::delete_row`].
+    pub(super) fn delete_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let Some((length, data)) = key.split_first_chunk() else {
+            return Ok(());
+        };
+        let Ok(data) = try_pod_read_unaligned(data) else {
+            return Ok(());
+        };
+        let key = Key::new(u32::from_ne_bytes(*length), data);
+        let found = self.rows()?.find(|(other, _)| {
+            other.prefix_len() == key.prefix_len() && bytes_of(&other.data()) == bytes_of(&data)
+        });
+        match found {
+            Some((_, found)) if bytes_of(&found) == value => self.delete(&key, "a foreign row"),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn rows(&self) -> Result<impl Iterator<Item = (Key<K>, V)>> {

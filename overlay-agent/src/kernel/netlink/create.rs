@@ -9,13 +9,13 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         link::{
-            BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute,
-            LinkFlags, LinkInfo, LinkMessage,
+            InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+            LinkMessage,
         },
     },
 };
 
-use super::{Netlink, links::TOS_INHERIT, refusal::Refusal};
+use super::{Netlink, bridge, links::TOS_INHERIT, refusal::Refusal};
 use crate::{
     kernel::{KernelError, Result},
     model::{IfName, Mac},
@@ -59,7 +59,7 @@ impl Netlink {
             None => None,
         };
         let kind = match (&link.kind, peer.zip(netns.as_ref())) {
-            (LinkKind::Bridge, None) => bridge(),
+            (LinkKind::Bridge, None) => bridge::made_with(),
             (LinkKind::Vxlan(settings), None) => vxlan(settings),
             (LinkKind::Veth { .. }, Some((peer, netns))) => veth(&peer, netns),
             (kind, _) => {
@@ -132,17 +132,6 @@ fn second(name: &IfName, link: &Link, master: Option<u32>) -> LinkMessage {
 
 fn mac(mac: Option<Mac>) -> Option<LinkAttribute> {
     mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec()))
-}
-
-fn bridge() -> Vec<LinkInfo> {
-    let settings = vec![
-        InfoBridge::ForwardDelay(0),
-        InfoBridge::StpState(BridgeStpState::Disabled),
-    ];
-    vec![
-        LinkInfo::Kind(InfoKind::Bridge),
-        LinkInfo::Data(InfoData::Bridge(settings)),
-    ]
 }
 
 fn vxlan(vxlan: &Vxlan) -> Vec<LinkInfo> {

@@ -3,12 +3,16 @@
 use std::net::IpAddr;
 
 use nix::errno::Errno;
+use overlay_common::wire::OUTER_TTL;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
-    link::{self, InfoData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
+    link::{
+        self, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+        LinkMessage,
+    },
 };
 
-use super::Netlink;
+use super::{Netlink, bridge};
 use crate::{
     kernel::Result,
     model::{IfName, Mac},
@@ -41,6 +45,8 @@ pub struct LinkInfo {
     pub kind: Option<String>,
     /// Settings of a VXLAN device.
     pub vxlan: Option<VxlanInfo>,
+    /// Whether a bridge, or a port of one, has settings other than those it is made with.
+    pub altered: bool,
 }
 
 /// Settings of a VXLAN device.
@@ -60,6 +66,8 @@ pub struct VxlanInfo {
     pub source_ports: (u16, u16),
     /// Whether the tunnel comes with each packet instead of from these settings.
     pub collect_metadata: bool,
+    /// Whether it has other settings than [`Netlink::create`] gives it.
+    pub altered: bool,
 }
 
 impl Netlink {
@@ -160,6 +168,24 @@ impl Netlink {
         .await
     }
 
+    /// Gives a bridge, or a port of one, the settings that it was made with.
+    pub async fn reset(&self, index: u32) -> Result<()> {
+        let info = self.link_by_index(index).await?;
+        match info.and_then(|info| info.master) {
+            // Flags live as long as the device is a port.
+            Some(master) => {
+                self.set_master(index, None).await?;
+                self.set_master(index, Some(master)).await
+            }
+            None => {
+                let message = with(index, LinkAttribute::LinkInfo(bridge::made_with()));
+                let operation = |device: &str| format!("set device {device} type bridge");
+                let message = RouteNetlinkMessage::NewLink(message);
+                self.change(message, 0, index, operation).await
+            }
+        }
+    }
+
     async fn set(
         &self,
         message: LinkMessage,
@@ -188,6 +214,7 @@ impl LinkInfo {
             alias: None,
             kind: None,
             vxlan: None,
+            altered: false,
         };
         for attribute in message.attributes {
             match attribute {
@@ -213,6 +240,12 @@ impl LinkInfo {
                 link::LinkInfo::Data(InfoData::Vxlan(settings)) => {
                     self.vxlan = Some(VxlanInfo::from_attributes(&settings));
                 }
+                link::LinkInfo::Data(InfoData::Bridge(settings)) => {
+                    self.altered |= bridge::is_altered(&settings);
+                }
+                link::LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
+                    self.altered |= bridge::is_port_altered(&settings);
+                }
                 _ => {}
             }
         }
@@ -235,6 +268,20 @@ impl VxlanInfo {
                 InfoVxlan::Tos(tos) => info.copies_dscp = tos == TOS_INHERIT,
                 InfoVxlan::PortRange(ports) => info.source_ports = ports,
                 InfoVxlan::CollectMetadata(on) => info.collect_metadata = on,
+                InfoVxlan::Ttl(ttl) => info.altered |= ttl != OUTER_TTL,
+                InfoVxlan::Group(_)
+                | InfoVxlan::Group6(_)
+                | InfoVxlan::Link(_)
+                | InfoVxlan::Gbp
+                | InfoVxlan::Gpe => info.altered = true,
+                InfoVxlan::Proxy(on)
+                | InfoVxlan::Rsc(on)
+                | InfoVxlan::L2Miss(on)
+                | InfoVxlan::L3Miss(on)
+                | InfoVxlan::RemCsumTX(on)
+                | InfoVxlan::RemCsumRX(on) => info.altered |= on,
+                InfoVxlan::TtlInherit(on) => info.altered |= on != 0,
+                InfoVxlan::Label(label) => info.altered |= label != 0,
                 _ => {}
             }
         }

@@ -6,6 +6,7 @@
 
 mod addresses;
 pub(in crate::kernel) mod blocking;
+mod bridge;
 mod create;
 mod links;
 mod neighbours;

@@ -43,6 +43,8 @@ pub struct FdbInfo {
     pub permanent: bool,
     /// The device's own (`self`), not its bridge's.
     pub own: bool,
+    /// It has a port, VNI or device other than the VXLAN device's.
+    pub detour: bool,
 }
 
 impl Netlink {
@@ -116,10 +118,14 @@ impl Netlink {
     }
 
     /// Removes one destination of a MAC, zeros included, from a VXLAN device.
-    pub async fn delete_fdb_entry(&self, index: u32, info: &FdbInfo) -> Result<()> {
-        let message = RouteNetlinkMessage::DelNeighbour(entry(index, info.mac, info.dst));
-        let operation =
-            |device: &str| format!("delete forwarding entry {:02x?} dev {device}", info.mac);
+    pub async fn delete_fdb_entry(
+        &self,
+        index: u32,
+        mac: [u8; 6],
+        dst: Option<IpAddr>,
+    ) -> Result<()> {
+        let message = RouteNetlinkMessage::DelNeighbour(entry(index, mac, dst));
+        let operation = |device: &str| format!("delete forwarding entry {mac:02x?} dev {device}");
         self.change(message, 0, index, operation).await
     }
 }
@@ -143,6 +149,14 @@ impl FdbInfo {
             dst: found.address,
             permanent: message.header.state == NeighbourState::Permanent,
             own: message.header.flags.contains(NeighbourFlags::Own),
+            detour: message.attributes.iter().any(|attribute| {
+                matches!(
+                    attribute,
+                    NeighbourAttribute::Port(_)
+                        | NeighbourAttribute::Vni(_)
+                        | NeighbourAttribute::IfIndex(_)
+                )
+            }),
         })
     }
 }

@@ -12,7 +12,7 @@ use super::current_runtime;
 use crate::kernel::{KernelError, Result, netns};
 
 /// What is listened to.
-const GROUPS: [MulticastGroup; 7] = [
+const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Tc,
@@ -20,12 +20,16 @@ const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Netconf,
+    MulticastGroup::Ipv6Netconf,
 ];
 
 /// No datagram of the kernel is larger (`NLMSG_GOODSIZE` and dumps aside).
 const BUFFER: usize = 32 * 1024;
 
-/// Changes of links, addresses, routes, filters and set neighbours of one namespace.
+/// Changes of links, addresses, routes, filters, set neighbours and some settings of one
+/// namespace, and of those that devices of it lead into: what containers do to themselves
+/// is seen without a socket in each, which would keep it alive.
 ///
 /// TCX links come and go without an event.
 ///
@@ -46,6 +50,7 @@ impl Watch {
             let groups = GROUPS
                 .iter()
                 .fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
+            socket.socket_mut().set_listen_all_namespaces(true)?;
             socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
             Ok(Self {
                 socket,

@@ -5,6 +5,7 @@
 
 mod listing;
 mod rules;
+mod watch;
 
 use std::io;
 
@@ -17,6 +18,8 @@ use nftables::{
 
 use super::{KernelError, Result};
 use crate::objects::{Filter, FilterRules};
+
+pub use watch::Watch;
 
 /// What the table of this name does; `None` when there is none.
 pub fn read(table: &str) -> Result<Option<Filter>> {

@@ -1,0 +1,144 @@
+//! What nobody announces: changed maps, detached links, most settings, namespaces behind
+//! names, and what the kernel has learned of paths.
+//!
+//! A round looks at everything and takes its time on a large node. A patrol looks at little,
+//! twice a second: whether that is still what the last round has seen. What there may be many
+//! of it looks at in turns.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use tracing::{debug, warn};
+
+use crate::{
+    kernel::{
+        self,
+        bpf::{self, Sums},
+        netns::{self, NetnsId},
+        sysctl,
+    },
+    model::{IfName, Model},
+    node::Node,
+    objects::Hook,
+    surroundings::Observed,
+};
+
+/// Links, and namespaces, that one patrol looks at.
+const LINKS: usize = 512;
+/// Peers whose paths one patrol looks up.
+const PATHS: usize = 64;
+
+/// What the last round has seen, as far as a patrol compares it, and how far it has come.
+#[derive(Default)]
+pub(super) struct Patrol {
+    namespaces: Vec<(PathBuf, Option<NetnsId>)>,
+    attachments: Vec<(IfName, u32, Hook)>,
+    narrow: Vec<(IpAddr, Option<u32>)>,
+    round: usize,
+}
+
+impl Patrol {
+    /// Takes what a round has seen for what there should be.
+    pub(super) fn expect(&mut self, node: &mut Node, model: &Model, observed: &Observed) {
+        let links = &observed.around.links;
+        let attachments = observed.objects.attachments.keys();
+        self.attachments = attachments
+            .filter_map(|&(device, hook)| Some((device, links.get(&device)?.index, hook)))
+            .collect();
+        let paths = model.endpoints.iter().map(|endpoint| endpoint.netns.path());
+        self.namespaces = paths.map(|path| (path.clone(), identity(path))).collect();
+        // Routers fragment IPv4: only paths of IPv6 are narrow.
+        let ways = observed.around.ways.iter();
+        self.narrow = ways
+            .filter(|(vtep, _)| vtep.is_ipv6())
+            .map(|(vtep, way)| (*vtep, way.path_mtu))
+            .collect();
+        let indices: BTreeMap<IfName, u32> = links
+            .iter()
+            .map(|(name, link)| (*name, link.index))
+            .collect();
+        if let Some(dataplane) = &mut node.dataplane {
+            let entries = &observed.objects.entries;
+            match Sums::of(entries, |name| indices.get(&name).copied()) {
+                Ok(sums) => dataplane.census().expect(sums),
+                // A device has gone since; its event is on its way.
+                Err(error) => debug!("{error}"),
+            }
+        }
+    }
+
+    /// Looks around; whether anything is not as it was.
+    pub(super) async fn finds_something(&mut self, node: &mut Node, observed: &Observed) -> bool {
+        self.round = self.round.wrapping_add(1);
+        match self.look(node, observed).await {
+            Ok(None) => false,
+            Ok(Some(what)) => {
+                debug!("{what} has changed");
+                true
+            }
+            Err(error) => {
+                warn!("{error}");
+                true
+            }
+        }
+    }
+
+    async fn look(&self, node: &mut Node, observed: &Observed) -> kernel::Result<Option<String>> {
+        for (key, value) in &observed.objects.sysctls {
+            if sysctl::read(key)?.as_ref() != Some(value) {
+                return Ok(Some(key.clone()));
+            }
+        }
+        for (path, known) in turn(&self.namespaces, LINKS, self.round) {
+            if identity(path.clone()) != *known {
+                return Ok(Some(path.display().to_string()));
+            }
+        }
+        for &(device, index, hook) in turn(&self.attachments, LINKS, self.round) {
+            if !bpf::may_run(&node.pins, device, index, hook)? {
+                return Ok(Some(format!("{hook} of {device}")));
+            }
+        }
+        for &(vtep, mtu) in turn(&self.narrow, PATHS, self.round) {
+            let hop = node.netlink.route_to(vtep, None).await?;
+            if hop.and_then(|hop| hop.mtu) != mtu {
+                return Ok(Some(format!("the path to {vtep}")));
+            }
+        }
+        let changed = node
+            .dataplane
+            .as_mut()
+            .map(|dataplane| dataplane.census().look());
+        Ok(changed
+            .transpose()?
+            .flatten()
+            .map(|map| format!("map {map}")))
+    }
+}
+
+/// A namespace that cannot be looked at is none that we know.
+fn identity(path: PathBuf) -> Option<NetnsId> {
+    netns::id(&path).ok().flatten()
+}
+
+/// A part of a list: all of a short one, of a long one the next part each time.
+fn turn<T>(list: &[T], part: usize, round: usize) -> &[T] {
+    let parts = list.chunks(part).len().max(1);
+    list.chunks(part).nth(round % parts).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turn;
+
+    #[test]
+    fn every_part_has_its_turn() {
+        let list = [1, 2, 3, 4, 5];
+        let seen: Vec<i32> = (0..3)
+            .flat_map(|round| turn(&list, 2, round))
+            .copied()
+            .collect();
+        assert_eq!(seen, list);
+        assert_eq!(turn(&list, 9, 7), list);
+        assert!(turn::<i32>(&[], 2, 1).is_empty());
+    }
+}

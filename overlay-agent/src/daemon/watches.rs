@@ -1,0 +1,67 @@
+//! All that tells of changes by itself.
+
+use std::future::pending;
+
+use tracing::error;
+
+use crate::{
+    kernel::{self, bpf::PinWatch, netlink, nft},
+    node::Node,
+    objects::filter_table,
+    store::Content,
+};
+
+/// Changes that the kernel announces; the [`patrol`](super::patrol) looks for the others.
+pub(super) struct Watches {
+    netlink: Option<netlink::Watch>,
+    filter: Option<nft::Watch>,
+    pins: Option<PinWatch>,
+}
+
+impl Watches {
+    /// Listens from now on. Without the first the agent would be deaf; a kernel without
+    /// nftables has no table to watch.
+    pub(super) fn open(node: &Node, store: &Content) -> kernel::Result<Self> {
+        Ok(Self {
+            netlink: Some(netlink::Watch::open()?),
+            filter: kept(nft::Watch::open(&filter_table(store.instance()))),
+            pins: kept(PinWatch::open(&node.pins)),
+        })
+    }
+
+    /// Waits for a change. Nothing is lost when the wait is given up.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            () = one(&mut self.netlink, netlink::Watch::changed) => {}
+            () = one(&mut self.filter, nft::Watch::changed) => {}
+            () = one(&mut self.pins, PinWatch::changed) => {}
+        }
+    }
+
+    /// Takes in what a round has made.
+    pub(super) fn renew(&self) {
+        if let Some(Err(error)) = self.pins.as_ref().map(PinWatch::renew) {
+            error!("{error}; what is removed there is found later");
+        }
+    }
+}
+
+fn kept<T>(opened: kernel::Result<T>) -> Option<T> {
+    opened
+        .inspect_err(|error| error!("{error}; changes are found later"))
+        .ok()
+}
+
+/// A watch that fails is given up: the looks at longer intervals find what it would have told.
+async fn one<T>(watch: &mut Option<T>, changed: impl AsyncFnOnce(&mut T) -> kernel::Result<()>) {
+    if let Some(open) = watch {
+        match changed(open).await {
+            Ok(()) => return,
+            Err(error) => {
+                error!("{error}; changes are found later");
+                *watch = None;
+            }
+        }
+    }
+    pending::<()>().await;
+}

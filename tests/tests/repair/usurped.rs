@@ -1,0 +1,44 @@
+//! What others put in the place of ours.
+
+use anyhow::Result;
+use overlay_tests::poll;
+
+use crate::stand::Stand;
+
+#[test]
+fn a_route_of_somebody_else_in_place_of_ours_is_reported_and_left() -> Result<()> {
+    let stand = Stand::raise("trus")?;
+    let agent = &stand.agent;
+    stand.on_node("ip route replace 10.244.2.0/24 via 192.168.56.12")?;
+    let reported = poll::until_well(|| match agent.ask(&["status"]) {
+        Ok(out) if out.code == Some(1) && out.stdout.contains("10.244.2.0/24") => None,
+        Ok(out) => Some(out.stdout + &out.stderr),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(reported, Ok(()), "{}", agent.log()?);
+    let route = stand.on_node("ip route show 10.244.2.0/24")?;
+    assert!(route.contains("via 192.168.56.12 dev eth1"), "{route}");
+
+    stand.on_node("ip route del 10.244.2.0/24")?;
+    stand.is_whole("that route was deleted")?;
+    Ok(stand.guard.down()?)
+}
+
+#[test]
+fn a_device_of_somebody_else_in_place_of_ours_is_reported_and_left() -> Result<()> {
+    let stand = Stand::raise("trdev")?;
+    let agent = &stand.agent;
+    stand.on_node("ip link del ovlpad1 && ip link add ovlpad1 type dummy || { ip link del ovlpad1; ip link add ovlpad1 type dummy; }")?;
+    let reported = poll::until_well(|| match agent.ask(&["status"]) {
+        Ok(out) if out.code == Some(1) && out.stdout.contains("ovlpad1") => None,
+        Ok(out) => Some(out.stdout + &out.stderr),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(reported, Ok(()), "{}", agent.log()?);
+    let device = stand.on_node("ip -d link show ovlpad1")?;
+    assert!(device.contains("dummy"), "{device}");
+
+    stand.on_node("ip link del ovlpad1")?;
+    stand.is_whole("that device was deleted")?;
+    Ok(stand.guard.down()?)
+}
