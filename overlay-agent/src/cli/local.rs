@@ -9,12 +9,14 @@ use crate::{
     config,
     daemon::{self, Options, StartError},
     dirs::Dirs,
-    kernel::netns,
+    kernel::{netns, privileges},
     model::Name,
 };
 
 pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> CommandResult {
     output::start_log();
+    // While this is the only thread.
+    privileges::keep(&privileges::STARTING).map_err(Failure::bad_input)?;
     let options = options(args, instance, dirs)?;
     block_on(daemon::run(options))?.map_err(|error| match error {
         StartError::Signal(_) | StartError::Watch(_) => Failure::problem(error),

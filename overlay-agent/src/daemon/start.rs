@@ -20,7 +20,7 @@ use crate::{
     config::{self, ConfigError},
     desired::Obstacles,
     dirs::Dirs,
-    kernel::{KernelError, capability},
+    kernel::{KernelError, capability, privileges},
     model::{FastPath, Model, Name},
     node::Node,
     store::{Store, StoreError},
@@ -130,6 +130,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         content.config.clone_from(&config_path);
     })?;
     let watches = Watches::open(&node, store.content())?;
+    // Before the first thread is started.
+    privileges::keep(&privileges::RUNNING)?;
     let config = ConfigFile::watch(&options.config, Some(text))?;
     let mut reconciler = Reconciler::new(node, store, model);
     reconciler.node.dataplane = required_programs;

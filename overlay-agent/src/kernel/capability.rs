@@ -6,10 +6,31 @@ use nix::sys::statfs::{self, BPF_FS_MAGIC};
 
 use super::{KernelError, Result, sysctl};
 
-/// Bits of `linux/capability.h` that the agent works with.
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_BPF: u32 = 39;
+/// A capability that the agent may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of capabilities(7)")]
+pub enum Capability {
+    NetBroadcast,
+    NetAdmin,
+    SysPtrace,
+    SysAdmin,
+    Perfmon,
+    Bpf,
+}
+
+impl Capability {
+    /// Its bit in `linux/capability.h`.
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::NetBroadcast => 11,
+            Self::NetAdmin => 12,
+            Self::SysPtrace => 19,
+            Self::SysAdmin => 21,
+            Self::Perfmon => 38,
+            Self::Bpf => 39,
+        }
+    }
+}
 
 /// The oldest kernel that the programs are tested on, as major and minor number.
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
@@ -73,11 +94,12 @@ fn effective_capabilities(status: &str) -> Option<u64> {
 }
 
 fn missing_capabilities(effective: u64) -> Vec<&'static str> {
-    let has = |capability: u32| effective >> capability & 1 == 1;
+    let has = |capability: Capability| effective >> capability.number() & 1 == 1;
+    let admin = has(Capability::SysAdmin);
     let needed = [
-        ("CAP_NET_ADMIN", has(CAP_NET_ADMIN)),
-        ("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)),
-        ("CAP_SYS_ADMIN", has(CAP_SYS_ADMIN)),
+        ("CAP_NET_ADMIN", has(Capability::NetAdmin)),
+        ("CAP_BPF", has(Capability::Bpf) || admin),
+        ("CAP_SYS_ADMIN", admin),
     ];
     needed
         .into_iter()

@@ -14,6 +14,7 @@ mod error;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod privileges;
 pub mod sysctl;
 pub mod udp;
 
