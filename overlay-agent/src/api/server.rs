@@ -4,12 +4,16 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
+use nix::unistd::geteuid;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::timeout,
 };
 use tracing::debug;
 
@@ -17,6 +21,10 @@ use super::{Reply, Request};
 
 /// Longest request line in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
+/// Clients that are served at a time; more wait to be.
+const MAX_CLIENTS: usize = 32;
+/// How long a client may think, or leave a reply unread.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A request with the place for its reply.
 #[derive(Debug)]
@@ -54,6 +62,7 @@ impl Server {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(error(cause)),
             _ => {}
         }
+        // Nobody else can connect before the mode is set: the folder is private.
         let listener = UnixListener::bind(socket).map_err(error)?;
         fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(error)?;
         tokio::spawn(accept(listener, calls));
@@ -72,39 +81,66 @@ impl Drop for Server {
 }
 
 async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
-    loop {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    // It is never closed.
+    while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let calls = calls.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = serve(stream, &calls).await {
-                        debug!("an API client went away: {error}");
-                    }
-                });
+                tokio::spawn(attend(stream, calls.clone(), place));
             }
             Err(error) => {
                 // Out of descriptors: wait until some are closed instead of spinning.
                 debug!("accept an API client: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
+async fn attend(stream: UnixStream, calls: mpsc::Sender<Call>, _place: OwnedSemaphorePermit) {
+    if let Err(error) = serve(stream, &calls).await {
+        debug!("an API client went away: {error}");
+    }
+}
+
 async fn serve(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()> {
+    let client = stream.peer_cred()?.uid();
     let (read, mut write) = stream.into_split();
-    let mut lines = BufReader::new(read.take(MAX_REQUEST)).lines();
-    while let Some(line) = lines.next_line().await? {
-        let reply = match serde_json::from_str(&line) {
-            Ok(request) => answer(request, calls).await,
-            Err(error) => Reply::BadInput(format!("understand the request: {error}")),
+    let mut read = BufReader::new(read.take(MAX_REQUEST));
+    loop {
+        let mut line = Vec::new();
+        timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
+        let whole = line.ends_with(b"\n");
+        let reply = if line.is_empty() {
+            return Ok(());
+        } else if !may_ask(client) {
+            Reply::BadInput(format!(
+                "ask the agent: user {client} may not; ask as root, or as the agent's user"
+            ))
+        } else if !whole && read.get_ref().limit() == 0 {
+            Reply::BadInput(format!(
+                "understand the request: it is longer than {MAX_REQUEST} bytes"
+            ))
+        } else {
+            match serde_json::from_slice(&line) {
+                Ok(request) => answer(request, calls).await,
+                Err(error) => Reply::BadInput(format!("understand the request: {error}")),
+            }
         };
         let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
         text.push('\n');
-        write.write_all(text.as_bytes()).await?;
-        lines.get_mut().get_mut().set_limit(MAX_REQUEST);
+        timeout(PATIENCE, write.write_all(text.as_bytes())).await??;
+        if !whole {
+            return Ok(());
+        }
+        read.get_mut().set_limit(MAX_REQUEST);
     }
-    Ok(())
+}
+
+/// Root, and whoever could replace the agent. The socket's mode says the same, but a mode can
+/// be changed, and a descriptor be handed on.
+fn may_ask(user: u32) -> bool {
+    user == 0 || user == geteuid().as_raw()
 }
 
 async fn answer(request: Request, calls: &mpsc::Sender<Call>) -> Reply {

@@ -1,13 +1,16 @@
 //! One process per instance.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    unistd::geteuid,
+};
 use tracing::debug;
 
 use crate::{dirs::Dirs, model::Name};
@@ -20,6 +23,16 @@ pub enum LockError {
         "take instance {0}: it is running already; stop that agent first, or choose another name with --instance"
     )]
     Running(Name),
+    /// The folder for socket and lock is somebody else's.
+    #[error("use {}: it belongs to user {owner}, and the agent runs as user {user}; remove it, or run the agent as that user", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
     /// The folder for socket and lock cannot be made.
     #[error("make {}: {cause}; check the folder's permissions", path.display())]
     Io {
@@ -52,6 +65,7 @@ impl InstanceLock {
                 .mode(0o700)
                 .create(&folder)
                 .map_err(io(&folder))?;
+            make_private(&folder)?;
             let file = File::create(&path).map_err(io(&path))?;
             let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                 .map_err(|_| LockError::Running(instance.clone()))?;
@@ -65,6 +79,27 @@ impl InstanceLock {
             }
         }
     }
+}
+
+/// A folder that was there already must be ours, and nobody else's to look into.
+fn make_private(folder: &Path) -> Result<(), LockError> {
+    let io = |cause| LockError::Io {
+        path: folder.to_owned(),
+        cause,
+    };
+    let found = fs::symlink_metadata(folder).map_err(io)?;
+    let (owner, user) = (found.uid(), geteuid().as_raw());
+    if !found.is_dir() || owner != user {
+        return Err(LockError::Foreign {
+            path: folder.to_owned(),
+            owner,
+            user,
+        });
+    }
+    if found.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(io)?;
+    }
+    Ok(())
 }
 
 impl Drop for InstanceLock {

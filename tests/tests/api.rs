@@ -1,0 +1,338 @@
+//! The socket: whatever comes in gets a clear answer, and the agent lives on.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, ErrorKind, Write as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use overlay_tests::{
+    agent::Agent,
+    guard::Guard,
+    poll, run,
+    shape::{Scenario, Shape},
+};
+use serde_json::Value;
+
+/// More than the agent gives a client to think.
+const PATIENCE: Duration = Duration::from_secs(20);
+const STATUS: &str = r#"{"op":"status"}"#;
+
+fn lab(name: &str) -> Result<Guard> {
+    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    Ok(Guard::up(shape)?)
+}
+
+fn socket(agent: &Agent) -> PathBuf {
+    Path::new("/run/overlay")
+        .join(&agent.instance)
+        .join("api.sock")
+}
+
+/// A client that is not ours.
+struct Client {
+    write: UnixStream,
+    read: BufReader<UnixStream>,
+}
+
+impl Client {
+    fn connect(agent: &Agent) -> Result<Self> {
+        let write = UnixStream::connect(socket(agent))?;
+        write.set_read_timeout(Some(PATIENCE))?;
+        write.set_write_timeout(Some(PATIENCE))?;
+        let read = BufReader::new(write.try_clone()?);
+        Ok(Self { write, read })
+    }
+
+    fn answer(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.read.read_line(&mut line)?;
+        serde_json::from_str(&line).with_context(|| format!("not an answer: {line:?}"))
+    }
+
+    fn ask(&mut self, request: &[u8]) -> Result<Value> {
+        self.write.write_all(request)?;
+        self.write.write_all(b"\n")?;
+        self.answer()
+    }
+}
+
+fn refusal(answer: &Value) -> Result<&str> {
+    answer["bad_input"]
+        .as_str()
+        .with_context(|| format!("it was not refused: {answer}"))
+}
+
+fn descriptors(pid: i32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_the_reason() -> Result<()> {
+    let guard = lab("tapi")?;
+    let agent = guard.agent(1);
+    let add = |fields: &str| {
+        format!(r#"{{"op":"endpoint_add","name":"x","network":"lab","netns":"tapi-x"{fields}}}"#)
+    };
+    let named = |name: &str| {
+        let name = serde_json::to_string(name).unwrap_or_default();
+        format!(r#"{{"op":"endpoint_add","name":{name},"network":"lab","netns":"tapi-x"}}"#)
+    };
+    let in_netns = |netns: &str| {
+        format!(r#"{{"op":"endpoint_add","name":"x","network":"lab","netns":"{netns}"}}"#)
+    };
+    let nested = "[".repeat(10_000);
+    let long = "x".repeat(300);
+    let cases: Vec<(String, &str)> = vec![
+        (String::new(), "request"),
+        ("status".to_owned(), "request"),
+        (nested, "invalid type"),
+        ("{\"op\":\"status\"".to_owned(), "EOF"),
+        (r#"{"op":"reboot"}"#.to_owned(), "reboot"),
+        (r#"{"op":"status","colour":"red"}"#.to_owned(), "colour"),
+        (add(r#","colour":"red""#), "colour"),
+        (add(r#","pid":-1"#), "-1"),
+        (add(r#","pid":4294967296"#), "4294967296"),
+        (add(r#","pid":7"#), "either"),
+        (add(r#","addresses":"10.244.1.9""#), "sequence"),
+        (add(r#","addresses":["10.244.1.300"]"#), "10.244.1.300"),
+        (add(r#","addresses":["10.99.1.9"]"#), "10.99.1.9"),
+        (
+            add(r#","interface":"much-too-long-name""#),
+            "much-too-long-name",
+        ),
+        (add(r#","interface":"a/b""#), "a/b"),
+        (named(""), "name"),
+        (named("../x"), "../x"),
+        (named("a/b"), "a/b"),
+        (named("a b"), "a b"),
+        (named("a\0b"), "name"),
+        (named(&long), "name"),
+        (in_netns("../../etc/passwd"), "passwd"),
+        (in_netns("a/b"), "a/b"),
+        (r#"{"op":"endpoint_del","name":"../x"}"#.to_owned(), "../x"),
+        (r#"{"op":"fastpath","on":"yes"}"#.to_owned(), "yes"),
+    ];
+    let mut client = Client::connect(&agent)?;
+    for (request, said) in &cases {
+        let answer = client.ask(request.as_bytes())?;
+        let why = refusal(&answer).with_context(|| request.clone())?;
+        assert!(why.contains(said), "no {said:?} in {why:?} for {request}");
+        // The same connection goes on.
+        let status = client.ask(STATUS.as_bytes())?;
+        assert_eq!(status["status"]["healthy"], true, "after {request}");
+    }
+    assert!(!Path::new("/run/netns/tapi-x").exists());
+    assert_eq!(agent.plan()?, Vec::<Value>::new());
+    Ok(guard.down()?)
+}
+
+#[test]
+fn endless_slow_and_many_clients_keep_nobody_waiting_for_long() -> Result<()> {
+    let guard = lab("tapislow")?;
+    let agent = guard.agent(1);
+    let process = agent.process()?.context("no agent runs")?;
+    let before = descriptors(process.pid)?;
+
+    // One request that never ends.
+    let mut endless = Client::connect(&agent)?;
+    let sent = endless.write.write_all(&vec![b'x'; 1 << 20]);
+    let answer = endless.answer();
+    match (sent, answer) {
+        (_, Ok(answer)) => assert!(refusal(&answer)?.contains("longer than"), "{answer}"),
+        // Closed before all of it was taken: the answer can be lost with it.
+        (Err(error), Err(_)) => assert_eq!(error.kind(), ErrorKind::BrokenPipe),
+        (Ok(()), Err(error)) => return Err(error),
+    }
+
+    // Many that say nothing, or half of something.
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        let mut client = Client::connect(&agent)?;
+        client.write.write_all(br#"{"op":"#)?;
+        idle.push(client);
+    }
+    let answered = poll::until_well(|| match agent.ask(&["status"]) {
+        Ok(out) if out.success => None,
+        Ok(out) => Some(out.stderr),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(answered, Ok(()), "while 100 clients say nothing");
+
+    // One that asks and never reads.
+    let mut deaf = UnixStream::connect(socket(&agent))?;
+    deaf.set_write_timeout(Some(Duration::from_secs(2)))?;
+    for _ in 0..10_000 {
+        if deaf.write_all(format!("{STATUS}\n").as_bytes()).is_err() {
+            break;
+        }
+    }
+    assert!(agent.ask(&["status"])?.success, "while one does not listen");
+
+    drop((endless, idle, deaf));
+    let closed = poll::until_well(|| match descriptors(process.pid) {
+        Ok(now) if now <= before => None,
+        Ok(now) => Some(format!("{now} descriptors, {before} before")),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(closed, Ok(()));
+    assert!(process.is_alive());
+    Ok(guard.down()?)
+}
+
+#[test]
+fn damaged_requests_get_an_answer_each() -> Result<()> {
+    let guard = lab("tapifuzz")?;
+    let agent = guard.agent(1);
+    let process = agent.process()?.context("no agent runs")?;
+    let before = descriptors(process.pid)?;
+    let requests = [
+        r#"{"op":"endpoint_add","name":"x","network":"none","netns":"y","pid":null,"addresses":["10.244.1.9"],"interface":"eth0"}"#,
+        r#"{"op":"endpoint_del","name":"nobody"}"#,
+        STATUS,
+    ];
+    // xorshift64 (Marsaglia 2003), the same every time.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut chance = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % limit as u64) as usize
+    };
+    let mut client = Client::connect(&agent)?;
+    for round in 0..2000 {
+        let mut request = requests[chance(requests.len())].as_bytes().to_vec();
+        for _ in 0..=chance(4) {
+            let place = chance(request.len());
+            match chance(3) {
+                0 => request[place] = chance(256) as u8,
+                1 => drop(request.remove(place)),
+                _ => request.insert(place, chance(256) as u8),
+            }
+        }
+        // A line end would make two requests of one.
+        request.retain(|byte| *byte != b'\n');
+        let answer = client
+            .ask(&request)
+            .with_context(|| format!("round {round}: {}", request.escape_ascii()))?;
+        let known = ["bad_input", "failed", "status"];
+        assert!(
+            known.iter().any(|kind| !answer[*kind].is_null()),
+            "{answer} to {}",
+            request.escape_ascii()
+        );
+    }
+    drop(client);
+    assert!(process.is_alive());
+    let closed = poll::until_well(|| match descriptors(process.pid) {
+        Ok(now) if now <= before => None,
+        Ok(now) => Some(format!("{now} descriptors, {before} before")),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(closed, Ok(()));
+    assert_eq!(agent.plan()?, Vec::<Value>::new());
+    Ok(guard.down()?)
+}
+
+/// A path with another mode, until the value goes.
+struct Door(String, fs::Permissions);
+
+impl Door {
+    fn open(path: String, mode: u32) -> Result<Self> {
+        let before = fs::metadata(&path)?.permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        Ok(Self(path, before))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Err(error) = fs::set_permissions(&self.0, self.1.clone()) {
+            eprintln!("{} keeps its mode: {error}", self.0);
+        }
+    }
+}
+
+#[test]
+fn socket_and_state_are_private() -> Result<()> {
+    let guard = lab("tapimode")?;
+    let agent = guard.agent(1);
+    let instance = &agent.instance;
+    for (path, mode) in [
+        (format!("/run/overlay/{instance}"), 0o700),
+        (format!("/run/overlay/{instance}/api.sock"), 0o600),
+        (format!("/var/lib/overlay/{instance}"), 0o700),
+        (format!("/var/lib/overlay/{instance}/state.json"), 0o600),
+    ] {
+        let found = fs::metadata(&path).with_context(|| path.clone())?;
+        assert_eq!((found.mode() & 0o7777, found.uid()), (mode, 0), "{path}");
+    }
+
+    // Even where somebody has opened the doors, another user is told off.
+    let opened = [("/run/overlay".to_owned(), 0o711)].into_iter().chain([
+        (format!("/run/overlay/{instance}"), 0o755),
+        (format!("/run/overlay/{instance}/api.sock"), 0o666),
+    ]);
+    let opened: Vec<Door> = opened
+        .map(|(path, mode)| Door::open(path, mode))
+        .collect::<Result<_>>()?;
+    let ask = format!(
+        "setpriv --reuid 65534 --regid 65534 --clear-groups socat -t5 - UNIX-CONNECT:{}",
+        socket(&agent).display()
+    );
+    let mut argv = vec!["sh".to_owned(), "-c".to_owned()];
+    argv.push(format!("echo '{{\"op\":\"down\"}}' | {ask}"));
+    let answer = run::checked(&argv)?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    assert!(refusal(&answer)?.contains("65534"), "{answer}");
+    assert!(agent.ask(&["status"])?.success);
+    drop(opened);
+    fs::set_permissions(
+        format!("/run/overlay/{instance}"),
+        fs::Permissions::from_mode(0o755),
+    )?;
+
+    // What was opened is closed by the next start.
+    let process = agent.process()?.context("no agent runs")?;
+    process.signal(nix::sys::signal::Signal::SIGKILL)?;
+    ensure!(
+        process.wait(std::time::Instant::now() + PATIENCE),
+        "it does not end"
+    );
+    agent.start()?;
+    let mode = fs::metadata(format!("/run/overlay/{instance}"))?.mode();
+    assert_eq!(mode & 0o777, 0o700);
+    Ok(guard.down()?)
+}
+
+#[test]
+fn a_runtime_folder_of_somebody_else_is_not_used() -> Result<()> {
+    let guard = lab("tapiown")?;
+    let agent = guard.agent(1);
+    agent.tell(&["down"])?;
+    let folder = format!("/run/overlay/{}", agent.instance);
+    fs::create_dir_all(&folder)?;
+    chown(&folder, Some(65534), None)?;
+    let config = agent.config_file();
+    let out = agent.call(&[
+        "run",
+        "--config",
+        &config.to_string_lossy(),
+        "--netns",
+        &agent.instance,
+    ])?;
+    assert_eq!(out.code, Some(2), "{}", out.stderr);
+    assert!(
+        out.stderr.contains(&folder) && out.stderr.contains("65534"),
+        "{}",
+        out.stderr
+    );
+    chown(&folder, Some(0), None)?;
+    Ok(guard.down()?)
+}
