@@ -11,6 +11,10 @@ mod watches;
 
 use std::time::Duration;
 
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::{TimeVal, TimeValLike as _},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -31,7 +35,7 @@ const PATROL: Duration = Duration::from_millis(500);
 /// What even that would miss, and what others may have put right, is found by a round.
 const RESYNC: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
-/// After a round the agent rests this many times as long as it took before it looks on its
+/// After a round the agent rests this many times as long as it worked before it looks on its
 /// own, so that a large node does not keep a core busy,
 const RESYNC_SHARE: u32 = 50;
 /// and this many times before it follows a change of others.
@@ -63,9 +67,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             () = sleep_until(wake) => {}
             () = sleep_until(patrol) => {
                 patrol = Instant::now() + PATROL;
-                if !reconciler.patrol().await || Instant::now() < rested {
-                    continue;
+                if reconciler.patrol().await {
+                    wake = wake.min(rested);
                 }
+                continue;
             }
             () = config.changed() => {
                 // A writer that is not done yet makes another event.
@@ -89,17 +94,26 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
-        let start = Instant::now();
+        let before = effort();
         reconciler.reconcile().await;
-        let end = Instant::now();
+        let (end, effort) = (Instant::now(), effort().saturating_sub(before));
         watches.renew();
-        rested = end + (end - start) * REST_SHARE;
+        rested = end + effort * REST_SHARE;
         let resync = if reconciler.is_well() { RESYNC } else { RETRY };
-        wake = end + resync.max((end - start) * RESYNC_SHARE);
+        wake = end + resync.max(effort * RESYNC_SHARE);
         patrol = end + PATROL;
     }
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
     Ok(())
+}
+
+/// The processor's time that this process has taken. Not the clock's: on a busy machine a
+/// round is slow, and to rest the longer for it would not help anybody.
+fn effort() -> Duration {
+    let of = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+        of(usage.user_time()) + of(usage.system_time())
+    })
 }
 
 fn config_changed(reconciler: &mut Reconciler, text: config_file::Reading) {

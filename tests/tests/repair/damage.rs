@@ -56,7 +56,8 @@ fn steady(text: &str) -> String {
 
 fn steady_line(line: &str) -> String {
     /// Words whose next one changes by itself, or with a device that is made anew.
-    const BEFORE: [&str; 10] = [
+    const BEFORE: [&str; 11] = [
+        "qdisc",
         "port_id",
         "port_no",
         "designated_port",

@@ -6,11 +6,19 @@ use rtnetlink::packet_route::link::{
 
 /// The settings of a bridge that decide what it forwards.
 pub(super) fn made_with() -> Vec<LinkInfo> {
-    let settings = vec![
+    bridge(vec![
         InfoBridge::ForwardDelay(0),
         InfoBridge::StpState(BridgeStpState::Disabled),
         InfoBridge::GroupFwdMask(0),
-    ];
+    ])
+}
+
+/// The one of them that the others depend on.
+pub(super) fn without_stp() -> Vec<LinkInfo> {
+    bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled)])
+}
+
+fn bridge(settings: Vec<InfoBridge>) -> Vec<LinkInfo> {
     vec![
         LinkInfo::Kind(InfoKind::Bridge),
         LinkInfo::Data(InfoData::Bridge(settings)),

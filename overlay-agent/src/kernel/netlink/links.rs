@@ -178,10 +178,14 @@ impl Netlink {
                 self.set_master(index, Some(master)).await
             }
             None => {
-                let message = with(index, LinkAttribute::LinkInfo(bridge::made_with()));
-                let operation = |device: &str| format!("set device {device} type bridge");
-                let message = RouteNetlinkMessage::NewLink(message);
-                self.change(message, 0, index, operation).await
+                // With STP on there is no delay of 0.
+                for settings in [bridge::without_stp(), bridge::made_with()] {
+                    let message = with(index, LinkAttribute::LinkInfo(settings));
+                    let message = RouteNetlinkMessage::NewLink(message);
+                    let operation = |device: &str| format!("set device {device} type bridge");
+                    self.change(message, 0, index, operation).await?;
+                }
+                Ok(())
             }
         }
     }
