@@ -4,12 +4,14 @@ mod endpoints;
 mod error;
 mod networks;
 mod peers;
+mod plain;
 mod raw;
 mod sources;
 mod subnets;
 
 use std::{fs, net::IpAddr, ops::Range, path::Path};
 
+use self::plain::Plain;
 use crate::model::{Guard, IfName, Model, Name, Node, Rx, Underlay};
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
@@ -26,14 +28,15 @@ pub fn load(path: &Path) -> Result<Model, ConfigError> {
 
 /// Validates the text of a configuration file; `path` is for the messages only.
 pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {
+    let plain = Plain::of(text);
     let mut report = Report {
-        text,
+        text: &plain.rest,
         faults: Vec::new(),
     };
-    let model = toml::from_str(text)
+    let model = toml::from_str(&plain.rest)
         .map_err(|error| report.syntax(&error))
         .ok()
-        .and_then(|raw| validate(&raw, &mut report));
+        .and_then(|raw| validate(&raw, &plain, &mut report));
     report.faults.sort_by_key(|fault| fault.line);
     match model {
         Some(model) if report.faults.is_empty() => Ok(model),
@@ -44,13 +47,13 @@ pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {
     }
 }
 
-fn validate(raw: &raw::Config, report: &mut Report<'_>) -> Option<Model> {
+fn validate(raw: &raw::Config, plain: &Plain<'_>, report: &mut Report<'_>) -> Option<Model> {
     let node = node(&raw.node, report);
     let own_vtep = node.as_ref().and_then(|node| match node.underlay {
         Underlay::Address(address) => Some(address),
         Underlay::Interfaces(_) => None,
     });
-    let networks = networks::validate(&raw.networks, own_vtep, report);
+    let networks = networks::validate(&raw.networks, plain, own_vtep, report);
     let endpoints = endpoints::validate(&raw.endpoints, &raw.networks, &networks, report);
     Some(Model {
         node: node?,

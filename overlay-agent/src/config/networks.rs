@@ -1,10 +1,6 @@
 //! Networks.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    ops::Range as Span,
-};
+use std::{collections::BTreeMap, net::IpAddr, ops::Range as Span};
 
 use overlay_common::{
     maps::MAX_PREFIX_LENGTHS,
@@ -15,22 +11,25 @@ use toml::Spanned;
 use super::{
     Report,
     error::Fault,
-    peers, raw,
+    peers,
+    plain::Plain,
+    raw,
     subnets::{self, Claim, overlaps},
 };
-use crate::model::{Family, FastPath, MIN_IPV6_MTU, Network, Peer, Vni};
+use crate::model::{Family, FastPath, MIN_IPV6_MTU, Name, Network, Peers, Vni};
 
 /// Smallest datagram that every IPv4 host must take (RFC 791); less is a mistake.
 const MIN_MTU: u16 = 576;
 
 pub(super) fn validate(
     raw: &[Spanned<raw::Network>],
+    plain: &Plain<'_>,
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,
 ) -> Vec<Network> {
     let mut names = BTreeMap::new();
     let mut vnis = BTreeMap::new();
-    let mut cidrs: Vec<Claim> = Vec::new();
+    let mut cidrs = Vec::new();
     let mut networks: Vec<Network> = Vec::new();
     for (index, raw) in raw.iter().enumerate() {
         let field = format!("networks[{index}]");
@@ -51,23 +50,27 @@ pub(super) fn validate(
             format!("{field}.vni"),
             report,
         );
-        if let Some(network) = network(raw, &field, own_vtep, report) {
+        let plain = plain.of_network(index);
+        if let Some(network) = network(raw, plain, &field, own_vtep, report) {
             cidrs.extend(network.ranges.iter().map(|range| Claim {
                 subnet: range.cidr,
-                owner: format!("network {}", network.name),
-                span: raw.cidr.span(),
-                field: format!("{field}.cidr"),
+                place: raw.cidr.span().start,
+                owner: (index, network.name.clone()),
             }));
             networks.push(network);
         }
     }
-    overlaps(cidrs, report);
+    let describe = |(index, name): &(usize, Name)| {
+        (format!("network {name}"), format!("networks[{index}].cidr"))
+    };
+    overlaps(cidrs, describe, report);
     networks.sort_by_key(|network| network.vni);
     networks
 }
 
 fn network(
     raw: &raw::Network,
+    plain: impl Iterator<Item = raw::Peer>,
     field: &str,
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,
@@ -84,17 +87,8 @@ fn network(
     if ranges.is_empty() {
         return None;
     }
-    let mut claims: Vec<Claim> = ranges
-        .iter()
-        .map(|range| Claim {
-            subnet: range.subnet,
-            owner: "this node".to_owned(),
-            span: raw.subnet.span(),
-            field: format!("{field}.subnet"),
-        })
-        .collect();
-    let peers = peers::validate(raw, field, &ranges, own_vtep, &mut claims, report);
-    overlaps(claims, report);
+    let peers = peers::validate(raw, plain, field, &ranges, own_vtep, report);
+    let peers = Peers::from(peers);
     if raw.fastpath != FastPath::Off {
         check_lengths(&peers, raw, field, report);
     }
@@ -128,13 +122,9 @@ fn mtu(raw: &raw::Network, field: &str, ipv6: bool, report: &mut Report<'_>) -> 
 }
 
 /// Each different length costs the data plane a look-up.
-fn check_lengths(peers: &[Peer], raw: &raw::Network, field: &str, report: &mut Report<'_>) {
+fn check_lengths(peers: &Peers, raw: &raw::Network, field: &str, report: &mut Report<'_>) {
     for family in Family::ALL {
-        let subnets = peers.iter().flat_map(|peer| &peer.subnets);
-        let lengths: BTreeSet<u8> = subnets
-            .filter(|subnet| Family::of(subnet.addr()) == family)
-            .map(ipnet::IpNet::prefix_len)
-            .collect();
+        let lengths = peers.prefix_lengths(family);
         if lengths.len() > MAX_PREFIX_LENGTHS {
             let lengths = lengths.len();
             let fault = Fault::PrefixLengths { family, lengths };

@@ -1,113 +1,171 @@
 //! Peers of a network.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    net::IpAddr,
+};
 
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{
     Report,
     error::Fault,
-    networks::unique,
     raw,
-    subnets::{Claim, no_such_family, subnets},
+    subnets::{Claim, no_such_family, overlaps, subnets},
 };
-use crate::model::{Family, Mac, Peer, Range};
+use crate::model::{Family, InvalidValue, Mac, Name, Peer, Range};
 
+/// Of a network's peers, in either form.
 pub(super) fn validate(
     raw: &raw::Network,
+    plain: impl Iterator<Item = raw::Peer>,
     field: &str,
     ranges: &[Range],
     own_vtep: Option<IpAddr>,
-    claims: &mut Vec<Claim>,
     report: &mut Report<'_>,
 ) -> Vec<Peer> {
-    let mut names = BTreeMap::new();
-    let mut vteps = BTreeMap::new();
-    let mut macs = BTreeMap::new();
-    let mut peers = Vec::with_capacity(raw.peers.len());
-    for (index, raw) in raw.peers.iter().enumerate() {
-        let field = format!("{field}.peers[{index}]");
-        let raw = raw.get_ref();
-        let Some(peer) = peer(raw, &field, own_vtep, report) else {
-            continue;
-        };
-        let vtep_field = format!("{field}.vtep");
-        unique(
-            &mut names,
-            peer.name.clone(),
-            "peer name",
-            raw.name.span(),
-            format!("{field}.name"),
-            report,
-        );
-        unique(
-            &mut vteps,
-            peer.vtep,
-            "VTEP",
-            raw.vtep.span(),
-            vtep_field.clone(),
-            report,
-        );
-        let (mac_span, mac_field) = raw
-            .mac
-            .as_ref()
-            .map_or((raw.vtep.span(), vtep_field), |mac| {
-                (mac.span(), format!("{field}.mac"))
-            });
-        unique(&mut macs, peer.mac, "VTEP MAC", mac_span, mac_field, report);
-        claim(
-            &peer,
-            raw,
-            &format!("{field}.subnet"),
-            ranges,
-            claims,
-            report,
-        );
-        peers.push(peer);
+    let mut checked = Checked {
+        field,
+        ranges,
+        own_vtep,
+        number: 0,
+        names: HashMap::new(),
+        vteps: HashMap::new(),
+        macs: HashMap::new(),
+        claims: Vec::new(),
+        peers: Vec::new(),
+    };
+    let place = raw.subnet.span().start;
+    checked.claims.extend(ranges.iter().map(|range| Claim {
+        subnet: range.subnet,
+        place,
+        owner: None,
+    }));
+    for raw in &raw.peers {
+        checked.add(raw.get_ref(), report);
     }
+    for raw in plain {
+        checked.add(&raw, report);
+    }
+    let Checked { claims, peers, .. } = checked;
+    let describe = |owner: &Option<Owner>| match owner {
+        None => ("this node".to_owned(), format!("{field}.subnet")),
+        Some(Owner { peer, number }) => {
+            let name = &peers[*peer].name;
+            (
+                format!("peer {name}"),
+                format!("{field}.peers[{number}].subnet"),
+            )
+        }
+    };
+    overlaps(claims, describe, report);
     peers
 }
 
-fn claim(
-    peer: &Peer,
-    raw: &raw::Peer,
-    field: &str,
-    ranges: &[Range],
-    claims: &mut Vec<Claim>,
-    report: &mut Report<'_>,
-) {
-    for &subnet in &peer.subnets {
-        let family = Family::of(subnet.addr());
-        let fault = match ranges.iter().find(|range| range.family() == family) {
-            None => Some(no_such_family(&subnet, family)),
-            Some(&Range { cidr, .. }) if !cidr.contains(&subnet) => {
-                Some(Fault::Outside { subnet, cidr })
-            }
-            Some(_) => None,
+/// A peer in the list, and its number in the file: some there may be too wrong for the list.
+struct Owner {
+    peer: usize,
+    number: usize,
+}
+
+/// The peers so far. There can be very many: texts are made only for what is wrong.
+struct Checked<'a> {
+    field: &'a str,
+    ranges: &'a [Range],
+    own_vtep: Option<IpAddr>,
+    number: usize,
+    names: HashMap<Name, usize>,
+    vteps: HashMap<IpAddr, usize>,
+    /// With the field that the MAC comes from.
+    macs: HashMap<Mac, (usize, &'static str)>,
+    claims: Vec<Claim<Option<Owner>>>,
+    peers: Vec<Peer>,
+}
+
+impl Checked<'_> {
+    fn add(&mut self, raw: &raw::Peer, report: &mut Report<'_>) {
+        let number = self.number;
+        self.number += 1;
+        let network = self.field;
+        let field = |number: usize, key: &str| format!("{network}.peers[{number}].{key}");
+        let Some(peer) = peer(raw, |key| field(number, key), self.own_vtep, report) else {
+            return;
         };
-        if let Some(fault) = fault {
-            report.add(raw.subnet.span(), field, fault);
+        let mut duplicate = |what, value: &dyn ToString, span, key, first: String| {
+            let value = value.to_string();
+            let fault = Fault::Duplicate { what, value, first };
+            report.add(span, field(number, key), fault);
+        };
+        if let Some(first) = first(&mut self.names, peer.name.clone(), number) {
+            let first = field(first, "name");
+            duplicate("peer name", &peer.name, raw.name.span(), "name", first);
         }
-        claims.push(Claim {
-            subnet,
-            owner: format!("peer {}", peer.name),
-            span: raw.subnet.span(),
-            field: field.to_owned(),
-        });
+        if let Some(first) = first(&mut self.vteps, peer.vtep, number) {
+            let first = field(first, "vtep");
+            duplicate("VTEP", &peer.vtep, raw.vtep.span(), "vtep", first);
+        }
+        let (span, key) = match &raw.mac {
+            Some(mac) => (mac.span(), "mac"),
+            None => (raw.vtep.span(), "vtep"),
+        };
+        if let Some((first, of)) = first(&mut self.macs, peer.mac, (number, key)) {
+            duplicate("VTEP MAC", &peer.mac, span, key, field(first, of));
+        }
+        for &subnet in &peer.subnets {
+            if let Some(fault) = outside(subnet, self.ranges) {
+                report.add(raw.subnet.span(), field(number, "subnet"), fault);
+            }
+            self.claims.push(Claim {
+                subnet,
+                place: raw.subnet.span().start,
+                owner: Some(Owner {
+                    peer: self.peers.len(),
+                    number,
+                }),
+            });
+        }
+        self.peers.push(peer);
+    }
+}
+
+/// What an equal key has had before; the first stays.
+fn first<K: Eq + Hash, V: Copy>(seen: &mut HashMap<K, V>, key: K, value: V) -> Option<V> {
+    match seen.entry(key) {
+        Entry::Occupied(before) => Some(*before.get()),
+        Entry::Vacant(free) => {
+            free.insert(value);
+            None
+        }
+    }
+}
+
+fn outside(subnet: IpNet, ranges: &[Range]) -> Option<Fault> {
+    let family = Family::of(subnet.addr());
+    match ranges.iter().find(|range| range.family() == family) {
+        None => Some(no_such_family(&subnet, family)),
+        Some(&Range { cidr, .. }) if !cidr.contains(&subnet) => {
+            Some(Fault::Outside { subnet, cidr })
+        }
+        Some(_) => None,
     }
 }
 
 fn peer(
     raw: &raw::Peer,
-    field: &str,
+    field: impl Fn(&str) -> String,
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,
 ) -> Option<Peer> {
-    let name = report.value(&raw.name, format!("{field}.name"));
-    let vtep = vtep(&raw.vtep, format!("{field}.vtep"), own_vtep, report);
-    let subnets = subnets(&raw.subnet, &format!("{field}.subnet"), report);
+    let name = raw.name.get_ref().parse();
+    let name = name.map_err(|error: InvalidValue| {
+        report.add(raw.name.span(), field("name"), error.into());
+    });
+    let vtep = vtep(&raw.vtep, &field, own_vtep, report);
+    let subnets = subnets(&raw.subnet, || field("subnet"), report);
     let mac = match &raw.mac {
-        Some(mac) => report.value(mac, format!("{field}.mac")),
+        Some(mac) => report.value(mac, field("mac")),
         None => vtep.map(Mac::of_vtep),
     };
     let checksum = raw.udp6_checksum.as_ref();
@@ -116,11 +174,14 @@ fn peer(
         && udp6_checksum
         && vtep.is_ipv4()
     {
-        let field = format!("{field}.udp6_checksum");
-        report.add(raw.span(), field, Fault::ChecksumOverIpv4(vtep));
+        report.add(
+            raw.span(),
+            field("udp6_checksum"),
+            Fault::ChecksumOverIpv4(vtep),
+        );
     }
     Some(Peer {
-        name: name?,
+        name: name.ok()?,
         vtep: vtep?,
         subnets,
         mac: mac?,
@@ -130,7 +191,7 @@ fn peer(
 
 fn vtep(
     raw: &Spanned<String>,
-    field: String,
+    field: impl Fn(&str) -> String,
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,
 ) -> Option<IpAddr> {
@@ -140,7 +201,7 @@ fn vtep(
         Ok(address) if can_be_vtep(address) => return Some(address),
         Ok(address) => Fault::NotUnicast(address),
     };
-    report.add(raw.span(), field, fault);
+    report.add(raw.span(), field("vtep"), fault);
     None
 }
 

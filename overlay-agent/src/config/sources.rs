@@ -26,7 +26,7 @@ pub(super) fn validate(
     if !raw.forwarding {
         report.add(given.span(), &field, Fault::NotForwarding);
     }
-    let sources = subnets(given, &field, report);
+    let sources = subnets(given, || field.clone(), report);
     for (place, &prefix) in sources.iter().enumerate() {
         let family = Family::of(prefix.addr());
         let earlier = sources[..place]

@@ -1,7 +1,5 @@
 //! Subnets: how they are written, and whose they are.
 
-use std::ops::Range as Span;
-
 use ipnet::IpNet;
 use toml::Spanned;
 
@@ -58,7 +56,7 @@ fn is(net: IpNet, family: Family) -> bool {
 }
 
 fn one_of_each(raw: &Spanned<raw::OneOrMany>, field: &str, report: &mut Report<'_>) -> Vec<IpNet> {
-    let subnets = subnets(raw, field, report);
+    let subnets = subnets(raw, || field.to_owned(), report);
     for family in Family::ALL {
         let mut of_family = subnets.iter().filter(|net| is(**net, family));
         if let (Some(first), Some(second)) = (of_family.next(), of_family.next()) {
@@ -77,7 +75,7 @@ fn one_of_each(raw: &Spanned<raw::OneOrMany>, field: &str, report: &mut Report<'
 /// The subnets of a field, at least one.
 pub(super) fn subnets(
     raw: &Spanned<raw::OneOrMany>,
-    field: &str,
+    field: impl Fn() -> String,
     report: &mut Report<'_>,
 ) -> Vec<IpNet> {
     let texts = raw.get_ref().as_slice();
@@ -88,13 +86,13 @@ pub(super) fn subnets(
             given: 0,
             cure: "write it as \"10.244.1.0/24\"",
         };
-        report.add(raw.span(), field, fault);
+        report.add(raw.span(), field(), fault);
     }
     texts
         .iter()
         .filter_map(|text| {
             subnet(text)
-                .map_err(|fault| report.add(raw.span(), field, fault))
+                .map_err(|fault| report.add(raw.span(), field(), fault))
                 .ok()
         })
         .collect()
@@ -112,22 +110,28 @@ fn subnet(text: &str) -> Result<IpNet, Fault> {
 }
 
 /// A subnet that somebody takes for himself.
-pub(super) struct Claim {
+pub(super) struct Claim<T> {
     pub(super) subnet: IpNet,
-    pub(super) owner: String,
-    pub(super) span: Span<usize>,
-    pub(super) field: String,
+    /// Where it is written.
+    pub(super) place: usize,
+    /// Whose it is.
+    pub(super) owner: T,
 }
 
-/// Reports every claim on addresses that an earlier one in address order has already.
-pub(super) fn overlaps(mut claims: Vec<Claim>, report: &mut Report<'_>) {
+/// Reports every claim on addresses that an earlier one in address order has already;
+/// `describe` tells an owner's name and field.
+pub(super) fn overlaps<T>(
+    mut claims: Vec<Claim<T>>,
+    describe: impl Fn(&T) -> (String, String),
+    report: &mut Report<'_>,
+) {
     claims.sort_by_key(|claim| (claim.subnet.network(), claim.subnet.prefix_len()));
-    let mut widest: Option<&Claim> = None;
+    let mut widest: Option<&Claim<T>> = None;
     for claim in &claims {
         match widest {
             Some(earlier) if earlier.subnet.contains(&claim.subnet) => {
                 // The later line is the mistake; in address order it may be the earlier claim.
-                let (wrong, right) = if claim.span.start >= earlier.span.start {
+                let (wrong, right) = if claim.place >= earlier.place {
                     (claim, earlier)
                 } else {
                     (earlier, claim)
@@ -135,9 +139,10 @@ pub(super) fn overlaps(mut claims: Vec<Claim>, report: &mut Report<'_>) {
                 let fault = Fault::Overlap {
                     subnet: wrong.subnet,
                     other: right.subnet,
-                    owner: right.owner.clone(),
+                    owner: describe(&right.owner).0,
                 };
-                report.add(wrong.span.clone(), wrong.field.clone(), fault);
+                let field = describe(&wrong.owner).1;
+                report.add(wrong.place..wrong.place, field, fault);
             }
             _ => widest = Some(claim),
         }

@@ -39,9 +39,9 @@ pub(super) fn derive<'a>(
 /// peers, one that can be joined.
 fn tunnels(node: &Node<'_>, network: &Network) -> Vec<Tunnel> {
     let first = node.vteps.first().copied();
-    let in_use = |family| match network.peers.as_slice() {
-        [] => first.map(Family::of) == Some(family),
-        peers => peers.iter().any(|peer| Family::of(peer.vtep) == family),
+    let in_use = |family| match network.peers.is_empty() {
+        true => first.map(Family::of) == Some(family),
+        false => network.peers.vtep_families().contains(&family),
     };
     let vteps = node.vteps.iter().copied();
     vteps
@@ -63,9 +63,9 @@ fn mtu(
     tunnels: &[Tunnel],
     obstacles: &mut Vec<Obstacle>,
 ) -> u16 {
-    let vteps = network.peers.iter().map(|peer| peer.vtep);
-    let mut vteps = vteps.chain(tunnels.iter().map(|tunnel| tunnel.local));
-    let overhead = if vteps.any(|vtep| vtep.is_ipv6()) {
+    let families = network.peers.vtep_families().iter().copied();
+    let mut families = families.chain(tunnels.iter().map(Tunnel::family));
+    let overhead = if families.any(|family| family == Family::V6) {
         OVERHEAD_V6
     } else {
         OVERHEAD_V4

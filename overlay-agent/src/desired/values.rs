@@ -1,6 +1,6 @@
 //! What the maps hold of networks and devices.
 
-use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use bytemuck::Zeroable as _;
 use ipnet::IpNet;
@@ -82,16 +82,10 @@ pub(super) fn endpoint_port(
 
 /// The lengths of the peers' prefixes of a family, longest first.
 fn lengths(network: &Network, family: Family) -> [u8; MAX_PREFIX_LENGTHS] {
-    let in_use: BTreeSet<Reverse<u8>> = network
-        .peers
-        .iter()
-        .flat_map(|peer| &peer.subnets)
-        .filter(|subnet| Family::of(subnet.addr()) == family)
-        .map(|subnet| Reverse(subnet.prefix_len()))
-        .collect();
     let mut lengths = [0; MAX_PREFIX_LENGTHS];
-    for (slot, Reverse(length)) in lengths.iter_mut().zip(in_use) {
-        *slot = length;
+    let in_use = network.peers.prefix_lengths(family).iter().rev();
+    for (slot, length) in lengths.iter_mut().zip(in_use) {
+        *slot = *length;
     }
     lengths
 }

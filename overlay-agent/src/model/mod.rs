@@ -4,6 +4,7 @@
 //! subnets lie inside their network and do not overlap, names and VTEPs are
 //! unique, every endpoint names a network that exists.
 
+mod peers;
 mod range;
 mod security;
 mod types;
@@ -13,6 +14,7 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use peers::Peers;
 pub use range::Range;
 pub use security::{Security, Verdict};
 pub use types::{Family, IfName, InvalidValue, Mac, Name, Vni};
@@ -130,7 +132,7 @@ pub struct Network {
     /// What is dropped.
     pub security: Security,
     /// The other nodes.
-    pub peers: Vec<Peer>,
+    pub peers: Peers,
 }
 
 impl Network {

@@ -1,0 +1,204 @@
+//! Peers as nearly every file has them: tables of plain lines.
+//!
+//! A TOML parser keeps a tree of everything that it has read, which for very many peers
+//! takes seconds and a multiple of their memory. So the tables of peers are taken out of
+//! the text beforehand, where all of them are so simple that there is only one way to read
+//! them. If anything else is found, the whole text is left to the parser.
+
+use std::borrow::Cow;
+
+use toml::Spanned;
+
+use super::raw;
+
+/// A text in two parts.
+pub(super) struct Plain<'a> {
+    /// The text without its peers, whose lines are still there, but empty.
+    pub(super) rest: Cow<'a, str>,
+    /// The peers, in the order of the text.
+    peers: Vec<Peer<'a>>,
+}
+
+/// A peer's values, each with its place in the rest.
+#[derive(Default)]
+struct Peer<'a> {
+    /// Which of the networks it is of, counted from 0.
+    network: usize,
+    name: Option<(usize, &'a str)>,
+    vtep: Option<(usize, &'a str)>,
+    /// A text or a list of them.
+    subnet: Option<(usize, &'a str)>,
+    mac: Option<(usize, &'a str)>,
+    udp6_checksum: Option<(usize, bool)>,
+}
+
+/// Headers besides that of a peer after which lines may stand that nothing depends on here.
+const OTHERS: [&str; 3] = ["[node]", "[networks.security]", "[[endpoints]]"];
+
+impl<'a> Plain<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        Self::split(text).unwrap_or(Self {
+            rest: Cow::Borrowed(text),
+            peers: Vec::new(),
+        })
+    }
+
+    /// The peers of one of the networks.
+    pub(super) fn of_network(&self, network: usize) -> impl Iterator<Item = raw::Peer> {
+        let first = self.peers.partition_point(|peer| peer.network < network);
+        self.peers[first..]
+            .iter()
+            .take_while(move |peer| peer.network == network)
+            .filter_map(Peer::raw)
+    }
+
+    fn split(text: &'a str) -> Option<Self> {
+        let mut rest = String::new();
+        let mut peers = Vec::new();
+        let mut networks: usize = 0;
+        let mut current: Option<Peer<'a>> = None;
+        for line in text.split_inclusive('\n') {
+            let content = line.trim();
+            if content.starts_with('[') {
+                peers.extend(complete(current.take())?);
+                match without_comment(content)? {
+                    "[[networks.peers]]" => {
+                        current = Some(Peer {
+                            network: networks.checked_sub(1)?,
+                            ..Peer::default()
+                        });
+                    }
+                    "[[networks]]" => networks += 1,
+                    other if OTHERS.contains(&other) => {}
+                    _ => return None,
+                }
+            } else if let Some(peer) = &mut current {
+                peer.read(content, rest.len())?;
+            } else if is_special(content) {
+                return None;
+            }
+            if current.is_some() {
+                rest.push('\n');
+            } else {
+                rest.push_str(line);
+            }
+        }
+        peers.extend(complete(current)?);
+        Some(Self {
+            rest: Cow::Owned(rest),
+            peers,
+        })
+    }
+}
+
+/// Nothing for no peer; `None` for one that lacks something.
+fn complete(peer: Option<Peer<'_>>) -> Option<Option<Peer<'_>>> {
+    match peer {
+        Some(peer) if peer.name.and(peer.vtep).and(peer.subnet).is_none() => None,
+        peer => Some(peer),
+    }
+}
+
+/// Whether a line outside of a peer may continue on others, or make peers in another way.
+fn is_special(line: &str) -> bool {
+    line.contains("\"\"\"")
+        || line.contains("'''")
+        || ["peers", "networks", "\"", "'"]
+            .iter()
+            .any(|start| line.starts_with(start))
+}
+
+impl<'a> Peer<'a> {
+    fn read(&mut self, line: &'a str, place: usize) -> Option<()> {
+        if line.is_empty() || line.starts_with('#') {
+            return without_comment(line).map(|_| ());
+        }
+        let (key, value) = line.split_once('=')?;
+        let value = value.trim_start();
+        let field = match key.trim_end() {
+            "name" => &mut self.name,
+            "vtep" => &mut self.vtep,
+            "mac" => &mut self.mac,
+            "subnet" => {
+                let end = match value.starts_with('[') {
+                    true => list(value)?.1,
+                    false => text(value)?.1,
+                };
+                without_comment(end)?.is_empty().then_some(())?;
+                let value = &value[..value.len() - end.len()];
+                return self.subnet.replace((place, value)).is_none().then_some(());
+            }
+            "udp6_checksum" => {
+                let value = without_comment(value)?.parse().ok()?;
+                let before = self.udp6_checksum.replace((place, value));
+                return before.is_none().then_some(());
+            }
+            _ => return None,
+        };
+        let (value, end) = text(value)?;
+        without_comment(end)?.is_empty().then_some(())?;
+        field.replace((place, value)).is_none().then_some(())
+    }
+
+    fn raw(&self) -> Option<raw::Peer> {
+        let owned = |(place, value): (usize, &str)| Spanned::new(place..place, value.to_owned());
+        let (place, subnet) = self.subnet?;
+        let subnet = match subnet.starts_with('[') {
+            true => raw::OneOrMany::Many(list(subnet)?.0),
+            false => raw::OneOrMany::One(text(subnet)?.0.to_owned()),
+        };
+        Some(raw::Peer {
+            name: owned(self.name?),
+            vtep: owned(self.vtep?),
+            subnet: Spanned::new(place..place, subnet),
+            mac: self.mac.map(owned),
+            udp6_checksum: self
+                .udp6_checksum
+                .map(|(place, value)| Spanned::new(place..place, value)),
+        })
+    }
+}
+
+/// What stands before a comment, which has nothing that TOML forbids.
+fn without_comment(line: &str) -> Option<&str> {
+    if line
+        .bytes()
+        .any(|byte| byte.is_ascii_control() && byte != b'\t')
+    {
+        return None;
+    }
+    Some(
+        line.split_once('#')
+            .map_or(line, |(before, _)| before)
+            .trim(),
+    )
+}
+
+/// A text between quotes without escapes, and what follows.
+fn text(value: &str) -> Option<(&str, &str)> {
+    let (text, end) = value.strip_prefix('"')?.split_once('"')?;
+    let plain = |byte: u8| byte != b'\\' && !byte.is_ascii_control();
+    text.bytes().all(plain).then_some((text, end))
+}
+
+/// A list of such texts on one line, and what follows.
+fn list(value: &str) -> Option<(Vec<String>, &str)> {
+    let mut texts = Vec::new();
+    let mut rest = value.strip_prefix('[')?.trim_start();
+    loop {
+        if let Some(end) = rest.strip_prefix(']') {
+            return Some((texts, end));
+        }
+        let (text, end) = text(rest)?;
+        texts.push(text.to_owned());
+        rest = end.trim_start();
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more.trim_start(),
+            None if rest.starts_with(']') => {}
+            None => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
