@@ -19,6 +19,7 @@ pub mod node;
 pub mod objects;
 pub mod observe;
 pub mod plan;
+pub mod shared;
 pub mod store;
 pub mod surroundings;
 

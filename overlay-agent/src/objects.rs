@@ -14,7 +14,16 @@ use ipnet::IpNet;
 use overlay_common::maps;
 use serde::Serialize;
 
-use crate::model::{IfName, Mac, Name, Network, Range, Vni};
+use crate::{
+    model::{IfName, Mac, Name, Network, Range, Vni},
+    shared::Shared,
+};
+
+mod capacity;
+mod peers;
+
+pub use capacity::Capacity;
+pub use peers::{PeerEntries, PeerEntry, PeerObjects};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).
 pub const ROUTE_PROTOCOL: u8 = 111;
@@ -30,17 +39,18 @@ pub struct Objects {
     pub links: BTreeMap<LinkId, Link>,
     /// Addresses on those devices.
     pub addresses: BTreeSet<Address>,
-    /// Routes, in the main table.
+    /// Routes in the main table, without those to the peers: in containers, and to what is
+    /// behind them.
     pub routes: BTreeMap<RouteKey, Route>,
-    /// Permanent neighbours on the VXLAN devices: next hop of a peer's subnet → VTEP MAC.
-    pub neighbours: BTreeMap<(IfName, IpAddr), Mac>,
-    /// Permanent forwarding entries of the VXLAN devices: VTEP MAC → outer address.
-    pub fdb: BTreeMap<(IfName, Mac), IpAddr>,
-    /// Forwarding entries of the VXLAN devices that are none of those above.
+    /// What leads to the peers.
+    pub peers: Shared<PeerObjects>,
+    /// Permanent neighbours of the bridges, which have none of us.
+    pub stray_neighbours: BTreeSet<(IfName, IpAddr)>,
+    /// Forwarding entries of the VXLAN devices that lead to no peer.
     pub stray_fdb: BTreeSet<StrayFdb>,
     /// Names of the eBPF maps that are pinned.
     pub pins: BTreeSet<&'static str>,
-    /// Entries of the eBPF maps.
+    /// Entries of the eBPF maps, without those that lead to the peers.
     pub entries: Entries,
     /// Programs on devices; the value tells whether it is the program that is loaded now.
     pub attachments: BTreeMap<(IfName, Hook), AttachmentState>,
@@ -188,6 +198,8 @@ pub struct RouteKey {
     pub scope: Scope,
     /// Its destination.
     pub destination: IpNet,
+    /// Of two routes to the same destination, the one with less is taken.
+    pub metric: u32,
 }
 
 /// Where a route leads.
@@ -205,15 +217,11 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
-/// Entries of the eBPF maps, with devices by name where the map has an index.
+/// Entries of the eBPF maps that are few, with devices by name where the map has an index.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entries {
     /// [`maps::NETWORKS`].
     pub networks: BTreeMap<Vni, maps::Network>,
-    /// [`maps::PEERS4`] and [`maps::PEERS6`].
-    pub peers: BTreeMap<(Vni, IpNet), PeerEntry>,
-    /// [`maps::VTEPS4`] and [`maps::VTEPS6`]: the peer's slot.
-    pub vteps: BTreeMap<(Vni, IpAddr), u32>,
     /// [`maps::ENDPOINTS4`] and [`maps::ENDPOINTS6`].
     pub endpoints: BTreeMap<(Vni, IpAddr), EndpointEntry>,
     /// [`maps::PORTS`].
@@ -263,25 +271,6 @@ impl fmt::Display for LinkRef {
             Self::Gone(index) => write!(f, "ifindex {index} (gone)"),
         }
     }
-}
-
-/// A [`maps::Peer`] by names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PeerEntry {
-    /// Outer destination.
-    pub vtep: IpAddr,
-    /// Underlay neighbour.
-    pub next_hop: IpAddr,
-    /// Underlay device.
-    pub underlay: LinkRef,
-    /// Inner destination MAC.
-    pub mac: Mac,
-    /// Slot in [`maps::PEER_STATS`].
-    pub index: u32,
-    /// Largest inner IP packet in bytes that the path carries.
-    pub mtu: u16,
-    /// Whether it drops UDP over IPv6 without a checksum.
-    pub needs_checksum: bool,
 }
 
 /// A [`maps::Endpoint`] by names.

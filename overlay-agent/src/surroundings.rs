@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::{
     model::{Family, IfName, Name},
     objects::Objects,
+    shared::Shared,
 };
 
 /// One look at the kernel.
@@ -27,10 +28,10 @@ pub struct Surroundings {
     /// Every device of the node, ours too.
     pub links: BTreeMap<IfName, NodeLink>,
     /// The way to each VTEP that has one.
-    pub ways: BTreeMap<IpAddr, Way>,
+    pub ways: Shared<BTreeMap<IpAddr, Way>>,
     /// Kernel settings that may have to be changed, by path below `/proc/sys`.
     pub sysctls: BTreeMap<String, String>,
-    /// Routes of others in the main table that a route of ours would replace, with their device.
+    /// Routes of others in the main table without a metric of their own, with their device.
     pub routes: BTreeMap<IpNet, Option<IfName>>,
     /// UDP ports of ours that a socket of somebody else has.
     pub busy_ports: BTreeSet<(Family, u16)>,

@@ -23,6 +23,7 @@ mod options;
 mod report;
 mod results;
 mod rounds;
+mod scale;
 mod stats;
 mod subject;
 mod tools;
@@ -67,8 +68,14 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
     let agent = agent(console)?;
     let _alone = alone()?;
-    let cores = Cores::choose()?;
     interrupt::install()?;
+    if args.scale {
+        if !args.force {
+            machine::wait_until_quiet(|why| console.say("bench", why))?;
+        }
+        return scale::run(console, &agent, &out, args.quick);
+    }
+    let cores = Cores::choose()?;
     let load_before = if args.force {
         machine::load()?
     } else {

@@ -3,6 +3,7 @@
 //! A step that fails is reported and stops those that need what it should have
 //! made; the rest goes on. The next reconciliation tries again.
 
+mod bulk;
 mod steps;
 
 use std::collections::BTreeSet;
@@ -57,21 +58,36 @@ pub async fn apply(
 ) -> Report {
     let mut report = Report::default();
     let mut broken = Broken::default();
-    for step in plan.steps() {
-        if broken.concerns(step, model) {
-            broken.add(step);
-            report.skipped += 1;
-            continue;
+    let mut rest = plan.steps();
+    while !rest.is_empty() {
+        let (mut now, later) = rest.split_at(bulk::length(rest));
+        rest = later;
+        let wanted: Vec<Step>;
+        if now.iter().any(|step| broken.concerns(step, model)) {
+            let concerned = |step: &&Step| broken.concerns(step, model);
+            let (skipped, kept): (Vec<&Step>, Vec<&Step>) = now.iter().partition(concerned);
+            skipped.iter().for_each(|step| broken.add(step));
+            report.skipped += skipped.len();
+            wanted = kept.into_iter().cloned().collect();
+            now = &wanted;
         }
-        debug!("{step}");
-        let done = steps::run(step, node, model, store).await;
-        hooks::step_done();
-        match done {
-            Ok(()) => report.done += 1,
-            Err(error) => {
-                debug!("{step}: {error}");
-                report.failed.push(format!("{step}: {error}"));
-                broken.add(step);
+        let outcomes = match now {
+            [] => continue,
+            [step] => vec![steps::run(step, node, model, store).await],
+            steps => bulk::run(steps, node).await,
+        };
+        for (step, outcome) in now.iter().zip(outcomes) {
+            hooks::step_done();
+            match outcome {
+                Ok(()) => {
+                    debug!("{step}");
+                    report.done += 1;
+                }
+                Err(error) => {
+                    debug!("{step}: {error}");
+                    report.failed.push(format!("{step}: {error}"));
+                    broken.add(step);
+                }
             }
         }
     }

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::ApplyError;
+use super::{ApplyError, bulk};
 use crate::{
     kernel::{
-        self, KernelError,
-        bpf::{self, Maps},
+        self, KernelError, bpf,
         netlink::{Netlink, RouteSpec, VethPeerSpec},
         netns, nft, sysctl,
     },
@@ -17,7 +16,7 @@ use crate::{
     store::Store,
 };
 
-type Result<T> = std::result::Result<T, ApplyError>;
+pub(super) type Result<T> = std::result::Result<T, ApplyError>;
 
 pub(super) async fn run(
     step: &Step,
@@ -30,7 +29,7 @@ pub(super) async fn run(
         Step::DeleteNamespace { name } => delete_namespace(name, store),
         Step::SetSysctl { key, from, to } => set_sysctl(key, from.as_deref(), to, store),
         Step::CreateLink { id, link, inside } => {
-            create_link(node, model, id, link, inside.as_ref()).await
+            create_link(node, model, id, link, inside.as_deref()).await
         }
         Step::DeleteLink { id } => {
             let place = place(node, model, id).await?;
@@ -56,28 +55,15 @@ pub(super) async fn run(
             let place = place(node, model, &id).await?;
             let deleted = place
                 .netlink
-                .delete_route(key.destination, Some(place.index), ROUTE_PROTOCOL)
+                .delete_route(
+                    key.destination,
+                    key.metric,
+                    Some(place.index),
+                    ROUTE_PROTOCOL,
+                )
                 .await;
             Ok(gone_is_fine(deleted)?)
         }
-        Step::SetNeighbour { link, address, mac } => Ok(node
-            .netlink
-            .replace_neighbour(index(node, *link).await?, *address, *mac)
-            .await?),
-        Step::DeleteNeighbour { link, address } => Ok(gone_is_fine(
-            node.netlink
-                .delete_neighbour(index(node, *link).await?, *address)
-                .await,
-        )?),
-        Step::SetFdb { link, mac, vtep } => Ok(node
-            .netlink
-            .replace_fdb(index(node, *link).await?, *mac, *vtep)
-            .await?),
-        Step::DeleteFdb { link, mac } => Ok(gone_is_fine(
-            node.netlink
-                .delete_fdb(index(node, *link).await?, *mac)
-                .await,
-        )?),
         Step::DeleteStrayFdb { entry } => {
             let index = index(node, entry.link).await?;
             let deleted = node.netlink.delete_fdb_entry(index, entry.mac, entry.dst);
@@ -111,72 +97,12 @@ pub(super) async fn run(
             Ok(bpf::remove_qdisc(&node.pins, *link, index)?)
         }
         Step::DeleteLayout { abi } => Ok(bpf::remove_layout(&node.pins, *abi)?),
-        map_step => set_map(map_step, node).await,
+        // Those of which there can be very many.
+        step => bulk::run(std::slice::from_ref(step), node)
+            .await
+            .pop()
+            .unwrap_or(Ok(())),
     }
-}
-
-/// Steps on the eBPF maps.
-async fn set_map(step: &Step, node: &mut Node) -> Result<()> {
-    let device = match step {
-        Step::SetPeer { .. }
-        | Step::SetEndpoint { .. }
-        | Step::SetPort { .. }
-        | Step::DeletePort { .. }
-        | Step::SetSource { .. }
-        | Step::DeleteSource { .. } => step.device().map(|id| id.name),
-        _ => None,
-    };
-    let resolved = match device {
-        Some(name) => node
-            .netlink
-            .link_by_name(name.as_str())
-            .await?
-            .map(|link| (name, link.index)),
-        None => None,
-    };
-    let index_of = |name: IfName| {
-        resolved
-            .filter(|(known, _)| *known == name)
-            .map(|(_, index)| index)
-    };
-    let change = |maps: &mut Maps| match step {
-        Step::SetNetwork { vni, network } => maps.set_network(*vni, network),
-        Step::DeleteNetwork { vni } => gone_is_fine(maps.delete_network(*vni)),
-        Step::SetVtep {
-            vni,
-            vtep,
-            slot,
-            fresh,
-        } => {
-            if *fresh {
-                maps.clear_peer_stats(*slot)?;
-            }
-            maps.set_vtep((*vni, *vtep), *slot)
-        }
-        Step::DeleteVtep { vni, vtep, .. } => gone_is_fine(maps.delete_vtep((*vni, *vtep))),
-        Step::SetPeer { vni, prefix, peer } => maps.set_peer((*vni, *prefix), peer, index_of),
-        Step::DeletePeer { vni, prefix } => gone_is_fine(maps.delete_peer((*vni, *prefix))),
-        Step::SetEndpoint {
-            vni,
-            address,
-            endpoint,
-        } => maps.set_endpoint((*vni, *address), endpoint, index_of),
-        Step::DeleteEndpoint { vni, address } => {
-            gone_is_fine(maps.delete_endpoint((*vni, *address)))
-        }
-        Step::SetPort { link, port } => maps.set_port(*link, port, index_of),
-        Step::DeletePort { link } => gone_is_fine(maps.delete_port(*link, index_of)),
-        Step::SetSource { link, prefix } => maps.set_source((*link, *prefix), index_of),
-        Step::DeleteSource { link, prefix } => {
-            gone_is_fine(maps.delete_source((*link, *prefix), index_of))
-        }
-        Step::SetCidr { cidr, vni } => maps.set_cidr(*cidr, *vni),
-        Step::DeleteCidr { cidr } => gone_is_fine(maps.delete_cidr(*cidr)),
-        Step::DeleteStray { stray } => gone_is_fine(maps.delete_stray(stray)),
-        // `run` handles every other step.
-        _ => Ok(()),
-    };
-    node.with_maps_mut(change)?.ok_or(ApplyError::NoMaps)
 }
 
 fn create_namespace(name: &Name, store: &mut Store) -> Result<()> {
@@ -236,7 +162,7 @@ async fn place(node: &Node, model: Option<&Model>, id: &LinkId) -> Result<Place>
     Ok(Place { netlink, index })
 }
 
-async fn index(node: &Node, name: IfName) -> Result<u32> {
+pub(super) async fn index(node: &Node, name: IfName) -> Result<u32> {
     let index = index_if_there(node, name).await?;
     index.ok_or_else(|| ApplyError::Gone(name.to_string()))
 }
@@ -318,13 +244,14 @@ async fn set_route(
         onlink: route.onlink,
         source: route.source,
         mtu: route.mtu,
+        metric: key.metric,
         protocol: ROUTE_PROTOCOL,
     };
     Ok(netlink.replace_route(&spec).await?)
 }
 
 /// Removing what somebody else has removed already is no failure.
-fn gone_is_fine(result: kernel::Result<()>) -> kernel::Result<()> {
+pub(super) fn gone_is_fine(result: kernel::Result<()>) -> kernel::Result<()> {
     match result {
         Err(error) if KernelError::not_there(&error) => Ok(()),
         other => other,

@@ -30,7 +30,7 @@ pub fn load(path: &Path) -> Result<Model, ConfigError> {
 pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {
     let plain = Plain::of(text);
     let mut report = Report {
-        text: &plain.rest,
+        plain: &plain,
         faults: Vec::new(),
     };
     let model = toml::from_str(&plain.rest)
@@ -119,16 +119,14 @@ fn underlay(raw: &toml::Spanned<raw::OneOrMany>, report: &mut Report<'_>) -> Opt
 
 /// Collects faults and knows the lines of the text.
 struct Report<'a> {
-    text: &'a str,
+    plain: &'a Plain<'a>,
     faults: Vec<Located>,
 }
 
 impl Report<'_> {
     fn add(&mut self, span: Range<usize>, field: impl Into<String>, fault: Fault) {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = 1 + before.matches('\n').count();
         self.faults.push(Located {
-            line,
+            line: self.plain.line(span.start),
             field: field.into(),
             fault,
         });
@@ -136,7 +134,7 @@ impl Report<'_> {
 
     fn syntax(&mut self, error: &toml::de::Error) {
         // A fault without a place, such as a missing table, belongs to the end of the file.
-        let end = self.text.len();
+        let end = self.plain.rest.len();
         let message = error.message().replace('\n', "; ");
         self.add(error.span().unwrap_or(end..end), "", Fault::Syntax(message));
     }

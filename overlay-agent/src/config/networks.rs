@@ -50,8 +50,7 @@ pub(super) fn validate(
             format!("{field}.vni"),
             report,
         );
-        let plain = plain.of_network(index);
-        if let Some(network) = network(raw, plain, &field, own_vtep, report) {
+        if let Some(network) = network(raw, (plain, index), &field, own_vtep, report) {
             cidrs.extend(network.ranges.iter().map(|range| Claim {
                 subnet: range.cidr,
                 place: raw.cidr.span().start,
@@ -70,7 +69,7 @@ pub(super) fn validate(
 
 fn network(
     raw: &raw::Network,
-    plain: impl Iterator<Item = raw::Peer>,
+    plain: (&Plain<'_>, usize),
     field: &str,
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,

@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::{
     Report,
     error::Fault,
+    plain::Plain,
     raw,
     subnets::{Claim, no_such_family, overlaps, subnets},
 };
@@ -20,7 +21,7 @@ use crate::model::{Family, InvalidValue, Mac, Name, Peer, Range};
 /// Of a network's peers, in either form.
 pub(super) fn validate(
     raw: &raw::Network,
-    plain: impl Iterator<Item = raw::Peer>,
+    (plain, network): (&Plain<'_>, usize),
     field: &str,
     ranges: &[Range],
     own_vtep: Option<IpAddr>,
@@ -31,11 +32,11 @@ pub(super) fn validate(
         ranges,
         own_vtep,
         number: 0,
-        names: HashMap::new(),
-        vteps: HashMap::new(),
-        macs: HashMap::new(),
-        claims: Vec::new(),
-        peers: Vec::new(),
+        names: HashMap::with_capacity(plain.len()),
+        vteps: HashMap::with_capacity(plain.len()),
+        macs: HashMap::with_capacity(plain.len()),
+        claims: Vec::with_capacity(plain.len()),
+        peers: Vec::with_capacity(plain.len()),
     };
     let place = raw.subnet.span().start;
     checked.claims.extend(ranges.iter().map(|range| Claim {
@@ -46,7 +47,7 @@ pub(super) fn validate(
     for raw in &raw.peers {
         checked.add(raw.get_ref(), report);
     }
-    for raw in plain {
+    for raw in plain.of_network(network) {
         checked.add(&raw, report);
     }
     let Checked { claims, peers, .. } = checked;

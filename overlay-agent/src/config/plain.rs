@@ -4,6 +4,9 @@
 //! takes seconds and a multiple of their memory. So the tables of peers are taken out of
 //! the text beforehand, where all of them are so simple that there is only one way to read
 //! them. If anything else is found, the whole text is left to the parser.
+//!
+//! A place in the rest is an offset, as the parser tells it; a place in what was taken out is
+//! the number of the line, after all offsets.
 
 use std::borrow::Cow;
 
@@ -11,10 +14,15 @@ use toml::Spanned;
 
 use super::raw;
 
+/// Where line numbers begin: no text is that long.
+const LINES: usize = 1 << 40;
+
 /// A text in two parts.
 pub(super) struct Plain<'a> {
-    /// The text without its peers, whose lines are still there, but empty.
+    /// The text without its peers.
     pub(super) rest: Cow<'a, str>,
+    /// Lines that were taken out, with the offset that they would begin at.
+    taken: Vec<(usize, usize)>,
     /// The peers, in the order of the text.
     peers: Vec<Peer<'a>>,
 }
@@ -39,8 +47,24 @@ impl<'a> Plain<'a> {
     pub(super) fn of(text: &'a str) -> Self {
         Self::split(text).unwrap_or(Self {
             rest: Cow::Borrowed(text),
+            taken: Vec::new(),
             peers: Vec::new(),
         })
+    }
+
+    /// How many peers there are.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// The line of a place, from 1.
+    pub(super) fn line(&self, place: usize) -> usize {
+        if let Some(line) = place.checked_sub(LINES) {
+            return line;
+        }
+        let before = self.rest.get(..place).unwrap_or(&self.rest);
+        let taken = self.taken.iter().filter(|(at, _)| *at <= place);
+        1 + before.matches('\n').count() + taken.map(|(_, lines)| lines).sum::<usize>()
     }
 
     /// The peers of one of the networks.
@@ -57,7 +81,8 @@ impl<'a> Plain<'a> {
         let mut peers = Vec::new();
         let mut networks: usize = 0;
         let mut current: Option<Peer<'a>> = None;
-        for line in text.split_inclusive('\n') {
+        let mut taken: Vec<(usize, usize)> = Vec::new();
+        for (line, number) in text.split_inclusive('\n').zip(1..) {
             let content = line.trim();
             if content.starts_with('[') {
                 peers.extend(complete(current.take())?);
@@ -73,19 +98,20 @@ impl<'a> Plain<'a> {
                     _ => return None,
                 }
             } else if let Some(peer) = &mut current {
-                peer.read(content, rest.len())?;
+                peer.read(content, LINES + number)?;
             } else if is_special(content) {
                 return None;
             }
-            if current.is_some() {
-                rest.push('\n');
-            } else {
-                rest.push_str(line);
+            match taken.last_mut() {
+                _ if current.is_none() => rest.push_str(line),
+                Some((at, lines)) if *at == rest.len() => *lines += 1,
+                _ => taken.push((rest.len(), 1)),
             }
         }
         peers.extend(complete(current)?);
         Some(Self {
             rest: Cow::Owned(rest),
+            taken,
             peers,
         })
     }

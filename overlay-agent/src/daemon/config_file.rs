@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
 };
 
@@ -19,10 +20,22 @@ pub(super) type Reading = Result<Model, ConfigError>;
 /// The file and what was last read of it.
 pub(super) struct ConfigFile {
     path: PathBuf,
-    last: Option<String>,
+    last: Option<Fingerprint>,
     events: mpsc::Receiver<()>,
     // Watching ends when it is dropped.
     _watcher: RecommendedWatcher,
+}
+
+/// What tells a text from others; the text itself can be large.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint(usize, u64);
+
+impl Fingerprint {
+    pub(super) fn of(text: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self(text.len(), hasher.finish())
+    }
 }
 
 /// The file cannot be watched.
@@ -34,8 +47,8 @@ pub struct WatchError {
 }
 
 impl ConfigFile {
-    /// Watches from now on; `text` is what is in force.
-    pub(super) fn watch(path: &Path, text: Option<String>) -> Result<Self, WatchError> {
+    /// Watches from now on; `text` is that of what is in force.
+    pub(super) fn watch(path: &Path, text: Fingerprint) -> Result<Self, WatchError> {
         let error = |cause| WatchError {
             path: path.to_owned(),
             cause,
@@ -68,7 +81,7 @@ impl ConfigFile {
             .map_err(error)?;
         Ok(Self {
             path: path.to_owned(),
-            last: text,
+            last: Some(text),
             events,
             _watcher: watcher,
         })
@@ -84,11 +97,10 @@ impl ConfigFile {
     /// The content, if it differs from the last one that was read.
     pub(super) fn read(&mut self) -> Option<Reading> {
         match std::fs::read_to_string(&self.path) {
-            Ok(text) if self.last.as_deref() == Some(&text) => None,
             Ok(text) => {
-                let reading = config::parse(&self.path, &text).map_err(ConfigError::from);
-                self.last = Some(text);
-                Some(reading)
+                let new = Fingerprint::of(&text);
+                let is_new = self.last.replace(new) != Some(new);
+                is_new.then(|| config::parse(&self.path, &text).map_err(ConfigError::from))
             }
             // Told once; whatever comes next differs from nothing.
             Err(cause) => self.last.take().map(|_| {

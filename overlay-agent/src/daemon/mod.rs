@@ -37,7 +37,7 @@ const RESYNC: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
 /// After a round the agent rests this many times as long as it worked before it looks on its
 /// own, so that a large node does not keep a core busy,
-const RESYNC_SHARE: u32 = 50;
+const RESYNC_SHARE: u32 = 200;
 /// and this many times before it follows a change of others.
 const REST_SHARE: u32 = 4;
 
@@ -60,7 +60,12 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let mut patrol = wake;
     loop {
         tokio::select! {
+            () = reconciler.changed() => {
+                wake = wake.min(rested.max(Instant::now() + DEBOUNCE));
+                continue;
+            }
             () = watches.changed() => {
+                reconciler.distrust();
                 wake = wake.min(rested.max(Instant::now() + DEBOUNCE));
                 continue;
             }
@@ -100,7 +105,11 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         watches.renew();
         rested = end + effort * REST_SHARE;
         let resync = if reconciler.is_well() { RESYNC } else { RETRY };
-        wake = end + resync.max(effort * RESYNC_SHARE);
+        wake = if reconciler.unfinished {
+            end
+        } else {
+            end + resync.max(effort * RESYNC_SHARE)
+        };
         patrol = end + PATROL;
     }
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");

@@ -5,7 +5,12 @@
 //! twice a second: whether that is still what the last round has seen. What there may be many
 //! of it looks at in turns.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use tracing::{debug, warn};
 
@@ -18,7 +23,8 @@ use crate::{
     },
     model::{IfName, Model},
     node::Node,
-    objects::Hook,
+    objects::{Hook, PeerObjects},
+    shared::Shared,
     surroundings::Observed,
 };
 
@@ -33,7 +39,16 @@ pub(super) struct Patrol {
     namespaces: Vec<(PathBuf, Option<NetnsId>)>,
     attachments: Vec<(IfName, u32, Hook)>,
     narrow: Vec<(IpAddr, Option<u32>)>,
+    peers: Option<Expected>,
     round: usize,
+}
+
+/// What the maps should have for the peers.
+struct Expected {
+    objects: Shared<PeerObjects>,
+    /// The devices that lead to them.
+    devices: BTreeMap<IfName, u32>,
+    sums: Sums,
 }
 
 impl Patrol {
@@ -45,7 +60,7 @@ impl Patrol {
             .filter_map(|&(device, hook)| Some((device, links.get(&device)?.index, hook)))
             .collect();
         let paths = model.endpoints.iter().map(|endpoint| endpoint.netns.path());
-        self.namespaces = paths.map(|path| (path.clone(), identity(path))).collect();
+        self.namespaces = paths.map(|path| (path.clone(), identity(&path))).collect();
         // Routers fragment IPv4: only paths of IPv6 are narrow.
         let ways = observed.around.ways.iter();
         self.narrow = ways
@@ -57,13 +72,47 @@ impl Patrol {
             .map(|(name, link)| (*name, link.index))
             .collect();
         if let Some(dataplane) = &mut node.dataplane {
-            let entries = &observed.objects.entries;
-            match Sums::of(entries, |name| indices.get(&name).copied()) {
+            let index_of = |name: IfName| indices.get(&name).copied();
+            let objects = &observed.objects;
+            let sums = self
+                .sums_of_peers(&objects.peers, &indices)
+                .and_then(|peers| Ok(Sums::of(&objects.entries, index_of)?.and(&peers)));
+            match sums {
                 Ok(sums) => dataplane.census().expect(sums),
                 // A device has gone since; its event is on its way.
                 Err(error) => debug!("{error}"),
             }
         }
+    }
+
+    /// Those of the last time, when nothing has changed since: there can be very many rows.
+    fn sums_of_peers(
+        &mut self,
+        peers: &Shared<PeerObjects>,
+        indices: &BTreeMap<IfName, u32>,
+    ) -> kernel::Result<Sums> {
+        let known = self.peers.take().filter(|known| {
+            let same = |(name, index): (&IfName, &u32)| indices.get(name) == Some(index);
+            known.objects.is_same(peers) && known.devices.iter().all(same)
+        });
+        let known = if let Some(known) = known {
+            known
+        } else {
+            let devices = RefCell::new(BTreeMap::new());
+            let sums = Sums::of_peers(&peers.entries, |name| {
+                let index = *indices.get(&name)?;
+                devices.borrow_mut().insert(name, index);
+                Some(index)
+            })?;
+            Expected {
+                objects: peers.clone(),
+                devices: devices.into_inner(),
+                sums,
+            }
+        };
+        let sums = known.sums.clone();
+        self.peers = Some(known);
+        Ok(sums)
     }
 
     /// Looks around; whether anything is not as it was.
@@ -89,7 +138,7 @@ impl Patrol {
             }
         }
         for (path, known) in turn(&self.namespaces, LINKS, self.round) {
-            if identity(path.clone()) != *known {
+            if identity(path) != *known {
                 return Ok(Some(path.display().to_string()));
             }
         }
@@ -116,8 +165,8 @@ impl Patrol {
 }
 
 /// A namespace that cannot be looked at is none that we know.
-fn identity(path: PathBuf) -> Option<NetnsId> {
-    netns::id(&path).ok().flatten()
+fn identity(path: &Path) -> Option<NetnsId> {
+    netns::id(path).ok().flatten()
 }
 
 /// A part of a list: all of a short one, of a long one the next part each time.

@@ -1,18 +1,25 @@
 //! One round: observe, compute what should be, plan, apply; until nothing is left to do.
 
+use std::{collections::BTreeSet, future::pending, sync::Arc};
+
+use overlay_common::maps::MAX_PEERS;
 use tracing::{debug, info, warn};
 
 use super::patrol::Patrol;
 use crate::{
     apply::{self, Report},
-    desired::{self, Desired, Facts, Inputs, Obstacles},
+    desired::{self, Desired, Facts, ForPeers, Inputs, Obstacles},
     kernel::{
         self, KernelError,
         bpf::{self, AttachMode, DataPlane},
+        memory,
+        netlink::Watch,
         netns,
     },
     model::{FastPath, Model, Name, Rx},
     node::Node,
+    objects::Capacity,
+    observe::{Known, observe},
     plan::{Plan, plan},
     store::{Content, Store, StoreError},
     surroundings::Observed,
@@ -21,6 +28,9 @@ use crate::{
 /// What a round makes may need another one, such as the index of a new device. Three
 /// rounds that all find work mean that somebody works against us; the timer goes on.
 const MAX_ROUNDS: usize = 3;
+
+/// Steps that take long to look at, and leave much memory behind.
+const MANY_STEPS: usize = 1000;
 
 /// Why the instance could not be removed entirely.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +69,19 @@ pub struct Reconciler {
     /// The same with it.
     pub(super) model: Model,
     pub(super) facts: Facts,
+    /// What happens to the node.
+    pub(super) watch: Option<Watch>,
+    /// What is known of it.
+    known: Known,
+    /// The peers' objects of the last time.
+    for_peers: Option<Arc<ForPeers>>,
     /// The last look, for `status`.
     pub(super) observed: Observed,
     pub(super) report: Report,
+    /// Whether what was done last is still to be looked at.
+    pub(super) unfinished: bool,
+    /// Steps since memory was last given back.
+    steps: usize,
     /// What the last round could not do.
     pub(super) problems: Vec<String>,
     /// Why the file that is there now is not in force.
@@ -73,7 +93,7 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// For a node on which nothing has been done yet.
-    pub(super) fn new(node: Node, store: Store, config: Model) -> Self {
+    pub(super) fn new(node: Node, store: Store, config: Model, watch: Watch) -> Self {
         let model = store.content().complete(config.clone());
         Self {
             node,
@@ -81,8 +101,13 @@ impl Reconciler {
             config,
             model,
             facts: Facts::default(),
+            watch: Some(watch),
+            known: Known::default(),
+            for_peers: None,
             observed: Observed::default(),
             report: Report::default(),
+            unfinished: false,
+            steps: 0,
             problems: Vec::new(),
             refused: None,
             unavailable: None,
@@ -118,11 +143,14 @@ impl Reconciler {
     /// pinned.
     pub(super) fn load_programs(&mut self) {
         let rx = self.model.node.rx;
-        let loaded = self.node.dataplane.as_ref().map(DataPlane::rx);
-        if loaded == Some(rx) || !self.wants_programs() {
+        let peers = peers(&self.model);
+        let fits = |dataplane: &DataPlane| {
+            dataplane.rx() == rx && dataplane.maps().slots() > peers.min(MAX_PEERS)
+        };
+        if self.node.dataplane.as_ref().is_some_and(fits) || !self.wants_programs() {
             return;
         }
-        match load(&self.node.pins, rx) {
+        match load(&self.node.pins, rx, peers) {
             Ok(dataplane) => {
                 self.node.dataplane = Some(dataplane);
                 self.unavailable = None;
@@ -147,29 +175,54 @@ impl Reconciler {
             Err(error) => problems.push(error),
         }
         problems.extend(self.report.failed.iter().cloned());
-        for problem in problems
-            .iter()
-            .filter(|problem| !self.problems.contains(problem))
-        {
+        let now: BTreeSet<&String> = problems.iter().collect();
+        let before: BTreeSet<&String> = self.problems.iter().collect();
+        for problem in now.difference(&before) {
             warn!("{problem}");
         }
-        for problem in self
-            .problems
-            .iter()
-            .filter(|problem| !problems.contains(problem))
-        {
+        for problem in before.difference(&now) {
             info!("no longer: {problem}");
         }
         self.problems = problems;
-        self.patrol
-            .expect(&mut self.node, &self.model, &self.observed);
+        if !self.unfinished {
+            if self.steps > MANY_STEPS {
+                memory::release();
+                self.steps = 0;
+            }
+            self.patrol
+                .expect(&mut self.node, &self.model, &self.observed);
+        }
+    }
+
+    /// Waits for a change that netlink announces; a dead socket is left to the timer.
+    pub(super) async fn changed(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            match watch.changed().await {
+                Ok(()) => return,
+                Err(error) => {
+                    warn!("{error}; changes are found later");
+                    self.watch = None;
+                }
+            }
+        }
+        pending::<()>().await;
     }
 
     /// Whether something has changed that nobody announces.
     pub(super) async fn patrol(&mut self) -> bool {
-        self.patrol
+        let found = self
+            .patrol
             .finds_something(&mut self.node, &self.observed)
-            .await
+            .await;
+        if found {
+            self.distrust();
+        }
+        found
+    }
+
+    /// Looks at everything the next time that nobody announces.
+    pub(super) fn distrust(&mut self) {
+        self.known.distrust();
     }
 
     /// Whether nothing is left to be tried again.
@@ -179,6 +232,7 @@ impl Reconciler {
 
     async fn rounds(&mut self) -> Result<Vec<String>, String> {
         let mut problems = Vec::new();
+        self.unfinished = false;
         for _ in 0..MAX_ROUNDS {
             let desired = self.look().await?;
             problems = desired.problems.iter().map(ToString::to_string).collect();
@@ -186,19 +240,25 @@ impl Reconciler {
             self.facts = desired.facts;
             if plan.is_empty() {
                 self.report = Report::default();
+                self.known.confirm(&desired.objects.peers);
+                self.observed.objects.peers = desired.objects.peers;
                 break;
             }
             self.report =
                 apply::apply(&plan, &mut self.node, Some(&self.model), &mut self.store).await;
+            let all = self.report.failed.is_empty() && self.report.skipped == 0;
+            self.known.follow(plan.steps().iter(), all);
+            self.steps += plan.steps().len();
+            let steps = plan.steps().len();
             if self.report.failed.is_empty() {
                 info!("applied {} steps", self.report.done);
             } else {
                 // Told as problems, once; this would be told at every try.
-                debug!(
-                    "applied {} of {} steps",
-                    self.report.done,
-                    plan.steps().len()
-                );
+                debug!("applied {} of {steps} steps", self.report.done);
+            }
+            // Another look at so many takes its time: clients and events come first.
+            self.unfinished = steps > MANY_STEPS;
+            if self.unfinished || self.report.done == 0 {
                 break;
             }
         }
@@ -215,10 +275,18 @@ impl Reconciler {
                 content.allocate(model);
             })
             .map_err(|error| error.to_string())?;
-        self.observed =
-            crate::observe::observe(&self.node, Some(&self.model), self.store.content())
-                .await
-                .map_err(|error| error.to_string())?;
+        let changes = self.watch.as_mut().and_then(Watch::take);
+        // What was seen last is of no more use, and can be large.
+        self.observed = Observed::default();
+        self.observed = observe(
+            &self.node,
+            Some(&self.model),
+            self.store.content(),
+            &mut self.known,
+            changes,
+        )
+        .await
+        .map_err(|error| error.to_string())?;
         self.node.recognise(&self.observed.around.links);
         let inputs = Inputs {
             model: &self.model,
@@ -226,8 +294,18 @@ impl Reconciler {
             observed: &self.observed,
             loaded: self.node.dataplane.is_some(),
             attached: !self.store.content().fastpath_off,
+            capacity: self.capacity(),
+            before: self.for_peers.as_ref(),
         };
-        desired::desired(inputs).map_err(|obstacles| obstacles.to_string())
+        let desired = desired::desired(inputs).map_err(|obstacles| obstacles.to_string())?;
+        self.for_peers.clone_from(&desired.for_peers);
+        Ok(desired)
+    }
+
+    /// How much the maps hold.
+    fn capacity(&self) -> Capacity {
+        let dataplane = self.node.dataplane.as_ref();
+        dataplane.map_or_else(Capacity::default, |dataplane| dataplane.maps().capacity())
     }
 
     /// Removes all that is the instance's.
@@ -237,9 +315,18 @@ impl Reconciler {
     }
 }
 
+/// How many peers there are in all networks together.
+pub(super) fn peers(model: &Model) -> usize {
+    model
+        .networks
+        .iter()
+        .map(|network| network.peers.len())
+        .sum()
+}
+
 /// Loads the programs into the kernel.
-pub(super) fn load(pins: &std::path::Path, rx: Rx) -> kernel::Result<DataPlane> {
-    DataPlane::open(pins, crate::PROGRAMS, attach_mode(), rx)
+pub(super) fn load(pins: &std::path::Path, rx: Rx, peers: usize) -> kernel::Result<DataPlane> {
+    DataPlane::open(pins, crate::PROGRAMS, attach_mode(), rx, peers)
 }
 
 /// TCX where the kernel has it; tests of the older way force it.
@@ -257,23 +344,36 @@ pub(super) async fn preview(
     model: &Model,
     store: &Content,
 ) -> Result<Preview, PreviewError> {
+    let (observed, desired) = look_ahead(node, model, store).await?;
+    let problems = desired.problems.iter().map(ToString::to_string).collect();
+    Ok(Preview {
+        plan: plan(&observed.objects, &desired.objects),
+        problems,
+    })
+}
+
+/// What is and what would be, with nothing loaded, written or changed; an error shows what
+/// stands in the way.
+pub(super) async fn look_ahead(
+    node: &Node,
+    model: &Model,
+    store: &Content,
+) -> Result<(Observed, Desired), PreviewError> {
     let mut store = store.clone();
     let model = store.complete(model.clone());
     store.allocate(&model);
-    let observed = crate::observe::observe(node, Some(&model), &store).await?;
+    let observed = observe(node, Some(&model), &store, &mut Known::default(), None).await?;
     let inputs = Inputs {
         model: &model,
         store: &store,
         observed: &observed,
         loaded: true,
         attached: !store.fastpath_off,
+        capacity: Capacity::default(),
+        before: None,
     };
     let desired = desired::desired(inputs)?;
-    let problems = desired.problems.iter().map(ToString::to_string).collect();
-    Ok(Preview {
-        plan: plan(&observed.objects, &desired.objects),
-        problems,
-    })
+    Ok((observed, desired))
 }
 
 /// Why no plan can be made.
@@ -289,7 +389,8 @@ pub enum PreviewError {
 
 /// Removes all that is an instance's: devices, routes, namespaces, programs, pins, state.
 pub async fn teardown(mut node: Node, mut store: Store) -> Result<(), TeardownError> {
-    let observed = crate::observe::observe(&node, None, store.content()).await?;
+    let known = &mut Known::default();
+    let observed = observe(&node, None, store.content(), known, None).await?;
     let nothing = desired::nothing(store.content(), &observed);
     let plan = plan(&observed.objects, &nothing);
     let report = apply::apply(&plan, &mut node, None, &mut store).await;

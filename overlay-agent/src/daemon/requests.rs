@@ -188,10 +188,9 @@ impl Reconciler {
     }
 
     fn endpoint_status(&self, name: &Name) -> Option<EndpointStatus> {
-        self.status()
-            .endpoints
-            .into_iter()
-            .find(|endpoint| endpoint.name == *name)
+        let mut endpoints = self.model.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.name == *name)?;
+        Some(self.endpoint(endpoint))
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::{
     Calls, Preview, Reconciler,
-    config_file::{ConfigFile, WatchError},
+    config_file::{ConfigFile, Fingerprint, WatchError},
     lock::{InstanceLock, LockError},
     reconcile::{self, PreviewError},
     watches::Watches,
@@ -20,7 +20,7 @@ use crate::{
     config::{self, ConfigError},
     desired::Obstacles,
     dirs::Dirs,
-    kernel::{KernelError, capability, privileges},
+    kernel::{KernelError, capability, netlink::Watch, privileges},
     model::{FastPath, Model, Name},
     node::Node,
     store::{Store, StoreError},
@@ -111,8 +111,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let mut store = Store::open(&options.dirs.state_dir, &instance)?;
     store.clear_unfinished()?;
     let node = Node::open(options.dirs.pins(&instance))?;
-    // A plan that can be made shows that nothing stands in the way.
-    reconcile::preview(&node, &model, store.content()).await?;
+    // What would be shows that nothing stands in the way.
+    reconcile::look_ahead(&node, &model, store.content()).await?;
     let required = model
         .networks
         .iter()
@@ -120,7 +120,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let mut required_programs = None;
     if let Some(network) = required {
         let network = network.name.clone();
-        let loaded = reconcile::load(&node.pins, model.node.rx)
+        let loaded = reconcile::load(&node.pins, model.node.rx, reconcile::peers(&model))
             .map_err(|cause| StartError::FastPathRequired { network, cause })?;
         required_programs = Some(loaded);
     }
@@ -129,11 +129,12 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         content.netns.clone_from(&options.netns);
         content.config.clone_from(&config_path);
     })?;
-    let watches = Watches::open(&node, store.content())?;
+    let watch = Watch::open()?;
+    let watches = Watches::open(&node, store.content());
     // Before the first thread is started.
     privileges::keep(&privileges::RUNNING)?;
-    let config = ConfigFile::watch(&options.config, Some(text))?;
-    let mut reconciler = Reconciler::new(node, store, model);
+    let config = ConfigFile::watch(&options.config, text)?;
+    let mut reconciler = Reconciler::new(node, store, model, watch);
     reconciler.node.dataplane = required_programs;
     reconciler.reconcile().await;
     watches.renew();
@@ -163,14 +164,14 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     Ok(reconcile::preview(&node, &model, store.content()).await?)
 }
 
-/// Text and model are of the same moment, so that no change of the file is missed.
-fn read_config(path: &Path) -> Result<(String, Model), ConfigError> {
+/// Fingerprint and model are of the same moment, so that no change of the file is missed.
+fn read_config(path: &Path) -> Result<(Fingerprint, Model), ConfigError> {
     let text = fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
         path: path.to_owned(),
         cause,
     })?;
     let model = config::parse(path, &text)?;
-    Ok((text, model))
+    Ok((Fingerprint::of(&text), model))
 }
 
 fn check_machine(model: &Model, dirs: &Dirs) -> Result<(), KernelError> {

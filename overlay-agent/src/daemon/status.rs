@@ -136,6 +136,7 @@ impl Reconciler {
         let slot = self
             .observed
             .objects
+            .peers
             .entries
             .vteps
             .get(&(network.vni, vtep))
@@ -159,7 +160,7 @@ impl Reconciler {
         }
     }
 
-    fn endpoint(&self, endpoint: &Endpoint) -> EndpointStatus {
+    pub(super) fn endpoint(&self, endpoint: &Endpoint) -> EndpointStatus {
         let scope = Scope::Endpoint(endpoint.name.clone());
         let device = self
             .observed

@@ -1,38 +1,34 @@
-//! All that tells of changes by itself.
+//! What tells of changes by itself, besides netlink.
 
 use std::future::pending;
 
 use tracing::error;
 
 use crate::{
-    kernel::{self, bpf::PinWatch, netlink, nft},
+    kernel::{self, bpf::PinWatch, nft},
     node::Node,
     objects::filter_table,
     store::Content,
 };
 
-/// Changes that the kernel announces; the [`patrol`](super::patrol) looks for the others.
+/// Changes of rules and pins that the kernel announces; the [`patrol`](super::patrol) looks for the others.
 pub(super) struct Watches {
-    netlink: Option<netlink::Watch>,
     filter: Option<nft::Watch>,
     pins: Option<PinWatch>,
 }
 
 impl Watches {
-    /// Listens from now on. Without the first the agent would be deaf; a kernel without
-    /// nftables has no table to watch.
-    pub(super) fn open(node: &Node, store: &Content) -> kernel::Result<Self> {
-        Ok(Self {
-            netlink: Some(netlink::Watch::open()?),
+    /// Listens from now on. A kernel without nftables has no table to watch.
+    pub(super) fn open(node: &Node, store: &Content) -> Self {
+        Self {
             filter: kept(nft::Watch::open(&filter_table(store.instance()))),
             pins: kept(PinWatch::open(&node.pins)),
-        })
+        }
     }
 
     /// Waits for a change. Nothing is lost when the wait is given up.
     pub(super) async fn changed(&mut self) {
         tokio::select! {
-            () = one(&mut self.netlink, netlink::Watch::changed) => {}
             () = one(&mut self.filter, nft::Watch::changed) => {}
             () = one(&mut self.pins, PinWatch::changed) => {}
         }

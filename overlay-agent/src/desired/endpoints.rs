@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Derived, Desired, Node, Problem, address_of, names, values};
+use super::{Derived, Desired, Node, Problem, address_of, default_metric, names, values};
 use crate::{
     model::{Endpoint, Family, IfName, Mac, NetnsRef, Range},
     objects::{
@@ -137,6 +137,7 @@ impl Attached<'_> {
             let key = RouteKey {
                 scope: self.inside.scope.clone(),
                 destination: everything(family),
+                metric: default_metric(family),
             };
             let route = Route {
                 dev: self.endpoint.interface,
@@ -160,6 +161,7 @@ impl Attached<'_> {
             let key = RouteKey {
                 scope: Scope::Node,
                 destination,
+                metric: default_metric(family),
             };
             if let Some(device) = self.node.route_of_others(&key) {
                 desired.problems.push(Problem::RouteTaken {

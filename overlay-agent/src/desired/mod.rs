@@ -9,6 +9,7 @@ mod filter;
 mod names;
 mod networks;
 mod obstacles;
+mod peers;
 mod settings;
 mod slots;
 mod underlay;
@@ -17,11 +18,12 @@ mod values;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
-    objects::{AttachmentState, Filter, MAPS, Objects},
+    objects::{AttachmentState, Capacity, Filter, MAPS, Objects},
     store::Content,
     surroundings::{Observed, Surroundings},
 };
@@ -29,6 +31,7 @@ use crate::{
 pub use filter::is_needed as needs_filter;
 pub use names::{alias, bridge_name, is_ours, vxlan_name};
 pub use obstacles::{Obstacle, Obstacles, Problem};
+pub use peers::ForPeers;
 pub use settings::observed_settings;
 
 /// Everything that the desired state follows from.
@@ -44,6 +47,10 @@ pub struct Inputs<'a> {
     pub loaded: bool,
     /// Whether the programs are to be attached: an operator can switch them off.
     pub attached: bool,
+    /// How much the maps hold.
+    pub capacity: Capacity,
+    /// The peers' objects of the last time.
+    pub before: Option<&'a Arc<ForPeers>>,
 }
 
 /// What should be, and what cannot be.
@@ -55,6 +62,8 @@ pub struct Desired {
     pub problems: Vec<Problem>,
     /// Facts that `status` shows.
     pub facts: Facts,
+    /// The peers' objects, for the next time.
+    pub for_peers: Option<Arc<ForPeers>>,
 }
 
 /// What the agent chose where the configuration left it open.
@@ -92,6 +101,8 @@ struct Derived<'a> {
     mtu: u16,
     /// Whether the programs carry it.
     fast: bool,
+    /// Whether some of its peers are not in the maps.
+    crowded: bool,
 }
 
 impl Derived<'_> {
@@ -139,13 +150,23 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     let mut desired = Desired::default();
     desired.facts.vteps.clone_from(&node.vteps);
     desired.facts.underlay.clone_from(&node.underlay);
-    let derived: Vec<Derived<'_>> = inputs
+    let mut derived: Vec<Derived<'_>> = inputs
         .model
         .networks
         .iter()
         .filter_map(|network| networks::derive(&node, network, &mut obstacles))
         .collect();
-    obstacles::find(&node, &derived, &mut obstacles);
+    let for_peers = peers::build(
+        &derived,
+        &node.around.ways,
+        &inputs.capacity,
+        &inputs.observed.objects.peers.entries,
+        inputs.before,
+    );
+    for derived in &mut derived {
+        derived.crowded = for_peers.crowded.contains(&derived.network.vni);
+    }
+    obstacles::find(&node, &derived, &for_peers.objects, &mut obstacles);
     if !obstacles.is_empty() {
         return Err(Obstacles(obstacles));
     }
@@ -164,10 +185,9 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
             endpoints::build(&node, network, endpoint, &mut desired);
         }
     }
-    slots::assign(
-        &inputs.observed.objects.entries,
-        &mut desired.objects.entries,
-    );
+    desired.objects.peers = for_peers.objects.clone();
+    desired.problems.extend(for_peers.problems.iter().cloned());
+    desired.for_peers = Some(for_peers);
     desired.objects.sysctls = settings::wanted(&node, &derived);
     desired.objects.filter = filter::rules(&derived).map(Filter::Rules);
     underlay::attach(&node, &derived, &mut desired.objects);
@@ -202,6 +222,14 @@ fn layouts(observed: &Observed) -> BTreeSet<u32> {
 /// Whether the programs carry a network.
 fn is_fast(inputs: Inputs<'_>, network: &Network) -> bool {
     inputs.loaded && network.fastpath != FastPath::Off
+}
+
+/// The metric of a route that is made without one (`IP6_RT_PRIO_USER`).
+pub const fn default_metric(family: Family) -> u32 {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1024,
+    }
 }
 
 /// The address of a family that was given to an endpoint.

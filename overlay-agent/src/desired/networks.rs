@@ -4,14 +4,10 @@ use std::net::IpAddr;
 
 use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_PORT_MIN};
 
-use super::{Derived, Desired, Node, Obstacle, Problem, Tunnel, is_fast, names, values};
+use super::{Derived, Desired, Node, Obstacle, Tunnel, is_fast, names, values};
 use crate::{
-    model::{Dscp, Family, MIN_IPV6_MTU, Mac, Network, Peer},
-    objects::{
-        Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, PeerEntry, Route,
-        RouteKey, Scope, Vxlan,
-    },
-    surroundings::Way,
+    model::{Dscp, Family, MIN_IPV6_MTU, Mac, Network},
+    objects::{Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, Vxlan},
 };
 
 /// Port of the device that is never up and so never opens it (RFC 863).
@@ -32,6 +28,7 @@ pub(super) fn derive<'a>(
         tunnels,
         headroom: names::headroom_name(network.vni)?,
         fast: is_fast(node.inputs, network),
+        crowded: false,
     })
 }
 
@@ -112,27 +109,6 @@ pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desire
         };
         desired.objects.addresses.extend(devices.map(address));
     }
-    for peer in &network.peers {
-        let problem = match derived.tunnel_to(peer.vtep) {
-            Some(tunnel) => build_peer(node, derived, tunnel, peer, &mut desired.objects),
-            None => Some(Problem::NoTunnel {
-                peer: peer.name.clone(),
-                vtep: peer.vtep,
-                family: Family::of(peer.vtep),
-            }),
-        };
-        desired.problems.extend(problem);
-    }
-}
-
-/// The largest inner packet on the way to a VTEP. Routers fragment IPv4, whose outer header
-/// allows it, but never IPv6: the kernel has learned how narrow the path is.
-fn path_mtu(mtu: u16, vtep: IpAddr, way: Option<&Way>) -> u16 {
-    let learned = way
-        .filter(|_| vtep.is_ipv6())
-        .and_then(|way| way.path_mtu)
-        .and_then(|path| u16::try_from(path.saturating_sub(OVERHEAD_V6.into())).ok());
-    learned.map_or(mtu, |learned| mtu.min(learned))
 }
 
 fn add_devices(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
@@ -205,61 +181,4 @@ fn add_entries(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
             .attachments
             .insert((tunnel.device, Hook::FromHost), AttachmentState::Current);
     }
-}
-
-fn build_peer(
-    node: &Node<'_>,
-    derived: &Derived<'_>,
-    tunnel: &Tunnel,
-    peer: &Peer,
-    objects: &mut Objects,
-) -> Option<Problem> {
-    let network = derived.network;
-    let vtep = peer.vtep;
-    let way = node.around.ways.get(&vtep);
-    let path_mtu = path_mtu(derived.mtu, vtep, way);
-    objects.fdb.insert((tunnel.device, peer.mac), vtep);
-    for &subnet in &peer.subnets {
-        // As flannel does it: the subnet's first address stands for the peer's VTEP.
-        let next_hop = subnet.network();
-        objects
-            .neighbours
-            .insert((tunnel.device, next_hop), peer.mac);
-        let range = network.range(Family::of(next_hop));
-        let key = RouteKey {
-            scope: Scope::Node,
-            destination: subnet,
-        };
-        let route = Route {
-            dev: tunnel.device,
-            via: next_hop,
-            onlink: true,
-            // The node's own packets carry an address that the peer knows to be behind this VTEP.
-            source: range.map(crate::model::Range::gateway),
-            // The kernel forwards by it, and tells who sends more; it ignores what it has
-            // learned of the tunnel's path.
-            mtu: (path_mtu < derived.mtu).then_some(path_mtu.into()),
-        };
-        objects.routes.insert(key, route);
-        if derived.fast {
-            let entry = PeerEntry {
-                vtep,
-                // An entry without a way still tells whose subnet it is; index 0 is no device.
-                next_hop: way.map_or(vtep, |way| way.next_hop),
-                underlay: way.map_or(LinkRef::Gone(0), |way| LinkRef::Name(way.link)),
-                mac: peer.mac,
-                index: 0,
-                mtu: path_mtu,
-                needs_checksum: peer.udp6_checksum,
-            };
-            objects.entries.peers.insert((network.vni, subnet), entry);
-        }
-    }
-    if derived.fast {
-        objects.entries.vteps.insert((network.vni, vtep), 0);
-    }
-    way.is_none().then(|| Problem::NoWay {
-        peer: peer.name.clone(),
-        vtep,
-    })
 }

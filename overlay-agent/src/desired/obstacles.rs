@@ -4,10 +4,10 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use super::{Derived, Node};
+use super::{Derived, Node, default_metric, peers};
 use crate::{
     model::{Family, IfName, Name},
-    objects::{RouteKey, Scope},
+    objects::{PeerObjects, RouteKey, Scope},
     surroundings::NodeLink,
 };
 
@@ -179,6 +179,28 @@ pub enum Problem {
         /// Its outer address.
         vtep: IpAddr,
     },
+    /// The same of more peers than are worth naming.
+    #[error(
+        "reach {peers} more peers of network {network}: the underlay has no route to them either"
+    )]
+    NoWayToMore {
+        /// The network.
+        network: Name,
+        /// How many.
+        peers: usize,
+    },
+    /// A map is full.
+    #[error(
+        "map {peers} peers of network {network}: map {} is full with {} entries; the kernel's VXLAN device carries them, and checks of outer and inner sources are off in this network; use fewer peers, or fewer subnets a peer", full.0, full.1
+    )]
+    PeersLeftOut {
+        /// The network.
+        network: Name,
+        /// How many.
+        peers: usize,
+        /// The map and its size.
+        full: (&'static str, usize),
+    },
     /// This node has no outer address of the family that a peer is reached by.
     #[error(
         "reach peer {peer}: the underlay of this node has no {family} address to send from to {vtep}; add one, or give the peer another vtep"
@@ -274,7 +296,12 @@ pub enum Problem {
 }
 
 /// Finds what stands in the way of the networks.
-pub(super) fn find(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Obstacle>) {
+pub(super) fn find(
+    node: &Node<'_>,
+    networks: &[Derived<'_>],
+    peers: &PeerObjects,
+    obstacles: &mut Vec<Obstacle>,
+) {
     for derived in networks {
         let devices = derived.devices().chain([derived.headroom]);
         let taken = devices.filter(|device| node.is_of_others(*device));
@@ -283,6 +310,7 @@ pub(super) fn find(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Ve
         find_gateways(node, derived, obstacles);
         find_peers(node, derived, obstacles);
     }
+    find_routes(node, networks, peers, obstacles);
     find_filter(node, networks, obstacles);
 }
 
@@ -335,19 +363,33 @@ fn find_peers(node: &Node<'_>, derived: &Derived<'_>, obstacles: &mut Vec<Obstac
                 vtep: peer.vtep,
             });
         }
-        for &destination in &peer.subnets {
-            let key = RouteKey {
-                scope: Scope::Node,
-                destination,
-            };
-            if let Some(device) = node.route_of_others(&key) {
-                obstacles.push(Obstacle::RouteTaken {
-                    peer: peer.name.clone(),
-                    destination,
-                    device,
-                });
-            }
-        }
+    }
+}
+
+/// Routes of others that ours would replace, or that would go before ours.
+fn find_routes(
+    node: &Node<'_>,
+    networks: &[Derived<'_>],
+    peers: &PeerObjects,
+    obstacles: &mut Vec<Obstacle>,
+) {
+    for &destination in node.around.routes.keys() {
+        let key = RouteKey {
+            scope: Scope::Node,
+            destination,
+            metric: peers::metric(destination),
+        };
+        let taken = peers.routes.contains_key(&key);
+        let Some(device) = node.route_of_others(&key).filter(|_| taken) else {
+            continue;
+        };
+        let all = networks.iter().flat_map(|derived| &derived.network.peers);
+        let mut owners = all.filter(|peer| peer.subnets.contains(&destination));
+        obstacles.extend(owners.next().map(|peer| Obstacle::RouteTaken {
+            peer: peer.name.clone(),
+            destination,
+            device,
+        }));
     }
 }
 
@@ -381,9 +423,12 @@ impl Node<'_> {
         link.is_some_and(|link| !link.ours)
     }
 
-    /// The device of a route of somebody else that one of ours would replace.
+    /// The device of a route of somebody else that stands in the way of one of ours.
     pub(super) fn route_of_others(&self, key: &RouteKey) -> Option<String> {
-        let ours = self.inputs.observed.objects.routes.contains_key(key);
+        let observed = &self.inputs.observed.objects;
+        let same_metric = key.metric == default_metric(Family::of(key.destination.addr()));
+        let ours = same_metric
+            && (observed.routes.contains_key(key) || observed.peers.routes.contains_key(key));
         let device = self.around.routes.get(&key.destination).filter(|_| !ours)?;
         Some(device.map_or_else(|| "no device".to_owned(), |name| name.to_string()))
     }

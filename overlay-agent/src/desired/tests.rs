@@ -8,7 +8,7 @@ use super::{Desired, Inputs, Obstacle, Problem, desired};
 use crate::{
     config,
     model::IfName,
-    objects::{AttachmentState, Hook, LinkId, LinkKind, Objects},
+    objects::{AttachmentState, Capacity, Hook, LinkId, LinkKind, Objects},
     plan::plan,
     store::Content,
     surroundings::{EndpointPlace, NodeLink, Observed, Way},
@@ -75,6 +75,8 @@ fn build(config: &str, observed: &Observed) -> Result<Desired, Vec<Obstacle>> {
         observed,
         loaded: true,
         attached: true,
+        capacity: Capacity::default(),
+        before: None,
     };
     desired(inputs).map_err(|obstacles| obstacles.0)
 }
@@ -94,7 +96,7 @@ fn a_node_is_planned_from_nothing_and_the_second_plan_is_empty() {
         "add address 10.244.1.2/24 to eth0 of endpoint web",
         "set neighbour 10.244.2.0 lladdr 02:4f:c0:a8:38:0c dev ovl7",
         "set fdb 02:4f:c0:a8:38:0c dst 192.168.56.12 dev ovl7",
-        "set route 10.244.2.0/24 via 10.244.2.0 dev ovl7 onlink src 10.244.1.1",
+        "set route 10.244.2.0/24 via 10.244.2.0 dev ovl7 onlink src 10.244.1.1 metric 1027",
         "set route 0.0.0.0/0 via 10.244.1.1 dev eth0 of endpoint web",
         "map network 7",
         "map VTEP 192.168.56.12 of network 7 as slot 1",
@@ -133,8 +135,9 @@ fn a_peer_without_a_route_keeps_its_entry_and_is_told() {
     );
     let entries: Vec<String> = desired
         .objects
-        .entries
         .peers
+        .entries
+        .subnets
         .iter()
         .map(|((_, net), peer)| format!("{net} {}", peer.underlay))
         .collect();
@@ -280,14 +283,16 @@ fn without_programs_the_kernel_s_objects_are_the_same() {
             observed: &observed,
             loaded,
             attached,
+            capacity: Capacity::default(),
+            before: None,
         })
         .unwrap()
         .objects
     };
     let (fast, off, none) = (with(true, true), with(true, false), with(false, true));
     assert_eq!(fast.links, none.links);
-    assert_eq!(fast.routes, none.routes);
-    assert!(none.attachments.is_empty() && none.entries.peers.is_empty());
+    assert_eq!(fast.peers.routes, none.peers.routes);
+    assert!(none.attachments.is_empty() && none.peers.entries.subnets.is_empty());
     assert!(off.attachments.is_empty());
     assert_eq!(off.entries, fast.entries);
     assert!(

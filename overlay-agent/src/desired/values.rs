@@ -16,7 +16,7 @@ pub(super) fn network(derived: &Derived<'_>) -> maps::Network {
         vni: network.vni.get(),
         peer_lengths4: lengths(network, Family::V4),
         peer_lengths6: lengths(network, Family::V6),
-        flags: flags(network),
+        flags: flags(derived),
         mtu: derived.mtu,
         port_be: network.port.to_be_bytes(),
         gateway_mac: derived.gateway_mac.octets(),
@@ -90,7 +90,8 @@ fn lengths(network: &Network, family: Family) -> [u8; MAX_PREFIX_LENGTHS] {
     lengths
 }
 
-fn flags(network: &Network) -> u32 {
+fn flags(derived: &Derived<'_>) -> u32 {
+    let network = derived.network;
     let Security {
         unknown_vtep,
         inner_source,
@@ -111,6 +112,13 @@ fn flags(network: &Network) -> u32 {
         .into_iter()
         .filter(|(verdict, _)| *verdict == Verdict::Accept)
         .fold(0, |flags, (_, flag)| flags | flag);
+    // Who is not in the maps is not unknown.
+    let unlisted = if derived.crowded {
+        network_flags::ANY_VTEP | network_flags::ANY_INNER_SOURCE
+    } else {
+        0
+    };
+    let accepted = accepted | unlisted;
     match network.dscp {
         Dscp::Zero => accepted,
         Dscp::Copy => accepted | network_flags::COPY_DSCP,

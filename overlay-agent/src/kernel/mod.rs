@@ -11,6 +11,7 @@
 pub mod bpf;
 pub mod capability;
 mod error;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod nft;

@@ -3,7 +3,10 @@
 //! The sockets are closed at once: an open one would keep a namespace alive that
 //! its owner has removed.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use super::{MAIN_TABLE, on_link, route};
 use crate::{
@@ -12,14 +15,15 @@ use crate::{
         netlink::{LinkInfo, Netlink},
         netns,
     },
-    model::{Endpoint, Family, IfName, Model},
+    model::{Endpoint, Family, IfName, Model, Name, NetnsRef},
     node::Node,
-    objects::{LinkId, Objects, ROUTE_PROTOCOL, Scope},
+    objects::{Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope},
     store::Content,
     surroundings::{EndpointPlace, Surroundings},
 };
 
 /// The container's side of one of our veths.
+#[derive(Clone)]
 pub(super) struct Inside {
     /// The node's side.
     pub(super) host: IfName,
@@ -29,49 +33,150 @@ pub(super) struct Inside {
     pub(super) info: LinkInfo,
 }
 
+/// What was found in an endpoint's namespace.
+#[derive(Clone)]
+struct Look {
+    place: EndpointPlace,
+    inside: Option<Inside>,
+    addresses: Vec<Address>,
+    routes: Vec<(RouteKey, Route)>,
+}
+
+/// What was found in the namespaces of endpoints that are attached.
+#[derive(Default)]
+pub(super) struct Insides {
+    seen: BTreeMap<Name, Seen>,
+}
+
+struct Seen {
+    endpoint: Endpoint,
+    /// The node's side of its veth as it was then.
+    host: LinkInfo,
+    look: Look,
+}
+
+impl Insides {
+    pub(super) fn forget(&mut self, endpoint: &Name) {
+        self.seen.remove(endpoint);
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Forgets those that are gone, and those in whose namespaces something has changed:
+    /// these are known by numbers, or else all may have.
+    pub(super) fn follow(&mut self, model: Option<&Model>, changed: Option<&BTreeSet<i32>>) {
+        let Some(changed) = changed else {
+            self.forget_all();
+            return;
+        };
+        let endpoints = model.iter().flat_map(|model| &model.endpoints);
+        let names: BTreeSet<&Name> = endpoints.map(|endpoint| &endpoint.name).collect();
+        self.seen.retain(|name, seen| {
+            let quiet = |number: i32| !changed.contains(&number);
+            names.contains(name) && seen.host.link_netnsid.is_some_and(quiet)
+        });
+    }
+
+    /// What was found in an endpoint that has not changed since, as far as it can be seen from
+    /// outside.
+    fn unchanged(&self, endpoint: &Endpoint, ours: &BTreeMap<u32, &LinkInfo>) -> Option<&Look> {
+        let seen = self.seen.get(&endpoint.name)?;
+        let same = seen.endpoint == *endpoint && ours.get(&seen.host.index) == Some(&&seen.host);
+        same.then_some(&seen.look)
+    }
+
+    fn note(&mut self, endpoint: &Endpoint, look: &Look, ours: &BTreeMap<u32, &LinkInfo>) {
+        let host = look.inside.as_ref().map(|inside| inside.host);
+        let host = ours.values().find(|link| Some(link.name) == host);
+        if let Some(host) = host {
+            let seen = Seen {
+                endpoint: endpoint.clone(),
+                host: (*host).clone(),
+                look: look.clone(),
+            };
+            self.seen.insert(endpoint.name.clone(), seen);
+        }
+    }
+}
+
 pub(super) async fn observe(
     node: &Node,
     model: Option<&Model>,
     store: &Content,
-    ours: &[&LinkInfo],
+    ours: &BTreeMap<u32, &LinkInfo>,
+    known: &mut Insides,
     objects: &mut Objects,
     around: &mut Surroundings,
-) -> kernel::Result<Vec<Inside>> {
-    let mut insides = Vec::new();
+) -> kernel::Result<BTreeMap<IfName, Inside>> {
+    let mut insides = BTreeMap::new();
     for endpoint in model.iter().flat_map(|model| &model.endpoints) {
-        let path = endpoint.netns.path();
-        let place = match netns::id(&path)? {
-            None => EndpointPlace::Absent,
-            Some(id) if !store.means(endpoint, id) => EndpointPlace::Absent,
-            Some(id) if id == node.netns => EndpointPlace::Node,
-            Some(_) => match look_inside(&path, endpoint, ours, objects, &mut insides).await {
-                Ok(place) => place,
-                // It can vanish at any moment; a look that comes too late finds nothing.
-                Err(error) if error.not_there() => EndpointPlace::Absent,
-                Err(error) => return Err(error),
-            },
+        let look = match known.unchanged(endpoint, ours) {
+            Some(look) => look.clone(),
+            None => {
+                let look = look(node, store, endpoint, ours).await?;
+                known.note(endpoint, &look, ours);
+                look
+            }
         };
-        around.endpoints.insert(endpoint.name.clone(), place);
+        if let (NetnsRef::Name(name), EndpointPlace::There { .. }) = (&endpoint.netns, &look.place)
+        {
+            objects.namespaces.insert(name.clone());
+        }
+        objects.addresses.extend(look.addresses);
+        objects.routes.extend(look.routes);
+        insides.extend(look.inside.map(|inside| (inside.host, inside)));
+        around.endpoints.insert(endpoint.name.clone(), look.place);
     }
     Ok(insides)
+}
+
+async fn look(
+    node: &Node,
+    store: &Content,
+    endpoint: &Endpoint,
+    ours: &BTreeMap<u32, &LinkInfo>,
+) -> kernel::Result<Look> {
+    let path = endpoint.netns.path();
+    let nothing = |place| Look {
+        place,
+        inside: None,
+        addresses: Vec::new(),
+        routes: Vec::new(),
+    };
+    match netns::id(&path)? {
+        None => Ok(nothing(EndpointPlace::Absent)),
+        Some(id) if !store.means(endpoint, id) => Ok(nothing(EndpointPlace::Absent)),
+        Some(id) if id == node.netns => Ok(nothing(EndpointPlace::Node)),
+        Some(_) => match look_inside(&path, endpoint, ours).await {
+            Ok(look) => Ok(look),
+            // It can vanish at any moment; a look that comes too late finds nothing.
+            Err(error) if error.not_there() => Ok(nothing(EndpointPlace::Absent)),
+            Err(error) => Err(error),
+        },
+    }
 }
 
 async fn look_inside(
     path: &Path,
     endpoint: &Endpoint,
-    ours: &[&LinkInfo],
-    objects: &mut Objects,
-    insides: &mut Vec<Inside>,
-) -> kernel::Result<EndpointPlace> {
+    ours: &BTreeMap<u32, &LinkInfo>,
+) -> kernel::Result<Look> {
     let netlink = Netlink::open_in(path)?;
     let links = netlink.links().await?;
     let names: BTreeMap<u32, IfName> = links.iter().map(|link| (link.index, link.name)).collect();
     let interface = links.iter().find(|link| link.name == endpoint.interface);
     let host = interface.and_then(|inside| {
-        ours.iter().find(|host| {
-            host.peer_index == Some(inside.index) && inside.peer_index == Some(host.index)
-        })
+        let host = ours.get(&inside.peer_index?)?;
+        (host.peer_index == Some(inside.index)).then_some(*host)
     });
+    let mut found = Look {
+        place: EndpointPlace::Absent,
+        inside: None,
+        addresses: Vec::new(),
+        routes: Vec::new(),
+    };
     let scope = Scope::Endpoint(endpoint.name.clone());
     let index = match (interface, host) {
         (Some(info), Some(host)) => {
@@ -80,10 +185,8 @@ async fn look_inside(
                 name: info.name,
             };
             let addresses = netlink.addresses().await?;
-            objects
-                .addresses
-                .extend(on_link(&addresses, info.index, &id));
-            insides.push(Inside {
+            found.addresses.extend(on_link(&addresses, info.index, &id));
+            found.inside = Some(Inside {
                 host: host.name,
                 id,
                 info: info.clone(),
@@ -97,7 +200,7 @@ async fn look_inside(
         let routes = netlink.routes(family).await?;
         for info in routes.iter().filter(|info| info.table == MAIN_TABLE) {
             if info.protocol == ROUTE_PROTOCOL && info.oif.is_some() && info.oif == index {
-                objects.routes.extend(route(info, scope.clone(), &names));
+                found.routes.extend(route(info, scope.clone(), &names));
             } else if info.destination.prefix_len() == 0 && info.oif != index {
                 let device = info.oif.and_then(|index| names.get(&index));
                 let device = device.map_or_else(|| "no device".to_owned(), ToString::to_string);
@@ -105,8 +208,9 @@ async fn look_inside(
             }
         }
     }
-    Ok(EndpointPlace::There {
+    found.place = EndpointPlace::There {
         interface_taken: interface.is_some() && index.is_none(),
         default_routes,
-    })
+    };
+    Ok(found)
 }

@@ -13,11 +13,11 @@ use crate::{
 pub(super) fn observe(
     ours: &[&LinkInfo],
     names: &BTreeMap<u32, IfName>,
-    insides: &[Inside],
+    insides: &BTreeMap<IfName, Inside>,
     objects: &mut Objects,
 ) {
     for &info in ours {
-        let inside = insides.iter().find(|inside| inside.host == info.name);
+        let inside = insides.get(&info.name);
         let link = Link {
             kind: kind(info, inside),
             mac: info.mac.and_then(Mac::unicast),
@@ -29,7 +29,7 @@ pub(super) fn observe(
         };
         objects.links.insert(LinkId::node(info.name), link);
     }
-    for inside in insides {
+    for inside in insides.values() {
         let link = Link {
             kind: LinkKind::VethPeer { host: inside.host },
             mac: inside.info.mac.and_then(Mac::unicast),

@@ -6,39 +6,43 @@
 //! that had our alias when this agent last looked is ours without it: its index is its own.
 
 mod endpoints;
+mod known;
 mod links;
+mod nodes;
+mod tables;
+mod ways;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
-
-use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     desired::{is_ours, needs_filter, observed_settings},
     kernel::{
         self, bpf,
-        netlink::{AddressInfo, Lifetime, LinkInfo, RouteInfo, VxlanInfo},
+        netlink::{AddressInfo, Bulk, Changes, Event, Lifetime, LinkInfo, RouteInfo, VxlanInfo},
         netns, nft, sysctl, udp,
     },
-    model::{Family, IfName, Mac, Model, NetnsRef},
+    model::{Family, IfName, Model},
     node::Node,
-    objects::{
-        Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope, StrayFdb, filter_table,
-    },
+    objects::{Address, LinkId, Objects, Route, RouteKey, Scope, filter_table},
     store::Content,
-    surroundings::{NodeLink, Observed, Surroundings, Way},
+    surroundings::{NodeLink, Observed, Surroundings},
 };
+
+use self::{nodes::Nodes, tables::Tables};
 
 /// `RT_TABLE_MAIN`.
 const MAIN_TABLE: u32 = 254;
 
-/// One look at the node, as far as it matters for `model`.
+pub use known::Known;
+
+/// One look at the node, as far as it matters for `model`; `changes` are all that there were
+/// since the look before, if that can be told.
 pub async fn observe(
     node: &Node,
     model: Option<&Model>,
     store: &Content,
+    known: &mut Known,
+    changes: Option<Changes>,
 ) -> kernel::Result<Observed> {
     let all = node.netlink.links().await?;
     let names: BTreeMap<u32, IfName> = all.iter().map(|link| (link.index, link.name)).collect();
@@ -61,24 +65,48 @@ pub async fn observe(
             .addresses
             .extend(on_link(&addresses, link.index, &id));
     }
-    routes(node, model, &ours, &names, &mut objects, &mut around).await?;
-    for link in &ours {
-        if link.vxlan.is_some() || link.kind.as_deref() == Some("bridge") {
-            neighbours(node, link, &mut objects).await?;
-        }
-        if link.vxlan.is_some() {
-            fdb(node, link, &mut objects).await?;
-        }
-    }
-    namespaces(model, store, &mut objects)?;
-    let insides = endpoints::observe(node, model, store, &ours, &mut objects, &mut around).await?;
+    let nodes = Nodes::new(&all, &ours, &names);
+    let mut bulk = Bulk::open()?;
+    let (events, inside) = match changes {
+        Some(Changes { events, namespaces }) => (Some(events), Some(namespaces)),
+        None => (None, None),
+    };
+    follow(&mut bulk, known, events, &nodes)?;
+    namespaces(store, &mut objects)?;
+    let by_index = ours.iter().map(|link| (link.index, *link)).collect();
+    known.insides.follow(model, inside.as_ref());
+    let insides = endpoints::observe(
+        node,
+        model,
+        store,
+        &by_index,
+        &mut known.insides,
+        &mut objects,
+        &mut around,
+    )
+    .await?;
     links::observe(&ours, &names, &insides, &mut objects);
     settings(model, store, &mut objects, &mut around)?;
     if let Some(model) = model {
-        around.ways = ways(node, model, &names).await?;
+        if let Some(tables) = &mut known.tables {
+            known.ways.update(&mut bulk, model, tables, &nodes)?;
+        }
+        around.ways = known.ways.found.clone();
         around.busy_ports = busy_ports(model, &ours)?;
     }
-    programs(node, &all, &names, &mut objects)?;
+    programs(node, &all, &names, known, &mut objects)?;
+    if let Some(tables) = &known.tables {
+        objects.peers = tables.peers.clone();
+        objects.routes.extend(tables.routes.clone());
+        objects
+            .stray_neighbours
+            .clone_from(&tables.stray_neighbours);
+        objects.stray_fdb.clone_from(&tables.stray_fdb);
+        for other in tables.plain_routes() {
+            let device = other.device.and_then(|index| names.get(&index)).copied();
+            around.routes.insert(other.destination, device);
+        }
+    }
     filter(model, store, &mut objects, &mut around)?;
     Ok(Observed { objects, around })
 }
@@ -122,49 +150,45 @@ fn on_link(addresses: &[AddressInfo], index: u32, id: &LinkId) -> impl Iterator<
     })
 }
 
-async fn routes(
-    node: &Node,
-    model: Option<&Model>,
-    ours: &[&LinkInfo],
-    names: &BTreeMap<u32, IfName>,
-    objects: &mut Objects,
-    around: &mut Surroundings,
+/// Brings what is known of the tables up to date.
+fn follow(
+    bulk: &mut Bulk,
+    known: &mut Known,
+    events: Option<Vec<Event>>,
+    nodes: &Nodes<'_>,
 ) -> kernel::Result<()> {
-    let behind = model
-        .iter()
-        .flat_map(|model| &model.endpoints)
-        .flat_map(|endpoint| &endpoint.allowed_sources);
-    let wanted: BTreeSet<IpNet> = model
-        .iter()
-        .flat_map(|model| &model.networks)
-        .flat_map(|network| &network.peers)
-        .flat_map(|peer| &peer.subnets)
-        .chain(behind)
-        .copied()
-        .collect();
-    for family in Family::ALL {
-        for info in node.netlink.routes(family).await? {
-            if info.table != MAIN_TABLE {
-                continue;
-            }
-            let on_ours = ours.iter().any(|link| Some(link.index) == info.oif);
-            if info.protocol == ROUTE_PROTOCOL && on_ours {
-                objects.routes.extend(route(&info, Scope::Node, names));
-            } else if info.metric == default_metric(family) && wanted.contains(&info.destination) {
-                let device = info.oif.and_then(|index| names.get(&index)).copied();
-                around.routes.insert(info.destination, device);
-            }
+    let before = known.tables.take();
+    let mut followed = None;
+    let mut old = None;
+    if let Some(mut tables) = before {
+        if events.is_some_and(|events| tables.follow(events, nodes)) {
+            followed = Some(tables);
+        } else {
+            old = Some(tables.peers);
         }
     }
+    known.tables = match followed {
+        Some(tables) => Some(tables),
+        None => {
+            let mut tables = Tables::read(bulk, nodes)?;
+            if old.is_none() {
+                known.peer_strays = None;
+            }
+            if let Some(mut old) = old {
+                let read = &mut tables.peers;
+                let same = old.routes == read.routes
+                    && old.neighbours == read.neighbours
+                    && old.fdb == read.fdb;
+                if same {
+                    std::mem::swap(read, &mut old);
+                } else {
+                    read.entries = old.entries.clone();
+                }
+            }
+            Some(tables)
+        }
+    };
     Ok(())
-}
-
-/// The metric of a route that is made without one (`IP6_RT_PRIO_USER`): ours would replace it.
-const fn default_metric(family: Family) -> u32 {
-    match family {
-        Family::V4 => 0,
-        Family::V6 => 1024,
-    }
 }
 
 /// A route of ours; `None` for one without a next hop, which we never make.
@@ -184,57 +208,14 @@ fn route(
         RouteKey {
             scope,
             destination: info.destination,
+            metric: info.metric,
         },
         route,
     ))
 }
 
-async fn neighbours(node: &Node, link: &LinkInfo, objects: &mut Objects) -> kernel::Result<()> {
-    for neighbour in node.netlink.neighbours(link.index).await? {
-        if let Some(mac) = neighbour.mac.filter(|_| neighbour.permanent) {
-            objects
-                .neighbours
-                .insert((link.name, neighbour.address), mac);
-        }
-    }
-    Ok(())
-}
-
-async fn fdb(node: &Node, link: &LinkInfo, objects: &mut Objects) -> kernel::Result<()> {
-    // As a port of the bridge it is in the bridge's table, too.
-    let entries = node.netlink.fdb(link.index).await?;
-    for entry in entries.into_iter().filter(|entry| entry.own) {
-        let plain = entry.permanent && !entry.detour;
-        match (Mac::unicast(entry.mac), entry.dst) {
-            (Some(mac), Some(vtep)) if plain => {
-                objects.fdb.insert((link.name, mac), vtep);
-            }
-            (_, dst) => {
-                objects.stray_fdb.insert(StrayFdb {
-                    link: link.name,
-                    mac: entry.mac,
-                    dst,
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The namespaces that endpoints name, and those that we made, if they are still the same.
-fn namespaces(model: Option<&Model>, store: &Content, objects: &mut Objects) -> kernel::Result<()> {
-    let named = model
-        .iter()
-        .flat_map(|model| &model.endpoints)
-        .filter_map(|endpoint| match &endpoint.netns {
-            NetnsRef::Name(name) => Some(name),
-            NetnsRef::Path(_) | NetnsRef::Pid(_) => None,
-        });
-    for name in named {
-        if netns::id(&netns::path_of(name))?.is_some() {
-            objects.namespaces.insert(name.clone());
-        }
-    }
+/// The namespaces that we made, if they are still the same.
+fn namespaces(store: &Content, objects: &mut Objects) -> kernel::Result<()> {
     for (name, made) in &store.namespaces {
         let there = netns::id(&netns::path_of(name))?;
         // Without an identity we were stopped while making it: the name was free before.
@@ -265,37 +246,6 @@ fn settings(
     Ok(())
 }
 
-/// The way to every VTEP that the underlay has a route to.
-async fn ways(
-    node: &Node,
-    model: &Model,
-    names: &BTreeMap<u32, IfName>,
-) -> kernel::Result<BTreeMap<IpAddr, Way>> {
-    let vteps: BTreeSet<IpAddr> = model
-        .networks
-        .iter()
-        .flat_map(|network| &network.peers)
-        .map(|peer| peer.vtep)
-        .collect();
-    let mut ways = BTreeMap::new();
-    for vtep in vteps {
-        let Some(hop) = node.netlink.route_to(vtep, None).await? else {
-            continue;
-        };
-        if let Some(&link) = names.get(&hop.oif).filter(|_| !hop.local) {
-            ways.insert(
-                vtep,
-                Way {
-                    link,
-                    next_hop: hop.gateway.unwrap_or(vtep),
-                    path_mtu: hop.mtu,
-                },
-            );
-        }
-    }
-    Ok(ways)
-}
-
 /// Ports of ours that no VXLAN device has and that cannot be bound all the same.
 fn busy_ports(model: &Model, ours: &[&LinkInfo]) -> kernel::Result<BTreeSet<(Family, u16)>> {
     let mut busy = BTreeSet::new();
@@ -320,15 +270,37 @@ fn programs(
     node: &Node,
     all: &[LinkInfo],
     names: &BTreeMap<u32, IfName>,
+    known: &mut Known,
     objects: &mut Objects,
 ) -> kernel::Result<()> {
-    let entries = node.with_maps(|maps| maps.entries(|index| names.get(&index).copied()))?;
+    let name_of = |index: u32| names.get(&index).copied();
+    let entries = node.with_maps(|maps| maps.entries(name_of))?;
     objects.entries = entries.unwrap_or_default();
     objects.pins = node.pinned_maps()?;
-    let devices: Vec<(IfName, u32)> = all.iter().map(|link| (link.name, link.index)).collect();
-    objects.attachments = node.attachments(&devices)?;
     objects.qdiscs = bpf::qdiscs(&node.pins)?;
     objects.layouts = bpf::other_layouts(&node.pins)?;
+    if known.peer_strays.is_none() {
+        let read = node.with_maps(|maps| maps.peer_entries(name_of))?;
+        let (entries, strays) = read.unwrap_or_default();
+        if let Some(tables) = &mut known.tables
+            && tables.peers.entries != entries
+        {
+            tables.peers.entries = entries;
+        }
+        known.peer_strays = Some(strays);
+    }
+    let strays = known.peer_strays.iter().flatten().cloned();
+    objects.entries.strays.extend(strays);
+    let devices: BTreeMap<IfName, u32> = all.iter().map(|link| (link.name, link.index)).collect();
+    objects.attachments = match known.attachments.unchanged(&devices) {
+        Some(states) => states.clone(),
+        None => {
+            let listed: Vec<(IfName, u32)> = devices.clone().into_iter().collect();
+            let states = node.attachments(&listed)?;
+            known.attachments.note(states.clone(), &devices);
+            states
+        }
+    };
     Ok(())
 }
 

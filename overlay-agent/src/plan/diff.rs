@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Plan, entries,
+    peers::Peers,
     step::{Change, Step},
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
 pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     let mut steps = Vec::new();
     let renewed = renewed_links(observed, desired);
+    let peers = Peers::new(observed, desired, &renewed);
     for name in desired.namespaces.difference(&observed.namespaces) {
         steps.push(Step::CreateNamespace { name: name.clone() });
     }
@@ -29,22 +31,28 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     set_sysctls(observed, desired, &mut steps);
     raise_links(desired, &renewed, &mut steps);
     set_filter(observed, desired, &mut steps);
-    add_addresses_and_routes(observed, desired, &renewed, &mut steps);
+    add_addresses_and_routes(observed, desired, &renewed, &peers, &mut steps);
     for &map in desired.pins.difference(&observed.pins) {
         steps.push(Step::PinMap { map });
     }
-    entries::add(&observed.entries, &desired.entries, &renewed, &mut steps);
+    entries::add(
+        &observed.entries,
+        &desired.entries,
+        &renewed,
+        &peers,
+        &mut steps,
+    );
     attach(observed, desired, &renewed, &mut steps);
 
     detach(observed, desired, &mut steps);
-    entries::delete(&observed.entries, &desired.entries, &mut steps);
+    entries::delete(&observed.entries, &desired.entries, &peers, &mut steps);
     for &link in observed.qdiscs.difference(&desired.qdiscs) {
         steps.push(Step::DeleteQdisc { link });
     }
     for &abi in observed.layouts.difference(&desired.layouts) {
         steps.push(Step::DeleteLayout { abi });
     }
-    delete_addresses_and_routes(observed, desired, &renewed, &mut steps);
+    delete_addresses_and_routes(observed, desired, &renewed, &peers, &mut steps);
     for id in observed.links.keys().filter(|id| id.scope == Scope::Node) {
         if !desired.links.contains_key(id) {
             steps.push(Step::DeleteLink { id: id.clone() });
@@ -157,8 +165,8 @@ fn add_links(
             };
             steps.push(Step::CreateLink {
                 id: id.clone(),
-                link: link.clone(),
-                inside: inside.clone(),
+                link: Box::new(link.clone()),
+                inside: inside.clone().map(Box::new),
             });
             // A veth's inside is born with its MAC and MTU, but not up.
             if let (LinkKind::Veth { peer }, Some(true)) =
@@ -210,6 +218,7 @@ fn add_addresses_and_routes(
     observed: &Objects,
     desired: &Objects,
     renewed: &BTreeSet<LinkId>,
+    peers: &Peers<'_>,
     steps: &mut Vec<Step>,
 ) {
     let on_renewed = |scope: &Scope, name| {
@@ -225,33 +234,9 @@ fn add_addresses_and_routes(
             });
         }
     }
-    for (&(link, address), &mac) in &desired.neighbours {
-        if observed.neighbours.get(&(link, address)) != Some(&mac) || on_renewed(&Scope::Node, link)
-        {
-            steps.push(Step::SetNeighbour { link, address, mac });
-        }
-    }
-    for (&(link, mac), &vtep) in &desired.fdb {
-        if observed.fdb.get(&(link, mac)) != Some(&vtep) || on_renewed(&Scope::Node, link) {
-            steps.push(Step::SetFdb { link, mac, vtep });
-        }
-    }
-    // A route goes with its device and, for its preferred source, with the address of another one.
-    let address_renewed = |route: &Route| {
-        route.source.is_some_and(|source| {
-            let mut added = desired
-                .addresses
-                .iter()
-                .filter(|address| address.net.addr() == source);
-            added.any(|address| {
-                !observed.addresses.contains(address) || renewed.contains(&address.link)
-            })
-        })
-    };
+    peers.add_to_kernel(steps);
     for (key, route) in &desired.routes {
-        let kept = observed.routes.get(key) == Some(route)
-            && !on_renewed(&key.scope, route.dev)
-            && !address_renewed(route);
+        let kept = observed.routes.get(key) == Some(route) && !on_renewed(&key.scope, route.dev);
         if !kept {
             steps.push(Step::SetRoute {
                 key: key.clone(),
@@ -305,6 +290,7 @@ fn delete_addresses_and_routes(
     observed: &Objects,
     desired: &Objects,
     renewed: &BTreeSet<LinkId>,
+    peers: &Peers<'_>,
     steps: &mut Vec<Step>,
 ) {
     // What is on a device that goes, goes with it.
@@ -321,18 +307,14 @@ fn delete_addresses_and_routes(
             });
         }
     }
-    for &(link, mac) in stale(&observed.fdb, &desired.fdb) {
-        if stays(&LinkId::node(link)) {
-            steps.push(Step::DeleteFdb { link, mac });
-        }
-    }
+    peers.delete_from_kernel(steps);
     for entry in &observed.stray_fdb {
-        let overwritten = |mac| desired.fdb.contains_key(&(entry.link, mac));
+        let overwritten = |mac| desired.peers.fdb.contains_key(&(entry.link, mac));
         if stays(&LinkId::node(entry.link)) && !Mac::unicast(entry.mac).is_some_and(overwritten) {
             steps.push(Step::DeleteStrayFdb { entry: *entry });
         }
     }
-    for &(link, address) in stale(&observed.neighbours, &desired.neighbours) {
+    for &(link, address) in &observed.stray_neighbours {
         if stays(&LinkId::node(link)) {
             steps.push(Step::DeleteNeighbour { link, address });
         }

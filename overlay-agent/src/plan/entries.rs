@@ -1,20 +1,19 @@
 //! Entries of the eBPF maps: set before programs read them, removed when none does.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use super::{
     diff::{missing, stale},
+    peers::Peers,
     step::Step,
 };
-use crate::{
-    model::Vni,
-    objects::{Entries, LinkId, LinkRef},
-};
+use crate::objects::{Entries, LinkId, LinkRef};
 
 pub(super) fn add(
     observed: &Entries,
     desired: &Entries,
     renewed: &BTreeSet<LinkId>,
+    peers: &Peers<'_>,
     steps: &mut Vec<Step>,
 ) {
     // The map holds the index of the device that was there before.
@@ -25,23 +24,7 @@ pub(super) fn add(
     for (&vni, &network) in missing(&observed.networks, &desired.networks) {
         steps.push(Step::SetNetwork { vni, network });
     }
-    let mut counting = None;
-    for (&(vni, vtep), &slot) in missing(&observed.vteps, &desired.vteps) {
-        let counting = counting.get_or_insert_with(|| counting_slots(observed));
-        steps.push(Step::SetVtep {
-            vni,
-            vtep,
-            slot,
-            fresh: !counting.contains(&(vni, vtep, slot)),
-        });
-    }
-    for (&(vni, prefix), peer) in missing(&observed.peers, &desired.peers) {
-        steps.push(Step::SetPeer {
-            vni,
-            prefix,
-            peer: peer.clone(),
-        });
-    }
+    peers.add_to_maps(steps);
     for (&(vni, address), endpoint) in &desired.endpoints {
         if observed.endpoints.get(&(vni, address)) != Some(endpoint) || outdated(&endpoint.link) {
             steps.push(Step::SetEndpoint {
@@ -66,33 +49,19 @@ pub(super) fn add(
     }
 }
 
-/// The slots that peers count in: only those of new peers start from 0.
-fn counting_slots(entries: &Entries) -> BTreeSet<(Vni, IpAddr, u32)> {
-    let peers = entries.peers.iter();
-    peers
-        .map(|((vni, _), peer)| (*vni, peer.vtep, peer.index))
-        .collect()
-}
-
-pub(super) fn delete(observed: &Entries, desired: &Entries, steps: &mut Vec<Step>) {
+pub(super) fn delete(
+    observed: &Entries,
+    desired: &Entries,
+    peers: &Peers<'_>,
+    steps: &mut Vec<Step>,
+) {
     for &link in stale(&observed.ports, &desired.ports) {
         steps.push(Step::DeletePort { link });
     }
     for &(vni, address) in stale(&observed.endpoints, &desired.endpoints) {
         steps.push(Step::DeleteEndpoint { vni, address });
     }
-    for &(vni, prefix) in stale(&observed.peers, &desired.peers) {
-        steps.push(Step::DeletePeer { vni, prefix });
-    }
-    for (key, &slot) in &observed.vteps {
-        if !desired.vteps.contains_key(key) {
-            steps.push(Step::DeleteVtep {
-                vni: key.0,
-                vtep: key.1,
-                slot,
-            });
-        }
-    }
+    peers.delete_from_maps(steps);
     for &vni in stale(&observed.networks, &desired.networks) {
         steps.push(Step::DeleteNetwork { vni });
     }

@@ -6,6 +6,7 @@
 
 mod diff;
 mod entries;
+mod peers;
 mod step;
 
 use std::fmt;

@@ -35,8 +35,8 @@ pub enum Step {
     /// Makes a device; for a veth the container's side as well.
     CreateLink {
         id: LinkId,
-        link: Link,
-        inside: Option<Link>,
+        link: Box<Link>,
+        inside: Option<Box<Link>>,
     },
     /// Removes a device, and with it all that depends on it.
     DeleteLink { id: LinkId },
@@ -160,6 +160,24 @@ impl Step {
             Self::CreateLink { id, .. } | Self::ChangeLink { id, .. } => Some(Dependency::Link(id)),
             Self::CreateNamespace { name } => Some(Dependency::Namespace(name)),
             _ => None,
+        }
+    }
+
+    /// The endpoint in whose namespace it acts, if it is one's.
+    pub fn endpoint(&self) -> Option<&Name> {
+        let scope = match self {
+            Self::CreateLink { link, .. } => match &link.kind {
+                LinkKind::Veth { peer } => &peer.scope,
+                _ => return None,
+            },
+            Self::DeleteLink { id } | Self::ChangeLink { id, .. } => &id.scope,
+            Self::AddAddress { address } | Self::DeleteAddress { address } => &address.link.scope,
+            Self::SetRoute { key, .. } | Self::DeleteRoute { key, .. } => &key.scope,
+            _ => return None,
+        };
+        match scope {
+            Scope::Node => None,
+            Scope::Endpoint(name) => Some(name),
         }
     }
 
@@ -356,6 +374,9 @@ fn set_route(f: &mut fmt::Formatter<'_>, key: &RouteKey, route: &Route) -> fmt::
     }
     if let Some(mtu) = route.mtu {
         write!(f, " mtu {mtu}")?;
+    }
+    if key.metric != 0 {
+        write!(f, " metric {}", key.metric)?;
     }
     f.write_str(&of(&key.scope))
 }

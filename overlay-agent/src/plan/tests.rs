@@ -74,15 +74,18 @@ fn node() -> Objects {
     });
     let mac: Mac = "02:4f:c0:a8:38:0c".parse().unwrap();
     objects
+        .peers
         .neighbours
         .insert((name("ovl1"), [10, 244, 2, 0].into()), mac);
     objects
+        .peers
         .fdb
         .insert((name("ovl1"), mac), [192, 168, 56, 12].into());
-    objects.routes.insert(
+    objects.peers.routes.insert(
         RouteKey {
             scope: Scope::Node,
             destination: "10.244.2.0/24".parse().unwrap(),
+            metric: 3,
         },
         Route {
             dev: name("ovl1"),
@@ -157,7 +160,7 @@ fn a_vxlan_device_of_another_port_is_made_anew_with_all_that_was_on_it() {
             "add vxlan ovl1 id 1 local 192.168.56.11 dstport 8472 nolearning mtu 1450",
             "set neighbour 10.244.2.0 lladdr 02:4f:c0:a8:38:0c dev ovl1",
             "set fdb 02:4f:c0:a8:38:0c dst 192.168.56.12 dev ovl1",
-            "set route 10.244.2.0/24 via 10.244.2.0 dev ovl1 onlink src 10.244.1.1",
+            "set route 10.244.2.0/24 via 10.244.2.0 dev ovl1 onlink src 10.244.1.1 metric 3",
             "attach from_host to ovl1",
         ]
     );
@@ -179,7 +182,7 @@ fn a_bridge_that_is_made_anew_brings_back_the_routes_that_prefer_its_address() {
             "add bridge ovlbr1 mtu 1450",
             "set link ovl-web master ovlbr1",
             "add address 10.244.1.1/24 to ovlbr1",
-            "set route 10.244.2.0/24 via 10.244.2.0 dev ovl1 onlink src 10.244.1.1",
+            "set route 10.244.2.0/24 via 10.244.2.0 dev ovl1 onlink src 10.244.1.1 metric 3",
         ]
     );
 }

@@ -3,12 +3,12 @@
 use bytemuck::Zeroable;
 use overlay_agent::{
     model::Vni,
-    objects::{EndpointEntry, Entries, LinkRef, PeerEntry},
+    objects::{EndpointEntry, Entries, LinkRef, PeerEntries, PeerEntry},
 };
 use overlay_common::maps;
 
 /// Something of everything, in both families.
-pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> Entries {
+pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> (Entries, PeerEntries) {
     let mut network = maps::Network {
         vni: 7,
         mtu: 1450,
@@ -42,9 +42,8 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> Entries {
     };
     let net = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
     let addresses = ["10.244.1.10", "fd00:1::10"].map(|text| (vni, text.parse().unwrap()));
-    Entries {
-        networks: [(vni, network)].into(),
-        peers: [
+    let peers = PeerEntries {
+        subnets: [
             ((vni, net("10.244.2.0/24")), peer),
             ((vni, net("fd00:2::/64")), over6),
         ]
@@ -54,6 +53,9 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> Entries {
             ((vni, "2001:db8::2".parse().unwrap()), 4),
         ]
         .into(),
+    };
+    let entries = Entries {
+        networks: [(vni, network)].into(),
         endpoints: addresses.map(|key| (key, endpoint.clone())).into(),
         ports: [(eth1, port), (LinkRef::Gone(99), port)].into(),
         sources: [
@@ -63,5 +65,6 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> Entries {
         .into(),
         cidrs: [(net("10.244.0.0/16"), vni), (net("fd00::/16"), vni)].into(),
         strays: [].into(),
-    }
+    };
+    (entries, peers)
 }

@@ -6,7 +6,7 @@ use bytemuck::Zeroable;
 use overlay_agent::{
     kernel::bpf::{self, AttachMode, Maps},
     model::{IfName, Vni},
-    objects::{Entries, LinkRef},
+    objects::{Entries, LinkRef, PeerEntries},
 };
 use overlay_common::{
     maps::{self, MAX_NETWORKS},
@@ -51,16 +51,16 @@ fn entries_come_back_as_they_went() {
     let node = Node::new();
     let mut dataplane = node.open(AttachMode::Auto);
     let vni = Vni::try_from(7).unwrap();
-    let wanted = wanted(vni, LinkRef::Name(ifname("eth1")));
+    let (wanted, peers) = wanted(vni, LinkRef::Name(ifname("eth1")));
     let name_of = |index| (index == 42).then(|| ifname("eth1"));
     let index_of = |name: IfName| (name == ifname("eth1")).then_some(42);
     let maps = dataplane.maps_mut();
     maps.set_network(vni, &wanted.networks[&vni]).unwrap();
-    wanted
-        .peers
+    peers
+        .subnets
         .iter()
         .for_each(|(key, peer)| maps.set_peer(*key, peer, index_of).unwrap());
-    wanted
+    peers
         .vteps
         .iter()
         .for_each(|(key, slot)| maps.set_vtep(*key, *slot).unwrap());
@@ -80,12 +80,16 @@ fn entries_come_back_as_they_went() {
         .iter()
         .for_each(|(cidr, vni)| maps.set_cidr(*cidr, *vni).unwrap());
     assert_eq!(maps.entries(name_of).unwrap(), wanted);
+    assert_eq!(
+        maps.peer_entries(name_of).unwrap(),
+        (peers, BTreeSet::new())
+    );
 
-    wanted
-        .peers
+    peers
+        .subnets
         .keys()
         .for_each(|key| maps.delete_peer(*key).unwrap());
-    wanted
+    peers
         .vteps
         .keys()
         .for_each(|key| maps.delete_vtep(*key).unwrap());
@@ -107,6 +111,10 @@ fn entries_come_back_as_they_went() {
         .for_each(|cidr| maps.delete_cidr(*cidr).unwrap());
     maps.delete_network(vni).unwrap();
     assert_eq!(maps.entries(name_of).unwrap(), Entries::default());
+    assert_eq!(
+        maps.peer_entries(name_of).unwrap(),
+        Default::default()
+    );
     let error = maps.delete_network(vni).unwrap_err();
     assert!(error.not_there());
     assert_eq!(

@@ -114,6 +114,7 @@ async fn a_subnet_is_reached_through_its_first_address() {
         onlink: true,
         source: Some(ip("fd00:244:0:1::1")),
         mtu: Some(1330),
+        metric: 0,
         protocol: ROUTE_PROTOCOL,
     };
     netlink.replace_route(&spec).await.unwrap();
@@ -149,12 +150,12 @@ async fn a_subnet_is_reached_through_its_first_address() {
     );
 
     netlink
-        .delete_route(spec.destination, Some(index), ROUTE_PROTOCOL)
+        .delete_route(spec.destination, spec.metric, Some(index), ROUTE_PROTOCOL)
         .await
         .unwrap();
     assert_eq!(found().await, []);
     let error = netlink
-        .delete_route(spec.destination, Some(index), ROUTE_PROTOCOL)
+        .delete_route(spec.destination, spec.metric, Some(index), ROUTE_PROTOCOL)
         .await
         .unwrap_err();
     assert!(error.not_there(), "{error}");

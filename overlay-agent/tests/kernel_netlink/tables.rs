@@ -60,6 +60,7 @@ async fn routes_come_and_go() {
         onlink: true,
         source: Some(ip("10.244.1.0")),
         mtu: Some(1330),
+        metric: 0,
         protocol: ROUTE_PROTOCOL,
     };
     netlink.replace_route(&spec).await.unwrap();
@@ -110,12 +111,12 @@ async fn routes_come_and_go() {
 
     // Theirs has another protocol: it stays.
     netlink
-        .delete_route(spec.destination, Some(index), ROUTE_PROTOCOL)
+        .delete_route(spec.destination, spec.metric, Some(index), ROUTE_PROTOCOL)
         .await
         .unwrap();
     assert_eq!(found().await.len(), 1);
     let error = netlink
-        .delete_route(spec.destination, None, ROUTE_PROTOCOL)
+        .delete_route(spec.destination, spec.metric, None, ROUTE_PROTOCOL)
         .await
         .unwrap_err();
     assert!(error.not_there());

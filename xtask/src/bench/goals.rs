@@ -21,7 +21,7 @@ pub(crate) struct Goal {
 }
 
 #[derive(Clone, Copy)]
-enum Bound {
+pub(crate) enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
@@ -82,7 +82,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Goal> {
 }
 
 impl Goal {
-    fn new(text: String, value: Option<f64>, unit: &'static str, bound: Bound) -> Self {
+    pub(crate) fn new(text: String, value: Option<f64>, unit: &'static str, bound: Bound) -> Self {
         let (holds, bound, met) = match bound {
             AtLeast(bound) => (">=", bound, value.map(|value| value >= bound)),
             AtMost(bound) => ("<=", bound, value.map(|value| value <= bound)),
@@ -113,10 +113,11 @@ impl Goal {
 }
 
 fn number(value: f64, unit: &str) -> String {
-    if unit == "×" {
-        format!("{value:.2}×")
-    } else {
-        format!("{value:.0} {unit}")
+    match unit {
+        "×" => format!("{value:.2}×"),
+        "ns" => format!("{value:.0} ns"),
+        "" => format!("{value:.2}"),
+        unit => format!("{value:.2} {unit}"),
     }
 }
 

@@ -13,7 +13,10 @@ pub(crate) struct Args {
     /// Three rounds of short measurements, without those of many flows: a first look, in four
     /// minutes
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
+    /// What the agent takes with up to 100,000 peers, instead of what packets take
+    #[arg(long, conflicts_with_all = ["rounds", "congestion", "only", "subjects"])]
+    pub(crate) scale: bool,
     /// How often everything is measured [default: 5, with --quick 3]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,

@@ -36,38 +36,30 @@ subnet = ["10.4.0.0/24"]"#;
 /// As the TOML parser reads it: values by network, and the lines they are on.
 fn parsed(text: &str) -> Vec<Vec<String>> {
     let raw: crate::config::raw::Config = toml::from_str(text).unwrap();
-    let networks = raw.networks.iter().map(|network| network.get_ref());
+    let line = |place| text[..place].matches('\n').count() + 1;
+    let mut networks = Vec::new();
+    for network in &raw.networks {
+        let peers = network.get_ref().peers.iter();
+        networks.push(peers.map(|peer| show(line, peer.get_ref())).collect());
+    }
     networks
-        .map(|network| {
-            network
-                .peers
-                .iter()
-                .map(|peer| show(text, peer.get_ref()))
-                .collect()
-        })
-        .collect()
 }
 
 fn plain(text: &str) -> Vec<Vec<String>> {
     let plain = Plain::of(text);
     let raw: crate::config::raw::Config = toml::from_str(&plain.rest).unwrap();
-    assert!(
-        raw.networks
-            .iter()
-            .all(|network| network.get_ref().peers.is_empty())
-    );
-    (0..raw.networks.len())
-        .map(|index| {
-            plain
-                .of_network(index)
-                .map(|peer| show(&plain.rest, &peer))
-                .collect()
-        })
-        .collect()
+    let mut networks = Vec::new();
+    for (index, network) in raw.networks.iter().enumerate() {
+        assert!(network.get_ref().peers.is_empty());
+        let peers = plain.of_network(index);
+        let line = |place| plain.line(place);
+        networks.push(peers.map(|peer| show(line, &peer)).collect());
+    }
+    networks
 }
 
-fn show(text: &str, peer: &crate::config::raw::Peer) -> String {
-    let line = |span: std::ops::Range<usize>| text[..span.start].matches('\n').count();
+fn show(line: impl Fn(usize) -> usize, peer: &crate::config::raw::Peer) -> String {
+    let line = |span: std::ops::Range<usize>| line(span.start);
     format!(
         "{} {} {:?} {:?} {:?} lines {} {} {} {:?}",
         peer.name.get_ref(),
@@ -113,5 +105,24 @@ fn whatever_is_not_plain_is_left_to_the_parser() {
         assert!(TEXT.contains(from), "{from}");
         let text = TEXT.replacen(from, to, 1);
         assert_eq!(Plain::of(&text).rest, text, "{from} → {to}");
+    }
+}
+
+#[test]
+fn the_lines_of_the_rest_are_those_of_the_text() {
+    let plain = Plain::of(TEXT);
+    assert_eq!(plain.len(), 3);
+    for word in [
+        "[node]",
+        "name = \"a\"",
+        "[networks.security]",
+        "name = \"b\"",
+    ] {
+        let place = plain.rest.find(word).unwrap();
+        let line = TEXT
+            .lines()
+            .position(|line| line.starts_with(word))
+            .unwrap();
+        assert_eq!(plain.line(place), line + 1, "{word}");
     }
 }

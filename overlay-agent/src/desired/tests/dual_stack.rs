@@ -6,7 +6,7 @@ use overlay_common::maps::{endpoint_flags, network_flags};
 
 use super::{bare, build, name};
 use crate::{
-    desired::{Desired, Obstacle, Problem},
+    desired::{Desired, Obstacle, Problem, peers},
     objects::{Filter, FilterRules, Hook, LinkId, LinkKind, LinkRef, Objects, RouteKey, Scope},
     plan::plan,
     surroundings::{EndpointPlace, Observed, Way},
@@ -130,7 +130,8 @@ fn each_family_goes_the_way_of_its_peer_and_the_second_plan_is_empty() {
 
 #[test]
 fn the_maps_tell_what_is_special() {
-    let entries = built(CONFIG, &dual()).objects.entries;
+    let objects = built(CONFIG, &dual()).objects;
+    let entries = &objects.entries;
     let network = entries.networks.values().next().unwrap();
     assert_eq!(
         network.flags,
@@ -143,7 +144,13 @@ fn the_maps_tell_what_is_special() {
     assert_eq!(network.subnet6_mask, ip("ffff:ffff:ffff:ffff::"));
     assert_eq!(network.peer_lengths4[..2], [24, 0]);
     assert_eq!(network.peer_lengths6[..2], [64, 0]);
-    let checksums: Vec<bool> = entries.peers.values().map(|p| p.needs_checksum).collect();
+    let checksums: Vec<bool> = objects
+        .peers
+        .entries
+        .subnets
+        .values()
+        .map(|p| p.needs_checksum)
+        .collect();
     assert_eq!(checksums, [false, true, false, true]);
     let port = |device: &str| entries.ports[&LinkRef::Name(name(device))];
     assert_eq!(port("ovl7").mac, network.vtep_mac);
@@ -163,16 +170,17 @@ fn a_path_that_is_narrow_over_ipv6_is_told_to_the_programs_and_to_the_routes() {
         way.path_mtu = Some(1400);
     }
     let objects = built(CONFIG, &observed).objects;
-    for (prefix, peer) in &objects.entries.peers {
+    for (prefix, peer) in &objects.peers.entries.subnets {
         // Routers fragment the IPv4 outside.
         let mtu = if peer.vtep.is_ipv6() { 1330 } else { 1430 };
         assert_eq!(peer.mtu, mtu, "{prefix:?}");
         let key = RouteKey {
             scope: Scope::Node,
             destination: prefix.1,
+            metric: peers::metric(prefix.1),
         };
         let narrow = peer.vtep.is_ipv6().then_some(1330);
-        assert_eq!(objects.routes[&key].mtu, narrow, "{prefix:?}");
+        assert_eq!(objects.peers.routes[&key].mtu, narrow, "{prefix:?}");
     }
 }
 
@@ -238,6 +246,7 @@ fn a_peer_of_a_family_that_the_underlay_lacks_is_left_out_and_told() {
     assert_eq!(desired.problems, [problem]);
     let routes: Vec<String> = desired
         .objects
+        .peers
         .routes
         .iter()
         .filter(|(_, route)| route.dev == name("ovl7"))

@@ -19,7 +19,7 @@ use super::{failure::failed, links::bpf, pins::Pins, rows, specs};
 use crate::{
     kernel::{KernelError, Result},
     model::IfName,
-    objects::Entries,
+    objects::{Entries, PeerEntries},
 };
 
 /// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`.
@@ -38,10 +38,35 @@ impl Sums {
     pub fn of(entries: &Entries, index_of: impl Fn(IfName) -> Option<u32> + Copy) -> Result<Self> {
         let mut sums = Self::default();
         rows::each(entries, index_of, |map, key, value| {
-            let sum = sums.0.entry(map).or_default();
-            *sum = sum.wrapping_add(number(key, value));
+            sums.add(map, number(key, value));
         })?;
         Ok(sums)
+    }
+
+    /// Of those that lead to the peers.
+    pub fn of_peers(
+        entries: &PeerEntries,
+        index_of: impl Fn(IfName) -> Option<u32> + Copy,
+    ) -> Result<Self> {
+        let mut sums = Self::default();
+        rows::each_of_peers(entries, index_of, |map, key, value| {
+            sums.add(map, number(key, value));
+        })?;
+        Ok(sums)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        for (map, sum) in &other.0 {
+            self.add(map, *sum);
+        }
+        self
+    }
+
+    fn add(&mut self, map: &'static str, number: u64) {
+        let sum = self.0.entry(map).or_default();
+        *sum = sum.wrapping_add(number);
     }
 
     fn get(&self, map: &str) -> u64 {

@@ -15,11 +15,11 @@ use nix::{
     errno::Errno,
     sys::resource::{RLIM_INFINITY, Resource, setrlimit},
 };
-use overlay_common::globals;
+use overlay_common::{globals, maps::PEER_STATS};
 use tracing::{debug, warn};
 
 use super::{
-    Maps,
+    Maps, counters,
     failure::failed,
     logs::{self, Logs},
     pins::Pins,
@@ -42,7 +42,7 @@ pub(super) struct Loaded {
     pub(super) logs: Option<Logs>,
 }
 
-pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx) -> Result<Loaded> {
+pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx, peers: usize) -> Result<Loaded> {
     let operation = "load the eBPF programs";
     raise_memory_limit();
     let mut made = Made::default();
@@ -53,11 +53,17 @@ pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx) -> Result<Loaded> {
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &level, false);
     loader.override_global(globals::STRIP, &strip, true);
+    let replaced = counters::set_aside(pins, peers)?;
     for map in &specs::MAPS {
         let pin = pins.map(map.name);
         if !map.is_pinned(&pin)? {
             made.0.push(pin.clone());
         }
+        let entries = match map.name {
+            PEER_STATS => counters::slots(peers),
+            _ => map.entries(),
+        };
+        loader.map_max_entries(map.name, u32::try_from(entries).unwrap_or(u32::MAX));
         loader.map_pin_path(map.name, pin);
     }
     let mut ebpf = loader
@@ -71,10 +77,15 @@ pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx) -> Result<Loaded> {
         let info = program.info().map_err(|error| failed(operation, &error))?;
         programs.insert(hook.program(), info.id());
     }
-    let maps = Maps::open_in(pins)?
+    let mut maps = Maps::open_in(pins)?
         .ok_or_else(|| KernelError::new(operation, "the object has none of the ABI's maps"))?;
     // After the programs, which refer to the map of messages that this takes.
     let logs = logs::start(&mut ebpf)?;
+    if let Some(replaced) = replaced {
+        replaced.carry_over(&mut maps)?;
+    } else if made.0.contains(&pins.map(PEER_STATS)) {
+        maps.counters_are_new();
+    }
     made.0.clear();
     Ok(Loaded {
         ebpf,

@@ -1,6 +1,7 @@
 //! The maps, in the agent's terms.
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Debug},
     net::IpAddr,
     path::Path,
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     kernel::{KernelError, Result},
     model::{IfName, Vni},
-    objects::{EndpointEntry, Entries, LinkRef, PeerEntry, Stray},
+    objects::{Capacity, EndpointEntry, Entries, LinkRef, PeerEntries, PeerEntry, Stray},
 };
 use aya::{
     Pod,
@@ -30,8 +31,8 @@ use ipnet::IpNet;
 use overlay_common::{
     maps::{
         AddressKey4, AddressKey6, CIDRS, CidrKey, Count, DROPS, ENDPOINTS4, ENDPOINTS6, Endpoint,
-        NETWORKS, Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats, Port,
-        PrefixKey4, PrefixKey6, SOURCES, SourceKey, VTEPS4, VTEPS6, Vtep,
+        LOCAL_INDEX, NETWORKS, Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats,
+        Port, PrefixKey4, PrefixKey6, SOURCES, SourceKey, VTEPS4, VTEPS6, Vtep,
     },
     reasons::{Drops, Passes},
 };
@@ -49,6 +50,8 @@ pub struct Maps {
     sources: Trie<SourceKey, u32>,
     cidrs: Trie<CidrKey, u32>,
     peer_stats: PerCpuArray<MapData, PeerStats>,
+    /// From this slot on nothing has ever been counted.
+    unused_slots: Option<u32>,
     drops: PerCpuArray<MapData, Drops>,
     passes: PerCpuArray<MapData, Passes>,
 }
@@ -74,12 +77,60 @@ impl Maps {
             sources: Trie::open(pins, SOURCES)?,
             cidrs: Trie::open(pins, CIDRS)?,
             peer_stats: open(pins, PEER_STATS)?,
+            unused_slots: None,
             drops: open(pins, DROPS)?,
             passes: open(pins, PASSES)?,
         }))
     }
 
-    /// Everything but the counters.
+    /// How many entries there can be.
+    pub fn capacity(&self) -> Capacity {
+        let both = |maps: [&str; 2]| maps.map(specs::capacity);
+        Capacity {
+            networks: specs::capacity(NETWORKS),
+            peers: both([PEERS4, PEERS6]),
+            vteps: both([VTEPS4, VTEPS6]),
+            slots: self.slots().saturating_sub(1),
+            endpoints: both([ENDPOINTS4, ENDPOINTS6]),
+            ports: specs::capacity(PORTS),
+            sources: specs::capacity(SOURCES),
+            cidrs: specs::capacity(CIDRS),
+        }
+    }
+
+    /// How many peers can have counters, and this node itself.
+    pub fn slots(&self) -> usize {
+        self.peer_stats.len() as usize
+    }
+
+    /// Those that lead to the peers, and strays among them.
+    pub fn peer_entries(
+        &self,
+        name_of: impl Fn(u32) -> Option<IfName>,
+    ) -> Result<(PeerEntries, BTreeSet<Stray>)> {
+        let mut strays = BTreeSet::new();
+        let subnets = self.peers.rows()?.filter_map(|(key, peer)| {
+            let entry = convert::prefix_of(key).zip(convert::peer_entry(&peer, &name_of));
+            if entry.is_none() {
+                let (map, key) = split([PEERS4, PEERS6], &key);
+                strays.insert(stray(map, key, &peer));
+            }
+            entry
+        });
+        let subnets = subnets.collect();
+        let vteps = self.vteps.rows()?.filter_map(|(key, vtep)| {
+            let address = convert::address_of(key);
+            if address.is_none() {
+                let (map, key) = split([VTEPS4, VTEPS6], &key);
+                strays.insert(stray(map, key, &vtep));
+            }
+            Some((address?, vtep.index))
+        });
+        let vteps = vteps.collect();
+        Ok((PeerEntries { subnets, vteps }, strays))
+    }
+
+    /// Everything but those and the counters.
     pub fn entries(&self, name_of: impl Fn(u32) -> Option<IfName>) -> Result<Entries> {
         let mut entries = Entries::default();
         let strays = &mut entries.strays;
@@ -87,23 +138,6 @@ impl Maps {
             match Vni::try_from(vni) {
                 Ok(known) => drop(entries.networks.insert(known, network)),
                 Err(_) => drop(strays.insert(stray(NETWORKS, bytes_of(&vni), &network))),
-            }
-        }
-        for (key, peer) in self.peers.rows()? {
-            let entry = convert::prefix_of(key).zip(convert::peer_entry(&peer, &name_of));
-            if let Some((prefix, entry)) = entry {
-                entries.peers.insert(prefix, entry);
-            } else {
-                let (map, key) = split([PEERS4, PEERS6], &key);
-                strays.insert(stray(map, key, &peer));
-            }
-        }
-        for (key, vtep) in self.vteps.rows()? {
-            if let Some(address) = convert::address_of(key) {
-                entries.vteps.insert(address, vtep.index);
-            } else {
-                let (map, key) = split([VTEPS4, VTEPS6], &key);
-                strays.insert(stray(map, key, &vtep));
             }
         }
         for (key, endpoint) in self.endpoints.rows()? {
@@ -119,12 +153,12 @@ impl Maps {
             entries.ports.insert(convert::link(index, &name_of), port);
         }
         for (key, value) in self.sources.rows()? {
-            match convert::source_of(&key, &name_of).filter(|_| value == ALLOWED) {
-                Some(source) => drop(entries.sources.insert(source)),
-                None => {
-                    let key = trie_key(key.prefix_len(), &key.data());
-                    strays.insert(stray(SOURCES, &key, &value));
-                }
+            let source = convert::source_of(&key, &name_of);
+            if let Some(source) = source.filter(|_| value == ALLOWED) {
+                entries.sources.insert(source);
+            } else {
+                let key = trie_key(key.prefix_len(), &key.data());
+                strays.insert(stray(SOURCES, &key, &value));
             }
         }
         for (key, vni) in self.cidrs.rows()? {
@@ -267,13 +301,31 @@ impl Maps {
 
     /// Sets the counters of a slot to 0.
     pub fn clear_peer_stats(&mut self, index: u32) -> Result<()> {
+        if self.unused_slots.is_some_and(|unused| index >= unused) {
+            self.unused_slots = Some(index + 1);
+            return Ok(());
+        }
         let operation = || format!("clear slot {index} of map {PEER_STATS}");
         let cpus = nr_cpus().map_err(|(_, error)| KernelError::io(operation(), &error))?;
         let zeros = PerCpuValues::try_from(vec![PeerStats::default(); cpus])
             .map_err(|error| KernelError::io(operation(), &error))?;
+        self.set_peer_stats(index, zeros)
+    }
+
+    /// Notes that the counters are new: nobody has counted yet.
+    pub(super) fn counters_are_new(&mut self) {
+        self.unused_slots = Some(LOCAL_INDEX + 1);
+    }
+
+    /// Sets the counters of a slot, CPU by CPU.
+    pub(super) fn set_peer_stats(
+        &mut self,
+        index: u32,
+        stats: PerCpuValues<PeerStats>,
+    ) -> Result<()> {
         self.peer_stats
-            .set(index, zeros, 0)
-            .map_err(|error| failed(operation(), &error))
+            .set(index, stats, 0)
+            .map_err(|error| failed(format!("set slot {index} of map {PEER_STATS}"), &error))
     }
 
     /// Drops by reason, all CPUs together.

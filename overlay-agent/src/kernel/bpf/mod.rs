@@ -16,6 +16,7 @@ mod by_family;
 mod census;
 mod clsact;
 mod convert;
+mod counters;
 mod failure;
 mod links;
 mod load;
@@ -81,11 +82,12 @@ pub struct DataPlane {
 
 impl DataPlane {
     /// Loads the programs of `object` onto the maps that are pinned in the instance's
-    /// folder, making those that are missing. Attaches nothing.
+    /// folder, making those that are missing, with counters for at least so many `peers`.
+    /// Attaches nothing.
     ///
     /// When it fails, nothing that it made stays. The error for a program that the
     /// kernel refuses ends with the verifier's last lines.
-    pub fn open(dir: &Path, object: &[u8], mode: AttachMode, rx: Rx) -> Result<Self> {
+    pub fn open(dir: &Path, object: &[u8], mode: AttachMode, rx: Rx, peers: usize) -> Result<Self> {
         let mode = match mode {
             AttachMode::Auto | AttachMode::Tcx if tcx::is_supported()? => AttachMode::Tcx,
             AttachMode::Auto | AttachMode::Clsact => AttachMode::Clsact,
@@ -100,7 +102,7 @@ impl DataPlane {
             programs,
             maps,
             logs,
-        } = load::load(&pins, object, rx)?;
+        } = load::load(&pins, object, rx, peers)?;
         Ok(Self {
             census: Census::open(&pins)?,
             ids: load::map_ids(&pins)?,

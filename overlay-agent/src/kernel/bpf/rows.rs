@@ -9,7 +9,7 @@ use super::{by_family::ByFamily, convert};
 use crate::{
     kernel::Result,
     model::IfName,
-    objects::{Entries, Stray},
+    objects::{Entries, PeerEntries, Stray},
 };
 
 /// What the value of every row of [`SOURCES`] is: the key says it all.
@@ -23,17 +23,6 @@ pub(super) fn each(
 ) -> Result<()> {
     for (vni, network) in &entries.networks {
         tell(NETWORKS, bytes_of(&vni.get()), bytes_of(network));
-    }
-    for (&key, peer) in &entries.peers {
-        let peer = convert::peer(peer, index_of)?;
-        let key = convert::prefix_key(key);
-        let (map, key) = split([PEERS4, PEERS6], &key);
-        tell(map, key, bytes_of(&peer));
-    }
-    for (&key, &index) in &entries.vteps {
-        let key = convert::address_key(key);
-        let (map, key) = split([VTEPS4, VTEPS6], &key);
-        tell(map, key, bytes_of(&Vtep { index }));
     }
     for (&key, endpoint) in &entries.endpoints {
         let endpoint = convert::endpoint(endpoint, index_of)?;
@@ -57,6 +46,26 @@ pub(super) fn each(
     }
     for Stray { map, key, value } in &entries.strays {
         tell(map, key, value);
+    }
+    Ok(())
+}
+
+/// The same of what leads to the peers.
+pub(super) fn each_of_peers(
+    entries: &PeerEntries,
+    index_of: impl Fn(IfName) -> Option<u32> + Copy,
+    mut tell: impl FnMut(&'static str, &[u8], &[u8]),
+) -> Result<()> {
+    for (&key, peer) in &entries.subnets {
+        let peer = convert::peer(peer, index_of)?;
+        let key = convert::prefix_key(key);
+        let (map, key) = split([PEERS4, PEERS6], &key);
+        tell(map, key, bytes_of(&peer));
+    }
+    for (&key, &index) in &entries.vteps {
+        let key = convert::address_key(key);
+        let (map, key) = split([VTEPS4, VTEPS6], &key);
+        tell(map, key, bytes_of(&Vtep { index }));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Hash maps and tries with their names, which their errors tell.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use aya::{
     Pod,
@@ -131,7 +131,15 @@ pub(super) fn open<M>(pins: &Pins, name: &str) -> Result<M>
 where
     M: TryFrom<Map, Error = MapError>,
 {
-    MapData::from_pin(pins.map(name))
+    open_path(&pins.map(name), name)
+}
+
+/// The map that is pinned at a path.
+pub(super) fn open_path<M>(path: &Path, name: &str) -> Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    MapData::from_pin(path)
         .and_then(Map::from_map_data)
         .and_then(M::try_from)
         .map_err(|error| failed(format!("open map {name}"), &error))

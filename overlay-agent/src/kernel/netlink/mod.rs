@@ -7,6 +7,7 @@
 mod addresses;
 pub(in crate::kernel) mod blocking;
 mod bridge;
+mod bulk;
 mod create;
 mod links;
 mod neighbours;
@@ -34,11 +35,12 @@ use crate::model::Family;
 
 pub use self::{
     addresses::{AddressInfo, Lifetime},
+    bulk::{Bulk, Request},
     create::VethPeerSpec,
     links::{LinkInfo, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
     routes::{NextHop, RouteInfo, RouteKind, RouteSpec},
-    watch::Watch,
+    watch::{Changes, Event, Watch},
 };
 
 /// How often a dump is repeated when the table changes under it.

@@ -12,7 +12,7 @@ use rtnetlink::{
     },
 };
 
-use super::Netlink;
+use super::{Bulk, Netlink, Request};
 use crate::{
     kernel::Result,
     model::{Family, Mac},
@@ -50,71 +50,43 @@ pub struct FdbInfo {
 impl Netlink {
     /// Neighbours of a device, of both families.
     pub async fn neighbours(&self, index: u32) -> Result<Vec<NeighbourInfo>> {
-        let mut message = NeighbourMessage::default();
-        message.attributes = vec![NeighbourAttribute::IfIndex(index)];
-        let message = RouteNetlinkMessage::GetNeighbour(message);
-        self.dump(
-            &format!("list neighbours of ifindex {index}"),
-            message,
-            |answer| match answer {
-                RouteNetlinkMessage::NewNeighbour(neighbour) => {
-                    NeighbourInfo::from_message(&neighbour)
-                }
-                _ => None,
-            },
-        )
-        .await
+        let operation = format!("list neighbours of ifindex {index}");
+        self.dump(&operation, neighbours_of(index), NeighbourInfo::of)
+            .await
     }
 
     /// Sets a permanent neighbour, in the place of one with the same address.
     pub async fn replace_neighbour(&self, index: u32, address: IpAddr, mac: Mac) -> Result<()> {
-        let mut message = neighbour(index, address);
-        message.header.state = NeighbourState::Permanent;
-        message
-            .attributes
-            .push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
-        let message = RouteNetlinkMessage::NewNeighbour(message);
+        let Request { message, flags } = Request::replace_neighbour(index, address, mac);
         let operation = |device: &str| format!("add neighbour {address} dev {device}");
-        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, index, operation)
-            .await
+        self.change(message, flags, index, operation).await
     }
 
     /// Removes a neighbour.
     pub async fn delete_neighbour(&self, index: u32, address: IpAddr) -> Result<()> {
-        let message = RouteNetlinkMessage::DelNeighbour(neighbour(index, address));
+        let Request { message, flags } = Request::delete_neighbour(index, address);
         let operation = |device: &str| format!("delete neighbour {address} dev {device}");
-        self.change(message, 0, index, operation).await
+        self.change(message, flags, index, operation).await
     }
 
     /// Forwarding entries of a device.
     pub async fn fdb(&self, index: u32) -> Result<Vec<FdbInfo>> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Bridge;
-        message.header.ifindex = index;
-        let message = RouteNetlinkMessage::GetNeighbour(message);
         let operation = format!("list forwarding entries of ifindex {index}");
-        self.dump(&operation, message, |answer| match answer {
-            RouteNetlinkMessage::NewNeighbour(entry) => FdbInfo::from_message(&entry),
-            _ => None,
-        })
-        .await
+        self.dump(&operation, fdb_of(index), FdbInfo::of).await
     }
 
     /// Sets the one destination of a MAC on a VXLAN device, for good.
     pub async fn replace_fdb(&self, index: u32, mac: Mac, dst: IpAddr) -> Result<()> {
-        let mut message = entry(index, mac.octets(), Some(dst));
-        message.header.state = NeighbourState::Permanent;
-        let message = RouteNetlinkMessage::NewNeighbour(message);
+        let Request { message, flags } = Request::replace_fdb(index, mac, dst);
         let operation = |device: &str| format!("add forwarding entry {mac} dst {dst} dev {device}");
-        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, index, operation)
-            .await
+        self.change(message, flags, index, operation).await
     }
 
     /// Removes a MAC from a VXLAN device.
     pub async fn delete_fdb(&self, index: u32, mac: Mac) -> Result<()> {
-        let message = RouteNetlinkMessage::DelNeighbour(entry(index, mac.octets(), None));
+        let Request { message, flags } = Request::delete_fdb(index, mac);
         let operation = |device: &str| format!("delete forwarding entry {mac} dev {device}");
-        self.change(message, 0, index, operation).await
+        self.change(message, flags, index, operation).await
     }
 
     /// Removes one destination of a MAC, zeros included, from a VXLAN device.
@@ -130,8 +102,82 @@ impl Netlink {
     }
 }
 
+impl Request {
+    /// As [`Netlink::replace_neighbour`].
+    pub fn replace_neighbour(index: u32, address: IpAddr, mac: Mac) -> Self {
+        let mut message = neighbour(index, address);
+        message.header.state = NeighbourState::Permanent;
+        let mac = NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec());
+        message.attributes.push(mac);
+        Self {
+            message: RouteNetlinkMessage::NewNeighbour(message),
+            flags: NLM_F_CREATE | NLM_F_REPLACE,
+        }
+    }
+
+    /// As [`Netlink::delete_neighbour`].
+    pub fn delete_neighbour(index: u32, address: IpAddr) -> Self {
+        Self {
+            message: RouteNetlinkMessage::DelNeighbour(neighbour(index, address)),
+            flags: 0,
+        }
+    }
+
+    /// As [`Netlink::replace_fdb`].
+    pub fn replace_fdb(index: u32, mac: Mac, dst: IpAddr) -> Self {
+        let mut message = entry(index, mac.octets(), Some(dst));
+        message.header.state = NeighbourState::Permanent;
+        Self {
+            message: RouteNetlinkMessage::NewNeighbour(message),
+            flags: NLM_F_CREATE | NLM_F_REPLACE,
+        }
+    }
+
+    /// As [`Netlink::delete_fdb`].
+    pub fn delete_fdb(index: u32, mac: Mac) -> Self {
+        Self {
+            message: RouteNetlinkMessage::DelNeighbour(entry(index, mac.octets(), None)),
+            flags: 0,
+        }
+    }
+}
+
+impl Bulk {
+    /// As [`Netlink::neighbours`].
+    pub fn neighbours(&mut self, index: u32) -> Result<Vec<NeighbourInfo>> {
+        let operation = format!("list neighbours of ifindex {index}");
+        self.dump(&operation, &neighbours_of(index), NeighbourInfo::of)
+    }
+
+    /// As [`Netlink::fdb`].
+    pub fn fdb(&mut self, index: u32) -> Result<Vec<FdbInfo>> {
+        let operation = format!("list forwarding entries of ifindex {index}");
+        self.dump(&operation, &fdb_of(index), FdbInfo::of)
+    }
+}
+
+fn neighbours_of(index: u32) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.attributes = vec![NeighbourAttribute::IfIndex(index)];
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
+fn fdb_of(index: u32) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
 impl NeighbourInfo {
-    fn from_message(message: &NeighbourMessage) -> Option<Self> {
+    fn of(answer: RouteNetlinkMessage) -> Option<Self> {
+        match answer {
+            RouteNetlinkMessage::NewNeighbour(neighbour) => Self::from_message(&neighbour),
+            _ => None,
+        }
+    }
+
+    pub(super) fn from_message(message: &NeighbourMessage) -> Option<Self> {
         let found = parse(message);
         Some(Self {
             address: found.address?,
@@ -142,7 +188,14 @@ impl NeighbourInfo {
 }
 
 impl FdbInfo {
-    fn from_message(message: &NeighbourMessage) -> Option<Self> {
+    fn of(answer: RouteNetlinkMessage) -> Option<Self> {
+        match answer {
+            RouteNetlinkMessage::NewNeighbour(entry) => Self::from_message(&entry),
+            _ => None,
+        }
+    }
+
+    pub(super) fn from_message(message: &NeighbourMessage) -> Option<Self> {
         let found = parse(message);
         Some(Self {
             mac: found.mac?,

@@ -12,10 +12,11 @@ use rtnetlink::{
             RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
             RouteProtocol, RouteScope, RouteType, RouteVia,
         },
+        rule::{RuleAttribute, RuleMessage},
     },
 };
 
-use super::Netlink;
+use super::{Bulk, Netlink, Request, refusal::Refusal};
 use crate::{kernel::Result, model::Family};
 
 /// A route as the kernel has it.
@@ -54,7 +55,7 @@ pub enum RouteKind {
     Other,
 }
 
-/// A unicast route of the main table with metric 0.
+/// A unicast route of the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
     /// Its destination.
@@ -69,6 +70,8 @@ pub struct RouteSpec {
     pub source: Option<IpAddr>,
     /// In bytes, in the place of the device's.
     pub mtu: Option<u32>,
+    /// Of two routes to the same destination, the one with less is taken.
+    pub metric: u32,
     /// Who makes it (`rtm_protocol`).
     pub protocol: u8,
 }
@@ -91,17 +94,9 @@ pub struct NextHop {
 impl Netlink {
     /// Every route of every table of one family.
     pub async fn routes(&self, family: Family) -> Result<Vec<RouteInfo>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family.into();
-        let message = RouteNetlinkMessage::GetRoute(message);
-        self.dump("list routes", message, |answer| match answer {
-            // A kernel without this family answers with the routes of others.
-            RouteNetlinkMessage::NewRoute(route)
-                if route.header.address_family == family.into() =>
-            {
-                RouteInfo::from_message(&route, family)
-            }
-            _ => None,
+        let message = question(family, RouteFlags::empty());
+        self.dump("list routes", message, |answer| {
+            RouteInfo::of(answer, family)
         })
         .await
     }
@@ -114,29 +109,10 @@ impl Netlink {
         destination: IpAddr,
         from: Option<IpAddr>,
     ) -> Result<Option<NextHop>> {
-        let whole = IpNet::from(destination).prefix_len();
-        let mut message = RouteMessage::default();
-        message.header.address_family = Family::of(destination).into();
-        message.header.destination_prefix_length = whole;
-        message
-            .attributes
-            .push(RouteAttribute::Destination(destination.into()));
-        if let Some(from) = from {
-            message.header.source_prefix_length = whole;
-            message.attributes.push(RouteAttribute::Source(from.into()));
-        }
+        let message = way_to(destination, from);
         match self.get(RouteNetlinkMessage::GetRoute(message)).await {
-            Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(NextHop::from_message(&route)),
-            Err(refusal)
-                if !matches!(
-                    refusal.errno,
-                    // The last is the answer of a `prohibit` route.
-                    Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES
-                ) =>
-            {
-                Err(refusal.during(format!("look up the route to {destination}")))
-            }
-            Ok(_) | Err(_) => Ok(None),
+            Ok(answer) => Ok(NextHop::of(answer)),
+            Err(refusal) => no_way(refusal, destination),
         }
     }
 
@@ -146,7 +122,34 @@ impl Netlink {
     /// what is not its own looks first.
     pub async fn replace_route(&self, route: &RouteSpec) -> Result<()> {
         let destination = route.destination;
-        let mut message = message(destination, route.protocol);
+        let operation = |device: &str| format!("add route {destination} dev {device}");
+        let Request { message, flags } = Request::replace_route(route);
+        self.change(message, flags, route.oif, operation).await
+    }
+
+    /// Removes the route of the main table to a destination that `protocol` made,
+    /// through any device or only through `oif`; with metric 0 the one that has the least.
+    pub async fn delete_route(
+        &self,
+        destination: IpNet,
+        metric: u32,
+        oif: Option<u32>,
+        protocol: u8,
+    ) -> Result<()> {
+        let Request { message, flags } = Request::delete_route(destination, metric, oif, protocol);
+        let operation = |device: &str| match oif {
+            Some(_) => format!("delete route {destination} dev {device}"),
+            None => format!("delete route {destination}"),
+        };
+        self.change(message, flags, oif.unwrap_or_default(), operation)
+            .await
+    }
+}
+
+impl Request {
+    /// As [`Netlink::replace_route`].
+    pub fn replace_route(route: &RouteSpec) -> Self {
+        let mut message = message(route.destination, route.protocol);
         message.header.kind = RouteType::Unicast;
         message.header.scope = if route.via.is_some() {
             RouteScope::Universe
@@ -156,48 +159,137 @@ impl Netlink {
         if route.onlink {
             message.header.flags = RouteFlags::Onlink;
         }
-        message.attributes.push(RouteAttribute::Oif(route.oif));
-        message
-            .attributes
-            .extend(route.via.map(|via| RouteAttribute::Gateway(via.into())));
-        message.attributes.extend(
-            route
-                .source
-                .map(|source| RouteAttribute::PrefSource(source.into())),
-        );
+        let attributes = &mut message.attributes;
+        attributes.push(RouteAttribute::Oif(route.oif));
+        attributes.extend(route.via.map(|via| RouteAttribute::Gateway(via.into())));
+        let source = route.source;
+        attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
         let metrics = route.mtu.map(|mtu| vec![RouteMetric::Mtu(mtu)]);
-        message
-            .attributes
-            .extend(metrics.map(RouteAttribute::Metrics));
-        let operation = |device: &str| format!("add route {destination} dev {device}");
-        let message = RouteNetlinkMessage::NewRoute(message);
-        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, route.oif, operation)
-            .await
+        attributes.extend(metrics.map(RouteAttribute::Metrics));
+        attributes.extend(priority(route.metric));
+        Self {
+            message: RouteNetlinkMessage::NewRoute(message),
+            flags: NLM_F_CREATE | NLM_F_REPLACE,
+        }
     }
 
-    /// Removes the route of the main table to a destination that `protocol` made,
-    /// through any device or only through `oif`.
-    pub async fn delete_route(
-        &self,
-        destination: IpNet,
-        oif: Option<u32>,
-        protocol: u8,
-    ) -> Result<()> {
+    /// As [`Netlink::delete_route`].
+    pub fn delete_route(destination: IpNet, metric: u32, oif: Option<u32>, protocol: u8) -> Self {
         let mut message = message(destination, protocol);
         message.header.scope = RouteScope::NoWhere;
         message.attributes.extend(oif.map(RouteAttribute::Oif));
-        let message = RouteNetlinkMessage::DelRoute(message);
-        let operation = |device: &str| match oif {
-            Some(_) => format!("delete route {destination} dev {device}"),
-            None => format!("delete route {destination}"),
+        message.attributes.extend(priority(metric));
+        Self {
+            message: RouteNetlinkMessage::DelRoute(message),
+            flags: 0,
+        }
+    }
+}
+
+fn priority(metric: u32) -> Option<RouteAttribute> {
+    (metric != 0).then_some(RouteAttribute::Priority(metric))
+}
+
+impl Bulk {
+    /// As [`Netlink::routes`].
+    pub fn routes(&mut self, family: Family) -> Result<Vec<RouteInfo>> {
+        self.dump(
+            "list routes",
+            &question(family, RouteFlags::empty()),
+            |answer| RouteInfo::of(answer, family),
+        )
+    }
+
+    /// Destinations of which the kernel knows something that no route says: what a router has
+    /// told it of their paths.
+    pub fn exceptions(&mut self, family: Family) -> Result<Vec<RouteInfo>> {
+        self.dump(
+            "list learned routes",
+            &question(family, RouteFlags::Cloned),
+            |answer| RouteInfo::of(answer, family),
+        )
+    }
+
+    /// As [`Netlink::route_to`], for each of many destinations.
+    pub fn routes_to(&mut self, destinations: &[IpAddr]) -> Result<Vec<Option<NextHop>>> {
+        let ask = |destination: &IpAddr| Request {
+            message: RouteNetlinkMessage::GetRoute(way_to(*destination, None)),
+            flags: 0,
         };
-        self.change(message, 0, oif.unwrap_or_default(), operation)
-            .await
+        let answers = self.ask(destinations.iter().map(ask).collect());
+        let hops = destinations.iter().zip(answers);
+        hops.map(|(destination, answer)| match answer {
+            Ok(answer) => Ok(answer.and_then(NextHop::of)),
+            Err(refusal) => no_way(refusal, *destination),
+        })
+        .collect()
+    }
+
+    /// The destinations that rules tell apart.
+    pub fn rules(&mut self, family: Family) -> Result<Vec<IpNet>> {
+        let mut message = RuleMessage::default();
+        message.header.family = family.into();
+        let message = RouteNetlinkMessage::GetRule(message);
+        self.dump("list rules", &message, |answer| match answer {
+            RouteNetlinkMessage::NewRule(rule) => {
+                let address = rule
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        RuleAttribute::Destination(address) => Some(*address),
+                        _ => None,
+                    });
+                IpNet::new(address?, rule.header.dst_len).ok()
+            }
+            _ => None,
+        })
+    }
+}
+
+fn question(family: Family, flags: RouteFlags) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family.into();
+    message.header.flags = flags;
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+fn way_to(destination: IpAddr, from: Option<IpAddr>) -> RouteMessage {
+    let whole = IpNet::from(destination).prefix_len();
+    let mut message = RouteMessage::default();
+    message.header.address_family = Family::of(destination).into();
+    message.header.destination_prefix_length = whole;
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Destination(destination.into()));
+    if let Some(from) = from {
+        message.header.source_prefix_length = whole;
+        attributes.push(RouteAttribute::Source(from.into()));
+    }
+    message
+}
+
+/// Nothing, if that is what a refusal means.
+fn no_way(refusal: Refusal, destination: IpAddr) -> Result<Option<NextHop>> {
+    match refusal.errno {
+        // The last is the answer of a `prohibit` route.
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES => Ok(None),
+        _ => Err(refusal.during(format!("look up the route to {destination}"))),
     }
 }
 
 impl RouteInfo {
-    fn from_message(message: &RouteMessage, family: Family) -> Option<Self> {
+    fn of(answer: RouteNetlinkMessage, family: Family) -> Option<Self> {
+        match answer {
+            // A kernel without this family answers with the routes of others.
+            RouteNetlinkMessage::NewRoute(route)
+                if route.header.address_family == family.into() =>
+            {
+                Self::from_message(&route, family)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn from_message(message: &RouteMessage, family: Family) -> Option<Self> {
         let header = &message.header;
         let everything = match family {
             Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -235,6 +327,13 @@ impl RouteInfo {
 }
 
 impl NextHop {
+    fn of(answer: RouteNetlinkMessage) -> Option<Self> {
+        match answer {
+            RouteNetlinkMessage::NewRoute(route) => Self::from_message(&route),
+            _ => None,
+        }
+    }
+
     fn from_message(message: &RouteMessage) -> Option<Self> {
         let mut oif = None;
         let mut gateway = None;

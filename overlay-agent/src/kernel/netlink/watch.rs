@@ -1,25 +1,43 @@
 //! Learning that something changed.
 
-use std::{io, path::Path};
-
-use nix::errno::Errno;
-use rtnetlink::{
-    MulticastGroup,
-    sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
+use std::{
+    collections::BTreeSet,
+    io::{self, IoSliceMut},
+    mem,
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+    path::Path,
 };
 
-use super::current_runtime;
-use crate::kernel::{KernelError, Result, netns};
+use nix::{
+    errno::Errno,
+    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::RcvBufForce},
+};
+use rtnetlink::{
+    MulticastGroup,
+    packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload},
+    packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkFlags, route::RouteMessage},
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
+use tokio::io::unix::AsyncFd;
+
+use super::{FdbInfo, NeighbourInfo, RouteInfo, bulk::each_message, current_runtime};
+use crate::{
+    kernel::{KernelError, Result, netns},
+    model::Family,
+};
 
 /// What is listened to.
-const GROUPS: [MulticastGroup; 9] = [
+const GROUPS: [MulticastGroup; 11] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Tc,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv4Rule,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv6Rule,
     MulticastGroup::Ipv4Netconf,
     MulticastGroup::Ipv6Netconf,
 ];
@@ -27,17 +45,71 @@ const GROUPS: [MulticastGroup; 9] = [
 /// No datagram of the kernel is larger (`NLMSG_GOODSIZE` and dumps aside).
 const BUFFER: usize = 32 * 1024;
 
-/// Changes of links, addresses, routes, filters, set neighbours and some settings of one
+/// Room for the events of a few thousand changes, which the agent's own make, too.
+const ROOM: usize = 16 * 1024 * 1024;
+
+/// Changes of links, addresses, routes, rules, filters, set neighbours and some settings of one
 /// namespace, and of those that devices of it lead into: what containers do to themselves
 /// is seen without a socket in each, which would keep it alive.
 ///
 /// TCX links come and go without an event.
-///
-/// It says that something changed, not what: who wants to know looks at everything,
-/// and so needs no special case for events that were lost.
 pub struct Watch {
-    socket: TokioSocket,
+    socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
+    events: Vec<Event>,
+    /// Others in which something has changed.
+    namespaces: BTreeSet<i32>,
+    /// Whether events are missing.
+    lost: bool,
+}
+
+/// Something that has changed.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A route was made, in the place of others if it `replaces` them.
+    RouteSet {
+        /// The route.
+        route: RouteInfo,
+        /// Whether it replaces those of the same destination, table and metric.
+        replaces: bool,
+    },
+    /// A route is gone.
+    RouteGone(RouteInfo),
+    /// A neighbour was made or changed.
+    NeighbourSet {
+        /// `ifindex` of its device.
+        index: u32,
+        /// The neighbour.
+        neighbour: NeighbourInfo,
+    },
+    /// A neighbour is gone.
+    NeighbourGone {
+        /// `ifindex` of its device.
+        index: u32,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// A forwarding entry was made or changed.
+    FdbSet {
+        /// `ifindex` of its device.
+        index: u32,
+        /// The entry.
+        entry: FdbInfo,
+    },
+    /// A forwarding entry is gone.
+    FdbGone {
+        /// `ifindex` of its device.
+        index: u32,
+        /// The entry.
+        entry: FdbInfo,
+    },
+    /// A device is down or gone, or has an address less: IPv4 routes go with it unannounced.
+    Lessened {
+        /// `ifindex` of the device.
+        index: u32,
+    },
+    /// Rules have changed.
+    Rules,
 }
 
 impl Watch {
@@ -46,15 +118,22 @@ impl Watch {
         let runtime = current_runtime()?;
         let _runtime = runtime.enter();
         let open = || -> io::Result<Self> {
-            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
             let groups = GROUPS
                 .iter()
                 .fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
-            socket.socket_mut().set_listen_all_namespaces(true)?;
-            socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
+            setsockopt(&socket, RcvBufForce, &ROOM)?;
+            socket.set_listen_all_namespaces(true)?;
+            socket.set_non_blocking(true)?;
+            socket.bind(&SocketAddr::new(0, groups))?;
+            // SAFETY: the socket has one descriptor, its own, until it is dropped.
+            let socket = unsafe { AsyncFd::register(socket) }?;
             Ok(Self {
                 socket,
-                buffer: Vec::with_capacity(BUFFER),
+                buffer: vec![0; BUFFER],
+                events: Vec::new(),
+                namespaces: BTreeSet::new(),
+                lost: false,
             })
         };
         open().map_err(|error| KernelError::io("listen to netlink", &error))
@@ -75,15 +154,164 @@ impl Watch {
     /// that this watch is of no more use.
     pub async fn changed(&mut self) -> Result<()> {
         loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer).await {
-                Ok(()) if concerns_us(&self.buffer) => return Ok(()),
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
-                Err(error) => return Err(KernelError::io("listen to netlink", &error)),
+            let mut ready = self
+                .socket
+                .readable()
+                .await
+                .map_err(|error| broken(&error))?;
+            match receive(ready.get_inner(), &mut self.buffer) {
+                Err(Errno::EAGAIN) => ready.clear_ready(),
+                received => {
+                    drop(ready);
+                    if self.note(received)? {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
+
+    /// What has changed since the last time; `None` when the kernel could not keep all of it,
+    /// and at an end of the socket.
+    pub fn take(&mut self) -> Option<Changes> {
+        loop {
+            match receive(self.socket.get_ref(), &mut self.buffer) {
+                Err(Errno::EAGAIN) => break,
+                received => {
+                    if self.note(received).is_err() {
+                        self.lost = true;
+                        break;
+                    }
+                }
+            }
+        }
+        let changes = Changes {
+            events: mem::take(&mut self.events),
+            namespaces: mem::take(&mut self.namespaces),
+        };
+        (!mem::take(&mut self.lost)).then_some(changes)
+    }
+
+    /// Whether what was received concerns us.
+    fn note(&mut self, received: nix::Result<Datagram>) -> Result<bool> {
+        match received {
+            Ok(Datagram { length, origin }) => {
+                let datagram = self.buffer.get(..length).unwrap_or_default();
+                if !concerns_us(datagram) {
+                    return Ok(false);
+                }
+                if let Some(namespace) = origin {
+                    self.namespaces.insert(namespace);
+                    return Ok(true);
+                }
+                let events = &mut self.events;
+                let parsed = each_message(datagram, |message| events.extend(event(message)));
+                // What cannot be read is looked at.
+                self.lost |= parsed.is_err();
+            }
+            Err(Errno::ENOBUFS) => self.lost = true,
+            Err(errno) => return Err(broken(&errno.into())),
+        }
+        Ok(true)
+    }
+}
+
+fn broken(error: &io::Error) -> KernelError {
+    KernelError::io("listen to netlink", error)
+}
+
+/// What the kernel has told.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// In this namespace, in their order.
+    pub events: Vec<Event>,
+    /// The others in which something has changed, by the numbers that this one has for them
+    /// (`IFLA_LINK_NETNSID`).
+    pub namespaces: BTreeSet<i32>,
+}
+
+/// A datagram in the buffer.
+#[derive(Clone, Copy)]
+struct Datagram {
+    length: usize,
+    /// The number of the namespace it is about, if that is another one.
+    origin: Option<i32>,
+}
+
+fn receive(socket: &Socket, buffer: &mut [u8]) -> nix::Result<Datagram> {
+    /// `SOL_NETLINK` and `NETLINK_LISTEN_ALL_NSID` of `linux/netlink.h`.
+    const ORIGIN: (i32, i32) = (270, 8);
+    let mut control = nix::cmsg_space!(i32);
+    let mut into = [IoSliceMut::new(buffer)];
+    let fd = socket.as_raw_fd();
+    let message = recvmsg::<()>(fd, &mut into, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+    let mut origin = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::Unknown(found) = control
+            && (found.cmsg_header.cmsg_level, found.cmsg_header.cmsg_type) == ORIGIN
+        {
+            let number = found.data_bytes.first_chunk().copied();
+            origin = number.map(i32::from_ne_bytes);
+        }
+    }
+    Ok(Datagram {
+        length: message.bytes,
+        origin,
+    })
+}
+
+fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
+    let replaces = message.header.flags & NLM_F_REPLACE != 0;
+    let NetlinkPayload::InnerMessage(message) = message.payload else {
+        return None;
+    };
+    match message {
+        RouteNetlinkMessage::NewRoute(message) => {
+            let route = route(&message)?;
+            Some(Event::RouteSet { route, replaces })
+        }
+        RouteNetlinkMessage::DelRoute(message) => Some(Event::RouteGone(route(&message)?)),
+        RouteNetlinkMessage::NewNeighbour(message) => {
+            let index = message.header.ifindex;
+            if message.header.family == AddressFamily::Bridge {
+                let entry = FdbInfo::from_message(&message)?;
+                return Some(Event::FdbSet { index, entry });
+            }
+            let neighbour = NeighbourInfo::from_message(&message)?;
+            Some(Event::NeighbourSet { index, neighbour })
+        }
+        RouteNetlinkMessage::DelNeighbour(message) => {
+            let index = message.header.ifindex;
+            if message.header.family == AddressFamily::Bridge {
+                let entry = FdbInfo::from_message(&message)?;
+                return Some(Event::FdbGone { index, entry });
+            }
+            let address = NeighbourInfo::from_message(&message)?.address;
+            Some(Event::NeighbourGone { index, address })
+        }
+        RouteNetlinkMessage::NewLink(message) => {
+            let index = message.header.index;
+            let up = message.header.flags.contains(LinkFlags::Up);
+            (!up).then_some(Event::Lessened { index })
+        }
+        RouteNetlinkMessage::DelLink(message) => Some(Event::Lessened {
+            index: message.header.index,
+        }),
+        RouteNetlinkMessage::DelAddress(message) => Some(Event::Lessened {
+            index: message.header.index,
+        }),
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::Rules),
+        _ => None,
+    }
+}
+
+fn route(message: &RouteMessage) -> Option<RouteInfo> {
+    let family = match message.header.address_family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return None,
+    };
+    RouteInfo::from_message(message, family)
 }
 
 const NLMSG_HEADER: usize = 16;

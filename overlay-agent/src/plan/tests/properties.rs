@@ -30,10 +30,10 @@ fn partial() -> impl Strategy<Value = Objects> {
                 objects.addresses.clear();
             }
             if !neighbours {
-                objects.neighbours.clear();
+                objects.peers.neighbours.clear();
             }
             if !routes {
-                objects.routes.clear();
+                objects.peers.routes.clear();
             }
             if !attachments {
                 objects.attachments.clear();

@@ -1,0 +1,52 @@
+//! What leads to the peers: nearly all that a node has, when it has many.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{LinkRef, Route, RouteKey};
+use crate::model::{IfName, Mac, Vni};
+
+/// Objects that a node has for each of its peers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PeerObjects {
+    /// Routes through the VXLAN devices, in the main table.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// Permanent neighbours on the VXLAN devices: next hop of a peer's subnet → VTEP MAC.
+    pub neighbours: BTreeMap<(IfName, IpAddr), Mac>,
+    /// Permanent forwarding entries of the VXLAN devices: VTEP MAC → outer address.
+    pub fdb: BTreeMap<(IfName, Mac), IpAddr>,
+    /// Entries of the eBPF maps.
+    pub entries: PeerEntries,
+}
+
+/// Entries of the eBPF maps that lead to the peers, with devices by name where the map has an
+/// index.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PeerEntries {
+    /// [`PEERS4`](overlay_common::maps::PEERS4) and [`PEERS6`](overlay_common::maps::PEERS6).
+    pub subnets: BTreeMap<(Vni, IpNet), PeerEntry>,
+    /// [`VTEPS4`](overlay_common::maps::VTEPS4) and [`VTEPS6`](overlay_common::maps::VTEPS6):
+    /// the peer's slot.
+    pub vteps: BTreeMap<(Vni, IpAddr), u32>,
+}
+
+/// A [`Peer`](overlay_common::maps::Peer) by names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerEntry {
+    /// Outer destination.
+    pub vtep: IpAddr,
+    /// Underlay neighbour.
+    pub next_hop: IpAddr,
+    /// Underlay device.
+    pub underlay: LinkRef,
+    /// Inner destination MAC.
+    pub mac: Mac,
+    /// Slot in [`PEER_STATS`](overlay_common::maps::PEER_STATS).
+    pub index: u32,
+    /// Largest inner IP packet in bytes that the path carries.
+    pub mtu: u16,
+    /// Whether it drops UDP over IPv6 without a checksum.
+    pub needs_checksum: bool,
+}

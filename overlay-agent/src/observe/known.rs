@@ -1,0 +1,95 @@
+//! What a look can rely on from those before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{endpoints::Insides, tables::Tables, ways::Ways};
+use crate::{
+    model::IfName,
+    objects::{AttachmentState, Hook, PeerObjects, Stray},
+    plan::Step,
+    shared::Shared,
+};
+
+/// What is known of the node.
+#[derive(Default)]
+pub struct Known {
+    pub(super) tables: Option<Tables>,
+    pub(super) ways: Ways,
+    pub(super) insides: Insides,
+    pub(super) attachments: Attachments,
+    /// Strays among the map entries of the peers, if those are known.
+    pub(super) peer_strays: Option<BTreeSet<Stray>>,
+}
+
+/// What is attached where.
+#[derive(Default)]
+pub(super) struct Attachments {
+    states: BTreeMap<(IfName, Hook), AttachmentState>,
+    /// The indices of the devices.
+    devices: BTreeMap<IfName, u32>,
+    known: bool,
+}
+
+impl Attachments {
+    pub(super) fn unchanged(
+        &self,
+        devices: &BTreeMap<IfName, u32>,
+    ) -> Option<&BTreeMap<(IfName, Hook), AttachmentState>> {
+        let same = |(name, index): (&IfName, &u32)| devices.get(name) == Some(index);
+        (self.known && self.devices.iter().all(same)).then_some(&self.states)
+    }
+
+    pub(super) fn note(
+        &mut self,
+        states: BTreeMap<(IfName, Hook), AttachmentState>,
+        devices: &BTreeMap<IfName, u32>,
+    ) {
+        let attached = states
+            .keys()
+            .filter_map(|(name, _)| devices.get_key_value(name));
+        self.devices = attached.map(|(name, index)| (*name, *index)).collect();
+        self.states = states;
+        self.known = true;
+    }
+}
+
+impl Known {
+    /// Takes in what steps have done that nobody announces; `all` of them, or else it is not
+    /// known which.
+    pub fn follow<'a>(&mut self, steps: impl Iterator<Item = &'a Step>, all: bool) {
+        for step in steps {
+            if let Some(endpoint) = step.endpoint() {
+                self.insides.forget(endpoint);
+            }
+            match step {
+                Step::SetVtep { .. }
+                | Step::DeleteVtep { .. }
+                | Step::SetPeer { .. }
+                | Step::DeletePeer { .. } => self.peer_strays = None,
+                Step::Attach { link, hook } if all => {
+                    let state = AttachmentState::Current;
+                    self.attachments.states.insert((*link, *hook), state);
+                }
+                Step::Detach { link, hook } if all => {
+                    self.attachments.states.remove(&(*link, *hook));
+                }
+                Step::Attach { .. } | Step::Detach { .. } => self.attachments.known = false,
+                _ => {}
+            }
+        }
+    }
+
+    /// What is there for the peers is what should be: one copy of it is enough.
+    pub fn confirm(&mut self, peers: &Shared<PeerObjects>) {
+        if let Some(tables) = &mut self.tables {
+            tables.peers = peers.clone();
+        }
+    }
+
+    /// Whatever nobody announces may have changed.
+    pub fn distrust(&mut self) {
+        self.peer_strays = None;
+        self.attachments.known = false;
+        self.insides.forget_all();
+    }
+}

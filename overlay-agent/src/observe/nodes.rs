@@ -1,0 +1,67 @@
+//! The node's devices, and whose they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{MAIN_TABLE, route};
+use crate::{
+    kernel::netlink::{LinkInfo, RouteInfo},
+    model::IfName,
+    objects::{ROUTE_PROTOCOL, Route, RouteKey, Scope},
+};
+
+/// The devices as they are now.
+pub(super) struct Nodes<'a> {
+    by_index: BTreeMap<u32, &'a LinkInfo>,
+    ours: BTreeSet<u32>,
+    pub(super) names: &'a BTreeMap<u32, IfName>,
+}
+
+impl<'a> Nodes<'a> {
+    pub(super) fn new(
+        all: &'a [LinkInfo],
+        ours: &[&LinkInfo],
+        names: &'a BTreeMap<u32, IfName>,
+    ) -> Self {
+        Self {
+            by_index: all.iter().map(|link| (link.index, link)).collect(),
+            ours: ours.iter().map(|link| link.index).collect(),
+            names,
+        }
+    }
+
+    pub(super) fn link(&self, index: u32) -> Option<&'a LinkInfo> {
+        self.by_index.get(&index).copied()
+    }
+
+    pub(super) fn is_tunnel(&self, link: &LinkInfo) -> bool {
+        link.vxlan.is_some() && self.ours.contains(&link.index)
+    }
+
+    pub(super) fn tunnels(&self) -> impl Iterator<Item = &'a LinkInfo> {
+        let links = self.ours.iter().filter_map(|index| self.link(*index));
+        links.filter(|link| self.is_tunnel(link))
+    }
+
+    pub(super) fn is_bridge(&self, link: &LinkInfo) -> bool {
+        link.kind.as_deref() == Some("bridge") && self.ours.contains(&link.index)
+    }
+
+    pub(super) fn bridges(&self) -> impl Iterator<Item = &'a LinkInfo> {
+        let links = self.ours.iter().filter_map(|index| self.link(*index));
+        links.filter(|link| self.is_bridge(link))
+    }
+
+    /// A route of ours through a tunnel.
+    pub(super) fn of_tunnel(&self, info: &RouteInfo) -> Option<(RouteKey, Route)> {
+        let link = self.link(info.oif?)?;
+        self.of_ours(info).filter(|_| self.is_tunnel(link))
+    }
+
+    /// A route of ours.
+    pub(super) fn of_ours(&self, info: &RouteInfo) -> Option<(RouteKey, Route)> {
+        let ours = info.table == MAIN_TABLE
+            && info.protocol == ROUTE_PROTOCOL
+            && self.ours.contains(&info.oif?);
+        ours.then(|| route(info, Scope::Node, self.names))?
+    }
+}

@@ -1,0 +1,177 @@
+//! What the agent itself takes, with few peers and with very many.
+//!
+//! One agent on a node of its own, whose peers exist only in its configuration: it is
+//! started, its configuration is changed, it is left alone, and it is asked to attach
+//! containers.
+
+mod node;
+mod peers;
+mod report;
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::interrupt;
+use crate::console::Console;
+use node::Node;
+
+/// Numbers of peers.
+const SIZES: [u32; 4] = [10, 1_000, 10_000, 100_000];
+/// Every how many-th peer gets another address by the change.
+const CHANGED: u32 = 100;
+/// For what is left to do after a start or a change.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Options {
+    quick: bool,
+    /// Containers attached one after another through the API.
+    endpoints: usize,
+    /// Of those, how many more by the command line.
+    by_command: usize,
+    idle_seconds: u64,
+}
+
+impl Options {
+    const FULL: Self = Self {
+        quick: false,
+        endpoints: 1_000,
+        by_command: 50,
+        idle_seconds: 20,
+    };
+    const QUICK: Self = Self {
+        quick: true,
+        endpoints: 100,
+        by_command: 10,
+        idle_seconds: 5,
+    };
+}
+
+/// What was measured with one number of peers.
+#[derive(Debug, Serialize)]
+struct Figures {
+    peers: u32,
+    /// From the start of the process until it answers.
+    start_seconds: f64,
+    /// From the replacement of the configuration until the kernel has all of it.
+    change_seconds: Option<f64>,
+    /// Steps of that change.
+    change_steps: Option<u64>,
+    /// Peers that it touched.
+    change_peers: u32,
+    rss_mib: f64,
+    rss_peak_mib: f64,
+    /// Share of one CPU.
+    idle_cpu: f64,
+    endpoints: Option<Endpoints>,
+}
+
+/// What it takes to attach containers.
+#[derive(Debug, Serialize)]
+struct Endpoints {
+    number: usize,
+    /// Median of all, at the API.
+    add_ms: f64,
+    /// Median of the last tenth, when nearly all are there.
+    add_last_ms: f64,
+    /// Median with the start of the command.
+    add_by_command_ms: f64,
+    /// With all of them.
+    rss_mib: f64,
+    idle_cpu: f64,
+}
+
+/// Measures, and shows what came out.
+///
+/// # Errors
+/// When the node cannot be made or the agent does not do what it is asked.
+pub(super) fn run(console: Console, agent: &Path, out: &Path, quick: bool) -> Result<()> {
+    let options = if quick { Options::QUICK } else { Options::FULL };
+    let mut all = Vec::new();
+    for peers in SIZES {
+        if interrupt::requested() {
+            break;
+        }
+        console.say("bench", format_args!("an agent with {peers} peers"));
+        let figures = measure(agent, peers, &options);
+        all.push(figures.with_context(|| format!("measure an agent with {peers} peers"))?);
+    }
+    let goals = report::judge(&all);
+    let written = report::write(out, agent, &options, &all, &goals)?;
+    print!("\n{}", report::table(&all, &goals));
+    console.say("written", written.display());
+    Ok(())
+}
+
+fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
+    let mut node = Node::make(agent)?;
+    node.configure(&peers::config(peers, None))?;
+    let start_seconds = node.start()?.as_secs_f64();
+    thread::sleep(SETTLE);
+    let memory = node.memory()?;
+    let idle_cpu = idle(&node, options)?;
+    let change_peers = peers / CHANGED;
+    let change = (change_peers > 0).then(|| node.change(&peers::config(peers, Some(CHANGED))));
+    let change = change.transpose()?;
+    // At both ends, because few and many peers are what can make a difference.
+    let attaches = SIZES.first() == Some(&peers) || SIZES.last() == Some(&peers);
+    let endpoints = attaches.then(|| attach(&mut node, options)).transpose()?;
+    node.down()?;
+    Ok(Figures {
+        peers,
+        start_seconds,
+        change_seconds: change.map(|(time, _)| time.as_secs_f64()),
+        change_steps: change.map(|(_, steps)| steps),
+        change_peers,
+        rss_mib: memory.now,
+        rss_peak_mib: memory.peak,
+        idle_cpu,
+        endpoints,
+    })
+}
+
+fn attach(node: &mut Node, options: &Options) -> Result<Endpoints> {
+    node.make_containers(options.endpoints + options.by_command)?;
+    let mut by_api = Vec::new();
+    for number in 0..options.endpoints {
+        by_api.push(node.attach(number)?);
+    }
+    let last = &by_api[by_api.len() - by_api.len().div_ceil(10)..];
+    let add_last_ms = median(last);
+    let mut by_command = Vec::new();
+    for number in 0..options.by_command {
+        by_command.push(node.attach_by_command(options.endpoints + number)?);
+    }
+    thread::sleep(SETTLE);
+    Ok(Endpoints {
+        number: options.endpoints,
+        add_ms: median(&by_api),
+        add_last_ms,
+        add_by_command_ms: median(&by_command),
+        rss_mib: node.memory()?.now,
+        idle_cpu: idle(node, options)?,
+    })
+}
+
+/// The share of a CPU that the agent takes while nothing happens.
+fn idle(node: &Node, options: &Options) -> Result<f64> {
+    let (before, since) = (node.cpu_time()?, Instant::now());
+    thread::sleep(Duration::from_secs(options.idle_seconds));
+    let used = node.cpu_time()?.saturating_sub(before);
+    Ok(used.as_secs_f64() / since.elapsed().as_secs_f64())
+}
+
+/// In milliseconds; NaN without any.
+fn median(times: &[Duration]) -> f64 {
+    let mut times = times.to_vec();
+    times.sort();
+    let middle = times.get(times.len() / 2);
+    middle.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+}

@@ -1,0 +1,52 @@
+//! Configurations with many peers.
+
+use std::fmt::Write as _;
+
+/// Name of the node and of its instance.
+pub(super) const NAME: &str = "bench-scale";
+/// The node's own address on its underlay, whose other addresses are the peers'.
+pub(super) const UNDERLAY: &str = "172.31.255.254/12";
+
+/// A node with so many peers; every `changed`-th has another outer address.
+pub(super) fn config(peers: u32, changed: Option<u32>) -> String {
+    let mut text = format!(
+        "[node]\nname = \"{NAME}\"\nunderlay = \"eth1\"\n\n\
+         [[networks]]\nname = \"lab\"\nvni = 1\ncidr = [\"10.0.0.0/8\"]\nsubnet = [\"10.255.0.0/20\"]\n"
+    );
+    for number in 0..peers {
+        let moved = changed.is_some_and(|every| number % every == 0);
+        let vtep = 1 + number + if moved { peers } else { 0 };
+        let [_, a, b, c] = vtep.to_be_bytes();
+        let [_, x, y, z] = (number * 128).to_be_bytes();
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "\n[[networks.peers]]\nname = \"n{number}\"\nvtep = \"172.{}.{b}.{c}\"\nsubnet = [\"10.{x}.{y}.{z}/25\"]\n",
+            16 + a
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::config;
+
+    fn vteps(text: &str) -> Vec<&str> {
+        text.lines()
+            .filter(|line| line.starts_with("vtep"))
+            .collect()
+    }
+
+    #[test]
+    fn peers_have_addresses_of_their_own_and_a_change_changes_its_share() {
+        let (before, after) = (config(100_000, None), config(100_000, Some(100)));
+        let (before, after) = (vteps(&before), vteps(&after));
+        assert_eq!(before.iter().collect::<BTreeSet<_>>().len(), 100_000);
+        assert_eq!(after.iter().collect::<BTreeSet<_>>().len(), 100_000);
+        let changed = before.iter().zip(&after).filter(|(old, new)| old != new);
+        assert_eq!(changed.count(), 1_000);
+    }
+}
