@@ -363,13 +363,19 @@ pub(super) async fn look_ahead(
     let model = store.complete(model.clone());
     store.allocate(&model);
     let observed = observe(node, Some(&model), &store, &mut Known::default(), None).await?;
+    let there = node.with_maps(|maps| Ok(maps.capacity()))?;
+    let capacity = Capacity {
+        // Counters are made as large as they must be.
+        slots: MAX_PEERS,
+        ..there.unwrap_or_default()
+    };
     let inputs = Inputs {
         model: &model,
         store: &store,
         observed: &observed,
         loaded: true,
         attached: !store.fastpath_off,
-        capacity: Capacity::default(),
+        capacity,
         before: None,
     };
     let desired = desired::desired(inputs)?;

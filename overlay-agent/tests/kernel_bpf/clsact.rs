@@ -61,7 +61,7 @@ fn clsact_filters_outlive_the_agent_and_are_replaced_in_place() {
 fn a_clsact_qdisc_of_others_stays_with_their_filters() {
     let node = Node::new();
     let other = Node::new();
-    let open = || DataPlane::open(&other.pins, PROGRAMS, AttachMode::Clsact, Rx::Tc);
+    let open = || DataPlane::open(&other.pins, PROGRAMS, AttachMode::Clsact, Rx::Tc, 1);
     let mut theirs = node.inside(open).unwrap();
     let mut ours = node.open(AttachMode::Clsact);
     // On `v0` they made the qdisc, on `v1.5` we did and they use it.

@@ -27,7 +27,7 @@ fn a_map_of_another_layout_is_refused() {
     );
     node.run(&create);
 
-    let error = DataPlane::open(&node.pins, PROGRAMS, AttachMode::Auto, Rx::Tc).unwrap_err();
+    let error = DataPlane::open(&node.pins, PROGRAMS, AttachMode::Auto, Rx::Tc, 1).unwrap_err();
     let text = error.to_string();
     let found = "/PORTS: it is a Hash of key, value and number (4, 8, 16), not ";
     assert!(text.contains(found), "{text}");
@@ -38,7 +38,7 @@ fn a_map_of_another_layout_is_refused() {
 #[test]
 fn a_broken_object_leaves_nothing_behind() {
     let node = Node::new();
-    let error = DataPlane::open(&node.pins, b"no object", AttachMode::Auto, Rx::Tc).unwrap_err();
+    let error = DataPlane::open(&node.pins, b"no object", AttachMode::Auto, Rx::Tc, 1).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("load the eBPF programs: "), "{text}");
     assert!(!node.escaped_pins().exists());
@@ -60,7 +60,7 @@ fn a_program_that_the_verifier_refuses_comes_with_its_reason() {
         object[at..at + 8].fill(0);
     }
 
-    let error = DataPlane::open(&node.pins, &object, AttachMode::Auto, Rx::Tc).unwrap_err();
+    let error = DataPlane::open(&node.pins, &object, AttachMode::Auto, Rx::Tc, 1).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("load program from_"), "{text}");
     assert!(text.contains("last insn is not an exit"), "{text}");

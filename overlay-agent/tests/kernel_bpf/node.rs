@@ -67,7 +67,7 @@ impl Node {
     }
 
     pub(crate) fn open(&self, mode: AttachMode) -> DataPlane {
-        self.inside(|| DataPlane::open(&self.pins, PROGRAMS, mode, Rx::Tc))
+        self.inside(|| DataPlane::open(&self.pins, PROGRAMS, mode, Rx::Tc, 1))
             .unwrap()
     }
 

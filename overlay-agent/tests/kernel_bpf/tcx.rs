@@ -94,7 +94,7 @@ fn ours_comes_first_and_others_stay() {
     let node = Node::new();
     let other = Node::new();
     let mut theirs = node
-        .inside(|| DataPlane::open(&other.pins, PROGRAMS, AttachMode::Tcx, Rx::Tc))
+        .inside(|| DataPlane::open(&other.pins, PROGRAMS, AttachMode::Tcx, Rx::Tc, 1))
         .unwrap();
     let mut ours = node.open(AttachMode::Tcx);
     node.attach(&mut theirs, "v0", Hook::FromUnderlay);

@@ -78,7 +78,7 @@ fn one_mode_takes_the_place_of_the_other() {
 fn a_guard_that_strips_is_another_program() {
     let node = Node::new();
     let pins = &node.pins;
-    let open = |rx| node.inside(|| DataPlane::open(pins, PROGRAMS, AttachMode::Auto, rx));
+    let open = |rx| node.inside(|| DataPlane::open(pins, PROGRAMS, AttachMode::Auto, rx, 1));
     let mut strips = open(Rx::Xdp).unwrap();
     assert_eq!(strips.rx(), Rx::Xdp);
     node.attach(&mut strips, "v0", Hook::GuardNative);
@@ -147,7 +147,7 @@ fn what_cannot_be_a_link_is_refused_and_told() {
     // Somebody else's program stays.
     let other = Node::new();
     let mut theirs = node
-        .inside(|| DataPlane::open(&other.pins, PROGRAMS, AttachMode::Auto, Rx::Tc))
+        .inside(|| DataPlane::open(&other.pins, PROGRAMS, AttachMode::Auto, Rx::Tc, 1))
         .unwrap();
     node.attach(&mut theirs, "v0", Hook::GuardGeneric);
     let before = shown(&node, "v0");
