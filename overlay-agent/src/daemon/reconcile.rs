@@ -18,7 +18,7 @@ use crate::{
     },
     model::{FastPath, Model, Name, Rx},
     node::Node,
-    objects::Capacity,
+    objects::{Capacity, LinkKind},
     observe::{Known, observe},
     plan::{Plan, plan},
     store::{Content, Store, StoreError},
@@ -257,7 +257,7 @@ impl Reconciler {
                 debug!("applied {} of {steps} steps", self.report.done);
             }
             // Another look at so many takes its time: clients and events come first.
-            self.unfinished = steps > MANY_STEPS;
+            self.unfinished = steps > MANY_STEPS && self.report.failed.is_empty();
             if self.unfinished || self.report.done == 0 {
                 break;
             }
@@ -288,6 +288,9 @@ impl Reconciler {
         .await
         .map_err(|error| error.to_string())?;
         self.node.recognise(&self.observed.around.links);
+        if let Some(watch) = &mut self.watch {
+            watch.mind(tunnels(&self.observed));
+        }
         let inputs = Inputs {
             model: &self.model,
             store: self.store.content(),
@@ -313,6 +316,16 @@ impl Reconciler {
         let Self { node, store, .. } = self;
         teardown(node, store).await
     }
+}
+
+/// The indices of our VXLAN devices.
+fn tunnels(observed: &Observed) -> BTreeSet<u32> {
+    let links = observed.objects.links.iter();
+    let vxlan = links.filter(|(_, link)| matches!(link.kind, LinkKind::Vxlan(_)));
+    vxlan
+        .filter_map(|(id, _)| observed.around.links.get(&id.name))
+        .map(|link| link.index)
+        .collect()
 }
 
 /// How many peers there are in all networks together.

@@ -10,6 +10,7 @@ mod names;
 mod networks;
 mod obstacles;
 mod peers;
+mod problems;
 mod settings;
 mod slots;
 mod underlay;
@@ -30,8 +31,9 @@ use crate::{
 
 pub use filter::is_needed as needs_filter;
 pub use names::{alias, bridge_name, is_ours, vxlan_name};
-pub use obstacles::{Obstacle, Obstacles, Problem};
+pub use obstacles::{Obstacle, Obstacles};
 pub use peers::ForPeers;
+pub use problems::Problem;
 pub use settings::observed_settings;
 
 /// Everything that the desired state follows from.

@@ -111,10 +111,7 @@ fn entries_come_back_as_they_went() {
         .for_each(|cidr| maps.delete_cidr(*cidr).unwrap());
     maps.delete_network(vni).unwrap();
     assert_eq!(maps.entries(name_of).unwrap(), Entries::default());
-    assert_eq!(
-        maps.peer_entries(name_of).unwrap(),
-        Default::default()
-    );
+    assert_eq!(maps.peer_entries(name_of).unwrap(), Default::default());
     let error = maps.delete_network(vni).unwrap_err();
     assert!(error.not_there());
     assert_eq!(

@@ -59,6 +59,8 @@ pub struct Watch {
     events: Vec<Event>,
     /// Others in which something has changed.
     namespaces: BTreeSet<i32>,
+    /// The devices of which even learned neighbours matter.
+    minded: BTreeSet<u32>,
     /// Whether events are missing.
     lost: bool,
 }
@@ -133,10 +135,17 @@ impl Watch {
                 buffer: vec![0; BUFFER],
                 events: Vec::new(),
                 namespaces: BTreeSet::new(),
+                minded: BTreeSet::new(),
                 lost: false,
             })
         };
         open().map_err(|error| KernelError::io("listen to netlink", &error))
+    }
+
+    /// Has it tell of neighbours on these devices in any state: where all are set by us, one
+    /// that the kernel may forget has been changed by somebody.
+    pub fn mind(&mut self, devices: BTreeSet<u32>) {
+        self.minded = devices;
     }
 
     /// In the namespace that a file stands for. Needs a tokio runtime.
@@ -197,7 +206,7 @@ impl Watch {
         match received {
             Ok(Datagram { length, origin }) => {
                 let datagram = self.buffer.get(..length).unwrap_or_default();
-                if !concerns_us(datagram) {
+                if !concerns_us(datagram, &self.minded) {
                     return Ok(false);
                 }
                 if let Some(namespace) = origin {
@@ -316,25 +325,29 @@ fn route(message: &RouteMessage) -> Option<RouteInfo> {
 
 const NLMSG_HEADER: usize = 16;
 const RTM_NEWNEIGH: u16 = 28;
-/// Offset of `ndm_state` behind the message's header.
+/// Offsets of `ndm_ifindex` and `ndm_state` behind the message's header.
+const NDM_IFINDEX: usize = 4;
 const NDM_STATE: usize = 8;
 /// `NUD_PERMANENT | NUD_NOARP`: somebody set this neighbour.
 const SET: u16 = 0x80 | 0x40;
 
 /// Whether a datagram has anything but the kernel's own learning of neighbours,
-/// which is frequent on a busy underlay. What cannot be read concerns us.
-fn concerns_us(datagram: &[u8]) -> bool {
+/// which is frequent on a busy underlay; on devices that are `minded` that counts, too. What
+/// cannot be read concerns us.
+fn concerns_us(datagram: &[u8], minded: &BTreeSet<u32>) -> bool {
     let mut rest = datagram;
     while !rest.is_empty() {
         let half = |at: usize| rest.get(at..at + 2).and_then(|b| b.try_into().ok());
         let word = |at: usize| rest.get(at..at + 4).and_then(|b| b.try_into().ok());
         let state = half(NLMSG_HEADER + NDM_STATE).map(u16::from_ne_bytes);
+        let device = word(NLMSG_HEADER + NDM_IFINDEX).map(u32::from_ne_bytes);
+        let ours = device.is_none_or(|device| minded.contains(&device));
         match (
             word(0).map(u32::from_ne_bytes),
             half(4).map(u16::from_ne_bytes),
             state,
         ) {
-            (Some(length), Some(RTM_NEWNEIGH), Some(state)) if state & SET == 0 => {
+            (Some(length), Some(RTM_NEWNEIGH), Some(state)) if state & SET == 0 && !ours => {
                 let length = (length as usize).next_multiple_of(4).max(NLMSG_HEADER);
                 rest = rest.get(length..).unwrap_or_default();
             }
@@ -346,7 +359,14 @@ fn concerns_us(datagram: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{NDM_STATE, NLMSG_HEADER, RTM_NEWNEIGH, concerns_us};
+    use std::collections::BTreeSet;
+
+    use super::{NDM_IFINDEX, NDM_STATE, NLMSG_HEADER, RTM_NEWNEIGH};
+
+    /// Without devices that are minded.
+    fn concerns_us(datagram: &[u8]) -> bool {
+        super::concerns_us(datagram, &BTreeSet::new())
+    }
 
     const RTM_DELNEIGH: u16 = RTM_NEWNEIGH + 1;
     const REACHABLE: u16 = 0x02;
@@ -370,6 +390,14 @@ mod tests {
         ));
         assert!(concerns_us(&message(RTM_DELNEIGH, REACHABLE)));
         assert!(concerns_us(&message(16, 0)));
+    }
+
+    #[test]
+    fn on_our_devices_every_neighbour_counts() {
+        let mut learned = message(RTM_NEWNEIGH, REACHABLE);
+        learned[NLMSG_HEADER + NDM_IFINDEX..][..4].copy_from_slice(&7_u32.to_ne_bytes());
+        assert!(super::concerns_us(&learned, &BTreeSet::from([7])));
+        assert!(!super::concerns_us(&learned, &BTreeSet::from([8])));
     }
 
     #[test]
