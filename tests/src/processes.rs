@@ -177,11 +177,16 @@ fn stat_field(pid: i32, index: usize) -> Option<String> {
 /// The start time of a process that has not ended.
 fn running_since(pid: i32) -> Option<u64> {
     let state = stat_field(pid, 0)?;
-    if matches!(state.as_str(), "Z" | "X") {
+    if matches!(state.as_str(), "Z" | "X") && !has_threads(pid) {
         None
     } else {
         stat_field(pid, 19)?.parse().ok()
     }
+}
+
+/// Whether a process whose first thread has ended has others, which keep its files and locks.
+fn has_threads(pid: i32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
 }
 
 /// The environment of a process.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -110,6 +110,14 @@ pub fn run_step(lab: &LabName, step: &Step) -> Result<()> {
 
 /// Starts a process that outlives this one and carries the lab's mark.
 fn start(lab: &LabName, task: &str, argv: &[String], log: &Path) -> Result<()> {
+    let mut child = spawn(lab, task, argv, log)?;
+    // Its end is told by /proc; somebody has to collect the exit status all the same.
+    thread::spawn(move || child.wait());
+    Ok(())
+}
+
+/// As a script starts a process; the caller collects its exit status.
+pub(crate) fn spawn(lab: &LabName, task: &str, argv: &[String], log: &Path) -> Result<Child> {
     let file = File::options()
         .create(true)
         .append(true)
@@ -118,7 +126,7 @@ fn start(lab: &LabName, task: &str, argv: &[String], log: &Path) -> Result<()> {
     let errors = file.try_clone().map_err(Error::file("open", log))?;
     let mut detached = vec!["setsid".to_owned()];
     detached.extend_from_slice(argv);
-    let mut child = command(&detached)
+    command(&detached)
         .env(MARK, lab.to_string())
         .env(TASK, task)
         .stdin(Stdio::null())
@@ -128,10 +136,7 @@ fn start(lab: &LabName, task: &str, argv: &[String], log: &Path) -> Result<()> {
         .map_err(|source| Error::Spawn {
             argv: detached,
             source,
-        })?;
-    // Its end is told by /proc; somebody has to collect the exit status all the same.
-    thread::spawn(move || child.wait());
-    Ok(())
+        })
 }
 
 fn until_ready(lab: &LabName, task: &str, argv: &[String]) -> Result<()> {
@@ -139,14 +144,16 @@ fn until_ready(lab: &LabName, task: &str, argv: &[String]) -> Result<()> {
     let deadline = Instant::now() + READY_WITHIN;
     let mut seen = Instant::now();
     loop {
-        if processes::task(lab, task)?.is_some() {
+        let is_there = processes::task(lab, task)?.is_some();
+        if is_there {
             seen = Instant::now();
         }
         let answer = output(argv)?;
         if answer.success {
             return Ok(());
         }
-        if seen.elapsed() > OUT_OF_SIGHT {
+        // To ask can take longer than that.
+        if !is_there && seen.elapsed() > OUT_OF_SIGHT {
             return Err(Error::Ended {
                 task: task.to_owned(),
                 log: LogEnd::read(log),
