@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -139,18 +140,45 @@ impl Agent {
 
     /// Starts the daemon with the lab's configuration and waits until it is well.
     pub fn start(&self) -> Result<()> {
-        let config = self.config_file().to_string_lossy().into_owned();
-        let start = Step::Start {
-            task: self.instance.clone(),
-            argv: self.argv(&["run", "--config", &config, "--netns", &self.instance]),
-            log: self.log_file(),
-        };
         let ready = Step::Await {
             argv: self.argv(&["status", "--instance", &self.instance]),
             task: self.instance.clone(),
         };
-        run::run_step(&self.lab, &start)?;
+        run::run_step(&self.lab, &self.start_step())?;
         run::run_step(&self.lab, &ready)
+    }
+
+    fn start_step(&self) -> Step {
+        let config = self.config_file().to_string_lossy().into_owned();
+        Step::Start {
+            task: self.instance.clone(),
+            argv: self.argv(&["run", "--config", &config, "--netns", &self.instance]),
+            log: self.log_file(),
+        }
+    }
+
+    /// Starts the daemon where it may not live; whether it was well before it ended.
+    pub fn try_start(&self) -> Result<bool> {
+        let Step::Start { argv, log, task } = self.start_step() else {
+            return Ok(false);
+        };
+        let mut child = run::spawn(&self.lab, &task, &argv, &log)?;
+        let ask = self.argv(&["status", "--instance", &self.instance]);
+        loop {
+            if child
+                .try_wait()
+                .map_err(Error::file("wait for", &log))?
+                .is_some()
+            {
+                return Ok(false);
+            }
+            if run::output(&ask)?.success {
+                // Its end is told by /proc; somebody has to collect the exit status all the same.
+                thread::spawn(move || child.wait());
+                return Ok(true);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Ends the daemon as `kill -9` does.

@@ -53,6 +53,20 @@ impl Snapshot {
         })
     }
 
+    /// The same without what the kernel chose: numbers of devices, of namespaces and of
+    /// programs, MACs of devices.
+    #[must_use]
+    pub fn anonymous(&self) -> Self {
+        let view = |(view, lines): &(&'static str, Vec<String>)| {
+            let mut lines: Vec<String> = lines.iter().map(|line| anonymous(view, line)).collect();
+            lines.sort();
+            (*view, lines)
+        };
+        Self {
+            views: self.views.iter().map(view).collect(),
+        }
+    }
+
     /// All lines of all views.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.views
@@ -110,6 +124,33 @@ fn steady(line: &str) -> String {
         } else {
             words.push(word);
         }
+    }
+    words.join(" ")
+}
+
+/// A line without what the kernel chose.
+fn anonymous(view: &str, line: &str) -> String {
+    const BEFORE_A_NUMBER: [&str; 4] = ["prog_id", "link_id", "link-netnsid", "iif"];
+    let is_number = |word: &str| word.chars().all(|c| c.is_ascii_digit());
+    let mut words: Vec<&str> = Vec::new();
+    for word in line.split_whitespace() {
+        let index = word.strip_suffix(':').is_some_and(is_number) && words.is_empty();
+        let after = words.last().is_some_and(|last| {
+            BEFORE_A_NUMBER.contains(last) || (*last == "id" && view.starts_with("bpftool"))
+        });
+        if index || (after && is_number(word)) {
+            continue;
+        }
+        // `eth1(2)`, `eth0@if7`
+        let name = word.split_once("@if").map_or(word, |(name, _)| name);
+        let name = match name.split_once('(') {
+            Some((name, _)) if view.starts_with("bpftool") => name,
+            _ => name,
+        };
+        // Those of devices, which can be random; that ours are right, the plan tells.
+        let of_device = view.contains("link") || line.contains(" master ");
+        let is_mac = name.len() == 17 && name.matches(':').count() == 5;
+        words.push(if of_device && is_mac { "(MAC)" } else { name });
     }
     words.join(" ")
 }
