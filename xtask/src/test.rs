@@ -18,6 +18,9 @@ const LAB: &str = "overlay-tests";
 pub(crate) struct Args {
     /// Run only tests whose names contain one of these
     filter: Vec<String>,
+    /// Let the soak last so many minutes instead of one
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u64>,
 }
 
 /// Sets up what is missing, and runs the tests.
@@ -59,6 +62,9 @@ pub(crate) fn run_all(console: Console, args: &Args) -> Result<()> {
         .args(&args.filter)
         // A lab is many processes, and the kernel's counters are shared.
         .arg("--test-threads=1");
+    if let Some(minutes) = args.soak {
+        lab.env("OVERLAY_SOAK_MINUTES", minutes.to_string());
+    }
     if setup::is_there(openvswitch::PROGRAM) {
         // What tests need that the set-up does not install.
         lab.arg("--include-ignored");

@@ -1,0 +1,413 @@
+//! Hours in a minute: traffic of all kinds while containers come and go, configurations
+//! change, the fast path is switched and what others break is repaired. At the end every
+//! packet is accounted for, and the agent has no more than it had at the beginning.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::sys::{Stats, enable_stats};
+use overlay_common::maps;
+use overlay_tests::{
+    agent::Agent,
+    config::Peer,
+    counters,
+    guard::Guard,
+    lab,
+    load::{Load, Rates, drops::Drops},
+    poll, run,
+    script::{inside, words},
+    snapshot::Snapshot,
+    traffic::Pair,
+};
+use serde_json::Value;
+
+/// Minutes, when not those of `cargo xtask test --soak`.
+const USUAL: u64 = 1;
+const MINUTES: &str = "OVERLAY_SOAK_MINUTES";
+/// A new container every so often, and one less.
+const PACE: Duration = Duration::from_millis(100);
+/// Containers that are there at a time.
+const AT_A_TIME: u32 = 4;
+/// What the agent's memory may have grown by: allocators keep some of what they had.
+const GROWTH_KIB: u64 = 8 * 1024;
+/// Little enough that a machine that does all of this loses nothing.
+const RATES: Rates = Rates {
+    pings: 1000,
+    datagrams: 10_000,
+    bytes: 4 << 20,
+};
+
+/// What an agent has of the machine.
+#[derive(Debug, PartialEq)]
+struct Belongings {
+    descriptors: usize,
+    threads: u64,
+    /// Ids of the programs and maps that it holds.
+    programs: BTreeSet<u64>,
+    maps: BTreeSet<u64>,
+    /// Its maps' entries, but for the counters.
+    entries: Vec<Value>,
+    /// Its pins, files and namespaces.
+    names: BTreeSet<String>,
+    node: Snapshot,
+}
+
+impl Belongings {
+    fn of(agent: &Agent) -> Result<Self> {
+        let process = agent.process()?.context("the agent does not run")?;
+        let folder = format!("/proc/{}", process.pid);
+        let held = |what: &str| -> Result<BTreeSet<u64>> {
+            let mut ids = BTreeSet::new();
+            for entry in fs::read_dir(format!("{folder}/fdinfo"))? {
+                let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+                ids.extend(field(&text, what));
+            }
+            Ok(ids)
+        };
+        let mut entries = Vec::new();
+        for map in [
+            maps::NETWORKS,
+            maps::PEERS4,
+            maps::VTEPS4,
+            maps::ENDPOINTS4,
+            maps::PORTS,
+            maps::SOURCES,
+            maps::CIDRS,
+        ] {
+            let mut found = counters::dump(&agent.instance, map)?;
+            found.sort_by_key(ToString::to_string);
+            entries.extend(found);
+        }
+        let mut names = BTreeSet::new();
+        let [pins, runtime, state] = lab::traces(&agent.instance);
+        let pins = counters::pins(&pins)?;
+        names.extend(pins.iter().map(|path| path.display().to_string()));
+        for folder in [runtime.as_path(), &state, "/run/netns".as_ref()] {
+            for entry in fs::read_dir(folder)? {
+                names.insert(entry?.path().display().to_string());
+            }
+        }
+        let lab = agent.instance.split('-').next().unwrap_or_default();
+        names.retain(|name| name.contains(lab));
+        let status = fs::read_to_string(format!("{folder}/status"))?;
+        Ok(Self {
+            descriptors: fs::read_dir(format!("{folder}/fd"))?.count(),
+            threads: field(&status, "Threads:").context("no threads")?,
+            programs: held("prog_id:")?,
+            maps: held("map_id:")?,
+            entries,
+            names,
+            node: Snapshot::of(&agent.instance)?.anonymous(),
+        })
+    }
+
+    /// What differs; empty when nothing does.
+    fn changes_since(&self, before: &Self) -> String {
+        let mut lines = self.node.changes_since(&before.node).lines;
+        let mut tell = |what: &str, now: String, then: String| {
+            if now != then {
+                lines.push(format!("{what}: {then}, now {now}"));
+            }
+        };
+        tell(
+            "descriptors",
+            self.descriptors.to_string(),
+            before.descriptors.to_string(),
+        );
+        tell(
+            "threads",
+            self.threads.to_string(),
+            before.threads.to_string(),
+        );
+        tell(
+            "programs",
+            format!("{:?}", self.programs),
+            format!("{:?}", before.programs),
+        );
+        tell(
+            "maps",
+            format!("{:?}", self.maps),
+            format!("{:?}", before.maps),
+        );
+        tell(
+            "entries",
+            format!("{:?}", self.entries),
+            format!("{:?}", before.entries),
+        );
+        tell(
+            "names",
+            format!("{:?}", self.names),
+            format!("{:?}", before.names),
+        );
+        lines.join("\n")
+    }
+}
+
+/// The number after a word at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The agent's memory in KiB.
+fn memory(agent: &Agent) -> Result<u64> {
+    let process = agent.process()?.context("the agent does not run")?;
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid))?;
+    field(&status, "VmRSS:").context("no VmRSS")
+}
+
+/// What the programs of an agent have counted, and how often the kernel ran them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Account {
+    runs: u64,
+    delivered: u64,
+    passed: u64,
+    dropped: u64,
+}
+
+impl Account {
+    /// Reads all of it at one moment: one at which nothing is under way.
+    fn of(agent: &Agent, programs: &BTreeSet<u64>) -> Result<Self> {
+        let sum = |map| -> Result<u64> {
+            let reasons = counters::reasons(&agent.instance, map)?;
+            Ok(reasons.iter().map(|(_, packets)| packets).sum())
+        };
+        for _ in 0..100 {
+            let runs = runs(programs)?;
+            let carried = counters::carried(&agent.instance)?;
+            let account = Self {
+                runs,
+                delivered: carried.sent + carried.received + carried.local,
+                passed: sum(maps::PASSES)?,
+                dropped: sum(maps::DROPS)?,
+            };
+            if self::runs(programs)? == runs {
+                return Ok(account);
+            }
+        }
+        anyhow::bail!("there is always a packet under way");
+    }
+}
+
+/// How often the kernel ran some programs while it was asked to count.
+fn runs(programs: &BTreeSet<u64>) -> Result<u64> {
+    let mut runs = 0;
+    for program in programs {
+        let text = run::checked(&words(format!("bpftool --json prog show id {program}")))?;
+        let shown: Value = serde_json::from_str(&text)?;
+        runs += shown["run_cnt"].as_u64().unwrap_or(0);
+    }
+    Ok(runs)
+}
+
+/// Containers that come and go, at a pace.
+fn churn(agent: &Agent, lab: &str, end: &AtomicBool, came: &AtomicU32) -> Result<()> {
+    let name = |number: u32| format!("{lab}-x{number}");
+    let mut next = 0;
+    let mut at = Instant::now();
+    while !end.load(Ordering::Relaxed) {
+        let new = name(next);
+        agent.tell(&["endpoint", "add", &new, "--network", "lab", "--netns", &new])?;
+        next += 1;
+        came.store(next, Ordering::Relaxed);
+        if next > AT_A_TIME {
+            agent.tell(&["endpoint", "del", &name(next - AT_A_TIME - 1)])?;
+        }
+        at = (at + PACE).max(Instant::now());
+        thread::sleep(at.saturating_duration_since(Instant::now()));
+    }
+    for number in next.saturating_sub(AT_A_TIME)..next {
+        agent.tell(&["endpoint", "del", &name(number)])?;
+    }
+    Ok(())
+}
+
+/// One of everything that can happen to an agent without harm to what the programs carry.
+fn disturb(guard: &Guard) -> Result<()> {
+    let agent = guard.agent(1);
+    let usual = guard.first_config();
+    let mut larger = usual.clone();
+    larger.networks[0].peers.push(Peer {
+        name: "elsewhere".to_owned(),
+        vtep: "192.168.56.99".to_owned(),
+        subnet: vec!["10.244.96.0/20".to_owned()],
+        ..Peer::default()
+    });
+    for (config, is_there) in [(&larger, true), (&usual, false)] {
+        fs::write(agent.config_file(), config.to_toml())?;
+        until(&agent, || {
+            let routes = on_node(&agent, "ip route show proto 111")?;
+            Ok(routes.contains("10.244.96.0/20") == is_there)
+        })?;
+    }
+    for agent in guard.agents() {
+        agent.fastpath(false)?;
+        agent.fastpath(true)?;
+    }
+    // Only the kernel's path needs them.
+    for (damage, look, mark) in [
+        ("ip route del 10.244.2.0/24", "ip route", "10.244.2.0/24"),
+        (
+            "ip neigh del 10.244.2.0 dev ovl1",
+            "ip neigh show nud permanent",
+            "10.244.2.0",
+        ),
+        (
+            "bridge fdb del 02:4f:c0:a8:38:0c dev ovl1",
+            "bridge fdb show dev ovl1",
+            "02:4f:c0:a8:38:0c",
+        ),
+    ] {
+        on_node(&agent, damage)?;
+        until(&agent, || Ok(on_node(&agent, look)?.contains(mark)))?;
+    }
+    Ok(())
+}
+
+fn on_node(agent: &Agent, command: &str) -> Result<String> {
+    Ok(run::checked(&words(inside(&agent.instance, command)))?)
+}
+
+fn until(agent: &Agent, well: impl Fn() -> Result<bool>) -> Result<()> {
+    let reached = poll::until_well(|| match well() {
+        Ok(true) => None,
+        Ok(false) => Some("it is not so yet".to_owned()),
+        Err(error) => Some(format!("{error:#}")),
+    });
+    ensure!(reached == Ok(()), "{reached:?}\n{}", agent.log()?);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
+    let minutes = match env::var(MINUTES) {
+        Ok(minutes) => minutes
+            .parse()
+            .with_context(|| format!("{MINUTES}={minutes}"))?,
+        Err(_) => USUAL,
+    };
+    let time = Duration::from_mins(minutes);
+    // The kernel counts the programs' runs for as long as this is open.
+    let _counting = enable_stats(Stats::RunTime)?;
+    let guard = Guard::overlay("tsoak")?;
+    let agents = guard.agents();
+    let nodes = &guard.topology().nodes;
+    let pair = |from: usize, to: usize, container: usize| Pair {
+        client: &nodes[from].containers[container].namespace,
+        server: &nodes[to].containers[container].namespace,
+        address: nodes[to].containers[container].address.into(),
+    };
+    // What is made once, such as a thread to look at namespaces, is there afterwards.
+    disturb(&guard)?;
+    churn_for(&guard, Duration::from_secs(2))?;
+    let before = agents
+        .iter()
+        .map(Belongings::of)
+        .collect::<Result<Vec<_>>>()?;
+    let memory_before = agents.iter().map(memory).collect::<Result<Vec<_>>>()?;
+    let accounts = |held: &[Belongings]| -> Result<Vec<Account>> {
+        let both = agents.iter().zip(held);
+        both.map(|(agent, held)| Account::of(agent, &held.programs))
+            .collect()
+    };
+    let accounts_before = accounts(&before)?;
+    let namespaces = guard.topology().namespaces();
+    let drops = Drops::of(&namespaces)?;
+
+    let loads = [
+        Load::start(&pair(0, 1, 0), RATES)?,
+        Load::start(&pair(1, 0, 1), RATES)?,
+    ];
+    let came = churn_while(&guard, || {
+        let began = Instant::now();
+        let mut rounds = 0;
+        while began.elapsed() < time {
+            disturb(&guard)?;
+            rounds += 1;
+        }
+        println!(
+            "{rounds} rounds of disturbance in {} s",
+            began.elapsed().as_secs()
+        );
+        Ok(())
+    })?;
+    println!("{came} containers came and went");
+    let outcomes = loads.map(Load::finish);
+    let full = Drops::of(&namespaces)?.since(&drops);
+    for outcome in outcomes {
+        let outcome = outcome?;
+        println!("{outcome}\n{full}");
+        assert!(
+            outcome.transfer.is_some_and(|transfer| transfer.is_whole()),
+            "{outcome}"
+        );
+        let overflowed: u64 = outcome.streams().map(|stream| stream.overflowed).sum();
+        assert!(
+            outcome.lost() <= full.total() + overflowed,
+            "{outcome}\n{full}"
+        );
+        let doubled: u64 = outcome.streams().map(|stream| stream.came.doubled).sum();
+        assert_eq!(doubled, 0, "{outcome}");
+    }
+
+    for (agent, before) in agents.iter().zip(&before) {
+        let same = poll::until_well(|| match Belongings::of(agent) {
+            Ok(now) => Some(now.changes_since(before)).filter(|changes| !changes.is_empty()),
+            Err(error) => Some(format!("{error:#}")),
+        });
+        assert_eq!(same, Ok(()), "{}", agent.instance);
+    }
+    let accounts_after = accounts(&before)?;
+    for ((agent, now), then) in agents.iter().zip(&accounts_after).zip(&accounts_before) {
+        println!("{}: {now:?}", agent.instance);
+        assert_eq!(
+            now.runs - then.runs,
+            now.exits() - then.exits(),
+            "{now:?} {then:?}"
+        );
+        assert!(now.delivered > then.delivered, "{now:?}");
+    }
+    for (agent, before) in agents.iter().zip(&memory_before) {
+        let now = memory(agent)?;
+        println!("{}: {before} KiB, now {now} KiB", agent.instance);
+        assert!(now <= before + GROWTH_KIB, "{before} KiB, now {now} KiB");
+    }
+    Ok(guard.down()?)
+}
+
+impl Account {
+    /// Packets that left the programs in one way or another.
+    fn exits(&self) -> u64 {
+        self.delivered + self.passed + self.dropped
+    }
+}
+
+fn churn_for(guard: &Guard, time: Duration) -> Result<u32> {
+    churn_while(guard, || {
+        thread::sleep(time);
+        Ok(())
+    })
+}
+
+/// Lets containers come and go while something is done; how many came.
+fn churn_while(guard: &Guard, work: impl FnOnce() -> Result<()>) -> Result<u32> {
+    let (end, came) = (AtomicBool::new(false), AtomicU32::new(0));
+    let agent = guard.agent(1);
+    let lab = guard.topology().shape.name.to_string();
+    thread::scope(|scope| {
+        let churning = scope.spawn(|| churn(&agent, &lab, &end, &came));
+        let done = work();
+        end.store(true, Ordering::Relaxed);
+        let churned = churning
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.and(churned)
+    })?;
+    Ok(came.into_inner())
+}
