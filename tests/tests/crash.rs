@@ -94,6 +94,13 @@ impl Stand {
         Ok(true)
     }
 
+    /// Ends an agent that may still be about to end at a step, and leaves nothing.
+    fn end(&self, before: &Snapshot) -> Result<()> {
+        self.agent.kill()?;
+        self.agent.tell(&["down"])?;
+        self.is_blank(before)
+    }
+
     /// Nothing of the agent's is there.
     fn is_blank(&self, before: &Snapshot) -> Result<()> {
         let changes = Snapshot::of(&self.agent.instance)?.changes_since(before);
@@ -239,8 +246,7 @@ fn a_change() -> Result<()> {
         }
         if !died {
             println!("a change takes less than {step} steps");
-            agent.tell(&["down"])?;
-            return stand.is_blank(&before);
+            return stand.end(&before);
         }
     }
     anyhow::bail!("there is no end to it");
@@ -266,8 +272,7 @@ fn an_upgrade_that_the_old_build_takes_back() -> Result<()> {
         assert_eq!(counters::pins(&pins)?, pinned, "{when}");
         if survived {
             println!("an upgrade takes less than {step} steps");
-            old.tell(&["down"])?;
-            return stand.is_blank(&before);
+            return stand.end(&before);
         }
     }
     anyhow::bail!("there is no end to it");
@@ -319,8 +324,7 @@ fn an_endpoint_of_the_api_s() -> Result<()> {
         }
         if !died {
             assert!(crashes > 0, "it was never killed");
-            agent.tell(&["down"])?;
-            return stand.is_blank(&before);
+            return stand.end(&before);
         }
         crashes += 1;
     }

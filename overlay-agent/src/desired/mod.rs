@@ -195,12 +195,9 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     underlay::attach(&node, &derived, &mut desired.objects);
     desired.objects.layouts = layouts(inputs.observed);
     // Those of devices that may get programs again: packets are lost while one comes or goes.
-    let mut qdiscs = inputs.observed.objects.qdiscs.clone();
-    qdiscs.retain(|device| {
-        let mut attached = desired.objects.attachments.keys();
-        attached.any(|(attached, _)| attached == device)
-    });
-    desired.objects.qdiscs = qdiscs;
+    let attachments = desired.objects.attachments.keys();
+    let attached: BTreeSet<IfName> = attachments.map(|(device, _)| *device).collect();
+    desired.objects.qdiscs = &inputs.observed.objects.qdiscs & &attached;
     if inputs.loaded {
         desired.objects.pins = MAPS.into();
     }
