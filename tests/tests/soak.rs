@@ -337,7 +337,7 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
         );
         Ok(())
     })?;
-    println!("{came} containers came and went");
+    println!("{came} containers came and went, one in {PACE:?} asked for");
     let outcomes = loads.map(Load::finish);
     let full = Drops::of(&namespaces)?.since(&drops);
     for outcome in outcomes {
