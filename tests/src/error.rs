@@ -72,6 +72,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The kernel did not do something.
+    #[error("{operation}: {source}")]
+    Kernel {
+        /// Such as `load a program`.
+        operation: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The lab's record cannot be read.
     #[error("{} is not a lab's record: {source}; remove the folder if no lab is running", path.display())]
     State {

@@ -12,12 +12,15 @@
 //! [`lab::up`] runs; [`check`] pings every pair.
 
 pub mod agent;
+pub mod assembly;
+pub mod bpf;
 pub mod check;
 pub mod config;
 pub mod cores;
 pub mod counters;
 pub mod error;
 pub mod families;
+pub mod faults;
 pub mod frames;
 pub mod guard;
 pub mod kernel;

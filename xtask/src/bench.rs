@@ -6,8 +6,6 @@
 //! measured within seconds. [`witness`] asks the counters whether the packets took the
 //! path under test; [`growth`] comes after the rounds.
 
-mod assembly;
-mod bpf;
 mod ceiling;
 mod cores;
 mod goals;

@@ -9,15 +9,13 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 use overlay_tests::{
+    assembly::{EXIT, Instruction, call, copy, helper, instruction, load, set},
+    bpf::{Hook, Link, Program},
     netns,
     topology::{Node, UNDERLAY},
 };
 
-use super::{
-    assembly::{EXIT, Instruction, call, copy, helper, instruction, load, set},
-    bpf::{Link, Program},
-    labs::container,
-};
+use super::labs::container;
 
 /// The node's side of its first container's veth, and the bridge that it is a port of.
 const VETH: &str = "veth1";
@@ -47,7 +45,10 @@ fn redirect(node: &str, own: Ipv4Addr, other: Ipv4Addr) -> Result<Vec<Link>> {
         let (veth, underlay) = (index(VETH)?, index(UNDERLAY)?);
         let sends = Program::load(&to(other, helper::REDIRECT_NEIGH, underlay)?)?;
         let receives = Program::load(&to(own, helper::REDIRECT_PEER, veth)?)?;
-        Ok(vec![sends.attach(veth)?, receives.attach(underlay)?])
+        Ok(vec![
+            sends.attach(veth, Hook::Ingress)?,
+            receives.attach(underlay, Hook::Ingress)?,
+        ])
     })?
 }
 

@@ -14,16 +14,17 @@ use anyhow::Result;
 use overlay_common::maps::{
     ENDPOINTS4, Endpoint, PEER_STATS, PEERS4, PORTS, Peer, PeerStats, Port,
 };
-use overlay_tests::{counters, topology::VNI};
-
-use super::peers;
-use crate::bench::{
+use overlay_tests::{
     assembly::{
         EXIT, Instruction, STACK, add, and, call, copy, helper, instruction, load, set, set_long,
         set_map, skip_if_any, skip_if_no_more, store, store_value,
     },
     bpf::{Program, pinned_map},
+    counters,
+    topology::VNI,
 };
+
+use super::peers;
 
 /// Where the context stays while other registers come and go.
 const PACKET: u8 = 6;

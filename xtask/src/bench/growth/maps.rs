@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, ops::Range};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use overlay_common::{
     maps::{
         self, AddressKey4, Endpoint, Network, PEERS4, PORTS, Peer, Port, PrefixKey4, VTEPS4, Vtep,
@@ -10,7 +10,11 @@ use overlay_common::{
     },
     programs, wire,
 };
-use overlay_tests::{counters, raw, topology, topology::VNI};
+use overlay_tests::{
+    bpf::{Map, Program},
+    counters, raw, topology,
+    topology::VNI,
+};
 
 use super::{
     floor::Floor,
@@ -18,7 +22,6 @@ use super::{
     peers,
 };
 use crate::bench::{
-    bpf::{Map, Program},
     labs::Way,
     load::{datagrams::Random, on},
     measure, stats,
@@ -106,7 +109,7 @@ impl Node {
         }
         let real = prefix_key(peer.subnet.base.octets(), peer.subnet.length);
         let model = peers.get(&real)?.context("the other node is no peer")?;
-        let program = |name| Program::by_id(measure::program(instance, name)?);
+        let program = |name| Ok::<_, Error>(Program::by_id(measure::program(instance, name)?)?);
         Ok(Self {
             namespace: instance.clone(),
             peers,

@@ -14,11 +14,13 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result, ensure};
 use bytemuck::{Pod, Zeroable};
 use nix::{errno::Errno, libc};
 
-use super::assembly::{EXIT, Instruction, call, helper, set};
+use crate::{
+    assembly::{EXIT, Instruction, call, helper, set},
+    error::{Error, Result},
+};
 
 /// `enum bpf_cmd` of `linux/bpf.h`.
 #[derive(Clone, Copy, Debug)]
@@ -74,20 +76,21 @@ fn address_mut<T>(of: &mut T) -> u64 {
 }
 
 /// Opens a pinned map of any kind.
-pub(crate) fn pinned_map(path: &Path) -> Result<OwnedFd> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
+pub fn pinned_map(path: &Path) -> Result<OwnedFd> {
+    let operation = || failed(format!("open map {}", path.display()));
+    let name = CString::new(path.as_os_str().as_bytes());
+    let name = name.map_err(|error| operation()(error.into()))?;
     let mut get = ObjGet {
         path: address(name.as_c_str()),
         fd: 0,
         flags: 0,
     };
     // SAFETY: `path` is that of a string that ends with a 0 and outlives the call.
-    unsafe { open(Command::ObjGet, &mut get) }
-        .with_context(|| format!("open map {}", path.display()))
+    unsafe { open(Command::ObjGet, &mut get) }.map_err(operation())
 }
 
 /// A hash map with keys `K` and values `V`.
-pub(crate) struct Map<K, V> {
+pub struct Map<K, V> {
     fd: OwnedFd,
     _types: PhantomData<(K, V)>,
 }
@@ -131,7 +134,7 @@ struct Element {
 
 impl<K: Pod, V: Pod> Map<K, V> {
     /// Opens a pinned map, if its keys and values are of this size.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         /// `BPF_MAP_TYPE_HASH`: one value a key, not one for each CPU.
         const HASH: u32 = 1;
         let fd = pinned_map(path)?;
@@ -139,18 +142,19 @@ impl<K: Pod, V: Pod> Map<K, V> {
         let mut info = MapInfo::default();
         let mut ask = ObjInfo {
             fd: fd.as_raw_fd().cast_unsigned(),
-            length: u32::try_from(size_of::<MapInfo>())?,
+            length: size(size_of::<MapInfo>())?,
             info: address_mut(&mut info),
         };
         // SAFETY: the kernel writes at most `length` bytes at `info`, which has that many.
         unsafe { bpf(Command::ObjInfoByFd, &mut ask) }
-            .with_context(|| format!("examine map {}", path.display()))?;
+            .map_err(failed(format!("examine map {}", path.display())))?;
         let sizes = (info.key_size as usize, info.value_size as usize);
-        ensure!(
-            info.kind == HASH && sizes == (size_of::<K>(), size_of::<V>()),
-            "map {} has keys and values of {sizes:?} bytes: it is of another version",
-            path.display()
-        );
+        if info.kind != HASH || sizes != (size_of::<K>(), size_of::<V>()) {
+            return Err(Error::Output {
+                command: format!("examine map {}", path.display()),
+                why: format!("it has keys and values of {sizes:?} bytes: it is of another version"),
+            });
+        }
         Ok(Self {
             fd,
             _types: PhantomData,
@@ -158,27 +162,27 @@ impl<K: Pod, V: Pod> Map<K, V> {
     }
 
     /// The value of a key.
-    pub(crate) fn get(&self, key: &K) -> Result<Option<V>> {
+    pub fn get(&self, key: &K) -> Result<Option<V>> {
         let mut value = V::zeroed();
         let mut element = self.element(address(key), address_mut(&mut value));
         // SAFETY: key and value have the map's sizes (`Self::open`) and outlive the call.
         match unsafe { bpf(Command::MapLookup, &mut element) } {
             Ok(_) => Ok(Some(value)),
             Err(error) if is(&error, Errno::ENOENT) => Ok(None),
-            Err(error) => Err(error).context("look up in a map"),
+            Err(error) => Err(failed("look up in a map")(error)),
         }
     }
 
     /// Sets the value of a key, which may be new.
-    pub(crate) fn set(&self, key: &K, value: &V) -> Result<()> {
+    pub fn set(&self, key: &K, value: &V) -> Result<()> {
         let mut element = self.element(address(key), address(value));
         // SAFETY: key and value have the map's sizes (`Self::open`) and outlive the call.
-        unsafe { bpf(Command::MapUpdate, &mut element) }.context("update a map")?;
+        unsafe { bpf(Command::MapUpdate, &mut element) }.map_err(failed("update a map"))?;
         Ok(())
     }
 
     /// All keys.
-    pub(crate) fn keys(&self) -> Result<Vec<K>> {
+    pub fn keys(&self) -> Result<Vec<K>> {
         let mut keys: Vec<K> = Vec::new();
         loop {
             let mut next = K::zeroed();
@@ -189,7 +193,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
             match unsafe { bpf(Command::MapNextKey, &mut element) } {
                 Ok(_) => keys.push(next),
                 Err(error) if is(&error, Errno::ENOENT) => return Ok(keys),
-                Err(error) => return Err(error).context("list a map"),
+                Err(error) => return Err(failed("list a map")(error)),
             }
         }
     }
@@ -205,19 +209,32 @@ impl<K: Pod, V: Pod> Map<K, V> {
     }
 }
 
+/// What a call failed at.
+fn failed(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let operation = operation.into();
+    |source| Error::Kernel { operation, source }
+}
+
+/// A size as the kernel takes it.
+fn size(bytes: usize) -> Result<u32> {
+    u32::try_from(bytes).map_err(|error| failed("pass a size")(io::Error::other(error)))
+}
+
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
 }
 
 /// A TC program.
-pub(crate) struct Program {
+pub struct Program {
     fd: OwnedFd,
 }
 
 /// What a program did with a packet.
-pub(crate) struct Run {
-    pub(crate) action: u32,
-    pub(crate) nanoseconds: u32,
+pub struct Run {
+    /// What it returned.
+    pub action: u32,
+    /// How long it took.
+    pub nanoseconds: u32,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -266,12 +283,22 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// Where packets meet a program: `enum bpf_attach_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hook {
+    /// `BPF_TCX_INGRESS`
+    Ingress = 46,
+    /// `BPF_TCX_EGRESS`
+    Egress = 47,
+}
+
 /// A program on a device, until it is dropped.
-pub(crate) struct Link(#[expect(dead_code, reason = "the kernel's link lives as long")] OwnedFd);
+pub struct Link(#[expect(dead_code, reason = "the kernel's link lives as long")] OwnedFd);
 
 impl Program {
     /// A loaded program.
-    pub(crate) fn by_id(id: u32) -> Result<Self> {
+    pub fn by_id(id: u32) -> Result<Self> {
         let mut by_id = ById {
             id,
             next: 0,
@@ -279,17 +306,17 @@ impl Program {
         };
         // SAFETY: there is no address among the attributes.
         let fd = unsafe { open(Command::ProgFdById, &mut by_id) }
-            .with_context(|| format!("open program {id}"))?;
+            .map_err(failed(format!("open program {id}")))?;
         Ok(Self { fd })
     }
 
     /// Loads a TC program.
-    pub(crate) fn load(instructions: &[Instruction]) -> Result<Self> {
+    pub fn load(instructions: &[Instruction]) -> Result<Self> {
         /// `BPF_PROG_TYPE_SCHED_CLS`
         const CLASSIFIER: u32 = 3;
         let mut load = Load {
             kind: CLASSIFIER,
-            instructions_count: u32::try_from(instructions.len())?,
+            instructions_count: size(instructions.len())?,
             instructions: address(instructions),
             license: address(c"GPL"),
             log_level: 0,
@@ -298,35 +325,33 @@ impl Program {
         };
         // SAFETY: the addresses are those of as many instructions as are counted, and of a
         // string that ends with a 0; both outlive the call.
-        let fd = unsafe { open(Command::ProgLoad, &mut load) }.context("load a program")?;
+        let fd = unsafe { open(Command::ProgLoad, &mut load) }.map_err(failed("load a program"))?;
         Ok(Self { fd })
     }
 
     /// A program that returns 0: what measuring takes.
-    pub(crate) fn nothing() -> Result<Self> {
+    pub fn nothing() -> Result<Self> {
         Self::load(&[set(0, 0), EXIT])
     }
 
     /// A program that asks for the flow's hash: a test packet has none, and the kernel looks
     /// through its headers, while a packet from a socket brings the socket's hash.
-    pub(crate) fn hash() -> Result<Self> {
+    pub fn hash() -> Result<Self> {
         Self::load(&[call(helper::FLOW_HASH), set(0, 0), EXIT])
     }
 
-    /// Attaches it to the ingress of a device of the calling thread's network namespace.
-    pub(crate) fn attach(&self, device: u32) -> Result<Link> {
-        /// `BPF_TCX_INGRESS`
-        const TCX_INGRESS: u32 = 46;
+    /// Attaches it to a device of the calling thread's network namespace.
+    pub fn attach(&self, device: u32, hook: Hook) -> Result<Link> {
         let mut create = LinkCreate {
             program: self.fd.as_raw_fd().cast_unsigned(),
             device,
-            place: TCX_INGRESS,
+            place: hook as u32,
             flags: 0,
         };
         // SAFETY: there is no address among the attributes, and the kernel returns a new
         // descriptor.
         let fd = unsafe { open(Command::LinkCreate, &mut create) }
-            .with_context(|| format!("attach a program to device {device}"))?;
+            .map_err(failed(format!("attach a program to device {device}")))?;
         Ok(Link(fd))
     }
 
@@ -334,23 +359,24 @@ impl Program {
     /// network namespace.
     ///
     /// Once, because a second run would meet what the first one made of the frame.
-    pub(crate) fn run(&self, frame: &[u8], device: u32) -> Result<Run> {
+    pub fn run(&self, frame: &[u8], device: u32) -> Result<Run> {
         /// Where `struct __sk_buff` has `ifindex`; what follows it may be left out.
         const IFINDEX: usize = 40;
         let mut context = [0; IFINDEX + 4];
         context[IFINDEX..].copy_from_slice(&device.to_ne_bytes());
         let mut run = TestRun {
             program: self.fd.as_raw_fd().cast_unsigned(),
-            data_size_in: u32::try_from(frame.len())?,
+            data_size_in: size(frame.len())?,
             data_in: address(frame),
             repeat: 1,
-            context_size_in: u32::try_from(context.len())?,
+            context_size_in: size(context.len())?,
             context_in: address(&context),
             ..TestRun::zeroed()
         };
         // SAFETY: the kernel reads frame and context, which are as long as is said and
         // outlive the call, and writes neither, as the sizes of both outputs are 0.
-        unsafe { bpf(Command::ProgTestRun, &mut run) }.context("run a program on a packet")?;
+        unsafe { bpf(Command::ProgTestRun, &mut run) }
+            .map_err(failed("run a program on a packet"))?;
         Ok(Run {
             action: run.action,
             nanoseconds: run.nanoseconds,
