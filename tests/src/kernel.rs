@@ -1,5 +1,18 @@
 //! The kernel that a lab runs on.
 
+use nix::sys::utsname::uname;
+
+/// From here on a program can strip headers around a packet of the other family.
+const STRIPS_OTHER_FAMILY: (u32, u32) = (6, 3);
+
+/// Whether this machine's kernel lets TC programs take an IPv4 packet out of an IPv6 tunnel, and
+/// the reverse.
+pub fn strips_other_family() -> bool {
+    let release = uname().ok();
+    let version = release.and_then(|name| parse_release(name.release().to_str()?));
+    version.is_some_and(|version| version >= STRIPS_OTHER_FAMILY)
+}
+
 /// Major and minor number of a release such as `6.1.0-42-amd64`.
 pub fn parse_release(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(['.', '-']).map(str::parse);

@@ -26,6 +26,7 @@ pub mod guard;
 pub mod kernel;
 pub mod lab;
 pub mod load;
+pub mod machines;
 pub mod names;
 pub mod netns;
 pub mod poll;

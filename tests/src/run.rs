@@ -20,8 +20,8 @@ use crate::{
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// How long a started process may be out of sight, as it is while `setsid` and `nsenter`
-/// become the program, until it counts as ended.
-const OUT_OF_SIGHT: Duration = Duration::from_secs(1);
+/// become the program, until it counts as ended. An emulated machine takes its time.
+const OUT_OF_SIGHT: Duration = Duration::from_secs(5);
 
 /// What a command printed.
 #[derive(Clone, Debug)]

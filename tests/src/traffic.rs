@@ -1,6 +1,7 @@
 //! Real traffic whose every byte is checked.
 
 use std::{
+    fmt,
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
@@ -27,6 +28,15 @@ pub struct Pair<'a> {
     pub address: IpAddr,
 }
 
+/// One who talks to a server elsewhere that sends everything back.
+#[derive(Clone, Debug)]
+pub struct Caller<'a> {
+    /// Namespace of the one who asks.
+    pub client: &'a str,
+    /// Where the server is.
+    pub server: SocketAddr,
+}
+
 /// Bytes that look random and are the same in every run, so that neither a lost, a doubled
 /// nor a moved one goes unnoticed.
 pub fn payload(length: usize) -> Vec<u8> {
@@ -46,7 +56,7 @@ impl Pair<'_> {
     pub fn udp(&self, sizes: &[usize]) -> Result<()> {
         let server = netns::inside(self.server, || UdpSocket::bind((self.address, 0)))?;
         let server = self.io("bind", server)?;
-        let client = netns::inside(self.client, || UdpSocket::bind((self.any(), 0)))?;
+        let client = netns::inside(self.client, || UdpSocket::bind((any(self.address), 0)))?;
         let client = self.io("bind", client)?;
         let port = self.io("bind", server.local_addr())?.port();
         for socket in [&server, &client] {
@@ -77,7 +87,7 @@ impl Pair<'_> {
             let received = thread::scope(|scope| {
                 let echo = scope.spawn(|| echo(&listener));
                 let received =
-                    netns::inside(self.client, || exchange((self.address, port), &sent))?;
+                    netns::inside(self.client, || exchange((self.address, port).into(), &sent))?;
                 let echoed = echo
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -101,42 +111,95 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// The unspecified address of the server's family.
-    const fn any(&self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        }
-    }
-
     fn same(&self, what: &str, sent: &[u8], received: &[u8]) -> Result<()> {
-        if sent == received {
-            return Ok(());
-        }
-        let first = sent.iter().zip(received).position(|(a, b)| a != b);
-        Err(self.differs(&format!(
-            "{what}: sent {} bytes, received {}, first difference at {first:?}",
-            sent.len(),
-            received.len()
-        )))
+        same(self, what, sent, received)
     }
 
     fn differs(&self, what: &str) -> Error {
-        Error::Output {
-            command: self.to_string(),
-            why: what.to_owned(),
-        }
+        differs(self, what)
     }
 
     fn io<T>(&self, operation: &str, result: io::Result<T>) -> Result<T> {
-        result.map_err(|error| self.differs(&format!("{operation}: {error}")))
+        io(self, operation, result)
     }
 }
 
-impl std::fmt::Display for Pair<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Caller<'_> {
+    /// Sends a datagram of each size and compares what comes back.
+    pub fn udp(&self, sizes: &[usize]) -> Result<()> {
+        let any = any(self.server.ip());
+        let client = netns::inside(self.client, || UdpSocket::bind((any, 0)))?;
+        let client = io(self, "bind", client)?;
+        io(
+            self,
+            "set a time limit",
+            client.set_read_timeout(Some(PATIENCE)),
+        )?;
+        io(self, "connect", client.connect(self.server))?;
+        let mut buffer = vec![0; 1 << 16];
+        for &size in sizes {
+            let sent = payload(size);
+            io(self, "send", client.send(&sent))?;
+            let length = io(self, "receive", client.recv(&mut buffer))?;
+            same(self, "UDP, there and back", &sent, &buffer[..length])?;
+        }
+        Ok(())
+    }
+
+    /// Sends a stream of each size over a connection of its own, and compares what comes back.
+    pub fn tcp(&self, sizes: &[usize]) -> Result<()> {
+        for &size in sizes {
+            let sent = payload(size);
+            let received = netns::inside(self.client, || exchange(self.server, &sent))?;
+            let received = io(self, "exchange", received)?;
+            same(self, "TCP, there and back", &sent, &received)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Pair<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} → {} ({})", self.client, self.server, self.address)
     }
+}
+
+impl fmt::Display for Caller<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} → {}", self.client, self.server)
+    }
+}
+
+/// The unspecified address of an address's family.
+const fn any(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+fn same(who: &impl fmt::Display, what: &str, sent: &[u8], received: &[u8]) -> Result<()> {
+    if sent == received {
+        return Ok(());
+    }
+    let first = sent.iter().zip(received).position(|(a, b)| a != b);
+    let what = format!(
+        "{what}: sent {} bytes, received {}, first difference at {first:?}",
+        sent.len(),
+        received.len()
+    );
+    Err(differs(who, &what))
+}
+
+fn differs(who: &impl fmt::Display, what: &str) -> Error {
+    Error::Output {
+        command: who.to_string(),
+        why: what.to_owned(),
+    }
+}
+
+fn io<T>(who: &impl fmt::Display, operation: &str, result: io::Result<T>) -> Result<T> {
+    result.map_err(|error| differs(who, &format!("{operation}: {error}")))
 }
 
 /// Accepts one connection and returns what it gets.
@@ -148,8 +211,8 @@ fn echo(listener: &TcpListener) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-fn exchange(server: (IpAddr, u16), sent: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(server), PATIENCE)?;
+fn exchange(server: SocketAddr, sent: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut reader = stream.try_clone()?;
     thread::scope(|scope| {

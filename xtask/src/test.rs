@@ -13,6 +13,9 @@ use crate::{
 /// The crate of the lab and of the end-to-end tests.
 const LAB: &str = "overlay-tests";
 
+/// Its tests with programs of others.
+const INTEROPERATION: &str = "interoperation";
+
 /// Which tests to run.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
@@ -56,20 +59,24 @@ pub(crate) fn run_all(console: Console, args: &Args) -> Result<()> {
         .args(&args.filter);
     workspace::run(&mut units)?;
 
-    let mut lab = workspace::cargo();
-    lab.env("OVERLAY_AGENT", agent)
-        .args(["test", "--package", LAB, "--"])
-        .args(&args.filter)
-        // A lab is many processes, and the kernel's counters are shared.
-        .arg("--test-threads=1");
-    if let Some(minutes) = args.soak {
-        lab.env("OVERLAY_SOAK_MINUTES", minutes.to_string());
-    }
+    let lab = |which: &[&str]| {
+        let mut lab = workspace::cargo();
+        lab.env("OVERLAY_AGENT", &agent)
+            .args(["test", "--package", LAB])
+            .args(which)
+            .args(&args.filter)
+            // A lab is many processes, and the kernel's counters are shared.
+            .arg("--test-threads=1");
+        if let Some(minutes) = args.soak {
+            lab.env("OVERLAY_SOAK_MINUTES", minutes.to_string());
+        }
+        workspace::run(&mut lab)
+    };
+    lab(&["--"])?;
     if setup::is_there(openvswitch::PROGRAM) {
-        // What tests need that the set-up does not install.
-        lab.arg("--include-ignored");
-    } else {
-        console.say("open vSwitch", "not installed: its tests are left out");
+        // What these tests need the set-up does not install.
+        return lab(&["--test", INTEROPERATION, "--", "--ignored"]);
     }
-    workspace::run(&mut lab)
+    console.say("open vSwitch", "not installed: its tests are left out");
+    Ok(())
 }

@@ -1,12 +1,17 @@
 //! `cargo xtask vm`: the tests on other kernels than this machine's.
 //!
-//! Debian's kernels boot in a virtual machine with a RAM disk that holds the agent, the
-//! tests and the programs that they run. Nothing of it needs root or the machine's kernel.
+//! Debian's kernels boot in virtual machines with a RAM disk that holds the agent, the tests
+//! and the programs that they run: on one machine alone, and on two with a wire between them.
+//! Nothing of it touches this machine's kernel or network.
 
 mod archive;
 mod guest;
 mod image;
 mod kernel;
+mod runner;
+mod selection;
+mod verifier;
+mod wire;
 
 use std::{
     fs,
@@ -23,11 +28,11 @@ use crate::{
     toolchain, workspace,
 };
 use archive::Archive;
-use kernel::Release;
-
-/// The tests that say most about a kernel: the verifier's word on each program, every
-/// program on packets, then traffic with the fast path on and off and with kernel peers.
-const TESTS: [&str; 3] = ["programs", "reachability", "kernel_peer"];
+use guest::{Accelerator, Emulator};
+use kernel::{Kernel, Release};
+use runner::{Bootable, Runner};
+use selection::Selection;
+use verifier::{Table, Verified};
 
 /// Which kernels, and which tests.
 #[derive(clap::Args)]
@@ -35,12 +40,57 @@ pub(crate) struct Args {
     /// The kernels to boot
     #[arg(long = "kernel", value_enum, default_value = "all")]
     kernels: Vec<Choice>,
-    /// The end-to-end tests to run there, by the names of their files
-    #[arg(long = "test", value_name = "NAME", default_values = TESTS)]
+    /// Run all that makes sense on another kernel, which takes an hour, not what says most
+    #[arg(long, conflicts_with_all = ["tests", "pair_tests"])]
+    full: bool,
+    /// Run these tests alone: a file's name, or `FILE:FILTER`
+    #[arg(long = "test", value_name = "TEST")]
     tests: Vec<String>,
+    /// Run these alone on the first of two machines
+    #[arg(long = "pair-test", value_name = "TEST")]
+    pair_tests: Vec<String>,
     /// Minutes after which a machine that is not done is ended
     #[arg(long, default_value_t = 30)]
     minutes: u64,
+    /// What runs the machines
+    #[arg(long, value_enum, default_value = "tcg")]
+    accelerator: Accelerator,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self {
+            kernels: vec![Choice::All],
+            full: false,
+            tests: Vec::new(),
+            pair_tests: Vec::new(),
+            minutes: 30,
+            accelerator: Accelerator::Tcg,
+        }
+    }
+}
+
+impl Args {
+    fn selection(&self) -> Selection {
+        if self.full {
+            Selection::full()
+        } else if self.tests.is_empty() && self.pair_tests.is_empty() {
+            Selection::core()
+        } else {
+            Selection::of(&self.tests, &self.pair_tests)
+        }
+    }
+
+    fn releases(&self) -> Vec<Release> {
+        let mut releases: Vec<Release> = self
+            .kernels
+            .iter()
+            .flat_map(|choice| choice.releases())
+            .copied()
+            .collect();
+        releases.dedup();
+        releases
+    }
 }
 
 /// A kernel on the command line.
@@ -66,51 +116,66 @@ impl Choice {
     }
 }
 
-/// Boots each kernel and runs the tests there.
+/// Sets up what is missing, builds, boots each kernel and runs the tests there.
 ///
 /// # Errors
 /// When a test fails on one of them; all are tried. [`Unmet`] without Debian's packages.
 pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     setup::run(console)?;
+    let agent = build::compile(console)?;
+    run_with(console, args, &agent)
+}
+
+/// [`run`] on a machine that is set up, with an agent that is built.
+pub(crate) fn run_with(console: Console, args: &Args, agent: &Path) -> Result<()> {
     let apt = Apt::find(console).ok_or_else(|| {
         Unmet("Debian's packages: kernels come from them, and this machine has no apt".to_owned())
     })?;
     apt.install("vm", &guest::PACKAGES)?;
-    let agent = build::compile(console)?;
-    let tests = executables(&args.tests)?;
+    let selection = args.selection();
+    let tests = executables(&selection.files())?;
     let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
-    let emulator = guest::Emulator::find(
-        console,
-        &Archive::of(console, &cache, "bookworm-backports")?,
-    )?;
-
-    let mut releases: Vec<Release> = args
-        .kernels
-        .iter()
-        .flat_map(|choice| choice.releases())
-        .copied()
-        .collect();
-    releases.dedup();
-    let mut failed = Vec::new();
-    for release in releases {
+    let backports = Archive::of(console, &cache, "bookworm-backports")?;
+    let emulator = Emulator::find(console, &backports, args.accelerator)?;
+    let mut kernels = Vec::new();
+    for release in args.releases() {
         let archive = Archive::of(console, &cache, release.suite())?;
-        let kernel = kernel::Kernel::fetch(console, &archive, release)?;
+        let kernel = Kernel::fetch(console, &archive, release)?;
         let folder = workspace::target()?.join("vm").join(&kernel.version);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let image = image::build(console, &folder, &kernel, &agent, &tests)?;
-        let limit = Duration::from_secs(60 * args.minutes);
-        let outcome =
-            emulator.boot(console, &kernel, &image, &folder.join("console.log"), limit)?;
-        for result in &outcome {
-            console.say(&kernel.version, result);
-        }
-        if outcome.len() != tests.len() || outcome.iter().any(|result| !result.passed) {
+        let image = image::build(console, &folder, &kernel, agent, &tests)?;
+        kernels.push(Bootable {
+            kernel,
+            image,
+            folder,
+        });
+    }
+    let runner = Runner {
+        console,
+        emulator,
+        fuzz_runs: selection.fuzz_runs,
+        limit: Duration::from_secs(60 * args.minutes),
+    };
+    let outcomes = runner.run(&kernels, &selection);
+
+    let mut failed = Vec::new();
+    let mut verified: Vec<(String, Vec<Verified>)> = Vec::new();
+    for (Bootable { kernel, folder, .. }, outcome) in kernels.into_iter().zip(outcomes) {
+        if !outcome.passed {
             failed.push(format!(
-                "{} (its console: {})",
+                "{} (consoles: {})",
                 kernel.version,
-                folder.join("console.log").display()
+                folder.display()
             ));
         }
+        verified.push((kernel.version, outcome.verified));
+    }
+    if verified.iter().any(|(_, programs)| !programs.is_empty()) {
+        console.say(
+            "verifier",
+            "instructions walked / left to run / bytes of machine code",
+        );
+        println!("{}", Table(&verified));
     }
     if failed.is_empty() {
         return Ok(());
@@ -119,7 +184,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
 }
 
 /// Builds end-to-end tests, and tells where they are.
-fn executables(names: &[String]) -> Result<Vec<PathBuf>> {
+fn executables(names: &[&str]) -> Result<Vec<PathBuf>> {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--package", "overlay-tests", "--no-run"]);
     cargo.arg("--message-format=json-render-diagnostics");

@@ -3,8 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use nix::sys::utsname::uname;
-use overlay_tests::kernel::parse_release;
+use overlay_tests::kernel::strips_other_family;
 
 use crate::frames::Mac;
 
@@ -89,11 +88,10 @@ pub(crate) const STRANGER6: IpAddr = v6(0xfd00, 0x56, 0, 0, 0x99);
 /// All [`ROADS`] but those that an older kernel's own tunnel has to take: before 6.3 a
 /// program cannot strip headers of another family than those inside.
 pub(crate) fn roads() -> Vec<Road> {
-    let kernel = uname().unwrap();
-    let version = parse_release(kernel.release().to_str().unwrap()).unwrap();
+    let strips = strips_other_family();
     ROADS
         .into_iter()
-        .filter(|road| version >= (6, 3) || road.here.is_ipv4() == road.tunnel.peer.is_ipv4())
+        .filter(|road| strips || road.here.is_ipv4() == road.tunnel.peer.is_ipv4())
         .collect()
 }
 

@@ -55,11 +55,19 @@ impl Archive {
         let trial = file.with_file_name("trial.sources");
         write(&trial)?;
         let doing = format!("lists of {}", self.suite);
-        let updated = self
-            .console
-            .run("vm", &doing, self.apt("apt-get").arg("update"));
+        let mut update = self.apt("apt-get");
+        // A list that cannot be fetched is a warning otherwise.
+        update.args(["-o", "APT::Update::Error-Mode=any", "update"]);
+        let updated = self.console.run("vm", &doing, &mut update);
         fs::remove_file(&trial).with_context(|| format!("remove {}", trial.display()))?;
-        updated?;
+        updated.with_context(|| {
+            format!(
+                "{} has no package lists of {} yet: the first run takes the network, later ones \
+                 find everything there",
+                self.folder.display(),
+                self.suite
+            )
+        })?;
         write(file)
     }
 

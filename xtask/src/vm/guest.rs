@@ -1,4 +1,4 @@
-//! A virtual machine that runs the tests and ends.
+//! Virtual machines that run tests and end.
 
 use std::{
     fmt,
@@ -10,11 +10,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{archive::Archive, kernel::Kernel};
+use super::{archive::Archive, kernel::Kernel, verifier::Verified, wire};
 use crate::console::Console;
 
 /// What has to be installed: the emulator's libraries and firmware, and what makes a RAM disk.
-pub(super) const PACKAGES: [&str; 5] = [
+pub(super) const PACKAGES: [&str; 6] = [
+    "binutils",
     "qemu-system-x86",
     "busybox-static",
     "cpio",
@@ -25,9 +26,41 @@ pub(super) const PACKAGES: [&str; 5] = [
 /// and they crash.
 const EMULATOR: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
 
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Accelerator {
+    /// The emulator: everywhere, and slowly
+    Tcg,
+    /// The processor, where it lets itself be shared
+    Kvm,
+}
+
+impl Accelerator {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcg => "tcg",
+            Self::Kvm => "kvm",
+        }
+    }
+}
+
 /// An emulator.
 pub(super) struct Emulator {
     root: PathBuf,
+    accelerator: Accelerator,
+}
+
+/// What is booted.
+#[derive(Clone, Copy)]
+pub(super) struct Guest<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) image: &'a Path,
+    /// The tests, as the RAM disk's first program takes them.
+    pub(super) tests: &'a str,
+    /// How many packets the programs are tried with.
+    pub(super) fuzz_runs: u64,
+    /// Where its console goes.
+    pub(super) folder: &'a Path,
 }
 
 /// What became of one test.
@@ -46,72 +79,136 @@ impl fmt::Display for TestResult {
     }
 }
 
+/// What a machine's console told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) results: Vec<TestResult>,
+    pub(super) verified: Vec<Verified>,
+}
+
 impl Emulator {
     /// The emulator of a suite, unpacked beside its packages.
-    pub(super) fn find(console: Console, archive: &Archive) -> Result<Self> {
+    pub(super) fn find(
+        console: Console,
+        archive: &Archive,
+        accelerator: Accelerator,
+    ) -> Result<Self> {
         let root = archive.folder().join("qemu");
         archive.unpack(&EMULATOR.map(str::to_owned), &root)?;
         console.say("vm", format_args!("emulator in {}", root.display()));
-        Ok(Self { root })
+        Ok(Self { root, accelerator })
     }
 
-    /// Boots a kernel with a RAM disk, and reads from its console how the tests went.
-    pub(super) fn boot(
+    /// Boots a machine of its own, and reads from its console how the tests went.
+    pub(super) fn boot(&self, console: Console, guest: Guest<'_>, limit: Duration) -> Result<Told> {
+        let mut argv = self.argv(guest, "");
+        argv.extend(["-nic", "none"].map(str::to_owned));
+        let mut qemu = Command::new(&argv[0]);
+        qemu.args(&argv[1..]);
+        let doing = format!("tests on kernel {}", guest.kernel.version);
+        self.watch(
+            console,
+            &doing,
+            &guest.folder.join("console.log"),
+            limit,
+            qemu,
+        )
+    }
+
+    /// Boots two machines that a wire joins; the tests run on the first.
+    pub(super) fn boot_two(
         &self,
         console: Console,
-        kernel: &Kernel,
-        image: &Path,
+        guest: Guest<'_>,
+        limit: Duration,
+    ) -> Result<Told> {
+        let second = guest.folder.join("second.log");
+        let machines = wire::nodes()?.map(|node| {
+            let mut argv = self.argv(guest, &node.parameters());
+            argv.extend(node.arguments());
+            argv
+        });
+        let doing = format!("tests on two machines with kernel {}", guest.kernel.version);
+        let qemu = wire::join(&machines, &second);
+        self.watch(
+            console,
+            &doing,
+            &guest.folder.join("first.log"),
+            limit,
+            qemu,
+        )
+    }
+
+    fn watch(
+        &self,
+        console: Console,
+        doing: &str,
         log: &Path,
         limit: Duration,
-    ) -> Result<Vec<TestResult>> {
+        mut qemu: Command,
+    ) -> Result<Told> {
         let output = File::create(log).with_context(|| format!("create {}", log.display()))?;
-        let share = self.root.join("usr/share");
-        let mut qemu = Command::new(self.root.join("usr/bin/qemu-system-x86_64"));
-        qemu.arg("-L")
-            .arg(share.join("qemu"))
-            // The firmware has packages of its own, which are installed.
-            .args(["-L", "/usr/share/seabios", "-L", "/usr/share/qemu"])
-            // Modules of an installed emulator of another version do not fit.
-            .env(
-                "QEMU_MODULE_DIR",
-                self.root.join("usr/lib/x86_64-linux-gnu/qemu"),
-            )
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "2048", "-nic", "none"])
-            .args(["-nographic", "-no-reboot", "-append"])
-            .arg("console=ttyS0 quiet panic=-1")
-            .arg("-kernel")
-            .arg(&kernel.image)
-            .arg("-initrd")
-            .arg(image)
-            .stdin(Stdio::null());
-        let doing = format!("tests on kernel {}", kernel.version);
-        console.run_into("vm", &doing, limit, output, &mut qemu)?;
+        // Modules of an installed emulator of another version do not fit.
+        let modules = self.root.join("usr/lib/x86_64-linux-gnu/qemu");
+        qemu.env("QEMU_MODULE_DIR", modules).stdin(Stdio::null());
+        console.run_into("vm", doing, limit, output, &mut qemu)?;
         let text = fs::read(log).with_context(|| format!("read {}", log.display()))?;
-        Ok(results(&String::from_utf8_lossy(&text)))
+        Ok(Told::read(&String::from_utf8_lossy(&text)))
+    }
+
+    /// The command line of one machine, but for its network.
+    fn argv(&self, guest: Guest<'_>, parameters: &str) -> Vec<String> {
+        let path = |path: &Path| path.display().to_string();
+        let mut argv = vec![path(&self.root.join("usr/bin/qemu-system-x86_64"))];
+        // The firmware has packages of its own, which are installed.
+        let own = path(&self.root.join("usr/share/qemu"));
+        for folder in [own.as_str(), "/usr/share/seabios", "/usr/share/qemu"] {
+            argv.extend(["-L", folder].map(str::to_owned));
+        }
+        let fixed = [
+            "-accel",
+            self.accelerator.name(),
+            "-cpu",
+            "max",
+            "-m",
+            "2048",
+        ];
+        argv.extend(fixed.map(str::to_owned));
+        argv.extend(["-nographic", "-no-reboot", "-append"].map(str::to_owned));
+        argv.push(format!(
+            "console=ttyS0 quiet panic=-1 TESTS={} OVERLAY_FUZZ_RUNS={} {parameters}",
+            guest.tests, guest.fuzz_runs
+        ));
+        argv.extend(["-kernel".to_owned(), path(&guest.kernel.image)]);
+        argv.extend(["-initrd".to_owned(), path(guest.image)]);
+        argv
     }
 }
 
-/// Reads the lines that the RAM disk's first program and the tests print.
-fn results(console: &str) -> Vec<TestResult> {
-    let mut summary = String::new();
-    let mut results = Vec::new();
-    for line in console.lines().map(str::trim) {
-        if let Some(text) = line.strip_prefix("test result: ") {
-            text.clone_into(&mut summary);
+impl Told {
+    /// Reads the lines that the RAM disk's first program and the tests print.
+    fn read(console: &str) -> Self {
+        let mut told = Self::default();
+        let mut summary = String::new();
+        for line in console.lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix("test result: ") {
+                text.clone_into(&mut summary);
+            }
+            told.verified.extend(Verified::parse(line));
+            let Some((test, status)) = line
+                .strip_prefix("overlay-vm: ")
+                .and_then(|result| result.rsplit_once(' '))
+            else {
+                continue;
+            };
+            told.results.push(TestResult {
+                test: test.to_owned(),
+                passed: status == "0",
+                summary: std::mem::take(&mut summary),
+            });
         }
-        let Some((test, status)) = line
-            .strip_prefix("overlay-vm: ")
-            .and_then(|result| result.split_once(' '))
-        else {
-            continue;
-        };
-        results.push(TestResult {
-            test: test.to_owned(),
-            passed: status == "0",
-            summary: std::mem::take(&mut summary),
-        });
+        told
     }
-    results
 }
 
 #[cfg(test)]
@@ -123,12 +220,19 @@ mod tests {
         let console = "running 2 tests\r\ntest result: ok. 2 passed; 0 failed\r\n\
                        overlay-vm: programs 0\r\ntest result: FAILED. 1 passed; 1 failed\r\n\
                        overlay-vm: repair 101\r\noverlay-vm: end\r\n";
-        let results = results(console);
-        assert_eq!(results.len(), 2);
-        assert!(results[0].passed && !results[1].passed);
+        let told = Told::read(console);
+        assert_eq!(told.results.len(), 2);
+        assert!(told.results[0].passed && !told.results[1].passed);
         assert_eq!(
-            results[1].to_string(),
+            told.results[1].to_string(),
             "repair FAILED: FAILED. 1 passed; 1 failed"
         );
+    }
+
+    #[test]
+    fn the_console_tells_what_was_verified() {
+        let console = "overlay-vm: programs 0\r\nverifier: {\"program\":\"from_host\",\"walked\":1,\
+                       \"translated\":2,\"machine_code\":3}\r\n";
+        assert_eq!(Told::read(console).verified.len(), 1);
     }
 }

@@ -68,16 +68,23 @@ pub(super) fn build(
         let path = root.join(name);
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }
-    add_shell(&root)?;
+    add_applets(&root)?;
     for name in PROGRAMS {
         let program = find(name)
             .with_context(|| format!("{name} is not installed: run `cargo xtask setup`"))?;
         add_program(&root, &program, &Path::new("bin").join(name))?;
     }
-    add_program(&root, agent, Path::new("bin/overlay-agent"))?;
+    // busybox's own shell takes its applets for every program of the same name.
+    let shell = find("dash").context("dash is not installed")?;
+    add_program(&root, &shell, Path::new("bin/sh"))?;
+    let name = Path::new("bin/overlay-agent");
+    add_program(&root, agent, name)?;
+    strip(console, &root.join(name))?;
     for test in tests {
         let name = test_name(test).context("a test has no name")?;
-        add_program(&root, test, &Path::new("tests").join(name))?;
+        let name = Path::new("tests").join(name);
+        add_program(&root, test, &name)?;
+        strip(console, &root.join(name))?;
     }
     add_data(&root)?;
     add_modules(console, &root, kernel)?;
@@ -88,6 +95,10 @@ pub(super) fn build(
 }
 
 /// What runs first. Each test's end is a line of its own on the console.
+/// `/tmp` stays a part of the RAM disk: the workspace may lie there, whose files tests read.
+///
+/// The machine's command line says what to run, and, when there are two of them, who this one
+/// is: the second only does what the first one tells it to.
 const INIT: &str = r#"#!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root OVERLAY_AGENT=/bin/overlay-agent
 mount -t proc proc /proc
@@ -96,7 +107,6 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /run/netns
 mount -t devpts pts /dev/pts
 mount -t tmpfs run /run
-mount -t tmpfs tmp /tmp
 mount -t bpf bpf /sys/fs/bpf
 echo 1 > /proc/sys/kernel/printk
 for module in vxlan veth bridge virtio_pci virtio_net nf_tables nft_chain_nat nft_masq nft_ct \
@@ -104,19 +114,38 @@ for module in vxlan veth bridge virtio_pci virtio_net nf_tables nft_chain_nat nf
     modprobe $module 2>/dev/null
 done
 ip link set lo up
+if [ "$NODE" ]; then
+    ip link set eth0 name "$UNDERLAY"
+    ip addr add "$ADDRESS4" dev "$UNDERLAY"
+    ip addr add "$ADDRESS6" dev "$UNDERLAY" nodad
+    if [ "$NODE" = 2 ]; then
+        socat -t 600 TCP-LISTEN:514,reuseaddr,fork EXEC:/bin/sh &
+    fi
+    ip link set "$UNDERLAY" up
+    export OVERLAY_SECOND="$OTHER:514"
+fi
+if [ "$NODE" = 2 ]; then
+    while :; do sleep 3600; done
+fi
+if [ "$NODE" = 1 ]; then
+    until ping -c 1 -W 1 "$OTHER" >/dev/null; do :; done
+    options=--include-ignored
+fi
 cd /tests
-for test in *; do
-    ./$test --test-threads=1
-    echo "overlay-vm: $test $?"
+for work in $(echo "$TESTS" | tr , ' '); do
+    name=${work%%:*}
+    filters=$(echo "${work#"$name"}" | tr : ' ')
+    ./$name --test-threads=1 --show-output $options $filters
+    echo "overlay-vm: $work $?"
 done
 echo "overlay-vm: end"
 poweroff -f
 "#;
 
-fn add_shell(root: &Path) -> Result<()> {
-    let shell = find("busybox").context("busybox is not installed")?;
-    add_program(root, &shell, Path::new("bin/busybox"))?;
-    let applets = Command::new(&shell)
+fn add_applets(root: &Path) -> Result<()> {
+    let busybox = find("busybox").context("busybox is not installed")?;
+    add_program(root, &busybox, Path::new("bin/busybox"))?;
+    let applets = Command::new(&busybox)
         .arg("--list")
         .output()
         .context("run busybox")?;
@@ -127,6 +156,13 @@ fn add_shell(root: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes away what only a debugger reads, which is most of a test.
+fn strip(console: Console, program: &Path) -> Result<()> {
+    let doing = format!("strip {}", program.display());
+    let mut strip = Command::new("strip");
+    console.run("vm", &doing, strip.arg("--strip-debug").arg(program))
 }
 
 fn find(program: &str) -> Option<PathBuf> {

@@ -1,0 +1,142 @@
+//! Boots kernels, as many at a time as there are processors.
+
+use std::{
+    collections::VecDeque,
+    num::NonZero,
+    path::PathBuf,
+    sync::Mutex,
+    thread::{self, available_parallelism},
+    time::Duration,
+};
+
+use super::{
+    guest::{Emulator, Guest, Told},
+    kernel::Kernel,
+    selection::Selection,
+    verifier::Verified,
+};
+use crate::console::Console;
+
+/// A kernel with its RAM disk.
+pub(super) struct Bootable {
+    pub(super) kernel: Kernel,
+    pub(super) image: PathBuf,
+    /// For what its machines leave.
+    pub(super) folder: PathBuf,
+}
+
+/// What boots kernels.
+pub(super) struct Runner {
+    pub(super) console: Console,
+    pub(super) emulator: Emulator,
+    pub(super) fuzz_runs: u64,
+    /// How long a machine may take.
+    pub(super) limit: Duration,
+}
+
+/// How it went with a kernel.
+#[derive(Clone, Default)]
+pub(super) struct Outcome {
+    pub(super) passed: bool,
+    pub(super) verified: Vec<Verified>,
+}
+
+/// What is booted at a time.
+#[derive(Clone, Copy, PartialEq)]
+enum Machines {
+    One,
+    Two,
+}
+
+impl Runner {
+    /// Boots one machine of each kernel, then two, as far as there are tests for them; each
+    /// machine has a processor to itself.
+    pub(super) fn run(&self, kernels: &[Bootable], selection: &Selection) -> Vec<Outcome> {
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        let passed = Outcome {
+            passed: true,
+            ..Outcome::default()
+        };
+        let mut outcomes = vec![passed; kernels.len()];
+        for (machines, tests, at_a_time) in [
+            (Machines::One, selection.alone(), processors),
+            (Machines::Two, selection.pair(), processors / 2),
+        ] {
+            if tests.is_empty() {
+                continue;
+            }
+            let booted = self.boot_all(kernels, machines, &tests, at_a_time.max(1));
+            for (index, told) in booted {
+                outcomes[index].add(self.tell(&kernels[index], &tests, told));
+            }
+        }
+        outcomes
+    }
+
+    /// Boots all kernels, so many at a time, and tells by index what their consoles said.
+    fn boot_all(
+        &self,
+        kernels: &[Bootable],
+        machines: Machines,
+        tests: &str,
+        at_a_time: usize,
+    ) -> Vec<(usize, Told)> {
+        let waiting: Mutex<VecDeque<usize>> = Mutex::new((0..kernels.len()).collect());
+        let next = || waiting.lock().ok()?.pop_front();
+        let work = || {
+            let mut done = Vec::new();
+            while let Some(index) = next() {
+                done.push((index, self.boot(&kernels[index], machines, tests)));
+            }
+            done
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
+            let done = workers.into_iter().map(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            done.flatten().collect()
+        })
+    }
+
+    /// Boots one, and says why when it does not come to its end; the others are tried yet.
+    fn boot(&self, bootable: &Bootable, machines: Machines, tests: &str) -> Told {
+        let guest = Guest {
+            kernel: &bootable.kernel,
+            image: &bootable.image,
+            tests,
+            fuzz_runs: self.fuzz_runs,
+            folder: &bootable.folder,
+        };
+        let told = match machines {
+            Machines::One => self.emulator.boot(self.console, guest, self.limit),
+            Machines::Two => self.emulator.boot_two(self.console, guest, self.limit),
+        };
+        told.unwrap_or_else(|error| {
+            self.console
+                .say(&bootable.kernel.version, format_args!("{error:#}"));
+            Told::default()
+        })
+    }
+
+    /// Says how each test went; one that the console does not tell of has failed.
+    fn tell(&self, bootable: &Bootable, tests: &str, told: Told) -> Outcome {
+        for result in &told.results {
+            self.console.say(&bootable.kernel.version, result);
+        }
+        let complete = told.results.len() == tests.split(',').count();
+        Outcome {
+            passed: complete && told.results.iter().all(|result| result.passed),
+            verified: told.verified,
+        }
+    }
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.passed &= other.passed;
+        self.verified.extend(other.verified);
+    }
+}
