@@ -72,18 +72,21 @@ pub fn check_bpffs(path: &Path) -> Result<()> {
 
 /// Whether the running kernel is one that the programs can work on.
 pub fn check_kernel_release() -> Result<()> {
+    judge_release(&sysctl::read("kernel/osrelease")?.unwrap_or_default())
+}
+
+fn judge_release(release: &str) -> Result<()> {
     let operation = "check the kernel's release";
-    let release = sysctl::read("kernel/osrelease")?.unwrap_or_default();
-    let version = parse_release(&release)
+    let version = parse_release(release)
         .ok_or_else(|| KernelError::new(operation, format!("{release:?} is no version")))?;
     if version >= OLDEST_KERNEL {
         return Ok(());
     }
     let (major, minor) = OLDEST_KERNEL;
-    Err(
-        KernelError::new(operation, format!("this is Linux {release}"))
-            .with_cure(format!("boot {major}.{minor} or newer")),
-    )
+    let cause = format!("this is Linux {release}, and the programs need {major}.{minor} or newer");
+    Err(KernelError::new(operation, cause).with_cure(
+        "boot a newer kernel, or set fastpath = \"off\" to leave the networks to this one",
+    ))
 }
 
 fn effective_capabilities(status: &str) -> Option<u64> {
@@ -119,7 +122,8 @@ mod tests {
     use std::path::Path;
 
     use super::{
-        OLDEST_KERNEL, check_bpffs, effective_capabilities, missing_capabilities, parse_release,
+        OLDEST_KERNEL, check_bpffs, effective_capabilities, judge_release, missing_capabilities,
+        parse_release,
     };
 
     #[test]
@@ -130,6 +134,27 @@ mod tests {
         assert_eq!(parse_release(""), None);
         assert!(parse_release("5.15.160").unwrap() < OLDEST_KERNEL);
         assert!(parse_release("6.1.0-13-cloud-amd64").unwrap() >= OLDEST_KERNEL);
+    }
+
+    #[test]
+    fn an_older_kernel_is_refused_by_name_and_told_what_to_do() {
+        let error = judge_release("5.10.0-35-cloud-amd64").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "check the kernel's release: this is Linux 5.10.0-35-cloud-amd64, and the programs \
+             need 6.1 or newer; boot a newer kernel, or set fastpath = \"off\" to leave the \
+             networks to this one"
+        );
+        assert!(judge_release("6.0.19").is_err());
+        for release in [
+            "6.1.0-13-cloud-amd64",
+            "6.12.95+deb12-cloud-amd64",
+            "7.2.13",
+        ] {
+            assert!(judge_release(release).is_ok(), "{release}");
+        }
+        let error = judge_release("").unwrap_err();
+        assert!(error.to_string().contains("is no version"), "{error}");
     }
 
     #[test]

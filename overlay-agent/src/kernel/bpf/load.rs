@@ -26,7 +26,7 @@ use super::{
     specs,
 };
 use crate::{
-    kernel::{KernelError, Result},
+    kernel::{KernelError, Result, capability},
     model::Rx,
     objects::Hook,
 };
@@ -44,6 +44,8 @@ pub(super) struct Loaded {
 
 pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx, peers: usize) -> Result<Loaded> {
     let operation = "load the eBPF programs";
+    // Before its verifier says the same in words that nobody understands.
+    capability::check_kernel_release()?;
     raise_memory_limit();
     let mut made = Made::default();
     made.folder(&pins.maps())?;
