@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: form, lints and dependencies, then all tests.
+//! `cargo xtask ci`: form, lints and dependencies, then all tests, and some on other kernels.
 
 mod layers;
 
@@ -6,7 +6,7 @@ use std::{env::consts::ARCH, process::Command};
 
 use anyhow::{Context as _, Error, Result};
 
-use crate::{console::Console, setup, test, toolchain, workspace};
+use crate::{console::Console, setup, test, toolchain, vm, workspace};
 
 /// The crate that is built for the kernel.
 const EBPF: &str = "overlay-ebpf";
@@ -43,7 +43,8 @@ pub(crate) fn run(console: Console) -> Result<()> {
             "not for the kernel: the eBPF toolchain has no clippy",
         ),
     }
-    test::run_all(console, &test::Args::default())
+    test::run_all(console, &test::Args::default())?;
+    vm::run(console, &vm::Args::default())
 }
 
 /// clippy of the eBPF toolchain on the eBPF crate; `None` when it has none.

@@ -43,7 +43,7 @@ enum Task {
     Bench(bench::Args),
     /// Run tests on Debian's kernels in virtual machines
     Vm(vm::Args),
-    /// Check form, lints and dependencies, then run all tests
+    /// Check form, lints and dependencies, then run all tests, and some on Debian's kernels
     Ci,
 }
 
