@@ -1,12 +1,12 @@
 //! The maps: pinned, filled, read, emptied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytemuck::Zeroable;
 use overlay_agent::{
     kernel::bpf::{self, AttachMode, Maps},
     model::{IfName, Vni},
-    objects::{Entries, LinkRef, PeerEntries},
+    objects::{Entries, LinkRef},
 };
 use overlay_common::{
     maps::{self, MAX_NETWORKS},
@@ -82,7 +82,7 @@ fn entries_come_back_as_they_went() {
     assert_eq!(maps.entries(name_of).unwrap(), wanted);
     assert_eq!(
         maps.peer_entries(name_of).unwrap(),
-        (peers, BTreeSet::new())
+        (peers.clone(), BTreeSet::new())
     );
 
     peers
