@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     ApplyError,
-    steps::{Result, gone_is_fine, index},
+    steps::{Result, gone_is_fine},
 };
 use crate::{
     kernel::{
-        self,
+        self, KernelError,
         bpf::Maps,
         netlink::{Bulk, Request, RouteSpec},
     },
@@ -71,21 +71,18 @@ fn kind(step: &Step) -> Option<Kind> {
 pub(super) async fn run(steps: &[Step], node: &mut Node) -> Vec<Result<()>> {
     let indices = match indices(steps, node).await {
         Ok(indices) => indices,
-        Err(error) => return vec![Err(error)],
+        Err(error) => return failed(steps, &error),
     };
     match steps.first().and_then(kind) {
         Some(Kind::Netlink) => over_netlink(steps, &indices),
-        Some(Kind::Maps) | None => steps
-            .iter()
-            .map(|step| in_maps(step, node, &indices))
-            .collect(),
+        Some(Kind::Maps) | None => in_maps(steps, node, &indices),
     }
 }
 
 type Indices = BTreeMap<IfName, u32>;
 
 /// The indices of all devices that the steps name, as far as they are there.
-async fn indices(steps: &[Step], node: &Node) -> Result<Indices> {
+async fn indices(steps: &[Step], node: &Node) -> kernel::Result<Indices> {
     let mut indices = Indices::new();
     let mut looked_for = None;
     for name in steps.iter().filter_map(device) {
@@ -93,15 +90,15 @@ async fn indices(steps: &[Step], node: &Node) -> Result<Indices> {
             continue;
         }
         looked_for = Some(name);
-        match index(node, name).await {
-            Ok(index) => {
-                indices.insert(name, index);
-            }
-            Err(ApplyError::Gone(_)) => {}
-            Err(error) => return Err(error),
-        }
+        let link = node.netlink.link_by_name(name.as_str()).await?;
+        indices.extend(link.map(|link| (name, link.index)));
     }
     Ok(indices)
+}
+
+/// None was carried out.
+fn failed(steps: &[Step], error: &KernelError) -> Vec<Result<()>> {
+    steps.iter().map(|_| Err(error.clone().into())).collect()
 }
 
 fn device(step: &Step) -> Option<IfName> {
@@ -115,7 +112,7 @@ fn device(step: &Step) -> Option<IfName> {
 fn over_netlink(steps: &[Step], indices: &Indices) -> Vec<Result<()>> {
     let mut bulk = match Bulk::open() {
         Ok(bulk) => bulk,
-        Err(error) => return vec![Err(error.into())],
+        Err(error) => return failed(steps, &error),
     };
     let asked = steps.iter().enumerate();
     let asked = asked.filter_map(|(at, step)| Some((at, request(step, indices)?)));
@@ -172,9 +169,21 @@ fn request(step: &Step, indices: &Indices) -> Option<Request> {
     }
 }
 
-fn in_maps(step: &Step, node: &mut Node, indices: &Indices) -> Result<()> {
-    let change = |maps: &mut Maps| change_map(step, maps, indices);
-    node.with_maps_mut(change)?.ok_or(ApplyError::NoMaps)
+fn in_maps(steps: &[Step], node: &mut Node, indices: &Indices) -> Vec<Result<()>> {
+    let change = |maps: &mut Maps| {
+        let outcomes = steps.iter().map(|step| change_map(step, maps, indices));
+        Ok(outcomes.collect::<Vec<_>>())
+    };
+    match node.with_maps_mut(change) {
+        Ok(Some(outcomes)) => {
+            let outcomes = outcomes.into_iter();
+            outcomes
+                .map(|outcome| outcome.map_err(ApplyError::from))
+                .collect()
+        }
+        Ok(None) => steps.iter().map(|_| Err(ApplyError::NoMaps)).collect(),
+        Err(error) => failed(steps, &error),
+    }
 }
 
 fn change_map(step: &Step, maps: &mut Maps, indices: &Indices) -> kernel::Result<()> {

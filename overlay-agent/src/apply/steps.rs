@@ -162,7 +162,7 @@ async fn place(node: &Node, model: Option<&Model>, id: &LinkId) -> Result<Place>
     Ok(Place { netlink, index })
 }
 
-pub(super) async fn index(node: &Node, name: IfName) -> Result<u32> {
+async fn index(node: &Node, name: IfName) -> Result<u32> {
     let index = index_if_there(node, name).await?;
     index.ok_or_else(|| ApplyError::Gone(name.to_string()))
 }
