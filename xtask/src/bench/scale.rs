@@ -25,8 +25,11 @@ use node::Node;
 const SIZES: [u32; 4] = [10, 1_000, 10_000, 100_000];
 /// Every how many-th peer gets another address by the change.
 const CHANGED: u32 = 100;
-/// For what is left to do after a start or a change.
-const SETTLE: Duration = Duration::from_secs(3);
+/// What is left to do after a start or a change is done when the agent has taken less than this
+/// share of a CPU for a second,
+const CALM: f64 = 0.02;
+/// which is waited for so many seconds.
+const PATIENCE: usize = 60;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -60,8 +63,12 @@ struct Figures {
     peers: u32,
     /// From the start of the process until it answers.
     start_seconds: f64,
+    /// What the agent ran in that time: on a busy machine the rest is waiting.
+    start_cpu_seconds: f64,
     /// From the replacement of the configuration until the kernel has all of it.
     change_seconds: Option<f64>,
+    /// What the agent ran in that time.
+    change_cpu_seconds: Option<f64>,
     /// Steps of that change.
     change_steps: Option<u64>,
     /// Peers that it touched.
@@ -79,6 +86,8 @@ struct Endpoints {
     number: usize,
     /// Median of all, at the API.
     add_ms: f64,
+    /// What the agent ran for each of them, in the mean.
+    add_cpu_ms: f64,
     /// Median of the last tenth, when nearly all are there.
     add_last_ms: f64,
     /// Median with the start of the command.
@@ -114,12 +123,14 @@ fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
     let mut node = Node::make(agent)?;
     node.configure(&peers::config(peers, None))?;
     let start_seconds = node.start()?.as_secs_f64();
-    thread::sleep(SETTLE);
+    let start_cpu_seconds = node.cpu_time()?.as_secs_f64();
+    settle(&node)?;
     let memory = node.memory()?;
     let idle_cpu = idle(&node, options)?;
     let change_peers = peers / CHANGED;
     let change = (change_peers > 0).then(|| node.change(&peers::config(peers, Some(CHANGED))));
     let change = change.transpose()?;
+    settle(&node)?;
     // At both ends, because few and many peers are what can make a difference.
     let attaches = SIZES.first() == Some(&peers) || SIZES.last() == Some(&peers);
     let endpoints = attaches.then(|| attach(&mut node, options)).transpose()?;
@@ -127,8 +138,10 @@ fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
     Ok(Figures {
         peers,
         start_seconds,
-        change_seconds: change.map(|(time, _)| time.as_secs_f64()),
-        change_steps: change.map(|(_, steps)| steps),
+        start_cpu_seconds,
+        change_seconds: change.map(|change| change.time.as_secs_f64()),
+        change_cpu_seconds: change.map(|change| change.cpu.as_secs_f64()),
+        change_steps: change.map(|change| change.steps),
         change_peers,
         rss_mib: memory.now,
         rss_peak_mib: memory.peak,
@@ -139,20 +152,23 @@ fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
 
 fn attach(node: &mut Node, options: &Options) -> Result<Endpoints> {
     node.make_containers(options.endpoints + options.by_command)?;
+    let before = node.cpu_time()?;
     let mut by_api = Vec::new();
     for number in 0..options.endpoints {
         by_api.push(node.attach(number)?);
     }
+    let ran = node.cpu_time()?.saturating_sub(before);
     let last = &by_api[by_api.len() - by_api.len().div_ceil(10)..];
     let add_last_ms = median(last);
     let mut by_command = Vec::new();
     for number in 0..options.by_command {
         by_command.push(node.attach_by_command(options.endpoints + number)?);
     }
-    thread::sleep(SETTLE);
+    settle(node)?;
     Ok(Endpoints {
         number: options.endpoints,
         add_ms: median(&by_api),
+        add_cpu_ms: ran.as_secs_f64() * 1e3 / options.endpoints as f64,
         add_last_ms,
         add_by_command_ms: median(&by_command),
         rss_mib: node.memory()?.now,
@@ -160,10 +176,24 @@ fn attach(node: &mut Node, options: &Options) -> Result<Endpoints> {
     })
 }
 
+/// Waits until the agent has nothing left to do.
+fn settle(node: &Node) -> Result<()> {
+    for _ in 0..PATIENCE {
+        if share(node, 1)? < CALM {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The share of a CPU that the agent takes while nothing happens.
 fn idle(node: &Node, options: &Options) -> Result<f64> {
+    share(node, options.idle_seconds)
+}
+
+fn share(node: &Node, seconds: u64) -> Result<f64> {
     let (before, since) = (node.cpu_time()?, Instant::now());
-    thread::sleep(Duration::from_secs(options.idle_seconds));
+    thread::sleep(Duration::from_secs(seconds));
     let used = node.cpu_time()?.saturating_sub(before);
     Ok(used.as_secs_f64() / since.elapsed().as_secs_f64())
 }

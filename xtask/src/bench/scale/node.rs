@@ -28,6 +28,16 @@ pub(super) struct Node {
     containers: usize,
 }
 
+/// A change of the configuration.
+#[derive(Clone, Copy)]
+pub(super) struct Change {
+    /// Until all was applied.
+    pub(super) time: Duration,
+    /// What the agent ran meanwhile.
+    pub(super) cpu: Duration,
+    pub(super) steps: u64,
+}
+
 /// In MiB.
 #[derive(Clone, Copy)]
 pub(super) struct Memory {
@@ -85,15 +95,20 @@ impl Node {
         Ok(start.elapsed())
     }
 
-    /// Changes the configuration; how long it took until all was applied, and in how many steps.
-    pub(super) fn change(&mut self, text: &str) -> Result<(Duration, u64)> {
+    /// Changes the configuration, and waits until all is applied.
+    pub(super) fn change(&mut self, text: &str) -> Result<Change> {
         let before = applied(&self.read_log()?).len();
+        let ran = self.cpu_time()?;
         let start = Instant::now();
         self.configure(text)?;
         let steps = self.until("applies the change", |node| {
             Ok(applied(&node.read_log()?).get(before).copied())
         })?;
-        Ok((start.elapsed(), steps))
+        Ok(Change {
+            time: start.elapsed(),
+            cpu: self.cpu_time()?.saturating_sub(ran),
+            steps,
+        })
     }
 
     /// Makes namespaces for containers.

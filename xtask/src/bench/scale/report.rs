@@ -111,8 +111,14 @@ pub(super) fn table(all: &[Figures], goals: &[Goal]) -> String {
         row(std::iter::once(title.to_owned()).chain(cells).collect());
     };
     line("start, s", &|f| Some(format!("{:.2}", f.start_seconds)));
+    line("… running", &|f| {
+        Some(format!("{:.2}", f.start_cpu_seconds))
+    });
     line("change of 1 %, s", &|f| {
         Some(format!("{:.2}", f.change_seconds?))
+    });
+    line("… running", &|f| {
+        Some(format!("{:.2}", f.change_cpu_seconds?))
     });
     line("… steps", &|f| Some(f.change_steps?.to_string()));
     line("RSS, MiB", &|f| Some(format!("{:.1}", f.rss_mib)));
@@ -129,6 +135,7 @@ pub(super) fn table(all: &[Figures], goals: &[Goal]) -> String {
     line("attaching one, median, ms", &|f| {
         attached(f, &|e| e.add_ms, 1)
     });
+    line("… running, mean", &|f| attached(f, &|e| e.add_cpu_ms, 1));
     line("… of the last tenth", &|f| {
         attached(f, &|e| e.add_last_ms, 1)
     });
