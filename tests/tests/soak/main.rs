@@ -2,8 +2,10 @@
 //! change, the fast path is switched and what others break is repaired. At the end every
 //! packet is accounted for, and the agent has no more than it had at the beginning.
 
+mod account;
+mod belongings;
+
 use std::{
-    collections::BTreeSet,
     env, fs,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
@@ -12,20 +14,18 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::sys::{Stats, enable_stats};
-use overlay_common::maps;
 use overlay_tests::{
     agent::Agent,
     config::Peer,
-    counters,
     guard::Guard,
-    lab,
     load::{Load, Rates, drops::Drops},
     poll, run,
     script::{inside, words},
-    snapshot::Snapshot,
     traffic::Pair,
 };
-use serde_json::Value;
+
+use account::Account;
+use belongings::{Belongings, memory};
 
 /// Minutes, when not those of `cargo xtask test --soak`.
 const USUAL: u64 = 1;
@@ -42,169 +42,6 @@ const RATES: Rates = Rates {
     datagrams: 10_000,
     bytes: 4 << 20,
 };
-
-/// What an agent has of the machine.
-#[derive(Debug, PartialEq)]
-struct Belongings {
-    descriptors: usize,
-    threads: u64,
-    /// Ids of the programs and maps that it holds.
-    programs: BTreeSet<u64>,
-    maps: BTreeSet<u64>,
-    /// Its maps' entries, but for the counters.
-    entries: Vec<Value>,
-    /// Its pins, files and namespaces.
-    names: BTreeSet<String>,
-    node: Snapshot,
-}
-
-impl Belongings {
-    fn of(agent: &Agent) -> Result<Self> {
-        let process = agent.process()?.context("the agent does not run")?;
-        let folder = format!("/proc/{}", process.pid);
-        let held = |what: &str| -> Result<BTreeSet<u64>> {
-            let mut ids = BTreeSet::new();
-            for entry in fs::read_dir(format!("{folder}/fdinfo"))? {
-                let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-                ids.extend(field(&text, what));
-            }
-            Ok(ids)
-        };
-        let mut entries = Vec::new();
-        for map in [
-            maps::NETWORKS,
-            maps::PEERS4,
-            maps::VTEPS4,
-            maps::ENDPOINTS4,
-            maps::PORTS,
-            maps::SOURCES,
-            maps::CIDRS,
-        ] {
-            let mut found = counters::dump(&agent.instance, map)?;
-            found.sort_by_key(ToString::to_string);
-            entries.extend(found);
-        }
-        let mut names = BTreeSet::new();
-        let [pins, runtime, state] = lab::traces(&agent.instance);
-        let pins = counters::pins(&pins)?;
-        names.extend(pins.iter().map(|path| path.display().to_string()));
-        for folder in [runtime.as_path(), &state, "/run/netns".as_ref()] {
-            for entry in fs::read_dir(folder)? {
-                names.insert(entry?.path().display().to_string());
-            }
-        }
-        let lab = agent.instance.split('-').next().unwrap_or_default();
-        names.retain(|name| name.contains(lab));
-        let status = fs::read_to_string(format!("{folder}/status"))?;
-        Ok(Self {
-            descriptors: fs::read_dir(format!("{folder}/fd"))?.count(),
-            threads: field(&status, "Threads:").context("no threads")?,
-            programs: held("prog_id:")?,
-            maps: held("map_id:")?,
-            entries,
-            names,
-            node: Snapshot::of(&agent.instance)?.anonymous(),
-        })
-    }
-
-    /// What differs; empty when nothing does.
-    fn changes_since(&self, before: &Self) -> String {
-        let mut lines = self.node.changes_since(&before.node).lines;
-        let mut tell = |what: &str, now: String, then: String| {
-            if now != then {
-                lines.push(format!("{what}: {then}, now {now}"));
-            }
-        };
-        tell(
-            "descriptors",
-            self.descriptors.to_string(),
-            before.descriptors.to_string(),
-        );
-        tell(
-            "threads",
-            self.threads.to_string(),
-            before.threads.to_string(),
-        );
-        tell(
-            "programs",
-            format!("{:?}", self.programs),
-            format!("{:?}", before.programs),
-        );
-        tell(
-            "maps",
-            format!("{:?}", self.maps),
-            format!("{:?}", before.maps),
-        );
-        tell(
-            "entries",
-            format!("{:?}", self.entries),
-            format!("{:?}", before.entries),
-        );
-        tell(
-            "names",
-            format!("{:?}", self.names),
-            format!("{:?}", before.names),
-        );
-        lines.join("\n")
-    }
-}
-
-/// The number after a word at the beginning of a line.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// The agent's memory in KiB.
-fn memory(agent: &Agent) -> Result<u64> {
-    let process = agent.process()?.context("the agent does not run")?;
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid))?;
-    field(&status, "VmRSS:").context("no VmRSS")
-}
-
-/// What the programs of an agent have counted, and how often the kernel ran them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Account {
-    runs: u64,
-    delivered: u64,
-    passed: u64,
-    dropped: u64,
-}
-
-impl Account {
-    /// Reads all of it at one moment: one at which nothing is under way.
-    fn of(agent: &Agent, programs: &BTreeSet<u64>) -> Result<Self> {
-        let sum = |map| -> Result<u64> {
-            let reasons = counters::reasons(&agent.instance, map)?;
-            Ok(reasons.iter().map(|(_, packets)| packets).sum())
-        };
-        for _ in 0..100 {
-            let runs = runs(programs)?;
-            let carried = counters::carried(&agent.instance)?;
-            let account = Self {
-                runs,
-                delivered: carried.sent + carried.received + carried.local,
-                passed: sum(maps::PASSES)?,
-                dropped: sum(maps::DROPS)?,
-            };
-            if self::runs(programs)? == runs {
-                return Ok(account);
-            }
-        }
-        anyhow::bail!("there is always a packet under way");
-    }
-}
-
-/// How often the kernel ran some programs while it was asked to count.
-fn runs(programs: &BTreeSet<u64>) -> Result<u64> {
-    let mut runs = 0;
-    for program in programs {
-        let text = run::checked(&words(format!("bpftool --json prog show id {program}")))?;
-        let shown: Value = serde_json::from_str(&text)?;
-        runs += shown["run_cnt"].as_u64().unwrap_or(0);
-    }
-    Ok(runs)
-}
 
 /// Containers that come and go, at a pace.
 fn churn(agent: &Agent, lab: &str, end: &AtomicBool, came: &AtomicU32) -> Result<()> {
@@ -379,13 +216,6 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
         assert!(now <= before + GROWTH_KIB, "{before} KiB, now {now} KiB");
     }
     Ok(guard.down()?)
-}
-
-impl Account {
-    /// Packets that left the programs in one way or another.
-    fn exits(&self) -> u64 {
-        self.delivered + self.passed + self.dropped
-    }
 }
 
 fn churn_for(guard: &Guard, time: Duration) -> Result<u32> {

@@ -1,0 +1,57 @@
+//! That every packet is accounted for.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use overlay_common::maps;
+use overlay_tests::{agent::Agent, counters, run, script::words};
+use serde_json::Value;
+
+/// What the programs of an agent have counted, and how often the kernel ran them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) runs: u64,
+    pub(crate) delivered: u64,
+    passed: u64,
+    dropped: u64,
+}
+
+impl Account {
+    /// Reads all of it at one moment: one at which nothing is under way.
+    pub(crate) fn of(agent: &Agent, programs: &BTreeSet<u64>) -> Result<Self> {
+        let sum = |map| -> Result<u64> {
+            let reasons = counters::reasons(&agent.instance, map)?;
+            Ok(reasons.iter().map(|(_, packets)| packets).sum())
+        };
+        for _ in 0..100 {
+            let runs = runs(programs)?;
+            let carried = counters::carried(&agent.instance)?;
+            let account = Self {
+                runs,
+                delivered: carried.sent + carried.received + carried.local,
+                passed: sum(maps::PASSES)?,
+                dropped: sum(maps::DROPS)?,
+            };
+            if self::runs(programs)? == runs {
+                return Ok(account);
+            }
+        }
+        anyhow::bail!("there is always a packet under way");
+    }
+
+    /// Packets that left the programs in one way or another.
+    pub(crate) fn exits(&self) -> u64 {
+        self.delivered + self.passed + self.dropped
+    }
+}
+
+/// How often the kernel ran some programs while it was asked to count.
+fn runs(programs: &BTreeSet<u64>) -> Result<u64> {
+    let mut runs = 0;
+    for program in programs {
+        let text = run::checked(&words(format!("bpftool --json prog show id {program}")))?;
+        let shown: Value = serde_json::from_str(&text)?;
+        runs += shown["run_cnt"].as_u64().unwrap_or(0);
+    }
+    Ok(runs)
+}
