@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// The kernels to boot
     #[arg(long = "kernel", value_enum, default_value = "all")]
     kernels: Vec<Choice>,
-    /// Run all that makes sense on another kernel, which takes an hour, not what says most
+    /// Run all that makes sense on another kernel, not only what says most in a few minutes
     #[arg(long, conflicts_with_all = ["tests", "pair_tests"])]
     full: bool,
     /// Run these tests alone: a file's name, or `FILE:FILTER`
@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// Minutes after which a machine that is not done is ended
     #[arg(long, default_value_t = 30)]
     minutes: u64,
+    /// An agent that is built already, such as a static one, instead of this workspace's
+    #[arg(long, env = "OVERLAY_AGENT", value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// What runs the machines
     #[arg(long, value_enum, default_value = "tcg")]
     accelerator: Accelerator,
@@ -65,6 +68,7 @@ impl Default for Args {
             tests: Vec::new(),
             pair_tests: Vec::new(),
             minutes: 30,
+            agent: None,
             accelerator: Accelerator::Tcg,
         }
     }
@@ -122,12 +126,10 @@ impl Choice {
 /// When a test fails on one of them; all are tried. [`Unmet`] without Debian's packages.
 pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     setup::run(console)?;
-    let agent = build::compile(console)?;
-    run_with(console, args, &agent)
-}
-
-/// [`run`] on a machine that is set up, with an agent that is built.
-pub(crate) fn run_with(console: Console, args: &Args, agent: &Path) -> Result<()> {
+    let agent = match &args.agent {
+        Some(agent) => agent.clone(),
+        None => build::compile(console)?,
+    };
     let apt = Apt::find(console).ok_or_else(|| {
         Unmet("Debian's packages: kernels come from them, and this machine has no apt".to_owned())
     })?;
@@ -143,7 +145,7 @@ pub(crate) fn run_with(console: Console, args: &Args, agent: &Path) -> Result<()
         let kernel = Kernel::fetch(console, &archive, release)?;
         let folder = workspace::target()?.join("vm").join(&kernel.version);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let image = image::build(console, &folder, &kernel, agent, &tests)?;
+        let image = image::build(console, &folder, &kernel, &agent, &tests)?;
         kernels.push(Bootable {
             kernel,
             image,

@@ -58,14 +58,20 @@ impl Runner {
             ..Outcome::default()
         };
         let mut outcomes = vec![passed; kernels.len()];
-        for (machines, tests, at_a_time) in [
-            (Machines::One, selection.alone(), processors),
-            (Machines::Two, selection.pair(), processors / 2),
+        let paired = if selection.pair_of_each {
+            0
+        } else {
+            kernels.len().saturating_sub(1)
+        };
+        for (machines, tests, first, at_a_time) in [
+            (Machines::One, selection.alone(), 0, processors),
+            (Machines::Two, selection.pair(), paired, processors / 2),
         ] {
             if tests.is_empty() {
                 continue;
             }
-            let booted = self.boot_all(kernels, machines, &tests, at_a_time.max(1));
+            let waiting = (first..kernels.len()).collect();
+            let booted = self.boot_all(kernels, waiting, machines, &tests, at_a_time.max(1));
             for (index, told) in booted {
                 outcomes[index].add(self.tell(&kernels[index], &tests, told));
             }
@@ -73,15 +79,16 @@ impl Runner {
         outcomes
     }
 
-    /// Boots all kernels, so many at a time, and tells by index what their consoles said.
+    /// Boots kernels, so many at a time, and tells by index what their consoles said.
     fn boot_all(
         &self,
         kernels: &[Bootable],
+        waiting: VecDeque<usize>,
         machines: Machines,
         tests: &str,
         at_a_time: usize,
     ) -> Vec<(usize, Told)> {
-        let waiting: Mutex<VecDeque<usize>> = Mutex::new((0..kernels.len()).collect());
+        let waiting = Mutex::new(waiting);
         let next = || waiting.lock().ok()?.pop_front();
         let work = || {
             let mut done = Vec::new();
