@@ -121,7 +121,7 @@ fn steady(line: &str) -> String {
             .is_some_and(|last| last.ends_with("_timer") || *last == "state");
         if value {
             words.pop();
-        } else {
+        } else if word != "linkdown" {
             words.push(word);
         }
     }

@@ -92,12 +92,8 @@ fn lab(name: &str) -> Result<(Guard, Agent)> {
 /// Whether all that was there before is there still.
 fn still_has(agent: &Agent, before: &Snapshot, when: &str) -> Result<()> {
     let changes = Snapshot::of(&agent.instance)?.changes_since(before);
-    let gone: Vec<&String> = changes
-        .lines
-        .iter()
-        .filter(|line| line.contains(": - "))
-        // How many neighbours a device has is told with it.
-        .collect();
+    let lines = changes.lines.iter();
+    let gone: Vec<&String> = lines.filter(|line| line.contains(": - ")).collect();
     assert!(gone.is_empty(), "{when}: {gone:#?}\n{changes}");
     Ok(())
 }

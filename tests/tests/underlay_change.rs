@@ -220,6 +220,7 @@ fn a_second_underlay() -> Result<()> {
 
     // And back, when it breaks.
     ip(&guard, "link set eth2 down")?;
+    run::checked(&words(format!("ip -n {other} link set eth2 down")))?;
     flows(&guard, "the end of the second device")?;
     let peer = agent.json(&["status"])?["networks"][0]["peers"][0].clone();
     assert_eq!(peer["dev"].as_str().context("no way")?, "eth1");

@@ -20,7 +20,8 @@ pub use server::{Call, Server, ServerError};
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// The node's state.
-    Status,
+    // Braces, here and below: serde takes any field for a variant without them.
+    Status {},
     /// Attaches a container.
     EndpointAdd(EndpointSpec),
     /// Detaches a container that was attached by [`Request::EndpointAdd`].
@@ -34,7 +35,7 @@ pub enum Request {
         on: bool,
     },
     /// Removes all that is the instance's, and ends the daemon.
-    Down,
+    Down {},
 }
 
 /// An endpoint as it is asked for; validated like one of the configuration.

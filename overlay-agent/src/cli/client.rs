@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(super) fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
-    let Reply::Status(status) = ask(dirs, instance, &Request::Status)? else {
+    let Reply::Status(status) = ask(dirs, instance, &Request::Status {})? else {
         return Err(unexpected());
     };
     output::print(|out| output::status(out, &status, format)).map_err(Failure::Problem)?;
@@ -54,7 +54,7 @@ pub(super) fn endpoint(
             done(&ask(dirs, instance, &Request::EndpointDel { name })?)
         }
         EndpointCommand::List => {
-            let Reply::Status(status) = ask(dirs, instance, &Request::Status)? else {
+            let Reply::Status(status) = ask(dirs, instance, &Request::Status {})? else {
                 return Err(unexpected());
             };
             print_endpoints(&status.endpoints, format)

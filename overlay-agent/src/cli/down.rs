@@ -21,7 +21,7 @@ pub(super) fn down(dirs: &Dirs, instance: Option<Name>) -> CommandResult {
             drop(lock);
             removed
         }
-        Err(LockError::Running(_)) => client::call(dirs, &instance, &Request::Down).map(drop),
+        Err(LockError::Running(_)) => client::call(dirs, &instance, &Request::Down {}).map(drop),
         Err(error) => Err(Failure::bad_input(error)),
     }
 }

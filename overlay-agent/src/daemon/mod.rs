@@ -84,7 +84,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 config_changed(&mut reconciler, reading);
             }
             Some(call) = calls.recv() => {
-                if call.request == Request::Down {
+                if call.request == (Request::Down {}) {
                     let done = reconciler.down().await;
                     drop((server, lock));
                     let reply = done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
@@ -140,12 +140,12 @@ fn config_changed(reconciler: &mut Reconciler, text: config_file::Reading) {
 
 async fn answer_call(reconciler: &mut Reconciler, call: Call) {
     let reply = match call.request {
-        Request::Status => Reply::Status(Box::new(reconciler.status())),
+        Request::Status {} => Reply::Status(Box::new(reconciler.status())),
         Request::EndpointAdd(spec) => reconciler.endpoint_add(&spec).await,
         Request::EndpointDel { name } => reconciler.endpoint_del(&name).await,
         Request::Fastpath { on } => reconciler.fastpath(on).await,
         // `run` handles it: it ends the loop.
-        Request::Down => Reply::Done,
+        Request::Down {} => Reply::Done,
     };
     answer(call.reply, reply);
 }

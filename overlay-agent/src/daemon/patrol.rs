@@ -1,5 +1,5 @@
-//! What nobody announces: changed maps, detached links, most settings, namespaces behind
-//! names, and what the kernel has learned of paths.
+//! What nobody announces: changed maps, detached links, most settings, devices that are not
+//! up, namespaces behind names, and what the kernel has learned of paths.
 //!
 //! A round looks at everything and takes its time on a large node. A patrol looks at little,
 //! twice a second: whether that is still what the last round has seen. What there may be many
@@ -18,18 +18,23 @@ use crate::{
     kernel::{
         self,
         bpf::{self, Sums},
+        netlink::LinkInfo,
         netns::{self, NetnsId},
         sysctl,
     },
     model::{IfName, Model},
     node::Node,
-    objects::{Hook, PeerObjects},
+    objects::{Hook, PeerObjects, Scope},
     shared::Shared,
     surroundings::Observed,
 };
 
 /// Links, and namespaces, that one patrol looks at.
 const LINKS: usize = 512;
+/// Attachments of which one patrol notes the place among those of others.
+const PLACES: usize = 32;
+/// Devices that one patrol looks at.
+const DEVICES: usize = 64;
 /// Peers whose paths one patrol looks up.
 const PATHS: usize = 64;
 
@@ -40,6 +45,8 @@ pub(super) struct Patrol {
     attachments: Vec<(IfName, u32, Hook)>,
     narrow: Vec<(IpAddr, Option<u32>)>,
     peers: Option<Expected>,
+    /// The kernel keeps to itself what becomes of these.
+    down: Vec<LinkInfo>,
     round: usize,
 }
 
@@ -53,12 +60,16 @@ struct Expected {
 
 impl Patrol {
     /// Takes what a round has seen for what there should be.
-    pub(super) fn expect(&mut self, node: &mut Node, model: &Model, observed: &Observed) {
+    pub(super) async fn expect(&mut self, node: &mut Node, model: &Model, observed: &Observed) {
         let links = &observed.around.links;
         let attachments = observed.objects.attachments.keys();
         self.attachments = attachments
             .filter_map(|&(device, hook)| Some((device, links.get(&device)?.index, hook)))
             .collect();
+        self.down = down(node, observed).await.unwrap_or_else(|error| {
+            warn!("{error}");
+            Vec::new()
+        });
         let paths = model.endpoints.iter().map(|endpoint| endpoint.netns.path());
         self.namespaces = paths.map(|path| (path.clone(), identity(&path))).collect();
         // Routers fragment IPv4: only paths of IPv6 are narrow.
@@ -83,6 +94,18 @@ impl Patrol {
                 Err(error) => debug!("{error}"),
             }
         }
+        if let Err(error) = self.note_places(node) {
+            warn!("{error}");
+        }
+    }
+
+    fn note_places(&self, node: &mut Node) -> kernel::Result<()> {
+        if let Some(dataplane) = &mut node.dataplane {
+            for &(device, _, hook) in turn(&self.attachments, PLACES, self.round) {
+                dataplane.note_place(device, hook)?;
+            }
+        }
+        Ok(())
     }
 
     /// Those of the last time, when nothing has changed since: there can be very many rows.
@@ -137,6 +160,12 @@ impl Patrol {
                 return Ok(Some(key.clone()));
             }
         }
+        for known in turn(&self.down, DEVICES, self.round) {
+            let now = node.netlink.link_by_index(known.index).await?;
+            if now.as_ref() != Some(known) {
+                return Ok(Some(known.name.to_string()));
+            }
+        }
         for (path, known) in turn(&self.namespaces, LINKS, self.round) {
             if identity(path) != *known {
                 return Ok(Some(path.display().to_string()));
@@ -147,6 +176,7 @@ impl Patrol {
                 return Ok(Some(format!("{hook} of {device}")));
             }
         }
+        self.note_places(node)?;
         for &(vtep, mtu) in turn(&self.narrow, PATHS, self.round) {
             let hop = node.netlink.route_to(vtep, None).await?;
             if hop.and_then(|hop| hop.mtu) != mtu {
@@ -162,6 +192,18 @@ impl Patrol {
             .flatten()
             .map(|map| format!("map {map}")))
     }
+}
+
+/// The devices of ours that are not up.
+async fn down(node: &Node, observed: &Observed) -> kernel::Result<Vec<LinkInfo>> {
+    let mut found = Vec::new();
+    for (id, _) in observed.objects.links.iter().filter(|(_, link)| !link.up) {
+        let place = observed.around.links.get(&id.name);
+        if let Some(place) = place.filter(|_| id.scope == Scope::Node) {
+            found.extend(node.netlink.link_by_index(place.index).await?);
+        }
+    }
+    Ok(found)
 }
 
 /// A namespace that cannot be looked at is none that we know.

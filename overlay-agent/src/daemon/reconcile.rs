@@ -18,7 +18,7 @@ use crate::{
     },
     model::{FastPath, Model, Name, Rx},
     node::Node,
-    objects::{Capacity, LinkKind},
+    objects::Capacity,
     observe::{Known, observe},
     plan::{Plan, plan},
     store::{Content, Store, StoreError},
@@ -190,7 +190,8 @@ impl Reconciler {
                 self.steps = 0;
             }
             self.patrol
-                .expect(&mut self.node, &self.model, &self.observed);
+                .expect(&mut self.node, &self.model, &self.observed)
+                .await;
         }
     }
 
@@ -320,12 +321,9 @@ impl Reconciler {
 
 /// The indices of our VXLAN devices.
 fn tunnels(observed: &Observed) -> BTreeSet<u32> {
-    let links = observed.objects.links.iter();
-    let vxlan = links.filter(|(_, link)| matches!(link.kind, LinkKind::Vxlan(_)));
-    vxlan
-        .filter_map(|(id, _)| observed.around.links.get(&id.name))
-        .map(|link| link.index)
-        .collect()
+    let links = observed.around.links.values();
+    let tunnels = links.filter(|link| link.ours && link.vxlan_port.is_some());
+    tunnels.map(|link| link.index).collect()
 }
 
 /// How many peers there are in all networks together.

@@ -11,7 +11,8 @@ use crate::{
     store::Content,
 };
 
-/// Changes of rules and pins that the kernel announces; the [`patrol`](super::patrol) looks for the others.
+/// Changes of rules and pins that the kernel announces; the
+/// [`patrol`](super::patrol) looks for the others.
 pub(super) struct Watches {
     filter: Option<nft::Watch>,
     pins: Option<PinWatch>,

@@ -77,6 +77,8 @@ pub struct DataPlane {
     programs: BTreeMap<&'static str, u32>,
     /// Ids of their maps, by name.
     ids: BTreeMap<&'static str, u32>,
+    /// The programs of others that come before ours.
+    before: BTreeMap<Target, Vec<u32>>,
     _logs: Option<Logs>,
 }
 
@@ -106,6 +108,7 @@ impl DataPlane {
         Ok(Self {
             census: Census::open(&pins)?,
             ids: load::map_ids(&pins)?,
+            before: BTreeMap::new(),
             pins,
             mode,
             rx,
@@ -134,6 +137,23 @@ impl DataPlane {
     /// The maps, to change.
     pub fn maps_mut(&mut self) -> &mut Maps {
         &mut self.maps
+    }
+
+    /// Notes whose turn comes before ours on a device, to take the same place again should
+    /// somebody take us off.
+    pub fn note_place(&mut self, device: IfName, hook: Hook) -> Result<()> {
+        let ours = self.programs.get(hook.program());
+        let ours = ours.filter(|_| self.mode == AttachMode::Tcx && !hook.is_xdp());
+        let target = Target { device, hook };
+        let before = ours.map(|&ours| tcx::before(target, ours)).transpose()?;
+        if let Some(before) = before.flatten() {
+            if before.is_empty() {
+                self.before.remove(&target);
+            } else {
+                self.before.insert(target, before);
+            }
+        }
+        Ok(())
     }
 
     /// What tells whether others have changed the maps.
@@ -173,7 +193,8 @@ impl DataPlane {
             clsact::attach(&self.pins, target, ifindex, program)?;
             links::detach(&self.pins, target)
         } else {
-            tcx::attach(&self.pins, target, ifindex, program)?;
+            let before = self.before.get(&target).map_or(&[][..], Vec::as_slice);
+            tcx::attach(&self.pins, target, ifindex, program, before)?;
             clsact::detach(&self.pins, target, Some(ifindex))
         }
     }
@@ -274,7 +295,7 @@ pub fn remove_all(dir: &Path) -> Result<()> {
 }
 
 /// A device and what is attached to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Target {
     device: IfName,
     hook: Hook,

@@ -3,7 +3,7 @@
 use std::fs;
 
 use aya::programs::{
-    LinkOrder, SchedClassifier, TcAttachType,
+    LinkOrder, ProgramId, ProgramInfo, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions},
 };
@@ -31,12 +31,37 @@ pub(super) fn is_supported() -> Result<bool> {
     }
 }
 
-/// Attaches a program before all others, or in the place of an earlier one.
+/// Ids of the programs of others that have their turn before one of ours; `None` where ours
+/// has none.
+pub(super) fn before(target: Target, ours: u32) -> Result<Option<Vec<u32>>> {
+    let all = attached(target)?;
+    let place = all.iter().position(|id| *id == ours);
+    Ok(place.map(|place| all[..place].to_vec()))
+}
+
+/// Ids of all programs of a target, in their order; none where the device is gone.
+fn attached(target: Target) -> Result<Vec<u32>> {
+    match SchedClassifier::query_tcx(target.device.as_str(), direction(target.hook)) {
+        Ok((_, programs)) => Ok(programs.iter().map(ProgramInfo::id).collect()),
+        Err(error) => {
+            let error = failed(format!("list the programs of {target}"), &error);
+            if error.not_there() {
+                Ok(Vec::new())
+            } else {
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Attaches a program before all others but those that were `before` it, or in the place of
+/// an earlier one.
 pub(super) fn attach(
     pins: &Pins,
     target: Target,
     ifindex: u32,
     program: &mut SchedClassifier,
+    before: &[u32],
 ) -> Result<()> {
     let pin = pins.link(target);
     let operation = || format!("attach {target}");
@@ -60,9 +85,17 @@ pub(super) fn attach(
     }
 
     fs::create_dir_all(pins.links()).map_err(|error| KernelError::io(operation(), &error))?;
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let there = attached(target)?;
+    let last = before.iter().rev().find(|id| there.contains(id));
+    let order = match last {
+        // SAFETY: no memory depends on it: of a program that has gone, or whose id another
+        // one has by now, the kernel says that it is not there.
+        Some(&id) => LinkOrder::after_program_id(unsafe { ProgramId::new(id) }),
+        None => LinkOrder::first(),
+    };
+    let order = TcAttachOptions::TcxOrder(order);
     let link = program
-        .attach_with_options(target.device.as_str(), direction(target.hook), first)
+        .attach_with_options(target.device.as_str(), direction(target.hook), order)
         .and_then(|link| program.take_link(link))
         .map_err(|error| failed(operation(), &error))?;
     let link: FdLink = link
