@@ -71,7 +71,12 @@ impl Patrol {
             Vec::new()
         });
         let paths = model.endpoints.iter().map(|endpoint| endpoint.netns.path());
-        self.namespaces = paths.map(|path| (path.clone(), identity(&path))).collect();
+        self.namespaces = paths
+            .map(|path| {
+                let known = identity(&path);
+                (path, known)
+            })
+            .collect();
         // Routers fragment IPv4: only paths of IPv6 are narrow.
         let ways = observed.around.ways.iter();
         self.narrow = ways

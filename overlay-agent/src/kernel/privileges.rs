@@ -139,12 +139,21 @@ fn get() -> nix::Result<Sets> {
     })
 }
 
+/// 32 bits of a set.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the other half is asked for by itself"
+)]
+const fn part(set: u64, shift: u32) -> u32 {
+    (set >> shift) as u32
+}
+
 fn set(sets: Sets) -> nix::Result<()> {
     let mut header = OWN;
     let half = |shift: u32| Half {
-        effective: (sets.effective >> shift) as u32,
-        permitted: (sets.permitted >> shift) as u32,
-        inheritable: (sets.inheritable >> shift) as u32,
+        effective: part(sets.effective, shift),
+        permitted: part(sets.permitted, shift),
+        inheritable: part(sets.inheritable, shift),
     };
     let halves = [half(0), half(32)];
     // SAFETY: with this version the kernel reads the header, may write its version, and

@@ -51,11 +51,9 @@ fn kind(info: &LinkInfo, inside: Option<&Inside>) -> LinkKind {
             peer: inside.id.clone(),
         },
         (Some("vxlan"), Some(vxlan), _) => {
-            let (Ok(vni), Some(local), false) = (
-                Vni::try_from(vxlan.vni),
-                vxlan.local,
-                vxlan.collect_metadata || vxlan.altered,
-            ) else {
+            let (Ok(vni), Some(local), false) =
+                (Vni::try_from(vxlan.vni), vxlan.local, vxlan.altered)
+            else {
                 return LinkKind::Other;
             };
             LinkKind::Vxlan(Vxlan {

@@ -72,7 +72,7 @@ async fn a_vxlan_device_is_as_it_was_asked_for() {
     assert_eq!((settings.vni, settings.port), (7, 4789));
     assert_eq!(settings.local, Some(ip("192.0.2.1")));
     assert_eq!(settings.source_ports, (49_152, 65_535));
-    assert!(!settings.learning && !settings.collect_metadata && settings.copies_dscp);
+    assert!(!settings.learning && !settings.altered && settings.copies_dscp);
     assert_eq!(
         (found.mtu, found.up, found.mac),
         (1450, true, Some(mac(2).octets()))

@@ -25,7 +25,7 @@ use crate::{
 /// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`.
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 /// Rows of a map that one look reads.
-const PART: usize = 8192;
+const PART: u32 = 8192;
 /// A hash map's cursor, whatever its keys are.
 const CURSOR: usize = size_of::<u32>();
 
@@ -113,8 +113,8 @@ impl Census {
             .collect::<Result<_>>()?;
         let longest = |length: fn(&Counted) -> usize| maps.iter().map(length).max().unwrap_or(0);
         Ok(Self {
-            keys: vec![0; PART * longest(|map| map.key)],
-            values: vec![0; PART * longest(|map| map.value)],
+            keys: vec![0; PART as usize * longest(|map| map.key)],
+            values: vec![0; PART as usize * longest(|map| map.value)],
             expected: Sums::default(),
             maps,
         })
@@ -168,15 +168,13 @@ impl Counted {
             out_batch: next.as_mut_ptr() as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: (keys.len() / self.key)
-                .min(values.len() / self.value)
-                .min(PART) as u32,
+            count: PART,
             map: self.map.fd().as_fd().as_raw_fd().cast_unsigned(),
             flags: 0,
             batch_flags: 0,
         };
         // SAFETY: a cursor, given or taken, has a key's length and at least 4 bytes, which is
-        // what the kernel reads and writes there. `keys` and `values` have room for `count`
+        // what the kernel reads and writes there. `keys` and `values` have room for `PART`
         // keys and values of this map, whose sizes were checked against `specs` when it was
         // loaded. All of it outlives the call.
         let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) };

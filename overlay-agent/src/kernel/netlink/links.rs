@@ -52,7 +52,7 @@ pub struct LinkInfo {
 /// Settings of a VXLAN device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VxlanInfo {
-    /// VXLAN network identifier; 0 with `collect_metadata`.
+    /// VXLAN network identifier; 0 where it comes with each packet.
     pub vni: u32,
     /// UDP destination port.
     pub port: u16,
@@ -64,8 +64,6 @@ pub struct VxlanInfo {
     pub copies_dscp: bool,
     /// UDP source ports, lowest and highest; 0 and 0: the system's range.
     pub source_ports: (u16, u16),
-    /// Whether the tunnel comes with each packet instead of from these settings.
-    pub collect_metadata: bool,
     /// Whether it has other settings than [`Netlink::create`] gives it.
     pub altered: bool,
 }
@@ -171,23 +169,19 @@ impl Netlink {
     /// Gives a bridge, or a port of one, the settings that it was made with.
     pub async fn reset(&self, index: u32) -> Result<()> {
         let info = self.link_by_index(index).await?;
-        match info.and_then(|info| info.master) {
-            // Flags live as long as the device is a port.
-            Some(master) => {
-                self.set_master(index, None).await?;
-                self.set_master(index, Some(master)).await
-            }
-            None => {
-                // With STP on there is no delay of 0.
-                for settings in [bridge::without_stp(), bridge::made_with()] {
-                    let message = with(index, LinkAttribute::LinkInfo(settings));
-                    let message = RouteNetlinkMessage::NewLink(message);
-                    let operation = |device: &str| format!("set device {device} type bridge");
-                    self.change(message, 0, index, operation).await?;
-                }
-                Ok(())
-            }
+        // Flags live as long as the device is a port.
+        if let Some(master) = info.and_then(|info| info.master) {
+            self.set_master(index, None).await?;
+            return self.set_master(index, Some(master)).await;
         }
+        // With STP on there is no delay of 0.
+        for settings in [bridge::without_stp(), bridge::made_with()] {
+            let message = with(index, LinkAttribute::LinkInfo(settings));
+            let message = RouteNetlinkMessage::NewLink(message);
+            let operation = |device: &str| format!("set device {device} type bridge");
+            self.change(message, 0, index, operation).await?;
+        }
+        Ok(())
     }
 
     async fn set(
@@ -271,14 +265,14 @@ impl VxlanInfo {
                 InfoVxlan::Learning(learning) => info.learning = learning,
                 InfoVxlan::Tos(tos) => info.copies_dscp = tos == TOS_INHERIT,
                 InfoVxlan::PortRange(ports) => info.source_ports = ports,
-                InfoVxlan::CollectMetadata(on) => info.collect_metadata = on,
                 InfoVxlan::Ttl(ttl) => info.altered |= ttl != OUTER_TTL,
                 InfoVxlan::Group(_)
                 | InfoVxlan::Group6(_)
                 | InfoVxlan::Link(_)
                 | InfoVxlan::Gbp
                 | InfoVxlan::Gpe => info.altered = true,
-                InfoVxlan::Proxy(on)
+                InfoVxlan::CollectMetadata(on)
+                | InfoVxlan::Proxy(on)
                 | InfoVxlan::Rsc(on)
                 | InfoVxlan::L2Miss(on)
                 | InfoVxlan::L3Miss(on)
