@@ -66,7 +66,9 @@ pub async fn apply(
         if now.iter().any(|step| broken.concerns(step, model)) {
             let concerned = |step: &&Step| broken.concerns(step, model);
             let (skipped, kept): (Vec<&Step>, Vec<&Step>) = now.iter().partition(concerned);
-            skipped.iter().for_each(|step| broken.add(step));
+            for step in &skipped {
+                broken.add(step);
+            }
             report.skipped += skipped.len();
             wanted = kept.into_iter().cloned().collect();
             now = &wanted;

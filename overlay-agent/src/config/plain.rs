@@ -85,7 +85,7 @@ impl<'a> Plain<'a> {
         for (line, number) in text.split_inclusive('\n').zip(1..) {
             let content = line.trim();
             if content.starts_with('[') {
-                peers.extend(complete(current.take())?);
+                peers.extend(complete(current.take()).ok()?);
                 match without_comment(content)? {
                     "[[networks.peers]]" => {
                         current = Some(Peer {
@@ -108,7 +108,7 @@ impl<'a> Plain<'a> {
                 _ => taken.push((rest.len(), 1)),
             }
         }
-        peers.extend(complete(current)?);
+        peers.extend(complete(current).ok()?);
         Some(Self {
             rest: Cow::Owned(rest),
             taken,
@@ -117,11 +117,14 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// Nothing for no peer; `None` for one that lacks something.
-fn complete(peer: Option<Peer<'_>>) -> Option<Option<Peer<'_>>> {
+/// A peer that lacks something is the parser's to complain of.
+struct Incomplete;
+
+/// The peer that ends here, if there is one.
+fn complete(peer: Option<Peer<'_>>) -> Result<Option<Peer<'_>>, Incomplete> {
     match peer {
-        Some(peer) if peer.name.and(peer.vtep).and(peer.subnet).is_none() => None,
-        peer => Some(peer),
+        Some(peer) if peer.name.and(peer.vtep).and(peer.subnet).is_none() => Err(Incomplete),
+        peer => Ok(peer),
     }
 }
 
@@ -146,9 +149,10 @@ impl<'a> Peer<'a> {
             "vtep" => &mut self.vtep,
             "mac" => &mut self.mac,
             "subnet" => {
-                let end = match value.starts_with('[') {
-                    true => list(value)?.1,
-                    false => text(value)?.1,
+                let end = if value.starts_with('[') {
+                    list(value)?.1
+                } else {
+                    text(value)?.1
                 };
                 without_comment(end)?.is_empty().then_some(())?;
                 let value = &value[..value.len() - end.len()];
@@ -169,9 +173,10 @@ impl<'a> Peer<'a> {
     fn raw(&self) -> Option<raw::Peer> {
         let owned = |(place, value): (usize, &str)| Spanned::new(place..place, value.to_owned());
         let (place, subnet) = self.subnet?;
-        let subnet = match subnet.starts_with('[') {
-            true => raw::OneOrMany::Many(list(subnet)?.0),
-            false => raw::OneOrMany::One(text(subnet)?.0.to_owned()),
+        let subnet = if subnet.starts_with('[') {
+            raw::OneOrMany::Many(list(subnet)?.0)
+        } else {
+            raw::OneOrMany::One(text(subnet)?.0.to_owned())
         };
         Some(raw::Peer {
             name: owned(self.name?),

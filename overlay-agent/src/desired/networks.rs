@@ -36,9 +36,12 @@ pub(super) fn derive<'a>(
 /// peers, one that can be joined.
 fn tunnels(node: &Node<'_>, network: &Network) -> Vec<Tunnel> {
     let first = node.vteps.first().copied();
-    let in_use = |family| match network.peers.is_empty() {
-        true => first.map(Family::of) == Some(family),
-        false => network.peers.vtep_families().contains(&family),
+    let in_use = |family| {
+        if network.peers.is_empty() {
+            first.map(Family::of) == Some(family)
+        } else {
+            network.peers.vtep_families().contains(&family)
+        }
     };
     let vteps = node.vteps.iter().copied();
     vteps

@@ -112,13 +112,12 @@ pub(super) async fn observe(
 ) -> kernel::Result<BTreeMap<IfName, Inside>> {
     let mut insides = BTreeMap::new();
     for endpoint in model.iter().flat_map(|model| &model.endpoints) {
-        let look = match known.unchanged(endpoint, ours) {
-            Some(look) => look.clone(),
-            None => {
-                let look = look(node, store, endpoint, ours).await?;
-                known.note(endpoint, &look, ours);
-                look
-            }
+        let look = if let Some(look) = known.unchanged(endpoint, ours) {
+            look.clone()
+        } else {
+            let look = look(node, store, endpoint, ours).await?;
+            known.note(endpoint, &look, ours);
+            look
         };
         if let (NetnsRef::Name(name), EndpointPlace::There { .. }) = (&endpoint.netns, &look.place)
         {

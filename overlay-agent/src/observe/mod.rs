@@ -167,27 +167,25 @@ fn follow(
             old = Some(tables.peers);
         }
     }
-    known.tables = match followed {
-        Some(tables) => Some(tables),
-        None => {
-            let mut tables = Tables::read(bulk, nodes)?;
-            if old.is_none() {
-                known.peer_strays = None;
-            }
-            if let Some(mut old) = old {
-                let read = &mut tables.peers;
-                let same = old.routes == read.routes
-                    && old.neighbours == read.neighbours
-                    && old.fdb == read.fdb;
-                if same {
-                    std::mem::swap(read, &mut old);
-                } else {
-                    read.entries = old.entries.clone();
-                }
-            }
-            Some(tables)
+    if followed.is_none() {
+        let mut tables = Tables::read(bulk, nodes)?;
+        if old.is_none() {
+            known.peer_strays = None;
         }
-    };
+        if let Some(mut old) = old {
+            let read = &mut tables.peers;
+            let same = old.routes == read.routes
+                && old.neighbours == read.neighbours
+                && old.fdb == read.fdb;
+            if same {
+                std::mem::swap(read, &mut old);
+            } else {
+                read.entries = old.entries.clone();
+            }
+        }
+        followed = Some(tables);
+    }
+    known.tables = followed;
     Ok(())
 }
 
@@ -292,14 +290,13 @@ fn programs(
     let strays = known.peer_strays.iter().flatten().cloned();
     objects.entries.strays.extend(strays);
     let devices: BTreeMap<IfName, u32> = all.iter().map(|link| (link.name, link.index)).collect();
-    objects.attachments = match known.attachments.unchanged(&devices) {
-        Some(states) => states.clone(),
-        None => {
-            let listed: Vec<(IfName, u32)> = devices.clone().into_iter().collect();
-            let states = node.attachments(&listed)?;
-            known.attachments.note(states.clone(), &devices);
-            states
-        }
+    objects.attachments = if let Some(states) = known.attachments.unchanged(&devices) {
+        states.clone()
+    } else {
+        let listed: Vec<(IfName, u32)> = devices.clone().into_iter().collect();
+        let states = node.attachments(&listed)?;
+        known.attachments.note(states.clone(), &devices);
+        states
     };
     Ok(())
 }

@@ -151,13 +151,11 @@ impl Prefixes {
 
     fn longest(&self, address: IpAddr) -> Option<IpNet> {
         let family = Family::of(address);
-        let lengths = self.0.range((family, 0)..=(family, u8::MAX)).rev();
-        lengths
-            .filter_map(|(&(_, length), prefixes)| {
-                let prefix = IpNet::new(address, length).ok()?.trunc();
-                prefixes.contains(&prefix).then_some(prefix)
-            })
-            .next()
+        let mut lengths = self.0.range((family, 0)..=(family, u8::MAX)).rev();
+        lengths.find_map(|(&(_, length), prefixes)| {
+            let prefix = IpNet::new(address, length).ok()?.trunc();
+            prefixes.contains(&prefix).then_some(prefix)
+        })
     }
 }
 

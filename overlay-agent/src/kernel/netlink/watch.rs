@@ -382,7 +382,6 @@ mod tests {
 
     #[test]
     fn learned_neighbours_are_passed_over() {
-        let concerns_us = |datagram: &[u8]| concerns_us(datagram, &[7].into());
         let learned = message(RTM_NEWNEIGH, REACHABLE);
         assert!(!concerns_us(&learned));
         assert!(!concerns_us(&[learned.clone(), learned.clone()].concat()));
