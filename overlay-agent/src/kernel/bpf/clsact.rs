@@ -42,20 +42,26 @@ const QDISC: &str = "clsact";
 /// The note that we made a device's qdisc.
 const QDISC_NOTE: &str = "qdisc";
 
-/// Attaches a program before all others, or in the place of an earlier one.
+/// Attaches a program before all others, or in the place of an earlier one; whether the
+/// qdisc is ours, which is `remembered` for when somebody has removed the note.
 pub(super) fn attach(
     pins: &Pins,
     target: Target,
     ifindex: u32,
     program: &SchedClassifier,
-) -> Result<()> {
+    remembered: bool,
+) -> Result<bool> {
     let operation = || format!("attach {target}");
     let notes = pins.clsact_device(target.device);
     note(&notes.join(target.hook.name()))?;
-    make_qdisc(&notes, target, ifindex)?;
-
     let name = filter_name(pins, target.hook);
     let old = find(ifindex, target.hook, &name)?;
+    make_qdisc(&notes, target, ifindex)?;
+    let qdisc_note = notes.join(QDISC_NOTE);
+    // With the qdisc, our filter would have gone: it is still the one that we made.
+    if remembered && old.is_some() {
+        note(&qdisc_note)?;
+    }
     let fd = program.fd().map_err(|error| failed(operation(), &error))?;
     let options = [
         TcFilterBpfOption::ProgFd(fd.as_fd().as_raw_fd().cast_unsigned()),
@@ -72,7 +78,8 @@ pub(super) fn attach(
         TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
     ];
     blocking::change(RouteNetlinkMessage::NewTrafficFilter(message), flags)
-        .map_err(|refusal| refusal.during(operation()))
+        .map_err(|refusal| refusal.during(operation()))?;
+    Ok(qdisc_note.exists())
 }
 
 /// Removes our filter; nothing there is fine.

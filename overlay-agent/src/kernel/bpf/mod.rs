@@ -77,6 +77,8 @@ pub struct DataPlane {
     programs: BTreeMap<&'static str, u32>,
     /// Ids of their maps, by name.
     ids: BTreeMap<&'static str, u32>,
+    /// Devices, by name and index, whose clsact qdisc is ours.
+    qdiscs: BTreeSet<(IfName, u32)>,
     /// The programs of others that come before ours.
     before: BTreeMap<Target, Vec<u32>>,
     _logs: Option<Logs>,
@@ -108,6 +110,7 @@ impl DataPlane {
         Ok(Self {
             census: Census::open(&pins)?,
             ids: load::map_ids(&pins)?,
+            qdiscs: BTreeSet::new(),
             before: BTreeMap::new(),
             pins,
             mode,
@@ -190,7 +193,10 @@ impl DataPlane {
         let program = load::program(&mut self.ebpf, hook)?;
         // What another mode has attached goes last, so that there always is one.
         if self.mode == AttachMode::Clsact {
-            clsact::attach(&self.pins, target, ifindex, program)?;
+            let remembered = self.qdiscs.contains(&(device, ifindex));
+            if clsact::attach(&self.pins, target, ifindex, program, remembered)? {
+                self.qdiscs.insert((device, ifindex));
+            }
             links::detach(&self.pins, target)
         } else {
             let before = self.before.get(&target).map_or(&[][..], Vec::as_slice);
