@@ -119,7 +119,7 @@ fn what_is_not_needed_is_given_up() -> Result<()> {
         log: state::log_file(&guard.topology().shape.name, "sleeper"),
     };
     run::run_step(&guard.topology().shape.name, &start)?;
-    let sleeper = poll_for_sleep(&guard)?;
+    let sleeper = poll_for_sleep(&guard);
     agent.tell(&[
         "endpoint",
         "add",
@@ -137,7 +137,7 @@ fn what_is_not_needed_is_given_up() -> Result<()> {
 }
 
 /// The process that has become `sleep`, and so has entered its namespace.
-fn poll_for_sleep(guard: &Guard) -> Result<String> {
+fn poll_for_sleep(guard: &Guard) -> String {
     let mut found = String::new();
     let entered = poll::until_well(|| {
         let task = overlay_tests::processes::task(&guard.topology().shape.name, "sleeper");
@@ -150,7 +150,7 @@ fn poll_for_sleep(guard: &Guard) -> Result<String> {
         }
     });
     assert_eq!(entered, Ok(()));
-    Ok(found)
+    found
 }
 
 fn is_whole(guard: &Guard, agent: &Agent, after: &str) -> Result<()> {

@@ -68,10 +68,10 @@ fn end(child: &Child) -> Result<()> {
 
 impl Drop for Bystander {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            if let Err(error) = child.kill().and_then(|()| child.wait()) {
-                eprintln!("ping was not ended: {error}");
-            }
+        if let Some(mut child) = self.0.take()
+            && let Err(error) = child.kill().and_then(|()| child.wait())
+        {
+            eprintln!("ping was not ended: {error}");
         }
     }
 }

@@ -36,13 +36,13 @@ fn a_namespace_that_the_user_makes_anew_is_the_users() -> Result<()> {
          || mount --bind /run/netns/{name}-new /run/netns/{name}; umount -l /run/netns/{name}-new; rm -f /run/netns/{name}-new"
     ))?;
     stand.is_whole("another namespace had its name")?;
-    let own = stand.within(&name, "ip link show own0")?;
+    let own = Stand::within(&name, "ip link show own0")?;
     assert!(own.contains("own0"), "{own}");
     let to = stand.container(2, 1).address;
     assert_eq!(check::ping(&name, to)?, Answer::Ttl(62));
 
     stand.agent.tell(&["down"])?;
-    let left = stand.within(&name, "ip -o link show")?;
+    let left = Stand::within(&name, "ip -o link show")?;
     assert!(left.contains("own0") && !left.contains("eth0"), "{left}");
     Ok(stand.guard.down()?)
 }

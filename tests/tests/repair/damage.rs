@@ -35,11 +35,11 @@ impl Damage {
             what: format!("{command} (in the container)"),
             make: Box::new(move |stand| {
                 let container = &stand.container(1, 1).namespace;
-                stand.within(container, &command).map(drop)
+                Stand::within(container, &command).map(drop)
             }),
             look: Box::new(move |stand| {
                 let container = &stand.container(1, 1).namespace;
-                Ok(steady(&stand.within(container, &look)?))
+                Ok(steady(&Stand::within(container, &look)?))
             }),
             in_path: false,
         }

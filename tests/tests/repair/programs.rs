@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use overlay_tests::{
     check::{self, Answer},
     counters, run,
@@ -25,9 +25,8 @@ fn attached(stand: &Stand) -> Result<String> {
                 line.split_whitespace()
                     .find(|word| word.contains("overlay/"))
             });
-            Ok(names
-                .map(|name| format!("{device} {side} {name}\n"))
-                .collect::<String>())
+            let names: Vec<&str> = names.collect();
+            Ok(format!("{device} {side} {}\n", names.join(" ")))
         });
         devices.into_iter().collect::<Result<String>>()
     };
@@ -75,11 +74,12 @@ fn by(what: String, make: impl Fn(&Stand) -> Result<()> + 'static) -> Damage {
 
 fn remove(path: PathBuf) -> Damage {
     by(format!("rm -r {}", path.display()), move |_| {
-        Ok(if path.is_dir() {
-            fs::remove_dir_all(&path)?
+        if path.is_dir() {
+            fs::remove_dir_all(&path)?;
         } else {
-            fs::remove_file(&path)?
-        })
+            fs::remove_file(&path)?;
+        }
+        Ok(())
     })
 }
 
@@ -146,5 +146,5 @@ fn a_repaired_program_carries_packets() -> Result<()> {
         "{left}"
     );
     assert!(!stand.pins().exists());
-    Ok(stand.guard.down().context("take the lab down")?)
+    Ok(stand.guard.down()?)
 }

@@ -32,7 +32,8 @@ impl Chance {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
+        let [.., high, low] = self.0.to_be_bytes();
+        usize::from(u16::from_be_bytes([high, low])) % limit
     }
 }
 
@@ -42,7 +43,7 @@ fn whatever_is_broken_together_is_repaired() -> Result<()> {
     let mut chance = Chance(seed ^ 0x9e37_79b9_7f4a_7c15);
     let stand = Stand::raise("trrand")?;
     let mut damages = damage::all(&stand);
-    damages.extend(maps::damages(&stand)?);
+    damages.extend(maps::damages());
     damages.extend(programs::damages(&stand)?);
     for round in 0..ROUNDS {
         let mut done = Vec::new();

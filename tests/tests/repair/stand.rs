@@ -43,8 +43,9 @@ impl Stand {
         let nodes = Topology::new(shape.clone()).nodes;
         let guard = Guard::configured(shape, |node, config| {
             let peer = nodes.iter().find(|other| other.number != node.number);
-            peer.into_iter()
-                .for_each(|peer| configure(node, peer, config));
+            if let Some(peer) = peer {
+                configure(node, peer, config);
+            }
         })?;
         let agent = guard.agent(1);
         Ok(Self { guard, agent })
@@ -57,11 +58,11 @@ impl Stand {
 
     /// Runs a command in the agent's node.
     pub(crate) fn on_node(&self, command: &str) -> Result<String> {
-        self.within(&self.agent.instance, command)
+        Self::within(&self.agent.instance, command)
     }
 
     /// Runs a command, as a shell reads it, in a namespace.
-    pub(crate) fn within(&self, namespace: &str, command: &str) -> Result<String> {
+    pub(crate) fn within(namespace: &str, command: &str) -> Result<String> {
         let mut argv = words(inside(namespace, "sh -c"));
         argv.push(command.to_owned());
         Ok(run::checked(&argv)?)
