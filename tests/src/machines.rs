@@ -26,7 +26,7 @@ use crate::{
 pub const SECOND: &str = "OVERLAY_SECOND";
 /// The port on which a container sends everything back.
 const ECHO: u16 = 7;
-/// How long a command may take there.
+/// How long anything may take on an emulated machine that others keep waiting.
 const PATIENCE: Duration = Duration::from_mins(2);
 const CONFIG: &str = "/run/overlay-node.toml";
 const LOG: &str = "/run/overlay-node.log";
@@ -174,7 +174,7 @@ impl Machine {
     }
 
     fn until(&self, ask: impl FnMut() -> Option<String>) -> Result<()> {
-        poll::until_well(ask).map_err(|complaint| self.fault(complaint))
+        poll::until_well_within(PATIENCE, ask).map_err(|complaint| self.fault(complaint))
     }
 
     fn fault(&self, why: String) -> Error {
