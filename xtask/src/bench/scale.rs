@@ -168,7 +168,7 @@ fn attach(node: &mut Node, options: &Options) -> Result<Endpoints> {
     Ok(Endpoints {
         number: options.endpoints,
         add_ms: median(&by_api),
-        add_cpu_ms: ran.as_secs_f64() * 1e3 / options.endpoints as f64,
+        add_cpu_ms: (ran / u32::try_from(options.endpoints)?).as_secs_f64() * 1e3,
         add_last_ms,
         add_by_command_ms: median(&by_command),
         rss_mib: node.memory()?.now,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::peers::{NAME, UNDERLAY};
 
 /// Far beyond what anything here takes.
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_mins(5);
 /// How often is looked whether something is done.
 const LOOK: Duration = Duration::from_millis(1);
 

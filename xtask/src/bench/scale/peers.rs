@@ -1,11 +1,15 @@
 //! Configurations with many peers.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::Ipv4Addr};
 
 /// Name of the node and of its instance.
 pub(super) const NAME: &str = "bench-scale";
 /// The node's own address on its underlay, whose other addresses are the peers'.
 pub(super) const UNDERLAY: &str = "172.31.255.254/12";
+
+/// The address before the first peer's, and its subnet.
+const BEFORE_VTEPS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 0);
+const FIRST_SUBNET: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 
 /// A node with so many peers; every `changed`-th has another outer address.
 pub(super) fn config(peers: u32, changed: Option<u32>) -> String {
@@ -16,13 +20,12 @@ pub(super) fn config(peers: u32, changed: Option<u32>) -> String {
     for number in 0..peers {
         let moved = changed.is_some_and(|every| number % every == 0);
         let vtep = 1 + number + if moved { peers } else { 0 };
-        let [_, a, b, c] = vtep.to_be_bytes();
-        let [_, x, y, z] = (number * 128).to_be_bytes();
+        let vtep = Ipv4Addr::from_bits(BEFORE_VTEPS.to_bits() + vtep);
+        let subnet = Ipv4Addr::from_bits(FIRST_SUBNET.to_bits() + number * 128);
         // Writing to a string does not fail.
         let _ = write!(
             text,
-            "\n[[networks.peers]]\nname = \"n{number}\"\nvtep = \"172.{}.{b}.{c}\"\nsubnet = [\"10.{x}.{y}.{z}/25\"]\n",
-            16 + a
+            "\n[[networks.peers]]\nname = \"n{number}\"\nvtep = \"{vtep}\"\nsubnet = [\"{subnet}/25\"]\n"
         );
     }
     text

@@ -16,13 +16,18 @@ use crate::bench::{
     results::SCHEMA,
 };
 
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
 /// The goals, and what was measured for them.
 pub(super) fn judge(all: &[Figures]) -> Vec<Goal> {
     let at = |peers: u32| all.iter().find(|figures| figures.peers == peers);
     let (few, many) = (at(10), at(100_000));
     let attached =
         |figures: Option<&Figures>| figures.and_then(|f| Some(f.endpoints.as_ref()?.add_ms));
-    let steps_a_peer = many.and_then(|f| Some(f.change_steps? as f64 / f64::from(f.change_peers)));
+    let steps_a_peer = many.and_then(|f| Some(number(f.change_steps?) / f64::from(f.change_peers)));
     let goal = |text: &str, value, unit, bound| {
         Goal::new(text.to_owned(), value, unit, Bound::AtMost(bound))
     };
@@ -131,7 +136,9 @@ pub(super) fn table(all: &[Figures], goals: &[Goal]) -> String {
     let attached = |f: &Figures, value: &dyn Fn(&super::Endpoints) -> f64, digits: usize| {
         Some(format!("{:.digits$}", value(f.endpoints.as_ref()?)))
     };
-    line("containers", &|f| attached(f, &|e| e.number as f64, 0));
+    line("containers", &|f| {
+        attached(f, &|e| number(e.number as u64), 0)
+    });
     line("attaching one, median, ms", &|f| {
         attached(f, &|e| e.add_ms, 1)
     });
