@@ -18,7 +18,7 @@ use crate::{
     },
     model::{FastPath, Model, Name, Rx},
     node::Node,
-    objects::Capacity,
+    objects::{Capacity, MAPS},
     observe::{Known, observe},
     plan::{Plan, plan},
     store::{Content, Store, StoreError},
@@ -373,7 +373,11 @@ pub(super) async fn look_ahead(
     let mut store = store.clone();
     let model = store.complete(model.clone());
     store.allocate(&model);
-    let observed = observe(node, Some(&model), &store, &mut Known::default(), None).await?;
+    let mut observed = observe(node, Some(&model), &store, &mut Known::default(), None).await?;
+    if observed.objects.pins.is_empty() {
+        // Loading the programs pins all of them.
+        observed.objects.pins = MAPS.into();
+    }
     let there = node.with_maps(|maps| Ok(maps.capacity()))?;
     let capacity = Capacity {
         // Counters are made as large as they must be.

@@ -47,11 +47,14 @@ fn a_broken_object_leaves_nothing_behind() {
 #[test]
 fn a_program_that_the_verifier_refuses_comes_with_its_reason() {
     const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
+    /// `struct btf_header`: what follows the programs.
+    const BTF: [u8; 4] = [0x9f, 0xeb, 1, 0];
 
     let node = Node::new();
     // Without a last instruction, every program runs over its end.
     let mut object = PROGRAMS.to_vec();
-    let exits: Vec<usize> = (0..object.len() - 8)
+    let programs = object.windows(BTF.len()).position(|bytes| bytes == BTF);
+    let exits: Vec<usize> = (0..programs.unwrap() - 8)
         .step_by(8)
         .filter(|&at| object[at..at + 8] == EXIT)
         .collect();
