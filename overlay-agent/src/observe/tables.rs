@@ -250,18 +250,27 @@ impl Tables {
             return;
         };
         self.devices.insert(index, (tunnel.name, tunnel.up));
-        match entry(tunnel, found) {
-            Some(Entry::Plain(key, vtep)) => {
-                self.stray_fdb.remove(&stray(tunnel.name, found));
+        let Some(entry) = entry(tunnel, found) else {
+            return;
+        };
+        // A MAC has one destination; what was there before is gone, as it was or as a stray.
+        let replaced = Mac::unicast(found.mac).map(|mac| (tunnel.name, mac));
+        if replaced.is_some() {
+            self.stray_fdb
+                .retain(|stray| (stray.link, stray.mac) != (tunnel.name, found.mac));
+        }
+        match entry {
+            Entry::Plain(key, vtep) => {
                 if self.peers.fdb.get(&key) != Some(&vtep) {
                     self.peers.fdb.insert(key, vtep);
                 }
             }
-            Some(Entry::Stray(stray)) => {
-                self.remove_entry(index, found);
+            Entry::Stray(stray) => {
+                if let Some(key) = replaced.filter(|key| self.peers.fdb.contains_key(key)) {
+                    self.peers.fdb.remove(&key);
+                }
                 self.stray_fdb.insert(stray);
             }
-            None => {}
         }
     }
 
