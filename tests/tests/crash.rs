@@ -1,7 +1,12 @@
 //! The agent is killed at every step of what it does, and started again: it comes to the same
 //! state as if it had never been killed, and nothing is left behind.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
@@ -9,7 +14,7 @@ use overlay_tests::{
     config::{Config, Endpoint, Network},
     counters,
     guard::Guard,
-    lab, poll, run,
+    lab, run,
     script::words,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
@@ -300,17 +305,19 @@ fn an_endpoint_of_the_api_s() -> Result<()> {
         let mut died = false;
         for (command, done) in [(&add[..], &with), (&del[..], &without)] {
             let when = format!("{command:?}, killed after step {step}");
+            let process = agent.process()?.context("no agent")?;
             let answer = agent.ask(command)?;
             if answer.success {
                 same(&stand.state()?, done, &when);
                 continue;
             }
-            let said = &answer.stderr;
-            let dead = poll::until_well(|| match agent.process() {
-                Ok(None) => None,
-                _ => Some(format!("{when}: not dead, but {said}")),
-            });
-            assert_eq!(dead, Ok(()), "{}", agent.log()?);
+            let dead = process.wait(Instant::now() + Duration::from_secs(10));
+            assert!(
+                dead,
+                "{when}: not dead, but {}\n{}",
+                answer.stderr,
+                agent.log()?
+            );
             died = true;
             agent.start()?;
             let state = stand.state()?;
