@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `OVERLAY_ABORT_AFTER_STEP=N` | the process ends as by `kill -9` after its Nth step |
 //! | `OVERLAY_ABI=N` | the maps are those of another layout: pinned under `vN/` |
+//! | `OVERLAY_MAP_ENTRIES=PEERS4=3,VTEPS4=3` | these maps hold no more |
 
 use std::{
     env,
@@ -24,6 +25,14 @@ pub fn abi() -> u32 {
     static ABI: LazyLock<u32> =
         LazyLock::new(|| number("OVERLAY_ABI").unwrap_or(overlay_common::ABI));
     *ABI
+}
+
+/// How many entries a map is to hold, if a test asks for fewer than usual.
+pub(crate) fn map_entries(map: &str) -> Option<usize> {
+    let asked = env::var("OVERLAY_MAP_ENTRIES").ok()?;
+    let mut pairs = asked.split(',').filter_map(|pair| pair.split_once('='));
+    let (_, entries) = pairs.find(|(name, _)| *name == map)?;
+    entries.parse().ok()
 }
 
 /// Something has been changed that a crash must leave in order: a step of a plan, or a part

@@ -271,10 +271,7 @@ impl Reconciler {
         self.load_programs();
         let model = &self.model;
         self.store
-            .update(|content| {
-                content.recognise(model, |path| netns::id(path).ok().flatten());
-                content.allocate(model);
-            })
+            .update(|content| settle(content, model))
             .map_err(|error| error.to_string())?;
         let changes = self.watch.as_mut().and_then(Watch::take);
         // What was seen last is of no more use, and can be large.
@@ -317,6 +314,12 @@ impl Reconciler {
         let Self { node, store, .. } = self;
         teardown(node, store).await
     }
+}
+
+/// Notes what follows from the model: whose namespaces processes stand for, and addresses.
+pub(super) fn settle(content: &mut Content, model: &Model) {
+    content.recognise(model, |path| netns::id(path).ok().flatten());
+    content.allocate(model);
 }
 
 /// The indices of our VXLAN devices.

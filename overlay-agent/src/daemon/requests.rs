@@ -4,9 +4,10 @@ use crate::{
     api::{EndpointSpec, EndpointStatus, Reply},
     config::{endpoint_addresses, interface, netns_ref},
     model::{Endpoint, Name, NetnsRef},
+    store::{Content, StoreError},
 };
 
-use super::Reconciler;
+use super::{Reconciler, reconcile::settle};
 
 impl Reconciler {
     /// Attaches a container; on failure nothing of it stays.
@@ -16,10 +17,7 @@ impl Reconciler {
             Err(error) => return Reply::BadInput(format!("add endpoint {:?}: {error}", spec.name)),
         };
         let name = endpoint.name.clone();
-        if let Err(error) = self
-            .store
-            .update(|content| content.endpoints.push(endpoint))
-        {
+        if let Err(error) = self.change(|content| content.endpoints.push(endpoint)) {
             return Reply::Failed(error.to_string());
         }
         self.complete();
@@ -87,9 +85,19 @@ impl Reconciler {
         }
     }
 
+    /// Changes what was added at run time, and with it what follows: a write to the disk takes
+    /// longer than all else that is done for a container.
+    fn change(&mut self, change: impl FnOnce(&mut Content)) -> Result<(), StoreError> {
+        let config = &self.config;
+        self.store.update(|content| {
+            change(content);
+            let model = content.complete(config.clone());
+            settle(content, &model);
+        })
+    }
+
     async fn forget(&mut self, name: &Name) -> Result<(), String> {
-        self.store
-            .update(|content| content.endpoints.retain(|endpoint| endpoint.name != *name))
+        self.change(|content| content.endpoints.retain(|endpoint| endpoint.name != *name))
             .map_err(|error| error.to_string())?;
         self.complete();
         self.reconcile().await;

@@ -14,7 +14,10 @@ use overlay_common::{
 };
 
 use super::failure::failed;
-use crate::kernel::{KernelError, Result};
+use crate::{
+    hooks,
+    kernel::{KernelError, Result},
+};
 
 /// A map of the ABI; sizes in bytes.
 pub(super) struct MapSpec {
@@ -27,13 +30,10 @@ pub(super) struct MapSpec {
 
 impl MapSpec {
     /// How many entries it has when it is made: fewer than there can be, where a test asks for
-    /// it by `OVERLAY_MAP_ENTRIES`, as `PEERS4=3,VTEPS4=3`.
+    /// it.
     pub(super) fn entries(&self) -> usize {
-        let wanted = std::env::var("OVERLAY_MAP_ENTRIES").unwrap_or_default();
-        let mut pairs = wanted.split(',').filter_map(|pair| pair.split_once('='));
-        let asked = pairs.find(|(name, _)| *name == self.name);
-        let asked = asked.and_then(|(_, entries)| entries.parse().ok());
-        asked.map_or(self.entries, |asked: usize| asked.clamp(1, self.entries))
+        let asked = hooks::map_entries(self.name);
+        asked.map_or(self.entries, |asked| asked.clamp(1, self.entries))
     }
 
     const fn hash<K, V>(name: &'static str, entries: usize) -> Self {

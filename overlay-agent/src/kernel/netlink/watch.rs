@@ -213,6 +213,9 @@ impl Watch {
                     self.namespaces.insert(namespace);
                     return Ok(true);
                 }
+                if is_setting(datagram) {
+                    return Ok(true);
+                }
                 let events = &mut self.events;
                 let parsed = each_message(datagram, |message| events.extend(event(message)));
                 // What cannot be read is looked at.
@@ -223,6 +226,14 @@ impl Watch {
         }
         Ok(true)
     }
+}
+
+/// Whether it tells of a setting: which one, nobody here can read, and all are looked at.
+fn is_setting(datagram: &[u8]) -> bool {
+    /// `RTM_NEWNETCONF` and `RTM_DELNETCONF`.
+    const NETCONF: [u16; 2] = [80, 81];
+    let kind = datagram.get(4..6).and_then(|bytes| bytes.try_into().ok());
+    kind.is_some_and(|bytes| NETCONF.contains(&u16::from_ne_bytes(bytes)))
 }
 
 fn broken(error: &io::Error) -> KernelError {
