@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     agent::Agent,
+    check::{self, Answer},
     config::Config,
     error::Result,
-    lab, run, scenario,
+    lab, poll, run, scenario,
     script::Script,
     shape::{Scenario, Shape},
     state,
@@ -21,6 +22,25 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// Asserts that nothing is left to be done on a node, and that the first node's first
+    /// container reaches the second's through both nodes.
+    ///
+    /// # Panics
+    /// When that does not come to pass.
+    pub fn is_whole(&self, agent: &Agent, after: &str) -> Result<()> {
+        let nodes = &self.topology.nodes;
+        let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+        let whole =
+            poll::until_well(
+                || match (agent.plan(), check::ping(&from.namespace, to.address)) {
+                    (Ok(plan), Ok(Answer::Ttl(62))) if plan.is_empty() => None,
+                    other => Some(format!("{other:?}")),
+                },
+            );
+        assert_eq!(whole, Ok(()), "after {after}\n{}", agent.log()?);
+        Ok(())
+    }
+
     /// Raises a lab with the agent's usual program.
     pub fn up(shape: Shape) -> Result<Self> {
         Self::by(shape, scenario::up)

@@ -12,13 +12,12 @@ use aya::{
         tc::{SchedClassifierLinkId, TcAttachOptions},
     },
 };
-use nix::sys::signal::Signal;
 use overlay_common::{maps::PASSES, programs::FROM_UNDERLAY, reasons::Passes};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
     guard::Guard,
-    netns, poll, run,
+    netns, run,
     script::inside,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
@@ -98,27 +97,6 @@ fn still_has(agent: &Agent, before: &Snapshot, when: &str) -> Result<()> {
     Ok(())
 }
 
-fn is_whole(guard: &Guard, agent: &Agent, after: &str) -> Result<()> {
-    let nodes = &guard.topology().nodes;
-    let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
-    let whole =
-        poll::until_well(
-            || match (agent.plan(), check::ping(&from.namespace, to.address)) {
-                (Ok(plan), Ok(Answer::Ttl(62))) if plan.is_empty() => None,
-                other => Some(format!("{other:?}")),
-            },
-        );
-    assert_eq!(whole, Ok(()), "after {after}\n{}", agent.log()?);
-    Ok(())
-}
-
-fn kill(agent: &Agent) -> Result<()> {
-    let process = agent.process()?.context("no agent runs")?;
-    process.signal(Signal::SIGKILL)?;
-    assert!(process.wait(std::time::Instant::now() + std::time::Duration::from_secs(20)));
-    Ok(())
-}
-
 #[test]
 fn what_others_have_stays_as_it_is() -> Result<()> {
     let (guard, agent) = lab("town")?;
@@ -136,15 +114,15 @@ fn what_others_have_stays_as_it_is() -> Result<()> {
         format!("rm -r {}", pins.display()),
     ] {
         on_node(&agent, &damage)?;
-        is_whole(&guard, &agent, &damage)?;
+        guard.is_whole(&agent, &damage)?;
         still_has(&agent, &before, &damage)?;
     }
     agent.fastpath(false)?;
     still_has(&agent, &before, "with the fast path off")?;
     agent.fastpath(true)?;
-    kill(&agent)?;
+    agent.kill()?;
     agent.start()?;
-    is_whole(&guard, &agent, "another start")?;
+    guard.is_whole(&agent, "another start")?;
     still_has(&agent, &before, "after another start")?;
     agent.tell(&["down"])?;
     let changes = Snapshot::of(&agent.instance)?.changes_since(&before);
@@ -221,7 +199,7 @@ fn filtered(agent: &Agent) -> Result<Vec<u64>> {
 fn other_programs_keep_their_places() -> Result<()> {
     let (guard, agent) = lab("torder")?;
     guard.finish()?;
-    is_whole(&guard, &agent, "the start")?;
+    guard.is_whole(&agent, "the start")?;
     let ours = order(&agent)?;
     let first = Other::attach(&agent, LinkOrder::first())?;
     let last = Other::attach(&agent, LinkOrder::last())?;
@@ -265,7 +243,7 @@ fn other_programs_keep_their_places() -> Result<()> {
         "ip route del 10.244.2.0/24",
     ] {
         on_node(&agent, damage)?;
-        is_whole(&guard, &agent, damage)?;
+        guard.is_whole(&agent, damage)?;
         assert_eq!(order(&agent)?, expected, "after {damage}");
     }
     runs("after repairs")?;
@@ -274,7 +252,7 @@ fn other_programs_keep_their_places() -> Result<()> {
         (place(first.id), place(last.id), order.len())
     };
     let before = places(&expected);
-    kill(&agent)?;
+    agent.kill()?;
     agent.start()?;
     assert_eq!(
         places(&order(&agent)?),
@@ -289,7 +267,7 @@ fn other_programs_keep_their_places() -> Result<()> {
             .join(&agent.instance)
             .join("links");
         fs::remove_file(pins.join("from_underlay-eth1"))?;
-        is_whole(&guard, &agent, "ours was taken off")?;
+        guard.is_whole(&agent, "ours was taken off")?;
         let order = order(&agent)?;
         let of_others: Vec<u32> = order
             .iter()
@@ -299,7 +277,7 @@ fn other_programs_keep_their_places() -> Result<()> {
         assert_eq!(of_others, [first.id, last.id]);
         for _ in 0..3 {
             on_node(&agent, "ip route del 10.244.2.0/24")?;
-            is_whole(&guard, &agent, "a route was deleted")?;
+            guard.is_whole(&agent, "a route was deleted")?;
             assert_eq!(self::order(&agent)?, order);
         }
         runs("after ours was attached again")?;

@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use overlay_tests::{
-    agent::Agent,
     check::{self, Answer},
     guard::Guard,
     poll, run,
@@ -99,7 +98,7 @@ fn what_is_not_needed_is_given_up() -> Result<()> {
         (&"tpriv-n1c1".to_owned(), "ip route del default".to_owned()),
     ] {
         run::checked(&words(inside(namespace, &command)))?;
-        is_whole(&guard, &agent, &command)?;
+        guard.is_whole(&agent, &command)?;
     }
     // makes namespaces, and finds those of processes that can more than it.
     agent.tell(&[
@@ -151,20 +150,6 @@ fn poll_for_sleep(guard: &Guard) -> String {
     });
     assert_eq!(entered, Ok(()));
     found
-}
-
-fn is_whole(guard: &Guard, agent: &Agent, after: &str) -> Result<()> {
-    let nodes = &guard.topology().nodes;
-    let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
-    let whole =
-        poll::until_well(
-            || match (agent.plan(), check::ping(&from.namespace, to.address)) {
-                (Ok(plan), Ok(Answer::Ttl(62))) if plan.is_empty() => None,
-                other => Some(format!("{other:?}")),
-            },
-        );
-    assert_eq!(whole, Ok(()), "after {after}\n{}", agent.log()?);
-    Ok(())
 }
 
 /// Folders of a user's own, and a BPF file system that goes with the value.
