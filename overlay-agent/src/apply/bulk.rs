@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::{
     ApplyError,
-    steps::{Result, gone_is_fine},
+    steps::{Result, gone_is_fine, route_spec},
 };
 use crate::{
     kernel::{
         self, KernelError,
         bpf::Maps,
-        netlink::{Bulk, Request, RouteSpec},
+        netlink::{Bulk, Request},
     },
     model::IfName,
     node::Node,
@@ -143,16 +143,9 @@ fn gone(step: &Step) -> ApplyError {
 fn request(step: &Step, indices: &Indices) -> Option<Request> {
     let index = *indices.get(&device(step)?)?;
     match step {
-        Step::SetRoute { key, route } => Some(Request::replace_route(&RouteSpec {
-            destination: key.destination,
-            oif: index,
-            via: Some(route.via),
-            onlink: route.onlink,
-            source: route.source,
-            mtu: route.mtu,
-            metric: key.metric,
-            protocol: ROUTE_PROTOCOL,
-        })),
+        Step::SetRoute { key, route } => {
+            Some(Request::replace_route(&route_spec(key, route, index)))
+        }
         Step::DeleteRoute { key, .. } => Some(Request::delete_route(
             key.destination,
             key.metric,

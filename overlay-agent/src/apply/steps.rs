@@ -237,7 +237,14 @@ async fn set_route(
         name: route.dev,
     };
     let Place { netlink, index } = place(node, model, &id).await?;
-    let spec = RouteSpec {
+    Ok(netlink
+        .replace_route(&route_spec(key, route, index))
+        .await?)
+}
+
+/// A route of ours, through the device with this index.
+pub(super) fn route_spec(key: &RouteKey, route: &Route, index: u32) -> RouteSpec {
+    RouteSpec {
         destination: key.destination,
         oif: index,
         via: Some(route.via),
@@ -246,8 +253,7 @@ async fn set_route(
         mtu: route.mtu,
         metric: key.metric,
         protocol: ROUTE_PROTOCOL,
-    };
-    Ok(netlink.replace_route(&spec).await?)
+    }
 }
 
 /// Removing what somebody else has removed already is no failure.

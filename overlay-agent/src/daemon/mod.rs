@@ -32,8 +32,9 @@ pub use start::{Options, StartError, preview};
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// What nobody announces, such as a detached program, is found by a look at little.
 const PATROL: Duration = Duration::from_millis(500);
-/// What even that would miss, and what others may have put right, is found by a round.
+/// What came without an event all the same is found by a round without a cause.
 const RESYNC: Duration = Duration::from_secs(30);
+/// What could not be done is tried again: others may have put right what stood in the way.
 const RETRY: Duration = Duration::from_millis(500);
 /// After a round the agent rests this many times as long as it worked before it looks on its
 /// own, so that a large node does not keep a core busy,

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -84,9 +84,12 @@ pub(super) fn write(
     goals: &[Goal],
 ) -> Result<PathBuf> {
     let path = out.join("results.json");
-    let before = fs::read_to_string(&path).ok();
-    let before = before.and_then(|text| serde_json::from_str(&text).ok());
-    let mut document: Map<String, Value> = before.unwrap_or_default();
+    let mut document: Map<String, Value> = match fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text)
+            .with_context(|| format!("read {}; remove it to begin anew", path.display()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Map::new(),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
     document.insert("schema".to_owned(), json!(SCHEMA));
     let scale = json!({
         "date": machine::now()?,
