@@ -21,6 +21,7 @@ use crate::{
 
 mod capacity;
 mod peers;
+mod slots;
 
 pub use capacity::Capacity;
 pub use peers::{PeerEntries, PeerEntry, PeerObjects};
@@ -281,6 +282,8 @@ pub struct EndpointEntry {
     pub network: maps::Network,
     /// The node's side of its veth.
     pub link: LinkRef,
+    /// Slot in [`ENDPOINT_STATS`](maps::ENDPOINT_STATS).
+    pub slot: u32,
     /// MAC inside the container.
     pub mac: Mac,
     /// Whether it forwards packets to others behind it.
@@ -357,7 +360,7 @@ pub enum AttachmentState {
 }
 
 /// Names of all eBPF maps.
-pub const MAPS: [&str; 13] = [
+pub const MAPS: [&str; 15] = [
     maps::NETWORKS,
     maps::PEERS4,
     maps::PEERS6,
@@ -369,7 +372,9 @@ pub const MAPS: [&str; 13] = [
     maps::SOURCES,
     maps::CIDRS,
     maps::PEER_STATS,
+    maps::ENDPOINT_STATS,
     maps::DROPS,
+    maps::DROPS_BY_SENDER,
     maps::PASSES,
 ];
 

@@ -20,7 +20,7 @@ pub mod wire;
 ///
 /// It is part of the pin path: an agent never fills maps of another layout.
 /// Raise it with every change to a key, a value, a map's type or a reason's order.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Names of the programs in the eBPF object, as `bpftool prog show` prints them.
 pub mod programs {
@@ -32,6 +32,41 @@ pub mod programs {
     pub const FROM_HOST: &str = "from_host";
     /// XDP on an underlay interface.
     pub const UNDERLAY_GUARD: &str = "underlay_guard";
+
+    /// A program, by the slot of [`DROPS`](crate::maps::DROPS) and
+    /// [`PASSES`](crate::maps::PASSES) that it counts in.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    #[repr(u32)]
+    pub enum Program {
+        /// [`FROM_ENDPOINT`].
+        FromEndpoint,
+        /// [`FROM_HOST`].
+        FromHost,
+        /// [`FROM_UNDERLAY`].
+        FromUnderlay,
+        /// [`UNDERLAY_GUARD`], which counts no passes: what it passes, `from_underlay` counts.
+        UnderlayGuard,
+    }
+
+    impl Program {
+        /// Every program, in the order of its slot.
+        pub const ALL: [Self; 4] = [
+            Self::FromEndpoint,
+            Self::FromHost,
+            Self::FromUnderlay,
+            Self::UnderlayGuard,
+        ];
+
+        /// Its name in the object.
+        pub const fn name(self) -> &'static str {
+            match self {
+                Self::FromEndpoint => FROM_ENDPOINT,
+                Self::FromHost => FROM_HOST,
+                Self::FromUnderlay => FROM_UNDERLAY,
+                Self::UnderlayGuard => UNDERLAY_GUARD,
+            }
+        }
+    }
 }
 
 /// Names of the globals in the eBPF object, which are set before it is loaded.

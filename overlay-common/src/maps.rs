@@ -3,7 +3,9 @@
 //! All types are `repr(C)` without padding, so a value that is written is
 //! entirely defined and can be compared byte by byte.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
+
+use crate::reasons::DropReason;
 
 /// VNI → [`Network`]: the networks that this node takes part in.
 pub const NETWORKS: &str = "NETWORKS";
@@ -27,9 +29,14 @@ pub const SOURCES: &str = "SOURCES";
 pub const CIDRS: &str = "CIDRS";
 /// [`Vtep::index`] → [`PeerStats`], per CPU.
 pub const PEER_STATS: &str = "PEER_STATS";
-/// One value, per CPU: [`crate::reasons::Drops`].
+/// [`Endpoint::slot`] → [`EndpointStats`], per CPU.
+pub const ENDPOINT_STATS: &str = "ENDPOINT_STATS";
+/// [`Program`](crate::programs::Program) → [`Drops`](crate::reasons::Drops), per CPU.
 pub const DROPS: &str = "DROPS";
-/// One value, per CPU: [`crate::reasons::Passes`].
+/// [`SenderKey`] → [`Count`], per CPU: drops by who sent the packet, once there was one. What
+/// no peer and no endpoint has sent, or there is no room for, is in [`DROPS`] alone.
+pub const DROPS_BY_SENDER: &str = "DROPS_BY_SENDER";
+/// [`Program`](crate::programs::Program) → [`Passes`](crate::reasons::Passes), per CPU.
 pub const PASSES: &str = "PASSES";
 
 /// Networks that a node can be part of.
@@ -47,8 +54,22 @@ pub const MAX_CIDRS: usize = 2 * MAX_NETWORKS;
 /// Different lengths of peer prefixes of one family in one network; each costs a lookup.
 pub const MAX_PREFIX_LENGTHS: usize = 8;
 
+/// Senders and reasons, in pairs, for which drops are counted apart.
+pub const MAX_SENDERS: usize = 16_384;
+
 /// The slot in [`PEER_STATS`] that counts deliveries between endpoints of this node.
 pub const LOCAL_INDEX: u32 = 0;
+
+/// The slot in [`ENDPOINT_STATS`] of the node itself: what it sends or routes through its VXLAN
+/// devices.
+pub const NODE_SLOT: u32 = 0;
+/// The slot in [`ENDPOINT_STATS`] of endpoints that are no more, in which no program counts:
+/// what they had counted comes here when somebody else gets their slot.
+pub const FORMER_SLOT: u32 = 1;
+/// The first slot in [`ENDPOINT_STATS`] that an endpoint can have.
+pub const FIRST_ENDPOINT_SLOT: u32 = 2;
+/// Slots in [`ENDPOINT_STATS`].
+pub const MAX_ENDPOINT_SLOTS: usize = MAX_ENDPOINTS + FIRST_ENDPOINT_SLOT as usize;
 
 /// What the data plane must know of a network, by its VNI.
 ///
@@ -227,6 +248,8 @@ pub struct Endpoint {
     pub network: Network,
     /// Host side of its veth.
     pub ifindex: u32,
+    /// Slot in [`ENDPOINT_STATS`].
+    pub slot: u32,
     /// MAC of the interface inside the container.
     pub mac: [u8; 6],
     /// See [`endpoint_flags`].
@@ -251,6 +274,8 @@ pub struct Port {
     pub address: [u8; 4],
     /// The endpoint's IPv6 address; :: if it has none, and for a VXLAN device.
     pub address6: [u8; 16],
+    /// The endpoint's slot in [`ENDPOINT_STATS`]; [`NODE_SLOT`] for a VXLAN device.
+    pub slot: u32,
     /// The endpoint's MAC, or the VXLAN device's.
     pub mac: [u8; 6],
     /// See [`endpoint_flags`].
@@ -280,6 +305,48 @@ pub struct PeerStats {
     pub dropped: Count,
 }
 
+/// What one endpoint, or the node itself, sends and gets, as seen by one CPU.
+///
+/// Whatever enters at its device is counted once: sent, delivered, passed or dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EndpointStats {
+    /// Encapsulated and handed to the underlay.
+    pub tx: Count,
+    /// Delivered to another endpoint of this node.
+    pub tx_local: Count,
+    /// Came from a peer and was delivered to it.
+    pub rx: Count,
+    /// Came from another endpoint of this node and was delivered to it.
+    pub rx_local: Count,
+    /// Sent by it and left to the kernel.
+    pub passed: Count,
+    /// Sent by it and dropped, for any reason.
+    pub dropped: Count,
+}
+
+/// Who sent packets that were dropped, and why they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
+#[repr(C)]
+pub struct SenderKey {
+    /// What `slot` is a slot of.
+    pub kind: SenderKind,
+    /// Slot in [`PEER_STATS`] or [`ENDPOINT_STATS`].
+    pub slot: u32,
+    /// Why they were dropped.
+    pub reason: DropReason,
+}
+
+/// Who can have sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
+#[repr(u32)]
+pub enum SenderKind {
+    /// Another node, by its slot in [`PEER_STATS`].
+    Peer,
+    /// A container, or the node itself, by its slot in [`ENDPOINT_STATS`].
+    Endpoint,
+}
+
 // The sizes are part of the ABI: bpftool users and older agents rely on them.
 const _: () = {
     assert!(size_of::<Network>() == 108);
@@ -291,17 +358,19 @@ const _: () = {
     assert!(size_of::<CidrKey>() == 16);
     assert!(size_of::<Peer>() == 52);
     assert!(size_of::<Vtep>() == 4);
-    assert!(size_of::<Endpoint>() == 120);
-    assert!(size_of::<Port>() == 136);
+    assert!(size_of::<Endpoint>() == 124);
+    assert!(size_of::<Port>() == 140);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<PeerStats>() == 48);
+    assert!(size_of::<EndpointStats>() == 96);
+    assert!(size_of::<SenderKey>() == 12);
 };
 
 #[cfg(feature = "aya")]
 mod pod {
     use super::{
-        AddressKey4, AddressKey6, CidrKey, Endpoint, Network, Peer, PeerStats, Port, PrefixKey4,
-        PrefixKey6, SourceKey, Vtep,
+        AddressKey4, AddressKey6, CidrKey, Count, Endpoint, EndpointStats, Network, Peer,
+        PeerStats, Port, PrefixKey4, PrefixKey6, SourceKey, Vtep,
     };
     use crate::reasons::{Drops, Passes};
 
@@ -317,8 +386,10 @@ mod pod {
         AddressKey4,
         AddressKey6,
         CidrKey,
+        Count,
         Drops,
         Endpoint,
+        EndpointStats,
         Network,
         Passes,
         Peer,

@@ -1,10 +1,10 @@
 //! Why a packet did not take the fast path to its end.
 //!
 //! A packet that enters a program leaves it in exactly one way: delivered
-//! (counted in [`crate::maps::PEER_STATS`]), passed to the kernel's own stack
-//! (counted in [`Passes`]) or dropped (counted in [`Drops`]).
+//! (counted in [`crate::maps::ENDPOINT_STATS`] and [`crate::maps::PEER_STATS`]), passed to the
+//! kernel's own stack (counted in [`Passes`]) or dropped (counted in [`Drops`]).
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 
 use crate::maps::Count;
 
@@ -16,7 +16,9 @@ macro_rules! reasons {
         $($(#[$doc:meta])* $variant:ident = $field:ident: $text:literal,)+
     ) => {
         $(#[$enum_doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern,
+        )]
         #[repr(u32)]
         pub enum $enum {
             $($(#[$doc])* $variant,)+
@@ -70,7 +72,7 @@ macro_rules! reasons {
 reasons! {
     /// Why a packet was dropped.
     DropReason counted by
-    /// Drops by reason, as seen by one CPU.
+    /// Drops of one program by reason, as seen by one CPU.
     Drops;
     /// The source MAC or address is not the endpoint's own.
     SpoofedSource = spoofed_source: "an endpoint sent from a MAC or address that is not its own",
@@ -99,7 +101,7 @@ reasons! {
 reasons! {
     /// Why a packet was left to the kernel's stack and its VXLAN device.
     PassReason counted by
-    /// Passes by reason, as seen by one CPU.
+    /// Passes of one program by reason, as seen by one CPU.
     Passes;
     /// The device has no entry in `PORTS`.
     UnknownPort = unknown_port: "the device is not in the map of ports",

@@ -11,7 +11,7 @@ use crate::{
     frame::{Ethernet, Forwarded, Frame},
     packet::{Packet, deliver_through},
     received::Received,
-    verdict::{Account, Exit, Sender, Sent},
+    verdict::{Exit, Sender, Sent, Way},
 };
 
 /// What was decided about a packet in the tunnel, which has passed every check.
@@ -65,7 +65,10 @@ pub(crate) fn decapsulate<O: Family, I: Family>(
     packet.forget_queue();
     deliver_through(delivery.endpoint.ifindex);
     Ok(Sent {
-        account: Account::From(delivery.sender.0),
+        way: Way::FromPeer {
+            peer: delivery.sender.0,
+            to: delivery.endpoint.slot,
+        },
         bytes: packet.length(),
     })
 }

@@ -1,7 +1,7 @@
 //! From an endpoint or from the node itself, to an endpoint here or a peer.
 
 use overlay_common::{
-    maps::{Endpoint, LOCAL_INDEX, Network, Peer, Port, network_flags},
+    maps::{Endpoint, Network, Peer, Port, network_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -15,7 +15,7 @@ use crate::{
     packet::{Packet, deliver_through},
     received::Received as _,
     tables,
-    verdict::{Account, Exit, Sender, Sent, malformed},
+    verdict::{Exit, Sender, Sent, Way, malformed},
 };
 
 /// What a container sends.
@@ -53,7 +53,7 @@ fn from_address<F: Family>(
     must_be_plain(packet, &frame, network)?;
     if is_here(frame.destination, network) {
         let endpoint = local_endpoint(&frame, port)?;
-        return deliver(packet, &frame, network, endpoint);
+        return deliver(packet, &frame, port, endpoint);
     }
     let Some(peer) = reachable_peer(network, frame.destination) else {
         must_be_no_other_network(network, frame.destination)?;
@@ -62,7 +62,7 @@ fn from_address<F: Family>(
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded(frame.tos)?;
     must_fit(packet, 0, &frame, peer.mtu)?;
-    encapsulate(packet, &frame, &forwarded, network, peer)
+    encapsulate(packet, &frame, &forwarded, port, peer)
 }
 
 /// What the node itself sends or routes through its VXLAN device: TTL, MACs and the way
@@ -92,7 +92,7 @@ fn from_kernel<F: Family>(
     let peer = reachable_peer(network, frame.destination).ok_or(PassReason::NoRoute)?;
     must_be_addressed_to(peer.mac, &frame)?;
     must_fit(packet, 0, &frame, peer.mtu)?;
-    encapsulate_routed(packet, &frame, network, peer)
+    encapsulate_routed(packet, &frame, port, peer)
 }
 
 #[inline(always)]
@@ -159,9 +159,10 @@ fn reachable_peer<F: Family>(network: &Network, destination: F) -> Option<&'stat
 fn deliver<F: Family>(
     packet: &mut Packet,
     frame: &Frame<F>,
-    network: &Network,
+    port: &Port,
     endpoint: &Endpoint,
 ) -> Result<Sent, Exit> {
+    let network = &port.network;
     must_fit(packet, 0, frame, network.mtu)?;
     if frame.ethernet.destination != Mac::from(endpoint.mac) {
         must_be_addressed_to(network.gateway_mac, frame)?;
@@ -176,7 +177,10 @@ fn deliver<F: Family>(
     packet.address_to_this_machine();
     deliver_through(endpoint.ifindex);
     Ok(Sent {
-        account: Account::To(LOCAL_INDEX),
+        way: Way::Here {
+            from: port.slot,
+            to: endpoint.slot,
+        },
         bytes: packet.length(),
     })
 }

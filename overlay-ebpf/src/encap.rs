@@ -1,7 +1,7 @@
 //! Into the tunnel: grow, write the headers, send to the underlay.
 
 use overlay_common::{
-    maps::{Network, Peer, network_flags, peer_flags},
+    maps::{Network, Peer, Port, network_flags, peer_flags},
     reasons::{DropReason, PassReason},
     wire::source_port,
 };
@@ -14,19 +14,21 @@ use crate::{
     outer::Flow,
     packet::{Packet, send_by_route, send_to_neighbour},
     received::Received as _,
-    verdict::{Account, Exit, Sender, Sent},
+    verdict::{Exit, Sender, Sent, Way},
 };
 
-/// Puts a container's frame that fits into the tunnel to `peer`, as the router that it passes.
+/// Puts a frame that fits, of the container at `port`, into the tunnel to `peer`, as the router
+/// that it passes.
 #[inline(always)]
 pub(crate) fn encapsulate<I: Family>(
     packet: &mut Packet,
     frame: &Frame<I>,
     forwarded: &Forwarded,
-    network: &Network,
+    port: &Port,
     peer: &Peer,
 ) -> Result<Sent, Exit> {
     let bytes = packet.length();
+    let network = &port.network;
     if Ip4::leads_to(peer) {
         wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?;
         send_to_neighbour::<Ip4>(peer);
@@ -35,7 +37,7 @@ pub(crate) fn encapsulate<I: Family>(
         wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?;
         send_to_neighbour::<Ip6>(peer);
     }
-    Ok(sent(peer, bytes))
+    Ok(sent(port, peer, bytes))
 }
 
 /// Puts a frame of the node's own stack, which has routed it, into the tunnel to `peer`.
@@ -43,10 +45,11 @@ pub(crate) fn encapsulate<I: Family>(
 pub(crate) fn encapsulate_routed<I: Family>(
     packet: &mut Packet,
     frame: &Frame<I>,
-    network: &Network,
+    port: &Port,
     peer: &Peer,
 ) -> Result<Sent, Exit> {
     let bytes = packet.length();
+    let network = &port.network;
     if Ip4::leads_to(peer) {
         wrap::<Ip4, I>(packet, frame, None, network, peer)?;
     } else {
@@ -54,12 +57,15 @@ pub(crate) fn encapsulate_routed<I: Family>(
         wrap::<Ip6, I>(packet, frame, None, network, peer)?;
     }
     send_by_route(peer.underlay_ifindex);
-    Ok(sent(peer, bytes))
+    Ok(sent(port, peer, bytes))
 }
 
-fn sent(peer: &Peer, bytes: usize) -> Sent {
+fn sent(port: &Port, peer: &Peer, bytes: usize) -> Sent {
     Sent {
-        account: Account::To(peer.index),
+        way: Way::ToPeer {
+            from: port.slot,
+            peer: peer.index,
+        },
         bytes,
     }
 }
@@ -99,5 +105,5 @@ fn wrap<O: Family, I: Family>(
     // From here on the packet is changed: it is sent, or dropped.
     O::write_outer(packet, network, peer, &flow)
         .and_then(|()| I::write(packet, O::OVERHEAD.into(), &ethernet, forwarded))
-        .ok_or(Exit::Drop(DropReason::ResizeFailed, Sender(peer.index)))
+        .ok_or(Exit::Drop(DropReason::ResizeFailed, Sender::UNKNOWN))
 }

@@ -51,6 +51,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
+use overlay_common::programs::Program;
 
 use crate::{
     packet::Packet,
@@ -62,19 +63,19 @@ use crate::{
 /// TC ingress on the host side of an endpoint's veth.
 #[classifier]
 fn from_endpoint(ctx: TcContext) -> i32 {
-    run(ctx, egress::from_endpoint)
+    run(ctx, Program::FromEndpoint, egress::from_endpoint)
 }
 
 /// TC egress on the VXLAN device.
 #[classifier]
 fn from_host(ctx: TcContext) -> i32 {
-    run(ctx, egress::from_host)
+    run(ctx, Program::FromHost, egress::from_host)
 }
 
 /// TC ingress on an underlay interface.
 #[classifier]
 fn from_underlay(ctx: TcContext) -> i32 {
-    run(ctx, ingress::from_underlay)
+    run(ctx, Program::FromUnderlay, ingress::from_underlay)
 }
 
 /// XDP on an underlay interface: what passes it reaches [`from_underlay`].
@@ -86,7 +87,8 @@ fn underlay_guard(ctx: XdpContext) -> u32 {
         Ok(()) | Err(Exit::Pass(_)) => xdp_action::XDP_PASS,
         Err(Exit::Drop(reason, sender)) => {
             debug!(packet, "dropped by the guard: {}", reason.name());
-            stats::dropped(reason, sender, packet.length());
+            let bytes = packet.length();
+            stats::dropped(Program::UnderlayGuard, 0, reason, sender, bytes);
             xdp_action::XDP_DROP
         }
     }
@@ -94,22 +96,26 @@ fn underlay_guard(ctx: XdpContext) -> u32 {
 
 /// Runs a program; here every packet gets its one action and its one count.
 #[inline(always)]
-fn run(ctx: TcContext, program: impl FnOnce(&mut Packet) -> Result<Sent, Exit>) -> i32 {
+fn run(
+    ctx: TcContext,
+    program: Program,
+    judge: impl FnOnce(&mut Packet) -> Result<Sent, Exit>,
+) -> i32 {
     let mut packet = Packet::new(ctx);
     let bytes = packet.length();
-    match program(&mut packet) {
+    match judge(&mut packet) {
         Ok(sent) => {
             stats::sent(&sent);
             TC_ACT_REDIRECT
         }
         Err(Exit::Pass(reason)) => {
-            stats::passed(reason, bytes);
+            stats::passed(program, packet.interface(), reason, bytes);
             // Not "accept": other programs on the device have their turn.
             TC_ACT_UNSPEC
         }
         Err(Exit::Drop(reason, sender)) => {
             debug!(packet, "dropped: {}", reason.name());
-            stats::dropped(reason, sender, bytes);
+            stats::dropped(program, packet.interface(), reason, sender, bytes);
             TC_ACT_SHOT
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     packet::{Packet, deliver_through},
     raw::Raw,
     received::Received as _,
-    verdict::{Account, Exit, Sender, Sent},
+    verdict::{Exit, Sender, Sent, Way},
 };
 
 /// Not 0 in an object that strips; the agent sets it before the kernel verifies and, where
@@ -37,8 +37,9 @@ const INTERFACE: usize = 4;
 const SENDER: usize = 8;
 const ENDPOINT_MAC: usize = 12;
 const GATEWAY_MAC: usize = 18;
+const SLOT: usize = 24;
 /// Bytes of a note: the kernel takes a multiple of 4, up to 32.
-const LEN: usize = 24;
+const LEN: usize = 28;
 
 /// Whether the object was told to strip.
 pub(crate) fn is_on() -> bool {
@@ -98,6 +99,7 @@ fn write(note: &mut Headers<'_, LEN>, delivery: &Delivery) {
     let mac = Mac::from(delivery.endpoint.network.gateway_mac);
     note.write::<u32, GATEWAY_MAC>(mac.head);
     note.write::<u16, { GATEWAY_MAC + 4 }>(mac.tail);
+    note.write::<u32, SLOT>(delivery.endpoint.slot);
 }
 
 /// What the guard noted of a packet that it has stripped.
@@ -106,6 +108,8 @@ pub(crate) struct Note {
     sender: Sender,
     endpoint_mac: Mac,
     gateway_mac: Mac,
+    /// The endpoint's.
+    slot: u32,
 }
 
 impl Note {
@@ -124,6 +128,7 @@ impl Note {
                 head: note.read::<u32, GATEWAY_MAC>(),
                 tail: note.read::<u16, { GATEWAY_MAC + 4 }>(),
             },
+            slot: note.read::<u32, SLOT>(),
         })
     }
 }
@@ -140,7 +145,10 @@ pub(crate) fn deliver(packet: &mut Packet, note: &Note) -> Result<Sent, Exit> {
     packet.forget_queue();
     deliver_through(note.interface);
     Ok(Sent {
-        account: Account::From(note.sender.0),
+        way: Way::FromPeer {
+            peer: note.sender.0,
+            to: note.slot,
+        },
         bytes: packet.length(),
     })
 }

@@ -1,16 +1,18 @@
 //! The only maps, with lookups that speak the data plane's language.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    bindings::{BPF_ANY, BPF_F_NO_PREALLOC},
+    btf_maps::{HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     macros::btf_map,
 };
 use overlay_common::{
     maps::{
-        AddressKey4, AddressKey6, CidrKey, Endpoint, MAX_CIDRS, MAX_ENDPOINTS, MAX_NETWORKS,
-        MAX_PEERS, MAX_PORTS, MAX_PREFIX_LENGTHS, MAX_SOURCES, Network, Peer, PeerStats, Port,
-        PrefixKey4, PrefixKey6, SourceKey, Vtep,
+        AddressKey4, AddressKey6, CidrKey, Count, Endpoint, EndpointStats, MAX_CIDRS,
+        MAX_ENDPOINT_SLOTS, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, MAX_PREFIX_LENGTHS,
+        MAX_SENDERS, MAX_SOURCES, Network, Peer, PeerStats, Port, PrefixKey4, PrefixKey6,
+        SenderKey, SourceKey, Vtep,
     },
+    programs::Program,
     reasons::{Drops, Passes},
 };
 
@@ -43,9 +45,13 @@ static CIDRS: LpmTrie<CidrKey, u32, MAX_CIDRS> = LpmTrie::new();
 #[btf_map]
 static PEER_STATS: PerCpuArray<PeerStats, { MAX_PEERS + 1 }> = PerCpuArray::new();
 #[btf_map]
-static DROPS: PerCpuArray<Drops, 1> = PerCpuArray::new();
+static ENDPOINT_STATS: PerCpuArray<EndpointStats, MAX_ENDPOINT_SLOTS> = PerCpuArray::new();
 #[btf_map]
-static PASSES: PerCpuArray<Passes, 1> = PerCpuArray::new();
+static DROPS: PerCpuArray<Drops, { Program::ALL.len() }> = PerCpuArray::new();
+#[btf_map]
+static DROPS_BY_SENDER: PerCpuHashMap<SenderKey, Count, MAX_SENDERS, BY_USE> = PerCpuHashMap::new();
+#[btf_map]
+static PASSES: PerCpuArray<Passes, { Program::ALL.len() }> = PerCpuArray::new();
 
 /// The network with this VNI, if this node takes part in it.
 pub(crate) fn network(vni: u32) -> Option<&'static Network> {
@@ -172,17 +178,39 @@ pub(crate) fn count_for_peer(index: u32, count: impl FnOnce(&mut PeerStats)) {
     }
 }
 
-/// Changes this CPU's counters of drops.
-pub(crate) fn count_drop(count: impl FnOnce(&mut Drops)) {
-    if let Some(drops) = DROPS.get_ptr_mut(0) {
+/// Changes this CPU's counters of an endpoint, likewise.
+pub(crate) fn count_for_endpoint(slot: u32, count: impl FnOnce(&mut EndpointStats)) {
+    if let Some(stats) = ENDPOINT_STATS.get_ptr_mut(slot) {
+        // SAFETY: as for `count_for_peer`.
+        count(unsafe { &mut *stats });
+    }
+}
+
+/// Changes this CPU's counters of a program's drops.
+pub(crate) fn count_drop(program: u32, count: impl FnOnce(&mut Drops)) {
+    if let Some(drops) = DROPS.get_ptr_mut(program) {
         // SAFETY: as for `count_for_peer`.
         count(unsafe { &mut *drops });
     }
 }
 
-/// Changes this CPU's counters of passes.
-pub(crate) fn count_pass(count: impl FnOnce(&mut Passes)) {
-    if let Some(passes) = PASSES.get_ptr_mut(0) {
+/// Changes this CPU's count of a sender's drops; where there is no room for it, none.
+pub(crate) fn count_drop_of(key: &SenderKey, count: impl FnOnce(&mut Count)) {
+    if let Some(known) = DROPS_BY_SENDER.get_ptr_mut(key) {
+        // SAFETY: as for `count_for_peer`.
+        count(unsafe { &mut *known });
+        return;
+    }
+    let mut first = Count::default();
+    count(&mut first);
+    // Another CPU may have been faster: its count stays, this sets that of this CPU alone.
+    // When the map is full, the drop is counted everywhere else.
+    let _ = DROPS_BY_SENDER.insert(key, first, BPF_ANY.into());
+}
+
+/// Changes this CPU's counters of a program's passes.
+pub(crate) fn count_pass(program: u32, count: impl FnOnce(&mut Passes)) {
+    if let Some(passes) = PASSES.get_ptr_mut(program) {
         // SAFETY: as for `count_for_peer`.
         count(unsafe { &mut *passes });
     }

@@ -10,24 +10,27 @@ use crate::received::Received;
 /// It is redirected, and on its way.
 pub(crate) struct Sent {
     /// Whose traffic it is.
-    pub(crate) account: Account,
+    pub(crate) way: Way,
     /// Inner frame length.
     pub(crate) bytes: usize,
 }
 
-/// Whose traffic a delivered packet is. The number is a slot in `PEER_STATS`.
-pub(crate) enum Account {
-    /// Sent to a peer, or for slot [`overlay_common::maps::LOCAL_INDEX`] between endpoints here.
-    To(u32),
+/// From whom to whom a delivered packet is. Peers are slots in `PEER_STATS`, endpoints, and the
+/// node itself, in `ENDPOINT_STATS`.
+pub(crate) enum Way {
+    /// Sent to a peer.
+    ToPeer { from: u32, peer: u32 },
+    /// Between endpoints here.
+    Here { from: u32, to: u32 },
     /// Received from a peer.
-    From(u32),
+    FromPeer { peer: u32, to: u32 },
 }
 
 /// It leaves the fast path.
 pub(crate) enum Exit {
     /// Unchanged, into the kernel's own stack.
     Pass(PassReason),
-    /// For good, and charged to its sender.
+    /// For good, and charged to the peer that sent it; what an endpoint sent, to that endpoint.
     Drop(DropReason, Sender),
 }
 

@@ -54,6 +54,7 @@ fn kind(step: &Step) -> Option<Kind> {
         | Step::DeleteVtep { .. }
         | Step::SetPeer { .. }
         | Step::DeletePeer { .. }
+        | Step::ClearSlot { .. }
         | Step::SetEndpoint { .. }
         | Step::DeleteEndpoint { .. }
         | Step::SetPort { .. }
@@ -191,13 +192,14 @@ fn change_map(step: &Step, maps: &mut Maps, indices: &Indices) -> kernel::Result
             fresh,
         } => {
             if *fresh {
-                maps.clear_peer_stats(*slot)?;
+                maps.counters_mut().clear_peer(*slot)?;
             }
             maps.set_vtep((*vni, *vtep), *slot)
         }
         Step::DeleteVtep { vni, vtep, .. } => gone_is_fine(maps.delete_vtep((*vni, *vtep))),
         Step::SetPeer { vni, prefix, peer } => maps.set_peer((*vni, *prefix), peer, index_of),
         Step::DeletePeer { vni, prefix } => gone_is_fine(maps.delete_peer((*vni, *prefix))),
+        Step::ClearSlot { slot, .. } => maps.counters_mut().clear_endpoint(*slot),
         Step::SetEndpoint {
             vni,
             address,

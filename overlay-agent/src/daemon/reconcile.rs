@@ -145,7 +145,7 @@ impl Reconciler {
         let rx = self.model.node.rx;
         let peers = peers(&self.model);
         let fits = |dataplane: &DataPlane| {
-            dataplane.rx() == rx && dataplane.maps().slots() > peers.min(MAX_PEERS)
+            dataplane.rx() == rx && dataplane.maps().counters().slots() > peers.min(MAX_PEERS)
         };
         if self.node.dataplane.as_ref().is_some_and(fits) || !self.wants_programs() {
             return;
@@ -304,7 +304,7 @@ impl Reconciler {
     }
 
     /// How much the maps hold.
-    fn capacity(&self) -> Capacity {
+    pub(super) fn capacity(&self) -> Capacity {
         let dataplane = self.node.dataplane.as_ref();
         dataplane.map_or_else(Capacity::default, |dataplane| dataplane.maps().capacity())
     }

@@ -19,15 +19,7 @@ impl Reconciler {
     /// As of the last round; counters as of now.
     pub(super) fn status(&self) -> Status {
         let fastpath = self.fastpath_status();
-        let mut problems = self.problems.clone();
-        if let Some(reason) = &self.refused {
-            problems.push(format!(
-                "the configuration file is refused, the one before stays in force: {reason}"
-            ));
-        }
-        if let Some(reason) = &fastpath.reason {
-            problems.push(format!("the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"));
-        }
+        let problems = self.all_problems();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: crate::hooks::abi(),
@@ -53,14 +45,38 @@ impl Reconciler {
         }
     }
 
-    fn fastpath_status(&self) -> FastPathStatus {
-        let state = if self.store.content().fastpath_off || !self.wants_programs() {
+    /// What is not as it should be, one sentence each with its cure.
+    pub(super) fn all_problems(&self) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        if let Some(reason) = &self.refused {
+            problems.push(format!(
+                "the configuration file is refused, the one before stays in force: {reason}"
+            ));
+        }
+        if let Some(reason) = self.unavailable_because() {
+            problems.push(format!("the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"));
+        }
+        problems
+    }
+
+    /// What the programs do.
+    pub(super) fn fastpath_state(&self) -> FastPathState {
+        if self.store.content().fastpath_off || !self.wants_programs() {
             FastPathState::Off
         } else if self.unavailable.is_some() {
             FastPathState::Unavailable
         } else {
             FastPathState::On
-        };
+        }
+    }
+
+    fn unavailable_because(&self) -> Option<&String> {
+        let unavailable = self.fastpath_state() == FastPathState::Unavailable;
+        self.unavailable.as_ref().filter(|_| unavailable)
+    }
+
+    fn fastpath_status(&self) -> FastPathStatus {
+        let state = self.fastpath_state();
         let attach = self
             .node
             .dataplane
@@ -69,10 +85,7 @@ impl Reconciler {
                 AttachMode::Clsact => "clsact".to_owned(),
                 AttachMode::Tcx | AttachMode::Auto => "tcx".to_owned(),
             });
-        let reason = self
-            .unavailable
-            .clone()
-            .filter(|_| state == FastPathState::Unavailable);
+        let reason = self.unavailable_because().cloned();
         FastPathStatus {
             state,
             attach,
@@ -142,7 +155,7 @@ impl Reconciler {
             .get(&(network.vni, vtep))
             .copied();
         let stats = slot.and_then(|slot| {
-            let read = self.node.with_maps(|maps| maps.peer_stats(slot));
+            let read = self.node.with_maps(|maps| maps.counters().peer(slot));
             read.unwrap_or_else(|error| {
                 warn!("{error}");
                 None

@@ -192,6 +192,8 @@ impl Attached<'_> {
         let entry = EndpointEntry {
             network,
             link,
+            // Given out once all endpoints are known.
+            slot: 0,
             mac: self.mac,
             forwarding: self.endpoint.forwarding,
         };

@@ -187,6 +187,8 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
             endpoints::build(&node, network, endpoint, &mut desired);
         }
     }
+    let kept = &inputs.observed.objects.entries;
+    slots::assign_to_endpoints(kept, &mut desired.objects.entries);
     desired.objects.peers = for_peers.objects.clone();
     desired.problems.extend(for_peers.problems.iter().cloned());
     desired.for_peers = Some(for_peers);

@@ -82,7 +82,7 @@ pub(super) fn build(
         subnets: made.subnets.into_iter().collect(),
         vteps: made.vteps.into_iter().collect(),
     };
-    slots::assign(kept, &mut entries);
+    slots::assign_to_peers(kept, &mut entries);
     let objects = PeerObjects {
         // At once, because trees that grow entry by entry are half empty.
         routes: made.routes.into_iter().collect(),

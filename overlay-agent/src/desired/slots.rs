@@ -1,18 +1,48 @@
-//! Slots of peers in the map of counters.
+//! Slots of peers and endpoints in the maps of counters.
 //!
-//! A peer keeps its slot as long as it is there, so its counters go on over
-//! restarts and changes; a slot that became free is given to the next new peer. It stands
-//! in two maps, so that it is known even when somebody has changed or removed one.
+//! Everybody keeps a slot as long as they are there, so their counters go on over restarts and
+//! changes; a slot that became free is given to the next who is new. It stands in several rows, so
+//! that it is known even when somebody has changed or removed one.
 
 use std::{collections::BTreeMap, mem, net::IpAddr};
 
-use overlay_common::maps::{LOCAL_INDEX, MAX_PEERS};
+use overlay_common::maps::{FIRST_ENDPOINT_SLOT, LOCAL_INDEX, MAX_ENDPOINT_SLOTS, MAX_PEERS};
 
-use crate::{model::Vni, objects::PeerEntries};
+use crate::{
+    model::Vni,
+    objects::{Entries, PeerEntries},
+};
 
-pub(super) fn assign(kept: &PeerEntries, entries: &mut PeerEntries) {
+/// Gives each endpoint a slot.
+pub(super) fn assign_to_endpoints(kept: &Entries, entries: &mut Entries) {
+    let links = entries.endpoint_links();
+    let mut taken = Taken::new(MAX_ENDPOINT_SLOTS);
+    let mut new = Vec::new();
+    for (link, addresses) in links {
+        let slot = kept
+            .slots_of(link, &addresses)
+            .find(|slot| taken.insert(*slot));
+        match slot {
+            Some(slot) => entries.set_slot(link, &addresses, slot),
+            None => new.push((link, addresses)),
+        }
+    }
+    // Those who leave count on until they are gone: their slots come last.
+    let leaving = kept.slots_in_use();
+    let all = FIRST_ENDPOINT_SLOT..u32::try_from(MAX_ENDPOINT_SLOTS).unwrap_or(u32::MAX);
+    let (later, first): (Vec<u32>, Vec<u32>) = all.partition(|slot| leaving.contains(slot));
+    let mut free = first.into_iter().chain(later);
+    for (link, addresses) in new {
+        if let Some(slot) = free.find(|slot| taken.insert(*slot)) {
+            entries.set_slot(link, &addresses, slot);
+        }
+    }
+}
+
+/// Gives each peer a slot.
+pub(super) fn assign_to_peers(kept: &PeerEntries, entries: &mut PeerEntries) {
     let in_subnets = slots_that_differ(kept);
-    let mut taken = Taken::default();
+    let mut taken = Taken::new(MAX_PEERS + 1);
     taken.insert(LOCAL_INDEX);
     for (peer, slot) in &mut entries.vteps {
         let candidates = [in_subnets.get(peer), kept.vteps.get(peer)];
@@ -48,22 +78,18 @@ fn slots_that_differ(entries: &PeerEntries) -> BTreeMap<(Vni, IpAddr), u32> {
         .collect()
 }
 
-/// Slots that somebody has.
-#[derive(Default)]
+/// Slots that somebody has, of so many.
 struct Taken(Vec<bool>);
 
 impl Taken {
+    fn new(slots: usize) -> Self {
+        Self(vec![false; slots])
+    }
+
     /// Whether a slot was free until now; none is that there cannot be.
     fn insert(&mut self, slot: u32) -> bool {
-        let slot = slot as usize;
-        if slot > MAX_PEERS {
-            return false;
-        }
-        if self.0.len() <= slot {
-            self.0.resize(slot + 1, false);
-        }
         self.0
-            .get_mut(slot)
+            .get_mut(slot as usize)
             .is_some_and(|taken| !mem::replace(taken, true))
     }
 }
@@ -72,13 +98,22 @@ impl Taken {
 mod tests {
     use std::{collections::BTreeMap, net::IpAddr};
 
-    use super::assign;
-    use crate::{model::Vni, objects::PeerEntries};
+    use bytemuck::Zeroable as _;
+    use overlay_common::maps::{Network, Port};
+
+    use super::{assign_to_endpoints, assign_to_peers};
+    use crate::{
+        model::Vni,
+        objects::{EndpointEntry, Entries, LinkRef, PeerEntries},
+    };
+
+    fn vni() -> Vni {
+        Vni::try_from(1).unwrap()
+    }
 
     #[test]
     fn peers_keep_their_slots_and_new_ones_fill_the_gaps() {
-        let vni = Vni::try_from(1).unwrap();
-        let peer = |last: u8| (vni, IpAddr::from([192, 168, 56, last]));
+        let peer = |last: u8| (vni(), IpAddr::from([192, 168, 56, last]));
         let kept = PeerEntries {
             vteps: BTreeMap::from([(peer(3), 1), (peer(4), 3)]),
             ..PeerEntries::default()
@@ -87,8 +122,75 @@ mod tests {
         entries
             .vteps
             .extend([2, 3, 4, 5].map(|last| (peer(last), 0)));
-        assign(&kept, &mut entries);
+        assign_to_peers(&kept, &mut entries);
         let slots: Vec<u32> = entries.vteps.into_values().collect();
         assert_eq!(slots, [2, 1, 3, 4]);
+    }
+
+    /// Endpoints, each with its device, the last byte of its address, and its slot.
+    fn endpoints<const N: usize>(of: [(LinkRef, u8, u32); N]) -> Entries {
+        let mut entries = Entries::default();
+        for (link, last, slot) in of {
+            let entry = EndpointEntry {
+                network: Network::zeroed(),
+                link,
+                slot,
+                mac: "02:45:0a:f4:01:02".parse().unwrap(),
+                forwarding: false,
+            };
+            let port = Port {
+                slot,
+                ..Port::zeroed()
+            };
+            let key = (vni(), IpAddr::from([10, 244, 1, last]));
+            entries.endpoints.insert(key, entry);
+            entries.ports.insert(link, port);
+        }
+        entries
+    }
+
+    fn link(name: &str) -> LinkRef {
+        LinkRef::Name(name.parse().unwrap())
+    }
+
+    /// The slots of endpoints by their devices' order; the rows of each agree.
+    fn assigned(kept: &Entries, mut entries: Entries) -> Vec<u32> {
+        assign_to_endpoints(kept, &mut entries);
+        for entry in entries.endpoints.values() {
+            assert_eq!(entries.ports[&entry.link].slot, entry.slot);
+        }
+        entries.ports.values().map(|port| port.slot).collect()
+    }
+
+    #[test]
+    fn endpoints_keep_their_slots_also_on_a_new_device() {
+        let kept = endpoints([(link("a"), 2, 3), (LinkRef::Gone(7), 3, 2)]);
+        let wanted = || endpoints([(link("a"), 2, 0), (link("b"), 3, 0), (link("c"), 4, 0)]);
+        assert_eq!(assigned(&kept, wanted()), [3, 2, 4]);
+        let mut damaged = kept.clone();
+        damaged.ports.clear();
+        assert_eq!(assigned(&damaged, wanted()), [3, 2, 4]);
+        let mut damaged = kept;
+        damaged.endpoints.clear();
+        assert_eq!(assigned(&damaged, wanted())[0], 3);
+    }
+
+    #[test]
+    fn a_new_endpoint_does_not_get_the_slot_of_one_that_still_counts() {
+        let kept = endpoints([(link("a"), 2, 2)]);
+        // The same address on another device: it is another endpoint.
+        assert_eq!(assigned(&kept, endpoints([(link("b"), 2, 0)])), [3]);
+        assert_eq!(
+            assigned(&Entries::default(), endpoints([(link("b"), 2, 0)])),
+            [2]
+        );
+    }
+
+    #[test]
+    fn slots_that_are_none_are_not_kept() {
+        for foreign in [0, 1, 5_000, u32::MAX] {
+            let kept = endpoints([(link("a"), 2, foreign)]);
+            assert_eq!(assigned(&kept, endpoints([(link("a"), 2, 0)])), [2]);
+        }
     }
 }

@@ -101,6 +101,7 @@ fn a_node_is_planned_from_nothing_and_the_second_plan_is_empty() {
         "map network 7",
         "map VTEP 192.168.56.12 of network 7 as slot 1",
         "map 10.244.2.0/24 of network 7 to VTEP 192.168.56.12 via 192.168.56.12 dev eth1",
+        "count for ovl-web in slot 2",
         "map endpoint 10.244.1.2 of network 7 to ovl-web at 02:45:0a:f4:01:02",
         "map port ovl7 of network 7",
         "attach from_underlay to eth1",

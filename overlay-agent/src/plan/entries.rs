@@ -25,6 +25,7 @@ pub(super) fn add(
         steps.push(Step::SetNetwork { vni, network });
     }
     peers.add_to_maps(steps);
+    clear_slots(observed, desired, steps);
     for (&(vni, address), endpoint) in &desired.endpoints {
         if observed.endpoints.get(&(vni, address)) != Some(endpoint) || outdated(&endpoint.link) {
             steps.push(Step::SetEndpoint {
@@ -46,6 +47,22 @@ pub(super) fn add(
     }
     for (&cidr, &vni) in missing(&observed.cidrs, &desired.cidrs) {
         steps.push(Step::SetCidr { cidr, vni });
+    }
+}
+
+/// Those who are new in their slot start from 0, before anything can be counted there.
+fn clear_slots(observed: &Entries, desired: &Entries, steps: &mut Vec<Step>) {
+    for (link, addresses) in desired.endpoint_links() {
+        let mut slots = addresses
+            .iter()
+            .filter_map(|key| desired.endpoints.get(key));
+        if let Some(slot) = slots.next().map(|endpoint| endpoint.slot)
+            && !observed
+                .slots_of(link, &addresses)
+                .any(|known| known == slot)
+        {
+            steps.push(Step::ClearSlot { link, slot });
+        }
     }
 }
 

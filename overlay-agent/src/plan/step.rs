@@ -95,6 +95,8 @@ pub enum Step {
     },
     /// Removes a peer's subnet.
     DeletePeer { vni: Vni, prefix: IpNet },
+    /// Has an endpoint count from 0.
+    ClearSlot { link: LinkRef, slot: u32 },
     /// Sets an endpoint in the eBPF maps.
     SetEndpoint {
         vni: Vni,
@@ -199,7 +201,8 @@ impl Step {
             | Self::Attach { link, .. } => node(link),
             Self::SetPeer { peer, .. } => referred(&peer.underlay),
             Self::SetEndpoint { endpoint, .. } => referred(&endpoint.link),
-            Self::SetPort { link, .. }
+            Self::ClearSlot { link, .. }
+            | Self::SetPort { link, .. }
             | Self::DeletePort { link }
             | Self::SetSource { link, .. }
             | Self::DeleteSource { link, .. } => referred(link),
@@ -277,6 +280,7 @@ impl fmt::Display for Step {
                 )
             }
             Self::DeletePeer { vni, prefix } => write!(f, "unmap {prefix} of network {vni}"),
+            Self::ClearSlot { link, slot } => write!(f, "count for {link} in slot {slot}"),
             Self::SetEndpoint {
                 vni,
                 address,

@@ -27,11 +27,13 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> (Entries, PeerEntries) {
     let endpoint = EndpointEntry {
         network,
         link: eth1,
+        slot: 2,
         mac: "02:4f:0a:f4:01:0a".parse().unwrap(),
         forwarding: true,
     };
     let port = maps::Port {
         address: [10, 244, 1, 10],
+        slot: 2,
         ..maps::Port::zeroed()
     };
     let over6 = PeerEntry {

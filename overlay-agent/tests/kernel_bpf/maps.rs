@@ -10,6 +10,7 @@ use overlay_agent::{
 };
 use overlay_common::{
     maps::{self, MAX_NETWORKS},
+    programs::Program,
     reasons::{Drops, Passes},
 };
 
@@ -143,10 +144,20 @@ fn a_full_map_says_so() {
 fn counters_start_at_nothing() {
     let node = Node::new();
     let mut dataplane = node.open(AttachMode::Auto);
-    let maps = dataplane.maps_mut();
-    maps.clear_peer_stats(5).unwrap();
-    assert_eq!(maps.peer_stats(5).unwrap(), maps::PeerStats::default());
-    assert_eq!(maps.drops().unwrap(), Drops::default());
-    assert_eq!(maps.passes().unwrap(), Passes::default());
-    assert!(maps.peer_stats(u32::MAX).is_err());
+    let counters = dataplane.maps_mut().counters_mut();
+    counters.clear_peer(5).unwrap();
+    counters.clear_endpoint(5).unwrap();
+    assert_eq!(counters.peer(5).unwrap(), maps::PeerStats::default());
+    assert_eq!(
+        counters.endpoint(5).unwrap(),
+        maps::EndpointStats::default()
+    );
+    for program in Program::ALL {
+        assert_eq!(counters.drops(program).unwrap(), Drops::default());
+        assert_eq!(counters.passes(program).unwrap(), Passes::default());
+    }
+    assert!(counters.peers().unwrap().is_empty());
+    assert!(counters.endpoints().unwrap().is_empty());
+    assert!(counters.drops_by_sender().unwrap().is_empty());
+    assert!(counters.peer(u32::MAX).is_err());
 }

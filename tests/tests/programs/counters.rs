@@ -1,13 +1,25 @@
 //! What a node has counted, and what moved between two moments.
 
-use aya::{Ebpf, maps::PerCpuArray};
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf,
+    maps::{PerCpuArray, PerCpuHashMap},
+};
+use bytemuck::checked;
 use overlay_common::{
-    maps::{Count, DROPS, LOCAL_INDEX, PASSES, PEER_STATS, PeerStats},
+    maps::{
+        Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS, EndpointStats, LOCAL_INDEX, PASSES,
+        PEER_STATS, PeerStats, SenderKey,
+    },
+    programs::Program,
     reasons::{DropReason, Drops, PassReason, Passes},
 };
 
 /// Slots of `PEER_STATS` that are in use: this node's and the peers'.
 const SLOTS: u32 = 6;
+/// Slots of `ENDPOINT_STATS` that are in use: those that are no endpoint's, and the endpoints'.
+const ENDPOINT_SLOTS: u32 = 5;
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,18 +39,44 @@ pub(crate) enum Outcome {
 /// Counters at one moment; peers in the order of their index.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Counters {
+    /// Of all programs together,
     drops: Vec<Count>,
     passes: Vec<Count>,
+    /// and packets by program: drops and passes.
+    exits: Vec<u64>,
     tx: Vec<Count>,
     rx: Vec<Count>,
     dropped: Vec<Count>,
+    endpoints: BTreeMap<(u32, &'static str), Count>,
+    senders: BTreeMap<SenderKey, Count>,
 }
 
 impl Counters {
     /// All counters, summed over the CPUs.
     pub(crate) fn of(ebpf: &Ebpf) -> Self {
-        let drops = per_cpu::<Drops>(ebpf, DROPS, 0);
-        let passes = per_cpu::<Passes>(ebpf, PASSES, 0);
+        let programs = || Program::ALL.into_iter().map(|program| program as u32);
+        let drops: Vec<_> = programs()
+            .map(|slot| per_cpu::<Drops>(ebpf, DROPS, slot))
+            .collect();
+        let passes: Vec<_> = programs()
+            .map(|slot| per_cpu::<Passes>(ebpf, PASSES, slot))
+            .collect();
+        let drops_of = |drops: &[Drops]| -> Vec<Count> {
+            let reasons = DropReason::ALL.iter();
+            reasons
+                .map(|&reason| sum(drops.iter().map(|drops| drops.of(reason))))
+                .collect()
+        };
+        let passes_of = |passes: &[Passes]| -> Vec<Count> {
+            let reasons = PassReason::ALL.iter();
+            reasons
+                .map(|&reason| sum(passes.iter().map(|passes| passes.of(reason))))
+                .collect()
+        };
+        let exits = drops.iter().zip(&passes).map(|(drops, passes)| {
+            let counts = [drops_of(drops), passes_of(passes)];
+            counts.iter().flatten().map(|count| count.packets).sum()
+        });
         let peers: Vec<_> = (0..SLOTS)
             .map(|index| per_cpu::<PeerStats>(ebpf, PEER_STATS, index))
             .collect();
@@ -49,18 +87,47 @@ impl Counters {
                 .collect()
         };
         Self {
-            drops: DropReason::ALL
-                .iter()
-                .map(|&reason| sum(drops.iter().map(|drops| drops.of(reason))))
-                .collect(),
-            passes: PassReason::ALL
-                .iter()
-                .map(|&reason| sum(passes.iter().map(|passes| passes.of(reason))))
-                .collect(),
+            exits: exits.collect(),
+            drops: drops_of(&drops.concat()),
+            passes: passes_of(&passes.concat()),
             tx: all(|stats| stats.tx),
             rx: all(|stats| stats.rx),
             dropped: all(|stats| stats.dropped),
+            endpoints: endpoints(ebpf),
+            senders: senders(ebpf),
         }
+    }
+
+    /// The programs that have dropped or passed a packet since another moment.
+    pub(crate) fn programs_since(&self, before: &Self) -> Vec<&'static str> {
+        let counts = Program::ALL
+            .iter()
+            .zip(before.exits.iter().zip(&self.exits));
+        counts
+            .filter(|(_, (before, after))| before != after)
+            .map(|(program, _)| program.name())
+            .collect()
+    }
+
+    /// The counters of endpoints that counted a packet since another moment, with its bytes.
+    pub(crate) fn endpoints_since(&self, before: &Self) -> Vec<(u32, &'static str, u64)> {
+        let (before, after) = (before.endpoints.values(), self.endpoints.values());
+        let moved = before
+            .zip(after)
+            .map(|(before, after)| bytes(*before, *after));
+        let moved = self.endpoints.keys().zip(moved);
+        moved
+            .filter_map(|(&(slot, counter), bytes)| Some((slot, counter, bytes?)))
+            .collect()
+    }
+
+    /// The senders under whom a drop was counted since another moment, with its bytes.
+    pub(crate) fn senders_since(&self, before: &Self) -> Vec<(SenderKey, u64)> {
+        let senders = self.senders.iter().map(|(key, &after)| {
+            let before = before.senders.get(key).copied().unwrap_or_default();
+            Some((*key, bytes(before, after)?))
+        });
+        senders.flatten().collect()
     }
 
     /// Packets that were sent on, passed and dropped.
@@ -122,11 +189,43 @@ fn moved<'c>(
     before: &'c [Count],
     after: &'c [Count],
 ) -> impl Iterator<Item = Option<u64>> + use<'c> {
-    before.iter().zip(after).map(|(before, after)| {
-        let packets = after.packets - before.packets;
-        assert!(packets <= 1, "one packet was counted {packets} times");
-        (packets == 1).then_some(after.bytes - before.bytes)
-    })
+    before
+        .iter()
+        .zip(after)
+        .map(|(before, after)| bytes(*before, *after))
+}
+
+/// The bytes of the packet that a counter has counted, if it has.
+fn bytes(before: Count, after: Count) -> Option<u64> {
+    let packets = after.packets - before.packets;
+    assert!(packets <= 1, "one packet was counted {packets} times");
+    (packets == 1).then_some(after.bytes - before.bytes)
+}
+
+fn endpoints(ebpf: &Ebpf) -> BTreeMap<(u32, &'static str), Count> {
+    let counters: [(&str, fn(&EndpointStats) -> Count); 6] = [
+        ("tx", |stats| stats.tx),
+        ("tx_local", |stats| stats.tx_local),
+        ("rx", |stats| stats.rx),
+        ("rx_local", |stats| stats.rx_local),
+        ("passed", |stats| stats.passed),
+        ("dropped", |stats| stats.dropped),
+    ];
+    let of_slot = |slot| {
+        let stats = per_cpu::<EndpointStats>(ebpf, ENDPOINT_STATS, slot);
+        counters.map(|(name, count)| ((slot, name), sum(stats.iter().map(count))))
+    };
+    (0..ENDPOINT_SLOTS).flat_map(of_slot).collect()
+}
+
+fn senders(ebpf: &Ebpf) -> BTreeMap<SenderKey, Count> {
+    let map = ebpf.map(DROPS_BY_SENDER).unwrap();
+    let map = PerCpuHashMap::<_, [u32; 3], Count>::try_from(map).unwrap();
+    let rows = map.iter().map(|row| {
+        let (key, cpus) = row.unwrap();
+        (checked::cast(key), sum(cpus.iter().copied()))
+    });
+    rows.collect()
 }
 
 fn per_cpu<T: aya::Pod>(ebpf: &Ebpf, name: &str, index: u32) -> Vec<T> {

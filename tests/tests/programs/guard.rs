@@ -10,7 +10,7 @@ use crate::{
         I_FLAG, UNDERLAY_MACS, arriving, arriving_as, datagram, from_remote, inner, inside, outer,
         tunnelled,
     },
-    world::{GATEWAY_MAC, PORT, Road, VNI, WEB_MAC, roads},
+    world::{GATEWAY_MAC, PORT, Road, VNI, WEB_MAC, WEB_SLOT, roads},
 };
 
 /// A packet that says nothing but where it comes from, and its VXLAN flags.
@@ -122,10 +122,10 @@ fn strangers_pass_where_the_network_takes_packets_from_anybody() {
     }
 }
 
-/// The note of 24 bytes stays before the packet; the TC program on a real device reads it.
+/// The note of 28 bytes stays before the packet; the TC program on a real device reads it.
 #[test]
 fn what_can_be_delivered_is_stripped_and_noted_when_that_is_asked_for() {
-    const NOTE: usize = 24;
+    const NOTE: usize = 28;
     let (to, from) = UNDERLAY_MACS;
     let mut node = Node::stripping();
     for road in roads() {
@@ -135,6 +135,7 @@ fn what_can_be_delivered_is_stripped_and_noted_when_that_is_asked_for() {
         assert_eq!(bytes[8..12], index, "{}", road.name());
         assert_eq!(bytes[12..18], WEB_MAC);
         assert_eq!(bytes[18..24], GATEWAY_MAC);
+        assert_eq!(bytes[24..NOTE], WEB_SLOT.to_ne_bytes());
         let older = Ip {
             ttl: 63,
             ..inner(road.there, road.here)

@@ -10,6 +10,7 @@ use aya::{
 use nix::sched::{CloneFlags, unshare};
 use overlay_common::{
     globals::STRIP,
+    maps::{SenderKey, SenderKind},
     programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
 };
 
@@ -64,13 +65,13 @@ impl Node {
     /// Runs a packet, of GSO segments of `segment` bytes unless that is 0, through a
     /// program, and sees to it that exactly one way out was counted, with its length,
     /// and that the packet is unchanged if it did not take the fast path.
-    pub(crate) fn run(&mut self, program: &str, packet: &[u8], segment: u32) -> Run {
+    pub(crate) fn run(&mut self, name: &'static str, packet: &[u8], segment: u32) -> Run {
         let before = self.counters();
         let mut context = [0; CONTEXT];
         context[GSO_SIZE..][..4].copy_from_slice(&segment.to_ne_bytes());
         let mut bytes = vec![0; packet.len() + 256];
         let program: &mut SchedClassifier =
-            self.ebpf.program_mut(program).unwrap().try_into().unwrap();
+            self.ebpf.program_mut(name).unwrap().try_into().unwrap();
         let result = program
             .test_run(TestRunOptions {
                 data_in: Some(packet),
@@ -80,7 +81,8 @@ impl Node {
             })
             .unwrap();
         bytes.truncate(usize::try_from(result.data_size_out).unwrap());
-        let outcomes = self.counters().since(&before);
+        let after = self.counters();
+        let outcomes = after.since(&before);
         let [(outcome, counted)] = outcomes[..] else {
             panic!("not exactly one way out was counted: {outcomes:?}");
         };
@@ -95,7 +97,35 @@ impl Node {
         if action != TC_ACT_REDIRECT {
             assert_eq!(bytes, packet, "changed, then left: {outcome:?}");
         }
+        let account = self.account(name, outcome, counted);
+        assert_eq!(account, Account::since(&before, &after), "{outcome:?}");
         Run { outcome, bytes }
+    }
+
+    /// What else a packet must have been counted under.
+    fn account(&self, program: &'static str, outcome: Outcome, bytes: u64) -> Account {
+        let sender = self.slot().filter(|_| program != FROM_UNDERLAY);
+        let by_sender = |counter| sender.map(|slot| (slot, counter, bytes));
+        let (left, mine, others) = match outcome {
+            Outcome::To(_) => (false, by_sender("tx"), None),
+            Outcome::Local => (false, by_sender("tx_local"), Some("rx_local")),
+            Outcome::From(_) => (false, None, Some("rx")),
+            Outcome::Pass(_) => (true, by_sender("passed"), None),
+            Outcome::Drop(..) => (true, by_sender("dropped"), None),
+        };
+        let endpoint = sender.map(|slot| (SenderKind::Endpoint, slot));
+        let charged = match outcome {
+            Outcome::Drop(reason, peer) => endpoint
+                .or(peer.map(|slot| (SenderKind::Peer, slot)))
+                .map(|(kind, slot)| (SenderKey { kind, slot, reason }, bytes)),
+            _ => None,
+        };
+        Account {
+            program: left.then_some(program),
+            mine,
+            others: others.map(|counter| (counter, bytes)),
+            charged,
+        }
     }
 
     /// Runs a packet through the guard, and sees to it that it counts what it drops and
@@ -118,7 +148,8 @@ impl Node {
             })
             .unwrap();
         bytes.truncate(usize::try_from(result.data_size_out).unwrap());
-        let outcomes = self.counters().since(&before);
+        let after = self.counters();
+        let outcomes = after.since(&before);
         let outcome = match (result.return_value, &outcomes[..]) {
             (XDP_PASS, []) => None,
             (XDP_DROP, &[(outcome @ Outcome::Drop(..), counted)]) => {
@@ -127,6 +158,19 @@ impl Node {
             }
             (action, outcomes) => panic!("action {action} with {outcomes:?}"),
         };
+        let charged = outcome.and_then(|outcome| match outcome {
+            Outcome::Drop(reason, Some(slot)) => {
+                let kind = SenderKind::Peer;
+                Some((SenderKey { kind, slot, reason }, packet.len() as u64))
+            }
+            _ => None,
+        });
+        let account = Account {
+            program: outcome.map(|_| UNDERLAY_GUARD),
+            charged,
+            ..Account::default()
+        };
+        assert_eq!(account, Account::since(&before, &after), "{outcome:?}");
         (outcome, bytes)
     }
 
@@ -142,6 +186,39 @@ impl Node {
 
     pub(crate) fn counters(&self) -> Counters {
         Counters::of(&self.ebpf)
+    }
+}
+
+/// Whatever a packet was counted under besides its way out.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Account {
+    /// The program that passed or dropped it.
+    program: Option<&'static str>,
+    /// A counter of the endpoint that sent it: slot, counter, bytes.
+    mine: Option<(u32, &'static str, u64)>,
+    /// One of the endpoint that got it; which one that is, is another matter.
+    others: Option<(&'static str, u64)>,
+    /// Who sent what was dropped.
+    charged: Option<(SenderKey, u64)>,
+}
+
+impl Account {
+    fn since(before: &Counters, after: &Counters) -> Self {
+        let mut account = Self::default();
+        for (slot, counter, bytes) in after.endpoints_since(before) {
+            if counter.starts_with("rx") {
+                assert_eq!(account.others.replace((counter, bytes)), None);
+            } else {
+                assert_eq!(account.mine.replace((slot, counter, bytes)), None);
+            }
+        }
+        for sender in after.senders_since(before) {
+            assert_eq!(account.charged.replace(sender), None);
+        }
+        for program in after.programs_since(before) {
+            assert_eq!(account.program.replace(program), None);
+        }
+        account
     }
 }
 

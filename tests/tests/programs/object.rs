@@ -12,19 +12,21 @@ use aya::{
 };
 use overlay_common::{
     maps::{
-        AddressKey4, AddressKey6, CIDRS, CidrKey, DROPS, ENDPOINTS4, ENDPOINTS6, Endpoint,
-        MAX_CIDRS, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, MAX_SOURCES, NETWORKS,
+        AddressKey4, AddressKey6, CIDRS, CidrKey, Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS,
+        ENDPOINTS4, ENDPOINTS6, Endpoint, EndpointStats, MAX_CIDRS, MAX_ENDPOINT_SLOTS,
+        MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, MAX_SENDERS, MAX_SOURCES, NETWORKS,
         Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats, Port, PrefixKey4,
-        PrefixKey6, SOURCES, SourceKey, VTEPS4, VTEPS6, Vtep, mapped,
+        PrefixKey6, SOURCES, SenderKey, SourceKey, VTEPS4, VTEPS6, Vtep, mapped,
     },
-    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, Program, UNDERLAY_GUARD},
     reasons::{Drops, Passes},
 };
 use serde_json::{Value, json};
 
 use crate::{
     node::{Node, load, load_with_log_level},
-    world::{PEER_INDEX, VNI},
+    traffic::to_remote,
+    world::{PEER_INDEX, ROADS, VNI, WEB_SLOT},
 };
 
 /// Instructions that the verifier may walk through, all branches of a program and all
@@ -79,8 +81,16 @@ fn the_maps_are_those_of_the_abi() {
         (SOURCES, shape::<Key<SourceKey>, u32>(trie, MAX_SOURCES)),
         (CIDRS, shape::<Key<CidrKey>, u32>(trie, MAX_CIDRS)),
         (PEER_STATS, shape::<u32, PeerStats>(per_cpu, MAX_PEERS + 1)),
-        (DROPS, shape::<u32, Drops>(per_cpu, 1)),
-        (PASSES, shape::<u32, Passes>(per_cpu, 1)),
+        (
+            ENDPOINT_STATS,
+            shape::<u32, EndpointStats>(per_cpu, MAX_ENDPOINT_SLOTS),
+        ),
+        (DROPS, shape::<u32, Drops>(per_cpu, Program::ALL.len())),
+        (
+            DROPS_BY_SENDER,
+            shape::<SenderKey, Count>(MapType::PerCpuHash, MAX_SENDERS),
+        ),
+        (PASSES, shape::<u32, Passes>(per_cpu, Program::ALL.len())),
     ];
     for (name, expected) in expected {
         let map = maps.get(name).unwrap_or_else(|| panic!("no map {name}"));
@@ -137,7 +147,8 @@ fn the_verifier_accepts_every_program_that_logs_its_drops() {
 
 #[test]
 fn bpftool_prints_the_names_of_fields() {
-    let node = Node::new();
+    let mut node = Node::new();
+    node.run(FROM_ENDPOINT, &spoofed(), 0);
     let maps = maps(node.ebpf());
     let peers = dump(&maps[PEERS4]);
     let peer = peers
@@ -150,7 +161,18 @@ fn bpftool_prints_the_names_of_fields() {
     let port = &dump(&maps[PORTS])[0];
     assert_eq!(port["value"]["network"]["vni"], json!(VNI));
     let drops = &dump(&maps[DROPS])[0]["values"][0]["value"];
-    assert_eq!(drops["spoofed_source"]["packets"], json!(0));
+    assert!(drops["spoofed_source"]["packets"].is_u64());
+    let sender = &dump(&maps[DROPS_BY_SENDER])[0]["key"];
+    assert_eq!(sender["kind"], json!("Endpoint"));
+    assert_eq!(sender["slot"], json!(WEB_SLOT));
+    assert_eq!(sender["reason"], json!("SpoofedSource"));
+}
+
+/// What an endpoint sends from another's MAC.
+fn spoofed() -> Vec<u8> {
+    let mut packet = to_remote(&ROADS[0]);
+    packet[6] ^= 4;
+    packet
 }
 
 /// The entries of a map as bpftool formats them with the map's BTF.

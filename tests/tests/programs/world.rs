@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use overlay_common::maps::FIRST_ENDPOINT_SLOT;
 use overlay_tests::kernel::strips_other_family;
 
 use crate::frames::Mac;
@@ -34,6 +35,11 @@ pub(crate) const ROUTER_MAC: Mac = [0x02, 0, 0, 0, 1, 12];
 /// What it is allowed to send from, one address of each family's prefix.
 pub(crate) const BEHIND_ROUTER: IpAddr = v4(10, 99, 0, 7);
 pub(crate) const BEHIND_ROUTER6: IpAddr = v6(0xfd00, 0x99, 0, 0, 7);
+
+/// Where they count.
+pub(crate) const WEB_SLOT: u32 = FIRST_ENDPOINT_SLOT;
+pub(crate) const DATABASE_SLOT: u32 = FIRST_ENDPOINT_SLOT + 1;
+pub(crate) const ROUTER_SLOT: u32 = FIRST_ENDPOINT_SLOT + 2;
 
 /// A peer over IPv4 with 10.244.2.0/24 and `fd00:244:0:2::/64`, and one with 10.244.3.64/26
 /// and `fd00:244:0:3:8000::/65` inside of the first one's 10.244.3.0/24 and

@@ -9,25 +9,21 @@ use std::{
     collections::BTreeMap,
     fmt,
     hash::{DefaultHasher, Hasher as _},
-    os::fd::{AsFd as _, AsRawFd as _},
 };
 
 use aya::maps::MapData;
-use nix::{errno::Errno, libc};
 
-use super::{failure::failed, links::bpf, pins::Pins, rows, specs};
+use super::{
+    batch::{Reader, Room},
+    failure::failed,
+    pins::Pins,
+    rows, specs,
+};
 use crate::{
-    kernel::{KernelError, Result},
+    kernel::Result,
     model::IfName,
     objects::{Entries, PeerEntries},
 };
-
-/// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`.
-const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
-/// Rows of a map that one look reads.
-const PART: u32 = 8192;
-/// A hash map's cursor, whatever its keys are.
-const CURSOR: usize = size_of::<u32>();
 
 /// The sum of each map's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,17 +74,14 @@ impl Sums {
 pub struct Census {
     maps: Vec<Counted>,
     expected: Sums,
-    keys: Vec<u8>,
-    values: Vec<u8>,
+    room: Room,
 }
 
-/// A map, and how far it has been read.
+/// A map, and what it comes to as far as it has been read.
 struct Counted {
     name: &'static str,
     map: MapData,
-    key: usize,
-    value: usize,
-    cursor: Option<Vec<u8>>,
+    reader: Reader,
     sum: u64,
 }
 
@@ -100,23 +93,19 @@ impl Census {
             Ok(Counted {
                 name: spec.name,
                 map,
-                key: spec.key,
-                value: spec.value,
-                cursor: None,
+                reader: Reader::new(spec.name, spec.key, spec.value),
                 sum: 0,
             })
         };
-        let maps: Vec<Counted> = specs::MAPS
+        let maps = specs::MAPS
             .iter()
             .filter(|spec| !spec.is_counters())
             .map(open)
             .collect::<Result<_>>()?;
-        let longest = |length: fn(&Counted) -> usize| maps.iter().map(length).max().unwrap_or(0);
         Ok(Self {
-            keys: vec![0; PART as usize * longest(|map| map.key)],
-            values: vec![0; PART as usize * longest(|map| map.value)],
-            expected: Sums::default(),
             maps,
+            expected: Sums::default(),
+            room: Room::default(),
         })
     }
 
@@ -133,7 +122,7 @@ impl Census {
     /// Reads on; the name of a map that turns out to have other rows than it should.
     pub fn look(&mut self) -> Result<Option<&'static str>> {
         for map in &mut self.maps {
-            if map.read_on(&mut self.keys, &mut self.values)? {
+            if map.read_on(&mut self.room)? {
                 let sum = map.sum;
                 map.start();
                 if sum != self.expected.get(map.name) {
@@ -153,59 +142,17 @@ impl fmt::Debug for Census {
 
 impl Counted {
     fn start(&mut self) {
-        self.cursor = None;
+        self.reader.start();
         self.sum = 0;
     }
 
     /// Adds the next rows to the sum; whether the end is reached.
-    fn read_on(&mut self, keys: &mut [u8], values: &mut [u8]) -> Result<bool> {
-        let mut next = vec![0; self.key.max(CURSOR)];
-        let mut attributes = BatchLookup {
-            in_batch: self
-                .cursor
-                .as_ref()
-                .map_or(0, |cursor| cursor.as_ptr() as u64),
-            out_batch: next.as_mut_ptr() as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: PART,
-            map: self.map.fd().as_fd().as_raw_fd().cast_unsigned(),
-            flags: 0,
-            batch_flags: 0,
-        };
-        // SAFETY: a cursor, given or taken, has a key's length and at least 4 bytes, which is
-        // what the kernel reads and writes there. `keys` and `values` have room for `PART`
-        // keys and values of this map, whose sizes were checked against `specs` when it was
-        // loaded. All of it outlives the call.
-        let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) };
-        let ended = match result {
-            Ok(_) => false,
-            Err(Errno::ENOENT) => true,
-            Err(errno) => return Err(KernelError::os(format!("read map {}", self.name), errno)),
-        };
-        let rows = keys
-            .chunks_exact(self.key)
-            .zip(values.chunks_exact(self.value));
-        for (key, value) in rows.take(attributes.count as usize) {
-            self.sum = self.sum.wrapping_add(number(key, value));
-        }
-        self.cursor = Some(next);
-        Ok(ended)
+    fn read_on(&mut self, room: &mut Room) -> Result<bool> {
+        let sum = &mut self.sum;
+        self.reader.read_on(&self.map, room, |key, value| {
+            *sum = sum.wrapping_add(number(key, value));
+        })
     }
-}
-
-/// The members of `union bpf_attr` that `BPF_MAP_LOOKUP_BATCH` reads, and `count`, which it
-/// writes.
-#[repr(C)]
-struct BatchLookup {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    flags: u64,
-    batch_flags: u64,
 }
 
 fn number(key: &[u8], value: &[u8]) -> u64 {

@@ -184,6 +184,7 @@ pub(super) fn endpoint(
     Ok(Endpoint {
         network: entry.network,
         ifindex: index(entry.link, index_of)?,
+        slot: entry.slot,
         mac: entry.mac.octets(),
         flags: if entry.forwarding {
             endpoint_flags::FORWARDING
@@ -202,6 +203,7 @@ pub(super) fn endpoint_entry(
     let entry = EndpointEntry {
         network: endpoint.network,
         link: link(endpoint.ifindex, name_of),
+        slot: endpoint.slot,
         mac,
         forwarding: endpoint.flags & endpoint_flags::FORWARDING != 0,
     };

@@ -84,9 +84,9 @@ pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx, peers: usize) -> Result<L
     // After the programs, which refer to the map of messages that this takes.
     let logs = logs::start(&mut ebpf)?;
     if let Some(replaced) = replaced {
-        replaced.carry_over(&mut maps)?;
+        replaced.carry_over(maps.counters_mut())?;
     } else if made.0.contains(&pins.map(PEER_STATS)) {
-        maps.counters_are_new();
+        maps.counters_mut().are_new();
     }
     made.0.clear();
     Ok(Loaded {

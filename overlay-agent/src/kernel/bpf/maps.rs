@@ -10,31 +10,23 @@ use std::{
 use super::{
     by_family::Tables,
     convert,
-    failure::failed,
+    counters::Counters,
     pins::Pins,
     rows::{ALLOWED, split, stray, trie_key},
     specs,
-    table::{Table, Trie, open},
+    table::{Table, Trie},
 };
 use crate::{
-    kernel::{KernelError, Result},
+    kernel::Result,
     model::{IfName, Vni},
     objects::{Capacity, EndpointEntry, Entries, LinkRef, PeerEntries, PeerEntry, Stray},
 };
-use aya::{
-    Pod,
-    maps::{MapData, PerCpuArray, PerCpuValues},
-    util::nr_cpus,
-};
 use bytemuck::bytes_of;
 use ipnet::IpNet;
-use overlay_common::{
-    maps::{
-        AddressKey4, AddressKey6, CIDRS, CidrKey, Count, DROPS, ENDPOINTS4, ENDPOINTS6, Endpoint,
-        LOCAL_INDEX, NETWORKS, Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats,
-        Port, PrefixKey4, PrefixKey6, SOURCES, SourceKey, VTEPS4, VTEPS6, Vtep,
-    },
-    reasons::{Drops, Passes},
+use overlay_common::maps::{
+    AddressKey4, AddressKey6, CIDRS, CidrKey, ENDPOINTS4, ENDPOINTS6, Endpoint, NETWORKS, Network,
+    PEERS4, PEERS6, PORTS, Peer, Port, PrefixKey4, PrefixKey6, SOURCES, SourceKey, VTEPS4, VTEPS6,
+    Vtep,
 };
 
 /// The maps of an instance, as they are pinned.
@@ -49,11 +41,7 @@ pub struct Maps {
     ports: Table<u32, Port>,
     sources: Trie<SourceKey, u32>,
     cidrs: Trie<CidrKey, u32>,
-    peer_stats: PerCpuArray<MapData, PeerStats>,
-    /// From this slot on nothing has ever been counted.
-    unused_slots: Option<u32>,
-    drops: PerCpuArray<MapData, Drops>,
-    passes: PerCpuArray<MapData, Passes>,
+    counters: Counters,
 }
 
 impl Maps {
@@ -76,10 +64,7 @@ impl Maps {
             ports: Table::open(pins, PORTS)?,
             sources: Trie::open(pins, SOURCES)?,
             cidrs: Trie::open(pins, CIDRS)?,
-            peer_stats: open(pins, PEER_STATS)?,
-            unused_slots: None,
-            drops: open(pins, DROPS)?,
-            passes: open(pins, PASSES)?,
+            counters: Counters::open(pins)?,
         }))
     }
 
@@ -90,7 +75,7 @@ impl Maps {
             networks: specs::capacity(NETWORKS),
             peers: both([PEERS4, PEERS6]),
             vteps: both([VTEPS4, VTEPS6]),
-            slots: self.slots().saturating_sub(1),
+            slots: self.counters.slots().saturating_sub(1),
             endpoints: both([ENDPOINTS4, ENDPOINTS6]),
             ports: specs::capacity(PORTS),
             sources: specs::capacity(SOURCES),
@@ -98,9 +83,14 @@ impl Maps {
         }
     }
 
-    /// How many peers can have counters, and this node itself.
-    pub fn slots(&self) -> usize {
-        self.peer_stats.len() as usize
+    /// What the programs have counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The same, to set it back.
+    pub fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
     }
 
     /// Those that lead to the peers, and strays among them.
@@ -287,68 +277,6 @@ impl Maps {
     pub fn delete_cidr(&mut self, cidr: IpNet) -> Result<()> {
         self.cidrs.delete(&convert::cidr_key(cidr), cidr)
     }
-
-    /// Traffic with the peer of a slot, all CPUs together.
-    pub fn peer_stats(&self, index: u32) -> Result<PeerStats> {
-        let mut sum = PeerStats::default();
-        for cpu in read(&self.peer_stats, PEER_STATS, index)?.iter() {
-            add(&mut sum.tx, cpu.tx);
-            add(&mut sum.rx, cpu.rx);
-            add(&mut sum.dropped, cpu.dropped);
-        }
-        Ok(sum)
-    }
-
-    /// Sets the counters of a slot to 0.
-    pub fn clear_peer_stats(&mut self, index: u32) -> Result<()> {
-        if self.unused_slots.is_some_and(|unused| index >= unused) {
-            self.unused_slots = Some(index + 1);
-            return Ok(());
-        }
-        let operation = || format!("clear slot {index} of map {PEER_STATS}");
-        let cpus = nr_cpus().map_err(|(_, error)| KernelError::io(operation(), &error))?;
-        let zeros = PerCpuValues::try_from(vec![PeerStats::default(); cpus])
-            .map_err(|error| KernelError::io(operation(), &error))?;
-        self.set_peer_stats(index, zeros)
-    }
-
-    /// Notes that the counters are new: nobody has counted yet.
-    pub(super) fn counters_are_new(&mut self) {
-        self.unused_slots = Some(LOCAL_INDEX + 1);
-    }
-
-    /// Sets the counters of a slot, CPU by CPU.
-    pub(super) fn set_peer_stats(
-        &mut self,
-        index: u32,
-        stats: PerCpuValues<PeerStats>,
-    ) -> Result<()> {
-        self.peer_stats
-            .set(index, stats, 0)
-            .map_err(|error| failed(format!("set slot {index} of map {PEER_STATS}"), &error))
-    }
-
-    /// Drops by reason, all CPUs together.
-    pub fn drops(&self) -> Result<Drops> {
-        let mut sum = Drops::default();
-        for cpu in read(&self.drops, DROPS, 0)?.iter() {
-            let mut cpu = *cpu;
-            let pairs = sum.counts_mut().iter_mut().zip(*cpu.counts_mut());
-            pairs.for_each(|(sum, count)| add(sum, count));
-        }
-        Ok(sum)
-    }
-
-    /// Passes by reason, all CPUs together.
-    pub fn passes(&self) -> Result<Passes> {
-        let mut sum = Passes::default();
-        for cpu in read(&self.passes, PASSES, 0)?.iter() {
-            let mut cpu = *cpu;
-            let pairs = sum.counts_mut().iter_mut().zip(*cpu.counts_mut());
-            pairs.for_each(|(sum, count)| add(sum, count));
-        }
-        Ok(sum)
-    }
 }
 
 impl Debug for Maps {
@@ -375,14 +303,4 @@ impl fmt::Display for Behind {
         let (link, prefix) = &self.0;
         write!(f, "{prefix} of {link}")
     }
-}
-
-fn read<V: Pod>(map: &PerCpuArray<MapData, V>, name: &str, index: u32) -> Result<PerCpuValues<V>> {
-    map.get(&index, 0)
-        .map_err(|error| failed(format!("read slot {index} of map {name}"), &error))
-}
-
-fn add(sum: &mut Count, count: Count) {
-    sum.packets += count.packets;
-    sum.bytes += count.bytes;
 }

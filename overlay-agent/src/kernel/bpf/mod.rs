@@ -3,7 +3,7 @@
 //! Below the folder of an instance, which is on a bpffs:
 //!
 //! ```text
-//! v2/PEERS4 …                  maps, by ABI number
+//! v4/PEERS4 …                  maps, by ABI number
 //! links/from_underlay-eth1     TCX and XDP links
 //! clsact/eth1/from_underlay/   no pins but notes: a filter of ours is there,
 //! clsact/eth1/qdisc/           and the qdisc that it is in was made by us
@@ -12,6 +12,7 @@
 //! Pins keep all of it running without the agent. Attaching where something of ours
 //! is attached replaces the program in one step: no packet passes in between.
 
+mod batch;
 mod by_family;
 mod census;
 mod clsact;
@@ -47,6 +48,7 @@ use crate::{
 
 pub use self::{
     census::{Census, Sums},
+    counters::Counters,
     maps::Maps,
     watch::PinWatch,
 };

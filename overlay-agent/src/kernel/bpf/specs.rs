@@ -5,11 +5,13 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use overlay_common::{
     maps::{
-        AddressKey4, AddressKey6, CIDRS, CidrKey, DROPS, ENDPOINTS4, ENDPOINTS6, Endpoint,
-        MAX_CIDRS, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, MAX_SOURCES, NETWORKS,
+        AddressKey4, AddressKey6, CIDRS, CidrKey, Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS,
+        ENDPOINTS4, ENDPOINTS6, Endpoint, EndpointStats, MAX_CIDRS, MAX_ENDPOINT_SLOTS,
+        MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, MAX_SENDERS, MAX_SOURCES, NETWORKS,
         Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats, Port, PrefixKey4,
-        PrefixKey6, SOURCES, SourceKey, VTEPS4, VTEPS6, Vtep,
+        PrefixKey6, SOURCES, SenderKey, SourceKey, VTEPS4, VTEPS6, Vtep,
     },
+    programs::Program,
     reasons::{Drops, Passes},
 };
 
@@ -68,9 +70,19 @@ impl MapSpec {
         }
     }
 
+    const fn counters_by<K, V>(name: &'static str, entries: usize) -> Self {
+        Self {
+            name,
+            kind: MapType::PerCpuHash,
+            key: size_of::<K>(),
+            value: size_of::<V>(),
+            entries,
+        }
+    }
+
     /// Whether the programs write to it, and we do not.
     pub(super) fn is_counters(&self) -> bool {
-        self.kind == MapType::PerCpuArray
+        matches!(self.kind, MapType::PerCpuArray | MapType::PerCpuHash)
     }
 
     /// Whether such a map is pinned at `path`; another one there is an error.
@@ -116,7 +128,7 @@ impl MapSpec {
 }
 
 /// Every map of the ABI.
-pub(super) const MAPS: [MapSpec; 13] = [
+pub(super) const MAPS: [MapSpec; 15] = [
     MapSpec::hash::<u32, Network>(NETWORKS, MAX_NETWORKS),
     MapSpec::hash::<PrefixKey4, Peer>(PEERS4, MAX_PEERS),
     MapSpec::hash::<PrefixKey6, Peer>(PEERS6, MAX_PEERS),
@@ -129,8 +141,10 @@ pub(super) const MAPS: [MapSpec; 13] = [
     MapSpec::trie::<CidrKey, u32>(CIDRS, MAX_CIDRS),
     // Slot 0 is nobody's: it counts deliveries on this node.
     MapSpec::counters::<PeerStats>(PEER_STATS, MAX_PEERS + 1),
-    MapSpec::counters::<Drops>(DROPS, 1),
-    MapSpec::counters::<Passes>(PASSES, 1),
+    MapSpec::counters::<EndpointStats>(ENDPOINT_STATS, MAX_ENDPOINT_SLOTS),
+    MapSpec::counters::<Drops>(DROPS, Program::ALL.len()),
+    MapSpec::counters_by::<SenderKey, Count>(DROPS_BY_SENDER, MAX_SENDERS),
+    MapSpec::counters::<Passes>(PASSES, Program::ALL.len()),
 ];
 
 /// How many entries a map takes.

@@ -9,7 +9,7 @@ use aya::{
 };
 use overlay_common::{
     maps::{DROPS, PASSES, PEER_STATS, PeerStats},
-    programs::UNDERLAY_GUARD,
+    programs::{self, UNDERLAY_GUARD},
     reasons::{DropReason, Drops, PassReason, Passes},
 };
 
@@ -150,17 +150,18 @@ impl Runner {
         let sent = (0..SLOTS)
             .flat_map(peers)
             .map(|stats| stats.tx.packets + stats.rx.packets);
-        let passed = self.per_cpu::<Passes>(PASSES, 0);
-        let passed = passed.iter().flat_map(|passes| {
+        let all = || programs::Program::ALL.into_iter();
+        let passed = all().flat_map(|program| self.per_cpu(PASSES, program as u32));
+        let passed = passed.flat_map(|passes: Passes| {
             PassReason::ALL
                 .iter()
-                .map(|&reason| passes.of(reason).packets)
+                .map(move |&reason| passes.of(reason).packets)
         });
-        let dropped = self.per_cpu::<Drops>(DROPS, 0);
-        let dropped = dropped.iter().flat_map(|drops| {
+        let dropped = all().flat_map(|program| self.per_cpu(DROPS, program as u32));
+        let dropped = dropped.flat_map(|drops: Drops| {
             DropReason::ALL
                 .iter()
-                .map(|&reason| drops.of(reason).packets)
+                .map(move |&reason| drops.of(reason).packets)
         });
         Tally {
             sent: sent.sum(),

@@ -18,10 +18,11 @@ use crate::{
     frames::Mac,
     world::{
         BEHIND_ROUTER, BEHIND_ROUTER6, CHECKING_PEER, CHECKING_PEER_INDEX, CHECKING_PEER_MAC,
-        CUT_OFF_INDEX, DATABASE, DATABASE_MAC, DATABASE6, GATEWAY_MAC, IN_OTHER_NETWORK,
-        IN_OTHER_NETWORK6, MTU, NODE, NODE_MAC, NODE6, NODE6_MAC, OTHER_PEER, OTHER_PEER_INDEX,
-        OTHER_PEER_MAC, OTHER_VNI, PEER, PEER_INDEX, PEER_MAC, PEER6, PEER6_INDEX, PEER6_MAC, PORT,
-        ROUTER, ROUTER_MAC, ROUTER6, VNI, WEB, WEB_MAC, WEB6,
+        CUT_OFF_INDEX, DATABASE, DATABASE_MAC, DATABASE_SLOT, DATABASE6, GATEWAY_MAC,
+        IN_OTHER_NETWORK, IN_OTHER_NETWORK6, MTU, NODE, NODE_MAC, NODE6, NODE6_MAC, OTHER_PEER,
+        OTHER_PEER_INDEX, OTHER_PEER_MAC, OTHER_VNI, PEER, PEER_INDEX, PEER_MAC, PEER6,
+        PEER6_INDEX, PEER6_MAC, PORT, ROUTER, ROUTER_MAC, ROUTER_SLOT, ROUTER6, VNI, WEB, WEB_MAC,
+        WEB_SLOT, WEB6,
     },
 };
 
@@ -89,13 +90,13 @@ const CHECKING: Neighbour = Neighbour {
     ..NEAR
 };
 
-const ENDPOINTS: [(IpAddr, Mac, u16); 6] = [
-    (WEB, WEB_MAC, 0),
-    (WEB6, WEB_MAC, 0),
-    (DATABASE, DATABASE_MAC, 0),
-    (DATABASE6, DATABASE_MAC, 0),
-    (ROUTER, ROUTER_MAC, endpoint_flags::FORWARDING),
-    (ROUTER6, ROUTER_MAC, endpoint_flags::FORWARDING),
+const ENDPOINTS: [(IpAddr, u32, Mac, u16); 6] = [
+    (WEB, WEB_SLOT, WEB_MAC, 0),
+    (WEB6, WEB_SLOT, WEB_MAC, 0),
+    (DATABASE, DATABASE_SLOT, DATABASE_MAC, 0),
+    (DATABASE6, DATABASE_SLOT, DATABASE_MAC, 0),
+    (ROUTER, ROUTER_SLOT, ROUTER_MAC, endpoint_flags::FORWARDING),
+    (ROUTER6, ROUTER_SLOT, ROUTER_MAC, endpoint_flags::FORWARDING),
 ];
 
 impl Node {
@@ -130,6 +131,7 @@ impl Node {
             network: network(),
             address: octets4(ROUTER),
             address6: octets6(ROUTER6),
+            slot: ROUTER_SLOT,
             mac: ROUTER_MAC,
             flags: endpoint_flags::FORWARDING,
         };
@@ -143,20 +145,29 @@ impl Node {
         self
     }
 
+    /// In which slot what enters at the device is counted.
+    pub(super) fn slot(&self) -> Option<u32> {
+        let map = self.ebpf.map(PORTS).unwrap();
+        let map = HashMap::<_, u32, Port>::try_from(map).unwrap();
+        map.get(&INTERFACE, 0).ok().map(|port| port.slot)
+    }
+
     fn set_network(&mut self, network: Network) {
         self.hash::<u32, Network>(NETWORKS, |map| map.insert(VNI, network, 0));
         let port = Port {
             network,
             address: octets4(WEB),
             address6: octets6(WEB6),
+            slot: WEB_SLOT,
             mac: WEB_MAC,
             flags: 0,
         };
         self.hash::<u32, Port>(PORTS, |map| map.insert(INTERFACE, port, 0));
-        for (address, mac, flags) in ENDPOINTS {
+        for (address, slot, mac, flags) in ENDPOINTS {
             let endpoint = Endpoint {
                 network,
                 ifindex: INTERFACE,
+                slot,
                 mac,
                 flags,
             };

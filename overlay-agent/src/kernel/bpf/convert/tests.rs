@@ -71,6 +71,7 @@ fn endpoints_come_back_as_they_went() {
                 ..Network::zeroed()
             },
             link: LinkRef::Gone(9),
+            slot: 2,
             mac: "02:4f:c0:00:02:02".parse().unwrap(),
             forwarding,
         };
@@ -84,6 +85,7 @@ fn a_device_must_be_there() {
     let entry = EndpointEntry {
         network: Network::zeroed(),
         link: LinkRef::Name("eth2".parse().unwrap()),
+        slot: 2,
         mac: "02:4f:c0:00:02:02".parse().unwrap(),
         forwarding: false,
     };

@@ -8,28 +8,28 @@ use std::{fs, path::PathBuf};
 use aya::maps::{MapData, MapInfo, PerCpuArray};
 use overlay_common::maps::{MAX_PEERS, PEER_STATS, PeerStats};
 
-use super::{Maps, failure::failed, pins::Pins, table::open_path};
-use crate::kernel::{KernelError, Result};
+use super::{Counters, Pins, failed};
+use crate::kernel::{KernelError, Result, bpf::table::open_path};
 
 /// Slots that an array has at least.
 const FEWEST: usize = 1024;
 
 /// How many slots are made for so many peers: room to double, and slot 0, which is nobody's.
-pub(super) fn slots(peers: usize) -> usize {
+pub(in super::super) fn slots(peers: usize) -> usize {
     let room = peers.saturating_mul(2).next_power_of_two();
     room.clamp(FEWEST, MAX_PEERS) + 1
 }
 
 /// An array that is too small, out of the way of its successor; back in its place if nothing
 /// comes of that.
-pub(super) struct SetAside {
+pub(in super::super) struct SetAside {
     pin: PathBuf,
     aside: PathBuf,
     slots: u32,
 }
 
 /// Makes room for a larger array where the one that is there does not suffice.
-pub(super) fn set_aside(pins: &Pins, peers: usize) -> Result<Option<SetAside>> {
+pub(in super::super) fn set_aside(pins: &Pins, peers: usize) -> Result<Option<SetAside>> {
     let pin = pins.map(PEER_STATS);
     let aside = pins.map("PEER_STATS_BEFORE");
     let slots = match MapInfo::from_pin(&pin) {
@@ -53,14 +53,14 @@ pub(super) fn set_aside(pins: &Pins, peers: usize) -> Result<Option<SetAside>> {
 
 impl SetAside {
     /// Takes what was counted over into the successor.
-    pub(super) fn carry_over(self, maps: &mut Maps) -> Result<()> {
+    pub(in super::super) fn carry_over(self, counters: &mut Counters) -> Result<()> {
         let before: PerCpuArray<MapData, PeerStats> = open_path(&self.aside, PEER_STATS)?;
         for slot in 0..self.slots {
             let counted = before
                 .get(&slot, 0)
                 .map_err(|error| failed(format!("read slot {slot} of map {PEER_STATS}"), &error))?;
             if counted.iter().any(|stats| *stats != PeerStats::default()) {
-                maps.set_peer_stats(slot, counted)?;
+                counters.set_peer(slot, counted)?;
             }
         }
         Ok(())
