@@ -137,6 +137,30 @@ reasons! {
     NotResizable = not_resizable: "the kernel cannot add or take away tunnel headers on this packet",
 }
 
+impl PassReason {
+    /// One sentence for people: what becomes of it then.
+    pub const fn kernel(self) -> &'static str {
+        match self {
+            Self::UnknownPort => "the kernel bridges and routes it as without the fast path",
+            Self::NotIp => "the kernel answers or bridges it: ARP and the like",
+            Self::NotUnicast => "the kernel's bridge floods it to the containers of this node",
+            Self::IpOptions => "the kernel heeds them, and carries it by its VXLAN device",
+            Self::Fragment => "the kernel carries it by its VXLAN device",
+            Self::Malformed => "the kernel drops it, and counts that itself",
+            Self::NotOurs => "the kernel receives or forwards it; it is not the overlay's",
+            Self::AnyVtep => "the kernel's VXLAN device receives it",
+            Self::NoRoute => "the kernel delivers or routes it by its own tables",
+            Self::ForeignMac => "the kernel bridges it to that MAC, or drops it",
+            Self::TtlExpired => "the kernel answers with ICMP time exceeded",
+            Self::TooBig => "the kernel fragments it, or answers with ICMP what would fit",
+            Self::UnverifiedChecksum => "the kernel verifies it, and its VXLAN device receives it",
+            Self::PeerNeedsChecksum => "the kernel's VXLAN device sends it",
+            Self::ForwardingAggregate => "the kernel's VXLAN device receives it, and cuts it up",
+            Self::NotResizable => "the kernel cuts it up, and carries it by its VXLAN device",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Count, DropReason, Drops, PassReason, Passes};

@@ -4,6 +4,7 @@
 
 mod client;
 mod server;
+pub mod stats;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -36,6 +37,12 @@ pub enum Request {
     },
     /// Removes all that is the instance's, and ends the daemon.
     Down {},
+    /// What has been counted.
+    Stats {
+        /// Whether peers without traffic are to be told, too.
+        #[serde(default)]
+        all: bool,
+    },
 }
 
 /// An endpoint as it is asked for; validated like one of the configuration.
@@ -71,6 +78,8 @@ pub enum Reply {
     BadInput(String),
     /// It was tried and has failed.
     Failed(String),
+    /// To [`Request::Stats`].
+    Stats(Box<stats::Stats>),
 }
 
 /// The state of a node.

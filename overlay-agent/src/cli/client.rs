@@ -78,13 +78,18 @@ fn done(reply: &Reply) -> CommandResult {
     }
 }
 
-fn unexpected() -> Failure {
+pub(super) fn unexpected() -> Failure {
     Failure::Problem(anyhow!(
         "the agent gave an answer to another question; use the overlay-agent of the daemon's version"
     ))
 }
 
-fn ask(dirs: &Dirs, instance: Option<Name>, request: &Request) -> Result<Reply, Failure> {
+/// Asks the daemon of the instance that is named, or of the only one.
+pub(super) fn ask(
+    dirs: &Dirs,
+    instance: Option<Name>,
+    request: &Request,
+) -> Result<Reply, Failure> {
     let instance = the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
     call(dirs, &instance, request)
 }

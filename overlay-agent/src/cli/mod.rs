@@ -6,6 +6,7 @@ mod client;
 mod down;
 mod local;
 mod output;
+mod stats;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -76,6 +77,8 @@ enum Command {
     },
     /// Remove all that is ours
     Down,
+    /// Show what was counted: by peer, endpoint, program and reason
+    Stats(stats::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,6 +142,7 @@ pub fn run(cli: Cli) -> ExitCode {
             client::fastpath(&cli.dirs, cli.instance, state == Switch::On)
         }
         Command::Down => down::down(&cli.dirs, cli.instance),
+        Command::Stats(args) => stats::stats(&cli.dirs, cli.instance.as_ref(), cli.output, &args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

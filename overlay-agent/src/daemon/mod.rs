@@ -6,6 +6,7 @@ mod patrol;
 mod reconcile;
 mod requests;
 mod start;
+mod stats;
 mod status;
 mod watches;
 
@@ -86,7 +87,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             }
             Some(call) = calls.recv() => {
                 if call.request == (Request::Down {}) {
-                    let done = reconciler.down().await;
+                    let done = Box::pin(reconciler.down()).await;
                     drop((server, lock));
                     let reply = done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
                     answer(call.reply, reply);
@@ -147,6 +148,7 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         Request::Fastpath { on } => reconciler.fastpath(on).await,
         // `run` handles it: it ends the loop.
         Request::Down {} => Reply::Done,
+        Request::Stats { all } => reconciler.stats(all),
     };
     answer(call.reply, reply);
 }

@@ -1,0 +1,250 @@
+//! Tables that fit a terminal.
+
+use std::{cmp::Reverse, ops::Range};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::{
+    api::stats::{
+        Counter, DropStats, EndpointCounts, NetworkStats, PassStats, PeerCounts, Sender, Stats,
+    },
+    stats::{bytes, count},
+};
+
+/// Columns of a terminal that nobody has made wider.
+const WIDTH: u16 = 80;
+
+/// What was counted from the beginning.
+pub(super) fn totals(stats: &Stats, all: bool) -> String {
+    Page::new("since the maps were made").of(stats, all)
+}
+
+/// What was counted in a second.
+pub(super) fn rates(stats: &Stats, all: bool) -> String {
+    Page::new("per second").of(stats, all)
+}
+
+struct Page {
+    text: String,
+    /// What the numbers are.
+    are: &'static str,
+}
+
+impl Page {
+    fn new(are: &'static str) -> Self {
+        Self {
+            text: String::new(),
+            are,
+        }
+    }
+
+    fn of(mut self, stats: &Stats, all: bool) -> String {
+        let health = if stats.healthy { "healthy" } else { "degraded" };
+        let (node, instance) = (&stats.node, &stats.instance);
+        let are = self.are;
+        self.line(&format!(
+            "node {node}  instance {instance}  {health}  {are}"
+        ));
+        for network in &stats.networks {
+            self.network(network, all);
+        }
+        self.endpoints(stats);
+        self.programs(stats);
+        self.drops(&stats.drops);
+        self.passes(&stats.passes);
+        self.text
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    /// A table, of which some columns are numbers.
+    fn table<const N: usize>(
+        &mut self,
+        numbers: Range<usize>,
+        head: [&str; N],
+        rows: Vec<[String; N]>,
+    ) {
+        let mut table = Table::new();
+        table
+            .load_preset(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(WIDTH)
+            .set_header(head)
+            .add_rows(rows);
+        for (number, column) in table.column_iter_mut().enumerate() {
+            if numbers.contains(&number) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+            column.set_padding((0, if number + 1 == N { 0 } else { 2 }));
+        }
+        self.text.push('\n');
+        for line in table.lines() {
+            self.line(line.trim_end());
+        }
+    }
+
+    fn network(&mut self, network: &NetworkStats, all: bool) {
+        let mut peers: Vec<_> = network
+            .peers
+            .iter()
+            .filter(|peer| all || peer.counts != PeerCounts::default())
+            .collect();
+        peers.sort_by_key(|peer| {
+            let counts = &peer.counts;
+            Reverse(counts.tx.bytes + counts.rx.bytes + counts.dropped.bytes)
+        });
+        let row = |name: &str, vtep: String, counts: &PeerCounts| {
+            let PeerCounts { tx, rx, dropped } = counts;
+            [
+                name.to_owned(),
+                vtep,
+                count(tx.packets),
+                bytes(tx.bytes),
+                count(rx.packets),
+                bytes(rx.bytes),
+                count(dropped.packets),
+            ]
+        };
+        let mut rows: Vec<_> = peers
+            .iter()
+            .map(|peer| row(peer.name.as_str(), peer.vtep.to_string(), &peer.counts))
+            .collect();
+        rows.push(row("all", String::new(), &network.total));
+        let head = [
+            &format!("PEERS OF {}", network.name),
+            "VTEP",
+            "SENT",
+            "",
+            "RECEIVED",
+            "",
+            "DROPPED",
+        ];
+        self.table(2..7, head, rows);
+        let silent = network.silent + network.peers.len() - peers.len();
+        if silent > 0 {
+            self.line(&format!("peers without traffic: {silent} (--all)"));
+        }
+    }
+
+    fn endpoints(&mut self, stats: &Stats) {
+        let row = |name: &str, counts: &EndpointCounts| {
+            [
+                name.to_owned(),
+                both(counts.tx),
+                both(counts.rx),
+                both(counts.tx_local),
+                both(counts.rx_local),
+                count(counts.passed.packets),
+                count(counts.dropped.packets),
+            ]
+        };
+        let mut endpoints: Vec<_> = stats.endpoints.iter().collect();
+        endpoints.sort_by_key(|endpoint| {
+            let counts = &endpoint.counts;
+            let all = [counts.tx, counts.tx_local, counts.rx, counts.rx_local];
+            Reverse(all.iter().map(|count| count.bytes).sum::<u64>())
+        });
+        let mut rows: Vec<_> = endpoints
+            .iter()
+            .map(|endpoint| row(endpoint.name.as_str(), &endpoint.counts))
+            .collect();
+        for (name, counts) in [("(this node)", &stats.host), ("(former)", &stats.former)] {
+            if *counts != EndpointCounts::default() {
+                rows.push(row(name, counts));
+            }
+        }
+        let head = [
+            "ENDPOINT",
+            "TO PEERS",
+            "FROM PEERS",
+            "TO OTHERS",
+            "FROM OTHERS",
+            "TO KERNEL",
+            "DROPPED",
+        ];
+        self.table(1..7, head, rows);
+    }
+
+    fn programs(&mut self, stats: &Stats) {
+        let rows = stats.programs.iter().map(|program| {
+            [
+                program.program.clone(),
+                count(program.delivered.packets),
+                count(program.passed.packets),
+                count(program.dropped.packets),
+            ]
+        });
+        let rows = rows.collect();
+        let head = ["PROGRAM", "DELIVERED", "TO KERNEL", "DROPPED"];
+        self.table(1..4, head, rows);
+    }
+
+    /// By reason, and below each reason by sender.
+    fn drops(&mut self, drops: &[DropStats]) {
+        let mut drops: Vec<_> = drops.iter().collect();
+        drops.sort_by_key(|reason| Reverse(reason.count.packets));
+        let mut rows = Vec::new();
+        for drops in drops {
+            rows.push(reason(&drops.reason, drops.count, &drops.text));
+            let senders = drops.senders.iter();
+            let mut shares: Vec<_> = senders
+                .map(|share| (name(&share.sender), share.count))
+                .collect();
+            if drops.unknown.packets > 0 {
+                shares.push(("- strangers".to_owned(), drops.unknown));
+            }
+            shares.sort_by_key(|(_, count)| Reverse(count.packets));
+            rows.extend(shares.iter().map(|(name, count)| reason(name, *count, "")));
+        }
+        self.reasons("DROPPED", rows);
+    }
+
+    fn passes(&mut self, passes: &[PassStats]) {
+        let mut passes: Vec<_> = passes.iter().collect();
+        passes.sort_by_key(|reason| Reverse(reason.count.packets));
+        let rows = passes.iter().map(|passes| {
+            let text = format!("{}: {}", passes.text, passes.kernel);
+            reason(&passes.reason, passes.count, &text)
+        });
+        let rows = rows.collect();
+        self.reasons("LEFT TO THE KERNEL", rows);
+    }
+
+    fn reasons(&mut self, what: &str, rows: Vec<[String; 4]>) {
+        if rows.is_empty() {
+            return;
+        }
+        let head = [what, "PACKETS", "BYTES", ""];
+        self.table(1..3, head, rows);
+    }
+}
+
+fn reason(name: &str, of: Counter, text: &str) -> [String; 4] {
+    [
+        name.to_owned(),
+        count(of.packets),
+        bytes(of.bytes),
+        text.to_owned(),
+    ]
+}
+
+/// Who a sender is, in a line below the reason.
+fn name(sender: &Sender) -> String {
+    match sender {
+        Sender::Peer { network, name } => format!("- peer {name} ({network})"),
+        Sender::Endpoint { name } => format!("- endpoint {name}"),
+        Sender::Host => "- this node".to_owned(),
+        Sender::Former => "- former endpoints".to_owned(),
+    }
+}
+
+/// Packets and bytes in one cell.
+fn both(of: Counter) -> String {
+    if of.packets == 0 {
+        return "0".to_owned();
+    }
+    format!("{}  {}", count(of.packets), bytes(of.bytes))
+}

@@ -1,0 +1,130 @@
+//! What the node has counted, as the API tells it.
+
+use std::{
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use overlay_common::maps;
+
+use super::Reconciler;
+use crate::{
+    api::{
+        Reply,
+        stats::{MapFill, STATS_SCHEMA, Stats},
+    },
+    model::{Endpoint, Vni},
+    stats::{Counted, Owners},
+};
+
+impl Reconciler {
+    /// As of now; peers and endpoints as of the last round.
+    pub(super) fn stats(&self, all: bool) -> Reply {
+        let read = self.node.with_maps(|maps| Counted::read(maps.counters()));
+        let counted = match read {
+            Ok(counted) => counted.unwrap_or_default(),
+            Err(error) => return Reply::Failed(error.to_string()),
+        };
+        let problems = self.all_problems();
+        let owners = self.owners();
+        Reply::Stats(Box::new(Stats {
+            schema: STATS_SCHEMA,
+            time_ms: milliseconds(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: crate::hooks::abi(),
+            instance: self.store.content().instance().clone(),
+            node: self.model.node.name.clone(),
+            fastpath: self.fastpath_state(),
+            healthy: problems.is_empty(),
+            problems,
+            programs: counted.programs(),
+            networks: counted.networks(&owners, all),
+            endpoints: counted.endpoints(&owners),
+            host: counted.host(),
+            former: counted.former(&owners),
+            drops: counted.drops(&owners),
+            passes: counted.passes(),
+            maps: self.fill(),
+        }))
+    }
+
+    /// Whose the slots are.
+    fn owners(&self) -> Owners<'_> {
+        let vteps = &self.observed.objects.peers.entries.vteps;
+        let slot_of = |vni: Vni, vtep: IpAddr| vteps.get(&(vni, vtep)).copied();
+        let networks = self.model.networks.iter().map(|network| {
+            let peers = network.peers.iter();
+            let slots = peers.map(|peer| (peer, slot_of(network.vni, peer.vtep)));
+            (network, slots.collect())
+        });
+        let endpoints = self.model.endpoints.iter();
+        Owners {
+            networks: networks.collect(),
+            endpoints: endpoints
+                .map(|endpoint| (endpoint, self.slot_of(endpoint)))
+                .collect(),
+        }
+    }
+
+    fn slot_of(&self, endpoint: &Endpoint) -> Option<u32> {
+        let network = self.model.networks.iter();
+        let vni = network
+            .clone()
+            .find(|network| network.name == endpoint.network)?
+            .vni;
+        let given = self.store.content().allocations.get(&endpoint.name)?;
+        let entries = &self.observed.objects.entries.endpoints;
+        let mut entries = given
+            .addresses
+            .iter()
+            .filter_map(|address| entries.get(&(vni, *address)));
+        Some(entries.next()?.slot)
+    }
+
+    /// How full the maps are: those that are not of counters alone.
+    fn fill(&self) -> Vec<MapFill> {
+        if self.observed.objects.pins.is_empty() {
+            return Vec::new();
+        }
+        let capacity = self.capacity();
+        let entries = &self.observed.objects.entries;
+        let peers = &self.observed.objects.peers.entries;
+        let by_family = |addresses: &mut dyn Iterator<Item = bool>| {
+            addresses.fold(
+                [0, 0],
+                |[v4, v6], is_v4| {
+                    if is_v4 { [v4 + 1, v6] } else { [v4, v6 + 1] }
+                },
+            )
+        };
+        let subnets = by_family(&mut peers.subnets.keys().map(|(_, net)| net.addr().is_ipv4()));
+        let vteps = by_family(&mut peers.vteps.keys().map(|(_, vtep)| vtep.is_ipv4()));
+        let endpoints = by_family(&mut entries.endpoints.keys().map(|(_, ip)| ip.is_ipv4()));
+        let fills = [
+            (maps::NETWORKS, entries.networks.len(), capacity.networks),
+            (maps::PEERS4, subnets[0], capacity.peers[0]),
+            (maps::PEERS6, subnets[1], capacity.peers[1]),
+            (maps::VTEPS4, vteps[0], capacity.vteps[0]),
+            (maps::VTEPS6, vteps[1], capacity.vteps[1]),
+            (maps::PEER_STATS, peers.vteps.len(), capacity.slots),
+            (maps::ENDPOINTS4, endpoints[0], capacity.endpoints[0]),
+            (maps::ENDPOINTS6, endpoints[1], capacity.endpoints[1]),
+            (maps::PORTS, entries.ports.len(), capacity.ports),
+            (maps::SOURCES, entries.sources.len(), capacity.sources),
+            (maps::CIDRS, entries.cidrs.len(), capacity.cidrs),
+        ];
+        let fill = |(map, entries, capacity): (&str, usize, usize)| MapFill {
+            map: map.to_owned(),
+            entries,
+            capacity,
+        };
+        fills.map(fill).into()
+    }
+}
+
+fn milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}

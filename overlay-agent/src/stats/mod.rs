@@ -1,0 +1,52 @@
+//! From what the programs have counted, slot by slot, to whose it is.
+
+mod build;
+mod rates;
+mod units;
+
+use std::collections::BTreeMap;
+
+use overlay_common::{
+    maps::{Count, EndpointStats, PeerStats, SenderKey},
+    programs::Program,
+    reasons::{Drops, Passes},
+};
+
+use crate::kernel::{self, bpf::Counters};
+
+pub(crate) use build::Owners;
+pub use rates::rates;
+pub use units::{bytes, count};
+
+/// What the maps of counters hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Counted {
+    pub(crate) peers: BTreeMap<u32, PeerStats>,
+    pub(crate) endpoints: BTreeMap<u32, EndpointStats>,
+    pub(crate) drops: Vec<(Program, Drops)>,
+    pub(crate) passes: Vec<(Program, Passes)>,
+    pub(crate) senders: BTreeMap<SenderKey, Count>,
+}
+
+impl Counted {
+    /// Reads all of it; not at one moment, traffic goes on meanwhile.
+    pub(crate) fn read(counters: &Counters) -> kernel::Result<Self> {
+        Ok(Self {
+            // A sum never tells of more than its parts, which are read before.
+            senders: counters.drops_by_sender()?,
+            peers: counters.peers()?,
+            endpoints: counters.endpoints()?,
+            drops: of_programs(|program| counters.drops(program))?,
+            passes: of_programs(|program| counters.passes(program))?,
+        })
+    }
+}
+
+fn of_programs<T>(
+    read: impl Fn(Program) -> kernel::Result<T>,
+) -> kernel::Result<Vec<(Program, T)>> {
+    let programs = Program::ALL.into_iter();
+    programs
+        .map(|program| Ok((program, read(program)?)))
+        .collect()
+}
