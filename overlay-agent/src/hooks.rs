@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `OVERLAY_ABORT_AFTER_STEP=N` | the process ends as by `kill -9` after its Nth step |
 //! | `OVERLAY_ABI=N` | the maps are those of another layout: pinned under `vN/` |
-//! | `OVERLAY_MAP_ENTRIES=PEERS4=3,VTEPS4=3` | these maps hold no more |
+//! | `OVERLAY_MAP_ENTRIES=PEERS4=3,VTEPS4=3` | these maps hold no more; `PEER_STATS` counts for so many peers at least |
 
 use std::{
     env,
@@ -27,7 +27,7 @@ pub fn abi() -> u32 {
     *ABI
 }
 
-/// How many entries a map is to hold, if a test asks for fewer than usual.
+/// How many entries a map is to hold, if a test asks for another number than usual.
 pub(crate) fn map_entries(map: &str) -> Option<usize> {
     let asked = env::var("OVERLAY_MAP_ENTRIES").ok()?;
     let mut pairs = asked.split(',').filter_map(|pair| pair.split_once('='));

@@ -11,8 +11,10 @@ mod maps;
 mod peers;
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::Signal;
-use overlay_common::wire;
+use overlay_common::{
+    maps::{MAX_PEERS, PEER_STATS},
+    wire,
+};
 use overlay_tests::{run, script::inside};
 
 use super::{
@@ -46,11 +48,13 @@ impl Growing {
         let (_, peer) = bench.labs.nodes(subject)?;
         let kind = if subject == Subject::Overlay {
             // It would take away entries that its configuration does not name. The programs
-            // need no agent to run.
+            // need no agent to run, but counters for so many peers.
             for agent in bench.labs.agents(subject)? {
-                if let Some(process) = agent.process()? {
-                    process.signal(Signal::SIGKILL)?;
-                }
+                agent.kill()?;
+                agent
+                    .with("OVERLAY_MAP_ENTRIES", format!("{PEER_STATS}={MAX_PEERS}"))
+                    .start()?;
+                agent.kill()?;
             }
             Kind::Programs(Box::new(maps::Node::open(&way, peer)?))
         } else {

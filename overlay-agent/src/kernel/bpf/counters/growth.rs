@@ -9,13 +9,22 @@ use aya::maps::{MapData, MapInfo, PerCpuArray};
 use overlay_common::maps::{MAX_PEERS, PEER_STATS, PeerStats};
 
 use super::{Counters, Pins, failed};
-use crate::kernel::{KernelError, Result, bpf::table::open_path};
+use crate::{
+    hooks,
+    kernel::{KernelError, Result, bpf::table::open_path},
+};
 
 /// Slots that an array has at least.
 const FEWEST: usize = 1024;
 
+/// How many peers there are to be slots for.
+fn counted(peers: usize) -> usize {
+    peers.max(hooks::map_entries(PEER_STATS).unwrap_or_default())
+}
+
 /// How many slots are made for so many peers: room to double, and slot 0, which is nobody's.
 pub(in super::super) fn slots(peers: usize) -> usize {
+    let peers = counted(peers);
     let room = peers.saturating_mul(2).next_power_of_two();
     room.clamp(FEWEST, MAX_PEERS) + 1
 }
@@ -43,7 +52,7 @@ pub(in super::super) fn set_aside(pins: &Pins, peers: usize) -> Result<Option<Se
             };
         }
     };
-    if slots as usize > peers.min(MAX_PEERS) {
+    if slots as usize > counted(peers).min(MAX_PEERS) {
         return Ok(None);
     }
     fs::rename(&pin, &aside)
