@@ -19,7 +19,7 @@ pub struct Dirs {
         hide = true
     )]
     pub state_dir: PathBuf,
-    /// Folder for sockets and locks
+    /// Folder for sockets, locks and what must survive the agent, but no reboot
     #[arg(
         long,
         env = "OVERLAY_RUNTIME_DIR",
@@ -48,6 +48,16 @@ impl Dirs {
     /// The file that a running daemon has locked.
     pub fn lock(&self, instance: &Name) -> PathBuf {
         self.runtime(instance).join("lock")
+    }
+
+    /// What an instance must remember.
+    pub fn state(&self, instance: &Name) -> PathBuf {
+        self.state_dir.join(instance.as_str()).join("state.json")
+    }
+
+    /// A copy of it that may be ahead, in memory.
+    pub fn state_copy(&self, instance: &Name) -> PathBuf {
+        self.runtime(instance).join("state.json")
     }
 
     /// The runtime folder of an instance.

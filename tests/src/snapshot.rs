@@ -53,8 +53,8 @@ impl Snapshot {
         })
     }
 
-    /// The same without what the kernel chose: numbers of devices, of namespaces and of
-    /// programs, MACs of devices.
+    /// The same without what the kernel chose: numbers of devices, of namespaces, of programs
+    /// and of a bridge's ports, MACs of devices.
     #[must_use]
     pub fn anonymous(&self) -> Self {
         let view = |(view, lines): &(&'static str, Vec<String>)| {
@@ -130,8 +130,20 @@ fn steady(line: &str) -> String {
 
 /// A line without what the kernel chose.
 fn anonymous(view: &str, line: &str) -> String {
-    const BEFORE_A_NUMBER: [&str; 4] = ["prog_id", "link_id", "link-netnsid", "iif"];
-    let is_number = |word: &str| word.chars().all(|c| c.is_ascii_digit());
+    // The last three are in the order in which a bridge got its ports.
+    const BEFORE_A_NUMBER: [&str; 7] = [
+        "prog_id",
+        "link_id",
+        "link-netnsid",
+        "iif",
+        "port_id",
+        "port_no",
+        "designated_port",
+    ];
+    let is_number = |word: &str| match word.strip_prefix("0x") {
+        Some(digits) => digits.chars().all(|c| c.is_ascii_hexdigit()),
+        None => word.chars().all(|c| c.is_ascii_digit()),
+    };
     let mut words: Vec<&str> = Vec::new();
     for word in line.split_whitespace() {
         let index = word.strip_suffix(':').is_some_and(is_number) && words.is_empty();

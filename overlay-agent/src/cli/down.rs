@@ -29,9 +29,7 @@ pub(super) fn down(dirs: &Dirs, instance: Option<Name>) -> CommandResult {
 /// Whether there is anything of an instance. Its folder is made before its state file, and
 /// goes after it.
 fn is_left_behind(dirs: &Dirs, instance: &Name) -> bool {
-    let state = Store::path(&dirs.state_dir, instance);
-    let folder = state.parent().unwrap_or(&state);
-    folder.exists() || bpf::is_pinned(&dirs.pins(instance))
+    dirs.state_dir.join(instance.as_str()).exists() || bpf::is_pinned(&dirs.pins(instance))
 }
 
 fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
@@ -42,7 +40,7 @@ fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
         )));
     }
     capability::check_privileges().map_err(Failure::bad_input)?;
-    let store = Store::open(&dirs.state_dir, instance).map_err(Failure::bad_input)?;
+    let store = Store::open(dirs, instance).map_err(Failure::bad_input)?;
     if let Some(netns) = &store.content().netns {
         local::enter(netns)?;
     }

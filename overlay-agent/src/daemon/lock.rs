@@ -47,6 +47,9 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct InstanceLock {
     folder: PathBuf,
+    path: PathBuf,
+    /// Of the daemon, or of one that was killed.
+    socket: PathBuf,
     _file: Flock<File>,
 }
 
@@ -74,6 +77,8 @@ impl InstanceLock {
             if fs::metadata(&path).is_ok_and(|there| there.ino() == mine) {
                 return Ok(Self {
                     folder,
+                    path,
+                    socket: dirs.socket(instance),
                     _file: file,
                 });
             }
@@ -104,7 +109,13 @@ fn make_private(folder: &Path) -> Result<(), LockError> {
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
+        for path in [&self.socket, &self.path] {
+            if let Err(error) = fs::remove_file(path) {
+                debug!("remove {}: {error}", path.display());
+            }
+        }
+        // It stays with what an agent that was killed still had to bring to the disk.
+        if let Err(error) = fs::remove_dir(&self.folder) {
             debug!("remove {}: {error}", self.folder.display());
         }
     }

@@ -114,6 +114,11 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         };
         patrol = end + PATROL;
     }
+    if let Err(error) = reconciler.close() {
+        error!("{error}");
+    }
+    // Nobody else may have the instance before its state is on the disk.
+    drop((server, lock));
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
     Ok(())
 }

@@ -309,6 +309,11 @@ impl Reconciler {
         dataplane.map_or_else(Capacity::default, |dataplane| dataplane.maps().capacity())
     }
 
+    /// Brings what is remembered to the disk.
+    pub(super) fn close(self) -> Result<(), String> {
+        self.store.close()
+    }
+
     /// Removes all that is the instance's.
     pub(super) async fn down(self) -> Result<(), TeardownError> {
         let Self { node, store, .. } = self;

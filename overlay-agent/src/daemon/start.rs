@@ -108,7 +108,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         .unwrap_or_else(|| model.node.name.clone());
     check_machine(&model, &options.dirs)?;
     let lock = InstanceLock::take(&options.dirs, &instance)?;
-    let mut store = Store::open(&options.dirs.state_dir, &instance)?;
+    let mut store = Store::open(&options.dirs, &instance)?;
     store.clear_unfinished()?;
     let node = Node::open(options.dirs.pins(&instance))?;
     // What would be shows that nothing stands in the way.
@@ -133,6 +133,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let watches = Watches::open(&node, store.content());
     // Before the first thread is started.
     privileges::keep(&privileges::RUNNING)?;
+    store.write_behind()?;
     let config = ConfigFile::watch(&options.config, text)?;
     let mut reconciler = Reconciler::new(node, store, model, watch);
     reconciler.node.dataplane = required_programs;
@@ -159,7 +160,7 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
         .clone()
         .unwrap_or_else(|| model.node.name.clone());
     capability::check_privileges()?;
-    let store = Store::open(&options.dirs.state_dir, &instance)?;
+    let store = Store::open(&options.dirs, &instance)?;
     let node = Node::open(options.dirs.pins(&instance))?;
     Ok(reconcile::preview(&node, &model, store.content()).await?)
 }

@@ -53,6 +53,9 @@ impl Reconciler {
                 "the configuration file is refused, the one before stays in force: {reason}"
             ));
         }
+        if let Some(reason) = self.store.failure() {
+            problems.push(format!("what is remembered is not on the disk, and would not outlive a reboot; it is tried again every second: {reason}"));
+        }
         if let Some(reason) = self.unavailable_because() {
             problems.push(format!("the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"));
         }

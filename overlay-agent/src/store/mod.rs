@@ -4,17 +4,24 @@
 //! namespaces we made, and the kernel settings as they were before us.
 
 mod addresses;
+mod behind;
 mod content;
+mod copies;
 mod upgrade;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs, io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
-use crate::{hooks, model::Name};
+use crate::{dirs::Dirs, hooks, model::Name};
+
+use behind::Behind;
+use copies::{Durable, Version, gone, temporary};
 
 pub use content::{Allocation, Content};
 
@@ -41,49 +48,45 @@ pub enum StoreError {
     },
 }
 
-/// The state file of one instance; every change is on disk before it takes effect.
+/// The state of one instance; every change is remembered before it takes effect.
+///
+/// The file on the disk is what counts. To wait for a disk costs more than all else that is
+/// done for a container, so a daemon writes a copy into its runtime folder, which is kept in
+/// memory and outlives the daemon, and brings the file to the disk behind. A loss of power in
+/// between takes the containers along that the disk does not know of yet.
 #[derive(Debug)]
 pub struct Store {
-    path: PathBuf,
+    file: PathBuf,
+    copy: PathBuf,
     content: Content,
+    since: SystemTime,
+    behind: Option<Behind>,
 }
 
 impl Store {
     /// Reads the state of an instance, or starts a new one where there is none.
-    pub fn open(state_dir: &Path, instance: &Name) -> Result<Self, StoreError> {
-        let path = Self::path(state_dir, instance);
-        let content =
-            Self::read(&path, instance)?.unwrap_or_else(|| Content::new(instance.clone()));
-        Ok(Self { path, content })
-    }
-
-    /// Where the state of an instance is.
-    pub fn path(state_dir: &Path, instance: &Name) -> PathBuf {
-        state_dir.join(instance.as_str()).join("state.json")
-    }
-
-    fn read(path: &Path, instance: &Name) -> Result<Option<Content>, StoreError> {
-        let foreign = |cause: String| StoreError::Foreign {
-            path: path.to_owned(),
-            cause,
+    pub fn open(dirs: &Dirs, instance: &Name) -> Result<Self, StoreError> {
+        let (file, copy) = (dirs.state(instance), dirs.state_copy(instance));
+        let on_disk = copies::read(&file)?;
+        let in_memory = copies::read(&copy)?;
+        let mut store = Self {
+            file,
+            copy,
+            content: Content::new(instance.clone()),
+            since: SystemTime::UNIX_EPOCH,
+            behind: None,
         };
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(cause) => {
-                return Err(StoreError::Io {
-                    operation: "read",
-                    path: path.to_owned(),
-                    cause,
-                });
-            }
+        // Without a file somebody has moved it away, to start anew.
+        let Some(on_disk) = on_disk else {
+            return Ok(store);
         };
-        let file = serde_json::from_slice(&text).map_err(|error| foreign(error.to_string()))?;
-        let file = upgrade::upgrade(file).map_err(foreign)?;
-        let content: Content =
-            serde_json::from_value(file).map_err(|error| foreign(error.to_string()))?;
-        content.must_be_of(instance).map_err(foreign)?;
-        Ok(Some(content))
+        let content = understand(&store.file, &on_disk, instance)?;
+        (store.content, store.since) = (content, on_disk.since);
+        if let Some(newer) = in_memory.filter(|copy| copy.since > on_disk.since) {
+            let content = understand(&store.copy, &newer, instance)?;
+            (store.content, store.since) = (content, newer.since);
+        }
+        Ok(store)
     }
 
     /// What is remembered.
@@ -91,189 +94,94 @@ impl Store {
         &self.content
     }
 
-    /// Changes what is remembered, atomically: the file holds the old or the new content, never a part.
+    /// Changes what is remembered, atomically: a file holds the old or the new content, never a part.
     pub fn update<T>(&mut self, change: impl FnOnce(&mut Content) -> T) -> Result<T, StoreError> {
         let mut content = self.content.clone();
         let result = change(&mut content);
-        if content != self.content || !self.path.exists() {
-            self.write(&content)?;
-            self.content = content;
+        if content != self.content || !self.file.exists() {
+            self.write(content)?;
         }
         Ok(result)
     }
 
-    fn write(&self, content: &Content) -> Result<(), StoreError> {
-        let io = |operation, path: &Path| {
-            let path = path.to_owned();
-            move |cause| StoreError::Io {
-                operation,
-                path,
-                cause,
+    fn write(&mut self, content: Content) -> Result<(), StoreError> {
+        let text = serde_json::to_vec_pretty(&content).map_err(|error| StoreError::Io {
+            operation: "write",
+            path: self.file.clone(),
+            cause: io::Error::other(error),
+        })?;
+        let version = Version::after(self.since, text);
+        let since = version.since;
+        match &self.behind {
+            Some(behind) => {
+                copies::replace(&self.copy, &version, Durable::No)?;
+                behind.write(version);
             }
-        };
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(io("create the folder of", folder))?;
-        let text = serde_json::to_vec_pretty(content)
-            .map_err(|error| io("write", &self.path)(io::Error::other(error)))?;
-        let temporary = self.temporary();
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(io("create", &temporary))?;
-        file.write_all(&text).map_err(io("write", &temporary))?;
-        file.sync_all().map_err(io("write", &temporary))?;
-        hooks::step_done();
-        fs::rename(&temporary, &self.path).map_err(io("replace", &self.path))?;
-        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-        hooks::step_done();
-        synced.map_err(io("replace", folder))
+            None => copies::replace(&self.file, &version, Durable::Yes)?,
+        }
+        (self.content, self.since) = (content, since);
+        Ok(())
     }
 
-    /// What is being written, until it takes the file's place.
-    fn temporary(&self) -> PathBuf {
-        self.path.with_extension("json.new")
+    /// Writes the file behind from now on; what is remembered now is on the disk then.
+    ///
+    /// Only for the one that holds the instance's lock.
+    pub fn write_behind(&mut self) -> Result<(), StoreError> {
+        self.write(self.content.clone())?;
+        let behind = Behind::start(self.file.clone()).map_err(|cause| StoreError::Io {
+            operation: "start the thread that writes",
+            path: self.file.clone(),
+            cause,
+        })?;
+        self.behind = Some(behind);
+        Ok(())
+    }
+
+    /// Why the disk does not have what is remembered, if it does not and has been tried.
+    pub fn failure(&self) -> Option<String> {
+        self.behind.as_ref().and_then(Behind::failure)
+    }
+
+    /// Brings everything to the disk, for the end of the daemon.
+    pub fn close(mut self) -> Result<(), String> {
+        if let Some(behind) = self.behind.take() {
+            behind.finish()?;
+        }
+        gone(&self.copy, fs::remove_file).map_err(|error| error.to_string())
     }
 
     /// Removes what a writer has left that was stopped before it was done.
     ///
     /// Only for the one that holds the instance's lock: there may be another writer.
     pub fn clear_unfinished(&self) -> Result<(), StoreError> {
-        gone(&self.temporary(), fs::remove_file)
+        gone(&temporary(&self.copy), fs::remove_file)?;
+        gone(&temporary(&self.file), fs::remove_file)
     }
 
-    /// Removes the file and its folder: nothing of the instance is left.
-    pub fn remove(self) -> Result<(), StoreError> {
+    /// Removes the files, and the folder on the disk: nothing of the instance is left.
+    pub fn remove(mut self) -> Result<(), StoreError> {
+        if let Some(behind) = self.behind.take() {
+            behind.abandon();
+        }
         self.clear_unfinished()?;
-        gone(&self.path, fs::remove_file)?;
+        // First the copy: without a file it would not count.
+        gone(&self.copy, fs::remove_file)?;
+        gone(&self.file, fs::remove_file)?;
         hooks::step_done();
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let folder = self.file.parent().unwrap_or(Path::new("/"));
         gone(folder, fs::remove_dir)
     }
 }
 
-/// Removes something; what is not there is fine.
-fn gone(path: &Path, remove: impl FnOnce(PathBuf) -> io::Result<()>) -> Result<(), StoreError> {
-    match remove(path.to_owned()) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(StoreError::Io {
-            operation: "remove",
-            path: path.to_owned(),
-            cause,
-        }),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Store, StoreError};
-
-    /// As the first version wrote it.
-    const FIRST: &str = r#"{
-        "format": 1, "instance": "n", "netns": null, "config": "/etc/overlay/node.toml",
-        "allocations": { "web": { "network": "lab", "address": "10.244.1.2" } },
-        "endpoints": [
-            { "name": "job", "network": "lab", "netns": { "pid": 7 }, "address": null, "interface": "eth0" },
-            { "name": "db", "network": "lab", "netns": { "name": "db" }, "address": "10.244.1.9", "interface": "eth0" }
-        ],
-        "namespaces": {}, "processes": {}, "sysctls": { "net/ipv4/ip_forward": "0" }, "fastpath_off": true
-    }"#;
-
-    #[test]
-    fn the_first_version_s_file_is_read_and_written_in_the_present_layout() {
-        let dir = tempfile::tempdir().unwrap();
-        let instance = "n".parse().unwrap();
-        let path = Store::path(dir.path(), &instance);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, FIRST).unwrap();
-        let mut store = Store::open(dir.path(), &instance).unwrap();
-        let content = store.content();
-        let addresses = &content.allocations[&"web".parse().unwrap()].addresses;
-        assert_eq!(
-            *addresses,
-            ["10.244.1.2".parse::<std::net::IpAddr>().unwrap()]
-        );
-        let wanted: Vec<usize> = content
-            .endpoints
-            .iter()
-            .map(|e| e.addresses.len())
-            .collect();
-        assert_eq!(wanted, [0, 1]);
-        assert!(content.fastpath_off && !content.packet_filter);
-        store
-            .update(|content| content.fastpath_off = false)
-            .unwrap();
-        let again = Store::open(dir.path(), &instance).unwrap();
-        assert_eq!(again.content(), store.content());
-        assert!(
-            std::fs::read_to_string(&path)
-                .unwrap()
-                .contains("\"format\": 2")
-        );
-    }
-
-    #[test]
-    fn the_file_survives_and_a_foreign_one_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let instance = "n".parse().unwrap();
-        let mut store = Store::open(dir.path(), &instance).unwrap();
-        store.update(|content| content.fastpath_off = true).unwrap();
-        assert_eq!(
-            Store::open(dir.path(), &instance).unwrap().content(),
-            store.content()
-        );
-
-        let path = Store::path(dir.path(), &instance);
-        let whole = std::fs::read(&path).unwrap();
-        let cut = &whole[..whole.len() / 2];
-        let torn: [&[u8]; 5] = [b"", cut, b"{\"format\": 9}", b"[]", &[0xff; 16]];
-        for torn in torn {
-            std::fs::write(&path, torn).unwrap();
-            let error = Store::open(dir.path(), &instance).unwrap_err();
-            assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
-            assert_eq!(std::fs::read(&path).unwrap(), torn, "{error}");
-        }
-        store.remove().unwrap();
-        assert!(!path.parent().unwrap().exists());
-    }
-
-    #[test]
-    fn another_instance_s_file_is_not_taken_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
-        Store::open(dir.path(), &one)
-            .unwrap()
-            .update(|content| content.fastpath_off = true)
-            .unwrap();
-        std::fs::create_dir(dir.path().join("other")).unwrap();
-        std::fs::copy(
-            Store::path(dir.path(), &one),
-            Store::path(dir.path(), &other),
-        )
-        .unwrap();
-        let error = Store::open(dir.path(), &other).unwrap_err();
-        assert!(error.to_string().contains("belongs to instance one"));
-    }
-
-    #[test]
-    fn what_a_writer_left_that_was_stopped_neither_counts_nor_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let instance = "n".parse().unwrap();
-        let mut store = Store::open(dir.path(), &instance).unwrap();
-        store.update(|content| content.fastpath_off = true).unwrap();
-        std::fs::write(store.temporary(), "{\"format\"").unwrap();
-        let again = Store::open(dir.path(), &instance).unwrap();
-        assert_eq!(again.content(), store.content());
-        again.clear_unfinished().unwrap();
-        assert!(!again.temporary().exists());
-        std::fs::write(again.temporary(), "{").unwrap();
-        again.remove().unwrap();
-        assert!(!dir.path().join("n").exists());
-    }
+fn understand(path: &Path, version: &Version, instance: &Name) -> Result<Content, StoreError> {
+    let foreign = |cause: String| StoreError::Foreign {
+        path: path.to_owned(),
+        cause,
+    };
+    let file = serde_json::from_slice(&version.text).map_err(|error| foreign(error.to_string()))?;
+    let file = upgrade::upgrade(file).map_err(foreign)?;
+    let content: Content =
+        serde_json::from_value(file).map_err(|error| foreign(error.to_string()))?;
+    content.must_be_of(instance).map_err(foreign)?;
+    Ok(content)
 }

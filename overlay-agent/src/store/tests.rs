@@ -1,0 +1,180 @@
+use std::{fs, path::Path};
+
+use super::{Store, StoreError, temporary};
+use crate::{dirs::Dirs, model::Name};
+
+/// As the first version wrote it.
+const FIRST: &str = r#"{
+    "format": 1, "instance": "n", "netns": null, "config": "/etc/overlay/node.toml",
+    "allocations": { "web": { "network": "lab", "address": "10.244.1.2" } },
+    "endpoints": [
+        { "name": "job", "network": "lab", "netns": { "pid": 7 }, "address": null, "interface": "eth0" },
+        { "name": "db", "network": "lab", "netns": { "name": "db" }, "address": "10.244.1.9", "interface": "eth0" }
+    ],
+    "namespaces": {}, "processes": {}, "sysctls": { "net/ipv4/ip_forward": "0" }, "fastpath_off": true
+}"#;
+
+fn dirs(root: &Path) -> Dirs {
+    Dirs {
+        state_dir: root.join("state"),
+        runtime_dir: root.join("runtime"),
+        bpf_dir: root.join("bpf"),
+    }
+}
+
+#[test]
+fn the_first_version_s_file_is_read_and_written_in_the_present_layout() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
+    let path = dirs.state(&instance);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, FIRST).unwrap();
+    let mut store = Store::open(&dirs, &instance).unwrap();
+    let content = store.content();
+    let addresses = &content.allocations[&"web".parse().unwrap()].addresses;
+    assert_eq!(
+        *addresses,
+        ["10.244.1.2".parse::<std::net::IpAddr>().unwrap()]
+    );
+    let wanted: Vec<usize> = content
+        .endpoints
+        .iter()
+        .map(|e| e.addresses.len())
+        .collect();
+    assert_eq!(wanted, [0, 1]);
+    assert!(content.fastpath_off && !content.packet_filter);
+    store
+        .update(|content| content.fastpath_off = false)
+        .unwrap();
+    let again = Store::open(&dirs, &instance).unwrap();
+    assert_eq!(again.content(), store.content());
+    assert!(fs::read_to_string(&path).unwrap().contains("\"format\": 2"));
+}
+
+#[test]
+fn the_file_survives_and_a_foreign_one_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
+    let mut store = Store::open(&dirs, &instance).unwrap();
+    store.update(|content| content.fastpath_off = true).unwrap();
+    assert_eq!(
+        Store::open(&dirs, &instance).unwrap().content(),
+        store.content()
+    );
+
+    let path = dirs.state(&instance);
+    let whole = fs::read(&path).unwrap();
+    let cut = &whole[..whole.len() / 2];
+    let torn: [&[u8]; 5] = [b"", cut, b"{\"format\": 9}", b"[]", &[0xff; 16]];
+    for torn in torn {
+        fs::write(&path, torn).unwrap();
+        let error = Store::open(&dirs, &instance).unwrap_err();
+        assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), torn, "{error}");
+    }
+    store.remove().unwrap();
+    assert!(!path.parent().unwrap().exists());
+}
+
+#[test]
+fn another_instance_s_file_is_not_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = dirs(dir.path());
+    let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
+    Store::open(&dirs, &one)
+        .unwrap()
+        .update(|content| content.fastpath_off = true)
+        .unwrap();
+    fs::create_dir(dirs.state_dir.join("other")).unwrap();
+    fs::copy(dirs.state(&one), dirs.state(&other)).unwrap();
+    let error = Store::open(&dirs, &other).unwrap_err();
+    assert!(error.to_string().contains("belongs to instance one"));
+}
+
+#[test]
+fn what_a_writer_left_that_was_stopped_neither_counts_nor_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
+    let mut store = Store::open(&dirs, &instance).unwrap();
+    store.update(|content| content.fastpath_off = true).unwrap();
+    fs::write(temporary(&store.file), "{\"format\"").unwrap();
+    let again = Store::open(&dirs, &instance).unwrap();
+    assert_eq!(again.content(), store.content());
+    again.clear_unfinished().unwrap();
+    assert!(!temporary(&again.file).exists());
+    fs::write(temporary(&again.file), "{").unwrap();
+    again.remove().unwrap();
+    assert!(!dirs.state_dir.join("n").exists());
+}
+
+#[test]
+fn a_writer_that_is_killed_before_the_disk_is_has_forgotten_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
+    let mut store = Store::open(&dirs, &instance).unwrap();
+    store.write_behind().unwrap();
+    let on_disk = fs::read(dirs.state(&instance)).unwrap();
+    let before = fs::metadata(dirs.state(&instance))
+        .unwrap()
+        .modified()
+        .unwrap();
+    store.update(|content| content.fastpath_off = true).unwrap();
+    let copy = fs::read(dirs.state_copy(&instance)).unwrap();
+    store.close().unwrap();
+    assert!(!dirs.state_copy(&instance).exists());
+    assert_eq!(fs::read(dirs.state(&instance)).unwrap(), copy);
+
+    // As it is when the disk was slower than the kill.
+    fs::write(dirs.state_copy(&instance), &copy).unwrap();
+    fs::write(dirs.state(&instance), &on_disk).unwrap();
+    let disk = fs::File::options()
+        .write(true)
+        .open(dirs.state(&instance))
+        .unwrap();
+    disk.set_modified(before).unwrap();
+    assert!(
+        Store::open(&dirs, &instance)
+            .unwrap()
+            .content()
+            .fastpath_off
+    );
+
+    // A file that was changed since counts for more than the copy, and so does none.
+    disk.set_modified(std::time::SystemTime::now()).unwrap();
+    let edited = Store::open(&dirs, &instance).unwrap();
+    assert!(!edited.content().fastpath_off);
+    fs::remove_file(dirs.state(&instance)).unwrap();
+    let anew = Store::open(&dirs, &instance).unwrap();
+    assert!(!anew.content().fastpath_off);
+    anew.remove().unwrap();
+    assert!(!dirs.state_copy(&instance).exists() && !dirs.state_dir.join("n").exists());
+}
+
+#[test]
+fn a_disk_that_takes_nothing_is_told_and_catches_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
+    let mut store = Store::open(&dirs, &instance).unwrap();
+    store.write_behind().unwrap();
+    // A folder in the way of what is written: root may write anywhere.
+    let obstacle = temporary(&store.file);
+    fs::create_dir(&obstacle).unwrap();
+    store.update(|content| content.fastpath_off = true).unwrap();
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(std::time::Instant::now() < patience);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    until(&|| store.failure().is_some());
+    let failure = store.failure().unwrap();
+    assert!(failure.contains("state.json.new"), "{failure}");
+    fs::remove_dir(&obstacle).unwrap();
+    until(&|| store.failure().is_none());
+    let expected = store.content().clone();
+    drop(store);
+    fs::remove_file(dirs.state_copy(&instance)).unwrap();
+    let again = Store::open(&dirs, &instance).unwrap();
+    assert_eq!(*again.content(), expected);
+}
