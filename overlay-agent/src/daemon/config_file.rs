@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -60,11 +63,10 @@ impl ConfigFile {
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
                 let concerns = event.map_or(true, |event| {
+                    let mut paths = event.paths.iter();
                     event.need_rescan()
-                        || event
-                            .paths
-                            .iter()
-                            .any(|path| path.file_name() == name.as_deref())
+                        || can_change(event.kind)
+                            && paths.any(|path| path.file_name() == name.as_deref())
                 });
                 if concerns {
                     // Full means that an event waits already; closed, that the agent ends.
@@ -110,5 +112,35 @@ impl ConfigFile {
                 })
             }),
         }
+    }
+}
+
+/// Whether an event can have changed a file. That somebody reads it, as we do, is one, too.
+fn can_change(kind: EventKind) -> bool {
+    !kind.is_access() || kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::{ConfigFile, Fingerprint};
+
+    #[tokio::test]
+    async fn a_change_is_told_and_its_own_reading_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.toml");
+        fs::write(&path, "one").unwrap();
+        let mut file = ConfigFile::watch(&path, Fingerprint::of("one")).unwrap();
+        let replacement = folder.path().join("new");
+        fs::write(&replacement, "two").unwrap();
+        fs::rename(&replacement, &path).unwrap();
+        file.changed().await;
+        assert!(file.read().is_some());
+        // An event that is on its way still would come at once.
+        let _settled = tokio::time::timeout(Duration::from_millis(100), file.changed()).await;
+        assert!(file.read().is_none());
+        let again = tokio::time::timeout(Duration::from_millis(200), file.changed()).await;
+        assert!(again.is_err(), "reading the file counts as a change");
     }
 }
