@@ -23,7 +23,9 @@ pub(super) struct Tables<K4, K6, V> {
     v6: Table<K6, V>,
 }
 
-impl<K4: Pod + AnyBitPattern, K6: Pod + AnyBitPattern, V: Pod + NoUninit> Tables<K4, K6, V> {
+impl<K4: Pod + AnyBitPattern, K6: Pod + AnyBitPattern, V: Pod + NoUninit + AnyBitPattern>
+    Tables<K4, K6, V>
+{
     pub(super) fn open(pins: &Pins, v4: &'static str, v6: &'static str) -> Result<Self> {
         Ok(Self {
             v4: Table::open(pins, v4)?,

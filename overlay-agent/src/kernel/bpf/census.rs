@@ -8,10 +8,11 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    hash::{DefaultHasher, Hasher as _},
+    hash::{BuildHasher as _, Hasher as _},
 };
 
 use aya::maps::MapData;
+use foldhash::quality::FixedState;
 
 use super::{
     batch::{Reader, Room},
@@ -156,7 +157,7 @@ impl Counted {
 }
 
 fn number(key: &[u8], value: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FixedState::default().build_hasher();
     hasher.write(key);
     hasher.write(value);
     hasher.finish()

@@ -4,12 +4,17 @@ use std::{fmt, path::Path};
 
 use aya::{
     Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
+    maps::{HashMap, IterableMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
 use bytemuck::{AnyBitPattern, NoUninit, bytes_of, try_pod_read_unaligned};
 use nix::errno::Errno;
 
-use super::{failure::failed, pins::Pins, specs};
+use super::{
+    batch::{Reader, Room},
+    failure::failed,
+    pins::Pins,
+    specs,
+};
 use crate::kernel::{KernelError, Result};
 
 /// A hash map with its name.
@@ -18,7 +23,7 @@ pub(super) struct Table<K, V> {
     map: HashMap<MapData, K, V>,
 }
 
-impl<K: Pod + AnyBitPattern, V: Pod + NoUninit> Table<K, V> {
+impl<K: Pod + AnyBitPattern, V: Pod + NoUninit + AnyBitPattern> Table<K, V> {
     pub(super) fn open(pins: &Pins, name: &'static str) -> Result<Self> {
         Ok(Self {
             name,
@@ -42,8 +47,21 @@ impl<K: Pod + AnyBitPattern, V: Pod + NoUninit> Table<K, V> {
     }
 
     pub(super) fn rows(&self) -> Result<impl Iterator<Item = (K, V)>> {
-        let rows: Result<Vec<_>, _> = self.map.iter().collect();
-        let rows = rows.map_err(|error| failed(format!("read map {}", self.name), &error))?;
+        let (mut reader, mut room) = (
+            Reader::new(self.name, size_of::<K>(), size_of::<V>()),
+            Room::default(),
+        );
+        let mut rows = Vec::new();
+        let mut ended = false;
+        while !ended {
+            ended = reader.read_on(IterableMap::map(&self.map), &mut room, |key, value| {
+                // Rows are as long as the types that the reader was made of.
+                let row = try_pod_read_unaligned(key)
+                    .ok()
+                    .zip(try_pod_read_unaligned(value).ok());
+                rows.extend(row);
+            })?;
+        }
         Ok(rows.into_iter())
     }
 
