@@ -14,6 +14,7 @@ pub mod desired;
 pub mod dirs;
 pub mod hooks;
 pub mod kernel;
+mod metrics;
 pub mod model;
 pub mod node;
 pub mod objects;

@@ -32,6 +32,9 @@ pub struct NodeSection {
     /// Where tunnel headers are stripped: `tc` or `xdp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rx: Option<&'static str>,
+    /// Where counters are exported: an address, or `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 /// `[[networks]]`

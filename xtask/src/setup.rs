@@ -9,6 +9,7 @@ mod bpf_linker;
 mod chain;
 mod debian_rust;
 mod host;
+pub(crate) mod prometheus;
 mod tools;
 
 use anyhow::Result;
@@ -32,6 +33,7 @@ pub(crate) fn run(console: Console) -> Result<()> {
     let parts = [
         chain::ensure(console, apt),
         tools::ensure(console, apt),
+        prometheus::ensure(console, apt),
         host::ensure(console),
     ];
 

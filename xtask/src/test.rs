@@ -67,6 +67,9 @@ pub(crate) fn run_all(console: Console, args: &Args) -> Result<()> {
             .args(&args.filter)
             // A lab is many processes, and the kernel's counters are shared.
             .arg("--test-threads=1");
+        if let Some(path) = setup::prometheus::search_path() {
+            lab.env("PATH", path);
+        }
         if let Some(minutes) = args.soak {
             lab.env("OVERLAY_SOAK_MINUTES", minutes.to_string());
         }

@@ -12,7 +12,7 @@ mod subnets;
 use std::{fs, net::IpAddr, ops::Range, path::Path};
 
 use self::plain::Plain;
-use crate::model::{Guard, IfName, Model, Name, Node, Rx, Underlay};
+use crate::model::{Guard, IfName, Metrics, Model, Name, Node, Rx, Underlay};
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
@@ -71,11 +71,16 @@ fn node(raw: &raw::Node, report: &mut Report<'_>) -> Option<Node> {
     {
         report.add(raw.span(), "node.rx", Fault::RxWithoutGuard);
     }
+    let metrics = match &raw.metrics {
+        Some(raw) => report.value(raw, "node.metrics"),
+        None => Some(Metrics::default()),
+    };
     Some(Node {
         name: name?,
         underlay: underlay?,
         guard: raw.guard,
         rx,
+        metrics: metrics?,
     })
 }
 

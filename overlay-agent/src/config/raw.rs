@@ -26,6 +26,7 @@ pub(super) struct Node {
     #[serde(default)]
     pub(super) guard: Guard,
     pub(super) rx: Option<Spanned<Rx>>,
+    pub(super) metrics: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,6 +1,7 @@
 //! The agent's life: look, plan, apply, wait until something changes; and again.
 
 mod config_file;
+mod exports;
 mod lock;
 mod patrol;
 mod reconcile;
@@ -51,6 +52,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         mut watches,
         mut config,
         mut calls,
+        mut exports,
         server,
         lock,
     } = started;
@@ -105,6 +107,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         reconciler.reconcile().await;
         let (end, effort) = (Instant::now(), effort().saturating_sub(before));
         watches.renew();
+        reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
         rested = end + effort * REST_SHARE;
         let resync = if reconciler.is_well() { RESYNC } else { RETRY };
         wake = if reconciler.unfinished {

@@ -16,7 +16,7 @@ use crate::{
         netlink::Watch,
         netns,
     },
-    model::{FastPath, Model, Name, Rx},
+    model::{FastPath, Metrics, Model, Name, Rx},
     node::Node,
     objects::{Capacity, MAPS},
     observe::{Known, observe},
@@ -88,6 +88,8 @@ pub struct Reconciler {
     pub(super) refused: Option<String>,
     /// Why the programs cannot be used.
     pub(super) unavailable: Option<String>,
+    /// Why Prometheus does not find the counters where it should.
+    pub(super) closed_to_metrics: Option<String>,
     patrol: Patrol,
 }
 
@@ -111,6 +113,7 @@ impl Reconciler {
             problems: Vec::new(),
             refused: None,
             unavailable: None,
+            closed_to_metrics: None,
             patrol: Patrol::default(),
         }
     }
@@ -129,6 +132,11 @@ impl Reconciler {
 
     pub(super) fn complete(&mut self) {
         self.model = self.store.content().complete(self.config.clone());
+    }
+
+    /// Where Prometheus should find the counters.
+    pub(super) fn metrics(&self) -> Metrics {
+        self.model.node.metrics
     }
 
     /// Whether any network wants the programs.

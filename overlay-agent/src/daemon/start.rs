@@ -11,6 +11,7 @@ use tracing::info;
 use super::{
     Calls, Preview, Reconciler,
     config_file::{ConfigFile, Fingerprint, WatchError},
+    exports::Exports,
     lock::{InstanceLock, LockError},
     reconcile::{self, PreviewError},
     watches::Watches,
@@ -96,6 +97,7 @@ pub(super) struct Started {
     pub(super) watches: Watches,
     pub(super) config: ConfigFile,
     pub(super) calls: Calls,
+    pub(super) exports: Exports,
     pub(super) server: Server,
     pub(super) lock: InstanceLock,
 }
@@ -140,6 +142,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     reconciler.reconcile().await;
     watches.renew();
     let (sender, calls) = mpsc::channel(WAITING_CALLS);
+    let mut exports = Exports::new(sender.clone());
+    reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
     let server = Server::start(&options.dirs.socket(&instance), sender)?;
     info!("instance {instance} is up");
     Ok(Started {
@@ -147,6 +151,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         watches,
         config,
         calls,
+        exports,
         server,
         lock,
     })

@@ -59,6 +59,7 @@ impl Reconciler {
         if let Some(reason) = self.unavailable_because() {
             problems.push(format!("the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"));
         }
+        problems.extend(self.closed_to_metrics.clone());
         problems
     }
 

@@ -4,6 +4,7 @@
 //! subnets lie inside their network and do not overlap, names and VTEPs are
 //! unique, every endpoint names a network that exists.
 
+mod metrics;
 mod peers;
 mod range;
 mod security;
@@ -14,6 +15,7 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use metrics::Metrics;
 pub use peers::Peers;
 pub use range::Range;
 pub use security::{Security, Verdict};
@@ -51,6 +53,8 @@ pub struct Node {
     pub guard: Guard,
     /// Where the tunnel's headers are stripped.
     pub rx: Rx,
+    /// Where Prometheus finds its counters.
+    pub metrics: Metrics,
 }
 
 /// How the configuration points at the underlay.

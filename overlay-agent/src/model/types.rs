@@ -24,6 +24,9 @@ pub enum InvalidValue {
         "{0:?} is no name; use 1 to 63 letters, digits, '.', '-' and '_', starting with a letter or digit"
     )]
     Name(String),
+    /// An address and a port, or none at all.
+    #[error("{0:?} is no address to listen at; write it as \"127.0.0.1:9466\", or \"off\"")]
+    Metrics(String),
 }
 
 /// An address family.

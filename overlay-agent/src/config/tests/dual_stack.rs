@@ -106,7 +106,7 @@ const MISTAKES: [(&str, &str, &str); 26] = [
     (
         "rx = \"xdp\"",
         "rx = \"xdp\" # in\nguard2 = 1",
-        "n.toml:7: unknown field `guard2`, expected one of `name`, `underlay`, `guard`, `rx`",
+        "n.toml:7: unknown field `guard2`, expected one of `name`, `underlay`, `guard`, `rx`, `metrics`",
     ),
     (
         "guard = \"native\"",

@@ -1,0 +1,55 @@
+//! The door for Prometheus: open where the configuration wants it.
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::{api::Call, metrics::Exporter, model::Metrics};
+
+/// What is open, and what should be.
+pub(super) struct Exports {
+    calls: mpsc::Sender<Call>,
+    open: Option<(Metrics, Exporter)>,
+    /// Why it is not, as it was told last.
+    told: Option<String>,
+}
+
+impl Exports {
+    pub(super) fn new(calls: mpsc::Sender<Call>) -> Self {
+        Self {
+            calls,
+            open: None,
+            told: None,
+        }
+    }
+
+    /// Opens or closes it; a problem if it was asked for and cannot be. The usual address can be
+    /// another instance's: that is told in the log alone.
+    pub(super) async fn follow(&mut self, wanted: Metrics) -> Option<String> {
+        if self.open.as_ref().is_some_and(|(open, _)| *open == wanted) {
+            return None;
+        }
+        self.open = None;
+        let Some(address) = wanted.address() else {
+            self.told = None;
+            return None;
+        };
+        match Exporter::open(address, self.calls.clone()).await {
+            Ok(exporter) => {
+                info!("counters for Prometheus are at http://{address}/metrics");
+                self.open = Some((wanted, exporter));
+                self.told = None;
+                None
+            }
+            Err(error) => {
+                let problem = format!(
+                    "export counters at {address}: {error}; choose another address with node.metrics, or \"off\""
+                );
+                if self.told.as_ref() != Some(&problem) {
+                    warn!("{problem}");
+                }
+                self.told = Some(problem.clone());
+                (wanted != Metrics::Usual).then_some(problem)
+            }
+        }
+    }
+}

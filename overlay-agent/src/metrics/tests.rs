@@ -1,0 +1,117 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use prometheus::proto::{MetricFamily, MetricType};
+use serde_json::{Value, json};
+
+use super::export::{families, page};
+use crate::api::stats::Stats;
+
+/// A node of which everything has a value.
+fn stats() -> Stats {
+    let count = |packets: u64| json!({ "packets": packets, "bytes": 100 * packets });
+    let counts = |names: &[&str]| {
+        let counts = names.iter().map(|name| ((*name).to_owned(), count(1)));
+        counts.collect::<BTreeMap<_, _>>()
+    };
+    let of_endpoint = counts(&["tx", "tx_local", "rx", "rx_local", "passed", "dropped"]);
+    let with = |value: Value, more: &BTreeMap<String, Value>| {
+        let mut value = value;
+        for (name, count) in more {
+            value[name] = count.clone();
+        }
+        value
+    };
+    let share = json!({ "program": "from_endpoint", "packets": 3, "bytes": 300 });
+    serde_json::from_value(json!({
+        "schema": 1, "time_ms": 0, "version": "1.2.3", "abi": 4, "instance": "n1", "node": "n1",
+        "fastpath": "on", "healthy": true, "problems": [],
+        "programs": [with(json!({ "program": "from_endpoint" }), &counts(&["delivered", "passed", "dropped"]))],
+        "networks": [{
+            "name": "lab", "vni": 1, "silent": 2,
+            "peers": [with(
+                json!({ "name": "n2", "vtep": "192.0.2.2", "slot": 1 }),
+                &counts(&["tx", "rx", "dropped"]),
+            )],
+            "total": counts(&["tx", "rx", "dropped"]),
+        }],
+        "endpoints": [with(json!({ "name": "web", "network": "lab", "slot": 2 }), &of_endpoint)],
+        "host": of_endpoint, "former": of_endpoint,
+        "drops": [{
+            "reason": "spoofed_source", "text": "", "packets": 3, "bytes": 300,
+            "programs": [share], "unknown": count(0),
+            "senders": [{ "sender": "endpoint", "name": "web", "packets": 3, "bytes": 300 }],
+        }],
+        "passes": [{
+            "reason": "fragment", "text": "", "kernel": "", "packets": 3, "bytes": 300,
+            "programs": [share],
+        }],
+        "maps": [{ "map": "PORTS", "entries": 3, "capacity": 4608 }],
+    }))
+    .unwrap()
+}
+
+fn names(families: &[MetricFamily]) -> BTreeSet<String> {
+    families
+        .iter()
+        .map(|family| family.name().to_owned())
+        .collect()
+}
+
+#[test]
+fn names_follow_the_conventions_and_values_are_the_counters() {
+    let families = families(&stats());
+    assert_eq!(
+        names(&families).len(),
+        families.len(),
+        "a name stands twice"
+    );
+    for family in &families {
+        let name = family.name();
+        assert!(name.starts_with("overlay_"), "{name}");
+        assert!(family.help().ends_with('.'), "{name}: {}", family.help());
+        let is_counter = family.get_field_type() == MetricType::COUNTER;
+        assert_eq!(name.ends_with("_total"), is_counter, "{name}");
+    }
+    let text = String::from_utf8(page(&stats()).unwrap()).unwrap();
+    for line in [
+        r#"overlay_peer_transmit_bytes_total{network="lab",peer="n2"} 100"#,
+        r#"overlay_endpoint_receive_packets_total{network="lab",endpoint="web"} 1"#,
+        r#"overlay_drop_packets_total{reason="spoofed_source"} 3"#,
+        r#"overlay_drop_packets_total{reason="unknown_vtep"} 0"#,
+        r#"overlay_sender_drop_packets_total{reason="spoofed_source",kind="endpoint",network="",sender="web"} 3"#,
+        r#"overlay_pass_bytes_total{reason="fragment"} 300"#,
+        r#"overlay_peers{network="lab"} 3"#,
+        r#"overlay_map_max_entries{map="PORTS"} 4608"#,
+        "overlay_healthy 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "no {line} in\n{text}");
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_nothing_else_than_what_is_exported() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/grafana/overlay.json");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let exported = names(&families(&stats()));
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut asked = BTreeSet::new();
+    for panel in panels {
+        assert!(
+            panel["title"].is_string() && panel["gridPos"]["w"].is_u64(),
+            "{panel}"
+        );
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let names: Vec<&str> = words.filter(|word| word.starts_with("overlay_")).collect();
+            assert!(!names.is_empty(), "{query}");
+            asked.extend(names.into_iter().map(str::to_owned));
+        }
+    }
+    let unknown: Vec<_> = asked.difference(&exported).collect();
+    assert!(unknown.is_empty(), "not exported: {unknown:?}");
+}
