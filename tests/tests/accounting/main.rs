@@ -11,21 +11,26 @@ mod echo;
 mod ledger;
 mod odd;
 
-use std::{thread, time::Instant};
+use std::{fs, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
-use aya::sys::{Stats, enable_stats};
+use aya::{
+    maps::MapInfo,
+    sys::{Stats, enable_stats},
+};
 use overlay_common::{
-    maps::{FIRST_ENDPOINT_SLOT, FORMER_SLOT, LOCAL_INDEX, SenderKind},
+    maps::{FIRST_ENDPOINT_SLOT, FORMER_SLOT, LOCAL_INDEX, PEER_STATS, SenderKind},
     programs::Program,
     reasons::DropReason,
 };
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
+    config::Peer,
     counters,
     guard::Guard,
     netns::Temporary,
+    poll,
     raw::Socket,
     shape::{Scenario, Shape},
     topology::UNDERLAY,
@@ -265,5 +270,63 @@ fn counters_go_on_and_start_anew_for_who_is_new() -> Result<()> {
     );
     now.sums_must_hold(&agent.instance);
     guard.is_whole(&agent, "endpoints that came and went")?;
+    Ok(guard.down()?)
+}
+
+/// How many slots the peers' counters have.
+fn slots(agent: &Agent) -> Result<u32> {
+    let pin = counters::pin(&agent.instance, PEER_STATS)?;
+    Ok(MapInfo::from_pin(pin)?.max_entries())
+}
+
+#[test]
+fn counters_grow_with_the_peers_and_keep_what_they_have() -> Result<()> {
+    /// More than there are slots for at first.
+    const MORE: u16 = 1500;
+    let guard = Guard::overlay("tgrow")?;
+    let nodes = &guard.topology().nodes;
+    let agent = guard.agent(1);
+    let ping = || -> Result<()> {
+        let there = nodes[1].containers[0].address;
+        let answer = check::ping(&nodes[0].containers[0].namespace, there)?;
+        assert_eq!(answer, Answer::Ttl(62));
+        Ok(())
+    };
+    ping()?;
+    let second = peer(&agent, nodes[1].underlay)?;
+    let (few, before) = (slots(&agent)?, Ledger::of(&agent)?);
+    assert!(before.peer(second, "tx").packets > 0);
+    assert!(few <= u32::from(MORE));
+
+    let usual = guard.first_config();
+    let mut config = usual.clone();
+    let peers = (0..MORE).map(|number| {
+        let [high, low] = (number << 4).to_be_bytes();
+        let [row, column] = number.to_be_bytes();
+        Peer {
+            name: format!("more{number}"),
+            vtep: format!("172.16.{row}.{column}"),
+            subnet: vec![format!("10.244.{}.{low}/28", 128 + high)],
+            ..Peer::default()
+        }
+    });
+    config.networks[0].peers.extend(peers);
+    fs::write(agent.config_file(), config.to_toml())?;
+    let grown = poll::until_well(|| match slots(&agent) {
+        Ok(slots) if slots > u32::from(MORE) => None,
+        other => Some(format!("{other:?}")),
+    });
+    assert_eq!(grown, Ok(()));
+    guard.is_whole(&agent, "a larger map of counters")?;
+    let now = Ledger::of(&agent)?;
+    assert_eq!(peer(&agent, nodes[1].underlay)?, second, "another slot");
+    let (then, now) = (before.peer(second, "tx"), now.peer(second, "tx"));
+    assert!(now.packets > then.packets, "{now:?}, and {then:?} before");
+
+    // Fewer peers do not make it smaller, and nobody counts anew.
+    fs::write(agent.config_file(), usual.to_toml())?;
+    guard.is_whole(&agent, "fewer peers")?;
+    assert!(slots(&agent)? > u32::from(MORE));
+    assert!(Ledger::of(&agent)?.peer(second, "tx").packets > now.packets);
     Ok(guard.down()?)
 }

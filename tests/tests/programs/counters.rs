@@ -203,17 +203,17 @@ fn bytes(before: Count, after: Count) -> Option<u64> {
 }
 
 fn endpoints(ebpf: &Ebpf) -> BTreeMap<(u32, &'static str), Count> {
-    let counters: [(&str, fn(&EndpointStats) -> Count); 6] = [
-        ("tx", |stats| stats.tx),
-        ("tx_local", |stats| stats.tx_local),
-        ("rx", |stats| stats.rx),
-        ("rx_local", |stats| stats.rx_local),
-        ("passed", |stats| stats.passed),
-        ("dropped", |stats| stats.dropped),
-    ];
     let of_slot = |slot| {
         let stats = per_cpu::<EndpointStats>(ebpf, ENDPOINT_STATS, slot);
-        counters.map(|(name, count)| ((slot, name), sum(stats.iter().map(count))))
+        let all = |count: fn(&EndpointStats) -> Count| sum(stats.iter().map(count));
+        [
+            ((slot, "tx"), all(|stats| stats.tx)),
+            ((slot, "tx_local"), all(|stats| stats.tx_local)),
+            ((slot, "rx"), all(|stats| stats.rx)),
+            ((slot, "rx_local"), all(|stats| stats.rx_local)),
+            ((slot, "passed"), all(|stats| stats.passed)),
+            ((slot, "dropped"), all(|stats| stats.dropped)),
+        ]
     };
     (0..ENDPOINT_SLOTS).flat_map(of_slot).collect()
 }
