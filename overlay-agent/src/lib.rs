@@ -24,6 +24,7 @@ pub mod shared;
 pub mod stats;
 pub mod store;
 pub mod surroundings;
+mod top;
 
 /// The eBPF programs as an ELF object with BTF, built by `build.rs` from `overlay-ebpf`.
 pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay"));

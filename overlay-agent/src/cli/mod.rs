@@ -7,6 +7,7 @@ mod down;
 mod local;
 mod output;
 mod stats;
+mod top;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -79,6 +80,8 @@ enum Command {
     Down,
     /// Show what was counted: by peer, endpoint, program and reason
     Stats(stats::Args),
+    /// Show a live view of the node in the terminal
+    Top(top::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -143,6 +146,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Down => down::down(&cli.dirs, cli.instance),
         Command::Stats(args) => stats::stats(&cli.dirs, cli.instance.as_ref(), cli.output, &args),
+        Command::Top(args) => top::top(&cli.dirs, cli.instance.as_ref(), &args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -166,5 +170,13 @@ impl Failure {
 
     fn problem(error: impl Into<anyhow::Error>) -> Self {
         Self::Problem(error.into())
+    }
+
+    /// Why, for those who go on.
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Problem(error) | Self::BadInput(error) => error,
+            Self::Told => anyhow::anyhow!("see above"),
+        }
     }
 }

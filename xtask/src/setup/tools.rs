@@ -71,6 +71,11 @@ const TOOLS: &[Tool] = &[
         purpose: "requests between containers",
     },
     Tool {
+        command: "tmux",
+        package: "tmux",
+        purpose: "a terminal that tests can read",
+    },
+    Tool {
         command: "iperf3",
         package: "iperf3",
         purpose: "throughput",

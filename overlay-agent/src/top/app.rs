@@ -1,0 +1,311 @@
+//! What is shown, and how keys change it.
+
+use std::cmp::Reverse;
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use crate::{
+    api::stats::{Counter, EndpointCounts, PeerCounts, Sender, Stats},
+    stats::{bytes, count, rates},
+};
+
+/// The tables, in the order of their tabs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tab {
+    Peers,
+    Endpoints,
+    Drops,
+    Kernel,
+    Problems,
+}
+
+impl Tab {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Peers,
+        Self::Endpoints,
+        Self::Drops,
+        Self::Kernel,
+        Self::Problems,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Peers => "Peers",
+            Self::Endpoints => "Endpoints",
+            Self::Drops => "Dropped",
+            Self::Kernel => "To the kernel",
+            Self::Problems => "Problems",
+        }
+    }
+
+    fn at(self, steps: usize) -> Self {
+        let place = Self::ALL.iter().position(|tab| *tab == self).unwrap_or(0);
+        Self::ALL[(place + steps) % Self::ALL.len()]
+    }
+}
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    GoOn,
+    Quit,
+}
+
+/// A table: the heads of its columns, and its rows.
+pub(super) struct Content {
+    pub(super) head: Vec<&'static str>,
+    /// Columns in characters; the first takes what is left.
+    pub(super) widths: Vec<u16>,
+    pub(super) rows: Vec<Row>,
+}
+
+pub(super) struct Row {
+    pub(super) cells: Vec<String>,
+    /// What the column that sorts has.
+    order: Order,
+}
+
+/// Numbers before names, large ones first.
+type Order = (Reverse<u64>, String);
+
+/// All that is shown.
+pub(super) struct App {
+    pub(super) now: Stats,
+    /// Per second; `None` until there was a second look.
+    pub(super) rates: Option<Stats>,
+    /// Why the agent does not answer.
+    pub(super) silent: Option<String>,
+    pub(super) tab: Tab,
+    /// The column that sorts.
+    pub(super) sort: usize,
+    /// Rows that are above the first one that is shown.
+    pub(super) above: usize,
+}
+
+impl App {
+    pub(super) fn new(now: Stats) -> Self {
+        Self {
+            now,
+            rates: None,
+            silent: None,
+            tab: Tab::Peers,
+            sort: 1,
+            above: 0,
+        }
+    }
+
+    /// Takes the next look.
+    pub(super) fn take(&mut self, stats: Stats) {
+        self.rates = Some(rates(&self.now, &stats));
+        self.now = stats;
+        self.silent = None;
+    }
+
+    /// Notes that there was no answer.
+    pub(super) fn silent(&mut self, why: String) {
+        self.rates = None;
+        self.silent = Some(why);
+    }
+
+    pub(super) fn press(&mut self, key: KeyEvent) -> Answer {
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('c') if control => return Answer::Quit,
+            KeyCode::Char('q') | KeyCode::Esc => return Answer::Quit,
+            KeyCode::Tab | KeyCode::Right => self.turn_to(self.tab.at(1)),
+            KeyCode::BackTab | KeyCode::Left => self.turn_to(self.tab.at(Tab::ALL.len() - 1)),
+            KeyCode::Char('s') => {
+                self.sort = (self.sort + 1) % self.rows().head.len();
+                self.above = 0;
+            }
+            KeyCode::Down => self.above += 1,
+            KeyCode::PageDown => self.above += 10,
+            KeyCode::Up => self.above = self.above.saturating_sub(1),
+            KeyCode::PageUp => self.above = self.above.saturating_sub(10),
+            KeyCode::Home => self.above = 0,
+            _ => {}
+        }
+        self.above = self.above.min(self.rows().rows.len().saturating_sub(1));
+        Answer::GoOn
+    }
+
+    fn turn_to(&mut self, tab: Tab) {
+        self.tab = tab;
+        self.sort = 1;
+        self.above = 0;
+    }
+
+    /// The table of the tab, sorted.
+    pub(super) fn rows(&self) -> Content {
+        let mut rows = match self.tab {
+            Tab::Peers => self.peers(),
+            Tab::Endpoints => self.endpoints(),
+            Tab::Drops => self.drops(),
+            Tab::Kernel => self.passes(),
+            Tab::Problems => self.problems(),
+        };
+        rows.rows.sort_by(|a, b| a.order.cmp(&b.order));
+        rows
+    }
+
+    /// Numbers are per second as soon as they are known.
+    fn per_second(&self) -> &Stats {
+        self.rates.as_ref().unwrap_or(&self.now)
+    }
+
+    fn row<const N: usize>(&self, name: String, numbers: [Number; N]) -> Row {
+        let order = match self.sort.checked_sub(1).and_then(|at| numbers.get(at)) {
+            Some(number) => (Reverse(number.value()), name.clone()),
+            None => (Reverse(0), name.clone()),
+        };
+        let cells = numbers.iter().map(ToString::to_string);
+        Row {
+            cells: std::iter::once(name).chain(cells).collect(),
+            order,
+        }
+    }
+
+    fn peers(&self) -> Content {
+        let networks = self.per_second().networks.iter();
+        let rows = networks.flat_map(|network| {
+            network.peers.iter().map(|peer| {
+                let PeerCounts { tx, rx, dropped } = peer.counts;
+                let name = format!("{} {}", network.name, peer.name);
+                self.row(
+                    name,
+                    [
+                        Number::Bytes(tx.bytes),
+                        Number::Count(tx.packets),
+                        Number::Bytes(rx.bytes),
+                        Number::Count(rx.packets),
+                        Number::Count(dropped.packets),
+                    ],
+                )
+            })
+        });
+        Content {
+            head: vec!["PEER", "SENT", "PACKETS", "RECEIVED", "PACKETS", "DROPPED"],
+            widths: vec![0, 10, 8, 10, 8, 8],
+            rows: rows.collect(),
+        }
+    }
+
+    fn endpoints(&self) -> Content {
+        let stats = self.per_second();
+        let row = |name: &str, counts: &EndpointCounts| {
+            self.row(
+                name.to_owned(),
+                [
+                    Number::Bytes(counts.tx.bytes),
+                    Number::Bytes(counts.rx.bytes),
+                    Number::Bytes(counts.tx_local.bytes),
+                    Number::Bytes(counts.rx_local.bytes),
+                    Number::Count(counts.passed.packets),
+                    Number::Count(counts.dropped.packets),
+                ],
+            )
+        };
+        let endpoints = stats.endpoints.iter();
+        let mut rows: Vec<Row> = endpoints
+            .map(|endpoint| row(endpoint.name.as_str(), &endpoint.counts))
+            .collect();
+        rows.push(row("(this node)", &stats.host));
+        Content {
+            head: vec![
+                "ENDPOINT",
+                "SENT",
+                "RECEIVED",
+                "SENT HERE",
+                "GOT HERE",
+                "KERNEL",
+                "DROPPED",
+            ],
+            widths: vec![0, 10, 10, 10, 10, 8, 8],
+            rows,
+        }
+    }
+
+    fn drops(&self) -> Content {
+        let stats = self.per_second();
+        let mut rows = Vec::new();
+        for drops in &stats.drops {
+            let mut row = |who: &str, of: Counter| {
+                let name = format!("{} {who}", drops.reason);
+                let numbers = [Number::Count(of.packets), Number::Bytes(of.bytes)];
+                rows.push(self.row(name, numbers));
+            };
+            for share in &drops.senders {
+                row(&who(&share.sender), share.count);
+            }
+            if drops.unknown.packets > 0 {
+                row("by strangers", drops.unknown);
+            }
+        }
+        Content {
+            head: vec!["REASON", "PACKETS", "BYTES"],
+            widths: vec![0, 10, 10],
+            rows,
+        }
+    }
+
+    fn passes(&self) -> Content {
+        let passes = self.per_second().passes.iter();
+        let rows = passes.map(|passes| {
+            let name = format!("{}: {}", passes.reason, passes.kernel);
+            let numbers = [
+                Number::Count(passes.count.packets),
+                Number::Bytes(passes.count.bytes),
+            ];
+            self.row(name, numbers)
+        });
+        Content {
+            head: vec!["REASON", "PACKETS", "BYTES"],
+            widths: vec![0, 10, 10],
+            rows: rows.collect(),
+        }
+    }
+
+    fn problems(&self) -> Content {
+        let problems = self.now.problems.iter();
+        Content {
+            head: vec!["PROBLEM"],
+            widths: vec![0],
+            rows: problems
+                .map(|problem| self.row(problem.clone(), []))
+                .collect(),
+        }
+    }
+}
+
+fn who(sender: &Sender) -> String {
+    match sender {
+        Sender::Peer { network, name } => format!("by peer {name} of {network}"),
+        Sender::Endpoint { name } => format!("by {name}"),
+        Sender::Host => "by this node".to_owned(),
+        Sender::Former => "by former endpoints".to_owned(),
+    }
+}
+
+/// A cell that sorts by its value.
+#[derive(Clone, Copy)]
+enum Number {
+    Count(u64),
+    Bytes(u64),
+}
+
+impl Number {
+    fn value(self) -> u64 {
+        match self {
+            Self::Count(value) | Self::Bytes(value) => value,
+        }
+    }
+}
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&match self {
+            Self::Count(value) => count(*value),
+            Self::Bytes(value) => bytes(*value),
+        })
+    }
+}

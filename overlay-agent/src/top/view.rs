@@ -1,0 +1,125 @@
+//! How it is drawn: usable in 80 columns and 24 rows, and in fewer.
+
+use ratatui::{
+    Frame,
+    layout::{Alignment, Constraint, Layout, Rect},
+    style::{Color, Modifier, Style, Stylize as _},
+    text::{Line, Span, Text},
+    widgets::{Cell, Paragraph, Row, Table, Tabs, Wrap},
+};
+
+use super::app::{App, Tab};
+use crate::{
+    api::FastPathState,
+    stats::{bytes, count},
+};
+
+pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
+    let [head, tabs, table, keys] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    frame.render_widget(summary(app), head);
+    let names = Tab::ALL.iter().map(|tab| match tab {
+        Tab::Problems => format!("{} {}", tab.name(), app.now.problems.len()),
+        tab => tab.name().to_owned(),
+    });
+    let selected = Tab::ALL.iter().position(|tab| *tab == app.tab);
+    let line = Tabs::new(names)
+        .select(selected)
+        .highlight_style(Style::new().add_modifier(Modifier::REVERSED))
+        .divider(" ");
+    frame.render_widget(line, tabs);
+    rows(frame, app, table);
+    let keys_line = "q quit   Tab/arrows other table   up/down scroll   s sort by another column";
+    frame.render_widget(Line::from(keys_line).dim(), keys);
+}
+
+/// Who it is, how well it is, and what all of it carries.
+fn summary(app: &App) -> Text<'static> {
+    let now = &app.now;
+    let health = match (&app.silent, now.healthy) {
+        (Some(_), _) => Span::from("no answer").fg(Color::Red),
+        (None, true) => Span::from("healthy").fg(Color::Green),
+        (None, false) => Span::from("degraded").fg(Color::Red),
+    };
+    let fastpath = match now.fastpath {
+        FastPathState::On => Span::from("on"),
+        FastPathState::Off => Span::from("off").fg(Color::Yellow),
+        FastPathState::Unavailable => Span::from("unavailable").fg(Color::Red),
+    };
+    let first = Line::from(vec![
+        Span::from(format!("overlay {}  node {}  ", now.version, now.node)),
+        health,
+        Span::from("  fast path "),
+        fastpath,
+    ]);
+    let second = match (&app.silent, &app.rates) {
+        (Some(why), _) => Line::from(why.clone()),
+        (None, None) => Line::from("totals; rates per second from the next look on"),
+        (None, Some(rates)) => {
+            let (mut sent, mut received, mut dropped) = (0, 0, 0);
+            for network in &rates.networks {
+                sent += network.total.tx.bytes;
+                received += network.total.rx.bytes;
+            }
+            for drops in &rates.drops {
+                dropped += drops.count.packets;
+            }
+            let (sent, received) = (bytes(sent), bytes(received));
+            let dropped = count(dropped);
+            Line::from(format!(
+                "per second: sent {sent}  received {received}  dropped {dropped} packets"
+            ))
+        }
+    };
+    Text::from(vec![first, second])
+}
+
+fn rows(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let table = app.rows();
+    if app.tab == Tab::Problems {
+        // Sentences: each may need several lines.
+        let lines: Vec<Line<'_>> = if table.rows.is_empty() {
+            vec![Line::from("none")]
+        } else {
+            let rows = table.rows.iter().skip(app.above);
+            rows.flat_map(|row| row.cells.iter().map(|cell| Line::from(cell.clone())))
+                .collect()
+        };
+        let text = Paragraph::new(lines).wrap(Wrap { trim: true });
+        frame.render_widget(text, area);
+        return;
+    }
+    let widths = table.widths.iter().map(|width| match width {
+        0 => Constraint::Min(12),
+        width => Constraint::Length(*width),
+    });
+    let head = table.head.iter().enumerate().map(|(column, name)| {
+        let mut style = Style::new().add_modifier(Modifier::BOLD);
+        if column == app.sort {
+            style = style.add_modifier(Modifier::UNDERLINED);
+        }
+        cell(column, (*name).to_owned()).style(style)
+    });
+    let head = Row::new(head.collect::<Vec<_>>());
+    let shown = table.rows.iter().skip(app.above).map(|row| {
+        let cells = row.cells.iter().enumerate();
+        Row::new(cells.map(|(column, text)| cell(column, text.clone())))
+    });
+    let widget = Table::new(shown, widths).header(head).column_spacing(1);
+    frame.render_widget(widget, area);
+}
+
+/// Names to the left, numbers to the right.
+fn cell(column: usize, text: String) -> Cell<'static> {
+    let alignment = if column == 0 {
+        Alignment::Left
+    } else {
+        Alignment::Right
+    };
+    Cell::from(Text::from(text).alignment(alignment))
+}

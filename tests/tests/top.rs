@@ -1,0 +1,190 @@
+//! `overlay-agent top` in a terminal of 80 columns and 24 rows, with keys pressed.
+
+use anyhow::{Context as _, Result, ensure};
+use overlay_tests::{
+    agent::Agent,
+    check::{self, Answer},
+    guard::Guard,
+    poll,
+    raw::{self, Socket},
+    run,
+};
+
+/// The terminal's size, and a smaller one.
+const USUAL: (usize, usize) = (80, 24);
+const SMALL: (usize, usize) = (50, 12);
+
+/// A terminal that goes when the value goes. Its server is nobody else's.
+struct Terminal {
+    name: String,
+}
+
+impl Terminal {
+    /// Opens one with a shell in it.
+    fn open(name: &str) -> Result<Self> {
+        let terminal = Self {
+            name: name.to_owned(),
+        };
+        let (columns, rows) = USUAL;
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        terminal.tmux(&[
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            &columns,
+            "-y",
+            &rows,
+            "sh",
+        ])?;
+        Ok(terminal)
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> Result<String> {
+        let own = ["tmux", "-L", &self.name];
+        let argv: Vec<String> = own
+            .iter()
+            .chain(arguments)
+            .map(|&word| word.to_owned())
+            .collect();
+        run::checked(&argv).context("\"cargo xtask setup\" brings tmux")
+    }
+
+    /// Types a line.
+    fn enter(&self, line: &str) -> Result<()> {
+        self.tmux(&["send-keys", "-l", line])?;
+        self.press("Enter")
+    }
+
+    fn press(&self, key: &str) -> Result<()> {
+        self.tmux(&["send-keys", key]).map(drop)
+    }
+
+    fn resize(&self, (columns, rows): (usize, usize)) -> Result<()> {
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        self.tmux(&["resize-window", "-x", &columns, "-y", &rows])
+            .map(drop)
+    }
+
+    fn screen(&self) -> Result<String> {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Waits until all of some texts are on the screen.
+    fn shows(&self, marks: &[&str]) -> Result<String> {
+        let mut last = String::new();
+        let shown = poll::until_well(|| {
+            last = self.screen().unwrap_or_else(|error| format!("{error:#}"));
+            let missing = marks.iter().find(|mark| !last.contains(**mark));
+            missing.map(|mark| format!("no {mark:?} in\n{last}"))
+        });
+        shown.map_err(anyhow::Error::msg)?;
+        Ok(last)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Err(error) = self.tmux(&["kill-server"]) {
+            eprintln!("terminal {} was not closed: {error:#}", self.name);
+        }
+    }
+}
+
+fn command(agent: &Agent) -> String {
+    let argv = agent.argv(&["top", "--interval", "0.2", "--instance", &agent.instance]);
+    // What is left of the terminal's mode is seen by what the shell says then.
+    format!("{}; echo ended with $?", argv.join(" "))
+}
+
+fn fits(screen: &str, (columns, rows): (usize, usize)) -> Result<()> {
+    ensure!(screen.lines().count() <= rows, "{screen}");
+    for line in screen.lines() {
+        ensure!(line.chars().count() <= columns, "{line}\n{screen}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_terminal_shows_the_node_and_follows_keys() -> Result<()> {
+    let guard = Guard::overlay("ttop")?;
+    let nodes = &guard.topology().nodes;
+    let (here, there) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+    let answer = check::ping(&here.namespace, there.address)?;
+    assert_eq!(answer, Answer::Ttl(62));
+    let mut spoofed = [0; 60];
+    spoofed[6..12].copy_from_slice(&raw::mac_of(&here.namespace, "eth0")?);
+    spoofed[11] ^= 0x40;
+    let device = Socket::open(&here.namespace, "eth0")?;
+    device.send(&spoofed)?;
+
+    let agent = guard.agent(1);
+    let terminal = Terminal::open("ttop-overlay")?;
+    terminal.enter(&command(&agent))?;
+    let peer = nodes[1].namespace.as_str();
+    let screen = terminal.shows(&[
+        "healthy",
+        "fast path on",
+        "per second",
+        "PEER",
+        peer,
+        "q quit",
+    ])?;
+    fits(&screen, USUAL)?;
+    // Traffic is seen as it goes.
+    let mut rates = false;
+    for _ in 0..50 {
+        check::ping(&here.namespace, there.address)?;
+        let screen = terminal.screen()?;
+        let line = screen.lines().find(|line| line.contains(peer));
+        rates = line.is_some_and(|line| !line.contains(" 0 B "));
+        if rates {
+            break;
+        }
+    }
+    assert!(rates, "{}", terminal.screen()?);
+
+    terminal.press("Tab")?;
+    terminal.shows(&["ENDPOINT", &here.namespace, "(this node)"])?;
+    terminal.press("Right")?;
+    terminal.shows(&["REASON", "PACKETS"])?;
+    device.send(&spoofed)?;
+    terminal.shows(&["spoofed_source", &here.namespace])?;
+    terminal.press("Left")?;
+    terminal.press("Left")?;
+    terminal.shows(&["PEER", peer])?;
+    terminal.press("BTab")?;
+    terminal.shows(&["none"])?;
+    terminal.press("Tab")?;
+
+    terminal.resize(SMALL)?;
+    let screen = terminal.shows(&["PEER", "q quit"])?;
+    fits(&screen, SMALL)?;
+    terminal.resize(USUAL)?;
+    terminal.shows(&["PEER", "s sort"])?;
+
+    // An agent that is away is told, and comes back.
+    agent.stop()?;
+    terminal.shows(&["no answer"])?;
+    agent.start()?;
+    terminal.shows(&["healthy"])?;
+
+    for key in ["q", "C-c"] {
+        terminal.press(key)?;
+        let screen = terminal.shows(&["ended with 0"])?;
+        ensure!(!screen.contains("PEER"), "{screen}");
+        // Typing is seen again: the terminal is as it was.
+        terminal.enter("clear; stty -a | grep -o '[-]*icanon\\|[-]*echo '")?;
+        let screen = terminal.shows(&["icanon", "echo"])?;
+        ensure!(
+            !screen.contains("-icanon") && !screen.contains("-echo "),
+            "{screen}"
+        );
+        terminal.enter(&format!("clear; {}", command(&agent)))?;
+        terminal.shows(&["PEER", peer])?;
+    }
+    terminal.press("q")?;
+    terminal.shows(&["ended with 0"])?;
+    Ok(guard.down()?)
+}
