@@ -65,6 +65,20 @@ pub fn carried(instance: &str) -> Result<Carried> {
     Ok(carried)
 }
 
+/// The same as its endpoints have counted it: those that are no more, and the node itself, too.
+pub fn carried_by_endpoints(instance: &str) -> Result<Carried> {
+    let mut carried = Carried::default();
+    for entry in dump(instance, maps::ENDPOINT_STATS)? {
+        for cpu in list(&entry["values"])? {
+            let packets = |counter: &str| number(&cpu["value"][counter]["packets"]);
+            carried.sent += packets("tx")?;
+            carried.received += packets("rx")?;
+            carried.local += packets("tx_local")?;
+        }
+    }
+    Ok(carried)
+}
+
 /// Packets by reason, from `DROPS` or `PASSES`, without the reasons that never occurred.
 pub fn reasons(instance: &str, map: &str) -> Result<Vec<(String, u64)>> {
     let mut counts: Vec<(String, u64)> = Vec::new();

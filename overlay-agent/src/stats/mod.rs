@@ -32,7 +32,7 @@ impl Counted {
     /// Reads all of it; not at one moment, traffic goes on meanwhile.
     pub(crate) fn read(counters: &Counters) -> kernel::Result<Self> {
         Ok(Self {
-            // A sum never tells of more than its parts, which are read before.
+            // Before the sums, so that no part is larger than its sum.
             senders: counters.drops_by_sender()?,
             peers: counters.peers()?,
             endpoints: counters.endpoints()?,

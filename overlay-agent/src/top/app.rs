@@ -225,43 +225,51 @@ impl App {
         }
     }
 
+    /// Totals with their rates: what was dropped a while ago is still of interest.
     fn drops(&self) -> Content {
-        let stats = self.per_second();
         let mut rows = Vec::new();
-        for drops in &stats.drops {
-            let mut row = |who: &str, of: Counter| {
+        let rates = self.rates.iter().flat_map(|rates| &rates.drops);
+        for drops in &self.now.drops {
+            let rates = rates.clone().find(|rates| rates.reason == drops.reason);
+            let mut row = |who: &str, total: Counter, rate: Option<Counter>| {
                 let name = format!("{} {who}", drops.reason);
-                let numbers = [Number::Count(of.packets), Number::Bytes(of.bytes)];
-                rows.push(self.row(name, numbers));
+                rows.push(self.row(name, with_rate(total, rate)));
             };
             for share in &drops.senders {
-                row(&who(&share.sender), share.count);
+                let mut shares = rates.iter().flat_map(|rates| &rates.senders);
+                let rate = shares.find(|rate| rate.sender == share.sender);
+                row(
+                    &who(&share.sender),
+                    share.count,
+                    rate.map(|rate| rate.count),
+                );
             }
             if drops.unknown.packets > 0 {
-                row("by strangers", drops.unknown);
+                row(
+                    "by strangers",
+                    drops.unknown,
+                    rates.map(|rates| rates.unknown),
+                );
             }
         }
-        Content {
-            head: vec!["REASON", "PACKETS", "BYTES"],
-            widths: vec![0, 10, 10],
-            rows,
-        }
+        Self::reasons(rows)
     }
 
     fn passes(&self) -> Content {
-        let passes = self.per_second().passes.iter();
-        let rows = passes.map(|passes| {
+        let rates = self.rates.iter().flat_map(|rates| &rates.passes);
+        let rows = self.now.passes.iter().map(|passes| {
             let name = format!("{}: {}", passes.reason, passes.kernel);
-            let numbers = [
-                Number::Count(passes.count.packets),
-                Number::Bytes(passes.count.bytes),
-            ];
-            self.row(name, numbers)
+            let rate = rates.clone().find(|rate| rate.reason == passes.reason);
+            self.row(name, with_rate(passes.count, rate.map(|rate| rate.count)))
         });
+        Self::reasons(rows.collect())
+    }
+
+    fn reasons(rows: Vec<Row>) -> Content {
         Content {
-            head: vec!["REASON", "PACKETS", "BYTES"],
-            widths: vec![0, 10, 10],
-            rows: rows.collect(),
+            head: vec!["REASON", "PER SECOND", "PACKETS", "BYTES"],
+            widths: vec![0, 10, 8, 10],
+            rows,
         }
     }
 
@@ -284,6 +292,14 @@ fn who(sender: &Sender) -> String {
         Sender::Host => "by this node".to_owned(),
         Sender::Former => "by former endpoints".to_owned(),
     }
+}
+
+fn with_rate(total: Counter, rate: Option<Counter>) -> [Number; 3] {
+    [
+        Number::Count(rate.unwrap_or_default().packets),
+        Number::Count(total.packets),
+        Number::Bytes(total.bytes),
+    ]
 }
 
 /// A cell that sorts by its value.

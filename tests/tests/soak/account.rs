@@ -4,14 +4,22 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use overlay_common::maps;
-use overlay_tests::{agent::Agent, counters, run, script::words};
+use overlay_tests::{
+    agent::Agent,
+    counters::{self, Carried},
+    run,
+    script::words,
+};
 use serde_json::Value;
 
 /// What the programs of an agent have counted, and how often the kernel ran them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) runs: u64,
-    pub(crate) delivered: u64,
+    /// What was delivered, as it was counted for the peers,
+    pub(crate) by_peers: Carried,
+    /// and for the endpoints, those that are no more, too.
+    pub(crate) by_endpoints: Carried,
     passed: u64,
     dropped: u64,
 }
@@ -25,10 +33,10 @@ impl Account {
         };
         for _ in 0..100 {
             let runs = runs(programs)?;
-            let carried = counters::carried(&agent.instance)?;
             let account = Self {
                 runs,
-                delivered: carried.sent + carried.received + carried.local,
+                by_peers: counters::carried(&agent.instance)?,
+                by_endpoints: counters::carried_by_endpoints(&agent.instance)?,
                 passed: sum(maps::PASSES)?,
                 dropped: sum(maps::DROPS)?,
             };
@@ -41,7 +49,17 @@ impl Account {
 
     /// Packets that left the programs in one way or another.
     pub(crate) fn exits(&self) -> u64 {
-        self.delivered + self.passed + self.dropped
+        self.delivered() + self.passed + self.dropped
+    }
+
+    /// Packets that left them on the fast path.
+    pub(crate) fn delivered(&self) -> u64 {
+        let Carried {
+            sent,
+            received,
+            local,
+        } = self.by_peers;
+        sent + received + local
     }
 }
 

@@ -208,7 +208,12 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
             now.exits() - then.exits(),
             "{now:?} {then:?}"
         );
-        assert!(now.delivered > then.delivered, "{now:?}");
+        assert_eq!(
+            now.by_endpoints - then.by_endpoints,
+            now.by_peers - then.by_peers,
+            "{now:?} {then:?}"
+        );
+        assert!(now.delivered() > then.delivered(), "{now:?}");
     }
     for (agent, before) in agents.iter().zip(&memory_before) {
         let now = memory(agent)?;

@@ -190,6 +190,8 @@ fn data_plane(instance: &str, program: &Path) -> [Suggestion; 2] {
             "look inside the data plane",
             vec![
                 agent("status"),
+                agent("stats"),
+                agent("top"),
                 format!("bpftool map dump pinned {}", pin(maps::PEERS4)),
                 format!("bpftool map dump pinned {}", pin(maps::ENDPOINTS4)),
                 format!(
