@@ -12,7 +12,11 @@ use aya::{
         tc::{SchedClassifierLinkId, TcAttachOptions},
     },
 };
-use overlay_common::{maps::PASSES, programs::FROM_UNDERLAY, reasons::Passes};
+use overlay_common::{
+    maps::PASSES,
+    programs::{FROM_UNDERLAY, Program},
+    reasons::Passes,
+};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
@@ -162,7 +166,7 @@ impl Other {
     fn packets(&self) -> Result<u64> {
         let map = self.ebpf.map(PASSES).context("no such map")?;
         let map: PerCpuArray<_, Passes> = map.try_into()?;
-        let cpus = map.get(&0, 0)?;
+        let cpus = map.get(&(Program::FromUnderlay as u32), 0)?;
         let counts = cpus.iter().map(|cpu| {
             let mut cpu = *cpu;
             cpu.counts_mut()

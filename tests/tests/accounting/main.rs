@@ -3,7 +3,6 @@
 
 #![expect(
     clippy::expect_used,
-    clippy::unwrap_used,
     reason = "what fails in a helper fails the test that called it"
 )]
 
@@ -91,8 +90,8 @@ fn a_million_packets_add_up() -> Result<()> {
         }
     }
     let here = &nodes[0].containers;
-    let odd_here = odd::of_container(&here[0], &nodes[0], nodes[1].containers[0].address)?;
-    let odd_there = odd::of_node(&nodes[2], &nodes[0])?;
+    let from_container = odd::of_container(&here[0], &nodes[0], nodes[1].containers[0].address)?;
+    let from_peer = odd::of_node(&nodes[2], &nodes[0])?;
     let container = Socket::open(&here[0].namespace, "eth0")?;
     let underlay = Socket::open(&nodes[2].namespace, UNDERLAY)?;
     let ledgers = || agents.iter().map(Ledger::of).collect::<Result<Vec<_>>>();
@@ -104,8 +103,8 @@ fn a_million_packets_add_up() -> Result<()> {
             Box::new(|| exchange(&here[0], &nodes[1].containers[0], FAR)),
             Box::new(|| exchange(&nodes[2].containers[1], &here[1], FAR)),
             Box::new(|| exchange(&here[0], &here[1], NEAR)),
-            Box::new(|| odd::send(&container, &odd_here)),
-            Box::new(|| odd::send(&underlay, &odd_there)),
+            Box::new(|| odd::send(&container, &from_container)),
+            Box::new(|| odd::send(&underlay, &from_peer)),
         ];
         let work = work.map(|work| scope.spawn(work));
         work.into_iter()
@@ -157,10 +156,10 @@ fn a_million_packets_add_up() -> Result<()> {
         }
     }
     let mine = (SenderKind::Endpoint, near);
-    odd_ones_add_up(now, &odd_here, Program::FromEndpoint, Some(mine));
+    odd_ones_add_up(now, &from_container, Program::FromEndpoint, Some(mine));
     odd_ones_add_up(
         now,
-        &odd_there,
+        &from_peer,
         Program::FromUnderlay,
         Some((SenderKind::Peer, third)),
     );
