@@ -115,3 +115,15 @@ fn the_dashboard_asks_for_nothing_else_than_what_is_exported() {
     let unknown: Vec<_> = asked.difference(&exported).collect();
     assert!(unknown.is_empty(), "not exported: {unknown:?}");
 }
+
+#[test]
+fn what_is_exported_is_documented() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/stats.md");
+    let document = fs::read_to_string(path).unwrap();
+    for name in names(&families(&stats())) {
+        let units = ["_packets_total", "_bytes_total"];
+        let counter = units.iter().find_map(|unit| name.strip_suffix(unit));
+        let name = counter.unwrap_or(&name);
+        assert!(document.contains(&format!("`{name}`")), "{name}");
+    }
+}
