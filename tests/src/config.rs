@@ -35,6 +35,9 @@ pub struct NodeSection {
     /// Where counters are exported: an address, or `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+    /// `off`, `answer`, or how often peers are probed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<&'static str>,
 }
 
 /// `[[networks]]`

@@ -12,7 +12,7 @@ mod subnets;
 use std::{fs, net::IpAddr, ops::Range, path::Path};
 
 use self::plain::Plain;
-use crate::model::{Guard, IfName, Metrics, Model, Name, Node, Rx, Underlay};
+use crate::model::{Guard, IfName, Metrics, Model, Name, Node, Probe, Rx, Underlay};
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
@@ -75,12 +75,17 @@ fn node(raw: &raw::Node, report: &mut Report<'_>) -> Option<Node> {
         Some(raw) => report.value(raw, "node.metrics"),
         None => Some(Metrics::default()),
     };
+    let probe = match &raw.probe {
+        Some(raw) => report.value(raw, "node.probe"),
+        None => Some(Probe::default()),
+    };
     Some(Node {
         name: name?,
         underlay: underlay?,
         guard: raw.guard,
         rx,
         metrics: metrics?,
+        probe: probe?,
     })
 }
 

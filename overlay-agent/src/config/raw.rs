@@ -27,6 +27,7 @@ pub(super) struct Node {
     pub(super) guard: Guard,
     pub(super) rx: Option<Spanned<Rx>>,
     pub(super) metrics: Option<Spanned<String>>,
+    pub(super) probe: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

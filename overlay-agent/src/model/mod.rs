@@ -6,6 +6,7 @@
 
 mod metrics;
 mod peers;
+mod probe;
 mod range;
 mod security;
 mod types;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use metrics::Metrics;
 pub use peers::Peers;
+pub use probe::Probe;
 pub use range::Range;
 pub use security::{Security, Verdict};
 pub use types::{Family, IfName, InvalidValue, Mac, Name, Vni};
@@ -55,6 +57,8 @@ pub struct Node {
     pub rx: Rx,
     /// Where Prometheus finds its counters.
     pub metrics: Metrics,
+    /// Whether it asks after its peers, and answers them.
+    pub probe: Probe,
 }
 
 /// How the configuration points at the underlay.

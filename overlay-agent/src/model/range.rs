@@ -23,7 +23,12 @@ impl Range {
 
     /// The bridge's address: the first of the subnet.
     pub fn gateway(&self) -> IpAddr {
-        nth(self.subnet, 1)
+        Self::gateway_of(self.subnet)
+    }
+
+    /// The bridge's address on the node whose share a subnet is.
+    pub fn gateway_of(subnet: IpNet) -> IpAddr {
+        nth(subnet, 1)
     }
 
     /// The first and last address for endpoints: after the gateway, and in IPv4 before the

@@ -27,6 +27,11 @@ pub enum InvalidValue {
     /// An address and a port, or none at all.
     #[error("{0:?} is no address to listen at; write it as \"127.0.0.1:9466\", or \"off\"")]
     Metrics(String),
+    /// A word, or how long to wait between two probes.
+    #[error(
+        "{0:?} is no way to probe; use \"off\", \"answer\", or an interval from \"100ms\" to \"60m\", such as \"5s\""
+    )]
+    Probe(String),
 }
 
 /// An address family.
