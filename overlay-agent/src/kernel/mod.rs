@@ -10,6 +10,7 @@
 
 pub mod bpf;
 pub mod capability;
+pub mod datagram;
 mod error;
 pub mod memory;
 pub mod netlink;
