@@ -20,6 +20,7 @@ pub mod node;
 pub mod objects;
 pub mod observe;
 pub mod plan;
+pub mod probe;
 pub mod shared;
 pub mod stats;
 pub mod store;

@@ -3,6 +3,7 @@
 //! The command line is its first client; it never touches the kernel itself.
 
 mod client;
+mod health;
 mod server;
 pub mod stats;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Dscp, FastPath, Guard, IfName, Mac, Name, Rx, Security, Vni};
 
 pub use client::{ClientError, call};
+pub use health::{PeerAgent, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip};
 pub use server::{Call, Server, ServerError};
 
 /// What a client can ask for.
@@ -107,6 +109,8 @@ pub struct Status {
     pub networks: Vec<NetworkStatus>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointStatus>,
+    /// Its part in probing.
+    pub probe: ProbeStatus,
 }
 
 /// The state of the eBPF programs.
@@ -197,6 +201,8 @@ pub struct PeerStatus {
     pub slot: Option<u32>,
     /// What the programs have sent to it, dropped of it and received from it.
     pub traffic: Option<Traffic>,
+    /// What probes have found out; `None` before the first one.
+    pub health: Option<PeerHealth>,
 }
 
 /// Counters of a peer; inner frames with their Ethernet headers.

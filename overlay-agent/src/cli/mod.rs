@@ -4,6 +4,7 @@
 
 mod client;
 mod down;
+mod health;
 mod local;
 mod output;
 mod stats;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use super::Format;
+use super::{Format, health};
 use crate::{
     api::{
         EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
@@ -135,6 +135,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io
     print_guard(out, fastpath)?;
     for network in &status.networks {
         print_network(out, network)?;
+        health::mesh(out, status, &network.peers)?;
     }
     writeln!(out)?;
     print_endpoints(out, &status.endpoints)?;

@@ -4,6 +4,7 @@ mod config_file;
 mod exports;
 mod lock;
 mod patrol;
+mod probing;
 mod reconcile;
 mod requests;
 mod start;

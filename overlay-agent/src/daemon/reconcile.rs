@@ -21,6 +21,7 @@ use crate::{
     objects::{Capacity, MAPS},
     observe::{Known, observe},
     plan::{Plan, plan},
+    probe::Probes,
     store::{Content, Store, StoreError},
     surroundings::Observed,
 };
@@ -91,6 +92,7 @@ pub struct Reconciler {
     /// Why Prometheus does not find the counters where it should.
     pub(super) closed_to_metrics: Option<String>,
     patrol: Patrol,
+    pub(super) probes: Probes,
 }
 
 impl Reconciler {
@@ -115,6 +117,7 @@ impl Reconciler {
             unavailable: None,
             closed_to_metrics: None,
             patrol: Patrol::default(),
+            probes: Probes::default(),
         }
     }
 
@@ -192,6 +195,7 @@ impl Reconciler {
             info!("no longer: {problem}");
         }
         self.problems = problems;
+        self.follow_probes();
         if !self.unfinished {
             if self.steps > MANY_STEPS {
                 memory::release();
@@ -324,7 +328,14 @@ impl Reconciler {
 
     /// Removes all that is the instance's.
     pub(super) async fn down(self) -> Result<(), TeardownError> {
-        let Self { node, store, .. } = self;
+        let Self {
+            node,
+            store,
+            probes,
+            ..
+        } = self;
+        // Its sockets go before its devices.
+        drop(probes);
         teardown(node, store).await
     }
 }

@@ -19,7 +19,14 @@ impl Reconciler {
     /// As of the last round; counters as of now.
     pub(super) fn status(&self) -> Status {
         let fastpath = self.fastpath_status();
-        let problems = self.all_problems();
+        let networks: Vec<NetworkStatus> = self
+            .model
+            .networks
+            .iter()
+            .map(|network| self.network_status(network))
+            .collect();
+        let mut problems = self.all_problems();
+        problems.extend(self.probe_problems(&networks));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: crate::hooks::abi(),
@@ -30,18 +37,14 @@ impl Reconciler {
             vteps: self.facts.vteps.clone(),
             underlay: self.facts.underlay.clone(),
             fastpath,
-            networks: self
-                .model
-                .networks
-                .iter()
-                .map(|network| self.network_status(network))
-                .collect(),
+            networks,
             endpoints: self
                 .model
                 .endpoints
                 .iter()
                 .map(|endpoint| self.endpoint(endpoint))
                 .collect(),
+            probe: self.probes.status(),
         }
     }
 
@@ -174,6 +177,7 @@ impl Reconciler {
             via: way.map(|way| way.next_hop),
             slot,
             traffic: stats.map(traffic),
+            health: self.probes.health(network.vni, peer),
         }
     }
 

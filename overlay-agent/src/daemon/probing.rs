@@ -1,0 +1,104 @@
+//! What the probes are told of the node, and what `status` makes of what they tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Reconciler;
+use crate::{
+    api::NetworkStatus,
+    desired::vxlan_name,
+    model::{Family, Network},
+    probe::{NetworkPeers, Seat, Setup, Use},
+};
+
+impl Reconciler {
+    /// Has the probes follow what this round has found.
+    pub(super) fn follow_probes(&mut self) {
+        let networks = self.model.networks.iter();
+        let setup = Setup {
+            node: self.model.node.name.clone(),
+            mode: self.model.node.probe,
+            networks: networks
+                .clone()
+                .map(|network| self.peers_of(network))
+                .collect(),
+            seats: networks
+                .flat_map(|network| self.seats_of(network))
+                .collect(),
+        };
+        self.probes.follow(setup);
+    }
+
+    fn peers_of(&self, network: &Network) -> NetworkPeers {
+        NetworkPeers {
+            name: network.name.clone(),
+            vni: network.vni,
+            mtu: self
+                .facts
+                .mtus
+                .get(&network.name)
+                .copied()
+                .unwrap_or_default(),
+            ranges: network.ranges.clone(),
+            peers: network.peers.clone(),
+        }
+    }
+
+    /// A place at each of the network's VXLAN devices for each gateway address.
+    fn seats_of(&self, network: &Network) -> BTreeMap<Use, Seat> {
+        let links = &self.observed.around.links;
+        let mut seats = BTreeMap::new();
+        for tunnel in Family::ALL {
+            let Some(device) = vxlan_name(network.vni, tunnel) else {
+                continue;
+            };
+            let Some(link) = links.get(&device).filter(|link| link.ours) else {
+                continue;
+            };
+            for range in &network.ranges {
+                let seat = Seat {
+                    device,
+                    index: link.index,
+                    address: range.gateway(),
+                };
+                seats.insert((network.vni, tunnel, range.family()), seat);
+            }
+        }
+        seats
+    }
+
+    /// Problems that probes have found.
+    pub(super) fn probe_problems(&self, networks: &[NetworkStatus]) -> Vec<String> {
+        let mut problems = self.probes.problems();
+        problems.extend(networks.iter().filter_map(|network| self.narrow(network)));
+        problems
+    }
+
+    /// Paths on which large packets vanish, and nobody tells those who send them.
+    fn narrow(&self, network: &NetworkStatus) -> Option<String> {
+        let mtu = network.mtu?;
+        let told = |peer: &crate::api::PeerStatus| {
+            let way = self.observed.around.ways.get(&peer.vtep);
+            way.is_some_and(|way| way.path_mtu.is_some())
+        };
+        let mut narrow = BTreeSet::new();
+        for peer in network.peers.iter().filter(|peer| !told(peer)) {
+            let arrives = peer.health.as_ref().and_then(|health| health.path_mtu);
+            narrow.extend(
+                arrives
+                    .filter(|arrives| *arrives < mtu)
+                    .map(|mtu| (mtu, &peer.name)),
+            );
+        }
+        let (least, first) = narrow.first()?;
+        let others = match narrow.len() - 1 {
+            0 => String::new(),
+            others => format!(", and {others} other peers' lose some, too"),
+        };
+        Some(format!(
+            "network {name}: packets of more than {least} bytes are lost on the way to peer \
+             {first}{others}; the network's MTU is {mtu}: raise the MTU of the path, or set \
+             mtu = {least} on all nodes",
+            name = network.name,
+        ))
+    }
+}

@@ -1,0 +1,208 @@
+//! Probes: small UDP packets that agents exchange through the overlay, to see it as a container's
+//! packet would.
+//!
+//! An agent asks its peers at their gateway addresses, from its own and through the network's
+//! VXLAN device, so that a question takes the way of everything that a node itself sends
+//! (`from_host`, underlay, the peer's kernel), and answers theirs. What it learns: round trip, its
+//! jitter, loss, the largest packet that arrives, whether only one of two nodes hears the other,
+//! and which agent answers there.
+//!
+//! - [`wire`]: the form of a message. [`exchange`]: what is asked, when ([`pace`]), of whom
+//!   ([`mesh`]), and what an answer means ([`health`], [`rtt`], [`window`], [`mtu`]). All of it
+//!   is told the time and has no sockets.
+//! - [`thread`] has the sockets. Without `probe = "INTERVAL"` it waits for questions and nothing
+//!   else.
+//!
+//! Only a peer's gateway is answered, from the port itself, as often as a peer may ask, and with
+//! no more bytes than it sent. A node without an agent never answers: that is no fault by itself.
+//! To have answered and to be silent is one.
+
+mod exchange;
+mod health;
+mod mesh;
+mod mtu;
+mod news;
+mod pace;
+mod report;
+mod rtt;
+mod sockets;
+mod thread;
+mod window;
+mod wire;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use tracing::debug;
+
+use self::{exchange::Exchange, health::Identity};
+use crate::model::{Name, Probe};
+
+pub(crate) use self::{
+    mesh::NetworkPeers,
+    sockets::{Seat, Use},
+};
+
+/// UDP port of all probes: VXLAN's, and 10,000.
+pub const PORT: u16 = 14_789;
+
+/// A node's probing, as the daemon holds it.
+#[derive(Debug, Default)]
+pub(crate) struct Probes {
+    running: Option<Running>,
+    failed: Option<String>,
+}
+
+/// What probing is to be about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setup {
+    pub(crate) node: Name,
+    pub(crate) mode: Probe,
+    pub(crate) networks: Vec<NetworkPeers>,
+    pub(crate) seats: BTreeMap<Use, Seat>,
+}
+
+#[derive(Debug)]
+struct Running {
+    shared: Arc<Shared>,
+    orders: UnixStream,
+    setup: Setup,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread and the daemon share.
+#[derive(Debug)]
+struct Shared {
+    exchange: Mutex<Exchange>,
+    other: Mutex<Other>,
+}
+
+#[derive(Debug, Default)]
+struct Other {
+    /// Sockets that the thread is to have from now on.
+    seats: Option<BTreeMap<Use, Seat>>,
+    refused: Vec<String>,
+    ended: Option<String>,
+}
+
+impl Probes {
+    /// Takes in what a round has come to.
+    pub(crate) fn follow(&mut self, setup: Setup) {
+        self.failed = None;
+        if setup.mode == Probe::Off {
+            self.running = None;
+            return;
+        }
+        match &mut self.running {
+            Some(running) => running.follow(setup),
+            None => match Running::start(setup) {
+                Ok(running) => self.running = Some(running),
+                Err(error) => self.failed = Some(format!("probe peers: {error}")),
+            },
+        }
+    }
+
+    fn shared(&self) -> Option<&Shared> {
+        self.running.as_ref().map(|running| &*running.shared)
+    }
+}
+
+impl Running {
+    fn start(setup: Setup) -> io::Result<Self> {
+        let now = Instant::now();
+        let identity = Identity {
+            node: setup.node.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: crate::hooks::abi(),
+        };
+        let mut exchange = Exchange::new(identity, now);
+        exchange.follow(setup.mode, setup.networks.clone(), now);
+        let shared = Arc::new(Shared {
+            exchange: Mutex::new(exchange),
+            other: Mutex::new(Other {
+                seats: Some(setup.seats.clone()),
+                ..Other::default()
+            }),
+        });
+        let (orders, theirs) = UnixStream::pair()?;
+        orders.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let thread = std::thread::Builder::new()
+            .name("probes".to_owned())
+            .spawn({
+                let shared = shared.clone();
+                move || thread::work(&shared, theirs)
+            })?;
+        let running = Self {
+            shared,
+            orders,
+            setup,
+            thread: Some(thread),
+        };
+        running.wake();
+        Ok(running)
+    }
+
+    fn follow(&mut self, setup: Setup) {
+        let refused = !self.shared.other().refused.is_empty();
+        if self.setup == setup && !refused {
+            return;
+        }
+        let networks = setup.networks.clone();
+        self.shared
+            .exchange()
+            .follow(setup.mode, networks, Instant::now());
+        self.shared.other().seats = Some(setup.seats.clone());
+        self.setup = setup;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Err(error) = (&self.orders).write_all(&[1]) {
+            // Full: it has orders to wake up for.
+            debug!("wake the probes: {error}");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The thread's end of orders is its own.
+        if let Err(error) = self.orders.shutdown(std::net::Shutdown::Both) {
+            debug!("end the probes: {error}");
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            debug!("the thread of the probes has panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn exchange(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn other(&self) -> MutexGuard<'_, Other> {
+        self.other.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_seats(&self) -> Option<BTreeMap<Use, Seat>> {
+        self.other().seats.take()
+    }
+
+    fn refuse(&self, refused: Vec<String>) {
+        self.other().refused = refused;
+    }
+
+    fn end(&self, why: String) {
+        self.other().ended = Some(why);
+    }
+}

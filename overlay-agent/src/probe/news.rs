@@ -1,0 +1,72 @@
+//! What the log says of peers that come and go: a line for each kind of news, however many there are.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+
+use super::health::Reach;
+use crate::model::Name;
+
+/// Peers that a line names.
+const NAMED: usize = 5;
+/// News are told together for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// News that were not told yet.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    told: Option<Instant>,
+    peers: BTreeMap<(Name, Kind), Vec<Name>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Silent,
+    OneWay,
+    Back,
+}
+
+impl News {
+    pub(super) fn add(&mut self, network: &Name, peer: &Name, before: Option<Reach>, after: Reach) {
+        let kind = match (before, after) {
+            (_, Reach::Silent) => Kind::Silent,
+            (_, Reach::OneWay) => Kind::OneWay,
+            (Some(Reach::Silent | Reach::OneWay), Reach::Answers) => Kind::Back,
+            _ => return,
+        };
+        let peers = self.peers.entry((network.clone(), kind)).or_default();
+        peers.push(peer.clone());
+    }
+
+    /// Logs what there is, unless something was logged just now.
+    pub(super) fn tell(&mut self, now: Instant) {
+        let just_now = |told: Instant| now.saturating_duration_since(told) < PAUSE;
+        if self.peers.is_empty() || self.told.is_some_and(just_now) {
+            return;
+        }
+        self.told = Some(now);
+        for ((network, kind), peers) in std::mem::take(&mut self.peers) {
+            let peers = enumerate(&peers);
+            match kind {
+                Kind::Silent => warn!("network {network}: {peers} no longer answers probes"),
+                Kind::OneWay => {
+                    warn!("network {network}: {peers} is heard, but does not hear this node");
+                }
+                Kind::Back => info!("network {network}: {peers} answers probes again"),
+            }
+        }
+    }
+}
+
+/// The first names, and how many more there are.
+pub(super) fn enumerate(peers: &[Name]) -> String {
+    let named: Vec<&str> = peers.iter().take(NAMED).map(Name::as_str).collect();
+    let named = named.join(", ");
+    match peers.len().saturating_sub(NAMED) {
+        0 => format!("peer {named}"),
+        more => format!("peers {named} and {more} more"),
+    }
+}

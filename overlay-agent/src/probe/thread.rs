@@ -1,0 +1,153 @@
+//! The thread that probes: neither a long round of the agent delays an answer, nor does a probe
+//! delay the agent.
+
+use std::{
+    io::{self, Read as _},
+    net::SocketAddr,
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use tracing::{debug, error};
+
+use super::{
+    PORT, Shared,
+    exchange::{Question, Unsent},
+    news::News,
+    sockets::{Sockets, Use},
+};
+use crate::model::Family;
+
+/// Datagrams that are taken from a socket before something else is looked at.
+const BATCH: usize = 64;
+/// Larger than any IP packet.
+const BUFFER: usize = 1 << 16;
+
+/// Works until the other end of `orders` is closed.
+pub(super) fn work(shared: &Shared, mut orders: UnixStream) {
+    let mut thread = Thread {
+        shared,
+        sockets: Sockets::default(),
+        news: News::default(),
+        buffer: vec![0; BUFFER],
+    };
+    loop {
+        if let Err(error) = thread.wait(&orders) {
+            error!("wait for probes: {error}; peers are not probed any more");
+            shared.end(format!("wait for probes: {error}; restart the agent"));
+            return;
+        }
+        match orders.read(&mut [0; 64]) {
+            // The agent is done with probing.
+            Ok(0) => return,
+            Ok(_) => thread.follow(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => debug!("read an order: {error}"),
+        }
+        thread.receive();
+        thread.send();
+    }
+}
+
+struct Thread<'a> {
+    shared: &'a Shared,
+    sockets: Sockets,
+    news: News,
+    buffer: Vec<u8>,
+}
+
+impl Thread<'_> {
+    /// Until something arrives, is ordered or has to be sent.
+    fn wait(&self, orders: &UnixStream) -> nix::Result<()> {
+        let due = self.shared.exchange().due();
+        let timeout = due.map_or(PollTimeout::NONE, |due| {
+            let left = due.saturating_duration_since(Instant::now());
+            // Rounded up: to wake too early is to wake twice.
+            let left = if left.is_zero() {
+                left
+            } else {
+                left + Duration::from_millis(1)
+            };
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        let sockets = self.sockets.iter().map(|(_, socket)| socket.as_fd());
+        let mut waiting: Vec<PollFd<'_>> = sockets
+            .chain([orders.as_fd()])
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut waiting, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn follow(&mut self) {
+        if let Some(seats) = self.shared.take_seats() {
+            self.sockets.follow(&seats);
+            self.shared
+                .refuse(self.sockets.refused().cloned().collect());
+        }
+    }
+
+    fn receive(&mut self) {
+        for (vni, socket) in self.sockets.iter() {
+            for _ in 0..BATCH {
+                let (length, from) = match socket.recv_from(&mut self.buffer) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        debug!("receive a probe: {error}");
+                        break;
+                    }
+                };
+                let mut exchange = self.shared.exchange();
+                if from.port() != PORT {
+                    exchange.messages.strangers += 1;
+                    continue;
+                }
+                let datagram = &self.buffer[..length];
+                let answer = exchange.receive(vni, from.ip(), datagram, Instant::now());
+                if let Some(answer) = answer
+                    && let Err(error) = socket.send_to(&answer, from)
+                {
+                    debug!("answer the probe of {from}: {error}");
+                }
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        let mut exchange = self.shared.exchange();
+        let now = Instant::now();
+        for question in exchange.questions(now) {
+            let outcome = send(&self.sockets, &question);
+            exchange.sent(&question, outcome);
+            if let Some((before, after)) = exchange.news(question.peer, now) {
+                let (network, peer) = exchange.mesh.peer(question.peer);
+                self.news.add(&network.name, &peer.name, before, after);
+            }
+        }
+        self.news.tell(now);
+    }
+}
+
+fn send(sockets: &Sockets, question: &Question) -> Result<(), Unsent> {
+    let of: Use = (question.vni, question.tunnel, Family::of(question.to));
+    let socket = sockets.get(of).ok_or(Unsent::Other)?;
+    let to = SocketAddr::new(question.to, PORT);
+    socket
+        .send_to(&question.datagram, to)
+        .map(drop)
+        .map_err(|error| {
+            debug!("probe {to}: {error}");
+            if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
+                Unsent::TooLong
+            } else {
+                Unsent::Other
+            }
+        })
+}
