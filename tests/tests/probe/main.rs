@@ -1,0 +1,142 @@
+//! Agents that look after each other through the overlay: what they find is what is there.
+
+mod answers;
+mod faults;
+mod stand;
+
+use anyhow::Result;
+use overlay_common::ABI;
+use overlay_tests::{
+    counters,
+    families::{Families, Family},
+    guard::Guard,
+    shape::{Scenario, Shape},
+    topology::{VXLAN_MTU, VXLAN6_MTU},
+};
+use serde_json::json;
+
+use stand::Stand;
+
+#[test]
+fn whoever_is_well_is_seen_well_on_both_paths() -> Result<()> {
+    let stand = Stand::raise("tprobe", 3, "200ms")?;
+    for on in [true, false] {
+        for agent in stand.guard.agents() {
+            agent.fastpath(on)?;
+        }
+        for (asker, peer) in stand.pairs() {
+            let health = stand.until(asker, peer, |health| {
+                health["state"] == "answers"
+                    && health["path_mtu"] == VXLAN_MTU
+                    && health["asked"].as_u64() >= Some(10)
+                    && health["lost"] == 0
+            })?;
+            let rtt = |of: &str| health["rtt"][of].as_u64().unwrap_or_default();
+            assert!(rtt("min_ns") > 0, "{health}");
+            assert!(
+                rtt("min_ns") <= rtt("last_ns").min(rtt("mean_ns")),
+                "{health}"
+            );
+            assert_eq!(health["hears_this_node"], true);
+            let name = stand.guard.agent(peer).instance;
+            assert_eq!(
+                health["agent"],
+                json!({
+                    "node": name,
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "abi": ABI,
+                    "differs": false,
+                })
+            );
+        }
+    }
+    let text = stand.guard.agent(1).tell(&["status"])?;
+    for peer in ["tprobe-n2", "tprobe-n3"] {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("tprobe-n1 <-> {peer}")));
+        let line = line.unwrap_or_else(|| panic!("no line for {peer} in\n{text}"));
+        for part in ["rtt 0.", "jitter 0.", "loss 0 %", "path mtu 1450"] {
+            assert!(line.contains(part), "no {part:?} in {line:?}");
+        }
+    }
+    Ok(stand.guard.down()?)
+}
+
+#[test]
+fn probes_are_counted_like_all_other_packets() -> Result<()> {
+    let stand = Stand::raise("tprcount", 3, "100ms")?;
+    stand.all_answer()?;
+    for node in 1..=3 {
+        stand.configure(node, "answer")?;
+    }
+    for node in 1..=3 {
+        stand.until_mode(node, "answer")?;
+    }
+    for node in 1..=3 {
+        let messages = &stand.status(node)?["probe"]["messages"];
+        let count = |of: &str| messages[of].as_u64().unwrap_or_default();
+        let sent = count("asked") + count("answers");
+        let carried = counters::carried(&stand.guard.agent(node).instance)?;
+        assert_eq!((carried.sent, count("unsent")), (sent, 0), "{messages}");
+        assert_eq!(count("answered"), count("asked"), "{messages}");
+        assert_eq!(
+            (count("strangers"), count("malformed"), count("limited")),
+            (0, 0, 0)
+        );
+    }
+    // Whoever only answers has nothing to say by itself.
+    let before = stand.status(1)?["probe"]["messages"].clone();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(stand.status(1)?["probe"]["messages"], before);
+    Ok(stand.guard.down()?)
+}
+
+#[test]
+fn ipv6_is_probed_inside_and_outside() -> Result<()> {
+    for (name, underlay, inside) in [
+        ("tprsix", Families::V6, Families::V6),
+        ("tprsixb", Families::Both, Families::Both),
+    ] {
+        let nodes = if underlay == Families::Both { 3 } else { 2 };
+        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(nodes), Some(1))?;
+        let stand = Stand::of(shape.speaking(underlay, inside)?, "200ms")?;
+        for on in [true, false] {
+            for agent in stand.guard.agents() {
+                agent.fastpath(on)?;
+            }
+            for (asker, peer) in stand.pairs() {
+                let topology = stand.guard.topology();
+                let node = &topology.nodes[usize::from(asker) - 1];
+                let expected = topology.vxlan_mtu(node);
+                assert!([VXLAN_MTU, VXLAN6_MTU].contains(&expected));
+                stand.until(asker, peer, |health| {
+                    health["state"] == "answers" && health["path_mtu"] == expected
+                })?;
+            }
+        }
+        let tunnels = stand
+            .guard
+            .topology()
+            .tunnels(&stand.guard.topology().nodes[0]);
+        assert_eq!(tunnels.contains(&Family::V4), underlay == Families::Both);
+        stand.guard.down()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kernel_without_an_agent_is_no_fault() -> Result<()> {
+    let shape = Shape::usual("tprkern", Scenario::Mixed)?;
+    let guard = Guard::configured(shape, |_, config| config.node.probe = Some("200ms"))?;
+    let stand = Stand { guard };
+    stand.until(1, 2, |health| health["state"] == "no_agent")?;
+    let status = stand.status(1)?;
+    assert_eq!(status["healthy"], true, "{status}");
+    let text = stand.guard.agent(1).tell(&["status"])?;
+    assert!(
+        text.contains("tprkern-n1 --- tprkern-n2  no agent answers"),
+        "{text}"
+    );
+    Ok(stand.guard.down()?)
+}
