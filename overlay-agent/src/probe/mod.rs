@@ -155,10 +155,10 @@ impl Running {
             return;
         }
         let networks = setup.networks.clone();
+        self.shared.other().seats = Some(setup.seats.clone());
         self.shared
             .exchange()
             .follow(setup.mode, networks, Instant::now());
-        self.shared.other().seats = Some(setup.seats.clone());
         self.setup = setup;
         self.wake();
     }

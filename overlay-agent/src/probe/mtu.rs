@@ -90,7 +90,7 @@ impl Search {
         };
         if let Some(sent) = running.sent {
             // A peer that answers nothing at all says nothing about sizes.
-            if now.saturating_duration_since(sent.at) < PATIENCE || answered < sent.at {
+            if now.saturating_duration_since(sent.at) < PATIENCE || answered <= sent.at {
                 return None;
             }
             if running.tries == TRIES {
@@ -197,7 +197,7 @@ mod tests {
             }
             if search.running.is_none()
                 && !sizes.is_empty()
-                && (search.found != before || turn > REST.into())
+                && (search.found != before || turn >= REST.into())
             {
                 return (sizes, turn);
             }

@@ -44,10 +44,12 @@ pub(super) fn work(shared: &Shared, mut orders: UnixStream) {
         match orders.read(&mut [0; 64]) {
             // The agent is done with probing.
             Ok(0) => return,
-            Ok(_) => thread.follow(),
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => debug!("read an order: {error}"),
         }
+        // First: what is to be sent may need a socket that was not there.
+        thread.follow();
         thread.receive();
         thread.send();
     }

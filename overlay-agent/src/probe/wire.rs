@@ -224,7 +224,8 @@ mod tests {
 
         #[test]
         fn a_message_cut_short_is_refused(message in message(), length in 0..LENGTH) {
-            prop_assert_eq!(Message::parse(&message.bytes()[..length]), None);
+            let bytes = message.bytes();
+            prop_assert_eq!(Message::parse(&bytes[..length]), None);
         }
     }
 

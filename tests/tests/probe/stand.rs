@@ -93,6 +93,14 @@ impl Stand {
         found.map_err(anyhow::Error::msg)
     }
 
+    pub(crate) fn until_logged(&self, node: u8, words: &str) -> Result<()> {
+        let found = poll::until_well(|| match self.guard.agent(node).log() {
+            Ok(log) if log.contains(words) => None,
+            other => Some(format!("no {words:?} in {other:?}")),
+        });
+        found.map_err(anyhow::Error::msg)
+    }
+
     /// Gives a node another way of probing.
     pub(crate) fn configure(&self, node: u8, probe: &'static str) -> Result<()> {
         let topology = self.guard.topology();

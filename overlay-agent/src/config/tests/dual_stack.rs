@@ -105,8 +105,13 @@ fn every_option_reaches_the_model() {
 const MISTAKES: [(&str, &str, &str); 26] = [
     (
         "rx = \"xdp\"",
+        "rx = \"xdp\"\nprobe = \"5h\"",
+        "n.toml:7: node.probe: \"5h\" is no way to probe; use \"off\", \"answer\", or an interval from \"100ms\" to \"60m\", such as \"5s\"",
+    ),
+    (
+        "rx = \"xdp\"",
         "rx = \"xdp\" # in\nguard2 = 1",
-        "n.toml:7: unknown field `guard2`, expected one of `name`, `underlay`, `guard`, `rx`, `metrics`",
+        "n.toml:7: unknown field `guard2`, expected one of `name`, `underlay`, `guard`, `rx`, `metrics`, `probe`",
     ),
     (
         "guard = \"native\"",
