@@ -3,8 +3,11 @@
 //! Exit codes: 0 fine, 1 it ran and found a problem, 2 bad input.
 
 mod client;
+mod documents;
 mod down;
+mod examples;
 mod health;
+mod journal;
 mod local;
 mod output;
 mod stats;
@@ -31,7 +34,7 @@ type CommandResult = Result<(), Failure>;
 
 /// VXLAN overlay networks with an eBPF fast path over the kernel's own.
 #[derive(Debug, Parser)]
-#[command(name = "overlay-agent", version, propagate_version = true)]
+#[command(name = "overlay-agent", version, propagate_version = true, after_help = examples::AGENT)]
 pub struct Cli {
     /// Instance to talk to or to start [default: the only one; for run, check and plan the node's name]
     #[arg(long, global = true)]
@@ -58,31 +61,44 @@ enum Format {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon in the foreground
+    #[command(after_help = examples::RUN)]
     Run(NodeArgs),
     /// Validate a configuration, without privileges
+    #[command(after_help = examples::CHECK)]
     Check {
         /// Configuration file
         #[arg(long, env = "OVERLAY_CONFIG")]
         config: PathBuf,
     },
     /// Print the steps that run would take; change nothing
+    #[command(after_help = examples::PLAN)]
     Plan(NodeArgs),
     /// Show node, networks, peers, endpoints and health; exit 1 when degraded
+    #[command(after_help = examples::STATUS)]
     Status,
     /// Attach and detach containers at run time
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::ENDPOINT)]
     Endpoint(EndpointCommand),
     /// Detach or attach the eBPF programs under live traffic
+    #[command(after_help = examples::FASTPATH)]
     Fastpath {
         /// Attach (on) or detach (off)
         state: Switch,
     },
     /// Remove all that is ours
+    #[command(after_help = examples::DOWN)]
     Down,
     /// Show what was counted: by peer, endpoint, program and reason
     Stats(stats::Args),
     /// Show a live view of the node in the terminal
     Top(top::Args),
+    /// Write manual pages and completions for a package
+    #[command(hide = true)]
+    Documents {
+        /// Folder to write them to
+        #[arg(long)]
+        into: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -104,6 +120,7 @@ enum Switch {
 #[derive(Debug, Subcommand)]
 enum EndpointCommand {
     /// Attach a container to a network
+    #[command(after_help = examples::ENDPOINT_ADD)]
     Add {
         /// Its name, unique on the node
         name: String,
@@ -124,11 +141,13 @@ enum EndpointCommand {
         interface: Option<String>,
     },
     /// Detach a container that was attached with add
+    #[command(after_help = examples::ENDPOINT_DEL)]
     Del {
         /// Its name
         name: String,
     },
     /// List all containers
+    #[command(after_help = examples::ENDPOINT_LIST)]
     List,
 }
 
@@ -148,6 +167,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Down => down::down(&cli.dirs, cli.instance),
         Command::Stats(args) => stats::stats(&cli.dirs, cli.instance.as_ref(), cli.output, &args),
         Command::Top(args) => top::top(&cli.dirs, cli.instance.as_ref(), &args),
+        Command::Documents { into } => documents::write(&into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use super::{Format, health};
+use super::{Format, health, journal};
 use crate::{
     api::{
         EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
@@ -22,14 +22,14 @@ use crate::{
 /// Logs to standard error; `OVERLAY_LOG` chooses the level.
 pub(super) fn start_log() {
     let filter = EnvFilter::try_from_env("OVERLAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && !no_color)
         .with_target(false);
-    // The journal has its own clock.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().init();
+    if journal::is_there() {
+        log.event_format(journal::Lines).init();
     } else {
         log.init();
     }

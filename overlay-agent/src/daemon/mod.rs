@@ -10,6 +10,7 @@ mod requests;
 mod start;
 mod stats;
 mod status;
+mod supervisor;
 mod watches;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
+use self::supervisor::Supervisor;
 use crate::api::{Call, Reply, Request};
 
 pub use lock::{InstanceLock, LockError};
@@ -59,6 +61,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     } = started;
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signal)?;
+    let mut supervisor = Supervisor::find();
+    supervisor.round(&reconciler);
     // The next round, and the earliest one that a change can bring about.
     let mut wake = Instant::now();
     let mut rested = wake;
@@ -88,8 +93,20 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 let Some(reading) = config.read() else { continue };
                 config_changed(&mut reconciler, reading);
             }
+            () = supervisor.wants_to_hear() => {
+                supervisor.alive();
+                continue;
+            }
+            _ = hangup.recv() => {
+                supervisor.reloading();
+                if let Some(reading) = config.read() {
+                    config_changed(&mut reconciler, reading);
+                }
+                reconciler.distrust();
+            }
             Some(call) = calls.recv() => {
                 if call.request == (Request::Down {}) {
+                    supervisor.stopping();
                     let done = Box::pin(reconciler.down()).await;
                     drop((server, lock));
                     let reply = done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
@@ -106,6 +123,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         }
         let before = effort();
         reconciler.reconcile().await;
+        supervisor.round(&reconciler);
         let (end, effort) = (Instant::now(), effort().saturating_sub(before));
         watches.renew();
         reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
@@ -118,6 +136,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         };
         patrol = end + PATROL;
     }
+    supervisor.stopping();
     if let Err(error) = reconciler.close() {
         error!("{error}");
     }

@@ -1,0 +1,88 @@
+//! What a person would type, at the end of each command's help and manual page.
+
+pub(super) const AGENT: &str = "\
+Examples:
+  overlay-agent check --config /etc/overlay/node.toml
+  overlay-agent run --config /etc/overlay/node.toml
+  overlay-agent status
+  overlay-agent status --output json | jq '.networks[].peers[] | {name, health}'
+
+Environment:
+  OVERLAY_LOG   what is logged: error, warn, info (the default), debug, trace
+  NO_COLOR      not empty: no colours, on a terminal either
+
+Files:
+  /etc/overlay/node.toml   the configuration, watched for changes
+  /run/overlay/INSTANCE    socket and lock
+  /var/lib/overlay         what must survive a restart
+  /sys/fs/bpf/overlay      maps and links, which forward without the agent
+
+Exit status:
+  0 fine, 1 it ran and found a problem, 2 bad input";
+
+pub(super) const RUN: &str = "\
+Examples:
+  overlay-agent run --config /etc/overlay/node.toml
+  OVERLAY_LOG=debug overlay-agent run --config node.toml
+  overlay-agent run --config node.toml --netns lab-n1    # that namespace is the node
+
+Ending it, by Ctrl-C, SIGTERM or otherwise, changes no forwarding; SIGHUP reads the configuration
+again, as a change of the file does. \"overlay-agent down\" removes what it has made.";
+
+pub(super) const CHECK: &str = "\
+Examples:
+  overlay-agent check --config node.toml && sudo cp node.toml /etc/overlay/node.toml
+  overlay-agent check --config node.toml --output json";
+
+pub(super) const PLAN: &str = "\
+Examples:
+  sudo overlay-agent plan --config /etc/overlay/node.toml
+  sudo overlay-agent plan --config node.toml --output json | jq -r '.texts[]'";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  sudo overlay-agent status
+  sudo overlay-agent status --instance node01
+  sudo overlay-agent status --output json | jq '.problems'
+
+With probe = \"5s\" or another interval in [node], a line for each peer tells who hears whom:
+  n1 <-> n2  rtt 0.21 ms  jitter 0.03 ms  loss 0 %  path mtu 1450
+  n1 <-- n3  one way: heard 1 s ago, does not hear this node
+  n1 -x- n4  silent, answered 14 s ago
+  n1 --- n5  no agent answers";
+
+pub(super) const ENDPOINT: &str = "\
+Examples:
+  sudo overlay-agent endpoint add web --network lab --netns web
+  sudo overlay-agent endpoint list
+  sudo overlay-agent endpoint del web";
+
+pub(super) const ENDPOINT_ADD: &str = "\
+Examples:
+  sudo overlay-agent endpoint add web --network lab --netns web
+  sudo overlay-agent endpoint add web --network lab --pid 4711
+  sudo overlay-agent endpoint add web --network lab --netns web \\
+      --address 10.244.1.80 --address fd00:244:0:1::80 --interface net1";
+
+pub(super) const ENDPOINT_DEL: &str = "\
+Example:
+  sudo overlay-agent endpoint del web";
+
+pub(super) const ENDPOINT_LIST: &str = "\
+Examples:
+  sudo overlay-agent endpoint list
+  sudo overlay-agent endpoint list --output json | jq -r '.[].addresses[]'";
+
+pub(super) const FASTPATH: &str = "\
+Examples:
+  sudo overlay-agent fastpath off    # the kernel's VXLAN device carries everything
+  sudo overlay-agent fastpath on
+
+No packet is lost by it, and it is remembered over restarts.";
+
+pub(super) const DOWN: &str = "\
+Examples:
+  sudo overlay-agent down
+  sudo overlay-agent down --instance node01
+
+It works without a running daemon, too. What others have made stays.";

@@ -1,0 +1,110 @@
+//! What the service manager is told, where one has started the agent: `sd_notify(3)`.
+
+use std::{future::pending, time::Duration};
+
+use sd_notify::NotifyState;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use super::Reconciler;
+
+/// A node on which something fails again and again is as ready as it can be.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The service manager, if there is one: without `NOTIFY_SOCKET` nobody is told anything.
+pub(super) struct Supervisor {
+    since: Instant,
+    ready: bool,
+    told: Option<String>,
+    /// How often it wants to hear that the agent lives.
+    watchdog: Option<Duration>,
+    next: Instant,
+}
+
+impl Supervisor {
+    pub(super) fn find() -> Self {
+        let now = Instant::now();
+        Self {
+            since: now,
+            ready: false,
+            told: None,
+            // Twice as often as it must be, as systemd advises.
+            watchdog: sd_notify::watchdog_enabled().map(|limit| limit / 2),
+            next: now,
+        }
+    }
+
+    /// Waits until it has to hear that the agent lives.
+    pub(super) async fn wants_to_hear(&self) {
+        match self.watchdog {
+            Some(_) => sleep_until(self.next).await,
+            None => pending().await,
+        }
+    }
+
+    /// Tells that the agent lives.
+    pub(super) fn alive(&mut self) {
+        if let Some(interval) = self.watchdog {
+            tell(&[NotifyState::Watchdog]);
+            self.next = Instant::now() + interval;
+        }
+    }
+
+    /// Tells how the node is after a round.
+    pub(super) fn round(&mut self, reconciler: &Reconciler) {
+        let text = summary(reconciler);
+        if self.told.as_ref() != Some(&text) {
+            tell(&[NotifyState::Status(&text)]);
+            self.told = Some(text);
+        }
+        let done = reconciler.is_well() && !reconciler.unfinished;
+        if !self.ready && (done || self.since.elapsed() > PATIENCE) {
+            self.ready = true;
+            tell(&[NotifyState::Ready]);
+        }
+    }
+
+    /// Tells that the configuration is read again; the next round is the end of it.
+    pub(super) fn reloading(&mut self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => debug!("read the monotonic clock: {error}"),
+        }
+        self.since = Instant::now();
+        self.ready = false;
+    }
+
+    /// Tells that the agent ends because it was asked to.
+    pub(super) fn stopping(&self) {
+        tell(&[
+            NotifyState::Stopping,
+            NotifyState::Status("ended; forwarding goes on"),
+        ]);
+    }
+}
+
+fn summary(reconciler: &Reconciler) -> String {
+    let model = &reconciler.model;
+    let peers: usize = model
+        .networks
+        .iter()
+        .map(|network| network.peers.len())
+        .sum();
+    let (networks, endpoints) = (model.networks.len(), model.endpoints.len());
+    let mut problems = reconciler
+        .refused
+        .iter()
+        .chain(&reconciler.unavailable)
+        .chain(&reconciler.problems);
+    match (problems.next(), problems.count()) {
+        (None, _) => format!("healthy: {networks} networks, {peers} peers, {endpoints} containers"),
+        (Some(problem), 0) => format!("degraded: {problem}"),
+        (Some(problem), more) => format!("degraded: {problem} (and {more} more)"),
+    }
+}
+
+fn tell(what: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(what) {
+        warn!("tell the service manager: {error}");
+    }
+}
