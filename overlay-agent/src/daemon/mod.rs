@@ -106,7 +106,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             }
             Some(call) = calls.recv() => {
                 if call.request == (Request::Down {}) {
-                    supervisor.stopping();
+                    supervisor::stopping();
                     let done = Box::pin(reconciler.down()).await;
                     drop((server, lock));
                     let reply = done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
@@ -136,7 +136,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         };
         patrol = end + PATROL;
     }
-    supervisor.stopping();
+    supervisor::stopping();
     if let Err(error) = reconciler.close() {
         error!("{error}");
     }

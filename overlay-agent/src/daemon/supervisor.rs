@@ -73,14 +73,14 @@ impl Supervisor {
         self.since = Instant::now();
         self.ready = false;
     }
+}
 
-    /// Tells that the agent ends because it was asked to.
-    pub(super) fn stopping(&self) {
-        tell(&[
-            NotifyState::Stopping,
-            NotifyState::Status("ended; forwarding goes on"),
-        ]);
-    }
+/// Tells that the agent ends because it was asked to.
+pub(super) fn stopping() {
+    tell(&[
+        NotifyState::Stopping,
+        NotifyState::Status("ended; forwarding goes on"),
+    ]);
 }
 
 fn summary(reconciler: &Reconciler) -> String {

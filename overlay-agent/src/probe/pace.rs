@@ -102,7 +102,7 @@ mod tests {
         let turns = played(&mut pace, 3, now, Duration::from_secs(14));
         let peers: Vec<usize> = turns.iter().map(|(_, peer)| *peer).collect();
         assert_eq!(peers, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
-        let gaps = turns.windows(2).map(|pair| pair[1].0 - pair[0].0);
+        let gaps = turns.windows(2).map(|pair| pair[1].0.abs_diff(pair[0].0));
         assert!(gaps.into_iter().all(|gap| gap == interval / 3));
         assert_eq!(pace.interval(3), interval);
     }

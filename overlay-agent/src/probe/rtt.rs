@@ -26,8 +26,8 @@ impl RoundTrips {
 
     pub(crate) fn add(&mut self, rtt: Duration) {
         let difference = rtt.abs_diff(self.last);
-        self.jitter = self.jitter - self.jitter / 16 + difference / 16;
-        self.smoothed = self.smoothed - self.smoothed / 8 + rtt / 8;
+        self.jitter = self.jitter * 15 / 16 + difference / 16;
+        self.smoothed = self.smoothed * 7 / 8 + rtt / 8;
         self.least = self.least.min(rtt);
         self.last = rtt;
     }

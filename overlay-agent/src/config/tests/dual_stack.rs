@@ -102,7 +102,7 @@ fn every_option_reaches_the_model() {
 }
 
 /// What is replaced, by what, and the first thing that is told then.
-const MISTAKES: [(&str, &str, &str); 26] = [
+const MISTAKES: [(&str, &str, &str); 27] = [
     (
         "rx = \"xdp\"",
         "rx = \"xdp\"\nprobe = \"5h\"",
