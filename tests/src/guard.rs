@@ -58,6 +58,13 @@ impl Guard {
         Self::by(shape, |topology, _| scenario::underlay(topology))
     }
 
+    /// [`Self::underlay`], for agents of this program.
+    pub fn underlay_for(shape: Shape, agent: &Path) -> Result<Self> {
+        let mut guard = Self::holding(shape);
+        agent.clone_into(&mut guard.agent);
+        guard.raised(|topology, _| scenario::underlay(topology))
+    }
+
     /// Two nodes with two containers each: the lab of most tests.
     pub fn overlay(name: &str) -> Result<Self> {
         Self::up(Shape::usual(name, Scenario::Overlay)?)

@@ -71,7 +71,11 @@ impl Exchange {
         match (mode, &mut self.pace) {
             (Probe::Every(interval), Some(pace)) => pace.change(interval),
             (Probe::Every(interval), pace) => *pace = Some(Pace::new(interval, now)),
-            (Probe::Off | Probe::Answer, pace) => *pace = None,
+            (Probe::Off | Probe::Answer, pace) => {
+                if pace.take().is_some() {
+                    self.mesh.stop_asking();
+                }
+            }
         }
     }
 
@@ -240,3 +244,6 @@ fn smallest(address: IpAddr) -> u16 {
 pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

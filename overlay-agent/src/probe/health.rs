@@ -80,6 +80,17 @@ impl Health {
         self.window.ask()
     }
 
+    /// Forgets all that follows from questions: there are none for a while.
+    pub(crate) fn stop_asking(&mut self) {
+        *self = Self {
+            last_heard: self.last_heard,
+            told: self.told,
+            identity: self.identity.take(),
+            answers: self.answers,
+            ..Self::default()
+        };
+    }
+
     /// The packet of a certain size that is due, if one is.
     pub(crate) fn size_to_try(&mut self, now: Instant, smallest: u16, limit: u16) -> Option<Try> {
         let answered = self.last_answered?;
@@ -327,6 +338,19 @@ mod tests {
         assert_eq!(answered, ANSWERS as usize);
         world.now += INTERVAL;
         assert!(world.is_asked(None));
+    }
+
+    #[test]
+    fn who_is_not_asked_any_more_is_not_silent() {
+        let mut world = World::new();
+        world.asks(true);
+        world.now += 60 * INTERVAL;
+        assert_eq!(world.reach(), Reach::Silent);
+        world.health.stop_asking();
+        assert_eq!(world.reach(), Reach::NotAsked);
+        assert!(world.health.last_heard.is_some() && world.health.identity.is_some());
+        world.asks(false);
+        assert_eq!(world.reach(), Reach::Waiting);
     }
 
     #[test]

@@ -139,6 +139,13 @@ impl Mesh {
         self.health[number].get_or_insert_default()
     }
 
+    /// Nobody is asked for a while.
+    pub(crate) fn stop_asking(&mut self) {
+        for health in self.health.iter_mut().flatten() {
+            health.stop_asking();
+        }
+    }
+
     /// How those stand that were asked or heard.
     pub(crate) fn standing(
         &self,

@@ -84,21 +84,9 @@ fn loss_is_told_as_it_is() -> Result<()> {
     stand.all_answer()?;
     let topology = stand.guard.topology();
     let fault = Faulty::towards(topology, &topology.nodes[1], Fault::Loss(ONE_IN))?;
-    let asked = |node| -> Result<u64> {
-        let status = stand.status(node)?;
-        Ok(status["probe"]["messages"]["asked"]
-            .as_u64()
-            .unwrap_or_default())
-    };
     // The window is of what was asked since, of both peers.
-    let before = asked(1)?;
-    let full = overlay_tests::poll::until_well_within(std::time::Duration::from_mins(2), || {
-        match asked(1) {
-            Ok(now) if now - before > 2 * 140 => None,
-            other => Some(format!("{other:?} after {before}")),
-        }
-    });
-    assert_eq!(full, Ok(()));
+    let before = stand.status(1)?["probe"]["messages"]["asked"].as_u64();
+    stand.until_asked(1, before.unwrap_or_default() + 2 * 140)?;
     let health = stand.health(1, 2)?;
     let lost = health["lost"].as_u64().unwrap_or_default();
     println!("a fault of 25 % is told as {lost} %");

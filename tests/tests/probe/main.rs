@@ -67,32 +67,44 @@ fn whoever_is_well_is_seen_well_on_both_paths() -> Result<()> {
 fn probes_are_counted_like_all_other_packets() -> Result<()> {
     let stand = Stand::raise("tprcount", 3, "100ms")?;
     stand.all_answer()?;
-    for node in 1..=3 {
-        stand.configure(node, "answer")?;
-    }
-    for node in 1..=3 {
-        stand.until_mode(node, "answer")?;
-    }
+    // Whoever only answers has nothing to say by himself: then both counts stand still.
+    stand.configure_all("answer")?;
+    let before = counts(&stand)?;
+    assert_eq!(counts(&stand)?, before);
+    stand.configure_all("100ms")?;
+    stand.until_asked(1, before[0][1] + 100)?;
+    stand.configure_all("answer")?;
     let (mut answers, mut answered) = (0, 0);
-    for node in 1..=3 {
-        let messages = &stand.status(node)?["probe"]["messages"];
-        let count = |of: &str| messages[of].as_u64().unwrap_or_default();
-        let sent = count("asked") + count("answers");
-        let carried = counters::carried(&stand.guard.agent(node).instance)?;
-        assert_eq!((carried.sent, count("unsent")), (sent, 0), "{messages}");
-        answers += count("answers");
-        answered += count("answered");
-        assert_eq!(
-            (count("strangers"), count("malformed"), count("limited")),
-            (0, 0, 0)
-        );
+    for (now, before) in counts(&stand)?.iter().zip(&before) {
+        let since = |of: usize| now[of] - before[of];
+        let [carried, asked, said] = [0, 1, 2].map(since);
+        assert_eq!(carried, asked + said, "{now:?} after {before:?}");
+        assert!(asked > 30, "{asked}");
+        answers += said;
+        answered += since(3);
+        assert_eq!((since(4), now[5], now[6], now[7]), (0, 0, 0, 0), "{now:?}");
     }
-    assert!(answers > 0 && answers == answered, "{answers}, {answered}");
-    // Whoever only answers has nothing to say by itself.
-    let before = stand.status(1)?["probe"]["messages"].clone();
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    assert_eq!(stand.status(1)?["probe"]["messages"], before);
+    assert_eq!(answers, answered);
     Ok(stand.guard.down()?)
+}
+
+/// What the programs of each node have sent, and what its probes have counted.
+fn counts(stand: &Stand) -> Result<Vec<[u64; 8]>> {
+    let of_node = |node: u8| -> Result<[u64; 8]> {
+        let messages = &stand.status(node)?["probe"]["messages"];
+        let count = |of: &str| messages[of].as_u64().unwrap_or(u64::MAX);
+        Ok([
+            counters::carried(&stand.guard.agent(node).instance)?.sent,
+            count("asked"),
+            count("answers"),
+            count("answered"),
+            count("unsent"),
+            count("strangers"),
+            count("malformed"),
+            count("limited"),
+        ])
+    };
+    (1..=3).map(of_node).collect()
 }
 
 #[test]

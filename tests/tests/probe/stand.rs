@@ -110,6 +110,22 @@ impl Stand {
         Ok(())
     }
 
+    /// Waits until a node has asked so often since its start.
+    pub(crate) fn until_asked(&self, node: u8, times: u64) -> Result<()> {
+        let found = poll::until_well_within(PATIENCE, || match self.status(node) {
+            Ok(status) if status["probe"]["messages"]["asked"].as_u64() >= Some(times) => None,
+            other => Some(format!("not {times} times yet: {other:?}")),
+        });
+        found.map_err(anyhow::Error::msg)
+    }
+
+    /// Gives all nodes another way of probing, and waits until they have it.
+    pub(crate) fn configure_all(&self, probe: &'static str) -> Result<()> {
+        let nodes = || self.guard.topology().nodes.iter().map(|node| node.number);
+        nodes().try_for_each(|node| self.configure(node, probe))?;
+        nodes().try_for_each(|node| self.until_mode(node, probe))
+    }
+
     pub(crate) fn until_mode(&self, node: u8, mode: &str) -> Result<()> {
         let found = poll::until_well(|| match self.status(node) {
             Ok(status) if status["probe"]["mode"] == mode => None,
