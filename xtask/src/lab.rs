@@ -2,7 +2,10 @@
 
 mod guide;
 
-use std::{os::unix::process::CommandExt as _, path::PathBuf};
+use std::{
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
@@ -12,8 +15,8 @@ use overlay_tests::{
     lab::{self, Raised},
     names::LabName,
     processes::{self, MARK},
-    run,
-    script::{inside, words},
+    run, scenario,
+    script::{Script, inside, words},
     shape::{Scenario, Shape},
     state::{self, State},
     topology::Topology,
@@ -126,13 +129,18 @@ fn up(args: &Up) -> Result<()> {
     });
     let topology = Topology::new(shape.clone());
     if args.explain {
-        print!("{}", guide::explanation(&topology, &lab::agent_program()));
+        let agent = lab::agent_program();
+        let script = script(&topology, &agent);
+        print!("{}", guide::explanation(&topology, &agent, &script));
         return Ok(());
     }
     lab::require_root()?;
     let console = Console::default();
     let agent = prepare(console, shape.scenario)?;
-    let raised = lab::up(&shape, &agent, &mut |doing| console.say("lab", doing))?;
+    let script = script(&topology, &agent);
+    let raised = lab::raise(&topology, &agent, &script, &mut |doing| {
+        console.say("lab", doing);
+    })?;
     match raised {
         Raised::Now => console.say("up", &shape),
         Raised::Before => console.say("up", format_args!("{shape}, as before")),
@@ -140,6 +148,22 @@ fn up(args: &Up) -> Result<()> {
     check(&topology)?;
     print!("\n{}", guide::what_to_try(&topology, &agent));
     Ok(())
+}
+
+/// The scenario's script, with nodes that look after each other: `status` has more to show then.
+fn script(topology: &Topology, agent: &Path) -> Script {
+    let mut script = scenario::up(topology, agent);
+    for node in topology
+        .nodes
+        .iter()
+        .filter(|node| topology.has_agent(node))
+    {
+        let mut config = scenario::agents::config(topology, node);
+        config.node.probe = Some("1s");
+        let file = state::config_file(&topology.shape.name, &node.namespace);
+        script.rewrite(&file, &config.to_toml());
+    }
+    script
 }
 
 /// What a lab needs before it can be raised; the agent's program.

@@ -9,12 +9,13 @@ use overlay_common::maps;
 use overlay_tests::{
     families::{Families, Family},
     scenario,
+    script::Script,
     shape::Scenario,
     topology::{Node, Topology, UNDERLAY},
 };
 
 /// The scenario as a shell script; how to take it down stands at its end as a comment.
-pub(super) fn explanation(topology: &Topology, agent: &Path) -> String {
+pub(super) fn explanation(topology: &Topology, agent: &Path, up: &Script) -> String {
     let shape = &topology.shape;
     let kill = |node: &Node| format!("ip netns pids {} | xargs -r kill\n", node.namespace);
     let tunnels = if shape.scenario == Scenario::Tun {
@@ -28,7 +29,7 @@ pub(super) fn explanation(topology: &Topology, agent: &Path) -> String {
     format!(
         "#!/bin/sh\n# {shape} ({})\nset -e\n{}\n# To take it down:\n{}\n",
         shape.scenario.about(),
-        scenario::up(topology, agent),
+        up,
         end.join("\n"),
     )
 }
