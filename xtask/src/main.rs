@@ -5,6 +5,7 @@ mod build;
 mod ci;
 mod console;
 mod lab;
+mod package;
 mod setup;
 mod test;
 mod toolchain;
@@ -41,6 +42,8 @@ enum Task {
     Test(test::Args),
     /// Measure overlay beside kernel VXLAN and others, in one run (root)
     Bench(bench::Args),
+    /// Build a Debian package, and try what becomes of it on a machine (root)
+    Package(package::Args),
     /// Run tests on Debian's kernels in virtual machines
     Vm(vm::Args),
     /// Check form, lints and dependencies, then run all tests, and some on Debian's kernels
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Lab(args) => lab::run(args),
         Task::Test(args) => test::run(console, &args),
         Task::Bench(args) => bench::run(console, &args),
+        Task::Package(args) => package::run(console, &args),
         Task::Vm(args) => vm::run(console, &args),
         Task::Ci => ci::run(console),
     };
