@@ -84,6 +84,11 @@ fn package(console: Console, apt: &Apt, profile: &str, agent: &Path) -> Result<P
     let mut write = Command::new(agent);
     write.arg("documents").arg("--into").arg(&documents);
     console.run("documents", "manual pages and completions", &mut write)?;
+    // As Debian's policy has them: small, and the same each time.
+    let mut gzip = Command::new("sh");
+    gzip.current_dir(documents.join("man"));
+    gzip.args(["-c", "gzip --best --no-name *.1"]);
+    console.run("documents", "compress manual pages", &mut gzip)?;
 
     let package = workspace::target()?.join("overlay-agent.deb");
     let mut deb = Command::new(tool);

@@ -97,8 +97,8 @@ impl Trial {
             "ConditionResult=no",
         )?;
         for file in [
-            "/usr/share/man/man1/overlay-agent.1*",
-            "/usr/share/man/man1/overlay-agent-status.1*",
+            "/usr/share/man/man1/overlay-agent.1.gz",
+            "/usr/share/man/man1/overlay-agent-status.1.gz",
             "/usr/share/bash-completion/completions/overlay-agent",
             "/usr/share/zsh/vendor-completions/_overlay-agent",
             "/usr/share/fish/vendor_completions.d/overlay-agent.fish",
