@@ -80,11 +80,11 @@ struct Running {
 #[derive(Debug)]
 struct Shared {
     exchange: Mutex<Exchange>,
-    other: Mutex<Other>,
+    notes: Mutex<Notes>,
 }
 
 #[derive(Debug, Default)]
-struct Other {
+struct Notes {
     /// Sockets that the thread is to have from now on.
     seats: Option<BTreeMap<Use, Seat>>,
     refused: Vec<String>,
@@ -125,9 +125,9 @@ impl Running {
         exchange.follow(setup.mode, setup.networks.clone(), now);
         let shared = Arc::new(Shared {
             exchange: Mutex::new(exchange),
-            other: Mutex::new(Other {
+            notes: Mutex::new(Notes {
                 seats: Some(setup.seats.clone()),
-                ..Other::default()
+                ..Notes::default()
             }),
         });
         let (orders, theirs) = UnixStream::pair()?;
@@ -150,12 +150,12 @@ impl Running {
     }
 
     fn follow(&mut self, setup: Setup) {
-        let refused = !self.shared.other().refused.is_empty();
+        let refused = !self.shared.notes().refused.is_empty();
         if self.setup == setup && !refused {
             return;
         }
         let networks = setup.networks.clone();
-        self.shared.other().seats = Some(setup.seats.clone());
+        self.shared.notes().seats = Some(setup.seats.clone());
         self.shared
             .exchange()
             .follow(setup.mode, networks, Instant::now());
@@ -190,19 +190,19 @@ impl Shared {
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn other(&self) -> MutexGuard<'_, Other> {
-        self.other.lock().unwrap_or_else(PoisonError::into_inner)
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_seats(&self) -> Option<BTreeMap<Use, Seat>> {
-        self.other().seats.take()
+        self.notes().seats.take()
     }
 
     fn refuse(&self, refused: Vec<String>) {
-        self.other().refused = refused;
+        self.notes().refused = refused;
     }
 
     fn end(&self, why: String) {
-        self.other().ended = Some(why);
+        self.notes().ended = Some(why);
     }
 }

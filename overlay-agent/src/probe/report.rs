@@ -55,15 +55,15 @@ impl Probes {
         let Some(shared) = self.shared() else {
             return problems;
         };
-        let other = shared.other();
+        let notes = shared.notes();
         problems.extend(
-            other
+            notes
                 .refused
                 .iter()
                 .map(|refusal| format!("answer probes: {refusal}; or set probe = \"off\"")),
         );
-        problems.extend(other.ended.clone());
-        drop(other);
+        problems.extend(notes.ended.clone());
+        drop(notes);
         let exchange = shared.exchange();
         let mut silent: BTreeMap<&Name, Vec<Name>> = BTreeMap::new();
         let mut unheard: BTreeMap<&Name, Vec<Name>> = BTreeMap::new();
