@@ -86,3 +86,23 @@ Examples:
   sudo overlay-agent down --instance node01
 
 It works without a running daemon, too. What others have made stays.";
+
+pub(super) const STATS: &str = "\
+Examples:
+  sudo overlay-agent stats
+  sudo overlay-agent stats --watch
+  sudo overlay-agent stats --output json | jq '.programs[] | {name, delivered, passed, dropped}'";
+
+pub(super) const TOP: &str = "\
+Examples:
+  sudo overlay-agent top
+  sudo overlay-agent top --instance node01
+
+Keys:
+  q ends it, Tab and the arrows choose what is shown and how it is sorted";
+
+pub(super) const DOCTOR: &str = "\
+Examples:
+  sudo overlay-agent doctor
+  sudo overlay-agent doctor --config /etc/overlay/node.toml    # before there is an agent
+  sudo overlay-agent doctor --output json | jq -r '.findings[] | select(.command) | .command'";

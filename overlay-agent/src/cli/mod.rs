@@ -89,8 +89,10 @@ enum Command {
     #[command(after_help = examples::DOWN)]
     Down,
     /// Show what was counted: by peer, endpoint, program and reason
+    #[command(after_help = examples::STATS)]
     Stats(stats::Args),
     /// Show a live view of the node in the terminal
+    #[command(after_help = examples::TOP)]
     Top(top::Args),
     /// Write manual pages and completions for a package
     #[command(hide = true)]
