@@ -75,7 +75,8 @@ pub fn check_kernel_release() -> Result<()> {
     judge_release(&sysctl::read("kernel/osrelease")?.unwrap_or_default())
 }
 
-fn judge_release(release: &str) -> Result<()> {
+/// Whether a release, as `uname -r` prints it, is one that the programs can work on.
+pub fn judge_release(release: &str) -> Result<()> {
     let operation = "check the kernel's release";
     let version = parse_release(release)
         .ok_or_else(|| KernelError::new(operation, format!("{release:?} is no version")))?;

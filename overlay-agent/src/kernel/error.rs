@@ -62,6 +62,11 @@ impl KernelError {
         self.errno.map(|errno| errno as i32)
     }
 
+    /// Why it failed.
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
     /// What to do about it, if that is known.
     pub fn cure(&self) -> Option<&str> {
         self.cure.as_deref()

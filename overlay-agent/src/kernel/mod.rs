@@ -11,12 +11,15 @@
 pub mod bpf;
 pub mod capability;
 pub mod datagram;
+pub mod datagrams;
 mod error;
+pub mod ethtool;
 pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod privileges;
+pub mod statistics;
 pub mod sysctl;
 pub mod udp;
 

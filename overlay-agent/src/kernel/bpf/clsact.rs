@@ -139,6 +139,30 @@ pub(super) fn is_noted(pins: &Pins, target: Target) -> bool {
     notes.join(target.hook.name()).exists()
 }
 
+/// The programs of the filters that come before ours, with their preferences; `None` where ours
+/// is not.
+pub(super) fn before(pins: &Pins, target: Target, ifindex: u32) -> Result<Option<Vec<(u32, u16)>>> {
+    if !is_noted(pins, target) {
+        return Ok(None);
+    }
+    let name = filter_name(pins, target.hook);
+    // The kernel lists them in the order in which they are asked; each preference comes once
+    // more, without a program.
+    let filters: Vec<Filter> = filters(ifindex, target.hook)?
+        .into_iter()
+        .filter_map(parse)
+        .filter(|filter| filter.program != 0)
+        .collect();
+    let ours = |filter: &Filter| filter.name.as_deref() == Some(&name);
+    let place = filters.iter().position(ours);
+    Ok(place.map(|place| {
+        let before = filters.iter().take(place);
+        before
+            .map(|filter| (filter.program, filter.priority))
+            .collect()
+    }))
+}
+
 /// Where filters of ours must be, and what is there.
 pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<Found>> {
     let mut found = Vec::new();

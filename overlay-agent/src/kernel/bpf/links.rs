@@ -30,6 +30,8 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 const BPF_LINK_DETACH: libc::c_long = 34;
 /// `enum bpf_attach_type`.
 const BPF_XDP: u32 = 37;
@@ -134,6 +136,41 @@ pub(super) fn attach_xdp(
     Ok(())
 }
 
+/// The id of the link, anybody's, by which a program is attached to a device.
+pub(super) fn id_of(program: u32, ifindex: u32) -> nix::Result<Option<u32>> {
+    let mut id = 0;
+    loop {
+        let mut next = ById {
+            id,
+            next: 0,
+            flags: 0,
+        };
+        // SAFETY: the attributes hold no pointer, and the command writes to them alone.
+        match unsafe { bpf(BPF_LINK_GET_NEXT_ID, &mut next) } {
+            Ok(_) => id = next.next,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
+        let mut by_id = ById {
+            id,
+            next: 0,
+            flags: 0,
+        };
+        // SAFETY: the attributes hold no pointer, and the command writes to no memory.
+        let fd = match unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut by_id) } {
+            Ok(fd) => fd,
+            // It has gone meanwhile.
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
+        let link = unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(|_| Errno::EBADF)?) };
+        if info(&link)? == (Link { program, ifindex }) {
+            return Ok(Some(id));
+        }
+    }
+}
+
 /// Puts a program in the place of the one that a pinned link has.
 pub(super) fn replace(pin: &Path, program: BorrowedFd<'_>) -> nix::Result<()> {
     let link = open(pin)?;
@@ -192,6 +229,14 @@ struct LinkInfo {
     padding: u32,
     ifindex: u32,
     attach_type: u32,
+}
+
+/// The members of `union bpf_attr` that the commands about ids use.
+#[repr(C)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
 }
 
 /// The members of `union bpf_attr` that `BPF_LINK_DETACH` reads.

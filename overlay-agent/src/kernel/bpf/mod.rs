@@ -23,6 +23,7 @@ mod links;
 mod load;
 mod logs;
 mod maps;
+mod others;
 mod pins;
 mod rows;
 mod specs;
@@ -50,6 +51,7 @@ pub use self::{
     census::{Census, Sums},
     counters::Counters,
     maps::Maps,
+    others::{Attachment, Other, before, foreign_xdp},
     watch::PinWatch,
 };
 

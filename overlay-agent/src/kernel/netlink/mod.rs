@@ -11,8 +11,10 @@ mod bulk;
 mod create;
 mod links;
 mod neighbours;
+mod reachability;
 mod refusal;
 mod routes;
+mod rules;
 mod watch;
 
 use std::{io, path::Path};
@@ -39,7 +41,9 @@ pub use self::{
     create::VethPeerSpec,
     links::{LinkInfo, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
+    reachability::{Answers, Reachability},
     routes::{NextHop, RouteInfo, RouteKind, RouteSpec},
+    rules::RuleInfo,
     watch::{Changes, Event, Watch},
 };
 

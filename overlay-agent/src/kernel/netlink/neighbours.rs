@@ -156,7 +156,7 @@ impl Bulk {
     }
 }
 
-fn neighbours_of(index: u32) -> RouteNetlinkMessage {
+pub(super) fn neighbours_of(index: u32) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.attributes = vec![NeighbourAttribute::IfIndex(index)];
     RouteNetlinkMessage::GetNeighbour(message)

@@ -33,6 +33,15 @@ pub fn read(table: &str) -> Result<Option<Filter>> {
     }
 }
 
+/// All tables of everybody, as `nft --json list ruleset` prints them: others use much that the
+/// library does not know.
+pub fn ruleset() -> Result<serde_json::Value> {
+    let operation = "list the nftables ruleset";
+    let text = helper::get_current_ruleset_raw(DEFAULT_NFT, ["list", "ruleset"])
+        .map_err(|error| failed(operation.to_owned(), error))?;
+    serde_json::from_str(&text).map_err(|error| KernelError::new(operation, error.to_string()))
+}
+
 /// Makes the table do just this, whatever it did before.
 pub fn set(table: &str, rules: &FilterRules) -> Result<()> {
     let mut batch = emptied(table);

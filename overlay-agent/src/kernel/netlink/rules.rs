@@ -1,0 +1,68 @@
+//! Rules that choose the table of routes.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    rule::{RuleAction, RuleAttribute, RuleMessage},
+};
+
+use super::Netlink;
+use crate::{kernel::Result, model::Family};
+
+/// A rule as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// Rules with less are asked first.
+    pub priority: u32,
+    /// The table that it leads to.
+    pub table: u32,
+    /// The destinations that it is about; `None`: all.
+    pub destination: Option<IpNet>,
+}
+
+impl Netlink {
+    /// Every rule of a family that leads to a table, in the order in which they are asked.
+    pub async fn rules(&self, family: Family) -> Result<Vec<RuleInfo>> {
+        let mut message = RuleMessage::default();
+        message.header.family = family.into();
+        let message = RouteNetlinkMessage::GetRule(message);
+        let mut rules = self
+            .dump("list rules", message, |answer| match answer {
+                RouteNetlinkMessage::NewRule(rule) if rule.header.family == family.into() => {
+                    RuleInfo::from_message(&rule)
+                }
+                _ => None,
+            })
+            .await?;
+        rules.sort_by_key(|rule| rule.priority);
+        Ok(rules)
+    }
+}
+
+impl RuleInfo {
+    fn from_message(message: &RuleMessage) -> Option<Self> {
+        let header = &message.header;
+        if header.action != RuleAction::ToTable {
+            return None;
+        }
+        let mut rule = Self {
+            priority: 0,
+            table: header.table.into(),
+            destination: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RuleAttribute::Priority(priority) => rule.priority = *priority,
+                RuleAttribute::Table(table) => rule.table = *table,
+                RuleAttribute::Destination(address) => {
+                    let address: IpAddr = *address;
+                    rule.destination = Some(IpNet::new(address, header.dst_len).ok()?);
+                }
+                _ => {}
+            }
+        }
+        Some(rule)
+    }
+}
