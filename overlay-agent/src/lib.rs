@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod desired;
 pub mod dirs;
+pub mod doctor;
 pub mod hooks;
 pub mod kernel;
 mod metrics;

@@ -3,6 +3,7 @@
 //! The command line is its first client; it never touches the kernel itself.
 
 mod client;
+mod doctor;
 mod health;
 mod server;
 pub mod stats;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Dscp, FastPath, Guard, IfName, Mac, Name, Rx, Security, Vni};
 
 pub use client::{ClientError, call};
+pub use doctor::{Cure, Diagnosis, DoctorSpec, Finding, Severity, Skipped};
 pub use health::{PeerAgent, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip};
 pub use server::{Call, Server, ServerError};
 
@@ -45,6 +47,8 @@ pub enum Request {
         #[serde(default)]
         all: bool,
     },
+    /// Looks for what is wrong on the node.
+    Doctor(DoctorSpec),
 }
 
 /// An endpoint as it is asked for; validated like one of the configuration.
@@ -82,6 +86,8 @@ pub enum Reply {
     Failed(String),
     /// To [`Request::Stats`].
     Stats(Box<stats::Stats>),
+    /// To [`Request::Doctor`].
+    Diagnosis(Box<Diagnosis>),
 }
 
 /// The state of a node.

@@ -1,6 +1,9 @@
 //! Commands that need no daemon: they are it, or work on the file alone.
 
-use std::{future::Future, path::Path};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 
@@ -42,13 +45,7 @@ pub(super) fn plan(
 
 /// Enters the node's namespace, before any thread is started that would stay outside.
 fn options(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Result<Options, Failure> {
-    let netns = args.netns.map(|netns| {
-        if netns.is_absolute() {
-            netns
-        } else {
-            Path::new("/run/netns").join(netns)
-        }
-    });
+    let netns = args.netns.map(netns_path);
     if let Some(path) = &netns {
         enter(path)?;
     }
@@ -58,6 +55,15 @@ fn options(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Result<Options
         netns,
         dirs,
     })
+}
+
+/// The file of a namespace that is given by its name or its path.
+pub(super) fn netns_path(netns: PathBuf) -> PathBuf {
+    if netns.is_absolute() {
+        netns
+    } else {
+        Path::new("/run/netns").join(netns)
+    }
 }
 
 pub(super) fn enter(path: &Path) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 it ran and found a problem, 2 bad input.
 
 mod client;
+mod doctor;
 mod documents;
 mod down;
 mod examples;
@@ -101,6 +102,9 @@ enum Command {
         #[arg(long)]
         into: PathBuf,
     },
+    /// Find what is wrong on this node, and say how to cure it; exit 1 when anything is
+    #[command(after_help = examples::DOCTOR)]
+    Doctor(doctor::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -170,6 +174,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Stats(args) => stats::stats(&cli.dirs, cli.instance.as_ref(), cli.output, &args),
         Command::Top(args) => top::top(&cli.dirs, cli.instance.as_ref(), &args),
         Command::Documents { into } => documents::write(&into),
+        Command::Doctor(args) => doctor::doctor(args, cli.instance, &cli.dirs, cli.output),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! The agent's life: look, plan, apply, wait until something changes; and again.
 
 mod config_file;
+mod doctor;
 mod exports;
 mod lock;
 mod patrol;
@@ -30,6 +31,7 @@ use self::supervisor::Supervisor;
 use crate::api::{Call, Reply, Request};
 
 pub use lock::{InstanceLock, LockError};
+pub(crate) use reconcile::look_ahead;
 pub use reconcile::{Preview, Reconciler, TeardownError, teardown};
 pub use start::{Options, StartError, preview};
 
@@ -174,6 +176,8 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         Request::EndpointAdd(spec) => reconciler.endpoint_add(&spec).await,
         Request::EndpointDel { name } => reconciler.endpoint_del(&name).await,
         Request::Fastpath { on } => reconciler.fastpath(on).await,
+        // Answered when it is done; the node is looked after meanwhile.
+        Request::Doctor(spec) => return reconciler.doctor(spec, call.reply),
         // `run` handles it: it ends the loop.
         Request::Down {} => Reply::Done,
         Request::Stats { all } => reconciler.stats(all),

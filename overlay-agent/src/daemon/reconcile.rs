@@ -383,6 +383,7 @@ pub(super) async fn preview(
     store: &Content,
 ) -> Result<Preview, PreviewError> {
     let (observed, desired) = look_ahead(node, model, store).await?;
+    let desired = desired?;
     let problems = desired.problems.iter().map(ToString::to_string).collect();
     Ok(Preview {
         plan: plan(&observed.objects, &desired.objects),
@@ -390,13 +391,12 @@ pub(super) async fn preview(
     })
 }
 
-/// What is and what would be, with nothing loaded, written or changed; an error shows what
-/// stands in the way.
-pub(super) async fn look_ahead(
+/// What is and what would be, or what stands in the way, with nothing loaded, written or changed.
+pub(crate) async fn look_ahead(
     node: &Node,
     model: &Model,
     store: &Content,
-) -> Result<(Observed, Desired), PreviewError> {
+) -> kernel::Result<(Observed, Result<Desired, Obstacles>)> {
     let mut store = store.clone();
     let model = store.complete(model.clone());
     store.allocate(&model);
@@ -420,7 +420,7 @@ pub(super) async fn look_ahead(
         capacity,
         before: None,
     };
-    let desired = desired::desired(inputs)?;
+    let desired = desired::desired(inputs);
     Ok((observed, desired))
 }
 

@@ -114,7 +114,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     store.clear_unfinished()?;
     let node = Node::open(options.dirs.pins(&instance))?;
     // What would be shows that nothing stands in the way.
-    reconcile::look_ahead(&node, &model, store.content()).await?;
+    let (_, desired) = reconcile::look_ahead(&node, &model, store.content()).await?;
+    desired?;
     let required = model
         .networks
         .iter()

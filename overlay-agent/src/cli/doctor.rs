@@ -1,0 +1,147 @@
+//! `doctor`: asks the agent to examine its node, or, where there is none, examines it itself.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{CommandResult, Failure, Format, client, local, output};
+use crate::{
+    api::{Diagnosis, DoctorSpec, Finding, Reply, Request, Severity},
+    config,
+    dirs::Dirs,
+    doctor::{Patient, examine},
+    model::Name,
+    store::Store,
+};
+
+/// What is examined, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Examine the node of this configuration without asking an agent
+    #[arg(long, env = "OVERLAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// With --config: network namespace that is the node: a name under /run/netns, or a path
+    /// [default: the caller's]
+    #[arg(long, requires = "config")]
+    netns: Option<PathBuf>,
+    /// How long counters are watched and answers are waited for
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    sample: Duration,
+    /// List the checks that have found nothing, too
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match Duration::try_from_secs_f32(seconds) {
+        Ok(duration) if (0.1..=60.0).contains(&seconds) => Ok(duration),
+        _ => Err("use 0.1 to 60".to_owned()),
+    }
+}
+
+pub(super) fn doctor(
+    args: Args,
+    instance: Option<Name>,
+    dirs: &Dirs,
+    format: Format,
+) -> CommandResult {
+    let verbose = args.verbose;
+    let diagnosis = match args.config {
+        Some(config) => alone(&config, args.netns, instance, dirs, args.sample)?,
+        None => by_agent(instance, dirs, args.sample)?,
+    };
+    output::print(|out| match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&diagnosis)?),
+        Format::Text => print(out, &diagnosis, verbose),
+    })
+    .map_err(Failure::Problem)?;
+    if diagnosis.is_healthy() {
+        Ok(())
+    } else {
+        Err(Failure::Told)
+    }
+}
+
+fn by_agent(instance: Option<Name>, dirs: &Dirs, sample: Duration) -> Result<Diagnosis, Failure> {
+    let sample_ms = u32::try_from(sample.as_millis()).unwrap_or(u32::MAX);
+    let request = Request::Doctor(DoctorSpec { sample_ms });
+    match client::ask(dirs, instance, &request)? {
+        Reply::Diagnosis(diagnosis) => Ok(*diagnosis),
+        _ => Err(client::unexpected()),
+    }
+}
+
+fn alone(
+    path: &std::path::Path,
+    netns: Option<PathBuf>,
+    instance: Option<Name>,
+    dirs: &Dirs,
+    sample: Duration,
+) -> Result<Diagnosis, Failure> {
+    let model = config::load(path).map_err(Failure::bad_input)?;
+    let netns = netns.map(local::netns_path);
+    if let Some(netns) = &netns {
+        local::enter(netns)?;
+    }
+    let instance = instance.unwrap_or_else(|| model.node.name.clone());
+    let store = Store::open(&dirs.state_dir, &instance).map_err(Failure::bad_input)?;
+    let patient = Patient {
+        content: store.content().clone(),
+        pins: dirs.pins(&instance),
+        model,
+        netns,
+        sample,
+        agent: None,
+    };
+    examine(&patient).map_err(Failure::problem)
+}
+
+fn print(out: &mut dyn Write, diagnosis: &Diagnosis, verbose: bool) -> io::Result<()> {
+    for finding in &diagnosis.findings {
+        print_finding(out, finding)?;
+    }
+    if verbose {
+        for check in &diagnosis.passed {
+            writeln!(out, "passed: {check}")?;
+        }
+        for skipped in &diagnosis.skipped {
+            writeln!(out, "skipped: {}: {}", skipped.check, skipped.because)?;
+        }
+    }
+    let (found, passed) = (diagnosis.findings.len(), diagnosis.passed.len());
+    let skipped = match diagnosis.skipped.len() {
+        0 => String::new(),
+        some => format!(", {some} not possible (--verbose tells why)"),
+    };
+    writeln!(
+        out,
+        "node {}: {found} found, {passed} checks passed{skipped}",
+        diagnosis.node
+    )
+}
+
+fn print_finding(out: &mut dyn Write, finding: &Finding) -> io::Result<()> {
+    let severity = match finding.severity {
+        Severity::Problem => "problem",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    };
+    let Finding {
+        check,
+        object,
+        what,
+        why,
+        cure,
+        ..
+    } = finding;
+    writeln!(out, "{severity}: {object}: {what} [{check}]")?;
+    writeln!(out, "  why:  {why}")?;
+    writeln!(out, "  cure: {}", cure.text)?;
+    for command in &cure.commands {
+        writeln!(out, "        # {command}")?;
+    }
+    writeln!(out)
+}

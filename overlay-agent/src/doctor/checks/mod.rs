@@ -1,0 +1,213 @@
+//! The checks: from what was seen to what is wrong.
+//!
+//! A check looks for one fault, and has its name. What follows from a fault that another check
+//! finds is not told a second time.
+
+mod agent;
+mod containers;
+mod devices;
+mod firewall;
+mod machine;
+mod peers;
+mod programs;
+mod room;
+mod routes;
+mod settings;
+mod setup;
+mod tunnel;
+mod wire;
+
+#[cfg(test)]
+mod healthy;
+
+use std::fmt::Display;
+
+use super::facts::Facts;
+use crate::api::{Cure, Finding, Severity, Skipped};
+
+/// What a check finds, or why it cannot be made.
+type Looked = Result<Vec<Finding>, String>;
+
+/// One check.
+struct Check {
+    fault: Fault,
+    look: Look,
+}
+
+/// How a check is made.
+enum Look {
+    /// What it takes is always there.
+    Always(fn(&Facts) -> Vec<Finding>),
+    /// It takes what could perhaps not be looked at.
+    IfSeen(fn(&Facts) -> Looked),
+}
+
+/// The fault that a check looks for.
+struct Fault {
+    /// Stable: scripts know it, and `docs/doctor.md` explains it.
+    name: &'static str,
+    severity: Severity,
+    /// Why it matters.
+    why: &'static str,
+}
+
+impl Fault {
+    const fn problem(name: &'static str, why: &'static str) -> Self {
+        Self {
+            name,
+            severity: Severity::Problem,
+            why,
+        }
+    }
+
+    const fn warning(name: &'static str, why: &'static str) -> Self {
+        Self {
+            name,
+            severity: Severity::Warning,
+            why,
+        }
+    }
+
+    const fn note(name: &'static str, why: &'static str) -> Self {
+        Self {
+            name,
+            severity: Severity::Note,
+            why,
+        }
+    }
+
+    fn at(&self, object: impl Display, what: impl Into<String>, cure: Cure) -> Finding {
+        Finding {
+            check: self.name.to_owned(),
+            severity: self.severity,
+            object: object.to_string(),
+            what: what.into(),
+            why: self.why.to_owned(),
+            cure,
+        }
+    }
+}
+
+/// A cure that takes a decision.
+fn advice(text: impl Into<String>) -> Cure {
+    Cure {
+        text: text.into(),
+        commands: Vec::new(),
+    }
+}
+
+/// A cure by one command.
+fn command(text: impl Into<String>, command: impl Into<String>) -> Cure {
+    Cure {
+        text: text.into(),
+        commands: vec![command.into()],
+    }
+}
+
+/// All checks, in the order in which one would look: the machine first, containers last.
+fn all() -> impl Iterator<Item = Check> {
+    machine::CHECKS
+        .into_iter()
+        .chain(agent::CHECKS)
+        .chain(setup::CHECKS)
+        .chain(settings::CHECKS)
+        .chain(devices::CHECKS)
+        .chain(programs::CHECKS)
+        .chain(firewall::CHECKS)
+        .chain(routes::CHECKS)
+        .chain(peers::CHECKS)
+        .chain(tunnel::CHECKS)
+        .chain(wire::CHECKS)
+        .chain(room::CHECKS)
+        .chain(containers::CHECKS)
+}
+
+/// Names of all checks.
+pub fn names() -> Vec<&'static str> {
+    all().map(|check| check.fault.name).collect()
+}
+
+/// What came of all checks.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    pub(super) findings: Vec<Finding>,
+    pub(super) passed: Vec<String>,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// Makes all checks.
+pub(super) fn judge(facts: &Facts) -> Judgement {
+    let mut judgement = Judgement::default();
+    for check in all() {
+        let name = check.fault.name.to_owned();
+        let looked = match check.look {
+            Look::Always(look) => Ok(look(facts)),
+            Look::IfSeen(look) => look(facts),
+        };
+        match looked {
+            Ok(found) if found.is_empty() => judgement.passed.push(name),
+            Ok(found) => judgement.findings.extend(found),
+            Err(because) => judgement.skipped.push(Skipped {
+                check: name,
+                because,
+            }),
+        }
+    }
+    judgement.findings.sort_by_key(|finding| finding.severity);
+    judgement
+}
+
+/// `1 packet`, `2 packets`.
+fn count(number: u64, thing: &str) -> String {
+    if number == 1 {
+        format!("1 {thing}")
+    } else {
+        format!("{number} {thing}s")
+    }
+}
+
+/// Things as a list for people; of very many, the first.
+fn list(things: impl IntoIterator<Item = impl Display>) -> String {
+    const NAMED: usize = 5;
+    let mut names: Vec<String> = things.into_iter().map(|thing| thing.to_string()).collect();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let first = names.join(", ");
+    if more > 0 {
+        format!("{first} and {more} more")
+    } else {
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{healthy::facts, judge, list, names};
+
+    #[test]
+    fn names_are_stable_words_and_unique() {
+        let names = names();
+        let unique: BTreeSet<_> = names.iter().collect();
+        assert_eq!(unique.len(), names.len());
+        for name in names {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(name.chars().all(plain), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_healthy_node_has_nothing() {
+        let judgement = judge(&facts());
+        assert!(judgement.findings.is_empty(), "{:#?}", judgement.findings);
+        assert!(judgement.skipped.is_empty(), "{:#?}", judgement.skipped);
+        assert_eq!(judgement.passed.len(), names().len());
+    }
+
+    #[test]
+    fn of_very_many_the_first_are_named() {
+        assert_eq!(list(["a", "b"]), "a, b");
+        assert_eq!(list(1..=7), "1, 2, 3, 4, 5 and 2 more");
+    }
+}

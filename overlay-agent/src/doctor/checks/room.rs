@@ -1,0 +1,103 @@
+//! Tables that are nearly full.
+
+use super::{Check, Fault, Look, Looked, advice, command};
+use crate::{api::Finding, doctor::facts::Facts};
+
+const MAPS: Fault = Fault::warning(
+    "map-nearly-full",
+    "What does not fit is left to the kernel's VXLAN device, and goes unchecked.",
+);
+const CONNECTIONS: Fault = Fault::warning(
+    "conntrack-nearly-full",
+    "The kernel drops the first packets of new connections that it carries, the tunnel's among them.",
+);
+
+pub(super) const CHECKS: [Check; 2] = [
+    Check {
+        fault: MAPS,
+        look: Look::IfSeen(maps),
+    },
+    Check {
+        fault: CONNECTIONS,
+        look: Look::Always(connections),
+    },
+];
+
+const COUNT: &str = "net/netfilter/nf_conntrack_count";
+const MOST: &str = "net/netfilter/nf_conntrack_max";
+
+/// Nine tenths of it.
+fn is_nearly_full(used: usize, capacity: usize) -> bool {
+    used.saturating_mul(10) >= capacity.saturating_mul(9) && used > 0
+}
+
+fn maps(facts: &Facts) -> Looked {
+    let maps = facts.maps.as_ref().map_err(Clone::clone)?;
+    let full = maps
+        .iter()
+        .filter(|map| is_nearly_full(map.used, map.capacity));
+    Ok(full
+        .map(|map| {
+            let what = format!("it has {} of {} entries", map.used, map.capacity);
+            let cure = advice(
+                "spread the network over fewer subnets a peer, or peers and containers over more \
+                 nodes: the sizes are fixed in overlay-common/src/maps.rs",
+            );
+            MAPS.at(map.name, what, cure)
+        })
+        .collect())
+}
+
+fn connections(facts: &Facts) -> Vec<Finding> {
+    let number = |key: &str| facts.settings.get(key)?.parse::<usize>().ok();
+    let Some((used, most)) = number(COUNT).zip(number(MOST)) else {
+        // Nobody has asked the kernel to track any.
+        return Vec::new();
+    };
+    if !is_nearly_full(used, most) {
+        return Vec::new();
+    }
+    let what = format!("{used} of {most} connections are tracked");
+    let more = format!("sysctl -w net.netfilter.nf_conntrack_max={}", 2 * most);
+    let cure = command("allow more", more);
+    vec![CONNECTIONS.at("conntrack", what, cure)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::healthy::{broken, only};
+    use crate::doctor::facts::{Facts, MapUse};
+
+    fn used(used: usize) -> impl FnOnce(&mut Facts) {
+        move |facts| {
+            facts.maps = Ok(vec![MapUse {
+                name: "PEERS4",
+                used,
+                capacity: 10,
+            }]);
+        }
+    }
+
+    #[test]
+    fn nine_tenths_are_nearly_full() {
+        let found = only("map-nearly-full", used(9));
+        assert_eq!(found.what, "it has 9 of 10 entries");
+        assert!(broken(used(8)).is_empty());
+    }
+
+    #[test]
+    fn tracked_connections_are_counted_where_they_are() {
+        let tracked = |number: &'static str| {
+            move |facts: &mut Facts| {
+                let key = super::COUNT.to_owned();
+                drop(facts.settings.insert(key, number.to_owned()));
+            }
+        };
+        let found = only("conntrack-nearly-full", tracked("65000"));
+        assert_eq!(
+            found.cure.commands,
+            ["sysctl -w net.netfilter.nf_conntrack_max=131072"]
+        );
+        assert!(broken(tracked("100")).is_empty());
+    }
+}

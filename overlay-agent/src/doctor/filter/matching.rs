@@ -1,0 +1,242 @@
+//! Whether a statement of a rule is true of a packet.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::{
+    Packet,
+    ruleset::{Key, Ruleset},
+};
+
+/// Whether something is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Truth {
+    Yes,
+    No,
+    /// It depends on what is not known of the packet, or is not understood.
+    Maybe,
+}
+
+impl Truth {
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            _ => Self::Maybe,
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
+            (Self::No, Self::No) => Self::No,
+            _ => Self::Maybe,
+        }
+    }
+
+    fn not(self) -> Self {
+        match self {
+            Self::Yes => Self::No,
+            Self::No => Self::Yes,
+            Self::Maybe => Self::Maybe,
+        }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(is: bool) -> Self {
+        if is { Self::Yes } else { Self::No }
+    }
+}
+
+/// What a packet has where a rule looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Has {
+    Text(String),
+    Address(IpAddr),
+    Number(u64),
+    /// It has no such thing: no rule that asks for it is about this packet.
+    Nothing,
+    Unknown,
+}
+
+/// A `match` statement.
+pub(super) fn is_true(
+    statement: &Value,
+    packet: &Packet<'_>,
+    ruleset: &Ruleset,
+    chain: &Key,
+) -> Truth {
+    let has = of_packet(&statement["left"], packet);
+    let matches = || equals(&has, &statement["right"], ruleset, chain);
+    match statement["op"].as_str() {
+        _ if has == Has::Nothing => Truth::No,
+        Some("==" | "in") => matches(),
+        Some("!=") => matches().not(),
+        _ => Truth::Maybe,
+    }
+}
+
+/// Whether a packet has the key of an entry of a verdict map.
+pub(super) fn has_key(
+    key: &Value,
+    entry: &Value,
+    packet: &Packet<'_>,
+    ruleset: &Ruleset,
+    chain: &Key,
+) -> Truth {
+    equals(&of_packet(key, packet), entry, ruleset, chain)
+}
+
+fn of_packet(expression: &Value, packet: &Packet<'_>) -> Has {
+    let text = |text: Option<&str>| text.map_or(Has::Nothing, |text| Has::Text(text.to_owned()));
+    if let Some(key) = expression["meta"]["key"].as_str() {
+        let is_ipv6 = packet.destination.is_ipv6();
+        return match key {
+            "iifname" | "iif" => text(packet.input),
+            "oifname" | "oif" => text(packet.output),
+            "nfproto" => text(Some(if is_ipv6 { "ipv6" } else { "ipv4" })),
+            "protocol" => text(Some(if is_ipv6 { "ip6" } else { "ip" })),
+            "l4proto" => protocol(packet),
+            "mark" => Has::Number(0),
+            "pkttype" => text(Some("host")),
+            _ => Has::Unknown,
+        };
+    }
+    if let Some(key) = expression["ct"]["key"].as_str() {
+        return match key {
+            "state" => text(Some("new")),
+            "status" => Has::Number(0),
+            _ => Has::Unknown,
+        };
+    }
+    let payload = &expression["payload"];
+    match (payload["protocol"].as_str(), payload["field"].as_str()) {
+        (Some(family @ ("ip" | "ip6")), Some(field)) => of_header(family, field, packet),
+        (Some("udp" | "th"), Some(field)) => match (packet.udp_port, field) {
+            (Some(port), "dport") => Has::Number(port.into()),
+            _ => Has::Unknown,
+        },
+        (Some("ether") | None, _) | (_, None) => Has::Unknown,
+        // TCP, ICMP and the like.
+        (Some(_), Some(_)) if packet.udp_port.is_some() => Has::Nothing,
+        (Some(_), Some(_)) => Has::Unknown,
+    }
+}
+
+fn protocol(packet: &Packet<'_>) -> Has {
+    match packet.udp_port {
+        Some(_) => Has::Text("udp".to_owned()),
+        None => Has::Unknown,
+    }
+}
+
+fn of_header(family: &str, field: &str, packet: &Packet<'_>) -> Has {
+    if (family == "ip6") != packet.destination.is_ipv6() {
+        return Has::Nothing;
+    }
+    match field {
+        "saddr" => Has::Address(packet.source),
+        "daddr" => Has::Address(packet.destination),
+        "protocol" | "nexthdr" => protocol(packet),
+        _ => Has::Unknown,
+    }
+}
+
+fn equals(has: &Has, wanted: &Value, ruleset: &Ruleset, chain: &Key) -> Truth {
+    let any = |wanted: &Value| any_equals(has, wanted.as_array(), ruleset, chain);
+    match wanted {
+        _ if *has == Has::Unknown => Truth::Maybe,
+        _ if *has == Has::Nothing => Truth::No,
+        Value::String(name) if name.starts_with('@') => {
+            let key = Key {
+                name: name.trim_start_matches('@').to_owned(),
+                ..chain.clone()
+            };
+            let elements = ruleset.sets.get(&key);
+            elements.map_or(Truth::Maybe, |elements| {
+                any_equals(has, Some(elements), ruleset, chain)
+            })
+        }
+        Value::String(text) => is_text(has, text),
+        Value::Number(number) => match has {
+            Has::Number(known) => (number.as_u64() == Some(*known)).into(),
+            // UDP by its number.
+            Has::Text(text) if text == "udp" => (number.as_u64() == Some(17)).into(),
+            _ => Truth::Maybe,
+        },
+        Value::Array(_) => any(wanted),
+        Value::Object(object) => {
+            if let Some(set) = object.get("set") {
+                return any(set);
+            }
+            if let Some(element) = object.get("elem") {
+                return equals(has, &element["val"], ruleset, chain);
+            }
+            if let Some(prefix) = object.get("prefix") {
+                return in_prefix(has, prefix);
+            }
+            object
+                .get("range")
+                .map_or(Truth::Maybe, |range| in_range(has, range))
+        }
+        _ => Truth::Maybe,
+    }
+}
+
+fn any_equals(has: &Has, wanted: Option<&Vec<Value>>, ruleset: &Ruleset, chain: &Key) -> Truth {
+    let Some(wanted) = wanted else {
+        return Truth::Maybe;
+    };
+    wanted.iter().fold(Truth::No, |so_far, one| {
+        so_far.or(equals(has, one, ruleset, chain))
+    })
+}
+
+fn is_text(has: &Has, text: &str) -> Truth {
+    match has {
+        Has::Text(known) => match text.strip_suffix('*') {
+            Some(start) => known.starts_with(start).into(),
+            None => (known == text).into(),
+        },
+        Has::Address(known) => text
+            .parse()
+            .map_or(Truth::Maybe, |wanted: IpAddr| (wanted == *known).into()),
+        // A port or a mark by a name.
+        _ => Truth::Maybe,
+    }
+}
+
+fn in_prefix(has: &Has, prefix: &Value) -> Truth {
+    let Has::Address(known) = has else {
+        return Truth::Maybe;
+    };
+    let address = prefix["addr"].as_str().and_then(|text| text.parse().ok());
+    let length = prefix["len"]
+        .as_u64()
+        .and_then(|len| u8::try_from(len).ok());
+    let net = address
+        .zip(length)
+        .and_then(|(address, length)| IpNet::new(address, length).ok());
+    net.map_or(Truth::Maybe, |net| net.contains(known).into())
+}
+
+fn in_range(has: &Has, range: &Value) -> Truth {
+    let (low, high) = (&range[0], &range[1]);
+    match has {
+        Has::Number(known) => match (low.as_u64(), high.as_u64()) {
+            (Some(low), Some(high)) => (low..=high).contains(known).into(),
+            _ => Truth::Maybe,
+        },
+        Has::Address(known) => {
+            let parse = |value: &Value| value.as_str()?.parse::<IpAddr>().ok();
+            match (parse(low), parse(high)) {
+                (Some(low), Some(high)) => (low..=high).contains(known).into(),
+                _ => Truth::Maybe,
+            }
+        }
+        _ => Truth::Maybe,
+    }
+}

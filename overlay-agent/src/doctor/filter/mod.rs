@@ -1,0 +1,29 @@
+//! What a node's packet filter does with a packet, told without sending one.
+//!
+//! The ruleset is read as `nft --json list ruleset` prints it, also where it was written with
+//! `iptables`. What is not understood is a doubt, and a doubt accuses nobody: only what
+//! certainly happens is a verdict.
+
+mod matching;
+mod ruleset;
+mod walk;
+
+use std::net::IpAddr;
+
+pub(super) use ruleset::{Hook, Ruleset};
+pub(super) use walk::Place;
+
+/// A packet, as far as rules can tell it from others; the first one of its connection.
+#[derive(Clone, Debug)]
+pub(super) struct Packet<'a> {
+    /// The device that it came in by, and the one that it leaves by.
+    pub(super) input: Option<&'a str>,
+    pub(super) output: Option<&'a str>,
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// UDP to this port; `None`: of any protocol.
+    pub(super) udp_port: Option<u16>,
+}
+
+#[cfg(test)]
+mod tests;
