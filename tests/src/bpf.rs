@@ -291,6 +291,8 @@ pub enum Hook {
     Ingress = 46,
     /// `BPF_TCX_EGRESS`
     Egress = 47,
+    /// `BPF_XDP`, in the stack.
+    Xdp = 37,
 }
 
 /// A program on a device, until it is dropped.
@@ -314,8 +316,19 @@ impl Program {
     pub fn load(instructions: &[Instruction]) -> Result<Self> {
         /// `BPF_PROG_TYPE_SCHED_CLS`
         const CLASSIFIER: u32 = 3;
+        Self::load_as(CLASSIFIER, instructions)
+    }
+
+    /// Loads an XDP program.
+    pub fn load_xdp(instructions: &[Instruction]) -> Result<Self> {
+        /// `BPF_PROG_TYPE_XDP`
+        const XDP: u32 = 6;
+        Self::load_as(XDP, instructions)
+    }
+
+    fn load_as(kind: u32, instructions: &[Instruction]) -> Result<Self> {
         let mut load = Load {
-            kind: CLASSIFIER,
+            kind,
             instructions_count: size(instructions.len())?,
             instructions: address(instructions),
             license: address(c"GPL"),
@@ -342,11 +355,28 @@ impl Program {
 
     /// Attaches it to a device of the calling thread's network namespace.
     pub fn attach(&self, device: u32, hook: Hook) -> Result<Link> {
+        /// `XDP_FLAGS_SKB_MODE`
+        const IN_THE_STACK: u32 = 1 << 1;
+        self.attach_with(
+            device,
+            hook,
+            if hook == Hook::Xdp { IN_THE_STACK } else { 0 },
+        )
+    }
+
+    /// [`Self::attach`], before the programs of TC that are there.
+    pub fn attach_first(&self, device: u32, hook: Hook) -> Result<Link> {
+        /// `BPF_F_BEFORE`
+        const BEFORE: u32 = 1 << 3;
+        self.attach_with(device, hook, BEFORE)
+    }
+
+    fn attach_with(&self, device: u32, hook: Hook, flags: u32) -> Result<Link> {
         let mut create = LinkCreate {
             program: self.fd.as_raw_fd().cast_unsigned(),
             device,
             place: hook as u32,
-            flags: 0,
+            flags,
         };
         // SAFETY: there is no address among the attributes, and the kernel returns a new
         // descriptor.

@@ -5,12 +5,24 @@ use nix::sys::utsname::uname;
 /// From here on a program can strip headers around a packet of the other family.
 const STRIPS_OTHER_FAMILY: (u32, u32) = (6, 3);
 
+/// From here on programs of TC are attached by links, in an order.
+const TCX: (u32, u32) = (6, 6);
+
 /// Whether this machine's kernel lets TC programs take an IPv4 packet out of an IPv6 tunnel, and
 /// the reverse.
 pub fn strips_other_family() -> bool {
+    is_at_least(STRIPS_OTHER_FAMILY)
+}
+
+/// Whether this machine's kernel has TCX.
+pub fn has_tcx() -> bool {
+    is_at_least(TCX)
+}
+
+fn is_at_least(needed: (u32, u32)) -> bool {
     let release = uname().ok();
     let version = release.and_then(|name| parse_release(name.release().to_str()?));
-    version.is_some_and(|version| version >= STRIPS_OTHER_FAMILY)
+    version.is_some_and(|version| version >= needed)
 }
 
 /// Major and minor number of a release such as `6.1.0-42-amd64`.

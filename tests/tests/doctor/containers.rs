@@ -1,0 +1,71 @@
+//! Faults of containers, and of the room for them.
+
+use std::fs;
+
+use anyhow::Result;
+
+use crate::{
+    fault::{Fault, only_finding},
+    stand::Stand,
+};
+
+fn faults() -> Vec<Fault> {
+    vec![
+        Fault::new(
+            "endpoint-more-addresses",
+            "n1c1",
+            "ip address add 10.244.1.77/32 dev lo",
+        )
+        .within("n1c1"),
+        Fault::new(
+            "container-route",
+            "n1c1",
+            "ip route add 10.244.2.0/24 via 10.244.1.66",
+        )
+        .within("n1c1"),
+        Fault::new(
+            "container-mtu",
+            "n1c1",
+            "ip route add 10.244.2.0/24 via 10.244.1.1 mtu 600",
+        )
+        .within("n1c1"),
+        Fault::new(
+            "container-route",
+            "n1c1",
+            "ip link add more type bridge; ip link set more up; \
+             ip address add 10.200.0.2/24 dev more; ip route replace default via 10.200.0.1",
+        )
+        .within("n1c1")
+        .cleared_by("n1c1", "ip link del more"),
+    ]
+}
+
+#[test]
+fn what_containers_do_to_themselves_is_found_and_cured_by_what_is_printed() -> Result<()> {
+    let stand = Stand::raise("tdocn")?;
+    for fault in faults() {
+        fault.is_found(&stand)?;
+    }
+    let file = stand.agent.config_file();
+    let good = fs::read_to_string(&file)?;
+    let more =
+        "[[endpoints]]\nname = \"gone\"\nnetwork = \"lab\"\nnetns = \"/run/netns/none-such\"\n";
+    fs::write(&file, format!("{good}\n{more}"))?;
+    only_finding(&stand, "endpoint-not-attached", "gone", || {
+        stand.diagnosis()
+    })?;
+    fs::write(&file, &good)?;
+    stand.is_healthy("an endpoint without a namespace")?;
+    maps_that_are_nearly_full(&stand)?;
+    Ok(stand.guard.down()?)
+}
+
+fn maps_that_are_nearly_full(stand: &Stand) -> Result<()> {
+    stand.agent.tell(&["down"])?;
+    let small = stand.agent.with("OVERLAY_MAP_ENTRIES", "PEERS4=2");
+    small.start()?;
+    only_finding(stand, "map-nearly-full", "PEERS4", || stand.diagnosis())?;
+    small.tell(&["down"])?;
+    stand.agent.start()?;
+    stand.is_healthy("small maps")
+}

@@ -1,0 +1,146 @@
+//! A fault: what makes it, what must be found, and what cures it.
+
+use std::fmt::Debug;
+
+use anyhow::{Context as _, Result};
+use overlay_tests::{poll, run};
+use serde_json::Value;
+
+use crate::stand::Stand;
+
+type Command = (&'static str, String);
+
+/// Something that is broken by commands, each in a namespace of the lab.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    check: &'static str,
+    /// A part of the object that must be named.
+    object: &'static str,
+    make: Vec<Command>,
+    cure: Cure,
+    /// What removes the rest, once it is cured.
+    clear: Vec<Command>,
+}
+
+#[derive(Debug)]
+enum Cure {
+    /// By what was printed.
+    Printed,
+    /// By somebody who decides.
+    By(Vec<Command>),
+}
+
+impl Fault {
+    /// Made by a command on the node, and cured by what is printed.
+    pub(crate) fn new(check: &'static str, object: &'static str, make: impl Into<String>) -> Self {
+        Self {
+            check,
+            object,
+            make: vec![("n1", make.into())],
+            cure: Cure::Printed,
+            clear: Vec::new(),
+        }
+    }
+
+    /// Made elsewhere.
+    pub(crate) fn within(mut self, namespace: &'static str) -> Self {
+        for (within, _) in &mut self.make {
+            *within = namespace;
+        }
+        self
+    }
+
+    /// Made by one more command.
+    pub(crate) fn and(mut self, namespace: &'static str, make: impl Into<String>) -> Self {
+        self.make.push((namespace, make.into()));
+        self
+    }
+
+    /// Cured by a command that nobody could print.
+    pub(crate) fn cured_by(mut self, namespace: &'static str, cure: impl Into<String>) -> Self {
+        self.cure = Cure::By(vec![(namespace, cure.into())]);
+        self
+    }
+
+    /// Leaves something that the cure does not remove.
+    pub(crate) fn cleared_by(mut self, namespace: &'static str, clear: impl Into<String>) -> Self {
+        self.clear.push((namespace, clear.into()));
+        self
+    }
+
+    /// Makes the fault, has it found and cured, and nothing found any more.
+    pub(crate) fn is_found(&self, stand: &Stand) -> Result<()> {
+        self.is_found_by(stand, || stand.diagnosis())
+    }
+
+    /// The same with another way to ask.
+    pub(crate) fn is_found_by(&self, stand: &Stand, ask: impl Fn() -> Result<Value>) -> Result<()> {
+        run(stand, &self.make)?;
+        let finding = only_finding(stand, self.check, self.object, &ask)?;
+        match &self.cure {
+            Cure::Printed => {
+                for command in commands(&finding) {
+                    paste(&command)?;
+                }
+            }
+            Cure::By(commands) => run(stand, commands)?,
+        }
+        run(stand, &self.clear)?;
+        stand.is_well(self.check, ask)
+    }
+}
+
+fn run(stand: &Stand, commands: &[Command]) -> Result<()> {
+    commands
+        .iter()
+        .try_for_each(|(namespace, command)| stand.within(namespace, command).map(drop))
+}
+
+/// Waits for the one finding, of this check and about this object; it is explained, and has a
+/// cure.
+pub(crate) fn only_finding(
+    stand: &Stand,
+    check: &str,
+    object: &str,
+    ask: impl Fn() -> Result<Value>,
+) -> Result<Value> {
+    let mut found = Value::Null;
+    let is = |finding: &Value| {
+        let named = finding["object"].as_str().unwrap_or_default();
+        finding["check"] == check && named.contains(object)
+    };
+    let seen = poll::until_well(|| match ask() {
+        Ok(diagnosis) => match diagnosis["findings"].as_array().map(Vec::as_slice) {
+            Some([only]) if is(only) => {
+                found = only.clone();
+                None
+            }
+            _ => Some(format!("{:#}", diagnosis["findings"])),
+        },
+        Err(error) => Some(format!("{error:#}")),
+    });
+    assert_eq!(seen, Ok(()), "{check} of {object}\n{}", stand.agent.log()?);
+    for part in ["what", "why"] {
+        let text = found[part].as_str().unwrap_or_default();
+        assert!(text.len() > 10, "{check} has no {part}: {found:#}");
+    }
+    let cure = found["cure"]["text"].as_str().unwrap_or_default();
+    assert!(!cure.is_empty(), "{check} has no cure: {found:#}");
+    Ok(found)
+}
+
+/// The commands of a finding's cure.
+pub(crate) fn commands(finding: &Value) -> Vec<String> {
+    let commands = finding["cure"]["commands"].as_array();
+    let commands = commands.into_iter().flatten().filter_map(Value::as_str);
+    let commands: Vec<String> = commands.map(str::to_owned).collect();
+    assert!(!commands.is_empty(), "no command: {finding:#}");
+    commands
+}
+
+/// Runs a command as whoever pastes it into a shell does.
+pub(crate) fn paste(command: &str) -> Result<()> {
+    let argv = ["sh", "-c", command].map(str::to_owned);
+    run::checked(&argv).with_context(|| command.to_owned())?;
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! What arrives and should not.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use overlay_common::wire::{IANA_PORT, VXLAN_FLAGS, vtep_mac};
+use overlay_tests::{
+    frames::{Ip, ethernet, udp, vxlan},
+    raw::{self, Socket},
+    topology::{UNDERLAY, VNI},
+};
+
+use crate::{fault::only_finding, stand::Stand};
+
+const EVERY: Duration = Duration::from_millis(10);
+
+/// A tunnel packet to the first node from the second's cable.
+struct Packet {
+    flags: u32,
+    vtep: Ipv4Addr,
+    source: Ipv4Addr,
+}
+
+impl Packet {
+    fn frame(&self, stand: &Stand) -> Result<Vec<u8>> {
+        let [here, there, ..] = stand.guard.topology().nodes.as_slice() else {
+            anyhow::bail!("three nodes were asked for");
+        };
+        let to = here.containers[0].address;
+        let inner = Ip::new(IpAddr::from(self.source), to.into()).around_udp(1000, 9, b"nobody");
+        let (mine, theirs) = (here.underlay.octets(), there.underlay.octets());
+        let inner = ethernet(vtep_mac(mine), vtep_mac(theirs), 0x0800, &inner);
+        let tunnel = vxlan(self.flags, VNI << 8, &inner);
+        let outer = Ip::new(self.vtep.into(), here.underlay.into());
+        let outer = outer.around(&udp(50_000, IANA_PORT, 0, &tunnel));
+        let macs = [&here.namespace, &there.namespace].map(|node| raw::mac_of(node, UNDERLAY));
+        let [to, from] = macs;
+        Ok(ethernet(to?, from?, 0x0800, &outer))
+    }
+}
+
+/// Sends a frame over and over while something is done.
+fn while_sending<T>(
+    namespace: &str,
+    device: &str,
+    frame: &[u8],
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let socket = Socket::open(namespace, device)?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| -> Result<()> {
+            while !done.load(Ordering::Relaxed) {
+                socket.send(frame)?;
+                thread::sleep(EVERY);
+            }
+            Ok(())
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        sender
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        result
+    })
+}
+
+#[test]
+fn what_arrives_and_should_not_is_found_while_it_does() -> Result<()> {
+    let stand = Stand::raise("tdocd")?;
+    let topology = stand.guard.topology();
+    let second = &topology.nodes[1];
+    let good = Packet {
+        flags: VXLAN_FLAGS,
+        vtep: second.underlay,
+        source: second.containers[0].address,
+    };
+    let stranger = Packet {
+        vtep: Ipv4Addr::new(192, 168, 56, 99),
+        ..good
+    };
+    let foreign = Packet {
+        source: topology.nodes[2].containers[0].address,
+        ..good
+    };
+    let invalid = Packet { flags: 0, ..good };
+    for (packet, check, object) in [
+        (&stranger, "unknown-vtep", UNDERLAY),
+        (&foreign, "source-not-behind-peer", "n2"),
+        (&invalid, "packets-dropped", "invalid_vxlan_header"),
+    ] {
+        let frame = packet.frame(&stand)?;
+        while_sending(&second.namespace, UNDERLAY, &frame, || {
+            only_finding(&stand, check, object, || stand.diagnosis())
+        })?;
+        stand.is_healthy(check)?;
+    }
+
+    let container = &topology.nodes[0].containers[0];
+    let inner = Ip::new([10, 244, 1, 99].into(), second.containers[0].address.into());
+    let own = raw::mac_of(&container.namespace, "eth0")?;
+    let gateway = raw::mac_of(&stand.agent.instance, "ovlbr1")?;
+    let frame = ethernet(
+        gateway,
+        own,
+        0x0800,
+        &inner.around_udp(1000, 9, b"somebody else"),
+    );
+    while_sending(&container.namespace, "eth0", &frame, || {
+        only_finding(&stand, "spoofed-source", "containers", || stand.diagnosis())
+    })?;
+    stand.is_healthy("a container that used another's address")?;
+    Ok(stand.guard.down()?)
+}

@@ -1,0 +1,106 @@
+//! Three nodes at a switch, one of which is examined.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use overlay_tests::{
+    agent::Agent,
+    guard::Guard,
+    poll, run,
+    script::{inside, words},
+    shape::{Scenario, Shape},
+    topology::Topology,
+};
+use serde_json::Value;
+
+/// Seconds for which counters are watched; where that is too short on a busy machine, it is done
+/// again.
+pub(crate) const SAMPLE: &str = "0.3";
+
+pub(crate) struct Stand {
+    pub(crate) guard: Guard,
+    pub(crate) agent: Agent,
+}
+
+impl Stand {
+    pub(crate) fn raise(name: &str) -> Result<Self> {
+        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(3), Some(1))?;
+        Self::of(Guard::up(shape)?)
+    }
+
+    pub(crate) fn of(guard: Guard) -> Result<Self> {
+        answer_always(guard.topology())?;
+        let agent = guard.agent(1);
+        let stand = Self { guard, agent };
+        stand.is_healthy("the start")?;
+        Ok(stand)
+    }
+
+    /// What the agent's `doctor` says.
+    pub(crate) fn diagnosis(&self) -> Result<Value> {
+        Ok(self.agent.json(&["doctor", "--sample", SAMPLE])?)
+    }
+
+    /// What `doctor` says without an agent.
+    pub(crate) fn diagnosis_alone(&self) -> Result<Value> {
+        let config = self.agent.config_file();
+        let config = config.to_string_lossy();
+        let netns = &self.agent.instance;
+        let arguments = [
+            "doctor", "--sample", SAMPLE, "--config", &config, "--netns", netns,
+        ];
+        Ok(self.agent.json(&arguments)?)
+    }
+
+    /// Waits until nothing is found any more.
+    pub(crate) fn is_healthy(&self, after: &str) -> Result<()> {
+        self.is_well(after, || self.diagnosis())
+    }
+
+    pub(crate) fn is_well(&self, after: &str, ask: impl Fn() -> Result<Value>) -> Result<()> {
+        let well = poll::until_well(|| match ask() {
+            Ok(diagnosis) if diagnosis["findings"] == Value::Array(Vec::new()) => None,
+            Ok(diagnosis) => Some(format!("{:#}", diagnosis["findings"])),
+            Err(error) => Some(format!("{error:#}")),
+        });
+        assert_eq!(well, Ok(()), "after {after}\n{}", self.agent.log()?);
+        Ok(())
+    }
+
+    /// A namespace of the lab by its short name: `n1`, `n1c1`, `net`.
+    pub(crate) fn namespace(&self, short: &str) -> String {
+        format!("{}-{short}", self.guard.topology().shape.name)
+    }
+
+    /// Runs a command, as a shell reads it, in a namespace.
+    pub(crate) fn within(&self, short: &str, command: &str) -> Result<String> {
+        let mut argv = words(inside(&self.namespace(short), "sh -c"));
+        argv.push(command.to_owned());
+        run::checked(&argv).with_context(|| format!("in {short}: {command}"))
+    }
+}
+
+/// A node tells a few times a second only that nobody listens; here it is asked more often.
+fn answer_always(topology: &Topology) -> Result<()> {
+    for node in &topology.nodes {
+        for setting in ["net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0"] {
+            let line = format!("sysctl -qw {setting}");
+            run::checked(&words(inside(&node.namespace, line)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives an agent another configuration until it is put back.
+pub(crate) fn reconfigured(
+    agent: &Agent,
+    from: &str,
+    to: &str,
+) -> Result<impl Fn() -> Result<()> + use<>> {
+    let file = agent.config_file();
+    let good = fs::read_to_string(&file)?;
+    let other = good.replacen(from, to, 1);
+    ensure!(other != good, "no {from:?} in {good}");
+    fs::write(&file, other)?;
+    Ok(move || Ok(fs::write(&file, &good)?))
+}
