@@ -1,5 +1,7 @@
 //! `overlay-agent top` in a terminal of 80 columns and 24 rows, with keys pressed.
 
+use std::{fs, path::Path};
+
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
     agent::Agent,
@@ -184,7 +186,14 @@ fn a_terminal_shows_the_node_and_follows_keys() -> Result<()> {
         terminal.enter(&format!("clear; {}", command(&agent)))?;
         terminal.shows(&["PEER", peer])?;
     }
-    terminal.press("q")?;
-    terminal.shows(&["ended with 0"])?;
+    // A terminal that is closed takes it along.
+    let shell = terminal.tmux(&["display-message", "-p", "#{pane_pid}"])?;
+    let shell = shell.trim();
+    let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+    let process = format!("/proc/{}", children.trim());
+    assert!(fs::read_to_string(format!("{process}/cmdline"))?.contains("top"));
+    drop(terminal);
+    let gone = poll::until_well(|| Path::new(&process).exists().then_some("it goes on"));
+    assert_eq!(gone, Ok(()));
     Ok(guard.down()?)
 }

@@ -29,9 +29,10 @@ pub(crate) async fn run(
     ask: impl Fn() -> anyhow::Result<Stats>,
     pause: Duration,
 ) -> anyhow::Result<()> {
+    // Not the hangup: it ends the process at once, which has no terminal to restore any more, and
+    // would wait for keys of it without end.
     let mut ends = [
         ending(SignalKind::terminate())?,
-        ending(SignalKind::hangup())?,
         ending(SignalKind::interrupt())?,
     ];
     // Before the terminal is changed: whoever cannot ask is told in plain words.
@@ -51,7 +52,7 @@ async fn show(
     app: &mut App,
     ask: &impl Fn() -> anyhow::Result<Stats>,
     pause: Duration,
-    [terminate, hangup, interrupt]: &mut [Signal; 3],
+    [terminate, interrupt]: &mut [Signal; 2],
 ) -> anyhow::Result<()> {
     let mut next = Instant::now() + pause;
     let mut changed = true;
@@ -64,7 +65,6 @@ async fn show(
         tokio::select! {
             () = sleep(TICK) => {}
             _ = terminate.recv() => return Ok(()),
-            _ = hangup.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
         }
         changed = false;
