@@ -87,7 +87,7 @@ fn alone(
         local::enter(netns)?;
     }
     let instance = instance.unwrap_or_else(|| model.node.name.clone());
-    let store = Store::open(&dirs.state_dir, &instance).map_err(Failure::bad_input)?;
+    let store = Store::open(dirs, &instance).map_err(Failure::bad_input)?;
     let patient = Patient {
         content: store.content().clone(),
         pins: dirs.pins(&instance),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     fault::{Fault, commands, only_finding, paste},
-    stand::{SAMPLE, Stand},
+    stand::{SAMPLE, Stand, of_the_node},
 };
 
 #[test]
@@ -86,7 +86,7 @@ fn a_missing_bpf_file_system(stand: &Stand) -> Result<()> {
         let arguments = [
             "doctor", "--sample", SAMPLE, "--config", &config, "--netns", netns,
         ];
-        Ok(elsewhere.json(&arguments)?)
+        Ok(of_the_node(elsewhere.json(&arguments)?))
     };
     let object = folder.0.path().to_string_lossy();
     let found = only_finding(stand, "bpffs-missing", &object, ask)?;
@@ -177,6 +177,7 @@ fn bad_input_is_told_from_a_node_that_is_not_well() -> Result<()> {
     })?;
     let out = program.ask(&["doctor", "--sample", SAMPLE])?;
     assert_eq!(out.code, Some(1), "{}{}", out.stdout, out.stderr);
+    // Problems come first.
     let first = out.stdout.lines().next().context("it prints something")?;
     assert!(first.starts_with("problem: 192.168.56.12: "), "{first}");
     for part in [

@@ -198,7 +198,7 @@ mod tests {
     fn unverified_checksums_are_worth_a_note() {
         let found = only("checksums-unverified", |facts| {
             if let Ok(growth) = &mut facts.growth {
-                growth.passes = vec![(PassReason::UnverifiedChecksum, 900)];
+                growth.passes.push((PassReason::UnverifiedChecksum, 900));
             }
         });
         assert_eq!(found.severity, Severity::Note);

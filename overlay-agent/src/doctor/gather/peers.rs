@@ -9,6 +9,7 @@ use std::{
 use ipnet::IpNet;
 use overlay_common::{
     maps::PeerStats,
+    programs::Program,
     reasons::{DropReason, Drops, PassReason, Passes},
     wire::{OVERHEAD_V4, OVERHEAD_V6},
 };
@@ -162,8 +163,9 @@ fn inner(network: &Network, peer: &Peer) -> Option<IpAddr> {
 }
 
 struct Counted {
-    drops: Drops,
-    passes: Passes,
+    /// By program.
+    drops: Vec<Drops>,
+    passes: Vec<Passes>,
     peers: Vec<PeerStats>,
 }
 
@@ -178,13 +180,22 @@ fn slots(look: &Look<'_>, peers: &[PeerFacts]) -> Vec<Option<u32>> {
 
 fn count(look: &Look<'_>, slots: &[Option<u32>]) -> Seen<Counted> {
     let counted = look.node.with_maps(|maps| {
-        let of = |slot: &Option<u32>| {
-            slot.map_or(Ok(PeerStats::default()), |slot| maps.peer_stats(slot))
-        };
+        let counters = maps.counters();
+        let of_peers = counters.peers()?;
+        let of = |slot: &Option<u32>| slot.and_then(|slot| of_peers.get(&slot).copied());
+        let programs = Program::ALL.into_iter();
         Ok(Counted {
-            drops: maps.drops()?,
-            passes: maps.passes()?,
-            peers: slots.iter().map(of).collect::<kernel::Result<_>>()?,
+            drops: programs
+                .clone()
+                .map(|program| counters.drops(program))
+                .collect::<kernel::Result<_>>()?,
+            passes: programs
+                .map(|program| counters.passes(program))
+                .collect::<kernel::Result<_>>()?,
+            peers: slots
+                .iter()
+                .map(|slot| of(slot).unwrap_or_default())
+                .collect(),
         })
     });
     told(counted)?.ok_or_else(|| "no maps are pinned".to_owned())
@@ -192,12 +203,14 @@ fn count(look: &Look<'_>, slots: &[Option<u32>]) -> Seen<Counted> {
 
 fn growth(before: &Counted, after: &Counted, time: Duration) -> Growth {
     let drops = DropReason::ALL.iter().map(|&reason| {
-        let (before, after) = (before.drops.of(reason), after.drops.of(reason));
-        (reason, after.packets.saturating_sub(before.packets))
+        let of = |counted: &[Drops]| counted.iter().map(|drops| drops.of(reason).packets).sum();
+        let (before, after): (u64, u64) = (of(&before.drops), of(&after.drops));
+        (reason, after.saturating_sub(before))
     });
     let passes = PassReason::ALL.iter().map(|&reason| {
-        let (before, after) = (before.passes.of(reason), after.passes.of(reason));
-        (reason, after.packets.saturating_sub(before.packets))
+        let of = |counted: &[Passes]| counted.iter().map(|passes| passes.of(reason).packets).sum();
+        let (before, after): (u64, u64) = (of(&before.passes), of(&after.passes));
+        (reason, after.saturating_sub(before))
     });
     Growth {
         time,
