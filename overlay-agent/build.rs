@@ -1,11 +1,12 @@
-//! Builds the eBPF programs into `OUT_DIR/overlay`, which the agent embeds.
+//! Builds the eBPF programs into `OUT_DIR/overlay`, and once more to be watched into
+//! `OUT_DIR/watched`; the agent embeds both.
 //!
 //! Every process that aya-build starts must find the chain's programs, so this
 //! script runs itself a second time in the environment that they need; to
 //! change its own would take unsafe code.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -94,14 +95,20 @@ fn build_in_chain(toolchain: &str) -> Result<()> {
     let package = package
         .to_str()
         .context("the checkout's path is not UTF-8")?;
-    aya_build::build_ebpf(
-        [Package {
+    let build = |features| {
+        let package = Package {
             name: PACKAGE,
             root_dir: package,
+            features,
             ..Package::default()
-        }],
-        Toolchain::Custom(toolchain),
-    )
+        };
+        aya_build::build_ebpf([package], Toolchain::Custom(toolchain))
+    };
+    // Both come out under the one name of the binary.
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("not run by cargo")?);
+    build(&["watched"])?;
+    fs::rename(out.join("overlay"), out.join("watched")).context("keep the watched programs")?;
+    build(&[])
 }
 
 /// Whether a line is what aya-build passes on as if it were a warning: the inner

@@ -30,3 +30,6 @@ mod top;
 
 /// The eBPF programs as an ELF object with BTF, built by `build.rs` from `overlay-ebpf`.
 pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay"));
+
+/// The same programs with what tells of a packet's journey (`overlay_common::journal`).
+pub static WATCHED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watched"));

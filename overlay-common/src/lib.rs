@@ -12,6 +12,7 @@
 
 #![cfg_attr(not(test), no_std)]
 
+pub mod journal;
 pub mod maps;
 pub mod reasons;
 pub mod wire;

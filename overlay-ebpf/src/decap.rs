@@ -2,6 +2,7 @@
 
 use network_types::ip::IpProto;
 use overlay_common::{
+    journal::Step,
     maps::{Endpoint, endpoint_flags},
     reasons::{DropReason, PassReason},
 };
@@ -9,6 +10,7 @@ use overlay_common::{
 use crate::{
     family::Family,
     frame::{Ethernet, Forwarded, Frame},
+    journal::tell,
     packet::{Packet, deliver_through},
     received::Received,
     verdict::{Exit, Sender, Sent, Way},
@@ -61,9 +63,11 @@ pub(crate) fn decapsulate<O: Family, I: Family>(
     };
     I::write(packet, 0, &ethernet, Some(&delivery.forwarded))
         .ok_or(Exit::Drop(DropReason::ResizeFailed, delivery.sender))?;
+    tell(Step::Stripped, []);
     packet.forget_outer_checksum();
     packet.forget_queue();
     deliver_through(delivery.endpoint.ifindex);
+    tell(Step::Delivered, [delivery.endpoint.ifindex.into()]);
     Ok(Sent {
         way: Way::FromPeer {
             peer: delivery.sender.0,

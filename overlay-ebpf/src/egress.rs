@@ -1,6 +1,7 @@
 //! From an endpoint or from the node itself, to an endpoint here or a peer.
 
 use overlay_common::{
+    journal::Step,
     maps::{Endpoint, Network, Peer, Port, network_flags},
     reasons::{DropReason, PassReason},
 };
@@ -11,6 +12,7 @@ use crate::{
     family::Family,
     fits::must_fit,
     frame::{Ethernet, Frame},
+    journal::tell,
     own,
     packet::{Packet, deliver_through},
     received::Received as _,
@@ -21,8 +23,10 @@ use crate::{
 /// What a container sends.
 pub(crate) fn from_endpoint(packet: &mut Packet) -> Result<Sent, Exit> {
     let port = tables::port(packet.interface()).ok_or(PassReason::UnknownPort)?;
+    tell(Step::Port, [port.network.vni.into()]);
     let ethernet = Ethernet::of(packet, 0).ok_or(PassReason::Malformed)?;
     own::must_have_its_mac(&ethernet, port)?;
+    tell(Step::OwnMac, []);
     if packet.is_in_vlan() {
         return Err(PassReason::NotIp.into());
     }
@@ -42,16 +46,19 @@ fn from_address<F: Family>(
     let frame = read::<F>(packet, network, ethernet)?;
     own::must_have_its_address(packet, &frame, port)?;
     F::must_claim_own(packet, &frame, port)?;
+    tell(Step::OwnAddress, []);
     if packet.has_vlan_tag() {
         return Err(PassReason::NotIp.into());
     }
     frame.must_be_unicast()?;
+    tell(Step::Unicast, []);
     if frame.source.is_link_local() {
         // Between neighbours on the bridge, and never beyond it.
         return Err(PassReason::NoRoute.into());
     }
     must_be_plain(packet, &frame, network)?;
     if is_here(frame.destination, network) {
+        tell(Step::Here, []);
         let endpoint = local_endpoint(&frame, port)?;
         return deliver(packet, &frame, port, endpoint);
     }
@@ -59,8 +66,10 @@ fn from_address<F: Family>(
         must_be_no_other_network(network, frame.destination)?;
         return Err(PassReason::NoRoute.into());
     };
+    tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded(frame.tos)?;
+    tell(Step::Ttl, [forwarded.ttl.into()]);
     must_fit(packet, 0, &frame, peer.mtu)?;
     encapsulate(packet, &frame, &forwarded, port, peer)
 }
@@ -69,6 +78,7 @@ fn from_address<F: Family>(
 /// are decided already, by the kernel.
 pub(crate) fn from_host(packet: &mut Packet) -> Result<Sent, Exit> {
     let port = tables::port(packet.interface()).ok_or(PassReason::UnknownPort)?;
+    tell(Step::Port, [port.network.vni.into()]);
     let ethernet = Ethernet::of(packet, 0).ok_or(PassReason::Malformed)?;
     if packet.has_vlan_tag() {
         return Err(PassReason::NotIp.into());
@@ -88,8 +98,10 @@ fn from_kernel<F: Family>(
     let network = &port.network;
     let frame = read::<F>(packet, network, ethernet)?;
     frame.must_be_unicast()?;
+    tell(Step::Unicast, []);
     must_be_plain(packet, &frame, network)?;
     let peer = reachable_peer(network, frame.destination).ok_or(PassReason::NoRoute)?;
+    tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
     must_be_addressed_to(peer.mac, &frame)?;
     must_fit(packet, 0, &frame, peer.mtu)?;
     encapsulate_routed(packet, &frame, port, peer)
@@ -113,6 +125,7 @@ fn must_be_plain<F: Family>(
     if !frame.is_whole(packet.length()) {
         return Err(malformed(packet, network, Sender::UNKNOWN));
     }
+    tell(Step::Plain, []);
     Ok(())
 }
 
@@ -120,6 +133,7 @@ fn must_be_addressed_to<F>(mac: [u8; 6], frame: &Frame<F>) -> Result<(), PassRea
     if frame.ethernet.destination != Mac::from(mac) {
         return Err(PassReason::ForeignMac);
     }
+    tell(Step::RightMac, []);
     Ok(())
 }
 
@@ -163,10 +177,17 @@ fn deliver<F: Family>(
     endpoint: &Endpoint,
 ) -> Result<Sent, Exit> {
     let network = &port.network;
+    tell(
+        Step::Endpoint,
+        [endpoint.ifindex.into(), endpoint.flags.into()],
+    );
     must_fit(packet, 0, frame, network.mtu)?;
-    if frame.ethernet.destination != Mac::from(endpoint.mac) {
+    if frame.ethernet.destination == Mac::from(endpoint.mac) {
+        tell(Step::Bridged, []);
+    } else {
         must_be_addressed_to(network.gateway_mac, frame)?;
         let forwarded = frame.forwarded(frame.tos)?;
+        tell(Step::Ttl, [forwarded.ttl.into()]);
         let ethernet = Ethernet {
             destination: endpoint.mac.into(),
             source: network.gateway_mac.into(),
@@ -176,6 +197,7 @@ fn deliver<F: Family>(
     }
     packet.address_to_this_machine();
     deliver_through(endpoint.ifindex);
+    tell(Step::Delivered, [endpoint.ifindex.into()]);
     Ok(Sent {
         way: Way::Here {
             from: port.slot,

@@ -1,6 +1,7 @@
 //! Into the tunnel: grow, write the headers, send to the underlay.
 
 use overlay_common::{
+    journal::Step,
     maps::{Network, Peer, Port, network_flags, peer_flags},
     reasons::{DropReason, PassReason},
     wire::source_port,
@@ -11,6 +12,7 @@ use crate::{
     ecn,
     family::Family,
     frame::{Ethernet, Forwarded, Frame},
+    journal::tell,
     outer::Flow,
     packet::{Packet, send_by_route, send_to_neighbour},
     received::Received as _,
@@ -37,6 +39,7 @@ pub(crate) fn encapsulate<I: Family>(
         wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?;
         send_to_neighbour::<Ip6>(peer);
     }
+    tell(Step::ToNeighbour, [peer.underlay_ifindex.into()]);
     Ok(sent(port, peer, bytes))
 }
 
@@ -57,6 +60,7 @@ pub(crate) fn encapsulate_routed<I: Family>(
         wrap::<Ip6, I>(packet, frame, None, network, peer)?;
     }
     send_by_route(peer.underlay_ifindex);
+    tell(Step::ByRoute, [peer.underlay_ifindex.into()]);
     Ok(sent(port, peer, bytes))
 }
 
@@ -105,5 +109,10 @@ fn wrap<O: Family, I: Family>(
     // From here on the packet is changed: it is sent, or dropped.
     O::write_outer(packet, network, peer, &flow)
         .and_then(|()| I::write(packet, O::OVERHEAD.into(), &ethernet, forwarded))
-        .ok_or(Exit::Drop(DropReason::ResizeFailed, Sender::UNKNOWN))
+        .ok_or(Exit::Drop(DropReason::ResizeFailed, Sender::UNKNOWN))?;
+    tell(
+        Step::Encapsulated,
+        [flow.source_port.into(), O::NUMBER.into()],
+    );
+    Ok(())
 }

@@ -1,9 +1,9 @@
 //! Is it small enough? Each piece of it, as it will be on the wire.
 
 use network_types::{eth::EthHdr, ip::IpProto, udp::UdpHdr};
-use overlay_common::reasons::PassReason;
+use overlay_common::{journal::Step, reasons::PassReason};
 
-use crate::{family::Family, frame::Frame, received::Received};
+use crate::{family::Family, frame::Frame, journal::tell, received::Received};
 
 /// Offset in a TCP header of the byte whose upper half counts the header's words.
 const TCP_DATA_OFFSET: usize = 12;
@@ -20,6 +20,7 @@ pub(crate) fn must_fit<F: Family>(
     let ip = offset + EthHdr::LEN;
     let mtu = usize::from(mtu);
     if packet.length() <= ip + mtu {
+        tell(Step::Fits, [(packet.length() - ip) as u64, mtu as u64]);
         return Ok(());
     }
     let segment = packet.segment_size();
@@ -35,6 +36,10 @@ pub(crate) fn must_fit<F: Family>(
     if F::HEADER + headers + segment > mtu {
         return Err(PassReason::TooBig);
     }
+    tell(
+        Step::Fits,
+        [(F::HEADER + headers + segment) as u64, mtu as u64],
+    );
     Ok(())
 }
 

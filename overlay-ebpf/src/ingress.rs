@@ -2,6 +2,7 @@
 
 use network_types::eth::{EthHdr, EtherType};
 use overlay_common::{
+    journal::Step,
     maps::{Network, network_flags},
     reasons::{DropReason, PassReason},
 };
@@ -14,6 +15,7 @@ use crate::{
     family::Family,
     fits::must_fit,
     frame::{Ethernet, Frame},
+    journal::tell,
     outer::Outer,
     packet::Packet,
     received::Received,
@@ -66,10 +68,12 @@ fn must_be_for<O: Family>(network: &Network, outer: &Outer<O>) -> Result<(), Exi
     if !outer.is_for(network) {
         return Err(PassReason::NotOurs.into());
     }
+    tell(Step::Ours, [network.vni.into()]);
     if !outer.is_valid_vxlan() {
         let sender = vtep(outer, network);
         return Err(Exit::Drop(DropReason::InvalidVxlanHeader, sender));
     }
+    tell(Step::Valid, []);
     Ok(())
 }
 
@@ -101,6 +105,7 @@ pub(crate) fn judge<O: Family, I: Family>(
         ours(outer)?
     };
     let sender = sender_of(outer, &frame, network)?;
+    tell(Step::Sender, [sender.0.into()]);
     if !outer.is_whole(packet.length()) {
         return Err(malformed(packet, network, sender));
     }
@@ -108,25 +113,37 @@ pub(crate) fn judge<O: Family, I: Family>(
     if outer.has_checksum() && !packet.checksum_is_verified() {
         return Err(PassReason::UnverifiedChecksum.into());
     }
+    tell(Step::Verified, []);
     frame.must_be_unicast()?;
+    tell(Step::Unicast, []);
     // A frame that claims to be from this end of the tunnel is a loop; the kernel drops it.
     let own = O::vtep_mac(network);
     if frame.ethernet.destination != own || frame.ethernet.source == own {
         return Err(PassReason::ForeignMac.into());
     }
+    tell(Step::InnerMac, []);
     frame.must_be_plain()?;
     if !frame.is_whole(packet.length() - usize::from(O::OVERHEAD)) {
         return Err(malformed(packet, network, sender));
     }
+    tell(Step::Plain, []);
     let endpoint = endpoint.ok_or(PassReason::NoRoute)?;
+    tell(
+        Step::Endpoint,
+        [endpoint.ifindex.into(), endpoint.flags.into()],
+    );
     must_add_up::<O, I>(packet)?;
+    tell(Step::AddsUp, []);
     must_fit(packet, O::OVERHEAD.into(), &frame, network.mtu)?;
     must_be_strippable(packet, &frame, endpoint)?;
     let tos =
         ecn::decapsulated(outer.tos, frame.tos).map_err(|reason| Exit::Drop(reason, sender))?;
+    tell(Step::Ecn, [tos.into()]);
+    let forwarded = frame.forwarded(tos)?;
+    tell(Step::Ttl, [forwarded.ttl.into()]);
     Ok(Delivery {
         endpoint,
-        forwarded: frame.forwarded(tos)?,
+        forwarded,
         sender,
     })
 }
@@ -215,6 +232,7 @@ pub(crate) fn known_vtep<O: Family>(outer: &Outer<O>, network: &Network) -> Resu
     if sender == Sender::UNKNOWN && network.flags & network_flags::ANY_VTEP == 0 {
         return Err(Exit::Drop(DropReason::UnknownVtep, sender));
     }
+    tell(Step::Vtep, [sender.0.into()]);
     Ok(sender)
 }
 

@@ -31,6 +31,9 @@ mod frame;
 mod guard;
 mod headers;
 mod ingress;
+#[cfg_attr(not(feature = "watched"), path = "journal/nobody.rs")]
+mod journal;
+mod messages;
 mod neighbours;
 mod outer;
 mod own;
@@ -50,7 +53,6 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use aya_log_ebpf::debug;
 use overlay_common::programs::Program;
 
 use crate::{
@@ -82,13 +84,15 @@ fn from_underlay(ctx: TcContext) -> i32 {
 #[xdp(frags)]
 fn underlay_guard(ctx: XdpContext) -> u32 {
     let mut packet = Raw::new(ctx);
+    journal::came(Place::Guard, &packet);
     match guard::underlay_guard(&mut packet) {
         // Whoever lets a packet pass does not count it: the next program does.
         Ok(()) | Err(Exit::Pass(_)) => xdp_action::XDP_PASS,
         Err(Exit::Drop(reason, sender)) => {
-            debug!(packet, "dropped by the guard: {}", reason.name());
+            messages::dropped(reason);
             let bytes = packet.length();
             stats::dropped(Program::UnderlayGuard, 0, reason, sender, bytes);
+            journal::dropped(Program::UnderlayGuard, &packet, reason, sender);
             xdp_action::XDP_DROP
         }
     }
@@ -103,19 +107,23 @@ fn run(
 ) -> i32 {
     let mut packet = Packet::new(ctx);
     let bytes = packet.length();
+    journal::came(program, &packet);
     match judge(&mut packet) {
         Ok(sent) => {
             stats::sent(&sent);
+            journal::sent(program, &packet, &sent);
             TC_ACT_REDIRECT
         }
         Err(Exit::Pass(reason)) => {
             stats::passed(program, packet.interface(), reason, bytes);
+            journal::passed(program, &packet, reason);
             // Not "accept": other programs on the device have their turn.
             TC_ACT_UNSPEC
         }
         Err(Exit::Drop(reason, sender)) => {
-            debug!(packet, "dropped: {}", reason.name());
+            messages::dropped(reason);
             stats::dropped(program, packet.interface(), reason, sender, bytes);
+            journal::dropped(program, &packet, reason, sender);
             TC_ACT_SHOT
         }
     }

@@ -18,6 +18,8 @@ use aya_ebpf::{
 use network_types::eth::EthHdr;
 use overlay_common::maps::Peer;
 
+#[cfg(feature = "watched")]
+use crate::journal::Shown;
 use crate::{family::Family, headers::Headers, received::Received};
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine.
@@ -181,6 +183,20 @@ impl Received for Packet {
     fn linear<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>> {
         // SAFETY: the bounds are the packet's as it is now, and what moves it needs `self`.
         unsafe { Headers::new(self.ctx.data() + offset, self.ctx.data_end()) }
+    }
+}
+
+#[cfg(feature = "watched")]
+impl Shown for Packet {
+    fn device(&self) -> u32 {
+        self.interface()
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the context is valid, and the caller vouches for `to`.
+        (length as usize >= EthHdr::LEN)
+            && unsafe { bpf_skb_load_bytes(self.skb().cast(), 0, to.cast(), length) } == 0
     }
 }
 

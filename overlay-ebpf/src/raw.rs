@@ -4,7 +4,11 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
+#[cfg(feature = "watched")]
+use network_types::eth::EthHdr;
 
+#[cfg(feature = "watched")]
+use crate::journal::Shown;
 use crate::{headers::Headers, received::Received};
 
 /// A packet that is no skb yet.
@@ -79,5 +83,20 @@ impl Received for Raw {
     fn linear<const LEN: usize>(&mut self, offset: usize) -> Option<Headers<'_, LEN>> {
         // SAFETY: the bounds are the packet's, which nothing here moves.
         unsafe { Headers::new(self.ctx.data() + offset, self.ctx.data_end()) }
+    }
+}
+
+#[cfg(feature = "watched")]
+impl Shown for Raw {
+    fn device(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context; the field is one that programs may read.
+        unsafe { (*self.ctx.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, to: *mut u8, length: u32) -> bool {
+        // SAFETY: the context is valid, and the caller vouches for `to`.
+        (length as usize >= EthHdr::LEN)
+            && unsafe { bpf_xdp_load_bytes(self.ctx.ctx, 0, to.cast(), length) } == 0
     }
 }

@@ -8,7 +8,7 @@
 use core::ptr::read_volatile;
 
 use network_types::eth::EthHdr;
-use overlay_common::reasons::DropReason;
+use overlay_common::{journal::Step, reasons::DropReason};
 
 use crate::{
     addresses::{Ip4, Ip6, Mac},
@@ -17,6 +17,7 @@ use crate::{
     frame::Ethernet,
     headers::Headers,
     ingress::judge,
+    journal::tell,
     outer::Outer,
     packet::{Packet, deliver_through},
     raw::Raw,
@@ -84,6 +85,7 @@ fn inside<O: Family, I: Family>(
         .and_then(|()| {
             let mut note = packet.note::<LEN>()?;
             write(&mut note, &delivery);
+            tell(Step::Stripped, []);
             Some(())
         })
         .ok_or(Exit::Drop(DropReason::ResizeFailed, delivery.sender))
@@ -135,6 +137,7 @@ impl Note {
 
 /// Delivers a packet, or what GRO made of several, as its note says.
 pub(crate) fn deliver(packet: &mut Packet, note: &Note) -> Result<Sent, Exit> {
+    tell(Step::Noted, [note.interface.into()]);
     // Devices take tags off before XDP could see them.
     if packet.has_vlan_tag() {
         return Err(Exit::Drop(DropReason::InnerVlanTag, note.sender));
@@ -144,6 +147,7 @@ pub(crate) fn deliver(packet: &mut Packet, note: &Note) -> Result<Sent, Exit> {
     Ethernet::readdress(&mut headers, note.endpoint_mac, note.gateway_mac);
     packet.forget_queue();
     deliver_through(note.interface);
+    tell(Step::Delivered, [note.interface.into()]);
     Ok(Sent {
         way: Way::FromPeer {
             peer: note.sender.0,

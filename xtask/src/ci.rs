@@ -36,19 +36,24 @@ pub(crate) fn run(console: Console) -> Result<()> {
     ]);
     console.run("lints", "cargo clippy, for this machine", &mut clippy)?;
 
-    match ebpf_clippy()? {
-        Some(mut clippy) => console.run("lints", "cargo clippy, for the kernel", &mut clippy)?,
-        None => console.say(
-            "lints",
-            "not for the kernel: the eBPF toolchain has no clippy",
-        ),
+    // The programs as they carry the traffic, and as they are watched.
+    for features in ["", "watched"] {
+        match ebpf_clippy(features)? {
+            Some(mut clippy) => {
+                console.run("lints", "cargo clippy, for the kernel", &mut clippy)?;
+            }
+            None => console.say(
+                "lints",
+                "not for the kernel: the eBPF toolchain has no clippy",
+            ),
+        }
     }
     test::run_all(console, &test::Args::default())?;
     vm::run(console, &vm::Args::default())
 }
 
 /// clippy of the eBPF toolchain on the eBPF crate; `None` when it has none.
-fn ebpf_clippy() -> Result<Option<Command>> {
+fn ebpf_clippy(features: &str) -> Result<Option<Command>> {
     let chain = toolchain::find().map_err(Error::msg)?;
     let clippy = || toolchain::program(&chain.compiler.toolchain, "cargo-clippy");
     if !clippy()
@@ -71,6 +76,7 @@ fn ebpf_clippy() -> Result<Option<Command>> {
             format!("--cfg=bpf_target_arch=\"{ARCH}\""),
         )
         .args(["clippy", "--package", EBPF, "--release", "-Zbuild-std=core"])
+        .args(["--features", features])
         .args(["--target", "bpfel-unknown-none", "--target-dir"])
         .arg(workspace::target()?.join("xtask/clippy"))
         .args(["--", "--deny", "warnings"]);

@@ -11,7 +11,7 @@ use crate::{
     desired::{self, Desired, Facts, ForPeers, Inputs, Obstacles},
     kernel::{
         self, KernelError,
-        bpf::{self, AttachMode, DataPlane},
+        bpf::{self, AttachMode, DataPlane, Variant},
         memory,
         netlink::Watch,
         netns,
@@ -91,6 +91,8 @@ pub struct Reconciler {
     pub(super) unavailable: Option<String>,
     /// Why Prometheus does not find the counters where it should.
     pub(super) closed_to_metrics: Option<String>,
+    /// What the programs are to say.
+    pub(super) variant: Variant,
     patrol: Patrol,
     pub(super) probes: Probes,
 }
@@ -116,6 +118,7 @@ impl Reconciler {
             refused: None,
             unavailable: None,
             closed_to_metrics: None,
+            variant: Variant::default(),
             patrol: Patrol::default(),
             probes: Probes::default(),
         }
@@ -156,15 +159,18 @@ impl Reconciler {
         let rx = self.model.node.rx;
         let peers = peers(&self.model);
         let fits = |dataplane: &DataPlane| {
-            dataplane.rx() == rx && dataplane.maps().counters().slots() > peers.min(MAX_PEERS)
+            dataplane.rx() == rx
+                && *dataplane.variant() == self.variant
+                && dataplane.maps().counters().slots() > peers.min(MAX_PEERS)
         };
         if self.node.dataplane.as_ref().is_some_and(fits) || !self.wants_programs() {
             return;
         }
-        match load(&self.node.pins, rx, peers) {
+        match load(&self.node.pins, rx, peers, self.variant) {
             Ok(dataplane) => {
                 self.node.dataplane = Some(dataplane);
                 self.unavailable = None;
+                self.known.forget_programs();
             }
             Err(error) => {
                 let reason = error.to_string();
@@ -363,8 +369,18 @@ pub(super) fn peers(model: &Model) -> usize {
 }
 
 /// Loads the programs into the kernel.
-pub(super) fn load(pins: &std::path::Path, rx: Rx, peers: usize) -> kernel::Result<DataPlane> {
-    DataPlane::open(pins, crate::PROGRAMS, attach_mode(), rx, peers)
+pub(super) fn load(
+    pins: &std::path::Path,
+    rx: Rx,
+    peers: usize,
+    variant: Variant,
+) -> kernel::Result<DataPlane> {
+    let object = if variant.is_watched() {
+        crate::WATCHED
+    } else {
+        crate::PROGRAMS
+    };
+    DataPlane::open_as(pins, object, attach_mode(), rx, peers, variant)
 }
 
 /// TCX where the kernel has it; tests of the older way force it.

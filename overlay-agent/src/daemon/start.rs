@@ -21,7 +21,7 @@ use crate::{
     config::{self, ConfigError},
     desired::Obstacles,
     dirs::Dirs,
-    kernel::{KernelError, capability, netlink::Watch, privileges},
+    kernel::{KernelError, bpf::Variant, capability, netlink::Watch, privileges},
     model::{FastPath, Model, Name},
     node::Node,
     store::{Store, StoreError},
@@ -123,8 +123,13 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let mut required_programs = None;
     if let Some(network) = required {
         let network = network.name.clone();
-        let loaded = reconcile::load(&node.pins, model.node.rx, reconcile::peers(&model))
-            .map_err(|cause| StartError::FastPathRequired { network, cause })?;
+        let loaded = reconcile::load(
+            &node.pins,
+            model.node.rx,
+            reconcile::peers(&model),
+            Variant::default(),
+        )
+        .map_err(|cause| StartError::FastPathRequired { network, cause })?;
         required_programs = Some(loaded);
     }
     let config_path = fs::canonicalize(&options.config).unwrap_or_else(|_| options.config.clone());

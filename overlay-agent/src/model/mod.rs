@@ -5,6 +5,7 @@
 //! unique, every endpoint names a network that exists.
 
 mod metrics;
+mod log_level;
 mod peers;
 mod probe;
 mod range;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use metrics::Metrics;
+pub use log_level::LogLevel;
 pub use peers::Peers;
 pub use probe::Probe;
 pub use range::Range;

@@ -86,6 +86,11 @@ impl Known {
         }
     }
 
+    /// Other programs are loaded than those that were current.
+    pub fn forget_programs(&mut self) {
+        self.attachments.known = false;
+    }
+
     /// Whatever nobody announces may have changed.
     pub fn distrust(&mut self) {
         self.peer_strays = None;

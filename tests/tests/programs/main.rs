@@ -20,4 +20,5 @@ mod node;
 mod object;
 mod sums;
 mod traffic;
+mod watched;
 mod world;

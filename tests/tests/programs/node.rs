@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use overlay_common::{
     globals::STRIP,
     maps::{SenderKey, SenderKind},
+    journal::{WATCH, Watch},
     programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
 };
 
@@ -53,6 +54,16 @@ impl Node {
     /// The same with programs that strip packets in XDP.
     pub(crate) fn stripping() -> Self {
         Self::around(|| load_with(STRIP, &1_u32))
+    }
+
+    /// The same with programs that tell what they do.
+    pub(crate) fn watched(watch: &Watch) -> Self {
+        Self::around(|| load_watched(&mut EbpfLoader::new(), watch))
+    }
+
+    /// The same with loaded programs.
+    pub(crate) fn of(ebpf: Ebpf) -> Self {
+        Self::around(|| ebpf)
     }
 
     fn around(load: impl FnOnce() -> Ebpf) -> Self {
@@ -234,9 +245,20 @@ pub(crate) fn load_with_log_level(level: u8) -> Ebpf {
 
 /// The same, with a global set.
 pub(crate) fn load_with<T: aya::Pod>(global: &str, value: &T) -> Ebpf {
-    let mut ebpf = EbpfLoader::new()
-        .override_global(global, value, true)
-        .load(overlay_agent::PROGRAMS)
+    let mut loader = EbpfLoader::new();
+    loader.override_global(global, value, true);
+    load_object(&mut loader, overlay_agent::PROGRAMS)
+}
+
+/// The object that is built to be watched, with what the loader sets besides.
+pub(crate) fn load_watched<'a>(loader: &mut EbpfLoader<'a>, watch: &'a Watch) -> Ebpf {
+    loader.override_global(WATCH, watch, true);
+    load_object(loader, overlay_agent::WATCHED)
+}
+
+fn load_object(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Ebpf {
+    let mut ebpf = loader
+        .load(object)
         .expect("tests of the programs need CAP_BPF");
     for name in [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY] {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();

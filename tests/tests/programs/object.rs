@@ -103,12 +103,13 @@ fn the_maps_are_those_of_the_abi() {
         assert_eq!(built, expected, "{name}");
     }
     let known: BTreeSet<_> = expected.iter().map(|&(name, _)| name).collect();
+    // Globals and texts: the linker keeps some of these apart by their size.
     let foreign: Vec<_> = maps
         .keys()
-        .filter(|name| !known.contains(name.as_str()))
+        .filter(|name| !known.contains(name.as_str()) && !name.starts_with(".rodata"))
         .collect();
-    // What the logger brings: its level, and the ring that it writes to.
-    assert_eq!(foreign, [".rodata", "AYA_LOGS"]);
+    // What the logger writes to.
+    assert_eq!(foreign, ["AYA_LOGS"]);
 }
 
 #[test]

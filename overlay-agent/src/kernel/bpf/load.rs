@@ -15,11 +15,15 @@ use nix::{
     errno::Errno,
     sys::resource::{RLIM_INFINITY, Resource, setrlimit},
 };
-use overlay_common::{globals, maps::PEER_STATS};
+use overlay_common::{
+    globals,
+    journal::{EVENTS, WATCH, Watch},
+    maps::PEER_STATS,
+};
 use tracing::{debug, warn};
 
 use super::{
-    Maps, counters,
+    Maps, Variant, counters, events,
     failure::failed,
     logs::{self, Logs},
     pins::Pins,
@@ -42,7 +46,13 @@ pub(super) struct Loaded {
     pub(super) logs: Option<Logs>,
 }
 
-pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx, peers: usize) -> Result<Loaded> {
+pub(super) fn load(
+    pins: &Pins,
+    object: &[u8],
+    rx: Rx,
+    peers: usize,
+    variant: &Variant,
+) -> Result<Loaded> {
     let operation = "load the eBPF programs";
     // Before its verifier says the same in words that nobody understands.
     capability::check_kernel_release()?;
@@ -50,11 +60,8 @@ pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx, peers: usize) -> Result<L
     let mut made = Made::default();
     made.folder(&pins.maps())?;
 
-    let level = logs::level();
-    let strip = u32::from(rx == Rx::Xdp);
-    let mut loader = EbpfLoader::new();
-    loader.override_global(aya_log::LEVEL, &level, false);
-    loader.override_global(globals::STRIP, &strip, true);
+    let globals = Globals::of(rx, variant);
+    let mut loader = globals.loader();
     let replaced = counters::set_aside(pins, peers)?;
     for map in &specs::MAPS {
         let pin = pins.map(map.name);
@@ -74,15 +81,12 @@ pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx, peers: usize) -> Result<L
 
     let mut programs = BTreeMap::new();
     for hook in Hook::ALL.into_iter().filter(|hook| !hook.is_xdp()) {
-        let program = program(&mut ebpf, hook)?;
-        program.load().map_err(|error| refused(hook, &error))?;
-        let info = program.info().map_err(|error| failed(operation, &error))?;
-        programs.insert(hook.program(), info.id());
+        programs.insert(hook.program(), load_tc(&mut ebpf, hook)?);
     }
     let mut maps = Maps::open_in(pins)?
         .ok_or_else(|| KernelError::new(operation, "the object has none of the ABI's maps"))?;
     // After the programs, which refer to the map of messages that this takes.
-    let logs = logs::start(&mut ebpf)?;
+    let logs = logs::start(&mut ebpf, variant.log)?;
     if let Some(replaced) = replaced {
         replaced.carry_over(maps.counters_mut())?;
     } else if made.0.contains(&pins.map(PEER_STATS)) {
@@ -95,6 +99,35 @@ pub(super) fn load(pins: &Pins, object: &[u8], rx: Rx, peers: usize) -> Result<L
         maps,
         logs,
     })
+}
+
+/// What the programs find in their globals.
+pub(super) struct Globals {
+    level: u8,
+    strip: u32,
+    watch: Option<Watch>,
+}
+
+impl Globals {
+    pub(super) fn of(rx: Rx, variant: &Variant) -> Self {
+        Self {
+            level: variant.log.number(),
+            strip: u32::from(rx == Rx::Xdp),
+            watch: variant.watch,
+        }
+    }
+
+    /// Sets them; only an object that is built to be watched has the last one.
+    pub(super) fn loader(&self) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(aya_log::LEVEL, &self.level, false);
+        loader.override_global(globals::STRIP, &self.strip, true);
+        if let Some(watch) = &self.watch {
+            loader.override_global(WATCH, watch, true);
+            loader.map_max_entries(EVENTS, events::RING);
+        }
+        loader
+    }
 }
 
 /// Ids of the maps that are pinned, by name.
@@ -129,6 +162,15 @@ pub(super) fn pin_again(ebpf: &Ebpf, pins: &Pins, map: &str) -> Result<()> {
     loaded
         .pin(&pin)
         .map_err(|error| failed(operation(), &error))
+}
+
+/// Loads the program of a hook of TC; its id.
+pub(super) fn load_tc(ebpf: &mut Ebpf, hook: Hook) -> Result<u32> {
+    let program = program(ebpf, hook)?;
+    program.load().map_err(|error| refused(hook, &error))?;
+    let info = program.info();
+    let info = info.map_err(|error| failed(format!("load program {}", hook.program()), &error))?;
+    Ok(info.id())
 }
 
 /// Loads the program of a hook of XDP; its id.

@@ -1,16 +1,35 @@
 //! Messages of the programs, in the agent's log under the target `overlay`.
+//!
+//! A flood of packets must not become a flood of lines: the log gets so many a second, and is
+//! told how many it did not get.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use aya::Ebpf;
-use aya_log::{EbpfLogger, Error, Level};
+use aya_log::{EbpfLogger, Error};
+use log::{Level, Log, Metadata, Record};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::Handle,
     task::AbortHandle,
+    time::{sleep, timeout},
 };
-use tracing::{enabled, warn};
+use tracing::{enabled, info, warn};
 
 use super::failure::failed;
-use crate::kernel::{KernelError, Result};
+use crate::{
+    kernel::{KernelError, Result},
+    model::LogLevel,
+};
+
+/// Lines a second.
+const LINES: u32 = 50;
+const SECOND: Duration = Duration::from_secs(1);
+/// How long messages gather before they are read: the ring of a flood is not worth a core.
+const REST: Duration = Duration::from_millis(50);
 
 /// The task that reads them.
 pub(super) struct Logs(AbortHandle);
@@ -21,28 +40,28 @@ impl Drop for Logs {
     }
 }
 
-/// The level that programs are loaded with. It is fixed then: a message above it
-/// costs nothing, one below it costs every packet that causes it.
-pub(super) fn level() -> u8 {
+/// The level that the agent's own log asks for.
+pub(super) fn level() -> LogLevel {
     if enabled!(target: "overlay", tracing::Level::TRACE) {
-        Level::Trace as u8
+        LogLevel::Debug
     } else if enabled!(target: "overlay", tracing::Level::DEBUG) {
-        Level::Debug as u8
+        LogLevel::Warn
     } else {
-        0
+        LogLevel::Off
     }
 }
 
 /// Starts reading, when there is something to read, and a runtime to do it in.
-pub(super) fn start(ebpf: &mut Ebpf) -> Result<Option<Logs>> {
+pub(super) fn start(ebpf: &mut Ebpf, level: LogLevel) -> Result<Option<Logs>> {
     let Ok(runtime) = Handle::try_current() else {
         return Ok(None);
     };
-    if level() == 0 {
+    if level == LogLevel::Off {
         return Ok(None);
     }
     let operation = "read the messages of the programs";
-    let logger = match EbpfLogger::init(ebpf) {
+    let allowance = Arc::<Mutex<Allowance>>::default();
+    let logger = match EbpfLogger::init_with_logger(ebpf, Relay(allowance.clone())) {
         Ok(logger) => logger,
         // Without messages in them, programs have no such map.
         Err(Error::MapNotFound) => return Ok(None),
@@ -54,17 +73,108 @@ pub(super) fn start(ebpf: &mut Ebpf) -> Result<Option<Logs>> {
     let mut logger = logger.map_err(|error| KernelError::io(operation, &error.into_parts().1))?;
     let task = runtime.spawn(async move {
         loop {
-            match logger.readable_mut().await {
-                Ok(mut ready) => {
+            // What was left out is told also when nothing follows it.
+            match timeout(SECOND, logger.readable_mut()).await {
+                Ok(Ok(mut ready)) => {
                     ready.get_inner_mut().flush();
                     ready.clear_ready();
+                    sleep(REST).await;
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     warn!("{}", KernelError::io(operation, &error));
                     return;
                 }
+                Err(_) => {}
             }
+            lock(&allowance).settle(Instant::now());
         }
     });
     Ok(Some(Logs(task.abort_handle())))
+}
+
+/// Writes what it gets to the agent's log, as long as that is not too much.
+struct Relay(Arc<Mutex<Allowance>>);
+
+impl Log for Relay {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    // Whoever asked the programs to say it wants to read it: whatever the level of the log.
+    fn log(&self, record: &Record<'_>) {
+        if !lock(&self.0).takes(Instant::now()) {
+            return;
+        }
+        match record.level() {
+            Level::Error | Level::Warn => warn!(target: "overlay", "{}", record.args()),
+            _ => info!(target: "overlay", "{}", record.args()),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn lock(allowance: &Mutex<Allowance>) -> MutexGuard<'_, Allowance> {
+    // Whoever panicked with it has left numbers, all of which are good.
+    allowance.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many lines the present second has had.
+#[derive(Default)]
+struct Allowance {
+    since: Option<Instant>,
+    written: u32,
+    left_out: u64,
+}
+
+impl Allowance {
+    /// Whether there is room for one more.
+    fn takes(&mut self, now: Instant) -> bool {
+        self.settle(now);
+        self.since.get_or_insert(now);
+        if self.written < LINES {
+            self.written += 1;
+            return true;
+        }
+        self.left_out += 1;
+        false
+    }
+
+    /// Begins another second when one is over, and tells what it has left out.
+    fn settle(&mut self, now: Instant) {
+        if self.since.is_none_or(|since| now < since + SECOND) {
+            return;
+        }
+        let Self { left_out, .. } = std::mem::take(self);
+        if left_out > 0 {
+            warn!(
+                target: "overlay",
+                "{left_out} more messages of the programs in a second were left out, and maybe others before"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Allowance, LINES, SECOND};
+
+    #[test]
+    fn a_flood_becomes_few_lines_a_second() {
+        let start = Instant::now();
+        let mut allowance = Allowance::default();
+        let taken = |allowance: &mut Allowance, at: Instant| {
+            (0..10_000).filter(|_| allowance.takes(at)).count()
+        };
+        assert_eq!(taken(&mut allowance, start), LINES as usize);
+        let later = start + Duration::from_millis(999);
+        assert_eq!(taken(&mut allowance, later), 0);
+        assert_eq!(allowance.left_out, 20_000 - u64::from(LINES));
+        assert_eq!(taken(&mut allowance, start + SECOND), LINES as usize);
+        assert_eq!(allowance.left_out, 10_000 - u64::from(LINES));
+        allowance.settle(start + SECOND + SECOND);
+        assert_eq!((allowance.left_out, allowance.written), (0, 0));
+    }
 }

@@ -18,6 +18,7 @@ mod census;
 mod clsact;
 mod convert;
 mod counters;
+mod events;
 mod failure;
 mod links;
 mod load;
@@ -29,6 +30,8 @@ mod rows;
 mod specs;
 mod table;
 mod tcx;
+mod trial;
+mod variant;
 mod watch;
 mod xdp;
 
@@ -50,8 +53,11 @@ use crate::{
 pub use self::{
     census::{Census, Sums},
     counters::Counters,
+    events::{Event, Events},
     maps::Maps,
     others::{Attachment, Other, before, foreign_xdp},
+    trial::{Build, Ran, Trial},
+    variant::Variant,
     watch::PinWatch,
 };
 
@@ -74,6 +80,7 @@ pub struct DataPlane {
     pins: Pins,
     mode: AttachMode,
     rx: Rx,
+    variant: Variant,
     maps: Maps,
     census: Census,
     ebpf: Ebpf,
@@ -96,6 +103,18 @@ impl DataPlane {
     /// When it fails, nothing that it made stays. The error for a program that the
     /// kernel refuses ends with the verifier's last lines.
     pub fn open(dir: &Path, object: &[u8], mode: AttachMode, rx: Rx, peers: usize) -> Result<Self> {
+        Self::open_as(dir, object, mode, rx, peers, Variant::default())
+    }
+
+    /// The same with programs that say more: `object` has to be one that can.
+    pub fn open_as(
+        dir: &Path,
+        object: &[u8],
+        mode: AttachMode,
+        rx: Rx,
+        peers: usize,
+        variant: Variant,
+    ) -> Result<Self> {
         let mode = match mode {
             AttachMode::Auto | AttachMode::Tcx if tcx::is_supported()? => AttachMode::Tcx,
             AttachMode::Auto | AttachMode::Clsact => AttachMode::Clsact,
@@ -110,7 +129,7 @@ impl DataPlane {
             programs,
             maps,
             logs,
-        } = load::load(&pins, object, rx, peers)?;
+        } = load::load(&pins, object, rx, peers, &variant)?;
         Ok(Self {
             census: Census::open(&pins)?,
             ids: load::map_ids(&pins)?,
@@ -119,6 +138,7 @@ impl DataPlane {
             pins,
             mode,
             rx,
+            variant,
             maps,
             ebpf,
             programs,
@@ -134,6 +154,16 @@ impl DataPlane {
     /// Where its programs strip the tunnel's headers.
     pub fn rx(&self) -> Rx {
         self.rx
+    }
+
+    /// What its programs say.
+    pub fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
+    /// What its programs tell, once.
+    pub fn take_events(&mut self) -> Result<Events> {
+        Events::of(&mut self.ebpf)
     }
 
     /// The maps, to read.
@@ -250,6 +280,17 @@ pub fn may_run(dir: &Path, device: IfName, ifindex: u32, hook: Hook) -> Result<b
         Some(link) => Ok(link.ifindex == ifindex),
         None => Ok(clsact::is_noted(&pins, target)),
     }
+}
+
+/// Id of the program of ours that runs at a hook of a device now.
+pub fn running(dir: &Path, device: IfName, ifindex: u32, hook: Hook) -> Result<Option<u32>> {
+    let pins = Pins::new(dir);
+    let devices = BTreeMap::from([(device, ifindex)]);
+    let target = Target { device, hook };
+    let mut found = links::found(&pins, &devices)?;
+    found.extend(clsact::found(&pins, &devices)?);
+    let mut running = found.into_iter().filter(|found| found.target == target);
+    Ok(running.find_map(|found| found.program))
 }
 
 /// Names of the maps that are pinned.
