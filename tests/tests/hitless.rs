@@ -202,6 +202,24 @@ fn builds_with_other_maps() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn programs_that_say_more_or_less() -> Result<()> {
+    for way in WAYS {
+        let stand = Stand::raise("thsay", way)?;
+        let agent = stand.agent(1);
+        stand.under_load(&format!("log levels, {way}"), Order::Kept, || {
+            for level in ["warn", "debug", "off"] {
+                agent.tell(&["log-level", level])?;
+            }
+            Ok(())
+        })?;
+        stand.is_well(&agent)?;
+        stand.guard.down()?;
+    }
+    Ok(())
+}
+
 /// The folders of maps that are pinned.
 fn layouts(agent: &Agent) -> Result<Vec<String>> {
     let [pins, ..] = lab::traces(&agent.instance);

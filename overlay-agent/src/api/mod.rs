@@ -13,7 +13,7 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Dscp, FastPath, Guard, IfName, Mac, Name, Rx, Security, Vni};
+use crate::model::{Dscp, FastPath, Guard, IfName, LogLevel, Mac, Name, Rx, Security, Vni};
 
 pub use client::{ClientError, call};
 pub use doctor::{Cure, Diagnosis, DoctorSpec, Finding, Severity, Skipped};
@@ -49,6 +49,11 @@ pub enum Request {
     },
     /// Looks for what is wrong on the node.
     Doctor(DoctorSpec),
+    /// Sets what the programs tell the log, until the daemon ends.
+    LogLevel {
+        /// How much.
+        level: LogLevel,
+    },
 }
 
 /// An endpoint as it is asked for; validated like one of the configuration.

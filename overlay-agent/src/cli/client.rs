@@ -6,7 +6,7 @@ use super::{CommandResult, EndpointCommand, Failure, Format, output};
 use crate::{
     api::{self, ClientError, EndpointSpec, EndpointStatus, Reply, Request},
     dirs::Dirs,
-    model::Name,
+    model::{LogLevel, Name},
 };
 
 pub(super) fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
@@ -70,7 +70,11 @@ pub(super) fn fastpath(dirs: &Dirs, instance: Option<Name>, on: bool) -> Command
     done(&ask(dirs, instance, &Request::Fastpath { on })?)
 }
 
-fn done(reply: &Reply) -> CommandResult {
+pub(super) fn log_level(dirs: &Dirs, instance: Option<Name>, level: LogLevel) -> CommandResult {
+    done(&ask(dirs, instance, &Request::LogLevel { level })?)
+}
+
+pub(super) fn done(reply: &Reply) -> CommandResult {
     if *reply == Reply::Done {
         Ok(())
     } else {

@@ -18,7 +18,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{dirs::Dirs, model::Name};
+use crate::{
+    dirs::Dirs,
+    model::{LogLevel, Name},
+};
 
 /// How a command ended that did not simply succeed.
 #[derive(Debug)]
@@ -105,6 +108,11 @@ enum Command {
     /// Find what is wrong on this node, and say how to cure it; exit 1 when anything is
     #[command(after_help = examples::DOCTOR)]
     Doctor(doctor::Args),
+    /// Let the programs tell the log of packets, until the daemon ends
+    LogLevel {
+        /// How much
+        level: LogLevel,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -175,6 +183,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Top(args) => top::top(&cli.dirs, cli.instance.as_ref(), &args),
         Command::Documents { into } => documents::write(&into),
         Command::Doctor(args) => doctor::doctor(args, cli.instance, &cli.dirs, cli.output),
+        Command::LogLevel { level } => client::log_level(&cli.dirs, cli.instance, level),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -172,6 +172,7 @@ fn config_changed(reconciler: &mut Reconciler, text: config_file::Reading) {
 
 async fn answer_call(reconciler: &mut Reconciler, call: Call) {
     let reply = match call.request {
+        Request::LogLevel { level } => reconciler.log_level(level).await,
         Request::Status {} => Reply::Status(Box::new(reconciler.status())),
         Request::EndpointAdd(spec) => reconciler.endpoint_add(&spec).await,
         Request::EndpointDel { name } => reconciler.endpoint_del(&name).await,

@@ -3,7 +3,8 @@
 use crate::{
     api::{EndpointSpec, EndpointStatus, Reply},
     config::{endpoint_addresses, interface, netns_ref},
-    model::{Endpoint, Name, NetnsRef},
+    kernel::bpf::Variant,
+    model::{Endpoint, LogLevel, Name, NetnsRef},
     store::{Content, StoreError},
 };
 
@@ -82,6 +83,39 @@ impl Reconciler {
             Some(reason) if on => Reply::Failed(format!("switch the fast path on: {reason}")),
             _ if self.report.failed.is_empty() => Reply::Done,
             _ => Reply::Failed(self.report.failed.join("; ")),
+        }
+    }
+
+    /// Loads the programs to tell the log so much; forgotten when the daemon ends.
+    pub(super) async fn log_level(&mut self, level: LogLevel) -> Reply {
+        let variant = Variant {
+            log: level,
+            ..self.variant
+        };
+        match self.set_variant(variant).await {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Failed(format!("set the programs' log level: {error}")),
+        }
+    }
+
+    /// Puts programs in the place of those that are attached which say more, or less, and do
+    /// the same. When they cannot be loaded, those that are there stay.
+    pub(super) async fn set_variant(&mut self, variant: Variant) -> Result<(), String> {
+        if self.node.dataplane.is_none() {
+            let reason = self.unavailable.clone();
+            return Err(reason.unwrap_or_else(|| "every network has fastpath = \"off\"".to_owned()));
+        }
+        let before = std::mem::replace(&mut self.variant, variant);
+        self.load_programs();
+        if let Some(reason) = self.unavailable.take() {
+            self.variant = before;
+            return Err(reason);
+        }
+        self.reconcile().await;
+        if self.report.failed.is_empty() {
+            Ok(())
+        } else {
+            Err(self.report.failed.join("; "))
         }
     }
 
