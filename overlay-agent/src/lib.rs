@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod desired;
 pub mod dirs;
 pub mod doctor;
+mod explain;
 pub mod hooks;
 pub mod kernel;
 mod metrics;

@@ -5,6 +5,7 @@
 mod client;
 mod doctor;
 mod health;
+pub mod explain;
 mod server;
 pub mod stats;
 
@@ -49,6 +50,10 @@ pub enum Request {
     },
     /// Looks for what is wrong on the node.
     Doctor(DoctorSpec),
+    /// Tells what becomes of a packet that an endpoint or the node sends.
+    Explain(explain::Question),
+    /// Tells what becomes of a frame that another node has sent.
+    ExplainReceived(explain::Received),
     /// Sets what the programs tell the log, until the daemon ends.
     LogLevel {
         /// How much.
@@ -93,6 +98,8 @@ pub enum Reply {
     Stats(Box<stats::Stats>),
     /// To [`Request::Doctor`].
     Diagnosis(Box<Diagnosis>),
+    /// To [`Request::Explain`] and [`Request::ExplainReceived`].
+    Hop(Box<explain::Hop>),
 }
 
 /// The state of a node.

@@ -9,6 +9,7 @@ mod down;
 mod examples;
 mod health;
 mod journal;
+mod explain;
 mod local;
 mod output;
 mod stats;
@@ -108,6 +109,8 @@ enum Command {
     /// Find what is wrong on this node, and say how to cure it; exit 1 when anything is
     #[command(after_help = examples::DOCTOR)]
     Doctor(doctor::Args),
+    /// Tell what becomes of a packet, decision by decision, and hop by hop
+    Explain(explain::Args),
     /// Let the programs tell the log of packets, until the daemon ends
     LogLevel {
         /// How much
@@ -183,6 +186,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Top(args) => top::top(&cli.dirs, cli.instance.as_ref(), &args),
         Command::Documents { into } => documents::write(&into),
         Command::Doctor(args) => doctor::doctor(args, cli.instance, &cli.dirs, cli.output),
+        Command::Explain(args) => explain::explain(&cli.dirs, cli.instance, cli.output, args),
         Command::LogLevel { level } => client::log_level(&cli.dirs, cli.instance, level),
     };
     match result {

@@ -3,6 +3,7 @@
 mod config_file;
 mod doctor;
 mod exports;
+mod explain;
 mod lock;
 mod patrol;
 mod probing;
@@ -172,6 +173,12 @@ fn config_changed(reconciler: &mut Reconciler, text: config_file::Reading) {
 
 async fn answer_call(reconciler: &mut Reconciler, call: Call) {
     let reply = match call.request {
+        Request::Explain(question) => {
+            return explain::answer(reconciler.leaving(&question).await, call.reply);
+        }
+        Request::ExplainReceived(received) => {
+            return explain::answer(reconciler.arriving(&received).await, call.reply);
+        }
         Request::LogLevel { level } => reconciler.log_level(level).await,
         Request::Status {} => Reply::Status(Box::new(reconciler.status())),
         Request::EndpointAdd(spec) => reconciler.endpoint_add(&spec).await,

@@ -1,0 +1,312 @@
+//! `explain`: asks each node that a packet comes to.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use anyhow::anyhow;
+
+use super::{CommandResult, Failure, Format, client, output};
+use crate::{
+    api::{
+        self, Reply, Request, Status,
+        explain::{
+            Action, Attached, End, Header, Hop, Packet, Protocol, Question, Received, Stage,
+        },
+    },
+    dirs::Dirs,
+    model::Name,
+};
+
+/// Nodes that a packet can come to before it is called lost in a loop.
+const MOST_HOPS: usize = 4;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  overlay-agent explain web 10.244.2.10
+  overlay-agent explain web db --proto tcp --dport 5432
+  overlay-agent explain node 10.244.2.10 --size 1400 --df
+  overlay-agent explain web 10.244.2.10 --source 10.244.1.99   # what if it pretended?
+
+Exit code: 0 when it arrives, as far as it can be told; 1 when it does not.")]
+pub(super) struct Args {
+    /// Who sends it: an endpoint's name or address, or "node"
+    from: String,
+    /// Who is to get it: an endpoint's name, "node", or any address
+    to: String,
+    /// What it is
+    #[arg(long = "proto", value_enum, default_value_t)]
+    protocol: Protocol,
+    /// Source port of UDP or TCP
+    #[arg(long)]
+    sport: Option<u16>,
+    /// Destination port of UDP or TCP
+    #[arg(long)]
+    dport: Option<u16>,
+    /// Bytes of the IP packet [default: as few as can be]
+    #[arg(long)]
+    size: Option<u16>,
+    /// Its TTL or hop limit [default: 64]
+    #[arg(long)]
+    ttl: Option<u8>,
+    /// Routers must not fragment it
+    #[arg(long)]
+    df: bool,
+    /// Another source address than the sender's own
+    #[arg(long)]
+    source: Option<IpAddr>,
+    /// Instance, or socket, of the node that it is sent to [default: the one on this machine]
+    #[arg(long)]
+    peer: Option<String>,
+}
+
+pub(super) fn explain(
+    dirs: &Dirs,
+    instance: Option<Name>,
+    format: Format,
+    args: Args,
+) -> CommandResult {
+    let Args { from, to, .. } = args;
+    let instance = the_node_of(dirs, instance, &from)?;
+    let question = Question {
+        to: address_of(dirs, &instance, &to)?,
+        from,
+        source: args.source,
+        protocol: args.protocol,
+        source_port: args.sport,
+        destination_port: args.dport,
+        size: args.size,
+        ttl: args.ttl,
+        dont_fragment: args.df,
+    };
+    let first = hop(client::call(dirs, &instance, &Request::Explain(question))?)?;
+    let mut hops = vec![first];
+    let mut unasked = None;
+    while let Some(Hop {
+        end: End::Underlay { vtep, frame, .. },
+        stages,
+        ..
+    }) = hops.last()
+    {
+        if hops.len() == MOST_HOPS {
+            break;
+        }
+        let peer = stages.last().and_then(|stage| stage.verdict.peer.as_ref());
+        let Some(socket) = socket_of(dirs, args.peer.as_deref(), *vtep, peer)? else {
+            unasked = Some(*vtep);
+            break;
+        };
+        let request = Request::ExplainReceived(Received {
+            frame: frame.clone(),
+        });
+        hops.push(hop(reply(&socket, &request)?)?);
+    }
+    output::print(|out| match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&hops)?),
+        Format::Text => write_all(out, &hops, unasked),
+    })
+    .map_err(Failure::Problem)?;
+    if hops.iter().all(|hop| hop.end.is_good()) {
+        Ok(())
+    } else {
+        Err(Failure::Told)
+    }
+}
+
+fn hop(reply: Reply) -> Result<Hop, Failure> {
+    match reply {
+        Reply::Hop(hop) => Ok(*hop),
+        _ => Err(client::unexpected()),
+    }
+}
+
+fn reply(socket: &std::path::Path, request: &Request) -> Result<Reply, Failure> {
+    match api::call(socket, request).map_err(Failure::problem)? {
+        Reply::BadInput(message) => Err(Failure::BadInput(anyhow!(message))),
+        Reply::Failed(message) => Err(Failure::Problem(anyhow!(message))),
+        reply => Ok(reply),
+    }
+}
+
+/// The instance that was named; else the one that has the sender, where there are several.
+fn the_node_of(dirs: &Dirs, named: Option<Name>, from: &str) -> Result<Name, Failure> {
+    if named.is_none() {
+        let mut having = running(dirs)?
+            .into_iter()
+            .filter(|(_, status)| has(status, from) || status.node.as_str() == from);
+        if let (Some((instance, _)), None) = (having.next(), having.next()) {
+            return Ok(instance);
+        }
+    }
+    client::the_instance(dirs, named, |dirs, name| dirs.socket(name).exists())
+}
+
+/// Other nodes' endpoints are known by their addresses alone, unless they are on this machine.
+fn address_of(dirs: &Dirs, instance: &Name, to: &str) -> Result<String, Failure> {
+    if to.parse::<IpAddr>().is_ok() || to == "node" {
+        return Ok(to.to_owned());
+    }
+    let running = running(dirs)?;
+    let own = running.iter().find(|(name, _)| name == instance);
+    if own.is_some_and(|(_, status)| has(status, to) || status.node.as_str() == to) {
+        return Ok(to.to_owned());
+    }
+    let mut endpoints = running.iter().flat_map(|(_, status)| &status.endpoints);
+    let endpoint = endpoints.find(|endpoint| endpoint.name.as_str() == to);
+    let address = endpoint.and_then(|endpoint| endpoint.addresses.first());
+    Ok(address.map_or_else(|| to.to_owned(), IpAddr::to_string))
+}
+
+fn has(status: &Status, endpoint: &str) -> bool {
+    let address: Option<IpAddr> = endpoint.parse().ok();
+    status.endpoints.iter().any(|known| {
+        known.name.as_str() == endpoint
+            || address.is_some_and(|address| known.addresses.contains(&address))
+    })
+}
+
+/// What the instances of this machine say of themselves; those that do not answer are none.
+fn running(dirs: &Dirs) -> Result<Vec<(Name, Status)>, Failure> {
+    let instances = dirs.instances().map_err(Failure::bad_input)?;
+    let status = |instance: Name| match api::call(&dirs.socket(&instance), &Request::Status {}) {
+        Ok(Reply::Status(status)) => Some((instance, *status)),
+        _ => None,
+    };
+    Ok(instances.into_iter().filter_map(status).collect())
+}
+
+/// Where the node that has a VTEP is asked.
+fn socket_of(
+    dirs: &Dirs,
+    named: Option<&str>,
+    vtep: IpAddr,
+    peer: Option<&Name>,
+) -> Result<Option<PathBuf>, Failure> {
+    if let Some(named) = named {
+        if named.contains('/') {
+            return Ok(Some(PathBuf::from(named)));
+        }
+        let name: Name = named.parse().map_err(Failure::bad_input)?;
+        return Ok(Some(dirs.socket(&name)));
+    }
+    let mut having = running(dirs)?;
+    having.retain(|(_, status)| status.vteps.contains(&vtep));
+    // Several labs have the same addresses, but nodes of different names.
+    let called = having.iter().find(|(_, status)| Some(&status.node) == peer);
+    let instance = match (called, having.as_slice()) {
+        (Some((instance, _)), _) | (None, [(instance, _)]) => Some(instance),
+        _ => None,
+    };
+    Ok(instance.map(|instance| dirs.socket(instance)))
+}
+
+fn write_all(out: &mut dyn Write, hops: &[Hop], unasked: Option<IpAddr>) -> io::Result<()> {
+    for (number, hop) in hops.iter().enumerate() {
+        if number > 0 {
+            writeln!(out)?;
+        }
+        write_hop(out, hop)?;
+    }
+    if let Some(vtep) = unasked {
+        writeln!(
+            out,
+            "\nThe node at {vtep} was not asked: no agent on this machine has that address, or several have. Name it with --peer INSTANCE or --peer SOCKET."
+        )?;
+    }
+    Ok(())
+}
+
+fn write_hop(out: &mut dyn Write, hop: &Hop) -> io::Result<()> {
+    writeln!(out, "node {}  instance {}", hop.node, hop.instance)?;
+    for stage in &hop.stages {
+        write_stage(out, stage)?;
+    }
+    for sentence in &hop.kernel {
+        writeln!(out, "  kernel: {sentence}")?;
+    }
+    match &hop.end {
+        End::Delivered { endpoint, ttl } => {
+            let ttl = ttl
+                .map(|ttl| format!(" with TTL {ttl}"))
+                .unwrap_or_default();
+            writeln!(out, "  → delivered to {endpoint}{ttl}")
+        }
+        End::Underlay { device, vtep, .. } => {
+            let device = device
+                .map(|device| format!(" by {device}"))
+                .unwrap_or_default();
+            writeln!(out, "  → to {vtep}{device}")
+        }
+        End::Kernel { delivers: true } => writeln!(out, "  → the kernel brings it there"),
+        End::Kernel { delivers: false } => writeln!(out, "  → it does not arrive"),
+        End::Dropped => writeln!(out, "  → dropped"),
+    }
+}
+
+fn write_stage(out: &mut dyn Write, stage: &Stage) -> io::Result<()> {
+    let Stage {
+        program,
+        device,
+        tag,
+        instructions,
+        ns,
+        ..
+    } = stage;
+    write!(out, "\n  {program} on {device}  ")?;
+    match &stage.attached {
+        Attached::Same => write!(out, "the attached program, tag {tag}")?,
+        Attached::Watched => write!(
+            out,
+            "tag {tag}; attached is the same program, loaded to say more"
+        )?,
+        Attached::Other(other) => write!(
+            out,
+            "tag {tag}; WARNING: attached is another one, tag {other}: what follows is not what it does"
+        )?,
+        Attached::Nothing => write!(
+            out,
+            "tag {tag}; WARNING: not attached: the kernel carries everything"
+        )?,
+    }
+    writeln!(out, ", {instructions} instructions")?;
+    write_packet(out, "comes", &stage.before)?;
+    for decision in &stage.decisions {
+        let by = decision.by.as_ref().map(|by| format!(": {by}"));
+        writeln!(out, "    ✓ {}{}", decision.text, by.unwrap_or_default())?;
+    }
+    let verdict = &stage.verdict;
+    let (mark, action) = match verdict.action {
+        Action::Sent => ("✓", "sent"),
+        Action::Passed => ("↷", "left to the kernel"),
+        Action::Dropped => ("✗", "dropped"),
+    };
+    let reason = verdict.reason.as_ref().map(|reason| format!(" ({reason})"));
+    writeln!(
+        out,
+        "    {mark} {action}{}: {}  [{ns} ns, caches warm]",
+        reason.unwrap_or_default(),
+        verdict.text
+    )?;
+    if let Some(cure) = &verdict.cure {
+        writeln!(out, "      cure: {cure}")?;
+    }
+    match &stage.after {
+        Some(after) => write_packet(out, "goes", after),
+        None => Ok(()),
+    }
+}
+
+fn write_packet(out: &mut dyn Write, what: &str, packet: &Packet) -> io::Result<()> {
+    writeln!(out, "    {what}: {} bytes", packet.length)?;
+    for Header { name, fields } in &packet.headers {
+        let fields: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        writeln!(out, "      {name:8} {}", fields.join("  "))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! A packet at a place of a node.
+
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use tokio::task::spawn_blocking;
+
+use super::{
+    arriving, kernel, leaving,
+    names::Names,
+    stage::{self, Outcome, Seen},
+};
+use crate::{
+    api::explain::{End, Hop, Question, Received, Stage},
+    desired::Facts,
+    kernel::netlink::Netlink,
+    model::{IfName, Model, Name, Rx},
+    objects::{Hook, PeerObjects},
+    shared::Shared,
+    store::Content,
+    surroundings::Observed,
+};
+
+/// What the agent knows of its node.
+pub(crate) struct Scene<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) store: &'a Content,
+    pub(crate) facts: &'a Facts,
+    pub(crate) observed: &'a Observed,
+    pub(crate) netlink: &'a Netlink,
+    pub(crate) pins: &'a Path,
+}
+
+/// A packet, and what it takes to follow it.
+pub(crate) struct Case {
+    pub(super) node: Name,
+    pub(super) instance: Name,
+    pub(super) pins: PathBuf,
+    pub(super) rx: Rx,
+    pub(super) netlink: Netlink,
+    pub(super) names: Names,
+    /// What leads to the peers in the kernel.
+    pub(super) peers: Shared<PeerObjects>,
+    pub(super) networks: Vec<Local>,
+    pub(super) start: Start,
+}
+
+/// This node's share of a network, in one family.
+#[derive(Clone, Debug)]
+pub(super) struct Local {
+    pub(super) network: Name,
+    pub(super) subnet: IpNet,
+    pub(super) gateway: std::net::IpAddr,
+    pub(super) bridge: Option<IfName>,
+    pub(super) port: u16,
+    pub(super) mtu: Option<u16>,
+    /// The endpoints that are in it.
+    pub(super) endpoints: Vec<(std::net::IpAddr, Name)>,
+}
+
+/// Where a packet's journey begins.
+pub(super) enum Start {
+    /// At these programs, one after the other.
+    Programs(Vec<Place>, Vec<u8>),
+    /// Before any program, and it does not get to one.
+    Nowhere(Vec<String>, bool),
+}
+
+/// A program on a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) hook: Hook,
+    pub(super) device: IfName,
+    pub(super) ifindex: u32,
+}
+
+impl Case {
+    /// A packet that an endpoint or the node sends; in words, why there can be none.
+    pub(crate) async fn leaving(known: Scene<'_>, question: &Question) -> Result<Self, String> {
+        let start = leaving::start(&known, question).await?;
+        Ok(Self::new(&known, start))
+    }
+
+    /// A packet that has come from another node.
+    pub(crate) async fn arriving(known: Scene<'_>, received: &Received) -> Result<Self, String> {
+        let start = arriving::start(&known, received).await?;
+        Ok(Self::new(&known, start))
+    }
+
+    fn new(known: &Scene<'_>, start: Start) -> Self {
+        Self {
+            node: known.model.node.name.clone(),
+            instance: known.store.instance().clone(),
+            pins: known.pins.to_owned(),
+            rx: known.model.node.rx,
+            netlink: known.netlink.clone(),
+            names: Names::of(known),
+            peers: known.observed.objects.peers.clone(),
+            networks: locals(known),
+            start,
+        }
+    }
+
+    /// Follows the packet to where it leaves the node, or ends.
+    pub(crate) async fn hop(mut self) -> Result<Hop, String> {
+        let start = std::mem::replace(&mut self.start, Start::Nowhere(Vec::new(), false));
+        let (places, frame) = match start {
+            Start::Programs(places, frame) => (places, frame),
+            Start::Nowhere(sentences, delivers) => {
+                return Ok(self.ended(Vec::new(), sentences, End::Kernel { delivers }));
+            }
+        };
+        let followed = spawn_blocking(move || {
+            let seen = self.follow(&places, frame);
+            (self, seen)
+        });
+        let (this, seen) = followed.await.map_err(|error| error.to_string())?;
+        let seen = seen?;
+        let Some(last) = seen.last() else {
+            return Err("no program was asked".to_owned());
+        };
+        let (sentences, end) = match &last.outcome {
+            Outcome::Dropped => (Vec::new(), End::Dropped),
+            Outcome::Delivered(end) => (Vec::new(), end.clone()),
+            Outcome::Passed(reason) => {
+                let left = kernel::Left {
+                    hook: last.hook,
+                    reason: *reason,
+                    frame: &last.frame,
+                };
+                let (sentences, delivers) = kernel::takes_over(&this, &left).await;
+                (sentences, End::Kernel { delivers })
+            }
+        };
+        let stages = seen.into_iter().map(|seen| seen.stage).collect();
+        Ok(this.ended(stages, sentences, end))
+    }
+
+    /// The programs' part: until one does not let it go on to the next.
+    fn follow(&self, places: &[Place], frame: Vec<u8>) -> Result<Vec<Seen>, String> {
+        let mut all = Vec::new();
+        let mut frame = frame;
+        for &place in places {
+            let seen = stage::run(self, place, &frame)?;
+            let goes_on = place.hook.is_xdp() && matches!(seen.outcome, Outcome::Passed(_));
+            frame.clone_from(&seen.frame);
+            all.push(seen);
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    fn ended(&self, stages: Vec<Stage>, kernel: Vec<String>, end: End) -> Hop {
+        Hop {
+            node: self.node.clone(),
+            instance: self.instance.clone(),
+            stages,
+            kernel,
+            end,
+        }
+    }
+
+    /// The UDP port of the tunnels, as far as there is one for all.
+    pub(super) fn port(&self) -> u16 {
+        self.networks.first().map_or(0, |local| local.port)
+    }
+}
+
+fn locals(known: &Scene<'_>) -> Vec<Local> {
+    let mut locals = Vec::new();
+    for network in &known.model.networks {
+        for range in &network.ranges {
+            let members = known.model.endpoints.iter();
+            let members = members.filter(|endpoint| endpoint.network == network.name);
+            let endpoints = members.filter_map(|endpoint| {
+                let given = known.store.allocations.get(&endpoint.name)?;
+                let address = given.address(range.family())?;
+                Some((address, endpoint.name.clone()))
+            });
+            locals.push(Local {
+                network: network.name.clone(),
+                subnet: range.subnet,
+                gateway: range.gateway(),
+                bridge: crate::desired::bridge_name(network.vni),
+                port: network.port,
+                mtu: known.facts.mtus.get(&network.name).copied(),
+                endpoints: endpoints.collect(),
+            });
+        }
+    }
+    locals
+}

@@ -1,0 +1,40 @@
+//! What to do about a packet that was dropped.
+
+use overlay_common::reasons::DropReason;
+
+/// One sentence for people.
+pub(super) const fn cure(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::SpoofedSource => {
+            "send from the endpoint's own MAC and address; for one that forwards for others, set forwarding and allowed_sources; or set endpoint_source = \"accept\""
+        }
+        DropReason::SpoofedNeighbour => {
+            "let the endpoint claim its own addresses alone; for one that forwards for others, set forwarding and allowed_sources; or set endpoint_source = \"accept\""
+        }
+        DropReason::OtherNetwork => {
+            "attach both endpoints to one network, or set other_networks = \"accept\" in both networks"
+        }
+        DropReason::InvalidVxlanHeader => {
+            "let the sender speak VXLAN by RFC 7348, without extensions such as GPE or GBP"
+        }
+        DropReason::UnknownVtep => {
+            "add the sender to the network's peers with this address as its vtep, or set unknown_vtep = \"accept\""
+        }
+        DropReason::InnerVlanTag => "send without a VLAN tag",
+        DropReason::SourceNotBehindVtep => {
+            "add the source's prefix to the subnets of the peer that sends it, or set inner_source = \"accept\""
+        }
+        DropReason::MartianSource => {
+            "send from an address of the sender's, or set martians = \"accept\""
+        }
+        DropReason::Malformed => {
+            "look for what cuts packets off on the way, or set malformed = \"accept\" to leave them to the kernel"
+        }
+        DropReason::EcnNotCapable => {
+            "look for the router that marks congestion on packets which do not carry such marks"
+        }
+        DropReason::ResizeFailed => {
+            "this should not happen: report it with the packet and the kernel's release"
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! A packet from an endpoint, or from the node itself, as its kernel sends it.
+
+use std::net::IpAddr;
+
+use super::{
+    case::{Place, Scene, Start},
+    frames::{Frame, Macs, group_mac},
+    names::device_of,
+};
+use crate::{
+    api::explain::{Protocol, Question},
+    desired::bridge_name,
+    kernel::netlink::NextHop,
+    model::{Endpoint, Family, Network, Range},
+    objects::Hook,
+};
+
+/// What the node itself is called.
+const NODE: &str = "node";
+/// TTL with which Linux sends.
+const TTL: u8 = 64;
+/// Ports where none are given: a dynamic one, and that of `discard`.
+const PORTS: (u16, u16) = (49152, 9);
+
+pub(super) async fn start(known: &Scene<'_>, question: &Question) -> Result<Start, String> {
+    if question.from == NODE || question.from == known.model.node.name.as_str() {
+        return from_node(known, question).await;
+    }
+    from_endpoint(known, question)
+}
+
+fn from_endpoint(known: &Scene<'_>, question: &Question) -> Result<Start, String> {
+    let endpoint = sender(known, &question.from)?;
+    let network = known.model.network(&endpoint.network);
+    let network = network.ok_or_else(|| format!("endpoint {} has no network", endpoint.name))?;
+    let destination = destination(known, network, question)?;
+    let family = Family::of(destination);
+    let own = address_of(known, endpoint, family);
+    let source = question.source.or(own).ok_or_else(|| {
+        format!(
+            "send from endpoint {} to {destination}: it has no address of that family",
+            endpoint.name
+        )
+    })?;
+    let Some((device, ifindex)) = device_of(known, endpoint) else {
+        return Err(format!(
+            "send from endpoint {}: it is not attached; see \"overlay-agent status\"",
+            endpoint.name
+        ));
+    };
+    let entries = &known.observed.objects.entries;
+    let port = entries
+        .ports
+        .get(&crate::objects::LinkRef::Name(device))
+        .ok_or_else(|| {
+            format!(
+                "send from endpoint {}: its device is in no map; is fastpath = \"off\"?",
+                endpoint.name
+            )
+        })?;
+    let gateway = port.network.gateway_mac;
+    let neighbour = |address: IpAddr| {
+        let entry = entries.endpoints.get(&(network.vni, address));
+        entry.map(|entry| entry.mac.octets())
+    };
+    let to = match network.range(family) {
+        _ if question.protocol == Protocol::Arp => [0xff; 6],
+        _ if group_mac(destination).is_some() => group_mac(destination).unwrap_or_default(),
+        Some(range) if is_neighbour(range, destination) => match neighbour(destination) {
+            Some(mac) => mac,
+            None => return Ok(unanswered(endpoint, destination)),
+        },
+        _ => gateway,
+    };
+    let frame = Frame {
+        macs: Macs {
+            source: port.mac,
+            destination: to,
+        },
+        ..frame(question, source, destination)
+    };
+    let place = Place {
+        hook: Hook::FromEndpoint,
+        device,
+        ifindex,
+    };
+    Ok(Start::Programs(vec![place], frame.bytes()?))
+}
+
+/// On the endpoint's own link, but for the gateway.
+fn is_neighbour(range: &Range, destination: IpAddr) -> bool {
+    range.subnet.contains(&destination) && destination != range.gateway()
+}
+
+fn unanswered(endpoint: &Endpoint, destination: IpAddr) -> Start {
+    let sentences = vec![
+        format!(
+            "{destination} is on {}'s own link, and no endpoint of this node has it",
+            endpoint.name
+        ),
+        "the container's kernel asks for its MAC, gets no answer, and sends nothing: destination host unreachable".to_owned(),
+    ];
+    Start::Nowhere(sentences, false)
+}
+
+async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, String> {
+    if question.protocol == Protocol::Arp {
+        return Err(
+            "ask for a MAC from the node: its bridges do that; choose an endpoint".to_owned(),
+        );
+    }
+    let networks = &known.model.networks;
+    let network = networks
+        .first()
+        .ok_or("send from the node: it has no network")?;
+    let destination = destination(known, network, question)?;
+    let way = known.netlink.route_to(destination, None).await;
+    let Some(way) = way.map_err(|error| error.to_string())? else {
+        let sentence = format!("the node has no route to {destination}: network is unreachable");
+        return Ok(Start::Nowhere(vec![sentence], false));
+    };
+    let links = known.observed.around.links.iter();
+    let device = links
+        .filter(|(_, link)| link.index == way.oif)
+        .map(|(name, link)| (*name, link))
+        .next();
+    let Some((device, link)) = device else {
+        return Err(format!(
+            "send to {destination}: the route's device is gone; ask again"
+        ));
+    };
+    let tunnel = networks.iter().find(|network| {
+        Family::ALL
+            .into_iter()
+            .any(|family| crate::desired::vxlan_name(network.vni, family) == Some(device))
+    });
+    let Some(tunnel) = tunnel else {
+        return Ok(beside(known, destination, &way, device));
+    };
+    let entries = &known.observed.objects;
+    let (mac, own) = (
+        neighbour_of(known, device, &way, destination),
+        entries
+            .entries
+            .ports
+            .get(&crate::objects::LinkRef::Name(device)),
+    );
+    let (Some(to), Some(port)) = (mac, own) else {
+        return Err(format!(
+            "send to {destination} by {device}: the way there is not complete; see \"overlay-agent status\""
+        ));
+    };
+    let source = question.source.or(way.source).ok_or_else(|| {
+        format!(
+            "send to {destination} of network {}: the node has no address to send from",
+            tunnel.name
+        )
+    })?;
+    let frame = Frame {
+        macs: Macs {
+            source: port.mac,
+            destination: to,
+        },
+        ..frame(question, source, destination)
+    };
+    let place = Place {
+        hook: Hook::FromHost,
+        device,
+        ifindex: link.index,
+    };
+    Ok(Start::Programs(vec![place], frame.bytes()?))
+}
+
+/// The MAC that the kernel writes before what it sends by a VXLAN device.
+fn neighbour_of(
+    known: &Scene<'_>,
+    device: crate::model::IfName,
+    way: &NextHop,
+    destination: IpAddr,
+) -> Option<[u8; 6]> {
+    let next = way.gateway.unwrap_or(destination);
+    let neighbours = &known.observed.objects.peers.neighbours;
+    neighbours.get(&(device, next)).map(|mac| mac.octets())
+}
+
+/// Not by a tunnel.
+fn beside(
+    known: &Scene<'_>,
+    destination: IpAddr,
+    way: &NextHop,
+    device: crate::model::IfName,
+) -> Start {
+    if way.local {
+        let sentence = format!("{destination} is the node's own address");
+        return Start::Nowhere(vec![sentence], true);
+    }
+    let bridge = known
+        .model
+        .networks
+        .iter()
+        .any(|network| bridge_name(network.vni) == Some(device));
+    let mut entries = known.observed.objects.entries.endpoints.keys();
+    let known_here = entries.any(|(_, address)| *address == destination);
+    let via = way.gateway.map(|via| format!(" via {via}"));
+    let via = via.unwrap_or_default();
+    let sentence = match (bridge, known_here) {
+        (true, true) => format!("the node's bridge {device} leads to the endpoint itself"),
+        (true, false) => format!(
+            "{destination} is on the bridge {device}, and no endpoint has it: destination host unreachable"
+        ),
+        _ => format!("the node's routes lead there by {device}{via}, beside the overlay"),
+    };
+    Start::Nowhere(vec![sentence], !bridge || known_here)
+}
+
+fn frame(question: &Question, source: IpAddr, destination: IpAddr) -> Frame {
+    Frame {
+        macs: Macs::default(),
+        source,
+        destination,
+        protocol: question.protocol,
+        ports: (
+            question.source_port.unwrap_or(PORTS.0),
+            question.destination_port.unwrap_or(PORTS.1),
+        ),
+        size: question.size,
+        ttl: question.ttl.unwrap_or(TTL),
+        dont_fragment: question.dont_fragment,
+    }
+}
+
+/// The endpoint with a name or an address.
+fn sender<'a>(known: &Scene<'a>, from: &str) -> Result<&'a Endpoint, String> {
+    let address: Option<IpAddr> = from.parse().ok();
+    let is = |endpoint: &&Endpoint| match address {
+        Some(address) => address_of(known, endpoint, Family::of(address)) == Some(address),
+        None => endpoint.name.as_str() == from,
+    };
+    known.model.endpoints.iter().find(is).ok_or_else(|| {
+        format!(
+            "send from {from}: no endpoint of node {} has this name or address; see \"overlay-agent endpoint list\", or ask the node that it is on",
+            known.model.node.name
+        )
+    })
+}
+
+/// The address that is meant.
+fn destination(
+    known: &Scene<'_>,
+    network: &Network,
+    question: &Question,
+) -> Result<IpAddr, String> {
+    let to = question.to.as_str();
+    if let Ok(address) = to.parse() {
+        return Ok(address);
+    }
+    let wanted = question.source.map(Family::of);
+    let families = || {
+        Family::ALL
+            .into_iter()
+            .filter(|family| wanted.is_none_or(|wanted| wanted == *family))
+    };
+    let found = if to == NODE || to == known.model.node.name.as_str() {
+        families().find_map(|family| network.range(family).map(Range::gateway))
+    } else {
+        let mut endpoints = known.model.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.name.as_str() == to);
+        endpoint
+            .and_then(|endpoint| families().find_map(|family| address_of(known, endpoint, family)))
+    };
+    found.ok_or_else(|| {
+        format!("send to {to}: it is no endpoint of this node and no address; give its address")
+    })
+}
+
+fn address_of(known: &Scene<'_>, endpoint: &Endpoint, family: Family) -> Option<IpAddr> {
+    let given = known.store.allocations.get(&endpoint.name)?;
+    given.address(family)
+}

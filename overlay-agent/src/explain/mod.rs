@@ -1,0 +1,18 @@
+//! What becomes of a packet: the programs themselves are asked, and the kernel about what they
+//! leave to it.
+//!
+//! A [`Case`] is a packet at a place of the node, with all that is needed to follow it; it is
+//! made from what the agent knows, while nothing changes. [`Case::hop`] then runs copies of the
+//! programs on it, which takes its time, and asks the kernel for its routes.
+
+mod arriving;
+mod case;
+mod cures;
+mod frames;
+mod headers;
+mod kernel;
+mod leaving;
+mod names;
+mod stage;
+
+pub(crate) use case::{Case, Scene};
