@@ -215,6 +215,11 @@ fn programs_that_say_more_or_less() -> Result<()> {
             Ok(())
         })?;
         stand.is_well(&agent)?;
+        stand.under_load(&format!("a capture, {way}"), Order::Kept, || {
+            agent.tell(&["capture", "-w", "/dev/null", "--seconds", "1"])?;
+            Ok(())
+        })?;
+        stand.is_well(&agent)?;
         stand.guard.down()?;
     }
     Ok(())

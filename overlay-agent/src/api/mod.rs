@@ -2,6 +2,7 @@
 //!
 //! The command line is its first client; it never touches the kernel itself.
 
+pub mod capture;
 mod client;
 mod doctor;
 mod health;
@@ -59,6 +60,12 @@ pub enum Request {
         /// How much.
         level: LogLevel,
     },
+    /// Starts a capture.
+    CaptureStart(capture::Wanted),
+    /// Reads what it has seen, or waits a moment for it.
+    CaptureRead {},
+    /// Ends it.
+    CaptureStop {},
 }
 
 /// An endpoint as it is asked for; validated like one of the configuration.
@@ -100,6 +107,8 @@ pub enum Reply {
     Diagnosis(Box<Diagnosis>),
     /// To [`Request::Explain`] and [`Request::ExplainReceived`].
     Hop(Box<explain::Hop>),
+    /// To [`Request::CaptureRead`] and [`Request::CaptureStop`].
+    Captured(capture::Captured),
 }
 
 /// The state of a node.

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 fine, 1 it ran and found a problem, 2 bad input.
 
+mod capture;
 mod client;
 mod doctor;
 mod documents;
@@ -14,6 +15,7 @@ mod local;
 mod output;
 mod stats;
 mod top;
+mod pcapng;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -116,6 +118,8 @@ enum Command {
         /// How much
         level: LogLevel,
     },
+    /// Write packets as the programs see them, with what became of them, to a pcapng file
+    Capture(capture::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -188,6 +192,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(args) => doctor::doctor(args, cli.instance, &cli.dirs, cli.output),
         Command::Explain(args) => explain::explain(&cli.dirs, cli.instance, cli.output, args),
         Command::LogLevel { level } => client::log_level(&cli.dirs, cli.instance, level),
+        Command::Capture(args) => capture::capture(&cli.dirs, cli.instance, args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,7 +22,7 @@ impl Reconciler {
         Case::arriving(self.scene(), received).await
     }
 
-    fn scene(&self) -> Scene<'_> {
+    pub(super) fn scene(&self) -> Scene<'_> {
         Scene {
             model: &self.model,
             store: self.store.content(),

@@ -1,5 +1,6 @@
 //! The agent's life: look, plan, apply, wait until something changes; and again.
 
+mod capture;
 mod config_file;
 mod doctor;
 mod exports;
@@ -85,6 +86,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             () = sleep_until(wake) => {}
             () = sleep_until(patrol) => {
                 patrol = Instant::now() + PATROL;
+                reconciler.capture_expire().await;
                 if reconciler.patrol().await {
                     wake = wake.min(rested);
                 }
@@ -180,6 +182,9 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
             return explain::answer(reconciler.arriving(&received).await, call.reply);
         }
         Request::LogLevel { level } => reconciler.log_level(level).await,
+        Request::CaptureStart(wanted) => reconciler.capture_start(&wanted).await,
+        Request::CaptureRead {} => return reconciler.capture_read(call.reply),
+        Request::CaptureStop {} => reconciler.capture_stop().await,
         Request::Status {} => Reply::Status(Box::new(reconciler.status())),
         Request::EndpointAdd(spec) => reconciler.endpoint_add(&spec).await,
         Request::EndpointDel { name } => reconciler.endpoint_del(&name).await,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, future::pending, sync::Arc};
 use overlay_common::maps::MAX_PEERS;
 use tracing::{debug, info, warn};
 
-use super::patrol::Patrol;
+use super::{capture::Capture, patrol::Patrol};
 use crate::{
     apply::{self, Report},
     desired::{self, Desired, Facts, ForPeers, Inputs, Obstacles},
@@ -93,6 +93,8 @@ pub struct Reconciler {
     pub(super) closed_to_metrics: Option<String>,
     /// What the programs are to say.
     pub(super) variant: Variant,
+    /// The capture that is under way.
+    pub(super) capture: Option<Capture>,
     patrol: Patrol,
     pub(super) probes: Probes,
 }
@@ -119,6 +121,7 @@ impl Reconciler {
             unavailable: None,
             closed_to_metrics: None,
             variant: Variant::default(),
+            capture: None,
             patrol: Patrol::default(),
             probes: Probes::default(),
         }
@@ -171,6 +174,7 @@ impl Reconciler {
                 self.node.dataplane = Some(dataplane);
                 self.unavailable = None;
                 self.known.forget_programs();
+                self.listen();
             }
             Err(error) => {
                 let reason = error.to_string();

@@ -16,3 +16,4 @@ mod names;
 mod stage;
 
 pub(crate) use case::{Case, Scene};
+pub(crate) use names::{Names, device_of};

@@ -12,7 +12,7 @@ use crate::{
 
 /// Names by index, slot and VNI.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     devices: BTreeMap<u32, IfName>,
     endpoints: BTreeMap<u32, Name>,
     peers: BTreeMap<u32, (Name, IpAddr)>,
@@ -20,7 +20,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn of(known: &Scene<'_>) -> Self {
+    pub(crate) fn of(known: &Scene<'_>) -> Self {
         let links = known.observed.around.links.iter();
         let devices: BTreeMap<u32, IfName> =
             links.map(|(name, link)| (link.index, *name)).collect();
@@ -47,20 +47,20 @@ impl Names {
         names
     }
 
-    pub(super) fn device(&self, index: u32) -> Option<IfName> {
+    pub(crate) fn device(&self, index: u32) -> Option<IfName> {
         self.devices.get(&index).copied()
     }
 
-    pub(super) fn endpoint(&self, index: u32) -> Option<&Name> {
+    pub(crate) fn endpoint(&self, index: u32) -> Option<&Name> {
         self.endpoints.get(&index)
     }
 
-    pub(super) fn peer(&self, slot: u32) -> Option<&Name> {
+    pub(crate) fn peer(&self, slot: u32) -> Option<&Name> {
         self.peers.get(&slot).map(|(name, _)| name)
     }
 
     /// What a step was decided by.
-    pub(super) fn by(&self, step: Step, value: u64, more: u64) -> Option<String> {
+    pub(crate) fn by(&self, step: Step, value: u64, more: u64) -> Option<String> {
         let number = u32::try_from(value).unwrap_or(u32::MAX);
         Some(match step {
             Step::Port | Step::Ours => match self.networks.get(&number) {
@@ -110,7 +110,7 @@ impl Names {
 }
 
 /// The node's side of an endpoint's veth, by name and index.
-pub(super) fn device_of(known: &Scene<'_>, endpoint: &Endpoint) -> Option<(IfName, u32)> {
+pub(crate) fn device_of(known: &Scene<'_>, endpoint: &Endpoint) -> Option<(IfName, u32)> {
     let scope = Scope::Endpoint(endpoint.name.clone());
     let mut links = known.observed.objects.links.iter();
     let device = links.find_map(|(id, link)| match &link.kind {

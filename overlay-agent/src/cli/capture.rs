@@ -1,0 +1,176 @@
+//! `capture`: packets as the programs see them, into a file.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow};
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
+};
+
+use overlay_common::programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD};
+
+use super::{CommandResult, Failure, client, pcapng::Pcapng};
+use crate::{
+    api::{
+        Reply, Request,
+        capture::{Captured, Wanted},
+    },
+    dirs::Dirs,
+    model::Name,
+};
+
+/// The programs, by their names.
+const PROGRAMS: [&str; 4] = [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  overlay-agent capture -w all.pcapng --seconds 10
+  overlay-agent capture -w drops.pcapng --reason dropped --count 100
+  overlay-agent capture -w - --endpoint web --peer node02 | tshark -r - -T fields -e frame.comment
+
+Each packet is there as it came to a program and, where it was sent, as it went, with what
+became of it as a comment. While it runs, the attached programs are ones that tell; they
+forward the same packets. Ends with Ctrl-C, or when nobody reads it.")]
+pub(super) struct Args {
+    /// File to write; "-" is standard output
+    #[arg(short = 'w', long = "write")]
+    file: PathBuf,
+    /// Only what this endpoint sends or gets
+    #[arg(long)]
+    endpoint: Option<String>,
+    /// Only what is for this peer, or from it
+    #[arg(long)]
+    peer: Option<String>,
+    /// Only packets with this reason, as counters name it, or all that were "sent", "passed" or
+    /// "dropped"; can be given several times
+    #[arg(long = "reason")]
+    reasons: Vec<String>,
+    /// Only what this program sees; can be given several times
+    #[arg(long = "hook", value_name = "PROGRAM", value_parser = PROGRAMS)]
+    hooks: Vec<String>,
+    /// End after so many packets
+    #[arg(long)]
+    count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Bytes of each packet
+    #[arg(long, default_value_t = 256)]
+    snap: u32,
+}
+
+pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> CommandResult {
+    let instance = client::the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
+    let ask = |request: &Request| client::call(dirs, &instance, request);
+    let signals = signals().map_err(Failure::Problem)?;
+    let mut file = open(&args.file).map_err(Failure::BadInput)?;
+    let wanted = Wanted {
+        endpoint: args.endpoint,
+        peer: args.peer,
+        reasons: args.reasons,
+        hooks: args.hooks,
+        snap: args.snap,
+    };
+    client::done(&ask(&Request::CaptureStart(wanted))?)?;
+    eprintln!("capturing on {instance}; Ctrl-C ends it");
+    let mut writing = Writing {
+        file: Pcapng::new(&mut file, args.snap),
+        left: args.count.unwrap_or(u64::MAX),
+        written: 0,
+    };
+    let end = args
+        .seconds
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let written = loop {
+        let captured = captured(ask(&Request::CaptureRead {})?)?;
+        let goes_on = writing.write(&captured);
+        let is_over = end.is_some_and(|end| Instant::now() >= end);
+        match goes_on {
+            Ok(true) if !is_over && !was_told_to_end(&signals) => {}
+            other => break other,
+        }
+    };
+    let rest = captured(ask(&Request::CaptureStop {})?)?;
+    let written = written.and_then(|_| writing.write(&rest));
+    let packets = writing.written;
+    match written {
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let file = args.file.display().to_string();
+            return Err(Failure::Problem(
+                anyhow::Error::new(error).context(format!("write to {file}")),
+            ));
+        }
+        _ => {}
+    }
+    eprintln!("{packets} packets");
+    if rest.over_budget + rest.ring_full > 0 {
+        eprintln!(
+            "{} more were not captured: {} over what the programs may tell, {} that nobody read in time; choose fewer with --endpoint, --peer, --reason or --hook",
+            rest.over_budget + rest.ring_full,
+            rest.over_budget,
+            rest.ring_full
+        );
+    }
+    Ok(())
+}
+
+fn captured(reply: Reply) -> Result<Captured, Failure> {
+    match reply {
+        Reply::Captured(captured) => Ok(captured),
+        _ => Err(client::unexpected()),
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<Box<dyn Write>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(BufWriter::new(io::stdout())));
+    }
+    let file = File::create(path).with_context(|| format!("write to {}", path.display()))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
+
+/// The file, and how much more is wanted in it.
+struct Writing<'f> {
+    file: Pcapng<'f>,
+    left: u64,
+    written: u64,
+}
+
+impl Writing<'_> {
+    /// Writes packets; whether more are wanted.
+    fn write(&mut self, captured: &Captured) -> io::Result<bool> {
+        for packet in &captured.packets {
+            if self.left == 0 {
+                break;
+            }
+            self.file.packet(packet)?;
+            self.left -= 1;
+            self.written += 1;
+        }
+        self.file.flush()?;
+        Ok(self.left > 0)
+    }
+}
+
+/// Ctrl-C and its like, to be asked for between two reads.
+fn signals() -> anyhow::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGTERM);
+    set.thread_block()
+        .map_err(|errno| anyhow!("handle signals: {errno}"))?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK)
+        .map_err(|errno| anyhow!("handle signals: {errno}"))
+}
+
+fn was_told_to_end(signals: &SignalFd) -> bool {
+    matches!(signals.read_signal(), Ok(Some(_)))
+}

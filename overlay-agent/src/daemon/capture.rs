@@ -1,0 +1,350 @@
+//! Captures: while one runs, the attached programs are those that tell.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use nix::time::{ClockId, clock_gettime};
+use overlay_common::{
+    journal::{MAX_SNAP, NONE, Place, Sighting, Watch, outcomes},
+    reasons::{DropReason, PassReason},
+};
+use tokio::{
+    sync::{Mutex, oneshot},
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
+
+use super::Reconciler;
+use crate::{
+    api::{
+        Reply,
+        capture::{Bytes, Captured, Seen, Wanted},
+        explain::Action,
+    },
+    explain::{Names, device_of},
+    kernel::bpf::{Event, Events, Variant},
+};
+
+/// A capture that nobody has read for so long is over.
+const LEASE: Duration = Duration::from_secs(3);
+/// How long a reader waits for packets.
+const WAIT: Duration = Duration::from_secs(1);
+/// Packets that are handed over at a time.
+const BATCH: usize = 256;
+/// Packets that each CPU may tell of in each window of the programs: 5,000 a second.
+const BUDGET: u32 = 50;
+
+/// A capture under way.
+pub(super) struct Capture {
+    /// `None` while the programs are not there that would tell.
+    session: Option<Session>,
+    read: Instant,
+    names: Arc<Names>,
+}
+
+#[derive(Clone)]
+struct Session(Arc<Mutex<Events>>);
+
+impl Reconciler {
+    /// Puts programs that tell in the place of those that are attached.
+    pub(super) async fn capture_start(&mut self, wanted: &Wanted) -> Reply {
+        if self.capture.is_some() {
+            return Reply::Failed(
+                "start a capture: another one is under way; end that one first".to_owned(),
+            );
+        }
+        let watch = match self.watch_for(wanted) {
+            Ok(watch) => watch,
+            Err(error) => return Reply::BadInput(format!("start a capture: {error}")),
+        };
+        self.capture = Some(Capture {
+            session: None,
+            read: Instant::now(),
+            names: Arc::new(Names::of(&self.scene())),
+        });
+        let variant = Variant {
+            watch: Some(watch),
+            ..self.variant
+        };
+        if let Err(error) = self.set_variant(variant).await {
+            self.capture_end().await;
+            return Reply::Failed(format!("start a capture: {error}"));
+        }
+        info!("a capture is under way");
+        if let Some(capture) = &mut self.capture {
+            capture.read = Instant::now();
+        }
+        Reply::Done
+    }
+
+    /// Hands over what there is, or waits for it, beside the daemon's own work.
+    pub(super) fn capture_read(&mut self, to: oneshot::Sender<Reply>) {
+        let Some(capture) = &mut self.capture else {
+            let over =
+                "read a capture: there is none under way; one that is not read ends by itself";
+            return super::answer(to, Reply::Failed(over.to_owned()));
+        };
+        capture.read = Instant::now();
+        let names = capture.names.clone();
+        let session = capture.session.clone();
+        tokio::spawn(async move {
+            let captured = match session {
+                Some(session) => session.read(&names).await,
+                None => Ok(Captured::default()),
+            };
+            let reply = captured.map_or_else(Reply::Failed, Reply::Captured);
+            super::answer(to, reply);
+        });
+    }
+
+    /// Ends a capture; what was not handed over yet.
+    pub(super) async fn capture_stop(&mut self) -> Reply {
+        let Some(capture) = &self.capture else {
+            return Reply::Failed("end a capture: there is none under way".to_owned());
+        };
+        let (session, names) = (capture.session.clone(), capture.names.clone());
+        self.capture_end().await;
+        match session {
+            Some(session) => session
+                .rest(&names)
+                .await
+                .map_or_else(Reply::Failed, Reply::Captured),
+            None => Reply::Captured(Captured::default()),
+        }
+    }
+
+    /// Ends a capture that nobody reads any more.
+    pub(super) async fn capture_expire(&mut self) {
+        let idle = self.capture.as_ref().map(|capture| capture.read.elapsed());
+        if idle.is_some_and(|idle| idle > LEASE) {
+            info!("nobody reads the capture any more: it ends");
+            self.capture_end().await;
+        }
+    }
+
+    async fn capture_end(&mut self) {
+        self.capture = None;
+        if self.variant.watch.is_none() {
+            return;
+        }
+        let variant = Variant {
+            watch: None,
+            ..self.variant
+        };
+        match self.set_variant(variant).await {
+            Ok(()) => info!("the capture is over"),
+            Err(error) => {
+                warn!("end a capture: {error}");
+                // What is wanted all the same: the next round tries again.
+                self.variant = variant;
+            }
+        }
+    }
+
+    /// The programs have been loaded: those that tell are listened to.
+    pub(super) fn listen(&mut self) {
+        let (Some(capture), Some(dataplane)) = (&mut self.capture, &mut self.node.dataplane) else {
+            return;
+        };
+        if dataplane.variant().watch.is_none() {
+            return;
+        }
+        match dataplane.take_events() {
+            Ok(events) => capture.session = Some(Session(Arc::new(Mutex::new(events)))),
+            Err(error) => warn!("{error}"),
+        }
+    }
+
+    fn watch_for(&self, wanted: &Wanted) -> Result<Watch, String> {
+        let most = u32::try_from(MAX_SNAP).unwrap_or(u32::MAX);
+        if !(14..=most).contains(&wanted.snap) {
+            return Err(format!(
+                "{} bytes of each packet: choose 14 to {most}",
+                wanted.snap
+            ));
+        }
+        let endpoint = match &wanted.endpoint {
+            None => NONE,
+            Some(name) => self.index_of(name)?,
+        };
+        let peer = match &wanted.peer {
+            None => NONE,
+            Some(name) => self.slot_of(name)?,
+        };
+        let mut places = 0;
+        for hook in &wanted.hooks {
+            let place = Place::ALL.iter().find(|place| place.program() == hook);
+            let place = place.ok_or_else(|| {
+                let all: Vec<&str> = Place::ALL.iter().map(|place| place.program()).collect();
+                format!("there is no program {hook:?}: choose {}", all.join(", "))
+            })?;
+            places |= 1 << *place as u32;
+        }
+        let mut watch = Watch {
+            snap: wanted.snap,
+            budget: BUDGET,
+            endpoint,
+            peer,
+            places: if places == 0 { u32::MAX } else { places },
+            ..Watch::NOTHING
+        };
+        if wanted.reasons.is_empty() {
+            (watch.sent, watch.passes, watch.drops) = (1, u32::MAX, u32::MAX);
+        }
+        for reason in &wanted.reasons {
+            add_reason(&mut watch, reason)?;
+        }
+        Ok(watch)
+    }
+
+    fn index_of(&self, name: &str) -> Result<u32, String> {
+        let mut endpoints = self.model.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.name.as_str() == name);
+        endpoint
+            .and_then(|endpoint| device_of(&self.scene(), endpoint))
+            .map(|(_, index)| index)
+            .ok_or_else(|| {
+                format!("there is no endpoint {name} that is attached; see \"overlay-agent endpoint list\"")
+            })
+    }
+
+    fn slot_of(&self, name: &str) -> Result<u32, String> {
+        let vteps = &self.observed.objects.peers.entries.vteps;
+        let peers = self.model.networks.iter().flat_map(|network| {
+            let peers = network.peers.iter();
+            peers.map(|peer| (network.vni, peer))
+        });
+        let mut named = peers.filter(|(_, peer)| peer.name.as_str() == name);
+        named
+            .find_map(|(vni, peer)| vteps.get(&(vni, peer.vtep)).copied())
+            .ok_or_else(|| format!("there is no peer {name}; see \"overlay-agent status\""))
+    }
+}
+
+/// A reason by its name, or all of a kind.
+fn add_reason(watch: &mut Watch, name: &str) -> Result<(), String> {
+    let mut known = true;
+    match name {
+        "sent" => watch.sent = 1,
+        "passed" => watch.passes = u32::MAX,
+        "dropped" => watch.drops = u32::MAX,
+        _ => known = false,
+    }
+    for reason in PassReason::ALL
+        .iter()
+        .filter(|reason| reason.name() == name)
+    {
+        watch.passes |= 1 << *reason as u32;
+        known = true;
+    }
+    for reason in DropReason::ALL
+        .iter()
+        .filter(|reason| reason.name() == name)
+    {
+        watch.drops |= 1 << *reason as u32;
+        known = true;
+    }
+    if known {
+        return Ok(());
+    }
+    let drops = DropReason::ALL.iter().map(|reason| reason.name());
+    let passes = PassReason::ALL.iter().map(|reason| reason.name());
+    let all: Vec<&str> = ["sent", "passed", "dropped"]
+        .into_iter()
+        .chain(drops)
+        .chain(passes)
+        .collect();
+    Err(format!(
+        "there is no reason {name:?}: choose {}",
+        all.join(", ")
+    ))
+}
+
+impl Session {
+    async fn read(&self, names: &Names) -> Result<Captured, String> {
+        let mut events = self.0.lock().await;
+        let seen = match timeout(WAIT, events.next(BATCH)).await {
+            Ok(seen) => seen.map_err(|error| error.to_string())?,
+            Err(_) => Vec::new(),
+        };
+        captured(names, &events, &seen)
+    }
+
+    async fn rest(&self, names: &Names) -> Result<Captured, String> {
+        let mut events = self.0.lock().await;
+        let seen = events.rest();
+        captured(names, &events, &seen)
+    }
+}
+
+fn captured(names: &Names, events: &Events, seen: &[Event]) -> Result<Captured, String> {
+    let lost = events.lost().map_err(|error| error.to_string())?;
+    let boot = boot();
+    let packets = seen.iter().filter_map(|event| match event {
+        Event::Packet {
+            sighting,
+            before,
+            after,
+        } => Some(packet(names, boot, sighting, before, after)),
+        Event::Decision { .. } => None,
+    });
+    Ok(Captured {
+        packets: packets.collect(),
+        over_budget: lost.over_budget,
+        ring_full: lost.ring_full,
+    })
+}
+
+fn packet(names: &Names, boot: u64, sighting: &Sighting, before: &[u8], after: &[u8]) -> Seen {
+    let place = Place::ALL.get(sighting.place as usize);
+    let number = sighting.reason as usize;
+    let (action, reason, text) = match sighting.outcome {
+        outcomes::DROPPED => {
+            let reason = DropReason::ALL.get(number);
+            let text = reason.map_or("", |reason| reason.text());
+            (Action::Dropped, reason.map(|reason| reason.name()), text)
+        }
+        outcomes::PASSED => {
+            let reason = PassReason::ALL.get(number);
+            let text = reason.map_or("", |reason| reason.text());
+            (Action::Passed, reason.map(|reason| reason.name()), text)
+        }
+        _ => (Action::Sent, None, ""),
+    };
+    let bytes = |length, bytes: &[u8]| Bytes {
+        length,
+        hex: hex::encode(bytes),
+    };
+    let device = names.device(sighting.interface);
+    Seen {
+        time_ns: boot.saturating_add(sighting.time_ns),
+        program: place.map_or("", |place| place.program()).to_owned(),
+        device: device.map_or_else(
+            || format!("ifindex {}", sighting.interface),
+            |device| device.to_string(),
+        ),
+        action,
+        reason: reason.map(str::to_owned),
+        text: text.to_owned(),
+        peer: names.peer(sighting.peer).cloned(),
+        endpoint: names
+            .endpoint(sighting.interface)
+            .or_else(|| names.endpoint(sighting.handed_to))
+            .cloned(),
+        handed_to: names.device(sighting.handed_to),
+        before: bytes(sighting.length_before, before),
+        after: (action == Action::Sent).then(|| bytes(sighting.length_after, after)),
+    }
+}
+
+/// When the programs' clock began, in nanoseconds since 1970.
+fn boot() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    let boot = now
+        .unwrap_or_default()
+        .saturating_sub(since.unwrap_or_default());
+    u64::try_from(boot.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,508 @@
+//! `capture` and `log-level`: what is written is what went through the programs, and afterwards
+//! everything is as it was.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use overlay_common::maps;
+use overlay_tests::{
+    agent::Agent,
+    check::{self, Answer},
+    counters,
+    families::{Families, Family},
+    frames::{Ip, ethernet},
+    guard::Guard,
+    poll,
+    raw::{self, Socket},
+    run,
+    script::words,
+    shape::{Scenario, Shape},
+    state,
+    traffic::Pair,
+};
+use serde_json::Value;
+
+/// What the programs tell the log of a packet that they drop.
+const DROPPED: &str = "dropped: spoofed_source";
+
+/// A capture under way; it ends with the value.
+struct Capturing {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    file: PathBuf,
+}
+
+impl Capturing {
+    /// Returns when the programs tell.
+    fn start(guard: &Guard, agent: &Agent, arguments: &[&str]) -> Result<Self> {
+        let file = state::folder(&guard.topology().shape.name).join("capture.pcapng");
+        let path = file.to_string_lossy().into_owned();
+        let arguments = [
+            &["capture", "-w", &path, "--instance", &agent.instance],
+            arguments,
+        ]
+        .concat();
+        let mut child = run::command(&agent.argv(&arguments))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stderr = child.stderr.take().context("standard error")?;
+        let mut capturing = Self {
+            child,
+            stderr: BufReader::new(stderr),
+            file,
+        };
+        let mut said = String::new();
+        capturing.stderr.read_line(&mut said)?;
+        ensure!(said.starts_with("capturing on"), "{said}");
+        Ok(capturing)
+    }
+
+    /// Waits for its own end; what it has written and said.
+    fn finish(mut self) -> Result<(Vec<Packet>, String)> {
+        ensure!(self.child.wait()?.success());
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said)?;
+        Ok((read(&self.file)?, said))
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Capturing {
+    fn drop(&mut self) {
+        // It has ended already when the test went well.
+        let _ended = self.kill();
+    }
+}
+
+/// A packet of a file as tshark sees it.
+#[derive(Debug)]
+struct Packet {
+    interface: String,
+    comment: String,
+    protocols: String,
+    malformed: bool,
+    time: f64,
+    captured: usize,
+    length: usize,
+    ttls: String,
+}
+
+fn read(file: &Path) -> Result<Vec<Packet>> {
+    const FIELDS: [&str; 8] = [
+        "frame.interface_name",
+        "frame.comment",
+        "frame.protocols",
+        "_ws.malformed",
+        "frame.time_epoch",
+        "frame.cap_len",
+        "frame.len",
+        "ip.ttl",
+    ];
+    let mut argv = words(format!(
+        "tshark -n -r {} -T fields -E separator=|",
+        file.display()
+    ));
+    argv.extend(
+        FIELDS
+            .iter()
+            .flat_map(|field| ["-e".to_owned(), (*field).to_owned()]),
+    );
+    let text = run::checked(&argv)?;
+    let packet = |line: &str| {
+        let fields: Vec<&str> = line.split('|').collect();
+        let [
+            interface,
+            comment,
+            protocols,
+            malformed,
+            time,
+            captured,
+            length,
+            ttls,
+        ] = fields[..]
+        else {
+            anyhow::bail!("{} fields in {line:?}", fields.len());
+        };
+        Ok(Packet {
+            interface: interface.to_owned(),
+            comment: comment.to_owned(),
+            protocols: protocols.to_owned(),
+            malformed: !malformed.is_empty(),
+            time: time.parse()?,
+            captured: captured.parse()?,
+            length: length.parse()?,
+            ttls: ttls.to_owned(),
+        })
+    };
+    text.lines().map(packet).collect()
+}
+
+/// Name, tag and length of the programs that an instance has loaded, however they are attached:
+/// another build, or one that tells, differs in them.
+fn programs(instance: &str) -> Result<Vec<(String, String, u64)>> {
+    let ports = counters::pin(instance, maps::PORTS)?;
+    let ports = bpftool(&format!("map show pinned {}", ports.display()))?;
+    let all = bpftool("prog show")?;
+    let all = all.as_array().context("a list of programs")?.iter();
+    let ours = all.filter(|program| {
+        let maps = program["map_ids"].as_array();
+        maps.is_some_and(|maps| maps.contains(&ports["id"]))
+    });
+    let mut found = Vec::new();
+    for program in ours {
+        let text = |field: &str| program[field].as_str().context("a text").map(str::to_owned);
+        let length = program["bytes_xlated"].as_u64().context("a length")?;
+        found.push((text("name")?, text("tag")?, length));
+    }
+    found.sort();
+    ensure!(!found.is_empty(), "no programs of {instance}");
+    Ok(found)
+}
+
+fn bpftool(arguments: &str) -> Result<Value> {
+    let text = run::checked(&words(format!("bpftool --json {arguments}")))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Waits until the usual programs are back.
+fn are_back(agent: &Agent, before: &[(String, String, u64)]) -> Result<()> {
+    let back = poll::until_well(|| match programs(&agent.instance) {
+        Ok(now) if now == before => None,
+        Ok(now) => Some(format!("{now:?}")),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(back, Ok(()), "{}", agent.log()?);
+    assert_eq!(agent.plan()?, Vec::<Value>::new());
+    Ok(())
+}
+
+fn lab(name: &str) -> Result<Guard> {
+    let shape = Shape::usual(name, Scenario::Overlay)?;
+    let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
+    let matrix = check::all_pairs(guard.topology())?;
+    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    Ok(guard)
+}
+
+/// Sends a datagram from an address that is not the container's.
+fn spoof(guard: &Guard, times: usize) -> Result<()> {
+    let [here, there] = guard.topology().nodes.as_slice() else {
+        anyhow::bail!("two nodes were asked for");
+    };
+    let from = &here.containers[0];
+    let mac = raw::mac_of(&from.namespace, "eth0")?;
+    let gateway = raw::neighbour_of(&from.namespace, here.gateway.context("a gateway")?.into())?;
+    let source = here.containers[1].address.into();
+    let ip = Ip::new(source, there.containers[0].address.into());
+    let frame = ethernet(
+        gateway,
+        mac,
+        ip.ethertype(),
+        &ip.around_udp(1000, 9, b"as somebody else"),
+    );
+    let entrance = Socket::open(&from.namespace, "eth0")?;
+    for _ in 0..times {
+        entrance.send(&frame)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn packets_are_written_as_the_programs_saw_them() -> Result<()> {
+    let guard = lab("tcap")?;
+    let agent = guard.agent(1);
+    let [here, there] = guard.topology().nodes.as_slice() else {
+        anyhow::bail!("two nodes were asked for");
+    };
+    let (from, to) = (&here.containers[0], &there.containers[0]);
+    let before = programs(&agent.instance)?;
+    let started = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    let capturing = Capturing::start(&guard, &agent, &["--seconds", "5", "--snap", "200"])?;
+    let watching = programs(&agent.instance)?;
+    assert!(watching.iter().any(|program| !before.contains(program)));
+    for family in [Family::V4, Family::V6] {
+        let pair = Pair {
+            client: &from.namespace,
+            server: &to.namespace,
+            address: to.at(family),
+        };
+        pair.icmp(&[56, 1000])?;
+    }
+    spoof(&guard, 2)?;
+    let (packets, said) = capturing.finish()?;
+    let ended = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    are_back(&agent, &before)?;
+
+    let device = format!("ovl-{}", from.namespace);
+    let (entrance, exit) = (
+        format!("from_endpoint {device}"),
+        format!("from_endpoint {device} out"),
+    );
+    let of = |interface: &str, protocols: &str| -> Vec<&Packet> {
+        let of = packets
+            .iter()
+            .filter(|packet| packet.interface == interface);
+        of.filter(|packet| packet.protocols.starts_with(protocols))
+            .collect()
+    };
+    for (inner, ttl, routed) in [("ip:icmp", "64", "64,63"), ("ipv6:icmpv6", "", "64")] {
+        let came = of(&entrance, &format!("eth:ethertype:{inner}"));
+        let sent: Vec<_> = came
+            .iter()
+            .filter(|packet| packet.comment.contains(": sent to eth1"))
+            .collect();
+        assert_eq!(sent.len(), 2, "{inner}: {packets:#?}");
+        assert!(sent.iter().all(|packet| packet.ttls == ttl));
+        let went = of(
+            &exit,
+            &format!("eth:ethertype:ip:udp:vxlan:eth:ethertype:{inner}"),
+        );
+        assert_eq!(went.len(), 2, "{inner}: {packets:#?}");
+        assert!(went.iter().all(|packet| packet.ttls == routed), "{went:#?}");
+        assert!(went.iter().all(|packet| {
+            packet
+                .comment
+                .contains(&format!("peer {}", there.namespace))
+        }));
+        let back = of("from_underlay eth1 out", &format!("eth:ethertype:{inner}"));
+        assert_eq!(back.len(), 2, "{inner}: {packets:#?}");
+    }
+    let spoofed = packets.iter().filter(|packet| {
+        packet
+            .comment
+            .contains(": dropped: spoofed_source: an endpoint sent from")
+    });
+    assert_eq!(spoofed.count(), 2, "{packets:#?}");
+    for packet in &packets {
+        // What is cut off is no packet's fault.
+        assert!(
+            !packet.malformed || packet.captured < packet.length,
+            "{packet:#?}"
+        );
+        assert_eq!(packet.captured, packet.length.min(200));
+        assert!((started..=ended).contains(&packet.time), "{packet:#?}");
+        assert!(!packet.comment.is_empty(), "{packet:#?}");
+    }
+    assert!(said.contains(" packets\n"), "{said}");
+    Ok(guard.down()?)
+}
+
+#[test]
+fn only_what_is_asked_for_is_written() -> Result<()> {
+    let guard = lab("tcaps")?;
+    let agent = guard.agent(1);
+    let [here, there] = guard.topology().nodes.as_slice() else {
+        anyhow::bail!("two nodes were asked for");
+    };
+    let (one, two) = (&here.containers[0].namespace, &here.containers[1].namespace);
+    let far = there.containers[0].address;
+    let traffic = || -> Result<()> {
+        for from in [one, two] {
+            assert_eq!(check::ping(from, far)?, Answer::Ttl(62));
+        }
+        assert_eq!(
+            check::ping(two, here.containers[0].address)?,
+            Answer::Ttl(64)
+        );
+        spoof(&guard, 1)
+    };
+    let captured = |arguments: &[&str]| -> Result<Vec<Packet>> {
+        let capturing =
+            Capturing::start(&guard, &agent, &[arguments, &["--seconds", "2"]].concat())?;
+        traffic()?;
+        Ok(capturing.finish()?.0)
+    };
+    let mine = format!("ovl-{one}");
+
+    let packets = captured(&["--reason", "dropped"])?;
+    assert!(
+        packets
+            .iter()
+            .all(|packet| packet.comment.contains("dropped: spoofed_source"))
+            && packets.len() == 1,
+        "{packets:#?}"
+    );
+
+    let packets = captured(&["--endpoint", one, "--reason", "sent"])?;
+    assert!(
+        packets.iter().all(|packet| packet.comment.contains(&mine)),
+        "{packets:#?}"
+    );
+    // There, back, and what the other sends to it and gets from it; each as it came and went.
+    assert_eq!(packets.len(), 8, "{packets:#?}");
+
+    let packets = captured(&["--peer", &there.namespace, "--hook", "from_underlay"])?;
+    assert!(
+        packets
+            .iter()
+            .all(|packet| packet.interface.starts_with("from_underlay eth1")),
+        "{packets:#?}"
+    );
+    assert_eq!(
+        packets
+            .iter()
+            .filter(|packet| packet.interface.ends_with("out"))
+            .count(),
+        2,
+        "{packets:#?}"
+    );
+
+    let capturing = Capturing::start(&guard, &agent, &["--count", "3"])?;
+    traffic()?;
+    let (packets, said) = capturing.finish()?;
+    assert!(said.contains("3 packets"), "{said}");
+    assert!((3..=6).contains(&packets.len()));
+
+    for (arguments, says) in [
+        (&["--endpoint", "nobody"][..], "endpoint list"),
+        (&["--peer", "nobody"], "status"),
+        (&["--reason", "nothing"], "spoofed_source"),
+        (&["--hook", "nowhere"], "from_underlay"),
+        (&["--snap", "9000"], "2048"),
+    ] {
+        let out = agent.ask(&[&["capture", "-w", "/dev/null"], arguments].concat())?;
+        assert_eq!(out.code, Some(2), "{}", out.stderr);
+        assert!(out.stderr.contains(says), "{}", out.stderr);
+    }
+    Ok(guard.down()?)
+}
+
+#[test]
+fn whoever_goes_away_leaves_the_usual_programs() -> Result<()> {
+    let guard = lab("tcapg")?;
+    let agent = guard.agent(1);
+    let [here, there] = guard.topology().nodes.as_slice() else {
+        anyhow::bail!("two nodes were asked for");
+    };
+    let (from, far) = (&here.containers[0].namespace, there.containers[0].address);
+    let before = programs(&agent.instance)?;
+
+    // The reader dies.
+    let mut capturing = Capturing::start(&guard, &agent, &[])?;
+    assert_ne!(programs(&agent.instance)?, before);
+    let second = agent.ask(&["capture", "-w", "/dev/null"])?;
+    assert_eq!(second.code, Some(1), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("another one is under way"),
+        "{}",
+        second.stderr
+    );
+    capturing.kill()?;
+    are_back(&agent, &before)?;
+
+    // The reader hangs: its standard output is full and nobody reads it.
+    let argv = agent.argv(&[
+        "capture",
+        "-w",
+        "-",
+        "--snap",
+        "2048",
+        "--instance",
+        &agent.instance,
+    ]);
+    let mut hung = run::command(&argv)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let stderr = hung.stderr.take().context("standard error")?;
+    let mut said = String::new();
+    let away = BufReader::new(stderr).read_line(&mut said);
+    let pair = Pair {
+        client: from,
+        server: &there.containers[0].namespace,
+        address: far.into(),
+    };
+    let flowed = pair.udp(&[1000; 200]);
+    let back = are_back(&agent, &before);
+    hung.kill()?;
+    hung.wait()?;
+    away?;
+    assert!(said.starts_with("capturing on"), "{said}");
+    flowed?;
+    back?;
+
+    // The agent dies, and starts again without a capture.
+    let mut capturing = Capturing::start(&guard, &agent, &[])?;
+    agent.kill()?;
+    assert_ne!(programs(&agent.instance)?, before);
+    assert_eq!(check::ping(from, far)?, Answer::Ttl(62));
+    agent.start()?;
+    are_back(&agent, &before)?;
+    capturing.kill()?;
+    Ok(guard.down()?)
+}
+
+#[test]
+fn the_log_tells_as_much_as_is_asked_for() -> Result<()> {
+    let guard = lab("tcapl")?;
+    let agent = guard.agent(1);
+    let from = &guard.topology().nodes[0].containers[0].namespace;
+    let before = programs(&agent.instance)?;
+    let lines = |text: &str| -> Result<usize> {
+        Ok(agent
+            .log()?
+            .lines()
+            .filter(|line| line.contains(text))
+            .count())
+    };
+    spoof(&guard, 3)?;
+    assert_eq!(lines(DROPPED)?, 0);
+
+    agent.tell(&["log-level", "warn"])?;
+    // The same programs, longer; those that were there before go when nothing has them any more.
+    let longer = poll::until_well(|| match programs(&agent.instance) {
+        Ok(now) if now.len() != before.len() => Some(format!("{now:?}")),
+        Ok(now) => {
+            let mut pairs = before.iter().zip(&now);
+            let longer = pairs.all(|(a, b)| (&a.0, &a.1) == (&b.0, &b.1) && a.2 < b.2);
+            (!longer).then(|| format!("{now:?}"))
+        }
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(longer, Ok(()));
+    spoof(&guard, 3)?;
+    let told = |text: &'static str, least: usize| {
+        poll::until_well(|| match lines(text) {
+            Ok(found) if found >= least => None,
+            other => Some(format!("{other:?} lines of {text}")),
+        })
+    };
+    assert_eq!(told(DROPPED, 3), Ok(()));
+    assert_eq!(lines("left to the kernel")?, 0);
+
+    agent.tell(&["log-level", "debug"])?;
+    // To the node itself: the kernel's.
+    let gateway = guard.topology().nodes[0].gateway.context("a gateway")?;
+    assert_eq!(check::ping(from, gateway)?, Answer::Ttl(64));
+    assert_eq!(told("left to the kernel: no_route", 1), Ok(()));
+
+    // A flood does not fill the log.
+    let file = agent.log_file();
+    let size = fs::metadata(&file)?.len();
+    spoof(&guard, 20_000)?;
+    assert_eq!(told("more messages of the programs", 1), Ok(()));
+    assert!(fs::metadata(&file)?.len() - size < 100_000);
+
+    agent.tell(&["log-level", "off"])?;
+    are_back(&agent, &before)?;
+    let so_far = lines(DROPPED)?;
+    spoof(&guard, 3)?;
+    assert_eq!(check::ping(from, gateway)?, Answer::Ttl(64));
+    assert_eq!(lines(DROPPED)?, so_far);
+    let out = agent.ask(&["log-level", "loud"])?;
+    assert_eq!(out.code, Some(2), "{}", out.stderr);
+    Ok(guard.down()?)
+}
