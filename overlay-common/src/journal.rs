@@ -118,40 +118,6 @@ pub struct Decision {
     pub more: u64,
 }
 
-/// Which program has seen a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
-pub enum Place {
-    /// `from_endpoint`
-    FromEndpoint,
-    /// `from_host`
-    FromHost,
-    /// `from_underlay`
-    FromUnderlay,
-    /// `underlay_guard`
-    Guard,
-}
-
-impl Place {
-    /// Every place, in the order of its number.
-    pub const ALL: [Self; 4] = [
-        Self::FromEndpoint,
-        Self::FromHost,
-        Self::FromUnderlay,
-        Self::Guard,
-    ];
-
-    /// Name of the program.
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::FromEndpoint => crate::programs::FROM_ENDPOINT,
-            Self::FromHost => crate::programs::FROM_HOST,
-            Self::FromUnderlay => crate::programs::FROM_UNDERLAY,
-            Self::Guard => crate::programs::UNDERLAY_GUARD,
-        }
-    }
-}
-
 /// How a packet has left a program; [`Sighting::reason`] says why.
 pub mod outcomes {
     /// Redirected; for the guard, stripped. No reason.
@@ -169,7 +135,7 @@ pub mod outcomes {
 pub struct Sighting {
     /// [`kinds::SIGHTING`].
     pub kind: u32,
-    /// Number of the [`Place`].
+    /// Number of the [`Program`](crate::programs::Program).
     pub place: u32,
     /// Nanoseconds since boot (`CLOCK_MONOTONIC`).
     pub time_ns: u64,
@@ -219,7 +185,7 @@ pub struct Watch {
     pub endpoint: u32,
     /// Only those of the peer with this slot; [`NONE`]: all.
     pub peer: u32,
-    /// The [`Place`]s,
+    /// The [`Program`](crate::programs::Program)s,
     pub places: u32,
     /// whether those that were sent,
     pub sent: u32,
@@ -266,15 +232,16 @@ mod pod {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, Step};
+    use super::Step;
+    use crate::programs::Program;
 
     #[test]
     fn numbers_are_places_in_the_list() {
         for (number, &step) in Step::ALL.iter().enumerate() {
             assert_eq!(step as usize, number, "{}", step.name());
         }
-        for (number, place) in Place::ALL.into_iter().enumerate() {
-            assert_eq!(place as usize, number);
+        for (number, program) in Program::ALL.into_iter().enumerate() {
+            assert_eq!(program as usize, number);
         }
     }
 }

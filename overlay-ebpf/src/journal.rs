@@ -16,9 +16,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use overlay_common::{
-    journal::{
-        Decision, Lost, MAX_SNAP, NONE, Sighting, Step, WINDOW_NS, Watch, kinds, outcomes,
-    },
+    journal::{Decision, Lost, MAX_SNAP, NONE, Sighting, Step, WINDOW_NS, Watch, kinds, outcomes},
     maps::LOCAL_INDEX,
     programs::Program,
     reasons::{DropReason, PassReason},

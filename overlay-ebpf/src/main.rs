@@ -84,7 +84,7 @@ fn from_underlay(ctx: TcContext) -> i32 {
 #[xdp(frags)]
 fn underlay_guard(ctx: XdpContext) -> u32 {
     let mut packet = Raw::new(ctx);
-    journal::came(Place::Guard, &packet);
+    journal::came(Program::UnderlayGuard, &packet);
     match guard::underlay_guard(&mut packet) {
         // Whoever lets a packet pass does not count it: the next program does.
         Ok(()) | Err(Exit::Pass(_)) => xdp_action::XDP_PASS,

@@ -5,8 +5,8 @@
 pub mod capture;
 mod client;
 mod doctor;
-mod health;
 pub mod explain;
+mod health;
 mod server;
 pub mod stats;
 

@@ -106,3 +106,21 @@ Examples:
   sudo overlay-agent doctor
   sudo overlay-agent doctor --config /etc/overlay/node.toml    # before there is an agent
   sudo overlay-agent doctor --output json | jq -r '.findings[] | select(.command) | .command'";
+
+pub(super) const EXPLAIN: &str = "\
+Examples:
+  sudo overlay-agent explain web db --proto tcp --dport 5432
+  sudo overlay-agent explain web 10.244.2.10 --size 1500 --df
+  sudo overlay-agent explain 10.244.1.10 10.244.2.10 --peer node02 --output json";
+
+pub(super) const CAPTURE: &str = "\
+Examples:
+  sudo overlay-agent capture -w all.pcapng --seconds 10
+  sudo overlay-agent capture -w - --endpoint web | wireshark -k -i -
+  sudo overlay-agent capture -w drops.pcapng --reason dropped --count 100";
+
+pub(super) const LOG_LEVEL: &str = "\
+Examples:
+  sudo overlay-agent log-level warn     # each drop, with its reason
+  sudo overlay-agent log-level debug    # and each packet that is left to the kernel
+  sudo overlay-agent log-level off      # takes the code out again";

@@ -8,14 +8,14 @@ mod doctor;
 mod documents;
 mod down;
 mod examples;
+mod explain;
 mod health;
 mod journal;
-mod explain;
 mod local;
 mod output;
+mod pcapng;
 mod stats;
 mod top;
-mod pcapng;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -112,13 +112,16 @@ enum Command {
     #[command(after_help = examples::DOCTOR)]
     Doctor(doctor::Args),
     /// Tell what becomes of a packet, decision by decision, and hop by hop
+    #[command(after_help = examples::EXPLAIN)]
     Explain(explain::Args),
     /// Let the programs tell the log of packets, until the daemon ends
+    #[command(after_help = examples::LOG_LEVEL)]
     LogLevel {
         /// How much
         level: LogLevel,
     },
     /// Write packets as the programs see them, with what became of them, to a pcapng file
+    #[command(after_help = examples::CAPTURE)]
     Capture(capture::Args),
 }
 

@@ -7,7 +7,8 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use overlay_common::{
-    journal::{MAX_SNAP, NONE, Place, Sighting, Watch, outcomes},
+    journal::{MAX_SNAP, NONE, Sighting, Watch, outcomes},
+    programs::Program,
     reasons::{DropReason, PassReason},
 };
 use tokio::{
@@ -171,16 +172,17 @@ impl Reconciler {
         };
         let peer = match &wanted.peer {
             None => NONE,
-            Some(name) => self.slot_of(name)?,
+            Some(name) => self.slot_of_peer(name)?,
         };
         let mut places = 0;
         for hook in &wanted.hooks {
-            let place = Place::ALL.iter().find(|place| place.program() == hook);
-            let place = place.ok_or_else(|| {
-                let all: Vec<&str> = Place::ALL.iter().map(|place| place.program()).collect();
+            let mut programs = Program::ALL.iter();
+            let program = programs.find(|program| program.name() == hook);
+            let program = program.ok_or_else(|| {
+                let all: Vec<&str> = Program::ALL.iter().map(|program| program.name()).collect();
                 format!("there is no program {hook:?}: choose {}", all.join(", "))
             })?;
-            places |= 1 << *place as u32;
+            places |= 1 << *program as u32;
         }
         let mut watch = Watch {
             snap: wanted.snap,
@@ -210,7 +212,7 @@ impl Reconciler {
             })
     }
 
-    fn slot_of(&self, name: &str) -> Result<u32, String> {
+    fn slot_of_peer(&self, name: &str) -> Result<u32, String> {
         let vteps = &self.observed.objects.peers.entries.vteps;
         let peers = self.model.networks.iter().flat_map(|network| {
             let peers = network.peers.iter();
@@ -298,7 +300,7 @@ fn captured(names: &Names, events: &Events, seen: &[Event]) -> Result<Captured, 
 }
 
 fn packet(names: &Names, boot: u64, sighting: &Sighting, before: &[u8], after: &[u8]) -> Seen {
-    let place = Place::ALL.get(sighting.place as usize);
+    let place = Program::ALL.get(sighting.place as usize);
     let number = sighting.reason as usize;
     let (action, reason, text) = match sighting.outcome {
         outcomes::DROPPED => {
@@ -320,7 +322,7 @@ fn packet(names: &Names, boot: u64, sighting: &Sighting, before: &[u8], after: &
     let device = names.device(sighting.interface);
     Seen {
         time_ns: boot.saturating_add(sighting.time_ns),
-        program: place.map_or("", |place| place.program()).to_owned(),
+        program: place.map_or("", |place| place.name()).to_owned(),
         device: device.map_or_else(
             || format!("ifindex {}", sighting.interface),
             |device| device.to_string(),

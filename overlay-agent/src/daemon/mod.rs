@@ -3,8 +3,8 @@
 mod capture;
 mod config_file;
 mod doctor;
-mod exports;
 mod explain;
+mod exports;
 mod lock;
 mod patrol;
 mod probing;

@@ -4,8 +4,8 @@
 //! subnets lie inside their network and do not overlap, names and VTEPs are
 //! unique, every endpoint names a network that exists.
 
-mod metrics;
 mod log_level;
+mod metrics;
 mod peers;
 mod probe;
 mod range;
@@ -17,8 +17,8 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use metrics::Metrics;
 pub use log_level::LogLevel;
+pub use metrics::Metrics;
 pub use peers::Peers;
 pub use probe::Probe;
 pub use range::Range;

@@ -10,8 +10,8 @@ use aya::{
 use nix::sched::{CloneFlags, unshare};
 use overlay_common::{
     globals::STRIP,
-    maps::{SenderKey, SenderKind},
     journal::{WATCH, Watch},
+    maps::{SenderKey, SenderKind},
     programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
 };
 

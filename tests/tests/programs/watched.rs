@@ -8,9 +8,9 @@ use bytemuck::{AnyBitPattern, pod_read_unaligned};
 use overlay_common::{
     globals::STRIP,
     journal::{
-        Decision, EVENTS, LOST, Lost, MAX_SNAP, NONE, Place, Sighting, Step, Watch, kinds, outcomes,
+        Decision, EVENTS, LOST, Lost, MAX_SNAP, NONE, Sighting, Step, Watch, kinds, outcomes,
     },
-    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, Program, UNDERLAY_GUARD},
     reasons::{DropReason, PassReason},
 };
 
@@ -95,7 +95,7 @@ fn read<T: AnyBitPattern>(bytes: &[u8]) -> T {
 }
 
 /// Packets that meet every kind of end, with the program that they come to.
-fn packets() -> Vec<(&'static str, Place, Vec<u8>)> {
+fn packets() -> Vec<(&'static str, Program, Vec<u8>)> {
     let mut packets = Vec::new();
     for road in roads() {
         let Road {
@@ -117,9 +117,9 @@ fn packets() -> Vec<(&'static str, Place, Vec<u8>)> {
             routed(inner(here, places.database)),
             routed(inner(here, places.multicast)),
         ] {
-            packets.push((FROM_ENDPOINT, Place::FromEndpoint, packet));
+            packets.push((FROM_ENDPOINT, Program::FromEndpoint, packet));
         }
-        packets.push((FROM_HOST, Place::FromHost, from_node(&road)));
+        packets.push((FROM_HOST, Program::FromHost, from_node(&road)));
         for packet in [
             from_peer(there, here),
             from_peer(places.world, here),
@@ -129,7 +129,7 @@ fn packets() -> Vec<(&'static str, Place, Vec<u8>)> {
                 &tunnelled(tunnel, inner(there, here)),
             ),
         ] {
-            packets.push((FROM_UNDERLAY, Place::FromUnderlay, packet));
+            packets.push((FROM_UNDERLAY, Program::FromUnderlay, packet));
         }
     }
     packets
@@ -200,7 +200,7 @@ fn the_guard_tells_what_it_drops() {
         let [(sighting, before, _)] = &told.packets[..] else {
             panic!("{} packets of one", told.packets.len());
         };
-        assert_eq!(sighting.place, Place::Guard as u32);
+        assert_eq!(sighting.place, Program::UnderlayGuard as u32);
         assert_eq!(sighting.reason, DropReason::UnknownVtep as u32);
         assert_eq!(before[..], packet[..128]);
     }
@@ -234,7 +234,7 @@ fn only_what_is_asked_for_is_told() {
         (Watch { snap: 0, ..ALL }, &[]),
         (
             Watch {
-                places: bit(Place::FromUnderlay as u32),
+                places: bit(Program::FromUnderlay as u32),
                 ..ALL
             },
             &[],

@@ -153,7 +153,7 @@ impl std::os::fd::AsRawFd for RingFd {
 #[cfg(test)]
 mod tests {
     use bytemuck::bytes_of;
-    use overlay_common::journal::{Decision, NONE, Place, Sighting, Step, kinds, outcomes};
+    use overlay_common::journal::{Decision, NONE, Sighting, Step, kinds, outcomes};
 
     use super::Event;
 
@@ -174,7 +174,7 @@ mod tests {
 
         let sighting = Sighting {
             kind: kinds::SIGHTING,
-            place: Place::FromHost as u32,
+            place: overlay_common::programs::Program::FromHost as u32,
             time_ns: 1,
             interface: 2,
             handed_to: NONE,
