@@ -89,31 +89,10 @@ impl Stand {
         })
     }
 
-    /// Whether an agent that is well is still so when its disk knows what it remembers:
-    /// bringing it there takes steps, too.
-    fn lives_on(&self, agent: &Agent) -> Result<bool> {
-        /// From the last look at the disk to the end of the step.
-        const A_STEP: Duration = Duration::from_millis(50);
-        let [_, runtime, disk] = lab::traces(&agent.instance);
-        let since = |folder: &Path| fs::metadata(folder.join("state.json"))?.modified();
-        let until = Instant::now() + Duration::from_secs(10);
-        while let Some(process) = agent.process()? {
-            // There is no copy before the first change.
-            let behind =
-                since(&runtime).is_ok_and(|copy| since(&disk).is_ok_and(|file| file < copy));
-            if !behind {
-                return Ok(!process.wait(Instant::now() + A_STEP));
-            }
-            ensure!(Instant::now() < until, "the disk does not follow");
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(false)
-    }
-
     /// Starts the agent so that it ends after some steps, and again if it did; whether it did.
     fn crash_and_start(&self, step: u32) -> Result<bool> {
         let dying = self.agent.with(ABORT, step);
-        if dying.try_start()? && self.lives_on(&dying)? {
+        if dying.try_start()? && lives_on(&dying)? {
             return Ok(false);
         }
         self.agent
@@ -152,6 +131,26 @@ impl Drop for Stand {
             }
         }
     }
+}
+
+/// Whether an agent that is well is still so when its disk knows what it remembers:
+/// bringing it there takes steps, too.
+fn lives_on(agent: &Agent) -> Result<bool> {
+    /// From the last look at the disk to the end of the step.
+    const A_STEP: Duration = Duration::from_millis(50);
+    let [_, runtime, disk] = lab::traces(&agent.instance);
+    let since = |folder: &Path| fs::metadata(folder.join("state.json"))?.modified();
+    let until = Instant::now() + Duration::from_secs(10);
+    while let Some(process) = agent.process()? {
+        // There is no copy before the first change.
+        let behind = since(&runtime).is_ok_and(|copy| since(&disk).is_ok_and(|file| file < copy));
+        if !behind {
+            return Ok(!process.wait(Instant::now() + A_STEP));
+        }
+        ensure!(Instant::now() < until, "the disk does not follow");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(false)
 }
 
 /// What the agent has set in a container.
@@ -293,7 +292,7 @@ fn an_upgrade_that_the_old_build_takes_back() -> Result<()> {
     for step in 1..MOST_STEPS {
         old.kill()?;
         let dying = new.with(ABORT, step);
-        let survived = dying.try_start()? && stand.lives_on(&dying)?;
+        let survived = dying.try_start()? && lives_on(&dying)?;
         new.kill()?;
         old.start()?;
         let when = format!("killed after step {step}");
@@ -331,7 +330,7 @@ fn an_endpoint_of_the_api_s() -> Result<()> {
             let when = format!("{command:?}, killed after step {step}");
             let process = agent.process()?.context("no agent")?;
             let answer = agent.ask(command)?;
-            if answer.success && stand.lives_on(agent)? {
+            if answer.success && lives_on(agent)? {
                 same(&stand.state()?, done, &when);
                 continue;
             }

@@ -6,9 +6,10 @@ use tokio::sync::oneshot;
 
 use super::Reconciler;
 use crate::{
-    api::{DoctorSpec, Reply},
-    doctor::{Agent, Patient, examine},
+    api::{DoctorSpec, PeerHealth, PeerState, Reply},
+    doctor::{Agent, Health, Patient, examine},
     kernel::memory,
+    model::Name,
 };
 
 /// Nobody who asks waits longer for counters to move.
@@ -34,6 +35,22 @@ impl Reconciler {
         }
     }
 
+    /// What probes tell of the peers that are asked, or have asked.
+    fn known_by_probes(&self) -> BTreeMap<(Name, Name), Health> {
+        let networks = self.model.networks.iter();
+        let peers = networks.flat_map(|network| {
+            let peers = network.peers.iter();
+            peers.map(move |peer| (network, peer))
+        });
+        peers
+            .filter_map(|(network, peer)| {
+                let health = self.probes.health(network.vni, peer)?;
+                let of = (network.name.clone(), peer.name.clone());
+                Some((of, health_of(health)))
+            })
+            .collect()
+    }
+
     fn patient(&self, spec: DoctorSpec) -> Patient {
         let content = self.store.content();
         Patient {
@@ -47,9 +64,27 @@ impl Reconciler {
                 refused: self.refused.clone(),
                 unavailable: self.unavailable.clone(),
                 replaced: is_replaced(),
-                health: BTreeMap::new(),
+                health: self.known_by_probes(),
             }),
         }
+    }
+}
+
+fn health_of(health: PeerHealth) -> Health {
+    let agent = health.agent;
+    let answers = health.state == PeerState::Answers;
+    Health {
+        last_heard: health.heard_ms.map(Duration::from_millis),
+        // That it once did proves nothing now.
+        last_answered: health
+            .answered_ms
+            .filter(|_| answers)
+            .map(Duration::from_millis),
+        rtt: health.rtt.map(|rtt| Duration::from_nanos(rtt.last_ns)),
+        largest: health.path_mtu,
+        heard_by_peer: health.hears_this_node,
+        abi: agent.as_ref().map(|agent| agent.abi),
+        version: agent.map(|agent| agent.version),
     }
 }
 

@@ -237,10 +237,6 @@ pub struct Health {
     pub version: Option<String>,
     /// and the layout of its maps.
     pub abi: Option<u32>,
-    /// Its VXLAN network identifier,
-    pub vni: Option<u32>,
-    /// and its UDP port.
-    pub port: Option<u16>,
 }
 
 /// An address in a network whose packets the node sends elsewhere.

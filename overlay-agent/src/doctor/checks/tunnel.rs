@@ -14,20 +14,12 @@ const ONE_WAY: Fault = Fault::problem(
     "one-way",
     "Packets pass in one direction alone, so nothing that needs an answer works.",
 );
-const VNI: Fault = Fault::problem(
-    "vni-mismatch",
-    "Each end drops what the other sends, as of a network that it does not know.",
-);
-const PORT: Fault = Fault::problem(
-    "port-mismatch",
-    "Each end sends to a port on which the other does not receive.",
-);
 const VERSION: Fault = Fault::warning(
     "peer-version",
     "Versions work together, but faults that one of them has cured the other still has.",
 );
 
-pub(super) const CHECKS: [Check; 5] = [
+pub(super) const CHECKS: [Check; 3] = [
     Check {
         fault: SILENT,
         look: Look::Always(silent),
@@ -35,14 +27,6 @@ pub(super) const CHECKS: [Check; 5] = [
     Check {
         fault: ONE_WAY,
         look: Look::Always(one_way),
-    },
-    Check {
-        fault: VNI,
-        look: Look::Always(vni),
-    },
-    Check {
-        fault: PORT,
-        look: Look::Always(port),
     },
     Check {
         fault: VERSION,
@@ -62,13 +46,7 @@ fn answers_not(peer: &PeerFacts) -> bool {
 
 /// What another check has a better name for.
 fn is_explained(facts: &Facts, peer: &PeerFacts) -> bool {
-    let differs = |health: &Health| {
-        let vni = health.vni.is_some_and(|vni| vni != peer.vni.get());
-        vni || health.port.is_some_and(|port| port != peer.port)
-    };
-    peer.port_answer == Answer::Answered
-        || peer.health.as_ref().is_some_and(differs)
-        || firewall::is_eaten(facts, peer)
+    peer.port_answer == Answer::Answered || firewall::is_eaten(facts, peer)
 }
 
 fn health(peer: &PeerFacts) -> Option<(&PeerFacts, &Health)> {
@@ -134,34 +112,6 @@ fn one_way(facts: &Facts) -> Vec<Finding> {
 fn device(peer: &PeerFacts) -> String {
     peer.device
         .map_or_else(|| "any".to_owned(), |device| device.to_string())
-}
-
-fn vni(facts: &Facts) -> Vec<Finding> {
-    let all = facts.peers.iter().filter_map(health);
-    all.filter_map(|(peer, health)| {
-        let theirs = health.vni.filter(|vni| *vni != peer.vni.get())?;
-        let what = format!("it has VNI {theirs}, and this node {}", peer.vni);
-        let cure = advice(format!(
-            "set the same vni for network {} on both",
-            peer.network
-        ));
-        Some(VNI.at(&peer.name, what, cure))
-    })
-    .collect()
-}
-
-fn port(facts: &Facts) -> Vec<Finding> {
-    let all = facts.peers.iter().filter_map(health);
-    all.filter_map(|(peer, health)| {
-        let theirs = health.port.filter(|port| *port != peer.port)?;
-        let what = format!("it has UDP port {theirs}, and this node {}", peer.port);
-        let cure = advice(format!(
-            "set the same port for network {} on both",
-            peer.network
-        ));
-        Some(PORT.at(&peer.name, what, cure))
-    })
-    .collect()
 }
 
 fn version(facts: &Facts) -> Vec<Finding> {
@@ -246,21 +196,6 @@ mod tests {
 
     #[test]
     fn what_the_peer_says_of_itself_is_compared() {
-        let found = only("vni-mismatch", |facts| {
-            unanswered(0)(facts);
-            tells(Health {
-                vni: Some(7),
-                ..Health::default()
-            })(facts);
-        });
-        assert_eq!(found.what, "it has VNI 7, and this node 1");
-        only(
-            "port-mismatch",
-            tells(Health {
-                port: Some(8472),
-                ..Health::default()
-            }),
-        );
         let found = only(
             "peer-version",
             tells(Health {
@@ -273,8 +208,6 @@ mod tests {
         let same = broken(tells(Health {
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             abi: Some(overlay_common::ABI),
-            vni: Some(1),
-            port: Some(4789),
             ..Health::default()
         }));
         assert!(same.is_empty(), "{same:#?}");
