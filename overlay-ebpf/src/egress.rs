@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// What a container sends.
+#[inline(always)]
 pub(crate) fn from_endpoint(packet: &mut Packet) -> Result<Sent, Exit> {
     let port = tables::port(packet.interface()).ok_or(PassReason::UnknownPort)?;
     tell(Step::Port, [port.network.vni.into()]);
@@ -76,6 +77,7 @@ fn from_address<F: Family>(
 
 /// What the node itself sends or routes through its VXLAN device: TTL, MACs and the way
 /// are decided already, by the kernel.
+#[inline(always)]
 pub(crate) fn from_host(packet: &mut Packet) -> Result<Sent, Exit> {
     let port = tables::port(packet.interface()).ok_or(PassReason::UnknownPort)?;
     tell(Step::Port, [port.network.vni.into()]);

@@ -25,6 +25,7 @@ use crate::{
 };
 
 /// What other nodes send, among everything else that arrives on the underlay.
+#[inline(always)]
 pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
     if strip::is_on()
         && let Some(note) = Note::before(packet)

@@ -65,19 +65,28 @@ use crate::{
 /// TC ingress on the host side of an endpoint's veth.
 #[classifier]
 fn from_endpoint(ctx: TcContext) -> i32 {
-    run(ctx, Program::FromEndpoint, egress::from_endpoint)
+    let (program, mut packet) = (Program::FromEndpoint, Packet::new(ctx));
+    let bytes = came(program, &packet);
+    let outcome = egress::from_endpoint(&mut packet);
+    went(program, &packet, bytes, outcome)
 }
 
 /// TC egress on the VXLAN device.
 #[classifier]
 fn from_host(ctx: TcContext) -> i32 {
-    run(ctx, Program::FromHost, egress::from_host)
+    let (program, mut packet) = (Program::FromHost, Packet::new(ctx));
+    let bytes = came(program, &packet);
+    let outcome = egress::from_host(&mut packet);
+    went(program, &packet, bytes, outcome)
 }
 
 /// TC ingress on an underlay interface.
 #[classifier]
 fn from_underlay(ctx: TcContext) -> i32 {
-    run(ctx, Program::FromUnderlay, ingress::from_underlay)
+    let (program, mut packet) = (Program::FromUnderlay, Packet::new(ctx));
+    let bytes = came(program, &packet);
+    let outcome = ingress::from_underlay(&mut packet);
+    went(program, &packet, bytes, outcome)
 }
 
 /// XDP on an underlay interface: what passes it reaches [`from_underlay`].
@@ -98,32 +107,34 @@ fn underlay_guard(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Runs a program; here every packet gets its one action and its one count.
+/// A packet has come, of so many bytes.
+// Not one function with what comes and what goes, around a given one: that would be called, and
+// the kernel does not take the type of what it returns.
 #[inline(always)]
-fn run(
-    ctx: TcContext,
-    program: Program,
-    judge: impl FnOnce(&mut Packet) -> Result<Sent, Exit>,
-) -> i32 {
-    let mut packet = Packet::new(ctx);
-    let bytes = packet.length();
-    journal::came(program, &packet);
-    match judge(&mut packet) {
+fn came(program: Program, packet: &Packet) -> usize {
+    journal::came(program, packet);
+    packet.length()
+}
+
+/// Here every packet gets its one action and its one count.
+#[inline(always)]
+fn went(program: Program, packet: &Packet, bytes: usize, outcome: Result<Sent, Exit>) -> i32 {
+    match outcome {
         Ok(sent) => {
             stats::sent(&sent);
-            journal::sent(program, &packet, &sent);
+            journal::sent(program, packet, &sent);
             TC_ACT_REDIRECT
         }
         Err(Exit::Pass(reason)) => {
             stats::passed(program, packet.interface(), reason, bytes);
-            journal::passed(program, &packet, reason);
+            journal::passed(program, packet, reason);
             // Not "accept": other programs on the device have their turn.
             TC_ACT_UNSPEC
         }
         Err(Exit::Drop(reason, sender)) => {
             messages::dropped(reason);
             stats::dropped(program, packet.interface(), reason, sender, bytes);
-            journal::dropped(program, &packet, reason, sender);
+            journal::dropped(program, packet, reason, sender);
             TC_ACT_SHOT
         }
     }

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Reconciler;
 use crate::{
-    api::NetworkStatus,
     desired::vxlan_name,
-    model::{Family, Network},
+    model::{Family, Network, Peer},
     probe::{NetworkPeers, Seat, Setup, Use},
 };
 
@@ -67,22 +66,24 @@ impl Reconciler {
     }
 
     /// Problems that probes have found.
-    pub(super) fn probe_problems(&self, networks: &[NetworkStatus]) -> Vec<String> {
+    pub(super) fn probe_problems(&self) -> Vec<String> {
         let mut problems = self.probes.problems();
-        problems.extend(networks.iter().filter_map(|network| self.narrow(network)));
+        let networks = self.model.networks.iter();
+        problems.extend(networks.filter_map(|network| self.narrow(network)));
         problems
     }
 
     /// Paths on which large packets vanish, and nobody tells those who send them.
-    fn narrow(&self, network: &NetworkStatus) -> Option<String> {
-        let mtu = network.mtu?;
-        let told = |peer: &crate::api::PeerStatus| {
+    fn narrow(&self, network: &Network) -> Option<String> {
+        let mtu = *self.facts.mtus.get(&network.name)?;
+        let told = |peer: &Peer| {
             let way = self.observed.around.ways.get(&peer.vtep);
             way.is_some_and(|way| way.path_mtu.is_some())
         };
         let mut narrow = BTreeSet::new();
         for peer in network.peers.iter().filter(|peer| !told(peer)) {
-            let arrives = peer.health.as_ref().and_then(|health| health.path_mtu);
+            let health = self.probes.health(network.vni, peer);
+            let arrives = health.and_then(|health| health.path_mtu);
             narrow.extend(
                 arrives
                     .filter(|arrives| *arrives < mtu)

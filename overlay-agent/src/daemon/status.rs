@@ -1,5 +1,7 @@
 //! The node's state as the API shows it.
 
+use std::collections::BTreeMap;
+
 use overlay_common::maps::PeerStats;
 use tracing::warn;
 
@@ -19,14 +21,19 @@ impl Reconciler {
     /// As of the last round; counters as of now.
     pub(super) fn status(&self) -> Status {
         let fastpath = self.fastpath_status();
+        // All at once: there can be very many.
+        let counted = self.node.with_maps(|maps| maps.counters().peers());
+        let counted = counted.unwrap_or_else(|error| {
+            warn!("{error}");
+            None
+        });
         let networks: Vec<NetworkStatus> = self
             .model
             .networks
             .iter()
-            .map(|network| self.network_status(network))
+            .map(|network| self.network_status(network, counted.as_ref()))
             .collect();
-        let mut problems = self.all_problems();
-        problems.extend(self.probe_problems(&networks));
+        let problems = self.all_problems();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: crate::hooks::abi(),
@@ -63,6 +70,7 @@ impl Reconciler {
             problems.push(format!("the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"));
         }
         problems.extend(self.closed_to_metrics.clone());
+        problems.extend(self.probe_problems());
         problems
     }
 
@@ -112,7 +120,11 @@ impl Reconciler {
             .collect()
     }
 
-    fn network_status(&self, network: &Network) -> NetworkStatus {
+    fn network_status(
+        &self,
+        network: &Network,
+        counted: Option<&BTreeMap<u32, PeerStats>>,
+    ) -> NetworkStatus {
         let rules = self.filter_rules();
         NetworkStatus {
             name: network.name.clone(),
@@ -138,7 +150,7 @@ impl Reconciler {
             peers: network
                 .peers
                 .iter()
-                .map(|peer| self.peer_status(network, peer))
+                .map(|peer| self.peer_status(network, peer, counted))
                 .collect(),
         }
     }
@@ -150,7 +162,12 @@ impl Reconciler {
         }
     }
 
-    fn peer_status(&self, network: &Network, peer: &Peer) -> PeerStatus {
+    fn peer_status(
+        &self,
+        network: &Network,
+        peer: &Peer,
+        counted: Option<&BTreeMap<u32, PeerStats>>,
+    ) -> PeerStatus {
         let vtep = peer.vtep;
         let way = self.observed.around.ways.get(&vtep);
         let slot = self
@@ -161,13 +178,8 @@ impl Reconciler {
             .vteps
             .get(&(network.vni, vtep))
             .copied();
-        let stats = slot.and_then(|slot| {
-            let read = self.node.with_maps(|maps| maps.counters().peer(slot));
-            read.unwrap_or_else(|error| {
-                warn!("{error}");
-                None
-            })
-        });
+        let stats = slot.zip(counted);
+        let stats = stats.map(|(slot, counted)| counted.get(&slot).copied().unwrap_or_default());
         PeerStatus {
             name: peer.name.clone(),
             vtep,
