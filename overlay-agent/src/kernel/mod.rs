@@ -10,8 +10,6 @@
 
 pub mod bpf;
 pub mod capability;
-pub mod datagram;
-pub mod datagrams;
 mod error;
 pub mod ethtool;
 pub mod memory;

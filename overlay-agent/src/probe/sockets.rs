@@ -7,7 +7,7 @@ use std::{
 
 use super::PORT;
 use crate::{
-    kernel::datagram,
+    kernel::udp,
     model::{Family, IfName, Vni},
 };
 
@@ -39,7 +39,7 @@ impl Sockets {
             if self.open.contains_key(of) {
                 continue;
             }
-            match datagram::through(seat.device, seat.address, PORT) {
+            match udp::through(seat.device, seat.address, PORT) {
                 Ok(socket) => {
                     self.open.insert(*of, (*seat, socket));
                 }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     doctor::facts::{Answer, PeerFacts},
-    kernel::datagrams::{self, Question, Reply},
+    kernel::udp::refusals::{self, Question, Reply},
     model::Family,
 };
 
@@ -106,7 +106,7 @@ async fn round(
 
 /// Beside the runtime, which must not be kept from its sockets.
 async fn ask(questions: Vec<Question>, patience: Duration) -> Vec<Reply> {
-    let asked = tokio::task::spawn_blocking(move || datagrams::ask(&questions, patience));
+    let asked = tokio::task::spawn_blocking(move || refusals::ask(&questions, patience));
     // Without a thread nothing was asked.
     asked.await.unwrap_or_default()
 }

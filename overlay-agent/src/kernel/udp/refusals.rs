@@ -5,16 +5,16 @@
 use std::{
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
-    libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
+use super::keep_whole;
 use crate::model::Family;
 
 /// Bytes of a UDP header.
@@ -121,36 +121,6 @@ fn send(question: &Question) -> io::Result<UdpSocket> {
     let length = question.size.saturating_sub(header + UDP_HEADER);
     socket.send(&vec![0; length.into()])?;
     Ok(socket)
-}
-
-/// Has nobody cut the socket's packets up, whatever the kernel has learned of their path.
-fn keep_whole(socket: &UdpSocket, family: Family) -> io::Result<()> {
-    let (level, option, value) = match family {
-        Family::V4 => (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_PROBE,
-        ),
-        Family::V6 => (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_PROBE,
-        ),
-    };
-    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
-    // SAFETY: the kernel reads `length` bytes at `value`, which is that long and outlives the
-    // call; the descriptor is the socket's, which is open.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            length,
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@ use nix::{
     },
 };
 
-use super::{KernelError, Result};
-use crate::model::Family;
+use crate::{
+    kernel::{KernelError, Result},
+    model::Family,
+};
 
 /// Whether a socket of somebody else has a UDP port of a family in this thread's namespace.
 ///

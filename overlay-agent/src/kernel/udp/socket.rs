@@ -2,20 +2,22 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::AsRawFd as _,
 };
 
 use nix::{
     errno::Errno,
-    libc,
     sys::socket::{
         AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket,
         sockopt::{BindToDevice, IpFreebind, Ipv6DontFrag, Ipv6V6Only},
     },
 };
 
-use super::{KernelError, Result};
-use crate::model::IfName;
+use super::keep_whole;
+use crate::{
+    kernel::{KernelError, Result},
+    model::{Family, IfName},
+};
 
 /// A socket that hears and says nothing but through one device, from one address, and never has
 /// a packet cut into fragments here; it does not block.
@@ -47,37 +49,7 @@ fn open(device: IfName, at: SocketAddr) -> nix::Result<UdpSocket> {
         setsockopt(&socket, Ipv6V6Only, &true)?;
         setsockopt(&socket, Ipv6DontFrag, &true)?;
     }
-    ignore_path_mtu(&socket, at.ip())?;
+    keep_whole(&socket, Family::of(at.ip()))?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
     Ok(socket.into())
-}
-
-/// Only the device's MTU limits what is sent: whether more arrives than the kernel has heard of is
-/// what somebody wants to know.
-fn ignore_path_mtu(socket: &OwnedFd, address: IpAddr) -> nix::Result<()> {
-    let (level, option, value) = match address {
-        IpAddr::V4(_) => (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_PROBE,
-        ),
-        IpAddr::V6(_) => (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_PROBE,
-        ),
-    };
-    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the kernel reads `length` bytes at the pointer, which are those of `value`, and
-    // keeps none of it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            length,
-        )
-    };
-    Errno::result(result).map(drop)
 }
