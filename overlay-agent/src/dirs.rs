@@ -60,6 +60,11 @@ impl Dirs {
         self.runtime(instance).join("state.json")
     }
 
+    /// The name of the device that an instance is making.
+    pub fn making(&self, instance: &Name) -> PathBuf {
+        self.runtime(instance).join("making")
+    }
+
     /// The runtime folder of an instance.
     pub fn runtime(&self, instance: &Name) -> PathBuf {
         self.runtime_dir.join(instance.as_str())

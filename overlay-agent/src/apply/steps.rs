@@ -29,7 +29,10 @@ pub(super) async fn run(
         Step::DeleteNamespace { name } => delete_namespace(name, store),
         Step::SetSysctl { key, from, to } => set_sysctl(key, from.as_deref(), to, store),
         Step::CreateLink { id, link, inside } => {
-            create_link(node, model, id, link, inside.as_deref()).await
+            store.begins_to_make(id.name)?;
+            let made = create_link(node, model, id, link, inside.as_deref()).await;
+            store.has_made()?;
+            made
         }
         Step::DeleteLink { id } => {
             let place = place(node, model, id).await?;

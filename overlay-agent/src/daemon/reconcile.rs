@@ -331,6 +331,14 @@ impl Reconciler {
         dataplane.map_or_else(Capacity::default, |dataplane| dataplane.maps().capacity())
     }
 
+    /// What an agent that was killed was making is finished or gone, once all has been done.
+    pub(super) fn forget_the_unfinished(&mut self) -> Result<(), StoreError> {
+        if self.is_well() {
+            self.store.has_made()?;
+        }
+        Ok(())
+    }
+
     /// Brings what is remembered to the disk.
     pub(super) fn close(self) -> Result<(), String> {
         self.store.close()

@@ -146,6 +146,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let mut reconciler = Reconciler::new(node, store, model, watch);
     reconciler.node.dataplane = required_programs;
     reconciler.reconcile().await;
+    reconciler.forget_the_unfinished()?;
     watches.renew();
     let (sender, calls) = mpsc::channel(WAITING_CALLS);
     let mut exports = Exports::new(sender.clone());

@@ -50,7 +50,9 @@ pub async fn observe(
         .iter()
         .filter(|link| {
             let alias = link.alias.as_deref();
-            alias.is_some_and(|alias| is_ours(store.instance(), alias)) || node.knows(link.index)
+            alias.is_some_and(|alias| is_ours(store.instance(), alias))
+                || node.knows(link.index)
+                || store.was_making(link.name, alias)
         })
         .collect();
     let mut objects = Objects::default();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{addresses, upgrade::FORMAT};
 use crate::{
     kernel::netns::NetnsId,
-    model::{Endpoint, Family, Model, Name, NetnsRef},
+    model::{Endpoint, Family, IfName, Model, Name, NetnsRef},
 };
 
 /// The addresses that belong to an endpoint.
@@ -57,6 +57,10 @@ pub struct Content {
     pub fastpath_off: bool,
     /// Whether we have made, or were about to make, a table of packet filter rules.
     pub packet_filter: bool,
+    /// The device that we were about to make: it is ours before it can say so. In a file of its
+    /// own, because it does not outlive a reboot.
+    #[serde(skip)]
+    pub making: Option<IfName>,
 }
 
 /// A process that an endpoint was found by.
@@ -82,6 +86,7 @@ impl Content {
             sysctls: BTreeMap::new(),
             fastpath_off: false,
             packet_filter: false,
+            making: None,
         }
     }
 
@@ -96,6 +101,11 @@ impl Content {
             return Err(format!("it belongs to instance {}", self.instance));
         }
         Ok(())
+    }
+
+    /// Whether a device without a mark of anybody is the one that we were stopped while making.
+    pub fn was_making(&self, device: IfName, alias: Option<&str>) -> bool {
+        alias.is_none() && self.making == Some(device)
     }
 
     /// Notes the namespace of every process that an endpoint is named by, when it is

@@ -9,7 +9,6 @@ use std::{
 };
 
 use super::StoreError;
-use crate::hooks;
 
 /// Whether a file is to outlive a loss of power, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,19 +74,17 @@ pub(super) fn replace(path: &Path, version: &Version, durable: Durable) -> Resul
             Durable::No => Ok(()),
         });
     written.map_err(failed("write", &temporary))?;
-    hooks::step_done();
     fs::rename(&temporary, path).map_err(failed("replace", path))?;
     if durable == Durable::Yes {
         let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(failed("replace", folder))?;
     }
-    hooks::step_done();
     Ok(())
 }
 
 /// What is being written, until it takes the file's place.
 pub(super) fn temporary(path: &Path) -> PathBuf {
-    path.with_extension("json.new")
+    path.with_added_extension("new")
 }
 
 /// Removes something; what is not there is fine.

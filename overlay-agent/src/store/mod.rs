@@ -18,7 +18,11 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{dirs::Dirs, hooks, model::Name};
+use crate::{
+    dirs::Dirs,
+    hooks,
+    model::{IfName, Name},
+};
 
 use behind::Behind;
 use copies::{Durable, Version, gone, temporary};
@@ -58,6 +62,7 @@ pub enum StoreError {
 pub struct Store {
     file: PathBuf,
     copy: PathBuf,
+    making: PathBuf,
     content: Content,
     since: SystemTime,
     behind: Option<Behind>,
@@ -72,6 +77,7 @@ impl Store {
         let mut store = Self {
             file,
             copy,
+            making: dirs.making(instance),
             content: Content::new(instance.clone()),
             since: SystemTime::UNIX_EPOCH,
             behind: None,
@@ -85,6 +91,10 @@ impl Store {
         if let Some(newer) = in_memory.filter(|copy| copy.since > on_disk.since) {
             let content = understand(&store.copy, &newer, instance)?;
             (store.content, store.since) = (content, newer.since);
+        }
+        if let Some(noted) = copies::read(&store.making)? {
+            let name = String::from_utf8_lossy(&noted.text).into_owned();
+            store.content.making = name.parse().ok();
         }
         Ok(store)
     }
@@ -119,8 +129,24 @@ impl Store {
             }
             None => copies::replace(&self.file, &version, Durable::Yes)?,
         }
+        hooks::step_done();
         (self.content, self.since) = (content, since);
         Ok(())
+    }
+
+    /// Notes the device that is about to be made: the kernel lets it say whose it is only when it
+    /// is there, and we may be stopped in between.
+    pub fn begins_to_make(&mut self, device: IfName) -> Result<(), StoreError> {
+        let noted = Version::after(SystemTime::UNIX_EPOCH, device.as_str().into());
+        copies::replace(&self.making, &noted, Durable::No)?;
+        hooks::step_done();
+        Ok(())
+    }
+
+    /// It says so now, or is not there.
+    pub fn has_made(&mut self) -> Result<(), StoreError> {
+        self.content.making = None;
+        gone(&self.making, fs::remove_file)
     }
 
     /// Writes the file behind from now on; what is remembered now is on the disk then.
@@ -147,13 +173,17 @@ impl Store {
         if let Some(behind) = self.behind.take() {
             behind.finish()?;
         }
-        gone(&self.copy, fs::remove_file).map_err(|error| error.to_string())
+        for path in [&self.making, &self.copy] {
+            gone(path, fs::remove_file).map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// Removes what a writer has left that was stopped before it was done.
     ///
     /// Only for the one that holds the instance's lock: there may be another writer.
     pub fn clear_unfinished(&self) -> Result<(), StoreError> {
+        gone(&temporary(&self.making), fs::remove_file)?;
         gone(&temporary(&self.copy), fs::remove_file)?;
         gone(&temporary(&self.file), fs::remove_file)
     }
@@ -165,6 +195,7 @@ impl Store {
         }
         self.clear_unfinished()?;
         // First the copy: without a file it would not count.
+        gone(&self.making, fs::remove_file)?;
         gone(&self.copy, fs::remove_file)?;
         gone(&self.file, fs::remove_file)?;
         hooks::step_done();

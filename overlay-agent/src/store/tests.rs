@@ -178,3 +178,23 @@ fn a_disk_that_takes_nothing_is_told_and_catches_up() {
     let again = Store::open(&dirs, &instance).unwrap();
     assert_eq!(*again.content(), expected);
 }
+
+#[test]
+fn a_device_that_was_being_made_is_known_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
+    let mut store = Store::open(&dirs, &instance).unwrap();
+    store.write_behind().unwrap();
+    let (device, other) = ("ovlbr2".parse().unwrap(), "ovlbr3".parse().unwrap());
+    store.begins_to_make(device).unwrap();
+    drop(store);
+    let mut killed = Store::open(&dirs, &instance).unwrap();
+    let content = killed.content();
+    assert!(content.was_making(device, None));
+    // Somebody has put his mark on it, or it is another one.
+    assert!(!content.was_making(device, Some("mine")) && !content.was_making(other, None));
+    killed.has_made().unwrap();
+    assert!(!killed.content().was_making(device, None));
+    let again = Store::open(&dirs, &instance).unwrap();
+    assert!(!again.content().was_making(device, None));
+}
