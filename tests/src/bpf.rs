@@ -28,6 +28,7 @@ use crate::{
 enum Command {
     MapLookup = 1,
     MapUpdate = 2,
+    MapDelete = 3,
     MapNextKey = 4,
     ProgLoad = 5,
     ObjGet = 7,
@@ -178,6 +179,15 @@ impl<K: Pod, V: Pod> Map<K, V> {
         let mut element = self.element(address(key), address(value));
         // SAFETY: key and value have the map's sizes (`Self::open`) and outlive the call.
         unsafe { bpf(Command::MapUpdate, &mut element) }.map_err(failed("update a map"))?;
+        Ok(())
+    }
+
+    /// Takes an entry away, which must be there.
+    pub fn remove(&self, key: &K) -> Result<()> {
+        let mut element = self.element(address(key), 0);
+        // SAFETY: the key has the map's size (`Self::open`) and outlives the call, which reads
+        // no value.
+        unsafe { bpf(Command::MapDelete, &mut element) }.map_err(failed("delete from a map"))?;
         Ok(())
     }
 

@@ -79,21 +79,42 @@ impl Growing {
         Ok(())
     }
 
-    /// One round at the present number of peers: of the subject itself, and of others that
-    /// need its maps.
-    pub(crate) fn measure(&self, bench: &Bench) -> Result<Vec<(Subject, Vec<Reading>)>> {
-        let peers = self.peers;
-        let rate = Reading::new(&format!("pps_{peers}_peers"), self.flood(bench)?)?;
+    /// Takes all of them away again, where that is quickly done; whether it was.
+    fn shrink(&mut self) -> Result<bool> {
         let Kind::Programs(node) = &self.kind else {
-            return Ok(vec![(self.way.subject, vec![rate])]);
+            return Ok(false);
         };
-        let cost = node.cost(bench.cores.client, peers, bench.times.test_runs)?;
-        let mut own = vec![rate];
-        own.extend(readings(&cost.overlay, peers)?);
-        Ok(vec![
-            (self.way.subject, own),
-            (Subject::Ceiling, readings(&cost.floor, peers)?),
-        ])
+        node.remove(0..self.peers)?;
+        self.peers = 0;
+        Ok(true)
+    }
+
+    /// One round at the present number of peers.
+    pub(crate) fn measure(&self, bench: &Bench) -> Result<Vec<Reading>> {
+        let rate = Reading::new(&format!("pps_{}_peers", self.peers), self.flood(bench)?)?;
+        Ok(vec![rate])
+    }
+
+    /// One round of the programs alone with each of these numbers of peers, right after one
+    /// another: of the subject itself, and of others that need its maps. None of the kernel.
+    pub(crate) fn measure_programs(
+        &mut self,
+        bench: &Bench,
+        numbers: &[u32],
+    ) -> Result<Vec<(Subject, Vec<Reading>)>> {
+        let mut measured = Vec::new();
+        if !self.shrink()? {
+            return Ok(measured);
+        }
+        for &peers in numbers {
+            self.grow(peers)?;
+            if let Kind::Programs(node) = &self.kind {
+                let cost = node.cost(bench.cores.client, peers, bench.times.test_runs)?;
+                measured.push((self.way.subject, readings(&cost.overlay, peers)?));
+                measured.push((Subject::Ceiling, readings(&cost.floor, peers)?));
+            }
+        }
+        Ok(measured)
     }
 
     /// Packets per second to random peers.

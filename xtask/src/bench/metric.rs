@@ -91,8 +91,8 @@ impl Group {
                  kernel's own statistics say of each eBPF program under a flood of datagrams."
             }
             Self::Local => {
-                "Container to container on one node: overlay's local delivery (overlay) and the \
-                 kernel's bridge (overlay-off)."
+                "Container to container on one node: overlay's local delivery (overlay), the \
+                 kernel's bridge (overlay-off), and a program that only redirects (ceiling)."
             }
             Self::Growth => {
                 "10 to 100,000 peers, with a subnet and a VTEP each, and a flood of datagrams to \

@@ -232,6 +232,9 @@ mod tests {
             .collect();
         assert_eq!(first, Subject::ALL);
         let local = options.order(Measurement::LocalRtt, 1);
-        assert_eq!(local, [Subject::OverlayOff, Subject::Overlay]);
+        assert_eq!(
+            local,
+            [Subject::Overlay, Subject::OverlayOff, Subject::Ceiling]
+        );
     }
 }

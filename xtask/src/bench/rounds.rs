@@ -112,7 +112,8 @@ fn one(
     true
 }
 
-/// All rounds at one number of peers, then at the next: adding them takes longer than a round.
+/// All rounds at one number of peers, then at the next: adding them to the kernel takes longer
+/// than a round. The programs alone get all numbers in each round.
 fn grow(console: Console, bench: &Bench, context: &Context, results: &mut Results) -> Result<()> {
     let mut growing = Vec::new();
     for subject in context.options.growing() {
@@ -126,6 +127,7 @@ fn grow(console: Console, bench: &Bench, context: &Context, results: &mut Result
         for (_, lab) in &mut growing {
             lab.grow(peers)?;
         }
+        let headline = format!("pps_{peers}_peers");
         for round in 1..=context.options.rounds {
             let line = Line::begin(round, growth::NAME);
             growing.rotate_left(1);
@@ -136,29 +138,46 @@ fn grow(console: Console, bench: &Bench, context: &Context, results: &mut Result
                     return Ok(());
                 }
                 match readings {
-                    Ok(measured) => {
-                        for (of, readings) in measured {
-                            if of == *subject {
-                                line.add(of, &readings, &format!("pps_{peers}_peers"));
-                            }
-                            results.add(round, of, &readings);
-                        }
+                    Ok(readings) => {
+                        line.add(*subject, &readings, &headline);
+                        results.add(round, *subject, &readings);
                     }
                     Err(error) => {
                         line.failed(*subject);
-                        results.failures.push(Failure {
-                            round,
-                            subject: subject.name(),
-                            measurement: format!("{} to {peers} peers", growth::NAME),
-                            why: format!("{error:#}"),
-                        });
+                        results.failures.push(not_grown(round, *subject, &error));
                     }
                 }
             }
             line.end();
         }
     }
+    console.say("bench", "the programs alone, with all numbers of peers");
+    for round in 1..=context.options.rounds {
+        for (subject, lab) in &mut growing {
+            let measured = lab.measure_programs(bench, &PEERS);
+            if interrupt::requested() {
+                return Ok(());
+            }
+            match measured {
+                Ok(measured) => {
+                    for (of, readings) in measured {
+                        results.add(round, of, &readings);
+                    }
+                }
+                Err(error) => results.failures.push(not_grown(round, *subject, &error)),
+            }
+        }
+    }
     Ok(())
+}
+
+fn not_grown(round: u32, subject: Subject, error: &anyhow::Error) -> Failure {
+    Failure {
+        round,
+        subject: subject.name(),
+        measurement: growth::NAME.to_owned(),
+        why: format!("{error:#}"),
+    }
 }
 
 /// A line of progress that grows with each subject.

@@ -45,8 +45,9 @@ struct Options {
 impl Options {
     const FULL: Self = Self {
         quick: false,
+        // A bridge has at most 1,023 ports.
         endpoints: 1_000,
-        by_command: 50,
+        by_command: 20,
         idle_seconds: 20,
     };
     const QUICK: Self = Self {

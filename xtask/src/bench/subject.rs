@@ -45,7 +45,7 @@ impl Subject {
         Self::OverlayOff,
     ];
     /// Those that carry traffic between containers of one node in ways worth comparing.
-    pub(crate) const LOCAL: &[Self] = &[Self::Overlay, Self::OverlayOff];
+    pub(crate) const LOCAL: &[Self] = &[Self::Ceiling, Self::Overlay, Self::OverlayOff];
     /// Those whose cost could grow with the number of peers.
     pub(crate) const GROWING: &[Self] = &[Self::Vxlan, Self::Overlay];
 

@@ -8,7 +8,7 @@ use overlay_tests::{
 };
 use serde_json::Value;
 
-use super::{labs::Way, subject::Subject};
+use super::{ceiling, labs::Way, subject::Subject};
 
 /// What share of the expected packets must be seen: counters are not read at the very
 /// moment at which a tool begins and ends to count.
@@ -41,7 +41,7 @@ pub(crate) struct Counters {
     /// Packets and bytes sent on the underlay.
     underlay: Traffic,
     /// Packets through the tunnel device, where there is one; for the ceiling, packets
-    /// between its bridge and the stack.
+    /// between its bridge and the stack, or from its bridge to the other container.
     tunnel_sent: f64,
     tunnel_received: f64,
     /// Packets through overlay's programs.
@@ -78,7 +78,10 @@ impl Counters {
             underlay: sent,
             ..Self::default()
         };
-        if let Some(tunnel) = way.tunnel() {
+        if way.subject == Subject::Ceiling && way.is_local() {
+            let (sent, _) = device(&way.client_node, ceiling::OTHER_VETH)?;
+            counters.tunnel_sent = sent.packets;
+        } else if let Some(tunnel) = way.tunnel() {
             let client = device(&way.client_node, &tunnel)?;
             let server = device(&way.server_node, &tunnel)?;
             // The stack receives from the bridge what the container sends.
@@ -146,6 +149,7 @@ impl Counters {
             strayed("the underlay", self.underlay.packets)?;
             return match way.subject {
                 Subject::Overlay => passed("local delivery", self.programs_local, known.sent),
+                Subject::Ceiling => strayed("the bridge", self.tunnel_sent),
                 _ => strayed("local delivery", self.programs_local),
             };
         }
@@ -302,6 +306,14 @@ mod tests {
         assert!(delivered.judge(&off, known).is_err());
         assert!(Counters::default().judge(&on, known).is_err());
         assert!(through_programs().judge(&off, known).is_err());
+
+        let ceiling = way(Subject::Ceiling, true);
+        Counters::default().judge(&ceiling, known).unwrap();
+        let bridged = Counters {
+            tunnel_sent: 1000.0,
+            ..Counters::default()
+        };
+        assert!(bridged.judge(&ceiling, known).is_err());
     }
 
     #[test]

@@ -146,30 +146,40 @@ impl Node {
         Ok(())
     }
 
+    /// Takes peers away again.
+    pub(super) fn remove(&self, old: Range<u32>) -> Result<()> {
+        for number in old {
+            let prefix = peers::subnet(number).octets();
+            self.peers.remove(&prefix_key(prefix, peers::LENGTH))?;
+            self.vteps.remove(&AddressKey4 {
+                vni: VNI,
+                address: peers::vtep(number).octets(),
+            })?;
+        }
+        Ok(())
+    }
+
     /// What the programs take for packets to and from random ones of the peers.
     pub(super) fn cost(&self, core: usize, peers: u32, runs: usize) -> Result<Measured> {
         let underlay = self.model.underlay_ifindex;
-        let encapsulate = |program: &Program, action| {
-            let frames = numbers(peers, runs).map(|peer| self.to(peer));
-            mean(program, frames, self.device, action)
-        };
-        let decapsulate = |program: &Program, action| {
-            let frames = numbers(peers, runs).map(|peer| self.from(peer));
-            mean(program, frames, underlay, action)
-        };
+        // What a packet's hash takes is the sending socket's cost, not the program's.
+        let (hash, nothing) = (Program::hash()?, Program::nothing()?);
+        let encapsulates = [&hash, &self.floor.encapsulate, &self.from_endpoint];
+        let decapsulates = [&nothing, &self.floor.decapsulate, &self.from_underlay];
         on(&self.namespace, core, || {
-            // What a packet's hash takes is the sending socket's cost, not the program's.
-            let sending = encapsulate(&Program::hash()?, 0)?;
-            let arriving = decapsulate(&Program::nothing()?, 0)?;
-            let costs = |encapsulates, decapsulates| -> Result<Costs> {
-                Ok(Costs {
-                    encapsulate: encapsulate(encapsulates, REDIRECT)?.less(sending),
-                    decapsulate: decapsulate(decapsulates, REDIRECT)?.less(arriving),
-                })
-            };
+            let [floor_out, out] =
+                costs(encapsulates, self.device, runs, peers, |peer| self.to(peer))?;
+            let [floor_in, into] =
+                costs(decapsulates, underlay, runs, peers, |peer| self.from(peer))?;
             Ok(Measured {
-                floor: costs(&self.floor.encapsulate, &self.floor.decapsulate)?,
-                overlay: costs(&self.from_endpoint, &self.from_underlay)?,
+                floor: Costs {
+                    encapsulate: floor_out,
+                    decapsulate: floor_in,
+                },
+                overlay: Costs {
+                    encapsulate: out,
+                    decapsulate: into,
+                },
             })
         })
     }
@@ -224,39 +234,67 @@ fn prefix_key(prefix: [u8; 4], length: u8) -> PrefixKey4 {
     }
 }
 
-fn numbers(peers: u32, count: usize) -> impl Iterator<Item = u32> {
+/// What two programs take beyond one that does nothing. They take turns, and each meets peers of
+/// its own, so that none is measured in better times than the others, or finds caches that
+/// another one has filled.
+fn costs(
+    programs: [&Program; 3],
+    device: u32,
+    runs: usize,
+    peers: u32,
+    frame: impl Fn(u32) -> Vec<u8>,
+) -> Result<[Cost; 2]> {
     let mut random = Random::new();
-    std::iter::repeat_with(move || random.below(peers)).take(count)
+    let mut times = [(); 3].map(|()| Times::default());
+    for _ in 0..runs {
+        for (number, program) in programs.into_iter().enumerate() {
+            let action = if number == 0 { 0 } else { REDIRECT };
+            times[number].take(program, &frame(random.below(peers)), device, action)?;
+        }
+    }
+    let [nothing, one, other] = times;
+    let nothing = nothing.cost()?;
+    Ok([one.cost()?.less(nothing), other.cost()?.less(nothing)])
 }
 
-/// Each frame is made just before it is run, in the same memory as the one before: a heap
-/// of frames would push the maps out of the caches.
-fn mean(
-    program: &Program,
-    frames: impl Iterator<Item = Vec<u8>>,
-    device: u32,
-    action: u32,
-) -> Result<Cost> {
-    let (mut first, mut next) = (Vec::new(), Vec::new());
-    for frame in frames {
+/// Nanoseconds of each run.
+#[derive(Default)]
+struct Times {
+    first: Vec<u32>,
+    next: Vec<u32>,
+}
+
+impl Times {
+    /// Runs a train of packets. Their frame was made just before, in the same memory as the last
+    /// one: a heap of frames would push the maps out of the caches.
+    fn take(&mut self, program: &Program, frame: &[u8], device: u32, action: u32) -> Result<()> {
         for place in 0..TRAIN {
-            let run = program.run(&frame, device)?;
+            let run = program.run(frame, device)?;
             ensure!(
                 run.action == action,
                 "a program returned {} for a packet of growth, not {action}: the maps are not \
                  as the programs expect them",
                 run.action
             );
-            let samples = if place == 0 { &mut first } else { &mut next };
+            let samples = if place == 0 {
+                &mut self.first
+            } else {
+                &mut self.next
+            };
             samples.push(run.nanoseconds);
         }
+        Ok(())
     }
-    let mean =
-        |mut samples: Vec<u32>| stats::mean_without_interrupts(&mut samples).context("no packets");
-    Ok(Cost {
-        first: mean(first)?,
-        next: mean(next)?,
-    })
+
+    fn cost(self) -> Result<Cost> {
+        let mean = |mut samples: Vec<u32>| {
+            stats::mean_without_interrupts(&mut samples).context("no packets")
+        };
+        Ok(Cost {
+            first: mean(self.first)?,
+            next: mean(self.next)?,
+        })
+    }
 }
 
 #[cfg(test)]
