@@ -136,7 +136,7 @@ pub struct Sighting {
     /// [`kinds::SIGHTING`].
     pub kind: u32,
     /// Number of the [`Program`](crate::programs::Program).
-    pub place: u32,
+    pub program: u32,
     /// Nanoseconds since boot (`CLOCK_MONOTONIC`).
     pub time_ns: u64,
     /// Index of the device at which the program runs.
@@ -186,7 +186,7 @@ pub struct Watch {
     /// Only those of the peer with this slot; [`NONE`]: all.
     pub peer: u32,
     /// The [`Program`](crate::programs::Program)s,
-    pub places: u32,
+    pub programs: u32,
     /// whether those that were sent,
     pub sent: u32,
     /// the reasons of those that were passed,
@@ -203,10 +203,23 @@ impl Watch {
         budget: 0,
         endpoint: NONE,
         peer: NONE,
-        places: 0,
+        programs: 0,
         sent: 0,
         passes: 0,
         drops: 0,
+    };
+
+    /// Every decision and every packet, as far as its headers go; bounded by nothing.
+    pub const EVERYTHING: Self = Self {
+        decisions: 1,
+        snap: 128,
+        budget: u32::MAX,
+        endpoint: NONE,
+        peer: NONE,
+        programs: u32::MAX,
+        sent: 1,
+        passes: u32::MAX,
+        drops: u32::MAX,
     };
 }
 

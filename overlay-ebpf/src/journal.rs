@@ -111,7 +111,7 @@ pub(crate) fn came(program: Program, packet: &(impl Received + Shown)) {
     desk.endpoint = NONE;
     desk.sighting = Sighting {
         kind: kinds::SIGHTING,
-        place: program as u32,
+        program: program as u32,
         time_ns: now,
         interface: packet.device(),
         handed_to: NONE,
@@ -219,7 +219,7 @@ fn went(program: Program, packet: &(impl Received + Shown), outcome: u32, reason
 }
 
 fn is_watched(program: Program) -> bool {
-    watched!(snap) != 0 && watched!(places) >> (program as u32) & 1 != 0
+    watched!(snap) != 0 && watched!(programs) >> (program as u32) & 1 != 0
 }
 
 fn desk() -> Option<&'static mut Desk> {

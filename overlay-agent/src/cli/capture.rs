@@ -1,7 +1,7 @@
 //! `capture`: packets as the programs see them, into a file.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -70,7 +70,7 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
     let instance = client::the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
     let ask = |request: &Request| client::call(dirs, &instance, request);
     let signals = signals().map_err(Failure::Problem)?;
-    let mut file = open(&args.file).map_err(Failure::BadInput)?;
+    let output = Output::open(&args.file).map_err(Failure::BadInput)?;
     let wanted = Wanted {
         endpoint: args.endpoint,
         peer: args.peer,
@@ -78,7 +78,12 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
         hooks: args.hooks,
         snap: args.snap,
     };
-    client::done(&ask(&Request::CaptureStart(wanted))?)?;
+    let started = ask(&Request::CaptureStart(wanted)).and_then(|reply| client::done(&reply));
+    if let Err(refused) = started {
+        output.abandon();
+        return Err(refused);
+    }
+    let mut file = output.emptied().map_err(Failure::Problem)?;
     eprintln!("capturing on {instance}; Ctrl-C ends it");
     let mut writing = Writing {
         file: Pcapng::new(&mut file, args.snap),
@@ -129,12 +134,57 @@ fn captured(reply: Reply) -> Result<Captured, Failure> {
     }
 }
 
-fn open(path: &Path) -> anyhow::Result<Box<dyn Write>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufWriter::new(io::stdout())));
+/// Where packets go. A file that is there keeps its content until there is a capture.
+enum Output<'p> {
+    Standard,
+    File {
+        file: File,
+        path: &'p Path,
+        /// Whether it was not there before.
+        new: bool,
+    },
+}
+
+impl<'p> Output<'p> {
+    fn open(path: &'p Path) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self::Standard);
+        }
+        let (file, new) = match File::create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (File::options().write(true).open(path), false)
+            }
+            file => (file, true),
+        };
+        let file = file.with_context(|| format!("write to {}", path.display()))?;
+        Ok(Self::File { file, path, new })
     }
-    let file = File::create(path).with_context(|| format!("write to {}", path.display()))?;
-    Ok(Box::new(BufWriter::new(file)))
+
+    /// Nothing of an earlier capture stays in it.
+    fn emptied(self) -> anyhow::Result<Box<dyn Write>> {
+        match self {
+            Self::Standard => Ok(Box::new(BufWriter::new(io::stdout()))),
+            Self::File { file, path, .. } => {
+                // A pipe or a device has no length.
+                if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                    let emptied = file.set_len(0);
+                    emptied.with_context(|| format!("empty {}", path.display()))?;
+                }
+                Ok(Box::new(BufWriter::new(file)))
+            }
+        }
+    }
+
+    /// There is no capture: nothing is left of what was made for it.
+    fn abandon(self) {
+        if let Self::File {
+            path, new: true, ..
+        } = self
+            && let Err(error) = fs::remove_file(path)
+        {
+            eprintln!("remove {}: {error}", path.display());
+        }
+    }
 }
 
 /// The file, and how much more is wanted in it.

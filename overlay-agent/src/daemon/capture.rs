@@ -73,10 +73,17 @@ impl Reconciler {
             self.capture_end().await;
             return Reply::Failed(format!("start a capture: {error}"));
         }
-        info!("a capture is under way");
-        if let Some(capture) = &mut self.capture {
-            capture.read = Instant::now();
+        match &mut self.capture {
+            Some(capture) if capture.session.is_some() => capture.read = Instant::now(),
+            _ => {
+                self.capture_end().await;
+                return Reply::Failed(
+                    "start a capture: what the programs tell cannot be read; the log says why"
+                        .to_owned(),
+                );
+            }
         }
+        info!("a capture is under way");
         Reply::Done
     }
 
@@ -174,22 +181,22 @@ impl Reconciler {
             None => NONE,
             Some(name) => self.slot_of_peer(name)?,
         };
-        let mut places = 0;
+        let mut programs = 0;
         for hook in &wanted.hooks {
-            let mut programs = Program::ALL.iter();
-            let program = programs.find(|program| program.name() == hook);
+            let mut all = Program::ALL.iter();
+            let program = all.find(|program| program.name() == hook);
             let program = program.ok_or_else(|| {
                 let all: Vec<&str> = Program::ALL.iter().map(|program| program.name()).collect();
                 format!("there is no program {hook:?}: choose {}", all.join(", "))
             })?;
-            places |= 1 << *program as u32;
+            programs |= 1 << *program as u32;
         }
         let mut watch = Watch {
             snap: wanted.snap,
             budget: BUDGET,
             endpoint,
             peer,
-            places: if places == 0 { u32::MAX } else { places },
+            programs: if programs == 0 { u32::MAX } else { programs },
             ..Watch::NOTHING
         };
         if wanted.reasons.is_empty() {
@@ -300,7 +307,7 @@ fn captured(names: &Names, events: &Events, seen: &[Event]) -> Result<Captured, 
 }
 
 fn packet(names: &Names, boot: u64, sighting: &Sighting, before: &[u8], after: &[u8]) -> Seen {
-    let place = Program::ALL.get(sighting.place as usize);
+    let program = Program::ALL.get(sighting.program as usize);
     let number = sighting.reason as usize;
     let (action, reason, text) = match sighting.outcome {
         outcomes::DROPPED => {
@@ -322,7 +329,7 @@ fn packet(names: &Names, boot: u64, sighting: &Sighting, before: &[u8], after: &
     let device = names.device(sighting.interface);
     Seen {
         time_ns: boot.saturating_add(sighting.time_ns),
-        program: place.map_or("", |place| place.name()).to_owned(),
+        program: program.map_or("", |program| program.name()).to_owned(),
         device: device.map_or_else(
             || format!("ifindex {}", sighting.interface),
             |device| device.to_string(),

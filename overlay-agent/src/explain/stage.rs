@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use overlay_common::{
-    journal::{NONE, Sighting, Step, Watch, outcomes},
+    journal::{Sighting, Step, Watch, outcomes},
     reasons::{DropReason, PassReason},
     wire::{OVERHEAD_V4, OVERHEAD_V6},
 };
@@ -21,20 +21,6 @@ use crate::{
 
 /// How often a program is run to see how long it takes.
 const RUNS: usize = 2001;
-
-/// Everything there is.
-const ALL: Watch = Watch {
-    decisions: 1,
-    // The packet is known; what became of it is asked.
-    snap: 64,
-    budget: u32::MAX,
-    endpoint: NONE,
-    peer: NONE,
-    places: u32::MAX,
-    sent: 1,
-    passes: u32::MAX,
-    drops: u32::MAX,
-};
 
 /// What became of a packet in a program.
 pub(super) struct Seen {
@@ -63,7 +49,7 @@ pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, Strin
     } = place;
     let load = |object, watch| Trial::load(&case.pins, object, case.rx, hook, watch).map_err(text);
     let mut plain = load(PROGRAMS, None)?;
-    let mut telling = load(WATCHED, Some(ALL))?;
+    let mut telling = load(WATCHED, Some(Watch::EVERYTHING))?;
     let mut ran = plain.run(frame, ifindex).map_err(text)?;
     let told = telling.run(frame, ifindex).map_err(text)?;
     if (ran.action, ran.bytes.len()) != (told.action, told.bytes.len()) {

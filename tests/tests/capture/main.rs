@@ -249,6 +249,9 @@ fn only_what_is_asked_for_is_written() -> Result<()> {
     assert!(said.contains("3 packets"), "{said}");
     assert!((3..=6).contains(&packets.len()));
 
+    let folder = tempfile::tempdir()?;
+    let [kept, absent] = ["kept", "absent"].map(|name| folder.path().join(name));
+    fs::write(&kept, "an earlier capture")?;
     for (arguments, says) in [
         (&["--endpoint", "nobody"][..], "endpoint list"),
         (&["--peer", "nobody"], "status"),
@@ -256,10 +259,15 @@ fn only_what_is_asked_for_is_written() -> Result<()> {
         (&["--hook", "nowhere"], "from_underlay"),
         (&["--snap", "9000"], "2048"),
     ] {
-        let out = agent.ask(&[&["capture", "-w", "/dev/null"], arguments].concat())?;
-        assert_eq!(out.code, Some(2), "{}", out.stderr);
-        assert!(out.stderr.contains(says), "{}", out.stderr);
+        for file in [&kept, &absent] {
+            let file = file.to_str().context("a path of text")?;
+            let out = agent.ask(&[&["capture", "-w", file], arguments].concat())?;
+            assert_eq!(out.code, Some(2), "{}", out.stderr);
+            assert!(out.stderr.contains(says), "{}", out.stderr);
+        }
     }
+    assert_eq!(fs::read_to_string(&kept)?, "an earlier capture");
+    assert!(!absent.exists(), "nothing was captured");
     Ok(guard.down()?)
 }
 

@@ -21,19 +21,6 @@ use crate::{
     world::{ROADS, Road, roads},
 };
 
-/// Everything, decisions and packets.
-const ALL: Watch = Watch {
-    decisions: 1,
-    snap: 128,
-    budget: u32::MAX,
-    endpoint: NONE,
-    peer: NONE,
-    places: u32::MAX,
-    sent: 1,
-    passes: u32::MAX,
-    drops: u32::MAX,
-};
-
 /// What a program has told.
 struct Told {
     steps: Vec<Step>,
@@ -138,7 +125,7 @@ fn packets() -> Vec<(&'static str, Program, Vec<u8>)> {
 #[test]
 fn they_do_the_same_as_the_others_and_tell_it() {
     let mut plain = Node::new();
-    let mut watched = Watched::new(&ALL);
+    let mut watched = Watched::new(&Watch::EVERYTHING);
     for (program, place, packet) in packets() {
         let expected = plain.run(program, &packet, 0);
         let run = watched.node.run(program, &packet, 0);
@@ -154,7 +141,7 @@ fn they_do_the_same_as_the_others_and_tell_it() {
         let [(sighting, before, after)] = &told.packets[..] else {
             panic!("{} packets of one", told.packets.len());
         };
-        assert_eq!(sighting.place, place as u32);
+        assert_eq!(sighting.program, place as u32);
         assert_eq!(sighting.length_before as usize, packet.len());
         assert_eq!(before[..], packet[..packet.len().min(128)]);
         let (outcome, reason) = match run.outcome {
@@ -187,7 +174,7 @@ fn they_do_the_same_as_the_others_and_tell_it() {
 
 #[test]
 fn the_guard_tells_what_it_drops() {
-    let mut watched = Watched::new(&ALL);
+    let mut watched = Watched::new(&Watch::EVERYTHING);
     for road in roads() {
         let stranger = outer(road.tunnel.stranger);
         let packet = arriving(
@@ -200,7 +187,7 @@ fn the_guard_tells_what_it_drops() {
         let [(sighting, before, _)] = &told.packets[..] else {
             panic!("{} packets of one", told.packets.len());
         };
-        assert_eq!(sighting.place, Program::UnderlayGuard as u32);
+        assert_eq!(sighting.program, Program::UnderlayGuard as u32);
         assert_eq!(sighting.reason, DropReason::UnknownVtep as u32);
         assert_eq!(before[..], packet[..128]);
     }
@@ -230,20 +217,32 @@ fn only_what_is_asked_for_is_told() {
     use outcomes::{DROPPED, PASSED, SENT};
     let bit = |number: u32| 1 << number;
     for (watch, expected) in [
-        (ALL, &[SENT, PASSED, DROPPED][..]),
-        (Watch { snap: 0, ..ALL }, &[]),
+        (Watch::EVERYTHING, &[SENT, PASSED, DROPPED][..]),
         (
             Watch {
-                places: bit(Program::FromUnderlay as u32),
-                ..ALL
+                snap: 0,
+                ..Watch::EVERYTHING
             },
             &[],
         ),
-        (Watch { sent: 0, ..ALL }, &[PASSED, DROPPED]),
+        (
+            Watch {
+                programs: bit(Program::FromUnderlay as u32),
+                ..Watch::EVERYTHING
+            },
+            &[],
+        ),
+        (
+            Watch {
+                sent: 0,
+                ..Watch::EVERYTHING
+            },
+            &[PASSED, DROPPED],
+        ),
         (
             Watch {
                 passes: bit(PassReason::TooBig as u32),
-                ..ALL
+                ..Watch::EVERYTHING
             },
             &[SENT, DROPPED],
         ),
@@ -252,26 +251,44 @@ fn only_what_is_asked_for_is_told() {
                 drops: bit(DropReason::SpoofedSource as u32),
                 passes: 0,
                 sent: 0,
-                ..ALL
+                ..Watch::EVERYTHING
             },
             &[DROPPED],
         ),
-        (Watch { endpoint: 1, ..ALL }, &[SENT, PASSED, DROPPED]),
-        (Watch { endpoint: 7, ..ALL }, &[]),
+        (
+            Watch {
+                endpoint: 1,
+                ..Watch::EVERYTHING
+            },
+            &[SENT, PASSED, DROPPED],
+        ),
+        (
+            Watch {
+                endpoint: 7,
+                ..Watch::EVERYTHING
+            },
+            &[],
+        ),
         (
             Watch {
                 peer: ROADS[0].tunnel.index,
-                ..ALL
+                ..Watch::EVERYTHING
             },
             &[SENT],
         ),
-        (Watch { peer: 77, ..ALL }, &[]),
+        (
+            Watch {
+                peer: 77,
+                ..Watch::EVERYTHING
+            },
+            &[],
+        ),
     ] {
         assert_eq!(told_of(&watch), expected, "{watch:?}");
     }
     let decisions = Watch {
         decisions: 0,
-        ..ALL
+        ..Watch::EVERYTHING
     };
     let mut watched = Watched::new(&decisions);
     watched.node.run(FROM_ENDPOINT, &to_remote(&ROADS[0]), 0);
@@ -281,7 +298,10 @@ fn only_what_is_asked_for_is_told() {
 #[test]
 fn more_than_the_budget_is_counted_and_not_told() {
     const RUNS: u64 = 500;
-    let watch = Watch { budget: 1, ..ALL };
+    let watch = Watch {
+        budget: 1,
+        ..Watch::EVERYTHING
+    };
     let mut watched = Watched::new(&watch);
     let packet = to_remote(&ROADS[0]);
     for _ in 0..RUNS {
@@ -299,7 +319,7 @@ fn a_full_ring_loses_events_and_no_packets() {
     let watch = Watch {
         decisions: 0,
         snap: 2048,
-        ..ALL
+        ..Watch::EVERYTHING
     };
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(EVENTS, 4096);
@@ -322,7 +342,7 @@ fn the_verifier_accepts_every_variant() {
     let nothing = Watch::NOTHING;
     let whole = Watch {
         snap: u32::try_from(MAX_SNAP).unwrap(),
-        ..ALL
+        ..Watch::EVERYTHING
     };
     let filtered = Watch {
         endpoint: 3,
@@ -330,7 +350,7 @@ fn the_verifier_accepts_every_variant() {
         budget: 5,
         ..whole
     };
-    for watch in [nothing, ALL, whole, filtered] {
+    for watch in [nothing, Watch::EVERYTHING, whole, filtered] {
         for (strip, level) in [(0_u32, 0_u8), (1, 4)] {
             let mut loader = EbpfLoader::new();
             loader.override_global(STRIP, &strip, true);
@@ -346,7 +366,7 @@ fn the_programs_that_carry_the_traffic_have_nothing_of_it() {
     for map in [EVENTS, LOST, "DESK"] {
         assert!(plain.map(map).is_none(), "{map}");
     }
-    let watched = load_watched(&mut EbpfLoader::new(), &ALL);
+    let watched = load_watched(&mut EbpfLoader::new(), &Watch::EVERYTHING);
     for name in [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD] {
         let size = |ebpf: &aya::Ebpf| {
             let info = ebpf.program(name).unwrap().info().unwrap();

@@ -174,7 +174,7 @@ mod tests {
 
         let sighting = Sighting {
             kind: kinds::SIGHTING,
-            place: overlay_common::programs::Program::FromHost as u32,
+            program: overlay_common::programs::Program::FromHost as u32,
             time_ns: 1,
             interface: 2,
             handed_to: NONE,
