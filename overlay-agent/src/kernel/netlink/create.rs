@@ -175,6 +175,9 @@ fn explain(refusal: Refusal, operation: &str, link: &Link) -> KernelError {
         (Errno::EOPNOTSUPP, LinkKind::Bridge) => error.with_cure("modprobe bridge"),
         (Errno::EOPNOTSUPP, LinkKind::Vxlan(_)) => error.with_cure("modprobe vxlan"),
         (Errno::EOPNOTSUPP, LinkKind::Veth { .. }) => error.with_cure("modprobe veth"),
+        (Errno::EXFULL, _) => error.with_cure(
+            "detach a container, or use another node: a bridge of Linux has at most 1,023 ports",
+        ),
         (Errno::EADDRINUSE, LinkKind::Vxlan(vxlan)) => error.with_cure(format!(
             "another program has UDP port {}: ss -lunp",
             vxlan.port
