@@ -52,11 +52,7 @@ pub(super) fn checked(
     model: &Model,
     format: Format,
 ) -> io::Result<()> {
-    let peers: usize = model
-        .networks
-        .iter()
-        .map(|network| network.peers.len())
-        .sum();
+    let peers = model.peer_count();
     let (networks, endpoints) = (model.networks.len(), model.endpoints.len());
     match format {
         Format::Json => writeln!(

@@ -7,6 +7,7 @@ mod explain;
 mod exports;
 mod lock;
 mod patrol;
+mod preview;
 mod probing;
 mod reconcile;
 mod requests;
@@ -14,6 +15,7 @@ mod start;
 mod stats;
 mod status;
 mod supervisor;
+mod teardown;
 mod watches;
 
 use std::time::Duration;
@@ -33,9 +35,11 @@ use self::supervisor::Supervisor;
 use crate::api::{Call, Reply, Request};
 
 pub use lock::{InstanceLock, LockError};
-pub(crate) use reconcile::look_ahead;
-pub use reconcile::{Preview, Reconciler, TeardownError, teardown};
+pub use preview::Preview;
+pub(crate) use preview::look_ahead;
+pub use reconcile::Reconciler;
 pub use start::{Options, StartError, preview};
+pub use teardown::{TeardownError, teardown};
 
 /// Changes come in bursts: a look is worth while once they have calmed down.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -111,7 +115,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             }
             Some(call) = calls.recv() => {
                 if call.request == (Request::Down {}) {
-                    supervisor::stopping();
+                    supervisor::stopping("removing everything");
                     let done = Box::pin(reconciler.down()).await;
                     drop((server, lock));
                     let reply = done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
@@ -141,7 +145,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         };
         patrol = end + PATROL;
     }
-    supervisor::stopping();
+    supervisor::stopping("ended; forwarding goes on");
     if let Err(error) = reconciler.close() {
         error!("{error}");
     }

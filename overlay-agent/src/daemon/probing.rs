@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Reconciler;
 use crate::{
     desired::vxlan_name,
-    model::{Family, Network, Peer},
+    model::{Family, Network, Peer, Probe},
     probe::{NetworkPeers, Seat, Setup, Use},
 };
 
@@ -68,6 +68,10 @@ impl Reconciler {
     /// Problems that probes have found.
     pub(super) fn probe_problems(&self) -> Vec<String> {
         let mut problems = self.probes.problems();
+        if !matches!(self.model.node.probe, Probe::Every(_)) {
+            // Nothing is known of any peer: with very many of them it takes long to see that.
+            return problems;
+        }
         let networks = self.model.networks.iter();
         problems.extend(networks.filter_map(|network| self.narrow(network)));
         problems

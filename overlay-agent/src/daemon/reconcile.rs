@@ -5,22 +5,26 @@ use std::{collections::BTreeSet, future::pending, sync::Arc};
 use overlay_common::maps::MAX_PEERS;
 use tracing::{debug, info, warn};
 
-use super::{capture::Capture, patrol::Patrol};
+use super::{
+    capture::Capture,
+    patrol::Patrol,
+    teardown::{TeardownError, teardown},
+};
 use crate::{
     apply::{self, Report},
-    desired::{self, Desired, Facts, ForPeers, Inputs, Obstacles},
+    desired::{self, Desired, Facts, ForPeers, Inputs},
     kernel::{
-        self, KernelError,
-        bpf::{self, AttachMode, DataPlane, Variant},
+        self,
+        bpf::{AttachMode, DataPlane, Variant},
         memory,
         netlink::Watch,
         netns,
     },
-    model::{FastPath, Metrics, Model, Name, Rx},
+    model::{FastPath, Metrics, Model, Rx},
     node::Node,
-    objects::{Capacity, MAPS},
+    objects::Capacity,
     observe::{Known, observe},
-    plan::{Plan, plan},
+    plan::plan,
     probe::Probes,
     store::{Content, Store, StoreError},
     surroundings::Observed,
@@ -32,34 +36,6 @@ const MAX_ROUNDS: usize = 3;
 
 /// Steps that take long to look at, and leave much memory behind.
 const MANY_STEPS: usize = 1000;
-
-/// Why the instance could not be removed entirely.
-#[derive(Debug, thiserror::Error)]
-pub enum TeardownError {
-    /// The kernel refused.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The state file could not be changed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Steps have failed.
-    #[error("remove instance {instance}: {}; run \"overlay-agent down --instance {instance}\" again", failed.join("; "))]
-    Incomplete {
-        /// The instance.
-        instance: Name,
-        /// The steps with their reasons.
-        failed: Vec<String>,
-    },
-}
-
-/// What `plan` shows.
-#[derive(Debug)]
-pub struct Preview {
-    /// The steps that `run` would take.
-    pub plan: Plan,
-    /// What it would have to leave out.
-    pub problems: Vec<String>,
-}
 
 /// The desired state, the kernel, and what has come of bringing them together.
 pub struct Reconciler {
@@ -160,7 +136,7 @@ impl Reconciler {
     /// pinned.
     pub(super) fn load_programs(&mut self) {
         let rx = self.model.node.rx;
-        let peers = peers(&self.model);
+        let peers = self.model.peer_count();
         let fits = |dataplane: &DataPlane| {
             dataplane.rx() == rx
                 && *dataplane.variant() == self.variant
@@ -371,15 +347,6 @@ fn tunnels(observed: &Observed) -> BTreeSet<u32> {
     tunnels.map(|link| link.index).collect()
 }
 
-/// How many peers there are in all networks together.
-pub(super) fn peers(model: &Model) -> usize {
-    model
-        .networks
-        .iter()
-        .map(|network| network.peers.len())
-        .sum()
-}
-
 /// Loads the programs into the kernel.
 pub(super) fn load(
     pins: &std::path::Path,
@@ -402,84 +369,4 @@ fn attach_mode() -> AttachMode {
         Ok("tcx") => AttachMode::Tcx,
         _ => AttachMode::Auto,
     }
-}
-
-/// The steps that would be taken, with nothing loaded, written or changed.
-pub(super) async fn preview(
-    node: &Node,
-    model: &Model,
-    store: &Content,
-) -> Result<Preview, PreviewError> {
-    let (observed, desired) = look_ahead(node, model, store).await?;
-    let desired = desired?;
-    let problems = desired.problems.iter().map(ToString::to_string).collect();
-    Ok(Preview {
-        plan: plan(&observed.objects, &desired.objects),
-        problems,
-    })
-}
-
-/// What is and what would be, or what stands in the way, with nothing loaded, written or changed.
-pub(crate) async fn look_ahead(
-    node: &Node,
-    model: &Model,
-    store: &Content,
-) -> kernel::Result<(Observed, Result<Desired, Obstacles>)> {
-    let mut store = store.clone();
-    let model = store.complete(model.clone());
-    store.allocate(&model);
-    let mut observed = observe(node, Some(&model), &store, &mut Known::default(), None).await?;
-    if observed.objects.pins.is_empty() {
-        // Loading the programs pins all of them.
-        observed.objects.pins = MAPS.into();
-    }
-    let there = node.with_maps(|maps| Ok(maps.capacity()))?;
-    let capacity = Capacity {
-        // Counters are made as large as they must be.
-        slots: MAX_PEERS,
-        ..there.unwrap_or_default()
-    };
-    let inputs = Inputs {
-        model: &model,
-        store: &store,
-        observed: &observed,
-        loaded: true,
-        attached: !store.fastpath_off,
-        capacity,
-        before: None,
-    };
-    let desired = desired::desired(inputs);
-    Ok((observed, desired))
-}
-
-/// Why no plan can be made.
-#[derive(Debug, thiserror::Error)]
-pub enum PreviewError {
-    /// The node cannot be looked at.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The node makes it impossible.
-    #[error(transparent)]
-    Obstacles(#[from] Obstacles),
-}
-
-/// Removes all that is an instance's: devices, routes, namespaces, programs, pins, state.
-pub async fn teardown(mut node: Node, mut store: Store) -> Result<(), TeardownError> {
-    let known = &mut Known::default();
-    let observed = observe(&node, None, store.content(), known, None).await?;
-    let nothing = desired::nothing(store.content(), &observed);
-    let plan = plan(&observed.objects, &nothing);
-    let report = apply::apply(&plan, &mut node, None, &mut store).await;
-    if !report.failed.is_empty() {
-        let instance = store.content().instance().clone();
-        return Err(TeardownError::Incomplete {
-            instance,
-            failed: report.failed,
-        });
-    }
-    let pins = node.pins.clone();
-    drop(node);
-    bpf::remove_all(&pins)?;
-    store.remove()?;
-    Ok(())
 }

@@ -13,7 +13,8 @@ use super::{
     config_file::{ConfigFile, Fingerprint, WatchError},
     exports::Exports,
     lock::{InstanceLock, LockError},
-    reconcile::{self, PreviewError},
+    preview::{self, PreviewError},
+    reconcile,
     watches::Watches,
 };
 use crate::{
@@ -114,7 +115,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     store.clear_unfinished()?;
     let node = Node::open(options.dirs.pins(&instance))?;
     // What would be shows that nothing stands in the way.
-    let (_, desired) = reconcile::look_ahead(&node, &model, store.content()).await?;
+    let (_, desired) = preview::look_ahead(&node, &model, store.content()).await?;
     desired?;
     let required = model
         .networks
@@ -126,7 +127,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         let loaded = reconcile::load(
             &node.pins,
             model.node.rx,
-            reconcile::peers(&model),
+            model.peer_count(),
             Variant::default(),
         )
         .map_err(|cause| StartError::FastPathRequired { network, cause })?;
@@ -174,7 +175,7 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     capability::check_privileges()?;
     let store = Store::open(&options.dirs, &instance)?;
     let node = Node::open(options.dirs.pins(&instance))?;
-    Ok(reconcile::preview(&node, &model, store.content()).await?)
+    Ok(preview::preview(&node, &model, store.content()).await?)
 }
 
 /// Fingerprint and model are of the same moment, so that no change of the file is missed.

@@ -75,31 +75,19 @@ impl Supervisor {
     }
 }
 
-/// Tells that the agent ends because it was asked to.
-pub(super) fn stopping() {
-    tell(&[
-        NotifyState::Stopping,
-        NotifyState::Status("ended; forwarding goes on"),
-    ]);
+/// Tells that the agent ends because it was asked to, and what that means for the node.
+pub(super) fn stopping(meaning: &str) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(meaning)]);
 }
 
 fn summary(reconciler: &Reconciler) -> String {
     let model = &reconciler.model;
-    let peers: usize = model
-        .networks
-        .iter()
-        .map(|network| network.peers.len())
-        .sum();
+    let peers = model.peer_count();
     let (networks, endpoints) = (model.networks.len(), model.endpoints.len());
-    let mut problems = reconciler
-        .refused
-        .iter()
-        .chain(&reconciler.unavailable)
-        .chain(&reconciler.problems);
-    match (problems.next(), problems.count()) {
-        (None, _) => format!("healthy: {networks} networks, {peers} peers, {endpoints} containers"),
-        (Some(problem), 0) => format!("degraded: {problem}"),
-        (Some(problem), more) => format!("degraded: {problem} (and {more} more)"),
+    match reconciler.all_problems().as_slice() {
+        [] => format!("healthy: {networks} networks, {peers} peers, {endpoints} containers"),
+        [problem] => format!("degraded: {problem}"),
+        [problem, more @ ..] => format!("degraded: {problem} (and {} more)", more.len()),
     }
 }
 

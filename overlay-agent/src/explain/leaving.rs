@@ -72,19 +72,16 @@ fn from_endpoint(known: &Scene<'_>, question: &Question) -> Result<Start, String
         },
         _ => gateway,
     };
-    let frame = Frame {
-        macs: Macs {
-            source: port.mac,
-            destination: to,
-        },
-        ..frame(question, source, destination)
+    let macs = Macs {
+        source: port.mac,
+        destination: to,
     };
     let place = Place {
         hook: Hook::FromEndpoint,
         device,
         ifindex,
     };
-    Ok(Start::Programs(vec![place], frame.bytes()?))
+    sent_from(place, macs, frame(question, source, destination))
 }
 
 /// On the endpoint's own link, but for the gateway.
@@ -156,19 +153,16 @@ async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, Stri
             tunnel.name
         )
     })?;
-    let frame = Frame {
-        macs: Macs {
-            source: port.mac,
-            destination: to,
-        },
-        ..frame(question, source, destination)
+    let macs = Macs {
+        source: port.mac,
+        destination: to,
     };
     let place = Place {
         hook: Hook::FromHost,
         device,
         ifindex: link.index,
     };
-    Ok(Start::Programs(vec![place], frame.bytes()?))
+    sent_from(place, macs, frame(question, source, destination))
 }
 
 /// The MAC that the kernel writes before what it sends by a VXLAN device.
@@ -227,6 +221,12 @@ fn frame(question: &Question, source: IpAddr, destination: IpAddr) -> Frame {
         ttl: question.ttl.unwrap_or(TTL),
         dont_fragment: question.dont_fragment,
     }
+}
+
+/// A frame with these MACs, as the one program of its device sees it.
+fn sent_from(place: Place, macs: Macs, frame: Frame) -> Result<Start, String> {
+    let bytes = Frame { macs, ..frame }.bytes()?;
+    Ok(Start::Programs(vec![place], bytes))
 }
 
 /// The endpoint with a name or an address.

@@ -44,6 +44,14 @@ impl Model {
     pub fn network(&self, name: &Name) -> Option<&Network> {
         self.networks.iter().find(|network| network.name == *name)
     }
+
+    /// How many peers there are in all networks together.
+    pub fn peer_count(&self) -> usize {
+        self.networks
+            .iter()
+            .map(|network| network.peers.len())
+            .sum()
+    }
 }
 
 /// The node itself.

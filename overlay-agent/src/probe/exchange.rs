@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::{
-    health::{self, Identity, Reach},
+    health::{self, Identity},
     mesh::{Mesh, NetworkPeers},
     pace::Pace,
     wire::{Kind, LENGTH, Message, headers},
 };
 use crate::{
-    api::ProbeMessages,
+    api::{PeerState, ProbeMessages},
     model::{Family, Probe, Vni},
 };
 
@@ -225,7 +225,11 @@ impl Exchange {
     }
 
     /// How a peer stands now, if that has changed since it was asked for the last time.
-    pub(crate) fn news(&mut self, peer: usize, now: Instant) -> Option<(Option<Reach>, Reach)> {
+    pub(crate) fn news(
+        &mut self,
+        peer: usize,
+        now: Instant,
+    ) -> Option<(Option<PeerState>, PeerState)> {
         let silence = self.silence();
         let health = self.mesh.health(peer);
         let reach = health.reach(now, silence);

@@ -11,6 +11,7 @@ use super::{
     window::{Loss, PATIENCE, Window},
     wire::Message,
 };
+use crate::api::PeerState;
 
 /// Unanswered questions after which a peer counts as silent.
 const MISSED: u32 = 3;
@@ -18,23 +19,6 @@ const MISSED: u32 = 3;
 const BELIEVED: Duration = Duration::from_mins(1);
 /// Questions of a peer that are answered a second, and at once.
 const ANSWERS: u32 = 40;
-
-/// How a peer and this node hear each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// This node does not ask.
-    NotAsked,
-    /// It has just begun to.
-    Waiting,
-    /// The peer answers.
-    Answers,
-    /// It has never answered: it may be a node without an agent.
-    NoAgent,
-    /// It has answered before.
-    Silent,
-    /// It is heard, and says that it does not hear this node.
-    OneWay,
-}
 
 /// Who answers at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +41,7 @@ pub(crate) struct Health {
     pub(crate) identity: Option<Arc<Identity>>,
     answers: Budget,
     /// What was last said of it in the log.
-    pub(crate) noted: Option<Reach>,
+    pub(crate) noted: Option<PeerState>,
 }
 
 /// What a peer has said of the other direction.
@@ -162,22 +146,22 @@ impl Health {
     }
 
     /// How it stands, when after `silence` without an answer a peer counts as silent.
-    pub(crate) fn reach(&self, now: Instant, silence: Duration) -> Reach {
+    pub(crate) fn reach(&self, now: Instant, silence: Duration) -> PeerState {
         let Some(first_asked) = self.first_asked else {
-            return Reach::NotAsked;
+            return PeerState::NotAsked;
         };
         let recent = |at: Instant| now.saturating_duration_since(at) <= silence;
         if self.last_answered.is_some_and(recent) {
-            return Reach::Answers;
+            return PeerState::Answers;
         }
         let asked_long_before = |at: Instant| at.saturating_duration_since(first_asked) > silence;
         let says_no = self.is_heard(now, silence) == Some(false)
             && self.told.is_some_and(|told| asked_long_before(told.at));
         match self.last_answered {
-            _ if says_no => Reach::OneWay,
-            Some(_) => Reach::Silent,
-            None if recent(first_asked) => Reach::Waiting,
-            None => Reach::NoAgent,
+            _ if says_no => PeerState::OneWay,
+            Some(_) => PeerState::Silent,
+            None if recent(first_asked) => PeerState::Waiting,
+            None => PeerState::NoAgent,
         }
     }
 }
@@ -265,7 +249,7 @@ mod tests {
             self.health.hear(self.now, &message);
         }
 
-        fn reach(&self) -> Reach {
+        fn reach(&self) -> PeerState {
             self.health.reach(self.now, self.silence)
         }
     }
@@ -273,23 +257,23 @@ mod tests {
     #[test]
     fn who_never_answered_has_no_agent_and_who_did_is_silent() {
         let mut world = World::new();
-        assert_eq!(world.reach(), Reach::NotAsked);
+        assert_eq!(world.reach(), PeerState::NotAsked);
         world.asks(false);
-        assert_eq!(world.reach(), Reach::Waiting);
+        assert_eq!(world.reach(), PeerState::Waiting);
         for _ in 0..5 {
             world.asks(false);
         }
-        assert_eq!(world.reach(), Reach::NoAgent);
+        assert_eq!(world.reach(), PeerState::NoAgent);
         world.asks(true);
-        assert_eq!(world.reach(), Reach::Answers);
+        assert_eq!(world.reach(), PeerState::Answers);
         for _ in 0..3 {
             world.asks(false);
         }
-        assert_eq!(world.reach(), Reach::Answers, "three may be lost");
+        assert_eq!(world.reach(), PeerState::Answers, "three may be lost");
         for _ in 0..3 {
             world.asks(false);
         }
-        assert_eq!(world.reach(), Reach::Silent);
+        assert_eq!(world.reach(), PeerState::Silent);
         assert_eq!(world.health.loss(INTERVAL), Loss { asked: 6, lost: 5 });
     }
 
@@ -303,10 +287,10 @@ mod tests {
                 let ago = answered_before.then(|| world.now - world.health.first_asked.unwrap());
                 world.is_asked(ago);
             }
-            assert_eq!(world.reach(), Reach::OneWay);
+            assert_eq!(world.reach(), PeerState::OneWay);
             assert_eq!(world.health.is_heard(world.now, world.silence), Some(false));
             world.asks(true);
-            assert_eq!(world.reach(), Reach::Answers);
+            assert_eq!(world.reach(), PeerState::Answers);
         }
     }
 
@@ -315,7 +299,7 @@ mod tests {
         let mut world = World::new();
         world.asks(false);
         world.is_asked(None);
-        assert_eq!(world.reach(), Reach::Waiting);
+        assert_eq!(world.reach(), PeerState::Waiting);
     }
 
     #[test]
@@ -325,9 +309,9 @@ mod tests {
             world.asks(false);
         }
         world.is_asked(None);
-        assert_eq!(world.reach(), Reach::OneWay);
+        assert_eq!(world.reach(), PeerState::OneWay);
         world.now += 2 * BELIEVED;
-        assert_eq!(world.reach(), Reach::NoAgent);
+        assert_eq!(world.reach(), PeerState::NoAgent);
         assert_eq!(world.health.is_heard(world.now, world.silence), None);
     }
 
@@ -345,12 +329,12 @@ mod tests {
         let mut world = World::new();
         world.asks(true);
         world.now += 60 * INTERVAL;
-        assert_eq!(world.reach(), Reach::Silent);
+        assert_eq!(world.reach(), PeerState::Silent);
         world.health.stop_asking();
-        assert_eq!(world.reach(), Reach::NotAsked);
+        assert_eq!(world.reach(), PeerState::NotAsked);
         assert!(world.health.last_heard.is_some() && world.health.identity.is_some());
         world.asks(false);
-        assert_eq!(world.reach(), Reach::Waiting);
+        assert_eq!(world.reach(), PeerState::Waiting);
     }
 
     #[test]
@@ -359,6 +343,6 @@ mod tests {
         world.asks(false);
         world.health.answered(world.now, 7, world.now);
         assert_eq!(world.health.rtt, None);
-        assert_eq!(world.reach(), Reach::Waiting);
+        assert_eq!(world.reach(), PeerState::Waiting);
     }
 }

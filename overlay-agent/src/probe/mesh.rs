@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::health::{Health, Reach};
-use crate::model::{Family, Name, Peer, Peers, Range, Vni};
+use super::health::Health;
+use crate::{
+    api::PeerState,
+    model::{Family, Name, Peer, Peers, Range, Vni},
+};
 
 /// A network whose peers are looked after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +154,7 @@ impl Mesh {
         &self,
         now: Instant,
         silence: Duration,
-    ) -> impl Iterator<Item = (&NetworkPeers, &Peer, Reach)> {
+    ) -> impl Iterator<Item = (&NetworkPeers, &Peer, PeerState)> {
         let health = self.health.iter().zip(&self.places);
         health.filter_map(move |(health, place)| {
             let health = health.as_deref()?;

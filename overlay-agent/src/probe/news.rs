@@ -7,8 +7,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::health::Reach;
-use crate::model::Name;
+use crate::{api::PeerState, model::Name};
 
 /// Peers that a line names.
 const NAMED: usize = 5;
@@ -30,11 +29,17 @@ enum Kind {
 }
 
 impl News {
-    pub(super) fn add(&mut self, network: &Name, peer: &Name, before: Option<Reach>, after: Reach) {
+    pub(super) fn add(
+        &mut self,
+        network: &Name,
+        peer: &Name,
+        before: Option<PeerState>,
+        after: PeerState,
+    ) {
         let kind = match (before, after) {
-            (_, Reach::Silent) => Kind::Silent,
-            (_, Reach::OneWay) => Kind::OneWay,
-            (Some(Reach::Silent | Reach::OneWay), Reach::Answers) => Kind::Back,
+            (_, PeerState::Silent) => Kind::Silent,
+            (_, PeerState::OneWay) => Kind::OneWay,
+            (Some(PeerState::Silent | PeerState::OneWay), PeerState::Answers) => Kind::Back,
             _ => return,
         };
         let peers = self.peers.entry((network.clone(), kind)).or_default();

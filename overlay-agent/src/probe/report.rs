@@ -8,7 +8,7 @@ use std::{
 use super::{
     PORT, Probes,
     exchange::nanoseconds,
-    health::{Health, Identity, Reach},
+    health::{Health, Identity},
     news::enumerate,
     rtt::RoundTrips,
 };
@@ -69,8 +69,8 @@ impl Probes {
         let mut unheard: BTreeMap<&Name, Vec<Name>> = BTreeMap::new();
         for (network, peer, reach) in exchange.mesh.standing(Instant::now(), exchange.silence()) {
             let of = match reach {
-                Reach::Silent => &mut silent,
-                Reach::OneWay => &mut unheard,
+                PeerState::Silent => &mut silent,
+                PeerState::OneWay => &mut unheard,
                 _ => continue,
             };
             of.entry(&network.name).or_default().push(peer.name.clone());
@@ -103,7 +103,7 @@ fn health_status(
     let ago = |at: Option<Instant>| at.map(|at| milliseconds(now.saturating_duration_since(at)));
     let loss = health.loss(interval);
     PeerHealth {
-        state: state(health.reach(now, silence)),
+        state: health.reach(now, silence),
         heard_ms: ago(health.last_heard),
         answered_ms: ago(health.last_answered),
         hears_this_node: health.is_heard(now, silence),
@@ -117,17 +117,6 @@ fn health_status(
             abi: peer.abi,
             differs: (&peer.version, peer.abi) != (&own.version, own.abi),
         }),
-    }
-}
-
-const fn state(reach: Reach) -> PeerState {
-    match reach {
-        Reach::NotAsked => PeerState::NotAsked,
-        Reach::Waiting => PeerState::Waiting,
-        Reach::Answers => PeerState::Answers,
-        Reach::NoAgent => PeerState::NoAgent,
-        Reach::Silent => PeerState::Silent,
-        Reach::OneWay => PeerState::OneWay,
     }
 }
 

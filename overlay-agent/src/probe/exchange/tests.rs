@@ -72,7 +72,7 @@ fn two_nodes_measure_each_other() {
     }
     let silence = one.silence();
     let health = one.mesh.health(0);
-    assert_eq!(health.reach(now, silence), Reach::Answers);
+    assert_eq!(health.reach(now, silence), PeerState::Answers);
     assert_eq!(health.search.found(), Some(1300));
     assert_eq!(health.loss(INTERVAL).lost, 0);
     let rtt = health.rtt.unwrap();
@@ -100,8 +100,8 @@ fn who_hears_and_is_not_heard_says_so() {
         }
     }
     let silence = one.silence();
-    assert_eq!(one.mesh.health(0).reach(now, silence), Reach::OneWay);
-    assert_eq!(other.mesh.health(0).reach(now, silence), Reach::NoAgent);
+    assert_eq!(one.mesh.health(0).reach(now, silence), PeerState::OneWay);
+    assert_eq!(other.mesh.health(0).reach(now, silence), PeerState::NoAgent);
 }
 
 #[test]
@@ -131,8 +131,8 @@ fn who_stops_asking_knows_nobody_as_silent() {
     now += INTERVAL * 1000;
     assert!(one.questions(now).is_empty());
     let silence = one.silence();
-    assert_eq!(one.mesh.health(0).reach(now, silence), Reach::NotAsked);
+    assert_eq!(one.mesh.health(0).reach(now, silence), PeerState::NotAsked);
     one.follow(Probe::Every(INTERVAL), networks, now);
     turn(&mut one, &mut other, now, 0, 0);
-    assert_eq!(one.mesh.health(0).reach(now, silence), Reach::Waiting);
+    assert_eq!(one.mesh.health(0).reach(now, silence), PeerState::Waiting);
 }

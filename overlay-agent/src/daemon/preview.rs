@@ -1,0 +1,83 @@
+//! What `plan` shows, and `doctor` looks at: what would be done, with nothing done.
+
+use overlay_common::maps::MAX_PEERS;
+
+use crate::{
+    desired::{self, Desired, Inputs, Obstacles},
+    kernel::{self, KernelError},
+    model::Model,
+    node::Node,
+    objects::{Capacity, MAPS},
+    observe::{Known, observe},
+    plan::{Plan, plan},
+    store::Content,
+    surroundings::Observed,
+};
+
+/// What `plan` shows.
+#[derive(Debug)]
+pub struct Preview {
+    /// The steps that `run` would take.
+    pub plan: Plan,
+    /// What it would have to leave out.
+    pub problems: Vec<String>,
+}
+
+/// The steps that would be taken, with nothing loaded, written or changed.
+pub(super) async fn preview(
+    node: &Node,
+    model: &Model,
+    store: &Content,
+) -> Result<Preview, PreviewError> {
+    let (observed, desired) = look_ahead(node, model, store).await?;
+    let desired = desired?;
+    let problems = desired.problems.iter().map(ToString::to_string).collect();
+    Ok(Preview {
+        plan: plan(&observed.objects, &desired.objects),
+        problems,
+    })
+}
+
+/// What is and what would be, or what stands in the way, with nothing loaded, written or changed.
+pub(crate) async fn look_ahead(
+    node: &Node,
+    model: &Model,
+    store: &Content,
+) -> kernel::Result<(Observed, Result<Desired, Obstacles>)> {
+    let mut store = store.clone();
+    let model = store.complete(model.clone());
+    store.allocate(&model);
+    let mut observed = observe(node, Some(&model), &store, &mut Known::default(), None).await?;
+    if observed.objects.pins.is_empty() {
+        // Loading the programs pins all of them.
+        observed.objects.pins = MAPS.into();
+    }
+    let there = node.with_maps(|maps| Ok(maps.capacity()))?;
+    let capacity = Capacity {
+        // Counters are made as large as they must be.
+        slots: MAX_PEERS,
+        ..there.unwrap_or_default()
+    };
+    let inputs = Inputs {
+        model: &model,
+        store: &store,
+        observed: &observed,
+        loaded: true,
+        attached: !store.fastpath_off,
+        capacity,
+        before: None,
+    };
+    let desired = desired::desired(inputs);
+    Ok((observed, desired))
+}
+
+/// Why no plan can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    /// The node cannot be looked at.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The node makes it impossible.
+    #[error(transparent)]
+    Obstacles(#[from] Obstacles),
+}

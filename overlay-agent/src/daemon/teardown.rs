@@ -1,0 +1,51 @@
+//! The end of an instance: all that is its own goes.
+
+use crate::{
+    apply, desired,
+    kernel::{KernelError, bpf},
+    model::Name,
+    node::Node,
+    observe::{Known, observe},
+    plan::plan,
+    store::{Store, StoreError},
+};
+
+/// Why the instance could not be removed entirely.
+#[derive(Debug, thiserror::Error)]
+pub enum TeardownError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The state file could not be changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Steps have failed.
+    #[error("remove instance {instance}: {}; run \"overlay-agent down --instance {instance}\" again", failed.join("; "))]
+    Incomplete {
+        /// The instance.
+        instance: Name,
+        /// The steps with their reasons.
+        failed: Vec<String>,
+    },
+}
+
+/// Removes all that is an instance's: devices, routes, namespaces, programs, pins, state.
+pub async fn teardown(mut node: Node, mut store: Store) -> Result<(), TeardownError> {
+    let known = &mut Known::default();
+    let observed = observe(&node, None, store.content(), known, None).await?;
+    let nothing = desired::nothing(store.content(), &observed);
+    let plan = plan(&observed.objects, &nothing);
+    let report = apply::apply(&plan, &mut node, None, &mut store).await;
+    if !report.failed.is_empty() {
+        let instance = store.content().instance().clone();
+        return Err(TeardownError::Incomplete {
+            instance,
+            failed: report.failed,
+        });
+    }
+    let pins = node.pins.clone();
+    drop(node);
+    bpf::remove_all(&pins)?;
+    store.remove()?;
+    Ok(())
+}
