@@ -82,6 +82,8 @@ fn from_host(ctx: TcContext) -> i32 {
 
 /// TC ingress on an underlay interface.
 #[classifier]
+// Left alone, LLVM makes it a function that the program calls.
+#[inline(always)]
 fn from_underlay(ctx: TcContext) -> i32 {
     let (program, mut packet) = (Program::FromUnderlay, Packet::new(ctx));
     let bytes = came(program, &packet);
