@@ -23,6 +23,7 @@ pub mod objects;
 pub mod observe;
 pub mod plan;
 pub mod probe;
+pub mod progress;
 pub mod shared;
 pub mod stats;
 pub mod store;

@@ -14,6 +14,7 @@ use crate::{
     },
     model::IfName,
     objects::{AttachmentState, Hook},
+    progress::Progress,
     surroundings::NodeLink,
 };
 
@@ -27,6 +28,8 @@ pub struct Node {
     pub pins: PathBuf,
     /// The programs, once they are loaded.
     pub dataplane: Option<DataPlane>,
+    /// Who is told what is done to it.
+    pub progress: Progress,
     /// Indices of the devices that carried our mark at the last look.
     marked: BTreeSet<u32>,
 }
@@ -40,6 +43,7 @@ impl Node {
             netns,
             pins,
             dataplane: None,
+            progress: Progress::default(),
             marked: BTreeSet::new(),
         })
     }

@@ -87,6 +87,19 @@ pub struct Peer {
     pub udp6_checksum: Option<bool>,
 }
 
+impl Peer {
+    /// One that is nowhere: its subnet is in `10.64.0.0/10`, its VTEP in `192.0.0.0/16`.
+    pub fn absent(number: u16, vtep: u16) -> Self {
+        let ([high, low], [x, y]) = (vtep.to_be_bytes(), number.to_be_bytes());
+        Self {
+            name: format!("many{number}"),
+            vtep: format!("192.0.{high}.{low}"),
+            subnet: vec![format!("10.{}.{y}.0/24", 64 + x)],
+            ..Self::default()
+        }
+    }
+}
+
 /// `[[endpoints]]`
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Endpoint {

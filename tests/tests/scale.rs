@@ -25,14 +25,7 @@ fn with_peers(mut config: Config, changed: bool) -> Result<Config> {
     network.cidr = vec!["10.0.0.0/8".to_owned()];
     network.peers.extend((0..PEERS).map(|number| {
         let moved = changed && number.is_multiple_of(CHANGED);
-        let [high, low] = (number + if moved { PEERS } else { 0 }).to_be_bytes();
-        let [x, y] = number.to_be_bytes();
-        Peer {
-            name: format!("many{number}"),
-            vtep: format!("192.0.{high}.{low}"),
-            subnet: vec![format!("10.{}.{y}.0/24", 64 + x)],
-            ..Peer::default()
-        }
+        Peer::absent(number, number + if moved { PEERS } else { 0 })
     }));
     Ok(config)
 }

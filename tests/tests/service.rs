@@ -123,6 +123,23 @@ fn it_is_ready_when_its_peers_are_reached() -> Result<()> {
 }
 
 #[test]
+fn work_that_takes_long_is_told_and_is_given_time() -> Result<()> {
+    let guard = lab("tlong")?;
+    let agent = guard.agent(1);
+    agent.tell(&["down"])?;
+    let manager = Manager::listen(&guard)?;
+    manager.tells(&agent).start()?;
+    let starting = manager.until("STATUS=starting: ")?;
+    assert!(starting.contains("EXTEND_TIMEOUT_USEC="), "{starting}");
+    manager.until("READY=1")?;
+    agent.tell(&["down"])?;
+    let removing = manager.until("STATUS=removing: ")?;
+    assert!(removing.contains("EXTEND_TIMEOUT_USEC="), "{removing}");
+    drop(manager);
+    Ok(guard.down()?)
+}
+
+#[test]
 fn the_watchdog_hears_that_it_lives() -> Result<()> {
     let guard = lab("twatch")?;
     let agent = guard.agent(1);

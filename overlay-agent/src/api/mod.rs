@@ -15,12 +15,15 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Dscp, FastPath, Guard, IfName, LogLevel, Mac, Name, Rx, Security, Vni};
+use crate::{
+    model::{Dscp, FastPath, Guard, IfName, LogLevel, Mac, Name, Rx, Security, Vni},
+    progress::Activity,
+};
 
 pub use client::{ClientError, call};
 pub use doctor::{Cure, Diagnosis, DoctorSpec, Finding, Severity, Skipped};
 pub use health::{PeerAgent, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip};
-pub use server::{Call, Server, ServerError};
+pub use server::{Call, Caller, Server, ServerError};
 
 /// What a client can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,8 @@ pub enum Request {
     CaptureRead {},
     /// Ends it.
     CaptureStop {},
+    /// What the daemon is doing. It is answered at once, whatever that is.
+    Activity {},
 }
 
 /// An endpoint as it is asked for; validated like one of the configuration.
@@ -109,6 +114,8 @@ pub enum Reply {
     Hop(Box<explain::Hop>),
     /// To [`Request::CaptureRead`] and [`Request::CaptureStop`].
     Captured(capture::Captured),
+    /// To [`Request::Activity`].
+    Activity(Activity),
 }
 
 /// The state of a node.

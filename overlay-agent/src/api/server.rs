@@ -8,16 +8,18 @@ use std::{
     time::Duration,
 };
 
-use nix::unistd::geteuid;
+use nix::unistd::{geteuid, getpid};
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 use tracing::debug;
 
 use super::{Reply, Request};
+use crate::progress::Activity;
 
 /// Longest request line in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -31,8 +33,44 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Call {
     /// What is asked for.
     pub request: Request,
+    /// Who asks.
+    pub caller: Caller,
     /// Takes the reply; the client may be gone by then.
     pub reply: oneshot::Sender<Reply>,
+}
+
+/// A process that asks, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// Its user.
+    pub user: u32,
+    /// Its number; `None` for one in a namespace of processes that is not seen from here.
+    pub process: Option<i32>,
+}
+
+impl Caller {
+    /// This process.
+    pub fn own() -> Self {
+        Self {
+            user: geteuid().as_raw(),
+            process: Some(getpid().as_raw()),
+        }
+    }
+
+    fn of(stream: &UnixStream) -> io::Result<Self> {
+        let peer = stream.peer_cred()?;
+        Ok(Self {
+            user: peer.uid(),
+            // The kernel writes 0 for one that it has no number for here.
+            process: peer.pid().filter(|pid| *pid != 0),
+        })
+    }
+
+    /// Whether it is root, or could replace the agent. The socket's mode says the same, but a
+    /// mode can be changed, and a descriptor be handed on.
+    fn may_ask(self) -> bool {
+        self.user == 0 || self.user == geteuid().as_raw()
+    }
 }
 
 /// The socket could not be made.
@@ -50,10 +88,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, for the owner alone, and sends every call to `calls`.
+    /// Listens, for the owner alone, and sends every call to `calls`. What the daemon does,
+    /// `activity` tells: the daemon itself is busy with it.
     ///
     /// A socket that an earlier daemon left is replaced: the caller holds the instance's lock.
-    pub fn start(socket: &Path, calls: mpsc::Sender<Call>) -> Result<Self, ServerError> {
+    pub fn start(
+        socket: &Path,
+        calls: mpsc::Sender<Call>,
+        activity: watch::Receiver<Activity>,
+    ) -> Result<Self, ServerError> {
         let error = |cause| ServerError {
             socket: socket.to_owned(),
             cause,
@@ -65,7 +108,7 @@ impl Server {
         // Nobody else can connect before the mode is set: the folder is private.
         let listener = UnixListener::bind(socket).map_err(error)?;
         fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(error)?;
-        tokio::spawn(accept(listener, calls));
+        tokio::spawn(accept(listener, Desk { calls, activity }));
         Ok(Self {
             socket: socket.to_owned(),
         })
@@ -80,13 +123,20 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+/// Where requests are answered, or handed on.
+#[derive(Clone)]
+struct Desk {
+    calls: mpsc::Sender<Call>,
+    activity: watch::Receiver<Activity>,
+}
+
+async fn accept(listener: UnixListener, desk: Desk) {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     // It is never closed.
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(attend(stream, calls.clone(), place));
+                tokio::spawn(attend(stream, desk.clone(), place));
             }
             Err(error) => {
                 // Out of descriptors: wait until some are closed instead of spinning.
@@ -97,14 +147,14 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
     }
 }
 
-async fn attend(stream: UnixStream, calls: mpsc::Sender<Call>, _place: OwnedSemaphorePermit) {
-    if let Err(error) = serve(stream, &calls).await {
+async fn attend(stream: UnixStream, desk: Desk, _place: OwnedSemaphorePermit) {
+    if let Err(error) = serve(stream, &desk).await {
         debug!("an API client went away: {error}");
     }
 }
 
-async fn serve(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()> {
-    let client = stream.peer_cred()?.uid();
+async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+    let caller = Caller::of(&stream)?;
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read.take(MAX_REQUEST));
     loop {
@@ -113,9 +163,10 @@ async fn serve(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()>
         let whole = line.ends_with(b"\n");
         let reply = if line.is_empty() {
             return Ok(());
-        } else if !may_ask(client) {
+        } else if !caller.may_ask() {
             Reply::BadInput(format!(
-                "ask the agent: user {client} may not; ask as root, or as the agent's user"
+                "ask the agent: user {} may not; ask as root, or as the agent's user",
+                caller.user
             ))
         } else if !whole && read.get_ref().limit() == 0 {
             Reply::BadInput(format!(
@@ -123,7 +174,7 @@ async fn serve(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()>
             ))
         } else {
             match serde_json::from_slice(&line) {
-                Ok(request) => answer(request, calls).await,
+                Ok(request) => desk.answer(request, caller).await,
                 Err(error) => Reply::BadInput(format!("understand the request: {error}")),
             }
         };
@@ -137,17 +188,21 @@ async fn serve(stream: UnixStream, calls: &mpsc::Sender<Call>) -> io::Result<()>
     }
 }
 
-/// Root, and whoever could replace the agent. The socket's mode says the same, but a mode can
-/// be changed, and a descriptor be handed on.
-fn may_ask(user: u32) -> bool {
-    user == 0 || user == geteuid().as_raw()
-}
-
-async fn answer(request: Request, calls: &mpsc::Sender<Call>) -> Reply {
-    let ending = || Reply::Failed("the agent is ending".to_owned());
-    let (reply, answer) = oneshot::channel();
-    if calls.send(Call { request, reply }).await.is_err() {
-        return ending();
+impl Desk {
+    async fn answer(&self, request: Request, caller: Caller) -> Reply {
+        if request == (Request::Activity {}) {
+            return Reply::Activity(self.activity.borrow().clone());
+        }
+        let ending = || Reply::Failed("the agent is ending".to_owned());
+        let (reply, answer) = oneshot::channel();
+        let call = Call {
+            request,
+            caller,
+            reply,
+        };
+        if self.calls.send(call).await.is_err() {
+            return ending();
+        }
+        answer.await.unwrap_or_else(|_| ending())
     }
-    answer.await.unwrap_or_else(|_| ending())
 }

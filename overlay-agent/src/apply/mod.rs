@@ -18,6 +18,7 @@ use crate::{
     node::Node,
     objects::{LinkId, Scope},
     plan::{Dependency, Plan, Step},
+    progress::Activity,
     store::{Store, StoreError},
 };
 
@@ -59,7 +60,13 @@ pub async fn apply(
     let mut report = Report::default();
     let mut broken = Broken::default();
     let mut rest = plan.steps();
-    while !rest.is_empty() {
+    while let Some(next) = rest.first() {
+        let activity = Activity::Applying {
+            done: plan.steps().len() - rest.len(),
+            of: plan.steps().len(),
+            step: next.to_string(),
+        };
+        node.progress.tell(activity).await;
         let (mut now, later) = rest.split_at(bulk::length(rest));
         rest = later;
         let wanted: Vec<Step>;
@@ -93,6 +100,7 @@ pub async fn apply(
             }
         }
     }
+    node.progress.tell(Activity::Waiting).await;
     report
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 
-use super::{CommandResult, Failure, client, local};
+use super::{CommandResult, Failure, client, local, progress};
 use crate::{
     api::Request,
     daemon::{self, InstanceLock, LockError},
@@ -10,6 +10,7 @@ use crate::{
     kernel::{bpf, capability},
     model::Name,
     node::Node,
+    progress::Activity,
     store::Store,
 };
 
@@ -21,7 +22,10 @@ pub(super) fn down(dirs: &Dirs, instance: Option<Name>) -> CommandResult {
             drop(lock);
             removed
         }
-        Err(LockError::Running(_)) => client::call(dirs, &instance, &Request::Down {}).map(drop),
+        Err(LockError::Running(_)) => {
+            let call = || client::call(dirs, &instance, &Request::Down {});
+            progress::while_waiting(&dirs.socket(&instance), call).map(drop)
+        }
         Err(error) => Err(Failure::bad_input(error)),
     }
 }
@@ -46,8 +50,12 @@ fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
     }
     local::block_on(async {
         let node = Node::open(dirs.pins(instance)).map_err(Failure::problem)?;
-        daemon::teardown(node, store)
-            .await
-            .map_err(Failure::problem)
+        let progress = node.progress.clone();
+        let removed = async {
+            node.progress.tell(Activity::Looking).await;
+            daemon::teardown(node, store).await
+        };
+        let removed = progress::shown(&progress, removed).await;
+        removed.map_err(Failure::problem)
     })?
 }

@@ -7,13 +7,14 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{CommandResult, Failure, Format, NodeArgs, output};
+use super::{CommandResult, Failure, Format, NodeArgs, output, progress};
 use crate::{
     config,
     daemon::{self, Options, StartError},
     dirs::Dirs,
     kernel::{netns, privileges},
     model::Name,
+    progress::Progress,
 };
 
 pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> CommandResult {
@@ -21,7 +22,8 @@ pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Command
     // While this is the only thread.
     privileges::keep(&privileges::STARTING).map_err(Failure::bad_input)?;
     let options = options(args, instance, dirs)?;
-    block_on(daemon::run(options))?.map_err(|error| match error {
+    let progress = options.progress.clone();
+    block_on(progress::shown(&progress, daemon::run(options)))?.map_err(|error| match error {
         StartError::Signal(_) | StartError::Watch(_) => Failure::problem(error),
         _ => Failure::bad_input(error),
     })
@@ -39,7 +41,8 @@ pub(super) fn plan(
     format: Format,
 ) -> CommandResult {
     let options = options(args, instance, dirs)?;
-    let preview = block_on(daemon::preview(&options))?.map_err(Failure::bad_input)?;
+    let preview = progress::shown(&options.progress, daemon::preview(&options));
+    let preview = block_on(preview)?.map_err(Failure::bad_input)?;
     output::print(|out| output::plan(out, &preview, format)).map_err(Failure::Problem)
 }
 
@@ -54,6 +57,7 @@ fn options(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Result<Options
         instance,
         netns,
         dirs,
+        progress: Progress::default(),
     })
 }
 

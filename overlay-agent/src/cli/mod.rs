@@ -14,6 +14,7 @@ mod journal;
 mod local;
 mod output;
 mod pcapng;
+mod progress;
 mod stats;
 mod top;
 

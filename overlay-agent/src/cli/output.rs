@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use super::{Format, health, journal};
+use super::{Format, health, journal, progress};
 use crate::{
     api::{
         EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
@@ -25,7 +25,7 @@ pub(super) fn start_log() {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| progress::Lines)
         .with_ansi(io::stderr().is_terminal() && !no_color)
         .with_target(false);
     if journal::is_there() {

@@ -1,5 +1,6 @@
 //! The agent's life: look, plan, apply, wait until something changes; and again.
 
+mod announce;
 mod capture;
 mod config_file;
 mod doctor;
@@ -32,7 +33,10 @@ use tokio::{
 use tracing::{error, info};
 
 use self::supervisor::Supervisor;
-use crate::api::{Call, Reply, Request};
+use crate::{
+    api::{Call, Reply, Request},
+    progress::Activity,
+};
 
 pub use lock::{InstanceLock, LockError};
 pub use preview::Preview;
@@ -57,7 +61,11 @@ const REST_SHARE: u32 = 4;
 
 /// Runs until a signal ends it, which changes no forwarding, or `down`, which removes all.
 pub async fn run(options: Options) -> Result<(), StartError> {
-    let started = start::start(&options).await?;
+    let start = Box::pin(start::start(&options));
+    let started = options
+        .progress
+        .followed(announce::teller("starting"), start)
+        .await?;
     let start::Started {
         mut reconciler,
         mut watches,
@@ -116,7 +124,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             Some(call) = calls.recv() => {
                 if call.request == (Request::Down {}) {
                     supervisor::stopping("removing everything");
-                    let done = Box::pin(reconciler.down()).await;
+                    options.progress.tell(Activity::Looking).await;
+                    let down = Box::pin(reconciler.down());
+                    let teller = announce::teller("removing");
+                    let done = options.progress.followed(teller, down).await;
                     drop((server, lock));
                     let reply = done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
                     answer(call.reply, reply);
@@ -198,6 +209,8 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         // `run` handles it: it ends the loop.
         Request::Down {} => Reply::Done,
         Request::Stats { all } => reconciler.stats(all),
+        // The server answers it; at this place, nothing else is being done.
+        Request::Activity {} => Reply::Activity(Activity::Waiting),
     };
     answer(call.reply, reply);
 }

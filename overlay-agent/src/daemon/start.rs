@@ -25,6 +25,7 @@ use crate::{
     kernel::{KernelError, bpf::Variant, capability, netlink::Watch, privileges},
     model::{FastPath, Model, Name},
     node::Node,
+    progress::{Activity, Progress},
     store::{Store, StoreError},
 };
 
@@ -42,6 +43,8 @@ pub struct Options {
     pub netns: Option<PathBuf>,
     /// Where the instance keeps what it keeps.
     pub dirs: Dirs,
+    /// Who is told what is done.
+    pub progress: Progress,
 }
 
 /// Why a daemon does not start; nothing has been changed then.
@@ -104,6 +107,7 @@ pub(super) struct Started {
 }
 
 pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
+    options.progress.tell(Activity::Reading).await;
     let (text, model) = read_config(&options.config)?;
     let instance = options
         .instance
@@ -113,7 +117,9 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let lock = InstanceLock::take(&options.dirs, &instance)?;
     let mut store = Store::open(&options.dirs, &instance)?;
     store.clear_unfinished()?;
-    let node = Node::open(options.dirs.pins(&instance))?;
+    let mut node = Node::open(options.dirs.pins(&instance))?;
+    node.progress = options.progress.clone();
+    options.progress.tell(Activity::Looking).await;
     // What would be shows that nothing stands in the way.
     let (_, desired) = preview::look_ahead(&node, &model, store.content()).await?;
     desired?;
@@ -152,7 +158,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let (sender, calls) = mpsc::channel(WAITING_CALLS);
     let mut exports = Exports::new(sender.clone());
     reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
-    let server = Server::start(&options.dirs.socket(&instance), sender)?;
+    let socket = options.dirs.socket(&instance);
+    let server = Server::start(&socket, sender, options.progress.listen())?;
     info!("instance {instance} is up");
     Ok(Started {
         reconciler,
@@ -167,6 +174,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
 
 /// The steps that `run` would take.
 pub async fn preview(options: &Options) -> Result<Preview, StartError> {
+    options.progress.tell(Activity::Reading).await;
     let (_, model) = read_config(&options.config)?;
     let instance = options
         .instance
@@ -175,6 +183,7 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     capability::check_privileges()?;
     let store = Store::open(&options.dirs, &instance)?;
     let node = Node::open(options.dirs.pins(&instance))?;
+    options.progress.tell(Activity::Looking).await;
     Ok(preview::preview(&node, &model, store.content()).await?)
 }
 

@@ -91,7 +91,7 @@ fn summary(reconciler: &Reconciler) -> String {
     }
 }
 
-fn tell(what: &[NotifyState<'_>]) {
+pub(super) fn tell(what: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(what) {
         warn!("tell the service manager: {error}");
     }

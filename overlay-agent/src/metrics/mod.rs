@@ -24,7 +24,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::api::{self, Call, Reply, stats::Stats};
+use crate::api::{self, Call, Caller, Reply, stats::Stats};
 
 /// Clients that are served at a time; more wait to be.
 const MAX_CLIENTS: usize = 8;
@@ -129,7 +129,12 @@ async fn ask(calls: &mpsc::Sender<Call>) -> Result<Stats, String> {
     let ending = || "the agent is ending".to_owned();
     let (reply, answer) = oneshot::channel();
     let request = api::Request::Stats { all: false };
-    let asked = calls.send(Call { request, reply }).await;
+    let call = Call {
+        request,
+        caller: Caller::own(),
+        reply,
+    };
+    let asked = calls.send(call).await;
     asked.map_err(|_| ending())?;
     match answer.await.map_err(|_| ending())? {
         Reply::Stats(stats) => Ok(*stats),
