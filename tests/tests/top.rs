@@ -1,20 +1,24 @@
 //! `overlay-agent top` in a terminal of 80 columns and 24 rows, with keys pressed.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
+    faults::{Fault, Faulty},
     guard::Guard,
     poll,
     raw::{self, Socket},
     run,
+    shape::{Scenario, Shape},
 };
 
 /// The terminal's size, and a smaller one.
 const USUAL: (usize, usize) = (80, 24);
 const SMALL: (usize, usize) = (50, 12);
+/// A peer is missed after a few seconds, and a loaded machine is slow.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A terminal that goes when the value goes. Its server is nobody else's.
 struct Terminal {
@@ -73,17 +77,34 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// Waits until all of some texts are on the screen.
-    fn shows(&self, marks: &[&str]) -> Result<String> {
+    /// Waits until nothing is missing on the screen.
+    fn until(&self, missing: impl Fn(&str) -> Option<String>) -> Result<String> {
         let mut last = String::new();
-        let shown = poll::until_well(|| {
+        let shown = poll::until_well_within(PATIENCE, || {
             last = self.screen().unwrap_or_else(|error| format!("{error:#}"));
-            let missing = marks.iter().find(|mark| !last.contains(**mark));
-            missing.map(|mark| format!("no {mark:?} in\n{last}"))
+            missing(&last).map(|what| format!("no {what:?} in\n{last}"))
         });
         shown.map_err(anyhow::Error::msg)?;
         Ok(last)
     }
+
+    /// Waits until all of some texts are on the screen.
+    fn shows(&self, marks: &[&str]) -> Result<String> {
+        self.until(|screen| missing(screen, marks))
+    }
+
+    /// Waits until all of some texts are in the line that has a name.
+    fn shows_of(&self, name: &str, marks: &[&str]) -> Result<String> {
+        self.until(|screen| {
+            let line = screen.lines().find(|line| line.contains(name));
+            line.map_or_else(|| Some(name.to_owned()), |line| missing(line, marks))
+        })
+    }
+}
+
+fn missing(text: &str, marks: &[&str]) -> Option<String> {
+    let missing = marks.iter().find(|mark| !text.contains(**mark));
+    missing.map(|mark| (*mark).to_owned())
 }
 
 impl Drop for Terminal {
@@ -148,13 +169,16 @@ fn a_terminal_shows_the_node_and_follows_keys() -> Result<()> {
     assert!(rates, "{}", terminal.screen()?);
 
     terminal.press("Tab")?;
+    terminal.shows(&["This node answers probes and sends none", "probe = \"5s\""])?;
+    terminal.press("Tab")?;
     terminal.shows(&["ENDPOINT", &here.namespace, "(this node)"])?;
     terminal.press("Right")?;
     terminal.shows(&["REASON", "PACKETS"])?;
     device.send(&spoofed)?;
     terminal.shows(&["spoofed_source", &here.namespace])?;
-    terminal.press("Left")?;
-    terminal.press("Left")?;
+    for _ in 0..3 {
+        terminal.press("Left")?;
+    }
     terminal.shows(&["PEER", peer])?;
     terminal.press("BTab")?;
     terminal.shows(&["none"])?;
@@ -195,5 +219,66 @@ fn a_terminal_shows_the_node_and_follows_keys() -> Result<()> {
     drop(terminal);
     let gone = poll::until_well(|| Path::new(&process).exists().then_some("it goes on"));
     assert_eq!(gone, Ok(()));
+    Ok(guard.down()?)
+}
+
+#[test]
+fn the_mesh_is_drawn_and_a_lost_peer_is_seen() -> Result<()> {
+    let shape = Shape::new("ttopmesh".parse()?, Scenario::Overlay, Some(3), Some(1))?;
+    let guard = Guard::configured(shape, |_, config| config.node.probe = Some("1s"))?;
+    let topology = guard.topology();
+    let agent = guard.agent(1);
+    let [cut, other] = [1, 2].map(|at| topology.nodes[at].namespace.as_str());
+    let terminal = Terminal::open("ttopmesh-overlay")?;
+    terminal.enter(&command(&agent))?;
+    terminal.shows(&["PEER", "Health"])?;
+    terminal.press("Tab")?;
+    for peer in [cut, other] {
+        terminal.shows_of(peer, &["<-> answers", " ms", " 0 % ", " 1450 "])?;
+        terminal.until(|screen| {
+            let line = screen.lines().find(|line| line.contains(peer))?;
+            let bars = line.chars().filter(|sign| ('▁'..='█').contains(sign));
+            (bars.count() < 3).then(|| format!("three bars of {peer}"))
+        })?;
+    }
+    let screen = terminal.shows(&["asked every 1s:  answers 2", "LAST ROUND TRIPS"])?;
+    fits(&screen, USUAL)?;
+    print!("{screen}");
+
+    let fault = Faulty::towards(topology, &topology.nodes[1], Fault::Partition)?;
+    terminal.shows_of(cut, &["-x- silent", "xxx"])?;
+    let screen = terminal.shows(&[
+        "it answered ",
+        " s ago",
+        "Health 1 lost",
+        "silent 1",
+        "degraded",
+    ])?;
+    fits(&screen, USUAL)?;
+    print!("{screen}");
+    // The worst is above.
+    let place = |name: &str| screen.find(name);
+    assert!(
+        place(&format!("lab {cut}")) < place(&format!("lab {other}")),
+        "{screen}"
+    );
+    terminal.shows_of(other, &["<-> answers"])?;
+    terminal.resize(SMALL)?;
+    fits(&terminal.shows_of(cut, &["-x- silent"])?, SMALL)?;
+    terminal.resize(USUAL)?;
+
+    drop(fault);
+    terminal.shows_of(cut, &["<-> answers", " ms"])?;
+    let screen = terminal.shows(&["asked every 1s:  answers 2", "healthy"])?;
+    ensure!(!screen.contains("lost "), "{screen}");
+    print!("{screen}");
+
+    let mut config = guard.first_config();
+    config.node.probe = Some("off");
+    fs::write(agent.config_file(), config.to_toml())?;
+    let screen = terminal.shows(&["Probes are off", "probe = \"5s\" in [node]"])?;
+    ensure!(!screen.contains("STATE"), "{screen}");
+    terminal.press("q")?;
+    terminal.shows(&["ended with 0"])?;
     Ok(guard.down()?)
 }

@@ -1,8 +1,34 @@
 //! What probes have found out about the peers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::model::Probe;
+use crate::model::{Name, Probe};
+
+/// This node and its peers, as probes see them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mesh {
+    /// The node's part in probing.
+    pub probe: ProbeStatus,
+    /// How many peers are in each state; those of whom nothing is known are in none.
+    pub states: BTreeMap<PeerState, usize>,
+    /// As many of them as were asked for, the worst first.
+    pub peers: Vec<MeshPeer>,
+}
+
+/// A peer of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshPeer {
+    /// The network that it is a peer in.
+    pub network: Name,
+    /// Its name.
+    pub name: Name,
+    /// The largest IP packet that is sent through the network.
+    pub mtu: Option<u16>,
+    /// What is known of it.
+    pub health: PeerHealth,
+}
 
 /// The node's part in probing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +86,15 @@ pub struct PeerHealth {
     pub agent: Option<PeerAgent>,
 }
 
+impl PeerHealth {
+    /// How many of a hundred questions are not answered; what is not nothing is at least one.
+    pub fn loss_percent(&self) -> Option<u32> {
+        (self.asked > 0).then(|| (self.lost * 100).div_ceil(self.asked))
+    }
+}
+
 /// How a peer and this node hear each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerState {
     /// This node does not ask.
@@ -77,6 +110,35 @@ pub enum PeerState {
     Silent,
     /// It is heard, and says that it does not hear this node.
     OneWay,
+}
+
+impl PeerState {
+    /// Who hears whom, as a sign: this node to the left, the peer to the right.
+    pub const fn arrow(self) -> &'static str {
+        match self {
+            Self::Answers => "<->",
+            Self::OneWay => "<--",
+            Self::Silent => "-x-",
+            Self::NoAgent | Self::Waiting | Self::NotAsked => "---",
+        }
+    }
+
+    /// The same in a word or two.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NotAsked => "not asked",
+            Self::Waiting => "waiting",
+            Self::Answers => "answers",
+            Self::NoAgent => "no agent",
+            Self::Silent => "silent",
+            Self::OneWay => "one way",
+        }
+    }
+
+    /// Whether the two do not reach each other any more.
+    pub const fn is_lost(self) -> bool {
+        matches!(self, Self::Silent | Self::OneWay)
+    }
 }
 
 /// Round trips in nanoseconds.

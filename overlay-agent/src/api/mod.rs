@@ -22,7 +22,9 @@ use crate::{
 
 pub use client::{ClientError, call};
 pub use doctor::{Cure, Diagnosis, DoctorSpec, Finding, Severity, Skipped};
-pub use health::{PeerAgent, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip};
+pub use health::{
+    Mesh, MeshPeer, PeerAgent, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip,
+};
 pub use server::{Call, Caller, Server, ServerError};
 
 /// What a client can ask for.
@@ -69,6 +71,11 @@ pub enum Request {
     CaptureRead {},
     /// Ends it.
     CaptureStop {},
+    /// How the peers are.
+    Mesh {
+        /// Peers that are told at most.
+        most: usize,
+    },
     /// What the daemon is doing. It is answered at once, whatever that is.
     Activity {},
 }
@@ -114,6 +121,8 @@ pub enum Reply {
     Hop(Box<explain::Hop>),
     /// To [`Request::CaptureRead`] and [`Request::CaptureStop`].
     Captured(capture::Captured),
+    /// To [`Request::Mesh`].
+    Mesh(Box<Mesh>),
     /// To [`Request::Activity`].
     Activity(Activity),
 }

@@ -99,7 +99,12 @@ Examples:
   sudo overlay-agent top --instance node01
 
 Keys:
-  q ends it, Tab and the arrows choose what is shown and how it is sorted";
+  q ends it, Tab and the arrows choose the view, s sorts it by another column
+
+Health shows a line for each peer, with bars for the last round trips; x is a lost one:
+  lab n2   <-> answers     0.21 ms   0.03 ms   0 %  1450 ▅▄▅▅█▅▄▅
+  lab n3   -x- silent            -         -  12 %     - ▅▅▅xxxxx
+It takes probe = \"5s\" or another interval in [node].";
 
 pub(super) const DOCTOR: &str = "\
 Examples:

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::{
     api::{PeerAgent, PeerHealth, PeerState, PeerStatus, Status},
     model::Probe,
+    stats::{ago, milliseconds},
 };
 
 /// A line for each peer of a network: who hears whom, and how well.
@@ -17,19 +18,10 @@ pub(super) fn mesh(out: &mut dyn Write, status: &Status, peers: &[PeerStatus]) -
     for peer in peers {
         let Some(health) = &peer.health else { continue };
         let (node, name) = (&status.node, peer.name.as_str());
-        let (arrow, figures) = (arrow(health.state), figures(health));
+        let (arrow, figures) = (health.state.arrow(), figures(health));
         writeln!(out, "{node} {arrow} {name:width$}  {figures}")?;
     }
     Ok(())
-}
-
-const fn arrow(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Answers => "<->",
-        PeerState::OneWay => "<--",
-        PeerState::Silent => "-x-",
-        PeerState::NoAgent | PeerState::Waiting | PeerState::NotAsked => "---",
-    }
 }
 
 fn figures(health: &PeerHealth) -> String {
@@ -54,30 +46,16 @@ fn figures(health: &PeerHealth) -> String {
 fn measured(health: &PeerHealth) -> Vec<String> {
     let mut parts = Vec::new();
     if let Some(rtt) = &health.rtt {
-        parts.push(format!("rtt {}", time(rtt.mean_ns)));
-        parts.push(format!("jitter {}", time(rtt.jitter_ns)));
+        parts.push(format!("rtt {}", milliseconds(rtt.mean_ns)));
+        parts.push(format!("jitter {}", milliseconds(rtt.jitter_ns)));
     }
-    if health.asked > 0 {
-        let percent = (health.lost * 100).div_ceil(health.asked);
+    if let Some(percent) = health.loss_percent() {
         parts.push(format!("loss {percent} %"));
     }
     if let Some(mtu) = health.path_mtu {
         parts.push(format!("path mtu {mtu}"));
     }
     parts
-}
-
-/// With two figures behind the point, as people compare round trips.
-fn time(ns: u64) -> String {
-    let hundredths = (ns + 5_000) / 10_000;
-    format!("{}.{:02} ms", hundredths / 100, hundredths % 100)
-}
-
-fn ago(ms: u64) -> String {
-    match ms / 1000 {
-        seconds @ 0..120 => format!("{seconds} s ago"),
-        seconds => format!("{} min ago", seconds / 60),
-    }
 }
 
 #[cfg(test)]

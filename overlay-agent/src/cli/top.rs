@@ -7,8 +7,16 @@ use std::{
 
 use anyhow::anyhow;
 
-use super::{CommandResult, Failure, local, stats};
-use crate::{dirs::Dirs, model::Name, top};
+use super::{CommandResult, Failure, client, local, stats};
+use crate::{
+    api::{Mesh, Reply, Request},
+    dirs::Dirs,
+    model::Name,
+    top::{self, Look},
+};
+
+/// Peers whose health is asked for: with very many, the worst are worth looking at.
+const MOST: usize = 500;
 
 /// How often to look.
 #[derive(Debug, clap::Args)]
@@ -24,6 +32,18 @@ pub(super) fn top(dirs: &Dirs, instance: Option<&Name>, args: &Args) -> CommandR
             "draw on standard output: it is no terminal; use \"overlay-agent stats --watch\""
         )));
     }
-    let ask = || stats::ask(dirs, instance, false).map_err(Failure::into_error);
+    let ask = || {
+        let stats = stats::ask(dirs, instance, false).map_err(Failure::into_error)?;
+        // An agent of another version may not know the question; it has counted all the same.
+        let mesh = mesh(dirs, instance).map_err(|failure| format!("{:#}", failure.into_error()));
+        Ok(Look { stats, mesh })
+    };
     local::block_on(top::run(ask, args.interval))?.map_err(Failure::Problem)
+}
+
+fn mesh(dirs: &Dirs, instance: Option<&Name>) -> Result<Mesh, Failure> {
+    match client::ask(dirs, instance.cloned(), &Request::Mesh { most: MOST })? {
+        Reply::Mesh(mesh) => Ok(*mesh),
+        _ => Err(client::unexpected()),
+    }
 }

@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 mod exports;
 mod lock;
+mod mesh;
 mod patrol;
 mod preview;
 mod probing;
@@ -209,6 +210,7 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         // `run` handles it: it ends the loop.
         Request::Down {} => Reply::Done,
         Request::Stats { all } => reconciler.stats(all),
+        Request::Mesh { most } => Reply::Mesh(Box::new(reconciler.mesh(most))),
         // The server answers it; at this place, nothing else is being done.
         Request::Activity {} => Reply::Activity(Activity::Waiting),
     };

@@ -16,7 +16,7 @@ use crate::kernel::{self, bpf::Counters};
 
 pub(crate) use build::Owners;
 pub use rates::rates;
-pub use units::{bytes, count};
+pub use units::{ago, bytes, count, milliseconds};
 
 /// What the maps of counters hold.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,4 +1,4 @@
-//! Large numbers for people.
+//! Numbers for people.
 
 /// A number of things, in steps of a thousand: `0`, `999`, `1.2k`, `3.4M`.
 pub fn count(number: u64) -> String {
@@ -34,9 +34,35 @@ fn scaled(number: u64, step: f64, units: [&str; 7]) -> String {
     format!("{value:.decimals$}{unit}")
 }
 
+/// A short time in nanoseconds, with two figures behind the point, as people compare round
+/// trips: `0.21 ms`.
+pub fn milliseconds(ns: u64) -> String {
+    let hundredths = ns.saturating_add(5_000) / 10_000;
+    format!("{}.{:02} ms", hundredths / 100, hundredths % 100)
+}
+
+/// How long ago something was that was so many milliseconds ago: `14 s ago`, `3 min ago`.
+pub fn ago(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 0..120 => format!("{seconds} s ago"),
+        seconds => format!("{} min ago", seconds / 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{bytes, count};
+    use super::{ago, bytes, count, milliseconds};
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!(milliseconds(0), "0.00 ms");
+        assert_eq!(milliseconds(214_999), "0.21 ms");
+        assert_eq!(milliseconds(215_000), "0.22 ms");
+        assert_eq!(milliseconds(1_999_999_999), "2000.00 ms");
+        assert_eq!(ago(999), "0 s ago");
+        assert_eq!(ago(119_999), "119 s ago");
+        assert_eq!(ago(185_000), "3 min ago");
+    }
 
     #[test]
     fn three_digits_or_so_are_shown() {

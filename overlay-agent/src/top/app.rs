@@ -1,18 +1,18 @@
 //! What is shown, and how keys change it.
 
-use std::cmp::Reverse;
-
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::{health, history::History};
 use crate::{
-    api::stats::{Counter, EndpointCounts, PeerCounts, Sender, Stats},
-    stats::{bytes, count, rates},
+    api::{Mesh, stats::Stats},
+    stats::rates,
 };
 
-/// The tables, in the order of their tabs.
+/// The views, in the order of their tabs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tab {
     Peers,
+    Health,
     Endpoints,
     Drops,
     Kernel,
@@ -20,8 +20,9 @@ pub(super) enum Tab {
 }
 
 impl Tab {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Peers,
+        Self::Health,
         Self::Endpoints,
         Self::Drops,
         Self::Kernel,
@@ -31,6 +32,7 @@ impl Tab {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Peers => "Peers",
+            Self::Health => "Health",
             Self::Endpoints => "Endpoints",
             Self::Drops => "Dropped",
             Self::Kernel => "To the kernel",
@@ -51,28 +53,21 @@ pub(super) enum Answer {
     Quit,
 }
 
-/// A table: the heads of its columns, and its rows.
-pub(super) struct Content {
-    pub(super) head: Vec<&'static str>,
-    /// Columns in characters; the first takes what is left.
-    pub(super) widths: Vec<u16>,
-    pub(super) rows: Vec<Row>,
+/// What the agent says at one time.
+pub(crate) struct Look {
+    /// What it has counted.
+    pub(crate) stats: Stats,
+    /// How its peers are, or why that is not known.
+    pub(crate) mesh: Result<Mesh, String>,
 }
-
-pub(super) struct Row {
-    pub(super) cells: Vec<String>,
-    /// What the column that sorts has.
-    order: Order,
-}
-
-/// Numbers before names, large ones first.
-type Order = (Reverse<u64>, String);
 
 /// All that is shown.
 pub(super) struct App {
     pub(super) now: Stats,
     /// Per second; `None` until there was a second look.
     pub(super) rates: Option<Stats>,
+    pub(super) mesh: Result<Mesh, String>,
+    pub(super) history: History,
     /// Why the agent does not answer.
     pub(super) silent: Option<String>,
     pub(super) tab: Tab,
@@ -83,10 +78,14 @@ pub(super) struct App {
 }
 
 impl App {
-    pub(super) fn new(now: Stats) -> Self {
+    pub(super) fn new(first: Look) -> Self {
+        let mut history = History::default();
+        history.follow(&first.mesh);
         Self {
-            now,
+            now: first.stats,
             rates: None,
+            mesh: first.mesh,
+            history,
             silent: None,
             tab: Tab::Peers,
             sort: 1,
@@ -95,9 +94,11 @@ impl App {
     }
 
     /// Takes the next look.
-    pub(super) fn take(&mut self, stats: Stats) {
-        self.rates = Some(rates(&self.now, &stats));
-        self.now = stats;
+    pub(super) fn take(&mut self, next: Look) {
+        self.rates = Some(rates(&self.now, &next.stats));
+        self.now = next.stats;
+        self.history.follow(&next.mesh);
+        self.mesh = next.mesh;
         self.silent = None;
     }
 
@@ -115,7 +116,8 @@ impl App {
             KeyCode::Tab | KeyCode::Right => self.turn_to(self.tab.at(1)),
             KeyCode::BackTab | KeyCode::Left => self.turn_to(self.tab.at(Tab::ALL.len() - 1)),
             KeyCode::Char('s') => {
-                self.sort = (self.sort + 1) % self.rows().head.len();
+                let (columns, _) = self.size();
+                self.sort = (self.sort + 1) % columns;
                 self.above = 0;
             }
             KeyCode::Down => self.above += 1,
@@ -125,7 +127,8 @@ impl App {
             KeyCode::Home => self.above = 0,
             _ => {}
         }
-        self.above = self.above.min(self.rows().rows.len().saturating_sub(1));
+        let (_, rows) = self.size();
+        self.above = self.above.min(rows.saturating_sub(1));
         Answer::GoOn
     }
 
@@ -135,193 +138,17 @@ impl App {
         self.above = 0;
     }
 
-    /// The table of the tab, sorted.
-    pub(super) fn rows(&self) -> Content {
-        let mut rows = match self.tab {
-            Tab::Peers => self.peers(),
-            Tab::Endpoints => self.endpoints(),
-            Tab::Drops => self.drops(),
-            Tab::Kernel => self.passes(),
-            Tab::Problems => self.problems(),
-        };
-        rows.rows.sort_by(|a, b| a.order.cmp(&b.order));
-        rows
-    }
-
-    /// Numbers are per second as soon as they are known.
-    fn per_second(&self) -> &Stats {
-        self.rates.as_ref().unwrap_or(&self.now)
-    }
-
-    fn row<const N: usize>(&self, name: String, numbers: [Number; N]) -> Row {
-        let order = match self.sort.checked_sub(1).and_then(|at| numbers.get(at)) {
-            Some(number) => (Reverse(number.value()), name.clone()),
-            None => (Reverse(0), name.clone()),
-        };
-        let cells = numbers.iter().map(ToString::to_string);
-        Row {
-            cells: std::iter::once(name).chain(cells).collect(),
-            order,
-        }
-    }
-
-    fn peers(&self) -> Content {
-        let networks = self.per_second().networks.iter();
-        let rows = networks.flat_map(|network| {
-            network.peers.iter().map(|peer| {
-                let PeerCounts { tx, rx, dropped } = peer.counts;
-                let name = format!("{} {}", network.name, peer.name);
-                self.row(
-                    name,
-                    [
-                        Number::Bytes(tx.bytes),
-                        Number::Count(tx.packets),
-                        Number::Bytes(rx.bytes),
-                        Number::Count(rx.packets),
-                        Number::Count(dropped.packets),
-                    ],
-                )
-            })
-        });
-        Content {
-            head: vec!["PEER", "SENT", "PACKETS", "RECEIVED", "PACKETS", "DROPPED"],
-            widths: vec![0, 10, 8, 10, 8, 8],
-            rows: rows.collect(),
-        }
-    }
-
-    fn endpoints(&self) -> Content {
-        let stats = self.per_second();
-        let row = |name: &str, counts: &EndpointCounts| {
-            self.row(
-                name.to_owned(),
-                [
-                    Number::Bytes(counts.tx.bytes),
-                    Number::Bytes(counts.rx.bytes),
-                    Number::Bytes(counts.tx_local.bytes),
-                    Number::Bytes(counts.rx_local.bytes),
-                    Number::Count(counts.passed.packets),
-                    Number::Count(counts.dropped.packets),
-                ],
-            )
-        };
-        let endpoints = stats.endpoints.iter();
-        let mut rows: Vec<Row> = endpoints
-            .map(|endpoint| row(endpoint.name.as_str(), &endpoint.counts))
-            .collect();
-        rows.push(row("(this node)", &stats.host));
-        Content {
-            head: vec![
-                "ENDPOINT",
-                "SENT",
-                "RECEIVED",
-                "SENT HERE",
-                "GOT HERE",
-                "KERNEL",
-                "DROPPED",
-            ],
-            widths: vec![0, 10, 10, 10, 10, 8, 8],
-            rows,
-        }
-    }
-
-    /// Totals with their rates: what was dropped a while ago is still of interest.
-    fn drops(&self) -> Content {
-        let mut rows = Vec::new();
-        let rates = self.rates.iter().flat_map(|rates| &rates.drops);
-        for drops in &self.now.drops {
-            let rates = rates.clone().find(|rates| rates.reason == drops.reason);
-            let mut row = |who: &str, total: Counter, rate: Option<Counter>| {
-                let name = format!("{} {who}", drops.reason);
-                rows.push(self.row(name, with_rate(total, rate)));
-            };
-            for share in &drops.senders {
-                let mut shares = rates.iter().flat_map(|rates| &rates.senders);
-                let rate = shares.find(|rate| rate.sender == share.sender);
-                row(
-                    &who(&share.sender),
-                    share.count,
-                    rate.map(|rate| rate.count),
-                );
+    /// Columns that can sort, and rows.
+    fn size(&self) -> (usize, usize) {
+        match (self.tab, &self.mesh) {
+            (Tab::Health, mesh) => {
+                let rows = mesh.as_ref().map_or(0, |mesh| mesh.peers.len());
+                (health::HEAD.len(), rows)
             }
-            if drops.unknown.packets > 0 {
-                row(
-                    "by strangers",
-                    drops.unknown,
-                    rates.map(|rates| rates.unknown),
-                );
+            _ => {
+                let table = self.table();
+                (table.head.len(), table.rows.len())
             }
         }
-        Self::reasons(rows)
-    }
-
-    fn passes(&self) -> Content {
-        let rates = self.rates.iter().flat_map(|rates| &rates.passes);
-        let rows = self.now.passes.iter().map(|passes| {
-            let name = format!("{}: {}", passes.reason, passes.kernel);
-            let rate = rates.clone().find(|rate| rate.reason == passes.reason);
-            self.row(name, with_rate(passes.count, rate.map(|rate| rate.count)))
-        });
-        Self::reasons(rows.collect())
-    }
-
-    fn reasons(rows: Vec<Row>) -> Content {
-        Content {
-            head: vec!["REASON", "PER SECOND", "PACKETS", "BYTES"],
-            widths: vec![0, 10, 8, 10],
-            rows,
-        }
-    }
-
-    fn problems(&self) -> Content {
-        let problems = self.now.problems.iter();
-        Content {
-            head: vec!["PROBLEM"],
-            widths: vec![0],
-            rows: problems
-                .map(|problem| self.row(problem.clone(), []))
-                .collect(),
-        }
-    }
-}
-
-fn who(sender: &Sender) -> String {
-    match sender {
-        Sender::Peer { network, name } => format!("by peer {name} of {network}"),
-        Sender::Endpoint { name } => format!("by {name}"),
-        Sender::Host => "by this node".to_owned(),
-        Sender::Former => "by former endpoints".to_owned(),
-    }
-}
-
-fn with_rate(total: Counter, rate: Option<Counter>) -> [Number; 3] {
-    [
-        Number::Count(rate.unwrap_or_default().packets),
-        Number::Count(total.packets),
-        Number::Bytes(total.bytes),
-    ]
-}
-
-/// A cell that sorts by its value.
-#[derive(Clone, Copy)]
-enum Number {
-    Count(u64),
-    Bytes(u64),
-}
-
-impl Number {
-    fn value(self) -> u64 {
-        match self {
-            Self::Count(value) | Self::Bytes(value) => value,
-        }
-    }
-}
-
-impl std::fmt::Display for Number {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&match self {
-            Self::Count(value) => count(*value),
-            Self::Bytes(value) => bytes(*value),
-        })
     }
 }

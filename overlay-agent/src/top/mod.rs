@@ -2,6 +2,11 @@
 //! everybody does.
 
 mod app;
+mod health;
+mod history;
+#[cfg(test)]
+mod samples;
+mod tables;
 mod view;
 
 use std::{io, time::Duration};
@@ -17,7 +22,8 @@ use tokio::{
 };
 
 use self::app::{Answer, App};
-use crate::api::stats::Stats;
+
+pub(crate) use self::app::Look;
 
 /// How long a key waits to be seen at most.
 const TICK: Duration = Duration::from_millis(40);
@@ -26,7 +32,7 @@ const TICK: Duration = Duration::from_millis(40);
 ///
 /// Whatever ends it, a panic too, leaves the terminal as it was.
 pub(crate) async fn run(
-    ask: impl Fn() -> anyhow::Result<Stats>,
+    ask: impl Fn() -> anyhow::Result<Look>,
     pause: Duration,
 ) -> anyhow::Result<()> {
     // Not the hangup: it ends the process at once, which has no terminal to restore any more, and
@@ -50,7 +56,7 @@ fn ending(kind: SignalKind) -> anyhow::Result<Signal> {
 async fn show(
     terminal: &mut DefaultTerminal,
     app: &mut App,
-    ask: &impl Fn() -> anyhow::Result<Stats>,
+    ask: &impl Fn() -> anyhow::Result<Look>,
     pause: Duration,
     [terminate, interrupt]: &mut [Signal; 2],
 ) -> anyhow::Result<()> {
@@ -85,7 +91,7 @@ async fn show(
             changed = true;
             // An agent that restarts answers again soon.
             match ask() {
-                Ok(stats) => app.take(stats),
+                Ok(next) => app.take(next),
                 Err(error) => app.silent(format!("{error:#}")),
             }
         }

@@ -1,5 +1,9 @@
 //! How it is drawn: usable in 80 columns and 24 rows, and in fewer.
 
+mod health;
+#[cfg(test)]
+mod tests;
+
 use ratatui::{
     Frame,
     layout::{Alignment, Constraint, Layout, Rect},
@@ -8,14 +12,17 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table, Tabs, Wrap},
 };
 
-use super::app::{App, Tab};
+use super::{
+    app::{App, Tab},
+    health::lost,
+};
 use crate::{
     api::FastPathState,
     stats::{bytes, count},
 };
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
-    let [head, tabs, table, keys] = Layout::vertical([
+    let [head, tabs, body, keys] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(1),
         Constraint::Min(1),
@@ -23,19 +30,30 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
     ])
     .areas(frame.area());
     frame.render_widget(summary(app), head);
-    let names = Tab::ALL.iter().map(|tab| match tab {
-        Tab::Problems => format!("{} {}", tab.name(), app.now.problems.len()),
-        tab => tab.name().to_owned(),
-    });
     let selected = Tab::ALL.iter().position(|tab| *tab == app.tab);
-    let line = Tabs::new(names)
+    let line = Tabs::new(Tab::ALL.map(|tab| title(app, tab)))
         .select(selected)
         .highlight_style(Style::new().add_modifier(Modifier::REVERSED))
         .divider(" ");
     frame.render_widget(line, tabs);
-    rows(frame, app, table);
-    let keys_line = "q quit   Tab/arrows other table   up/down scroll   s sort by another column";
+    match app.tab {
+        Tab::Health => health::draw(frame, app, body),
+        Tab::Problems => problems(frame, app, body),
+        _ => table(frame, app, body),
+    }
+    let keys_line = "q quit   Tab/arrows other view   up/down scroll   s sort by another column";
     frame.render_widget(Line::from(keys_line).dim(), keys);
+}
+
+/// A view's name, and what is wrong there.
+fn title(app: &App, tab: Tab) -> Line<'static> {
+    let name = tab.name();
+    let lost = app.mesh.as_ref().map_or(0, lost);
+    match tab {
+        Tab::Problems => Line::from(format!("{name} {}", app.now.problems.len())),
+        Tab::Health if lost > 0 => Line::from(format!("{name} {lost} lost").fg(Color::Red)),
+        _ => Line::from(name),
+    }
 }
 
 /// Who it is, how well it is, and what all of it carries.
@@ -79,32 +97,31 @@ fn summary(app: &App) -> Text<'static> {
     Text::from(vec![first, second])
 }
 
-fn rows(frame: &mut Frame<'_>, app: &App, area: Rect) {
-    let table = app.rows();
-    if app.tab == Tab::Problems {
-        // Sentences: each may need several lines.
-        let lines: Vec<Line<'_>> = if table.rows.is_empty() {
-            vec![Line::from("none")]
-        } else {
-            let rows = table.rows.iter().skip(app.above);
-            rows.flat_map(|row| row.cells.iter().map(|cell| Line::from(cell.clone())))
-                .collect()
-        };
-        let text = Paragraph::new(lines).wrap(Wrap { trim: true });
-        frame.render_widget(text, area);
-        return;
-    }
+/// Sentences: each may need several lines.
+fn problems(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let rows = app.table().rows;
+    let lines: Vec<Line<'_>> = if rows.is_empty() {
+        vec![Line::from("none")]
+    } else {
+        let rows = rows.into_iter().skip(app.above);
+        rows.flat_map(|row| row.cells.into_iter().map(Line::from))
+            .collect()
+    };
+    let text = Paragraph::new(lines).wrap(Wrap { trim: true });
+    frame.render_widget(text, area);
+}
+
+fn table(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let table = app.table();
     let widths = table.widths.iter().map(|width| match width {
         0 => Constraint::Min(12),
         width => Constraint::Length(*width),
     });
-    let head = table.head.iter().enumerate().map(|(column, name)| {
-        let mut style = Style::new().add_modifier(Modifier::BOLD);
-        if column == app.sort {
-            style = style.add_modifier(Modifier::UNDERLINED);
-        }
-        cell(column, (*name).to_owned()).style(style)
-    });
+    let head = table
+        .head
+        .iter()
+        .enumerate()
+        .map(|(column, name)| cell(column, (*name).to_owned()).style(head_style(app, column)));
     let head = Row::new(head.collect::<Vec<_>>());
     let shown = table.rows.iter().skip(app.above).map(|row| {
         let cells = row.cells.iter().enumerate();
@@ -112,6 +129,16 @@ fn rows(frame: &mut Frame<'_>, app: &App, area: Rect) {
     });
     let widget = Table::new(shown, widths).header(head).column_spacing(1);
     frame.render_widget(widget, area);
+}
+
+/// The column that sorts is underlined.
+fn head_style(app: &App, column: usize) -> Style {
+    let style = Style::new().add_modifier(Modifier::BOLD);
+    if column == app.sort {
+        style.add_modifier(Modifier::UNDERLINED)
+    } else {
+        style
+    }
 }
 
 /// Names to the left, numbers to the right.
