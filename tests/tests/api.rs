@@ -8,6 +8,8 @@ use std::{
         net::UnixStream,
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -18,7 +20,7 @@ use overlay_tests::{
     poll, run,
     shape::{Scenario, Shape},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// More than the agent gives a client to think.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -145,6 +147,81 @@ fn endless_slow_and_many_clients_keep_nobody_waiting_for_long() -> Result<()> {
     let sent = endless.write.write_all(&vec![b'x'; 1 << 20]);
     let answer = endless.answer();
     match (sent, answer) {
+#[test]
+fn status_tells_who_looks_at_packets() -> Result<()> {
+    let guard = lab("tapiwat")?;
+    let agent = guard.agent(1);
+    let watched = |agent: &Agent| -> Result<(Value, Value, String)> {
+        let mut status = agent.json(&["status"])?;
+        let [capture, level] = ["capture", "log_level"].map(|field| status[field].take());
+        Ok((capture, level, agent.tell(&["status"])?))
+    };
+    let (capture, level, text) = watched(&agent)?;
+    assert_eq!((capture, level), (Value::Null, "off".into()));
+    assert!(
+        !text.contains("capture") && !text.contains("log level"),
+        "{text}"
+    );
+
+    let container = &guard.topology().nodes[0].containers[0].namespace;
+    let start = json!({
+        "op": "capture_start",
+        "endpoint": container,
+        "peer": null,
+        "reasons": ["dropped"],
+        "hooks": [],
+        "snap": 128,
+    });
+    let mut client = Client::connect(&agent)?;
+    assert_eq!(client.ask(start.to_string().as_bytes())?, "done");
+    // One that nobody reads would end.
+    let over = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        let reader = scope.spawn(|| -> Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                client.ask(br#"{"op":"capture_read"}"#)?;
+            }
+            let rest = client.ask(br#"{"op":"capture_stop"}"#)?;
+            ensure!(rest["captured"].is_object(), "{rest}");
+            Ok(())
+        });
+        let seen = watched(&agent);
+        over.store(true, Ordering::Relaxed);
+        reader.join().map_err(|_| anyhow::anyhow!("the reader"))??;
+        seen
+    });
+    let (capture, _, text) = seen?;
+    let process = std::process::id();
+    assert_eq!(capture["by"], json!({ "user": 0, "process": process }));
+    assert_eq!(capture["wanted"]["endpoint"], container.as_str());
+    assert!(
+        capture["since_ms"].as_u64() > Some(1_700_000_000_000),
+        "{capture}"
+    );
+    for part in [
+        format!("capture by process {process} of user 0"),
+        format!("of endpoint {container}  reason dropped"),
+    ] {
+        assert!(text.contains(&part), "no {part:?} in\n{text}");
+    }
+
+    agent.tell(&["log-level", "warn"])?;
+    let (capture, level, text) = watched(&agent)?;
+    assert_eq!((capture, level), (Value::Null, "warn".into()));
+    assert!(
+        text.contains("log level warn") && !text.contains("capture"),
+        "{text}"
+    );
+    agent.tell(&["log-level", "off"])?;
+    let (_, level, text) = watched(&agent)?;
+    assert_eq!(level, "off");
+    assert!(!text.contains("log level"), "{text}");
+
+    let doing = Client::connect(&agent)?.ask(br#"{"op":"activity"}"#)?;
+    assert_eq!(doing, json!({ "activity": "waiting" }));
+    Ok(guard.down()?)
+}
+
         (_, Ok(answer)) => assert!(refusal(&answer)?.contains("longer than"), "{answer}"),
         // Closed before all of it was taken: the answer can be lost with it.
         (Err(error), Err(_)) => assert_eq!(error.kind(), ErrorKind::BrokenPipe),

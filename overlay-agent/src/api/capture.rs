@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::explain::Action;
+use super::{Caller, explain::Action};
 use crate::model::{IfName, Name};
 
 /// What is to be captured.
@@ -23,6 +23,17 @@ pub struct Wanted {
     pub hooks: Vec<String>,
     /// Bytes of each packet.
     pub snap: u32,
+}
+
+/// A capture that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureStatus {
+    /// Who has started it.
+    pub by: Caller,
+    /// When: milliseconds since 1970, UTC.
+    pub since_ms: u64,
+    /// What is captured.
+    pub wanted: Wanted,
 }
 
 /// What was seen since the last time.

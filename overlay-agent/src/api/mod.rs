@@ -154,6 +154,10 @@ pub struct Status {
     pub endpoints: Vec<EndpointStatus>,
     /// Its part in probing.
     pub probe: ProbeStatus,
+    /// What the programs tell the log of packets.
+    pub log_level: LogLevel,
+    /// The capture that is under way.
+    pub capture: Option<capture::CaptureStatus>,
 }
 
 /// The state of the eBPF programs.

@@ -49,7 +49,9 @@ With probe = \"5s\" or another interval in [node], a line for each peer tells wh
   n1 <-> n2  rtt 0.21 ms  jitter 0.03 ms  loss 0 %  path mtu 1450
   n1 <-- n3  one way: heard 1 s ago, does not hear this node
   n1 -x- n4  silent, answered 14 s ago
-  n1 --- n5  no agent answers";
+  n1 --- n5  no agent answers
+
+A capture that is under way is told with who has started it, and the log level that is set.";
 
 pub(super) const ENDPOINT: &str = "\
 Examples:

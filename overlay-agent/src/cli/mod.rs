@@ -17,6 +17,7 @@ mod pcapng;
 mod progress;
 mod stats;
 mod top;
+mod watching;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use super::{Format, health, journal, progress};
+use super::{Format, health, journal, progress, watching};
 use crate::{
     api::{
         EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
@@ -129,6 +129,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io
         fastpath.pins.display()
     )?;
     print_guard(out, fastpath)?;
+    watching::print(out, status)?;
     for network in &status.networks {
         print_network(out, network)?;
         health::mesh(out, status, &network.peers)?;

@@ -20,8 +20,8 @@ use tracing::{info, warn};
 use super::Reconciler;
 use crate::{
     api::{
-        Reply,
-        capture::{Bytes, Captured, Seen, Wanted},
+        Caller, Reply,
+        capture::{Bytes, CaptureStatus, Captured, Seen, Wanted},
         explain::Action,
     },
     explain::{Names, device_of},
@@ -43,6 +43,8 @@ pub(super) struct Capture {
     session: Option<Session>,
     read: Instant,
     names: Arc<Names>,
+    /// For those who wonder why other programs are attached.
+    pub(super) status: CaptureStatus,
 }
 
 #[derive(Clone)]
@@ -50,13 +52,13 @@ struct Session(Arc<Mutex<Events>>);
 
 impl Reconciler {
     /// Puts programs that tell in the place of those that are attached.
-    pub(super) async fn capture_start(&mut self, wanted: &Wanted) -> Reply {
+    pub(super) async fn capture_start(&mut self, wanted: Wanted, by: Caller) -> Reply {
         if self.capture.is_some() {
             return Reply::Failed(
                 "start a capture: another one is under way; end that one first".to_owned(),
             );
         }
-        let watch = match self.watch_for(wanted) {
+        let watch = match self.watch_for(&wanted) {
             Ok(watch) => watch,
             Err(error) => return Reply::BadInput(format!("start a capture: {error}")),
         };
@@ -64,6 +66,11 @@ impl Reconciler {
             session: None,
             read: Instant::now(),
             names: Arc::new(Names::of(&self.scene())),
+            status: CaptureStatus {
+                by,
+                since_ms: super::stats::milliseconds(),
+                wanted,
+            },
         });
         let variant = Variant {
             watch: Some(watch),

@@ -198,7 +198,7 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
             return explain::answer(reconciler.arriving(&received).await, call.reply);
         }
         Request::LogLevel { level } => reconciler.log_level(level).await,
-        Request::CaptureStart(wanted) => reconciler.capture_start(&wanted).await,
+        Request::CaptureStart(wanted) => reconciler.capture_start(wanted, call.caller).await,
         Request::CaptureRead {} => return reconciler.capture_read(call.reply),
         Request::CaptureStop {} => reconciler.capture_stop().await,
         Request::Status {} => Reply::Status(Box::new(reconciler.status())),

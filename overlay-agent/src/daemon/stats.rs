@@ -122,7 +122,8 @@ impl Reconciler {
     }
 }
 
-fn milliseconds() -> u64 {
+/// Since 1970, UTC.
+pub(super) fn milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -13,7 +13,7 @@ use crate::{
     },
     desired::bridge_name,
     kernel::bpf::AttachMode,
-    model::{Endpoint, IfName, Network, Peer},
+    model::{Endpoint, IfName, LogLevel, Network, Peer},
     objects::{AttachmentState, Filter, FilterRules, LinkKind, Scope},
 };
 
@@ -52,7 +52,15 @@ impl Reconciler {
                 .map(|endpoint| self.endpoint(endpoint))
                 .collect(),
             probe: self.probes.status(),
+            log_level: self.log_level_now(),
+            capture: self.capture.as_ref().map(|capture| capture.status.clone()),
         }
+    }
+
+    /// What the attached programs tell; those that are not there tell nothing.
+    fn log_level_now(&self) -> LogLevel {
+        let dataplane = self.node.dataplane.as_ref();
+        dataplane.map_or(LogLevel::Off, |dataplane| dataplane.variant().log)
     }
 
     /// What is not as it should be, one sentence each with its cure.
