@@ -82,6 +82,11 @@ fn what_makes_no_sense_is_refused_with_the_reason() -> Result<()> {
     let add = |fields: &str| {
         format!(r#"{{"op":"endpoint_add","name":"x","network":"lab","netns":"tapi-x"{fields}}}"#)
     };
+    let behind = |prefix: &str| {
+        add(&format!(
+            r#","forwarding":true,"allowed_sources":["{prefix}"]"#
+        ))
+    };
     let named = |name: &str| {
         let name = serde_json::to_string(name).unwrap_or_default();
         format!(r#"{{"op":"endpoint_add","name":{name},"network":"lab","netns":"tapi-x"}}"#)
@@ -110,6 +115,13 @@ fn what_makes_no_sense_is_refused_with_the_reason() -> Result<()> {
             "much-too-long-name",
         ),
         (add(r#","interface":"a/b""#), "a/b"),
+        (add(r#","forwarding":"yes""#), "yes"),
+        (add(r#","allowed_sources":["10.244.99.0/24"]"#), "forwards"),
+        (behind("10.244.99.1/24"), "10.244.99.0/24"),
+        (behind("10.244.2.0/28"), "peer tapi-n2"),
+        (behind("10.244.1.0/28"), "this node"),
+        (behind("fd00::/64"), "fd00::/64"),
+        (behind("everywhere"), "everywhere"),
         (named(""), "name"),
         (named("../x"), "../x"),
         (named("a/b"), "a/b"),
@@ -135,18 +147,6 @@ fn what_makes_no_sense_is_refused_with_the_reason() -> Result<()> {
     Ok(guard.down()?)
 }
 
-#[test]
-fn endless_slow_and_many_clients_keep_nobody_waiting_for_long() -> Result<()> {
-    let guard = lab("tapislow")?;
-    let agent = guard.agent(1);
-    let process = agent.process()?.context("no agent runs")?;
-    let before = descriptors(process.pid)?;
-
-    // One request that never ends.
-    let mut endless = Client::connect(&agent)?;
-    let sent = endless.write.write_all(&vec![b'x'; 1 << 20]);
-    let answer = endless.answer();
-    match (sent, answer) {
 #[test]
 fn status_tells_who_looks_at_packets() -> Result<()> {
     let guard = lab("tapiwat")?;
@@ -222,6 +222,18 @@ fn status_tells_who_looks_at_packets() -> Result<()> {
     Ok(guard.down()?)
 }
 
+#[test]
+fn endless_slow_and_many_clients_keep_nobody_waiting_for_long() -> Result<()> {
+    let guard = lab("tapislow")?;
+    let agent = guard.agent(1);
+    let process = agent.process()?.context("no agent runs")?;
+    let before = descriptors(process.pid)?;
+
+    // One request that never ends.
+    let mut endless = Client::connect(&agent)?;
+    let sent = endless.write.write_all(&vec![b'x'; 1 << 20]);
+    let answer = endless.answer();
+    match (sent, answer) {
         (_, Ok(answer)) => assert!(refusal(&answer)?.contains("longer than"), "{answer}"),
         // Closed before all of it was taken: the answer can be lost with it.
         (Err(error), Err(_)) => assert_eq!(error.kind(), ErrorKind::BrokenPipe),

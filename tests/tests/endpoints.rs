@@ -9,10 +9,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
+use overlay_common::maps::DROPS;
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
     config::Endpoint,
+    counters,
     guard::Guard,
     netns::Temporary,
     poll, processes, run, scenario,
@@ -20,7 +22,7 @@ use overlay_tests::{
     shape::{Scenario, Shape},
     state,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Two nodes with one container each; the other containers are the test's.
 fn lab(name: &str) -> Result<Guard> {
@@ -259,4 +261,115 @@ fn addresses_stay_with_their_endpoints_when_the_agent_dies() -> Result<()> {
     );
     is_a_full_member("tkill-c", &third, "tkill")?;
     Ok(guard.down()?)
+}
+
+/// A name of our own in the forwarding container's network, and one that nobody allows it.
+const BEHIND: &str = "10.244.99.1";
+const FORBIDDEN: &str = "10.244.98.1";
+
+/// Whether a ping from one of several addresses is answered; it must not be dropped otherwise
+/// than as a spoofed one.
+fn is_answered(instance: &str, from: &str, source: &str, to: &str) -> Result<bool> {
+    let spoofed = || -> Result<u64> {
+        let drops = counters::reasons(instance, DROPS)?;
+        let mut drops = drops.into_iter();
+        let found = drops.find(|(name, _)| name == "spoofed_source");
+        Ok(found.map_or(0, |(_, packets)| packets))
+    };
+    let before = spoofed()?;
+    let ping = format!("ping -n -c 1 -W 3 -I {source} {to}");
+    let out = run::output(&words(inside(from, ping)))?;
+    let dropped = spoofed()? - before;
+    assert_eq!(
+        dropped,
+        u64::from(!out.success),
+        "{}{}",
+        out.stdout,
+        out.stderr
+    );
+    Ok(out.success)
+}
+
+#[test]
+fn one_that_forwards_may_send_from_what_is_behind_it() -> Result<()> {
+    let guard = lab("tepfwd")?;
+    let agent = guard.agent(1);
+    let there = guard.topology().nodes[0].containers[0].address.to_string();
+    let place = ["--netns", "tepfwd-r"];
+    let forwards = ["--forwarding", "--allowed-source", "10.244.99.0/24"];
+    add(&agent, "router", &[&place[..], &forwards].concat())?;
+    for address in [BEHIND, FORBIDDEN] {
+        let line = format!("ip -n tepfwd-r addr add {address}/32 dev lo");
+        run::checked(&words(line))?;
+    }
+    let answered = |source: &str| is_answered(&agent.instance, "tepfwd-r", source, there.as_str());
+    // This also finds the gateway, whom it may not ask for in another's name.
+    assert_eq!(
+        check::ping("tepfwd-r", there.parse::<IpAddr>()?)?,
+        Answer::Ttl(64)
+    );
+    for on in [true, false] {
+        agent.fastpath(on)?;
+        assert!(answered(BEHIND)?, "fast path {on}");
+    }
+    agent.fastpath(true)?;
+    assert!(!answered(FORBIDDEN)?);
+
+    // It is remembered.
+    agent.kill()?;
+    agent.start()?;
+    let router = || -> Result<Value> {
+        let mut all = list(&agent)?.into_iter();
+        all.find(|endpoint| endpoint["name"] == "router")
+            .context("no router")
+    };
+    assert_eq!(router()?["forwarding"], true);
+    assert_eq!(router()?["allowed_sources"], json!(["10.244.99.0/24"]));
+    assert!(answered(BEHIND)? && !answered(FORBIDDEN)?);
+    assert_eq!(agent.plan()?, Vec::<Value>::new());
+
+    for (arguments, said) in [
+        (&["--allowed-source", "10.244.97.0/24"][..], "--forwarding"),
+        (
+            &["--forwarding", "--allowed-source", "10.244.99.128/25"],
+            "endpoint router",
+        ),
+        (
+            &["--forwarding", "--allowed-source", "10.244.2.0/28"],
+            "peer tepfwd-n2",
+        ),
+    ] {
+        let mut command = vec!["endpoint", "add", "second", "--network", "lab"];
+        command.extend(["--netns", "tepfwd-s"]);
+        command.extend(arguments);
+        let out = agent.ask(&command)?;
+        assert_eq!(out.code, Some(2), "{arguments:?}: {out:?}");
+        assert!(out.stderr.contains(said), "no {said:?} in {}", out.stderr);
+    }
+
+    // The configuration gives what is behind it to somebody else.
+    let whole = fs::read_to_string(agent.config_file())?;
+    let mut config = guard.first_config();
+    config.networks[0].peers[0]
+        .subnet
+        .push("10.244.99.0/25".to_owned());
+    fs::write(agent.config_file(), config.to_toml())?;
+    until_status(&agent, |status| {
+        let problems = status["problems"].to_string();
+        problems.contains("10.244.99.0/24 is not behind it any more")
+    })?;
+    assert_eq!(router()?["allowed_sources"], json!([]));
+    assert!(!answered(BEHIND)?);
+    fs::write(agent.config_file(), whole)?;
+    until_status(&agent, |status| status["healthy"] == true)?;
+    assert!(answered(BEHIND)?);
+    Ok(guard.down()?)
+}
+
+fn until_status(agent: &Agent, expected: impl Fn(&Value) -> bool) -> Result<()> {
+    let found = poll::until_well(|| match agent.json(&["status"]) {
+        Ok(status) if expected(&status) => None,
+        other => Some(format!("{other:?}")),
+    });
+    found.map_err(anyhow::Error::msg)
 }

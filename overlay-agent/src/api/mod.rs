@@ -97,6 +97,12 @@ pub struct EndpointSpec {
     pub addresses: Vec<String>,
     /// Its interface in the container; `eth0` when left out.
     pub interface: Option<String>,
+    /// Whether it forwards packets to others behind it.
+    #[serde(default)]
+    pub forwarding: bool,
+    /// Where those others are.
+    #[serde(default)]
+    pub allowed_sources: Vec<String>,
 }
 
 /// What the daemon answers.

@@ -35,6 +35,8 @@ pub(super) fn endpoint(
             pid,
             addresses,
             interface,
+            forwarding,
+            allowed_sources,
         } => {
             let spec = EndpointSpec {
                 name,
@@ -43,6 +45,8 @@ pub(super) fn endpoint(
                 pid,
                 addresses,
                 interface,
+                forwarding,
+                allowed_sources,
             };
             let Reply::Endpoint(endpoint) = ask(dirs, instance, &Request::EndpointAdd(spec))?
             else {

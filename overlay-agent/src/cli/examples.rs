@@ -64,7 +64,9 @@ Examples:
   sudo overlay-agent endpoint add web --network lab --netns web
   sudo overlay-agent endpoint add web --network lab --pid 4711
   sudo overlay-agent endpoint add web --network lab --netns web \\
-      --address 10.244.1.80 --address fd00:244:0:1::80 --interface net1";
+      --address 10.244.1.80 --address fd00:244:0:1::80 --interface net1
+  sudo overlay-agent endpoint add router --network lab --netns router \\
+      --forwarding --allowed-source 10.244.99.0/24";
 
 pub(super) const ENDPOINT_DEL: &str = "\
 Example:

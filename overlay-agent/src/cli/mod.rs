@@ -165,6 +165,17 @@ enum EndpointCommand {
         /// Its interface in the container [default: eth0]
         #[arg(long)]
         interface: Option<String>,
+        /// It forwards packets for others behind it
+        #[arg(long)]
+        forwarding: bool,
+        /// Where those others are: it may send from there, and the node leads there through it;
+        /// can be given several times
+        #[arg(
+            long = "allowed-source",
+            value_name = "PREFIX",
+            requires = "forwarding"
+        )]
+        allowed_sources: Vec<String>,
     },
     /// Detach a container that was attached with add
     #[command(after_help = examples::ENDPOINT_DEL)]

@@ -16,6 +16,7 @@ use crate::model::{Guard, IfName, Metrics, Model, Name, Node, Probe, Rx, Underla
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
+pub(crate) use sources::endpoint_sources;
 
 /// Reads and validates a configuration file.
 pub fn load(path: &Path) -> Result<Model, ConfigError> {

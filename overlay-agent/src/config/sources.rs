@@ -6,9 +6,9 @@ use super::{
     Report,
     error::Fault,
     raw,
-    subnets::{no_such_family, subnets},
+    subnets::{no_such_family, subnet, subnets},
 };
-use crate::model::{Endpoint, Family, Network};
+use crate::model::{Endpoint, Family, Network, overlap, taken};
 
 /// The prefixes behind an endpoint; the node leads them to it, so they must be nobody else's.
 pub(super) fn validate(
@@ -28,65 +28,58 @@ pub(super) fn validate(
     }
     let sources = subnets(given, || field.clone(), report);
     for (place, &prefix) in sources.iter().enumerate() {
-        let family = Family::of(prefix.addr());
-        let earlier = sources[..place]
-            .iter()
-            .map(|&own| (own, "this endpoint".to_owned()));
-        let taken = claimed(network, networks, others).chain(earlier);
-        let fault = if network.range(family).is_none() {
-            Some(no_such_family(&prefix, family))
-        } else {
-            overlap(prefix, taken)
-        };
-        if let Some(fault) = fault {
+        let earlier = sources.get(..place).unwrap_or_default();
+        if let Some(fault) = fault(prefix, earlier, network, networks, others) {
             report.add(given.span(), &field, fault);
         }
     }
     sources
 }
 
-fn overlap(prefix: IpNet, mut taken: impl Iterator<Item = (IpNet, String)>) -> Option<Fault> {
-    let (other, owner) =
-        taken.find(|(other, _)| other.contains(&prefix) || prefix.contains(other))?;
+/// The same for an endpoint that is added at run time.
+pub(crate) fn endpoint_sources(
+    texts: &[String],
+    forwarding: bool,
+    network: &Network,
+    networks: &[Network],
+    others: &[Endpoint],
+) -> Result<Vec<IpNet>, Fault> {
+    if !texts.is_empty() && !forwarding {
+        return Err(Fault::NotForwarding);
+    }
+    let mut sources = Vec::with_capacity(texts.len());
+    for text in texts {
+        let prefix = subnet(text)?;
+        match fault(prefix, &sources, network, networks, others) {
+            Some(fault) => return Err(fault),
+            None => sources.push(prefix),
+        }
+    }
+    Ok(sources)
+}
+
+/// What is wrong with a prefix behind an endpoint that has `earlier` ones.
+fn fault(
+    prefix: IpNet,
+    earlier: &[IpNet],
+    network: &Network,
+    networks: &[Network],
+    others: &[Endpoint],
+) -> Option<Fault> {
+    let family = Family::of(prefix.addr());
+    if network.range(family).is_none() {
+        return Some(no_such_family(&prefix, family));
+    }
+    let own = earlier.iter().find(|own| overlap(**own, prefix));
+    let other = taken(prefix, network, networks, others);
+    let (other, owner) = match (other, own) {
+        (Some(claim), _) => (claim.prefix, claim.owner.to_string()),
+        (None, Some(&own)) => (own, "this endpoint".to_owned()),
+        (None, None) => return None,
+    };
     Some(Fault::SourceTaken {
         prefix,
         other,
         owner,
     })
-}
-
-/// Everything that is somebody's, seen from an endpoint of `network`.
-fn claimed<'a>(
-    network: &'a Network,
-    networks: &'a [Network],
-    endpoints: &'a [Endpoint],
-) -> impl Iterator<Item = (IpNet, String)> + 'a {
-    let own = network
-        .ranges
-        .iter()
-        .map(|range| (range.subnet, "this node".to_owned()));
-    let peers = network.peers.iter().flat_map(|peer| {
-        let owner = format!("peer {}", peer.name);
-        peer.subnets
-            .iter()
-            .map(move |&subnet| (subnet, owner.clone()))
-    });
-    let other_networks = networks
-        .iter()
-        .filter(|other| other.vni != network.vni)
-        .flat_map(|other| {
-            let owner = format!("network {}", other.name);
-            other
-                .ranges
-                .iter()
-                .map(move |range| (range.cidr, owner.clone()))
-        });
-    let endpoints = endpoints.iter().flat_map(|endpoint| {
-        let owner = format!("endpoint {}", endpoint.name);
-        endpoint
-            .allowed_sources
-            .iter()
-            .map(move |&prefix| (prefix, owner.clone()))
-    });
-    own.chain(peers).chain(other_networks).chain(endpoints)
 }

@@ -98,7 +98,7 @@ pub(super) fn subnets(
         .collect()
 }
 
-fn subnet(text: &str) -> Result<IpNet, Fault> {
+pub(super) fn subnet(text: &str) -> Result<IpNet, Fault> {
     match text.parse::<IpNet>() {
         Ok(net) if net.prefix_len() > 0 && net.trunc() != net => Err(Fault::HostBits {
             given: net,

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{EndpointSpec, EndpointStatus, Reply},
-    config::{endpoint_addresses, interface, netns_ref},
+    config::{endpoint_addresses, endpoint_sources, interface, netns_ref},
     kernel::bpf::Variant,
     model::{Endpoint, LogLevel, Name, NetnsRef},
     store::{Content, StoreError},
@@ -202,14 +202,22 @@ impl Reconciler {
                 other.name
             ));
         }
+        let allowed_sources = endpoint_sources(
+            &spec.allowed_sources,
+            spec.forwarding,
+            network,
+            &self.model.networks,
+            &self.model.endpoints,
+        )
+        .map_err(text)?;
         Ok(Endpoint {
             name,
             network: network.name.clone(),
             netns,
             addresses,
             interface,
-            forwarding: false,
-            allowed_sources: Vec::new(),
+            forwarding: spec.forwarding,
+            allowed_sources,
         })
     }
 

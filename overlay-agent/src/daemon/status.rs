@@ -79,7 +79,35 @@ impl Reconciler {
         }
         problems.extend(self.closed_to_metrics.clone());
         problems.extend(self.probe_problems());
+        problems.extend(self.taken_sources());
         problems
+    }
+
+    /// Prefixes behind endpoints that were added at run time, which the configuration has given
+    /// to somebody else since.
+    fn taken_sources(&self) -> impl Iterator<Item = String> {
+        let added = self.store.content().endpoints.iter();
+        let differ = added.filter_map(|added| {
+            let mut endpoints = self.model.endpoints.iter();
+            let now = endpoints.find(|endpoint| endpoint.name == added.name)?;
+            let configured = self
+                .config
+                .endpoints
+                .iter()
+                .any(|one| one.name == added.name);
+            (!configured).then_some((added, now))
+        });
+        differ.flat_map(|(added, now)| {
+            let sources = added.allowed_sources.iter();
+            let taken = sources.filter(|source| !now.allowed_sources.contains(source));
+            taken.map(|source| {
+                format!(
+                    "endpoint {name}: {source} is not behind it any more: the configuration gives \
+                     it to somebody else; correct that, or add the endpoint again without it",
+                    name = added.name
+                )
+            })
+        })
     }
 
     /// What the programs do.

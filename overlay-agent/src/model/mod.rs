@@ -4,6 +4,7 @@
 //! subnets lie inside their network and do not overlap, names and VTEPs are
 //! unique, every endpoint names a network that exists.
 
+mod claims;
 mod log_level;
 mod metrics;
 mod peers;
@@ -17,6 +18,7 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use claims::{overlap, taken};
 pub use log_level::LogLevel;
 pub use metrics::Metrics;
 pub use peers::Peers;

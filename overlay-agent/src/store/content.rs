@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{addresses, upgrade::FORMAT};
 use crate::{
     kernel::netns::NetnsId,
-    model::{Endpoint, Family, IfName, Model, Name, NetnsRef},
+    model::{Endpoint, Family, IfName, Model, Name, NetnsRef, taken},
 };
 
 /// The addresses that belong to an endpoint.
@@ -144,17 +144,24 @@ impl Content {
 
     /// The model of the configuration with the endpoints that were added at run time.
     ///
-    /// The configuration wins where both have an endpoint of the same name; an
-    /// endpoint of a network that is gone is left out until the network is back.
+    /// The configuration wins where both have an endpoint of the same name, and where a prefix
+    /// behind one is somebody else's meanwhile; an endpoint of a network that is gone is left
+    /// out until the network is back.
     pub fn complete(&self, mut model: Model) -> Model {
         for endpoint in &self.endpoints {
             let shadowed = model
                 .endpoints
                 .iter()
                 .any(|other| other.name == endpoint.name);
-            if !shadowed && model.network(&endpoint.network).is_some() {
-                model.endpoints.push(endpoint.clone());
-            }
+            let Some(network) = model.network(&endpoint.network).filter(|_| !shadowed) else {
+                continue;
+            };
+            let mut endpoint = endpoint.clone();
+            endpoint.allowed_sources.retain(|prefix| {
+                let taken = taken(*prefix, network, &model.networks, &model.endpoints);
+                taken.is_none()
+            });
+            model.endpoints.push(endpoint);
         }
         model
     }
