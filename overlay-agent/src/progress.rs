@@ -65,8 +65,10 @@ impl Progress {
         let mut work = pin!(work);
         loop {
             tokio::select! {
-                done = &mut work => return done,
+                // What was told is passed on before there is more of it.
+                biased;
                 Ok(()) = told.changed() => pass_on(&told.borrow_and_update()),
+                done = &mut work => return done,
             }
         }
     }

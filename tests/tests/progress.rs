@@ -114,7 +114,7 @@ fn a_start_tells_a_terminal_and_no_file() -> Result<()> {
 
 #[test]
 fn down_tells_a_terminal_and_no_pipe() -> Result<()> {
-    let guard = lab("tprogdown")?;
+    let guard = lab("tprogdn")?;
     let agent = guard.agent(1);
     // Through the daemon, which does it.
     agent.start()?;
