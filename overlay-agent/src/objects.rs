@@ -15,15 +15,21 @@ use overlay_common::maps;
 use serde::Serialize;
 
 use crate::{
-    model::{IfName, Mac, Name, Network, Range, Vni},
+    model::{IfName, Mac, Name, Vni},
     shared::Shared,
 };
 
+mod attachments;
 mod capacity;
+mod entries;
+mod filter;
 mod peers;
 mod slots;
 
+pub use attachments::{AttachmentState, Hook};
 pub use capacity::Capacity;
+pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
+pub use filter::{Filter, FilterRules, Masquerade, filter_table};
 pub use peers::{PeerEntries, PeerEntry, PeerObjects};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).
@@ -218,147 +224,6 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
-/// Entries of the eBPF maps that are few, with devices by name where the map has an index.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Entries {
-    /// [`maps::NETWORKS`].
-    pub networks: BTreeMap<Vni, maps::Network>,
-    /// [`maps::ENDPOINTS4`] and [`maps::ENDPOINTS6`].
-    pub endpoints: BTreeMap<(Vni, IpAddr), EndpointEntry>,
-    /// [`maps::PORTS`].
-    pub ports: BTreeMap<LinkRef, maps::Port>,
-    /// [`maps::SOURCES`].
-    pub sources: BTreeSet<(LinkRef, IpNet)>,
-    /// [`maps::CIDRS`].
-    pub cidrs: BTreeMap<IpNet, Vni>,
-    /// Rows that none of these entries makes.
-    pub strays: BTreeSet<Stray>,
-}
-
-/// A row of a map that nobody of ours can have written.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Stray {
-    /// The map's name.
-    pub map: &'static str,
-    /// Its key in bytes,
-    pub key: Vec<u8>,
-    /// and its value.
-    pub value: Vec<u8>,
-}
-
-impl fmt::Display for Stray {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "with key")?;
-        self.key
-            .iter()
-            .try_for_each(|byte| write!(f, " {byte:02x}"))
-    }
-}
-
-/// A device that a map entry points at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LinkRef {
-    /// A device of the node.
-    Name(IfName),
-    /// An index that no device has any more.
-    Gone(u32),
-}
-
-impl fmt::Display for LinkRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => name.fmt(f),
-            Self::Gone(index) => write!(f, "ifindex {index} (gone)"),
-        }
-    }
-}
-
-/// A [`maps::Endpoint`] by names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct EndpointEntry {
-    /// The network that it is in.
-    #[serde(skip)]
-    pub network: maps::Network,
-    /// The node's side of its veth.
-    pub link: LinkRef,
-    /// Slot in [`ENDPOINT_STATS`](maps::ENDPOINT_STATS).
-    pub slot: u32,
-    /// MAC inside the container.
-    pub mac: Mac,
-    /// Whether it forwards packets to others behind it.
-    pub forwarding: bool,
-}
-
-/// A place where one of our programs is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hook {
-    /// TC ingress of the node's side of an endpoint's veth.
-    FromEndpoint,
-    /// TC ingress of an underlay device.
-    FromUnderlay,
-    /// TC egress of a VXLAN device.
-    FromHost,
-    /// XDP of an underlay device, in its driver.
-    GuardNative,
-    /// XDP of an underlay device, in the stack.
-    GuardGeneric,
-}
-
-impl Hook {
-    /// Every hook.
-    pub const ALL: [Self; 5] = [
-        Self::FromEndpoint,
-        Self::FromUnderlay,
-        Self::FromHost,
-        Self::GuardNative,
-        Self::GuardGeneric,
-    ];
-
-    /// Name of the program in the eBPF object.
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::FromEndpoint => overlay_common::programs::FROM_ENDPOINT,
-            Self::FromUnderlay => overlay_common::programs::FROM_UNDERLAY,
-            Self::FromHost => overlay_common::programs::FROM_HOST,
-            Self::GuardNative | Self::GuardGeneric => overlay_common::programs::UNDERLAY_GUARD,
-        }
-    }
-
-    /// Name of the hook, in pins and texts: the program's, unless that has several hooks.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::GuardNative => "underlay_guard_native",
-            Self::GuardGeneric => "underlay_guard_generic",
-            Self::FromEndpoint | Self::FromUnderlay | Self::FromHost => self.program(),
-        }
-    }
-
-    /// Whether it is one of XDP; else it is one of TC.
-    pub const fn is_xdp(self) -> bool {
-        matches!(self, Self::GuardNative | Self::GuardGeneric)
-    }
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// Whether an attachment does what it should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AttachmentState {
-    /// The program that this agent loaded runs there.
-    Current,
-    /// An earlier agent's program runs there.
-    Outdated,
-    /// Our pin or handle is there, but no program runs: the device is another one, or somebody detached it.
-    Broken,
-}
-
 /// Names of all eBPF maps.
 pub const MAPS: [&str; 15] = [
     maps::NETWORKS,
@@ -377,56 +242,3 @@ pub const MAPS: [&str; 15] = [
     maps::DROPS_BY_SENDER,
     maps::PASSES,
 ];
-
-/// Name of the nftables table of an instance, of the family `inet`.
-pub fn filter_table(instance: &Name) -> String {
-    format!("overlay-{instance}")
-}
-
-/// What the table of packet filter rules does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Filter {
-    /// It does just this.
-    Rules(FilterRules),
-    /// Somebody has changed it.
-    Altered,
-}
-
-/// What the packet filter does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FilterRules {
-    /// Devices of the networks. Nothing is forwarded from one to another of them,
-    pub isolated: BTreeSet<IfName>,
-    /// except for these pairs, which are of one network or of two that are open to each other.
-    pub together: BTreeSet<(IfName, IfName)>,
-    /// What gets the node's address when it leaves its network.
-    pub masqueraded: BTreeSet<Masquerade>,
-}
-
-impl FilterRules {
-    /// Whether the network of a device is kept apart from others.
-    pub fn isolates(&self, device: IfName) -> bool {
-        self.isolated.contains(&device)
-    }
-
-    /// Whether all ranges of a network are masqueraded.
-    pub fn masquerades(&self, network: &Network) -> bool {
-        let masqueraded = |range: &Range| {
-            let mut subnets = self.masqueraded.iter().map(|rule| rule.subnet);
-            subnets.any(|subnet| subnet == range.subnet)
-        };
-        network.ranges.iter().all(masqueraded)
-    }
-}
-
-/// A range of a network whose packets get the node's address outside of the network.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Masquerade {
-    /// The sources: this node's share.
-    pub subnet: IpNet,
-    /// The destinations for which they keep their address.
-    pub cidr: IpNet,
-    /// The devices through which they keep it.
-    pub inside: BTreeSet<IfName>,
-}
