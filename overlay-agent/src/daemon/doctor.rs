@@ -60,7 +60,7 @@ impl Reconciler {
             netns: content.netns.clone(),
             sample: Duration::from_millis(spec.sample_ms.into()).min(LONGEST),
             agent: Some(Agent {
-                problems: self.problems.clone(),
+                problems: self.failures(),
                 refused: self.refused.clone(),
                 unavailable: self.unavailable.clone(),
                 replaced: is_replaced(),

@@ -65,19 +65,15 @@ impl Reconciler {
 
     /// What is not as it should be, one sentence each with its cure.
     pub(super) fn all_problems(&self) -> Vec<String> {
-        let mut problems = self.problems.clone();
+        let mut problems = self.failures();
         if let Some(reason) = &self.refused {
             problems.push(format!(
                 "the configuration file is refused, the one before stays in force: {reason}"
             ));
         }
-        if let Some(reason) = self.store.failure() {
-            problems.push(format!("what is remembered is not on the disk, and would not outlive a reboot; it is tried again every second: {reason}"));
-        }
         if let Some(reason) = self.unavailable_because() {
             problems.push(format!("the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"));
         }
-        problems.extend(self.closed_to_metrics.clone());
         problems.extend(self.probe_problems());
         problems.extend(self.taken_sources());
         problems
@@ -87,7 +83,8 @@ impl Reconciler {
     /// to somebody else since.
     fn taken_sources(&self) -> impl Iterator<Item = String> {
         let added = self.store.content().endpoints.iter();
-        let differ = added.filter_map(|added| {
+        let forwarding = added.filter(|added| !added.allowed_sources.is_empty());
+        let differ = forwarding.filter_map(|added| {
             let mut endpoints = self.model.endpoints.iter();
             let now = endpoints.find(|endpoint| endpoint.name == added.name)?;
             let configured = self
@@ -108,6 +105,16 @@ impl Reconciler {
                 )
             })
         })
+    }
+
+    /// What the agent itself fails at; not what others do.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let mut failures = self.problems.clone();
+        if let Some(reason) = self.store.failure() {
+            failures.push(format!("what is remembered is not on the disk, and would not outlive a reboot; it is tried again every second: {reason}"));
+        }
+        failures.extend(self.closed_to_metrics.clone());
+        failures
     }
 
     /// What the programs do.

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
+
 /// How commands reach what was examined.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Commands {
@@ -29,9 +31,44 @@ pub(super) fn inside(netns: &Path, command: impl Display) -> String {
     format!("nsenter --net={} {command}", netns.display())
 }
 
+/// Removes a device.
+pub(super) fn remove_link(device: impl Display) -> String {
+    format!("ip link del {device}")
+}
+
+/// Takes an address from a device.
+pub(super) fn remove_address(net: IpNet, device: impl Display) -> String {
+    format!("ip address del {net} dev {device}")
+}
+
+/// Removes a route of the main table; `ip` knows the family by the prefix.
+pub(super) fn remove_route(destination: IpNet) -> String {
+    format!("ip route del {destination}")
+}
+
+/// Sets a kernel setting by its path below `/proc/sys`.
+pub(super) fn set(key: &str, value: impl Display) -> String {
+    format!("sysctl -w {}={value}", setting(key))
+}
+
+/// What `sysctl` calls a setting: with dots for slashes, a device's own dots are slashes.
+pub(super) fn setting(key: &str) -> String {
+    let swap = |c| match c {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    };
+    key.chars().map(swap).collect()
+}
+
+/// What shows the tunnel's packets on a device, in quotes.
+pub(super) fn tcpdump(device: impl Display, port: u16) -> String {
+    format!("\"tcpdump -ni {device} udp port {port}\"")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Commands;
+    use super::{Commands, set};
 
     #[test]
     fn a_node_in_a_namespace_is_entered() {
@@ -43,6 +80,14 @@ mod tests {
         assert_eq!(
             lab.on_node("ip rule"),
             "nsenter --net=/run/netns/lab-n1 ip rule"
+        );
+    }
+
+    #[test]
+    fn dots_of_a_device_s_name_are_slashes() {
+        assert_eq!(
+            set("net/ipv4/conf/eth0.5/rp_filter", 2),
+            "sysctl -w net.ipv4.conf.eth0/5.rp_filter=2"
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Check, Fault, Look, advice, command, setup::split};
+use super::{Check, Fault, Look, advice, command, machine, setup::split};
 use crate::{api::Finding, doctor::facts::Facts};
 
 const REFUSED: Fault = Fault::problem(
@@ -58,6 +58,9 @@ fn refused(facts: &Facts) -> Vec<Finding> {
 }
 
 fn unavailable(facts: &Facts) -> Vec<Finding> {
+    if machine::keeps_programs_out(facts) {
+        return Vec::new();
+    }
     let reasons = facts.agent.unavailable.iter();
     reasons
         .map(|reason| {
@@ -130,6 +133,10 @@ mod tests {
         assert_eq!(found.what, "line 3: no such key");
         only("fastpath-unavailable", |facts| {
             facts.agent.unavailable = Some("load programs: no; yes".to_owned());
+        });
+        only("kernel-too-old", |facts| {
+            "5.15.0".clone_into(&mut facts.machine.release);
+            facts.agent.unavailable = Some("check the kernel's release: no; yes".to_owned());
         });
         only("agent-replaced", |facts| facts.agent.replaced = true);
         let found = only("fastpath-off", |facts| facts.agent.fastpath_off = true);

@@ -4,7 +4,7 @@ use super::{Check, Fault, Look, advice, command};
 use crate::{
     api::{Cure, Finding},
     doctor::{
-        commands::inside,
+        commands::{inside, remove_address, remove_route},
         facts::{Astray, Container, Facts},
     },
 };
@@ -47,7 +47,7 @@ fn addresses(facts: &Facts) -> Vec<Finding> {
             "it has {net} on {device}, which is in network {} and not its own",
             container.network
         );
-        let remove = format!("ip address del {net} dev {device}");
+        let remove = remove_address(*net, device);
         let cure = command("remove it", inside(&container.netns, remove));
         ADDRESSES.at(&container.name, what, cure)
     })
@@ -121,12 +121,7 @@ fn mtu(facts: &Facts) -> Vec<Finding> {
 fn remove(container: &Container, astray: &Astray) -> Cure {
     match astray.route {
         Some(route) => {
-            let ip = if route.addr().is_ipv4() {
-                "ip"
-            } else {
-                "ip -6"
-            };
-            let remove = format!("{ip} route del {route} dev {}", astray.device);
+            let remove = format!("{} dev {}", remove_route(route), astray.device);
             command(
                 format!(
                     "remove that route, or lead the network's range through {}",

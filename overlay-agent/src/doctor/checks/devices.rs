@@ -1,7 +1,15 @@
 //! The underlay's devices and addresses.
 
 use super::{Check, Fault, Look, Looked, advice, command, list};
-use crate::{api::Finding, doctor::facts::Facts};
+use crate::{
+    api::Finding,
+    desired::Obstacle,
+    doctor::{
+        commands::remove_address,
+        facts::{Facts, NodeAddress},
+    },
+    model::IfName,
+};
 
 const DOWN: Fault = Fault::problem("underlay-down", "No peer can be reached through it.");
 const OFFLOADS: Fault = Fault::warning(
@@ -84,14 +92,26 @@ fn offloads(facts: &Facts) -> Looked {
     Ok(found)
 }
 
+fn is_underlay(facts: &Facts, device: IfName) -> bool {
+    facts.underlay.iter().any(|link| link.name == device)
+}
+
+/// Whether the kernel has found, when an outer address was added, that another node has it: then
+/// nobody here may use it.
+pub(super) fn is_of_another(facts: &Facts, address: &NodeAddress) -> bool {
+    let ip = address.net.addr();
+    let wanted = |obstacle: &Obstacle| matches!(obstacle, Obstacle::NoSuchAddress { address } if *address == ip);
+    let is_outer = is_underlay(facts, address.device) || facts.obstacles.iter().any(wanted);
+    is_outer && !address.usable
+}
+
 fn duplicate(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for address in &facts.addresses {
         let (device, ip) = (address.device, address.net.addr());
         let owner = facts.peers.iter().find(|peer| peer.vtep == ip);
         let remove = || {
-            let net = address.net;
-            let remove = format!("ip address del {net} dev {device}");
+            let remove = remove_address(address.net, device);
             facts.commands.on_node(remove)
         };
         if let Some(peer) = owner {
@@ -104,16 +124,16 @@ fn duplicate(facts: &Facts) -> Vec<Finding> {
                 remove(),
             );
             found.push(DUPLICATE.at(ip, what, cure));
-        } else if facts.vteps.contains(&ip) {
-            let is_underlay = facts.underlay.iter().any(|link| link.name == device);
-            if !address.usable {
-                let what = format!("another node on the link of {device} has the address, too");
-                let cure = advice("give one of the two nodes another address");
-                found.push(DUPLICATE.at(ip, what, cure));
-            } else if !is_underlay {
-                let what = format!("{device}, which is no underlay, has the address, too");
-                found.push(DUPLICATE.at(ip, what, command("take it from there", remove())));
-            }
+        } else if is_of_another(facts, address) {
+            let what = format!("another node on the link of {device} has the address, too");
+            let cure = advice(
+                "give one of the two nodes another address; if this one keeps it, remove it here \
+                 and add it again, as the kernel asks the others only then",
+            );
+            found.push(DUPLICATE.at(ip, what, cure));
+        } else if facts.vteps.contains(&ip) && !is_underlay(facts, device) {
+            let what = format!("{device}, which is no underlay, has the address, too");
+            found.push(DUPLICATE.at(ip, what, command("take it from there", remove())));
         }
     }
     found
@@ -122,7 +142,7 @@ fn duplicate(facts: &Facts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::healthy::{broken, only};
-    use crate::doctor::facts::NodeAddress;
+    use crate::{desired::Obstacle, doctor::facts::NodeAddress};
 
     #[test]
     fn a_device_that_is_down_is_told_from_one_without_a_carrier() {
@@ -168,7 +188,13 @@ mod tests {
                 .addresses
                 .push(also("dummy0", "192.168.56.11/32", true));
         });
-        let found = only("duplicate-vtep", |facts| facts.addresses[0].usable = false);
+        // Without its address, the node has no VTEP.
+        let found = only("duplicate-vtep", |facts| {
+            facts.addresses[0].usable = false;
+            facts.vteps.clear();
+            let underlay = vec!["eth1".parse().unwrap()];
+            facts.obstacles = vec![Obstacle::NoVtep { underlay }];
+        });
         assert!(found.what.contains("another node"), "{found:?}");
     }
 }

@@ -3,7 +3,7 @@
 use super::{Check, Fault, Look, advice, command};
 use crate::{
     api::{Finding, Severity},
-    doctor::facts::Facts,
+    doctor::{commands, facts::Facts},
     kernel::capability,
     model::FastPath,
 };
@@ -55,6 +55,11 @@ pub(super) const CHECKS: [Check; 5] = [
 fn wants_programs(facts: &Facts) -> bool {
     let mut networks = facts.networks.iter();
     networks.any(|network| network.fastpath != FastPath::Off)
+}
+
+/// Whether the programs cannot be loaded for a reason that has a name here.
+pub(super) fn keeps_programs_out(facts: &Facts) -> bool {
+    !kernel(facts).is_empty() || !bpffs(facts).is_empty()
 }
 
 fn kernel(facts: &Facts) -> Vec<Finding> {
@@ -117,12 +122,9 @@ fn setting(facts: &Facts, fault: &Fault, key: &str, bad: &str, good: &str) -> Ve
     if facts.settings.get(key).is_none_or(|value| value != bad) {
         return Vec::new();
     }
-    let name = key.replace('/', ".");
-    let cure = command(
-        format!("set it to {good}"),
-        format!("sysctl -w {name}={good}"),
-    );
-    vec![fault.at(&name, format!("it is {bad}, and should be {good}"), cure)]
+    let cure = command(format!("set it to {good}"), commands::set(key, good));
+    let what = format!("it is {bad}, and should be {good}");
+    vec![fault.at(commands::setting(key), what, cure)]
 }
 
 #[cfg(test)]

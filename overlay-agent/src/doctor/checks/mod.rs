@@ -23,7 +23,10 @@ mod healthy;
 use std::fmt::Display;
 
 use super::facts::Facts;
-use crate::api::{Cure, Finding, Severity, Skipped};
+use crate::{
+    api::{Cure, Finding, Severity, Skipped},
+    model::Name,
+};
 
 /// What a check finds, or why it cannot be made.
 type Looked = Result<Vec<Finding>, String>;
@@ -102,6 +105,11 @@ fn command(text: impl Into<String>, command: impl Into<String>) -> Cure {
         text: text.into(),
         commands: vec![command.into()],
     }
+}
+
+/// What only helps when it is the same everywhere.
+fn on_all_nodes(set: impl Display, network: &Name) -> String {
+    format!("set {set} for network {network} on all nodes")
 }
 
 /// All checks, in the order in which one would look: the machine first, containers last.

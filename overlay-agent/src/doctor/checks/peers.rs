@@ -1,6 +1,6 @@
 //! Whether peers are there, as the underlay tells it.
 
-use super::{Check, Fault, Look, advice, command};
+use super::{Check, Fault, Look, advice, command, on_all_nodes};
 use crate::{
     api::Finding,
     doctor::facts::{Answer, Facts, Neighbour, NeighbourState, PeerFacts},
@@ -50,6 +50,9 @@ pub(super) const CHECKS: [Check; 5] = [
         look: Look::Always(hole),
     },
 ];
+
+/// What gets through a path that is too narrow.
+const SMALLER: &str = "a smaller mtu";
 
 /// Peers behind an underlay that works: for the others, that is the fault.
 pub(super) fn with_underlay(facts: &Facts) -> impl Iterator<Item = &PeerFacts> {
@@ -125,8 +128,8 @@ fn port(facts: &Facts) -> Vec<Finding> {
         .map(|peer| {
             let what = format!("nobody listens on UDP port {} of {}", peer.port, peer.vtep);
             let cure = advice(format!(
-                "start the agent there, or set the same port for network {} on all nodes",
-                peer.network
+                "start the agent there, or {}",
+                on_all_nodes("the same port", &peer.network)
             ));
             PORT.at(&peer.name, what, cure)
         })
@@ -155,10 +158,7 @@ fn narrow(facts: &Facts) -> Vec<Finding> {
                         "a router on the path to {} refuses packets of {} bytes",
                         peer.vtep, peer.underlay.size
                     ),
-                    format!(
-                        "set a smaller mtu for network {} on all nodes",
-                        peer.network
-                    ),
+                    on_all_nodes(SMALLER, &peer.network),
                 ),
                 None => return None,
             };
@@ -171,9 +171,9 @@ fn fits(peer: &PeerFacts, path: u32) -> String {
     let overhead = peer.underlay.size.saturating_sub(peer.tunnel.size);
     let mtu = path.saturating_sub(overhead.into());
     format!(
-        "set mtu = {mtu} for network {} on all nodes; if the path is not that narrow, remove the \
-         route that says so (\"ip route get {}\")",
-        peer.network, peer.vtep
+        "{}; if the path is not that narrow, remove the route that says so (\"ip route get {}\")",
+        on_all_nodes(format_args!("mtu = {mtu}"), &peer.network),
+        peer.vtep
     )
 }
 
@@ -202,9 +202,9 @@ fn hole(facts: &Facts) -> Vec<Finding> {
                 return None;
             };
             let cure = advice(format!(
-                "raise the MTU of the link that drops them (\"tracepath -n {}\" finds it), or set a \
-                 smaller mtu for network {} on all nodes",
-                peer.vtep, peer.network
+                "raise the MTU of the link that drops them (\"tracepath -n {}\" finds it), or {}",
+                peer.vtep,
+                on_all_nodes(SMALLER, &peer.network)
             ));
             Some(HOLE.at(&peer.name, what, cure))
         })

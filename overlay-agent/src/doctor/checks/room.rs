@@ -1,7 +1,14 @@
 //! Tables that are nearly full.
 
 use super::{Check, Fault, Look, Looked, advice, command};
-use crate::{api::Finding, doctor::facts::Facts};
+use crate::{
+    api::Finding,
+    desired::Problem,
+    doctor::{
+        commands,
+        facts::{Facts, MapUse},
+    },
+};
 
 const MAPS: Fault = Fault::warning(
     "map-nearly-full",
@@ -31,12 +38,19 @@ fn is_nearly_full(used: usize, capacity: usize) -> bool {
     used.saturating_mul(10) >= capacity.saturating_mul(9) && used > 0
 }
 
+/// Whether something has been left out of a map: that is told by itself.
+fn is_full(facts: &Facts, map: &MapUse) -> bool {
+    let mut problems = facts.problems.iter();
+    problems
+        .any(|problem| matches!(problem, Problem::PeersLeftOut { full, .. } if full.0 == map.name))
+}
+
 fn maps(facts: &Facts) -> Looked {
     let maps = facts.maps.as_ref().map_err(Clone::clone)?;
-    let full = maps
+    let nearly = maps
         .iter()
-        .filter(|map| is_nearly_full(map.used, map.capacity));
-    Ok(full
+        .filter(|map| is_nearly_full(map.used, map.capacity) && !is_full(facts, map));
+    Ok(nearly
         .map(|map| {
             let what = format!("it has {} of {} entries", map.used, map.capacity);
             let cure = advice(
@@ -58,15 +72,17 @@ fn connections(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let what = format!("{used} of {most} connections are tracked");
-    let more = format!("sysctl -w net.netfilter.nf_conntrack_max={}", 2 * most);
-    let cure = command("allow more", more);
+    let cure = command("allow more", commands::set(MOST, most.saturating_mul(2)));
     vec![CONNECTIONS.at("conntrack", what, cure)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::healthy::{broken, only};
-    use crate::doctor::facts::{Facts, MapUse};
+    use crate::{
+        desired::Problem,
+        doctor::facts::{Facts, MapUse},
+    };
 
     fn used(used: usize) -> impl FnOnce(&mut Facts) {
         move |facts| {
@@ -83,6 +99,14 @@ mod tests {
         let found = only("map-nearly-full", used(9));
         assert_eq!(found.what, "it has 9 of 10 entries");
         assert!(broken(used(8)).is_empty());
+        only("map-full", |facts| {
+            used(10)(facts);
+            facts.problems = vec![Problem::PeersLeftOut {
+                network: "lab".parse().unwrap(),
+                peers: 1,
+                full: ("PEERS4", 10),
+            }];
+        });
     }
 
     #[test]

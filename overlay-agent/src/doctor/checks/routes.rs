@@ -4,7 +4,10 @@ use super::{Check, Fault, Look, Looked, advice, command, list};
 use crate::{
     api::Cure,
     desired::Obstacle,
-    doctor::facts::{Diversion, Diverted, Facts},
+    doctor::{
+        commands::remove_route,
+        facts::{Diversion, Diverted, Facts},
+    },
 };
 
 const ROUTE: Fault = Fault::problem(
@@ -79,9 +82,7 @@ fn cure(facts: &Facts, astray: &Diverted) -> Cure {
     match &astray.by {
         Diversion::Route(destination) => command(
             "remove it, or give the network another range of addresses",
-            facts
-                .commands
-                .on_node(format!("{ip} route del {destination}")),
+            facts.commands.on_node(remove_route(*destination)),
         ),
         Diversion::Rule { priority, .. } => command(
             "remove it, or let a rule before it lead the network's range to table main",

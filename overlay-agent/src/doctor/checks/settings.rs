@@ -1,7 +1,10 @@
 //! Kernel settings without which the slow path does not work.
 
 use super::{Check, Fault, Look, Looked, command};
-use crate::{api::Finding, doctor::facts::Facts};
+use crate::{
+    api::Finding,
+    doctor::{commands, facts::Facts},
+};
 
 const FORWARDING: Fault = Fault::problem(
     "ip-forward-off",
@@ -68,19 +71,11 @@ fn reverse_path(facts: &Facts) -> Looked {
 }
 
 fn set(facts: &Facts, fault: &Fault, key: &str, good: &str) -> Finding {
-    // With dots for slashes, a device's own dots are slashes.
-    let name: String = key
-        .chars()
-        .map(|c| match c {
-            '/' => '.',
-            '.' => '/',
-            other => other,
-        })
-        .collect();
     let is = facts.settings.get(key).map_or("unset", String::as_str);
-    let set = facts.commands.on_node(format!("sysctl -w {name}={good}"));
+    let set = facts.commands.on_node(commands::set(key, good));
     let what = format!("it is {is} and has to be {good}");
-    fault.at(&name, what, command("set it, and find who changed it", set))
+    let cure = command("set it, and find who changed it", set);
+    fault.at(commands::setting(key), what, cure)
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 //!
 //! The agent tells the same in `status`; here each has a name, and a command where one helps.
 
-use super::{Check, Fault, Look, advice, command};
+use super::{Check, Fault, Look, advice, command, devices};
 use crate::{
     api::{Cure, Finding},
     desired::{Obstacle, Problem},
-    doctor::facts::Facts,
+    doctor::{
+        commands::{remove_address, remove_link, remove_route},
+        facts::Facts,
+    },
 };
 
 const STOPPED: &str =
@@ -105,6 +108,9 @@ fn found(facts: &Facts, fault: &Fault) -> Vec<Finding> {
 }
 
 fn of_obstacle(facts: &Facts, obstacle: &Obstacle, wanted: &Fault) -> Option<Finding> {
+    if is_duplicate(facts, obstacle) {
+        return None;
+    }
     let (fault, object, removal) = match obstacle {
         Obstacle::NoSuchUnderlay { name, .. } => (&UNDERLAY, name.to_string(), None),
         Obstacle::NoSuchAddress { address } => (&UNDERLAY, address.to_string(), None),
@@ -113,27 +119,21 @@ fn of_obstacle(facts: &Facts, obstacle: &Obstacle, wanted: &Fault) -> Option<Fin
             (&MTU, network.to_string(), None)
         }
         Obstacle::NoFilter { .. } => (&FILTER, "nft".to_owned(), None),
-        Obstacle::DeviceTaken { device } => (
-            &NAME,
-            device.to_string(),
-            Some(format!("ip link del {device}")),
-        ),
-        Obstacle::PortTaken { device, .. } => (
-            &VXLAN,
-            device.to_string(),
-            Some(format!("ip link del {device}")),
-        ),
+        Obstacle::DeviceTaken { device } => (&NAME, device.to_string(), Some(remove_link(device))),
+        Obstacle::PortTaken { device, .. } => {
+            (&VXLAN, device.to_string(), Some(remove_link(device)))
+        }
         Obstacle::PortBusy { port, .. } => (&PORT, format!("UDP port {port}"), None),
         Obstacle::AddressTaken {
             address, device, ..
         } => {
             let mut there = facts.addresses.iter();
             let net = there.find(|of| of.device == *device && of.net.addr() == *address);
-            let removal = net.map(|of| format!("ip address del {} dev {device}", of.net));
+            let removal = net.map(|of| remove_address(of.net, device));
             (&ADDRESS, address.to_string(), removal)
         }
         Obstacle::RouteTaken { destination, .. } => {
-            let removal = format!("ip route del {destination}");
+            let removal = remove_route(*destination);
             (&ROUTE, destination.to_string(), Some(removal))
         }
         // The check for duplicates tells it, with the device.
@@ -154,7 +154,7 @@ fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Findin
         Problem::NoWayToMore { network, .. } => (&NO_ROUTE, network.to_string(), None),
         Problem::PeersLeftOut { network, .. } => (&FULL, network.to_string(), None),
         Problem::RouteTaken { destination, .. } => {
-            let removal = format!("ip route del {destination}");
+            let removal = remove_route(*destination);
             (&ROUTE, destination.to_string(), Some(removal))
         }
         Problem::NoAddress { endpoint, .. }
@@ -163,8 +163,7 @@ fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Findin
         | Problem::InterfaceTaken { endpoint, .. }
         | Problem::SameDeviceName { endpoint, .. } => (&ATTACHED, endpoint.to_string(), None),
         Problem::DeviceTaken { endpoint, device } => {
-            let removal = format!("ip link del {device}");
-            (&ATTACHED, endpoint.to_string(), Some(removal))
+            (&ATTACHED, endpoint.to_string(), Some(remove_link(device)))
         }
         Problem::OtherDefaultRoute { endpoint, .. } => (&DEFAULT_ROUTE, endpoint.to_string(), None),
     };
@@ -174,6 +173,18 @@ fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Findin
         let (what, cure) = split(&text);
         fault.at(object, what, cured(facts, cure, removal))
     })
+}
+
+/// Whether the node lacks an outer address that it has, but that another node has, too.
+fn is_duplicate(facts: &Facts, obstacle: &Obstacle) -> bool {
+    let mut addresses = facts.addresses.iter();
+    match obstacle {
+        Obstacle::NoVtep { .. } => addresses.any(|address| devices::is_of_another(facts, address)),
+        Obstacle::NoSuchAddress { address } => {
+            addresses.any(|of| of.net.addr() == *address && devices::is_of_another(facts, of))
+        }
+        _ => false,
+    }
 }
 
 /// Whether another check tells more: a VTEP that is this node's own has no way, and a container's

@@ -3,7 +3,10 @@
 use super::{Check, Fault, Look, advice, firewall, peers::with_underlay};
 use crate::{
     api::Finding,
-    doctor::facts::{Answer, Facts, Health, PeerFacts},
+    doctor::{
+        commands::tcpdump,
+        facts::{Answer, Facts, Health, PeerFacts},
+    },
 };
 
 const SILENT: Fault = Fault::problem(
@@ -68,12 +71,11 @@ fn silent(facts: &Facts) -> Vec<Finding> {
             );
             let cure = advice(format!(
                 "see on that node, with \"overlay-agent doctor\", whether it has VNI {}, knows this \
-                 node as a peer, and lets UDP port {} pass; and what filters there are between \
-                 (\"tcpdump -ni {} udp port {}\" on both)",
+                 node as a peer, and lets UDP port {} pass; and what filters there are between ({} \
+                 on both)",
                 peer.vni,
                 peer.port,
-                device(peer),
-                peer.port
+                tcpdump(device(peer), peer.port)
             ));
             SILENT.at(&peer.name, what, cure)
         })
@@ -98,11 +100,10 @@ fn one_way(facts: &Facts) -> Vec<Finding> {
                 peer.vtep
             );
             let cure = advice(format!(
-                "look for a filter of UDP port {} on the way there and on that node; on this one \
-                 \"tcpdump -ni {} udp port {}\" shows both directions",
+                "look for a filter of UDP port {} on the way there and on that node; on this one {} \
+                 shows both directions",
                 peer.port,
-                device(peer),
-                peer.port
+                tcpdump(device(peer), peer.port)
             ));
             ONE_WAY.at(&peer.name, what, cure)
         })

@@ -5,7 +5,10 @@ use overlay_common::reasons::{DropReason, PassReason};
 use super::{Check, Fault, Look, Looked, advice, count, list};
 use crate::{
     api::{Cure, Finding},
-    doctor::facts::{Facts, Growth},
+    doctor::{
+        commands::tcpdump,
+        facts::{Facts, Growth},
+    },
 };
 
 const STRANGER: Fault = Fault::warning(
@@ -81,10 +84,8 @@ fn when(
 fn stranger(facts: &Facts) -> Looked {
     let growth = of(facts)?;
     let see = format!(
-        "\"tcpdump -ni {} udp port {}\" shows from where; if it is a node of the network, add it to \
-         its peers with that vtep",
-        underlay(facts),
-        port(facts)
+        "{} shows from where; if it is a node of the network, add it to its peers with that vtep",
+        tcpdump(underlay(facts), port(facts))
     );
     Ok(when(growth, DropReason::UnknownVtep, |what| {
         STRANGER.at(underlay(facts), what, advice(see))
