@@ -1,15 +1,19 @@
-//! Faults that are found without an agent, and those of agents that run.
+//! Faults that are found without an agent.
 
-use std::{fs, net::UdpSocket, path::Path, thread, time::Duration};
+use std::{
+    fs,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
-use overlay_common::wire::IANA_PORT;
-use overlay_tests::{agent::Agent, lab, netns, run, script::words};
+use overlay_common::{ABI, wire::IANA_PORT};
+use overlay_tests::{netns, run, script::words, topology::UNDERLAY};
 use serde_json::Value;
 
 use crate::{
-    fault::{Fault, commands, only_finding, paste},
-    stand::{SAMPLE, Stand, of_the_node},
+    fault::{Fault, only_finding},
+    stand::{SAMPLE, Stand, alone, diagnosis_by, reconfigured},
 };
 
 #[test]
@@ -37,8 +41,7 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
     ] {
         fault.is_found_by(&stand, || stand.diagnosis_alone())?;
     }
-    let pin = Path::new("/sys/fs/bpf/overlay").join(&stand.agent.instance);
-    let pin = pin.join("links/from_underlay-eth1");
+    let pin = pins(&stand).join("links/from_underlay-eth1");
     // Without TCX there is no link.
     if pin.exists() {
         run::checked(&words(format!(
@@ -51,6 +54,8 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
     }
     stand.agent.start()?;
     stand.is_well("the agent is back", || stand.diagnosis_alone())?;
+    counters_that_nobody_counts_in(&stand)?;
+    a_packet_filter_that_cannot_be_set(&stand)?;
 
     stand.agent.tell(&["down"])?;
     let node = &stand.agent.instance;
@@ -60,101 +65,51 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
     })?;
     drop(socket);
     stand.is_well("the port is free", || stand.diagnosis_alone())?;
-    Ok(stand.guard.down()?)
-}
-
-/// A folder that somebody may mount something on.
-struct MountPoint(tempfile::TempDir);
-
-impl Drop for MountPoint {
-    fn drop(&mut self) {
-        let line = format!("umount {}", self.0.path().display());
-        if let Err(error) = run::checked(&words(line)) {
-            eprintln!("{error}");
-        }
-    }
-}
-
-/// It is mounted by what is printed.
-fn a_missing_bpf_file_system(stand: &Stand) -> Result<()> {
-    let folder = MountPoint(tempfile::tempdir()?);
-    let pins = folder.0.path().join("overlay");
-    let elsewhere = stand.agent.with("OVERLAY_BPF_DIR", pins.display());
-    let (config, netns) = (stand.agent.config_file(), &stand.agent.instance);
-    let config = config.to_string_lossy();
-    let ask = || -> Result<Value> {
-        let arguments = [
-            "doctor", "--sample", SAMPLE, "--config", &config, "--netns", netns,
-        ];
-        Ok(of_the_node(elsewhere.json(&arguments)?))
-    };
-    let object = folder.0.path().to_string_lossy();
-    let found = only_finding(stand, "bpffs-missing", &object, ask)?;
-    commands(&found)
-        .iter()
-        .try_for_each(|command| paste(command))?;
-    stand.is_well("a BPF file system was mounted", ask)
-}
-
-fn an_agent_whose_program_was_replaced(stand: &Stand) -> Result<()> {
-    stand.agent.stop()?;
-    let folder = tempfile::tempdir()?;
-    let copy = folder.path().join("overlay-agent");
-    fs::copy(lab::agent_program(), &copy)?;
-    let name = &stand.guard.topology().shape.name;
-    Agent::new(name, &copy, stand.agent.instance.clone()).start()?;
-    fs::remove_file(&copy)?;
-    only_finding(stand, "agent-replaced", "agent", || stand.diagnosis())?;
-    stand.agent.stop()?;
-    stand.agent.start()?;
-    stand.is_healthy("the agent was restarted")
-}
-
-/// It is a fault where the kernel forwards them.
-fn a_filter_of_forwarded_packets(stand: &Stand) -> Result<()> {
-    let file = stand.agent.config_file();
-    let good = fs::read_to_string(&file)?;
-    fs::write(
-        &file,
-        good.replacen("vni = 1", "vni = 1\nfastpath = \"off\"", 1),
-    )?;
-    stand.is_healthy("the network was left to the kernel")?;
     Fault::new(
-        "firewall-drops-forwarded",
-        "inet fw c",
-        "nft add table inet fw; \
-         nft add chain inet fw c '{ type filter hook forward priority 0; policy drop; }'",
+        "device-name-taken",
+        "ovlbr1",
+        "ip link add ovlbr1 type bridge",
     )
-    .cleared_by("n1", "nft delete table inet fw")
-    .is_found(stand)
-}
-
-#[test]
-fn faults_of_agents_and_of_what_they_run_on_are_found() -> Result<()> {
-    let stand = Stand::raise("tdocr")?;
-    a_missing_bpf_file_system(&stand)?;
-    an_agent_whose_program_was_replaced(&stand)?;
-    a_filter_of_forwarded_packets(&stand)?;
-    the_node_is_looked_after_meanwhile(&stand)?;
+    .is_found_by(&stand, || stand.diagnosis_alone())?;
     Ok(stand.guard.down()?)
 }
 
-/// Whoever examines for long keeps nobody waiting.
-fn the_node_is_looked_after_meanwhile(stand: &Stand) -> Result<()> {
-    let instance = &stand.agent.instance;
-    let argv = stand
-        .agent
-        .argv(&["doctor", "--sample", "60", "--instance", instance]);
-    let mut doctor = run::command(&argv).spawn()?;
-    for _ in 0..5 {
-        assert!(stand.agent.ask(&["status"])?.success);
-        thread::sleep(Duration::from_millis(100));
+/// The folder of the node's pins.
+fn pins(stand: &Stand) -> PathBuf {
+    Path::new("/sys/fs/bpf/overlay").join(&stand.agent.instance)
+}
+
+/// Another map where that of the counters was pinned: the programs go on with the old one.
+fn counters_that_nobody_counts_in(stand: &Stand) -> Result<()> {
+    stand.agent.stop()?;
+    let pin = pins(stand).join(format!("v{ABI}/PASSES"));
+    let pin = pin.display();
+    let shown = run::checked(&words(format!("bpftool -j map show pinned {pin}")))?;
+    let map: Value = serde_json::from_str(&shown)?;
+    let (bytes, entries) = (&map["bytes_value"], &map["max_entries"]);
+    fs::remove_file(pin.to_string())?;
+    run::checked(&words(format!(
+        "bpftool map create {pin} type percpu_array key 4 value {bytes} entries {entries} name PASSES"
+    )))?;
+    only_finding(stand, "counters-stand-still", UNDERLAY, || {
+        stand.diagnosis_alone()
+    })?;
+    stand.agent.start()?;
+    for on in [false, true] {
+        stand.agent.fastpath(on)?;
     }
-    let ended = doctor.try_wait()?;
-    doctor.kill()?;
-    doctor.wait()?;
-    assert_eq!(ended, None);
-    Ok(())
+    stand.is_healthy("counters of their own")
+}
+
+/// Without `nft`, where it is needed.
+fn a_packet_filter_that_cannot_be_set(stand: &Stand) -> Result<()> {
+    let back = reconfigured(&stand.agent, "vni = 1", "vni = 1\nmasquerade = true")?;
+    let none = stand.agent.with("PATH", "/nonexistent");
+    only_finding(stand, "packet-filter-missing", "nft", || {
+        diagnosis_by(&alone(&none))
+    })?;
+    back()?;
+    stand.is_well("there is nft", || stand.diagnosis_alone())
 }
 
 #[test]

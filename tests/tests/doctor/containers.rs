@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     fault::{Fault, only_finding},
-    stand::Stand,
+    stand::{Stand, run_of},
 };
 
 fn faults() -> Vec<Fault> {
@@ -37,6 +37,15 @@ fn faults() -> Vec<Fault> {
         )
         .within("n1c1")
         .cleared_by("n1c1", "ip link del more"),
+        Fault::new(
+            "container-default-route",
+            "n1c1",
+            "ip link add more type bridge; ip link set more up; \
+             ip address add 10.200.0.2/24 dev more; ip route add 10.244.0.0/16 via 10.244.1.1; \
+             ip route replace default via 10.200.0.1",
+        )
+        .within("n1c1")
+        .cured_by("n1c1", "ip link del more; ip route del 10.244.0.0/16"),
     ]
 }
 
@@ -56,16 +65,21 @@ fn what_containers_do_to_themselves_is_found_and_cured_by_what_is_printed() -> R
     })?;
     fs::write(&file, &good)?;
     stand.is_healthy("an endpoint without a namespace")?;
-    maps_that_are_nearly_full(&stand)?;
+    maps_that_are_full(&stand)?;
     Ok(stand.guard.down()?)
 }
 
-fn maps_that_are_nearly_full(stand: &Stand) -> Result<()> {
+/// With room for the two peers, and for one of them: that a full map is nearly full goes without
+/// saying.
+fn maps_that_are_full(stand: &Stand) -> Result<()> {
+    for (entries, check, object) in [(2, "map-nearly-full", "PEERS4"), (1, "map-full", "lab")] {
+        stand.agent.tell(&["down"])?;
+        let room = format!("PEERS4={entries}");
+        let small = stand.agent.with("OVERLAY_MAP_ENTRIES", room);
+        stand.start_by(run_of(&small))?;
+        only_finding(stand, check, object, || stand.diagnosis())?;
+    }
     stand.agent.tell(&["down"])?;
-    let small = stand.agent.with("OVERLAY_MAP_ENTRIES", "PEERS4=2");
-    small.start()?;
-    only_finding(stand, "map-nearly-full", "PEERS4", || stand.diagnosis())?;
-    small.tell(&["down"])?;
     stand.agent.start()?;
     stand.is_healthy("small maps")
 }

@@ -1,8 +1,9 @@
-//! The document knows every check, and no other.
+//! The document knows every check, and no other; and each is made to find something.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::Result;
+use overlay_agent::doctor::names;
 
 #[test]
 fn every_check_is_explained() -> Result<()> {
@@ -10,9 +11,21 @@ fn every_check_is_explained() -> Result<()> {
     let text = fs::read_to_string(path)?;
     // The rows of the tables of checks begin with a name in backquotes.
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
-    let names = rows.filter_map(|row| row.split('`').next());
-    let explained: BTreeSet<&str> = names.filter(|name| !name.starts_with('-')).collect();
-    let checks: BTreeSet<&str> = overlay_agent::doctor::names().into_iter().collect();
+    let explained = rows.filter_map(|row| row.split('`').next());
+    let explained: BTreeSet<&str> = explained.filter(|name| !name.starts_with('-')).collect();
+    let checks: BTreeSet<&str> = names().into_iter().collect();
     assert_eq!(explained, checks);
+    Ok(())
+}
+
+#[test]
+fn every_check_has_a_fault_that_is_made() -> Result<()> {
+    let mut made = String::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor"))? {
+        made += &fs::read_to_string(entry?.path())?;
+    }
+    let missing = |name: &&str| !made.contains(&format!("\"{name}\""));
+    let missing: Vec<&str> = names().into_iter().filter(missing).collect();
+    assert_eq!(missing, Vec::<&str>::new());
     Ok(())
 }

@@ -78,11 +78,7 @@ impl Fault {
         run(stand, &self.make)?;
         let finding = only_finding(stand, self.check, self.object, &ask)?;
         match &self.cure {
-            Cure::Printed => {
-                for command in commands(&finding) {
-                    paste(&command)?;
-                }
-            }
+            Cure::Printed => cure(&finding)?,
             Cure::By(commands) => run(stand, commands)?,
         }
         run(stand, &self.clear)?;
@@ -138,9 +134,15 @@ pub(crate) fn commands(finding: &Value) -> Vec<String> {
     commands
 }
 
-/// Runs a command as whoever pastes it into a shell does.
-pub(crate) fn paste(command: &str) -> Result<()> {
-    let argv = ["sh", "-c", command].map(str::to_owned);
-    run::checked(&argv).with_context(|| command.to_owned())?;
+/// A command as whoever pastes it into a shell runs it.
+pub(crate) fn pasted(command: &str) -> Vec<String> {
+    ["sh", "-c", command].map(str::to_owned).to_vec()
+}
+
+/// Does what is printed.
+pub(crate) fn cure(finding: &Value) -> Result<()> {
+    for command in commands(finding) {
+        run::checked(&pasted(&command)).with_context(|| command.clone())?;
+    }
     Ok(())
 }

@@ -11,8 +11,8 @@ use overlay_tests::{
 };
 
 use crate::{
-    fault::{Fault, commands, only_finding, paste},
-    stand::{self, Stand},
+    fault::{Fault, cure, only_finding},
+    stand::{Stand, reconfigured},
 };
 
 /// `TCX_NEXT`, `TCX_PASS` and `XDP_PASS`
@@ -137,18 +137,14 @@ fn programs_of_others(stand: &Stand) -> Result<()> {
             let _link = attach(stand, &program, Hook::Ingress)?;
             let found = only_finding(stand, "program-before-ours", UNDERLAY, || stand.diagnosis())?;
             assert_eq!(found["severity"], severity, "{found:#}");
-            commands(&found)
-                .iter()
-                .try_for_each(|command| paste(command))?;
+            cure(&found)?;
             stand.is_healthy("a program before ours")?;
         }
     }
     let program = Program::load_xdp(&[set(0, XDP_PASS), EXIT])?;
     let _link = attach(stand, &program, Hook::Xdp)?;
     let found = only_finding(stand, "foreign-xdp", UNDERLAY, || stand.diagnosis())?;
-    commands(&found)
-        .iter()
-        .try_for_each(|command| paste(command))?;
+    cure(&found)?;
     stand.is_healthy("an XDP program")
 }
 
@@ -185,7 +181,7 @@ fn settings_and_configurations(stand: &Stand) -> Result<()> {
         ("vni = 1", "vni = 1\nmtu = 1500", "mtu-does-not-fit", "lab"),
         ("\"eth1\"", "\"eth9\"", "underlay-missing", "eth9"),
     ] {
-        let back = stand::reconfigured(&stand.agent, from, to)?;
+        let back = reconfigured(&stand.agent, from, to)?;
         only_finding(stand, check, object, || stand.diagnosis())?;
         back()?;
         stand.is_healthy(check)?;

@@ -1,15 +1,20 @@
 //! Faults of peers and of the wire to them.
 
 use anyhow::{Context as _, Result};
+use overlay_common::ABI;
 use overlay_tests::{
+    families::Families,
     faults::{Fault as WireFault, Faulty},
+    guard::Guard,
     run,
     script::{inside, words},
+    shape::{Scenario, Shape},
+    topology::UNDERLAY6_LENGTH,
 };
 
 use crate::{
     fault::{Fault, only_finding},
-    stand::{self, Stand},
+    stand::{Stand, reconfigured},
 };
 
 fn faults() -> Vec<Fault> {
@@ -48,6 +53,47 @@ fn what_is_wrong_between_the_nodes_is_found() -> Result<()> {
     Ok(stand.guard.down()?)
 }
 
+/// As the kernel finds when it asks for an address before it uses it.
+#[test]
+fn another_host_with_this_node_s_ipv6_address_is_found() -> Result<()> {
+    let shape = Shape::new("tdoc6".parse()?, Scenario::Overlay, Some(3), Some(1))?;
+    let stand = Stand::of(Guard::up(shape.speaking(Families::V6, Families::V4)?)?)?;
+    let node = &stand.guard.topology().nodes[0];
+    let net = format!("{}/{UNDERLAY6_LENGTH}", node.underlay6);
+    stand.within("n3", &format!("ip address add {net} dev eth1 nodad"))?;
+    stand.within(
+        "n1",
+        &format!("ip address del {net} dev eth1; ip address add {net} dev eth1"),
+    )?;
+    let object = node.underlay6.to_string();
+    let found = only_finding(&stand, "duplicate-vtep", &object, || stand.diagnosis())?;
+    let what = found["what"].as_str().context("a text")?;
+    assert!(what.contains("another node"), "{what}");
+    stand.within("n3", &format!("ip address del {net} dev eth1"))?;
+    stand.within(
+        "n1",
+        &format!("ip address del {net} dev eth1; ip address add {net} dev eth1"),
+    )?;
+    stand.is_healthy("two hosts with one address")?;
+    Ok(stand.guard.down()?)
+}
+
+/// As its probes tell.
+#[test]
+fn an_agent_of_another_version_is_found() -> Result<()> {
+    let stand = Stand::probing("tdocv")?;
+    let second = stand.guard.agent(2);
+    second.stop()?;
+    second.with("OVERLAY_ABI", ABI + 1).start()?;
+    let found = only_finding(&stand, "peer-version", "n2", || stand.diagnosis())?;
+    let what = found["what"].as_str().context("a text")?;
+    assert!(what.contains(&format!("layout {}", ABI + 1)), "{what}");
+    second.stop()?;
+    second.start()?;
+    stand.is_healthy("one version everywhere")?;
+    Ok(stand.guard.down()?)
+}
+
 /// Packets come from the second node while what goes there is lost.
 fn tunnel_packets_of_one_direction_are_lost(stand: &Stand) -> Result<()> {
     let topology = stand.guard.topology();
@@ -82,12 +128,12 @@ impl Drop for Pings {
 fn a_peer_that_was_configured_otherwise_is_found() -> Result<()> {
     let stand = Stand::raise("tdocc")?;
     let second = stand.guard.agent(2);
-    let back = stand::reconfigured(&second, "vni = 1", "vni = 7")?;
+    let back = reconfigured(&second, "vni = 1", "vni = 7")?;
     only_finding(&stand, "tunnel-silent", "n2", || stand.diagnosis())?;
     back()?;
     stand.is_healthy("another VNI")?;
 
-    let back = stand::reconfigured(&second, "port = 4789", "port = 4790")?;
+    let back = reconfigured(&second, "port = 4789", "port = 4790")?;
     let found = only_finding(&stand, "tunnel-port-closed", "n2", || stand.diagnosis())?;
     let what = found["what"].as_str().context("a text")?;
     assert!(what.contains("UDP port 4789"), "{what}");
@@ -99,7 +145,7 @@ fn a_peer_that_was_configured_otherwise_is_found() -> Result<()> {
     second.start()?;
     stand.is_healthy("a peer without an overlay")?;
 
-    let elsewhere = stand::reconfigured(&stand.agent, "192.168.56.13", "203.0.113.13")?;
+    let elsewhere = reconfigured(&stand.agent, "192.168.56.13", "203.0.113.13")?;
     only_finding(&stand, "peer-no-route", "n3", || stand.diagnosis())?;
     elsewhere()?;
     stand.is_healthy("a peer without a route")?;

@@ -5,11 +5,12 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
     agent::Agent,
+    config::Config,
     guard::Guard,
     poll, run,
-    script::{inside, words},
+    script::{Step, inside, words},
     shape::{Scenario, Shape},
-    topology::Topology,
+    topology::{Node, Topology},
 };
 use serde_json::Value;
 
@@ -24,8 +25,13 @@ pub(crate) struct Stand {
 
 impl Stand {
     pub(crate) fn raise(name: &str) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(3), Some(1))?;
-        Self::of(Guard::up(shape)?)
+        Self::of(Guard::up(shape(name)?)?)
+    }
+
+    /// Agents that probe each other.
+    pub(crate) fn probing(name: &str) -> Result<Self> {
+        let probe = |_: &Node, config: &mut Config| config.node.probe = Some("200ms");
+        Self::of(Guard::configured(shape(name)?, probe)?)
     }
 
     pub(crate) fn of(guard: Guard) -> Result<Self> {
@@ -68,13 +74,7 @@ impl Stand {
 
     /// What `doctor` says without an agent.
     pub(crate) fn diagnosis_alone(&self) -> Result<Value> {
-        let config = self.agent.config_file();
-        let config = config.to_string_lossy();
-        let netns = &self.agent.instance;
-        let arguments = [
-            "doctor", "--sample", SAMPLE, "--config", &config, "--netns", netns,
-        ];
-        Ok(of_the_node(self.agent.json(&arguments)?))
+        diagnosis_by(&alone(&self.agent))
     }
 
     /// Waits until nothing is found any more.
@@ -92,6 +92,16 @@ impl Stand {
         Ok(())
     }
 
+    /// Starts the node's agent by a command line, whatever becomes of it.
+    pub(crate) fn start_by(&self, argv: Vec<String>) -> Result<()> {
+        let start = Step::Start {
+            task: self.agent.instance.clone(),
+            argv,
+            log: self.agent.log_file(),
+        };
+        Ok(run::run_step(&self.guard.topology().shape.name, &start)?)
+    }
+
     /// A namespace of the lab by its short name: `n1`, `n1c1`, `net`.
     pub(crate) fn namespace(&self, short: &str) -> String {
         format!("{}-{short}", self.guard.topology().shape.name)
@@ -103,6 +113,36 @@ impl Stand {
         argv.push(command.to_owned());
         run::checked(&argv).with_context(|| format!("in {short}: {command}"))
     }
+}
+
+fn shape(name: &str) -> Result<Shape> {
+    let name = name.parse()?;
+    Ok(Shape::new(name, Scenario::Overlay, Some(3), Some(1))?)
+}
+
+/// The command line of a `doctor` that asks no agent.
+pub(crate) fn alone(agent: &Agent) -> Vec<String> {
+    let config = agent.config_file();
+    let node = &agent.instance;
+    let config = config.to_string_lossy();
+    let what = ["doctor", "--sample", SAMPLE, "--output", "json"];
+    let whom = ["--config", &config, "--netns", node, "--instance", node];
+    agent.argv(&[&what[..], &whom].concat())
+}
+
+/// The command line of the daemon.
+pub(crate) fn run_of(agent: &Agent) -> Vec<String> {
+    let config = agent.config_file();
+    let config = config.to_string_lossy();
+    agent.argv(&["run", "--config", &config, "--netns", &agent.instance])
+}
+
+/// What a command line of it says of the node.
+pub(crate) fn diagnosis_by(argv: &[String]) -> Result<Value> {
+    let out = run::output(argv)?;
+    let diagnosis = serde_json::from_str(&out.stdout);
+    let diagnosis = diagnosis.with_context(|| format!("{argv:?}: {}{}", out.stdout, out.stderr))?;
+    Ok(of_the_node(diagnosis))
 }
 
 /// Without what somebody else on this machine may have set just now, and is no node's.
