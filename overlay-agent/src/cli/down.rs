@@ -55,7 +55,7 @@ fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
             node.progress.tell(Activity::Looking).await;
             daemon::teardown(node, store).await
         };
-        let removed = progress::shown(&progress, removed).await;
+        let removed = progress::shown(&progress, Box::pin(removed)).await;
         removed.map_err(Failure::problem)
     })?
 }

@@ -36,7 +36,7 @@ use tracing::{error, info};
 use self::supervisor::Supervisor;
 use crate::{
     api::{Call, Reply, Request},
-    progress::Activity,
+    progress::{Activity, Progress},
 };
 
 pub use lock::{InstanceLock, LockError};
@@ -124,13 +124,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             }
             Some(call) = calls.recv() => {
                 if call.request == (Request::Down {}) {
-                    supervisor::stopping("removing everything");
-                    options.progress.tell(Activity::Looking).await;
-                    let down = Box::pin(reconciler.down());
-                    let teller = announce::teller("removing");
-                    let done = options.progress.followed(teller, down).await;
+                    let reply = Box::pin(remove(reconciler, &options.progress)).await;
                     drop((server, lock));
-                    let reply = done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done);
                     answer(call.reply, reply);
                     // The server's task still has to write the reply.
                     sleep(DEBOUNCE).await;
@@ -165,6 +160,15 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     drop((server, lock));
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
     Ok(())
+}
+
+/// Removes all that is the instance's, and tells meanwhile what has been done of it.
+async fn remove(reconciler: Reconciler, progress: &Progress) -> Reply {
+    supervisor::stopping("removing everything");
+    progress.tell(Activity::Looking).await;
+    let down = Box::pin(reconciler.down());
+    let done = progress.followed(announce::teller("removing"), down).await;
+    done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done)
 }
 
 /// The processor's time that this process has taken. Not the clock's: on a busy machine a

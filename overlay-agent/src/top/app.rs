@@ -140,15 +140,11 @@ impl App {
 
     /// Columns that can sort, and rows.
     fn size(&self) -> (usize, usize) {
-        match (self.tab, &self.mesh) {
-            (Tab::Health, mesh) => {
-                let rows = mesh.as_ref().map_or(0, |mesh| mesh.peers.len());
-                (health::HEAD.len(), rows)
-            }
-            _ => {
-                let table = self.table();
-                (table.head.len(), table.rows.len())
-            }
+        if self.tab == Tab::Health {
+            let rows = self.mesh.as_ref().map_or(0, |mesh| mesh.peers.len());
+            return (health::HEAD.len(), rows);
         }
+        let table = self.table();
+        (table.head.len(), table.rows.len())
     }
 }

@@ -141,15 +141,14 @@ pub(super) fn summary(mesh: &Mesh) -> String {
             + "probe = \"5s\" in [node] of the configuration has every peer asked.";
     };
     let every = Probe::Every(std::time::Duration::from_millis(interval));
-    let mut summary = format!("asked every {every}:");
-    for (state, number) in &mesh.states {
-        summary += &format!("  {} {number}", state.words());
-    }
+    let states = mesh.states.iter();
+    let states = states.map(|(state, number)| format!("{} {number}", state.words()));
     let all: usize = mesh.states.values().sum();
-    if all > mesh.peers.len() {
-        summary += &format!("  (the worst {} follow)", mesh.peers.len());
-    }
-    summary
+    let told = mesh.peers.len();
+    let rest = (all > told).then(|| format!("(the worst {told} follow)"));
+    let parts = std::iter::once(format!("asked every {every}:"));
+    let parts: Vec<String> = parts.chain(states).chain(rest).collect();
+    parts.join("  ")
 }
 
 #[cfg(test)]
