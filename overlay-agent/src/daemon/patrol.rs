@@ -8,20 +8,16 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    fs,
     net::IpAddr,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use tracing::{debug, warn};
 
 use crate::{
-    kernel::{
-        self,
-        bpf::{self, Sums},
-        netlink::LinkInfo,
-        netns::{self, NetnsId},
-        sysctl,
-    },
+    kernel::{self, bpf::Sums, netlink::LinkInfo, sysctl},
     model::{IfName, Model},
     node::Node,
     objects::{Hook, PeerObjects, Scope},
@@ -31,8 +27,6 @@ use crate::{
 
 /// Links, and namespaces, that one patrol looks at.
 const LINKS: usize = 512;
-/// Attachments of which one patrol notes the place among those of others.
-const PLACES: usize = 32;
 /// Devices that one patrol looks at.
 const DEVICES: usize = 64;
 /// Peers whose paths one patrol looks up.
@@ -41,7 +35,7 @@ const PATHS: usize = 64;
 /// What the last round has seen, as far as a patrol compares it, and how far it has come.
 #[derive(Default)]
 pub(super) struct Patrol {
-    namespaces: Vec<(PathBuf, Option<NetnsId>)>,
+    namespaces: Vec<(PathBuf, Option<Identity>)>,
     attachments: Vec<(IfName, u32, Hook)>,
     narrow: Vec<(IpAddr, Option<u32>)>,
     peers: Option<Expected>,
@@ -99,18 +93,6 @@ impl Patrol {
                 Err(error) => debug!("{error}"),
             }
         }
-        if let Err(error) = self.note_places(node) {
-            warn!("{error}");
-        }
-    }
-
-    fn note_places(&self, node: &mut Node) -> kernel::Result<()> {
-        if let Some(dataplane) = &mut node.dataplane {
-            for &(device, _, hook) in turn(&self.attachments, PLACES, self.round) {
-                dataplane.note_place(device, hook)?;
-            }
-        }
-        Ok(())
     }
 
     /// Those of the last time, when nothing has changed since: there can be very many rows.
@@ -176,12 +158,13 @@ impl Patrol {
                 return Ok(Some(path.display().to_string()));
             }
         }
-        for &(device, index, hook) in turn(&self.attachments, LINKS, self.round) {
-            if !bpf::may_run(&node.pins, device, index, hook)? {
-                return Ok(Some(format!("{hook} of {device}")));
+        if let Some(dataplane) = &mut node.dataplane {
+            for &(device, index, hook) in turn(&self.attachments, LINKS, self.round) {
+                if !dataplane.runs(device, index, hook)? {
+                    return Ok(Some(format!("{hook} of {device}")));
+                }
             }
         }
-        self.note_places(node)?;
         for &(vtep, mtu) in turn(&self.narrow, PATHS, self.round) {
             let hop = node.netlink.route_to(vtep, None).await?;
             if hop.and_then(|hop| hop.mtu) != mtu {
@@ -211,9 +194,13 @@ async fn down(node: &Node, observed: &Observed) -> kernel::Result<Vec<LinkInfo>>
     Ok(found)
 }
 
-/// A namespace that cannot be looked at is none that we know.
-fn identity(path: &Path) -> Option<NetnsId> {
-    netns::id(path).ok().flatten()
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// What a path leads to; what cannot be looked at is nothing that we know.
+fn identity(path: &Path) -> Option<Identity> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// A part of a list: all of a short one, of a long one the next part each time.

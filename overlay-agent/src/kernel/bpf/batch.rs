@@ -11,7 +11,9 @@ use crate::kernel::{KernelError, Result};
 /// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`.
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 /// Rows that one call reads at most,
-const ROWS: usize = 8192;
+pub(super) const ROWS: usize = 8192;
+/// the first call, as most maps have few,
+const FIRST: usize = 256;
 /// and bytes of values: those of counters are as many as there are CPUs.
 const BYTES: usize = 2 << 20;
 /// A cursor's length, whatever the keys are: hash maps count buckets, arrays slots.
@@ -29,6 +31,7 @@ pub(super) struct Reader {
     name: &'static str,
     key: usize,
     value: usize,
+    rows: usize,
     cursor: Option<Vec<u8>>,
 }
 
@@ -39,7 +42,16 @@ impl Reader {
             name,
             key,
             value,
+            rows: (BYTES / value).clamp(1, ROWS),
             cursor: None,
+        }
+    }
+
+    /// The same in parts of so many rows, unless a call reads less.
+    pub(super) fn in_parts_of(self, rows: usize) -> Self {
+        Self {
+            rows: self.rows.min(rows),
+            ..self
         }
     }
 
@@ -55,7 +67,8 @@ impl Reader {
         room: &mut Room,
         mut tell: impl FnMut(&[u8], &[u8]),
     ) -> Result<bool> {
-        let rows = (BYTES / self.value).clamp(1, ROWS);
+        let first = self.cursor.is_none();
+        let rows = self.rows.min(if first { FIRST } else { ROWS });
         let grow = |bytes: &mut Vec<u8>, size| bytes.resize(bytes.len().max(rows * size), 0);
         grow(&mut room.keys, self.key);
         grow(&mut room.values, self.value);

@@ -1,9 +1,13 @@
-//! Whether the maps hold what they should, told by sums.
+//! Whether the maps hold what they should.
 //!
-//! Nobody announces a change of a map, and comparing 100,000 rows twice a second is too
-//! dear. So each row counts as a number that depends on all its bytes, each map as the sum
-//! of its rows' numbers, and a look reads a bounded part of each map: a small one whole, a
-//! large one bit by bit. A row that was changed, added or removed makes another sum.
+//! Nobody announces a change of a map, and comparing 100,000 rows twice a second is too dear.
+//! So each row counts as a number that depends on all its bytes, and each map as the sum of its
+//! rows' numbers: a row that was changed, added or removed makes another sum.
+//!
+//! A small map is read whole at each look. To read a large one the kernel walks all its buckets,
+//! also when hardly anything is in them: such maps are read one after the other, a part at each
+//! look, and the rows that they should have are looked up at each look where they are few. So
+//! what is missing or changed there is found at once, and only what is there besides is not.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +19,11 @@ use aya::maps::MapData;
 use foldhash::quality::FixedState;
 
 use super::{
-    batch::{Reader, Room},
+    batch::{ROWS, Reader, Room},
     failure::failed,
     pins::Pins,
-    rows, specs,
+    row, rows,
+    specs::{self, MapSpec},
 };
 use crate::{
     kernel::Result,
@@ -26,16 +31,32 @@ use crate::{
     objects::{Entries, PeerEntries},
 };
 
-/// The sum of each map's rows.
+/// Rows of a large map that a look reads,
+const PART: usize = 4096;
+/// and rows that are few enough to be looked up one by one.
+const FEW: usize = 256;
+
+/// What the rows of each map come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sums(BTreeMap<&'static str, u64>);
+pub struct Sums(BTreeMap<&'static str, Rows>);
+
+/// What the rows of a map come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rows {
+    /// The sum of their numbers.
+    sum: u64,
+    /// How many they are.
+    count: usize,
+    /// The keys and numbers of the first few.
+    first: Vec<(Vec<u8>, u64)>,
+}
 
 impl Sums {
     /// Of the rows that the entries make.
     pub fn of(entries: &Entries, index_of: impl Fn(IfName) -> Option<u32> + Copy) -> Result<Self> {
         let mut sums = Self::default();
         rows::each(entries, index_of, |map, key, value| {
-            sums.add(map, number(key, value));
+            sums.add(map, key, value);
         })?;
         Ok(sums)
     }
@@ -47,7 +68,7 @@ impl Sums {
     ) -> Result<Self> {
         let mut sums = Self::default();
         rows::each_of_peers(entries, index_of, |map, key, value| {
-            sums.add(map, number(key, value));
+            sums.add(map, key, value);
         })?;
         Ok(sums)
     }
@@ -55,32 +76,50 @@ impl Sums {
     /// Both together.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
-        for (map, sum) in &other.0 {
-            self.add(map, *sum);
+        for (&map, more) in &other.0 {
+            let rows = self.0.entry(map).or_default();
+            rows.sum = rows.sum.wrapping_add(more.sum);
+            rows.count += more.count;
+            let room = FEW.saturating_sub(rows.first.len());
+            rows.first.extend(more.first.iter().take(room).cloned());
         }
         self
     }
 
-    fn add(&mut self, map: &'static str, number: u64) {
-        let sum = self.0.entry(map).or_default();
-        *sum = sum.wrapping_add(number);
+    fn add(&mut self, map: &'static str, key: &[u8], value: &[u8]) {
+        let rows = self.0.entry(map).or_default();
+        let number = number(key, value);
+        rows.sum = rows.sum.wrapping_add(number);
+        rows.count += 1;
+        if rows.first.len() < FEW {
+            rows.first.push((key.to_vec(), number));
+        }
     }
 
-    fn get(&self, map: &str) -> u64 {
-        self.0.get(map).copied().unwrap_or_default()
+    fn sum(&self, map: &str) -> u64 {
+        self.0.get(map).map_or(0, |rows| rows.sum)
+    }
+
+    /// Keys and numbers of a map's rows, where they are few.
+    fn few(&self, map: &str) -> &[(Vec<u8>, u64)] {
+        let rows = self.0.get(map).filter(|rows| rows.count <= FEW);
+        rows.map_or(&[], |rows| rows.first.as_slice())
     }
 }
 
 /// Looks at the maps over and over.
 pub struct Census {
-    maps: Vec<Counted>,
+    small: Vec<Counted>,
+    large: Vec<Counted>,
+    /// Whose turn it is among the large ones.
+    turn: usize,
     expected: Sums,
     room: Room,
 }
 
 /// A map, and what it comes to as far as it has been read.
 struct Counted {
-    name: &'static str,
+    spec: &'static MapSpec,
     map: MapData,
     reader: Reader,
     sum: u64,
@@ -88,23 +127,24 @@ struct Counted {
 
 impl Census {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
-        let open = |spec: &specs::MapSpec| {
+        let open = |spec: &'static MapSpec| {
             let map = MapData::from_pin(pins.map(spec.name));
             let map = map.map_err(|error| failed(format!("open map {}", spec.name), &error))?;
+            let reader = Reader::new(spec.name, spec.key, spec.value);
             Ok(Counted {
-                name: spec.name,
+                spec,
                 map,
-                reader: Reader::new(spec.name, spec.key, spec.value),
+                reader: reader.in_parts_of(if is_small(spec) { ROWS } else { PART }),
                 sum: 0,
             })
         };
-        let maps = specs::MAPS
-            .iter()
-            .filter(|spec| !spec.is_counters())
-            .map(open)
-            .collect::<Result<_>>()?;
+        let maps = specs::MAPS.iter().filter(|spec| !spec.is_counters());
+        let maps: Vec<Counted> = maps.map(open).collect::<Result<_>>()?;
+        let (small, large) = maps.into_iter().partition(|map| is_small(map.spec));
         Ok(Self {
-            maps,
+            small,
+            large,
+            turn: 0,
             expected: Sums::default(),
             room: Room::default(),
         })
@@ -112,27 +152,45 @@ impl Census {
 
     /// Sets what is expected from now on; maps of which that is new are read from the start.
     pub fn expect(&mut self, expected: Sums) {
-        for map in &mut self.maps {
-            if expected.get(map.name) != self.expected.get(map.name) {
+        for map in &mut self.large {
+            if expected.sum(map.spec.name) != self.expected.sum(map.spec.name) {
                 map.start();
             }
         }
         self.expected = expected;
     }
 
-    /// Reads on; the name of a map that turns out to have other rows than it should.
+    /// Looks; the name of a map that turns out to have other rows than it should.
     pub fn look(&mut self) -> Result<Option<&'static str>> {
-        for map in &mut self.maps {
-            if map.read_on(&mut self.room)? {
-                let sum = map.sum;
-                map.start();
-                if sum != self.expected.get(map.name) {
-                    return Ok(Some(map.name));
+        for map in &mut self.small {
+            while !map.read_on(&mut self.room)? {}
+            if map.take_sum() != self.expected.sum(map.spec.name) {
+                return Ok(Some(map.spec.name));
+            }
+        }
+        for map in &self.large {
+            for (key, number) in self.expected.few(map.spec.name) {
+                if map.number(key)? != Some(*number) {
+                    return Ok(Some(map.spec.name));
                 }
+            }
+        }
+        let turn = self.turn % self.large.len().max(1);
+        if let Some(map) = self.large.get_mut(turn)
+            && map.read_on(&mut self.room)?
+        {
+            self.turn = turn + 1;
+            if map.take_sum() != self.expected.sum(map.spec.name) {
+                return Ok(Some(map.spec.name));
             }
         }
         Ok(None)
     }
+}
+
+/// Whether one call reads all of a map.
+fn is_small(spec: &MapSpec) -> bool {
+    spec.entries() <= ROWS
 }
 
 impl fmt::Debug for Census {
@@ -145,6 +203,19 @@ impl Counted {
     fn start(&mut self) {
         self.reader.start();
         self.sum = 0;
+    }
+
+    /// What the map comes to now that its end is reached.
+    fn take_sum(&mut self) -> u64 {
+        let sum = self.sum;
+        self.start();
+        sum
+    }
+
+    /// The number of the row with a key.
+    fn number(&self, key: &[u8]) -> Result<Option<u64>> {
+        let value = row::read(&self.map, self.spec, key)?;
+        Ok(value.map(|value| number(key, &value)))
     }
 
     /// Adds the next rows to the sum; whether the end is reached.

@@ -26,6 +26,7 @@ mod logs;
 mod maps;
 mod others;
 mod pins;
+mod row;
 mod rows;
 mod specs;
 mod table;
@@ -176,21 +177,23 @@ impl DataPlane {
         &mut self.maps
     }
 
-    /// Notes whose turn comes before ours on a device, to take the same place again should
-    /// somebody take us off.
-    pub fn note_place(&mut self, device: IfName, hook: Hook) -> Result<()> {
-        let ours = self.programs.get(hook.program());
-        let ours = ours.filter(|_| self.mode == AttachMode::Tcx && !hook.is_xdp());
+    /// Whether our program can run where it was attached. Notes whose turn comes before ours,
+    /// to take the same place again should somebody take us off.
+    pub fn runs(&mut self, device: IfName, ifindex: u32, hook: Hook) -> Result<bool> {
         let target = Target { device, hook };
-        let before = ours.map(|&ours| tcx::before(target, ours)).transpose()?;
-        if let Some(before) = before.flatten() {
-            if before.is_empty() {
-                self.before.remove(&target);
-            } else {
-                self.before.insert(target, before);
-            }
+        let ours = self.programs.get(hook.program());
+        let Some(&ours) = ours.filter(|_| self.mode == AttachMode::Tcx && !hook.is_xdp()) else {
+            return may_run(&self.pins, target, ifindex);
+        };
+        let Some(before) = tcx::before(target, ifindex, ours)? else {
+            return Ok(false);
+        };
+        if before.is_empty() {
+            self.before.remove(&target);
+        } else {
+            self.before.insert(target, before);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What tells whether others have changed the maps.
@@ -271,14 +274,12 @@ pub fn attachments(
     observe(&Pins::new(dir), devices, |_, _, _| true)
 }
 
-/// Whether a program of ours can run where it was attached, as far as a look at its link
-/// tells; filters announce their end.
-pub fn may_run(dir: &Path, device: IfName, ifindex: u32, hook: Hook) -> Result<bool> {
-    let pins = Pins::new(dir);
-    let target = Target { device, hook };
+/// Whether a program can run where it was attached, as far as its link tells; filters announce
+/// their end.
+fn may_run(pins: &Pins, target: Target, ifindex: u32) -> Result<bool> {
     match links::read(&pins.link(target))? {
         Some(link) => Ok(link.ifindex == ifindex),
-        None => Ok(clsact::is_noted(&pins, target)),
+        None => Ok(clsact::is_noted(pins, target)),
     }
 }
 

@@ -3,31 +3,17 @@
 use std::{collections::BTreeMap, path::Path};
 
 use aya::programs::loaded_programs;
-use nix::{errno::Errno, libc};
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
 };
 
-use super::{
-    Target, clsact,
-    failure::failed,
-    links::{self, bpf},
-    pins::Pins,
-};
+use super::{Target, clsact, failure::failed, links, pins::Pins, tcx};
 use crate::{
     kernel::{KernelError, Result, netlink::blocking},
     model::IfName,
     objects::Hook,
 };
-
-/// `BPF_PROG_QUERY` of `enum bpf_cmd`.
-const BPF_PROG_QUERY: libc::c_long = 16;
-/// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
-const TCX_INGRESS: u32 = 46;
-const TCX_EGRESS: u32 = 47;
-/// Programs of one place that are told; the kernel allows as many.
-const MOST: usize = 64;
 
 /// A program of somebody else on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,34 +122,8 @@ fn xdp_of(ifindex: u32) -> Result<Option<(u32, &'static str)>> {
     Ok(id.zip(mode.or(Some("xdp"))))
 }
 
-/// All programs of a target and how they are attached, in their order; none without TCX.
+/// All programs of a target and how they are attached, in their order.
 fn attached(target: Target, ifindex: u32) -> Result<Vec<(u32, Attachment)>> {
-    let mut programs = [0_u32; MOST];
-    let mut links = [0_u32; MOST];
-    let mut query = Query {
-        ifindex,
-        attach_type: if target.hook == Hook::FromHost {
-            TCX_EGRESS
-        } else {
-            TCX_INGRESS
-        },
-        program_ids: programs.as_mut_ptr() as u64,
-        count: u32::try_from(MOST).unwrap_or(u32::MAX),
-        link_ids: links.as_mut_ptr() as u64,
-        ..Query::default()
-    };
-    // SAFETY: both arrays have room for `count` numbers, which is all that the kernel writes
-    // besides the attributes; they outlive the call.
-    match unsafe { bpf(BPF_PROG_QUERY, &mut query) } {
-        Ok(_) => {}
-        // Before 6.6 there is none, and a device can have gone.
-        Err(Errno::EINVAL | Errno::ENODEV) => return Ok(Vec::new()),
-        Err(errno) => {
-            let operation = format!("list the programs of {target}");
-            return Err(KernelError::os(operation, errno));
-        }
-    }
-    let both = programs.into_iter().zip(links).take(query.count as usize);
     let attachment = |(program, link)| {
         let by = if link == 0 {
             Attachment::Bare
@@ -172,24 +132,8 @@ fn attached(target: Target, ifindex: u32) -> Result<Vec<(u32, Attachment)>> {
         };
         (program, by)
     };
-    Ok(both.map(attachment).collect())
-}
-
-/// The members of `union bpf_attr` that `BPF_PROG_QUERY` uses.
-#[repr(C)]
-#[derive(Default)]
-struct Query {
-    ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-    attach_flags: u32,
-    program_ids: u64,
-    count: u32,
-    padding: u32,
-    program_flags: u64,
-    link_ids: u64,
-    link_flags: u64,
-    revision: u64,
+    let programs = tcx::attached(target, ifindex)?;
+    Ok(programs.into_iter().map(attachment).collect())
 }
 
 /// The names of all programs that are loaded, by id.

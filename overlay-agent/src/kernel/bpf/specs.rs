@@ -128,7 +128,7 @@ impl MapSpec {
 }
 
 /// Every map of the ABI.
-pub(super) const MAPS: [MapSpec; 15] = [
+pub(super) static MAPS: [MapSpec; 15] = [
     MapSpec::hash::<u32, Network>(NETWORKS, MAX_NETWORKS),
     MapSpec::hash::<PrefixKey4, Peer>(PEERS4, MAX_PEERS),
     MapSpec::hash::<PrefixKey6, Peer>(PEERS6, MAX_PEERS),

@@ -3,17 +3,30 @@
 use std::fs;
 
 use aya::programs::{
-    LinkOrder, ProgramId, ProgramInfo, SchedClassifier, TcAttachType,
+    LinkOrder, ProgramId, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions},
 };
-use nix::errno::Errno;
+use nix::{errno::Errno, libc};
 
-use super::{Target, failure::failed, links, pins::Pins};
+use super::{
+    Target,
+    failure::failed,
+    links::{self, bpf},
+    pins::Pins,
+};
 use crate::{
     kernel::{KernelError, Result},
     objects::Hook,
 };
+
+/// `BPF_PROG_QUERY` of `enum bpf_cmd`.
+const BPF_PROG_QUERY: libc::c_long = 16;
+/// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
+const TCX_INGRESS: u32 = 46;
+const TCX_EGRESS: u32 = 47;
+/// Programs of one target that are told; the kernel allows as many.
+const MOST: usize = 64;
 
 /// Whether the kernel has TCX, found out by asking it about a device that every
 /// namespace has.
@@ -33,25 +46,66 @@ pub(super) fn is_supported() -> Result<bool> {
 
 /// Ids of the programs of others that have their turn before one of ours; `None` where ours
 /// has none.
-pub(super) fn before(target: Target, ours: u32) -> Result<Option<Vec<u32>>> {
-    let all = attached(target)?;
+pub(super) fn before(target: Target, ifindex: u32, ours: u32) -> Result<Option<Vec<u32>>> {
+    let mut all: Vec<u32> = programs(target, ifindex)?;
     let place = all.iter().position(|id| *id == ours);
-    Ok(place.map(|place| all[..place].to_vec()))
+    Ok(place.map(|place| {
+        all.truncate(place);
+        all
+    }))
 }
 
-/// Ids of all programs of a target, in their order; none where the device is gone.
-fn attached(target: Target) -> Result<Vec<u32>> {
-    match SchedClassifier::query_tcx(target.device.as_str(), direction(target.hook)) {
-        Ok((_, programs)) => Ok(programs.iter().map(ProgramInfo::id).collect()),
-        Err(error) => {
-            let error = failed(format!("list the programs of {target}"), &error);
-            if error.not_there() {
-                Ok(Vec::new())
-            } else {
-                Err(error)
-            }
+fn programs(target: Target, ifindex: u32) -> Result<Vec<u32>> {
+    let attached = attached(target, ifindex)?.into_iter();
+    Ok(attached.map(|(program, _)| program).collect())
+}
+
+/// All programs of a target in their order, each with the id of its link, which is 0 where it
+/// has none. There are none without TCX, and none where the device is gone.
+pub(super) fn attached(target: Target, ifindex: u32) -> Result<Vec<(u32, u32)>> {
+    let mut programs = [0_u32; MOST];
+    let mut links = [0_u32; MOST];
+    let mut query = Query {
+        ifindex,
+        attach_type: if target.hook == Hook::FromHost {
+            TCX_EGRESS
+        } else {
+            TCX_INGRESS
+        },
+        program_ids: programs.as_mut_ptr() as u64,
+        count: u32::try_from(MOST).unwrap_or(u32::MAX),
+        link_ids: links.as_mut_ptr() as u64,
+        ..Query::default()
+    };
+    // SAFETY: both arrays have room for `count` numbers, which is all that the kernel writes
+    // besides the attributes; they outlive the call.
+    match unsafe { bpf(BPF_PROG_QUERY, &mut query) } {
+        Ok(_) => {}
+        Err(Errno::EINVAL | Errno::ENODEV | Errno::ENOENT) => return Ok(Vec::new()),
+        Err(errno) => {
+            let operation = format!("list the programs of {target}");
+            return Err(KernelError::os(operation, errno));
         }
     }
+    let both = programs.into_iter().zip(links);
+    Ok(both.take(query.count as usize).collect())
+}
+
+/// The members of `union bpf_attr` that `BPF_PROG_QUERY` uses.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+    program_flags: u64,
+    link_ids: u64,
+    link_flags: u64,
+    revision: u64,
 }
 
 /// Attaches a program before all others but those that were `before` it, or in the place of
@@ -85,7 +139,7 @@ pub(super) fn attach(
     }
 
     fs::create_dir_all(pins.links()).map_err(|error| KernelError::io(operation(), &error))?;
-    let there = attached(target)?;
+    let there = programs(target, ifindex)?;
     let last = before.iter().rev().find(|id| there.contains(id));
     let order = match last {
         // SAFETY: no memory depends on it: of a program that has gone, or whose id another
