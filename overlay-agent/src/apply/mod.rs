@@ -4,6 +4,7 @@
 //! made; the rest goes on. The next reconciliation tries again.
 
 mod bulk;
+mod insides;
 mod steps;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,8 @@ use crate::{
     progress::Activity,
     store::{Store, StoreError},
 };
+
+use self::insides::Insides;
 
 /// Why a step was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,7 @@ pub async fn apply(
 ) -> Report {
     let mut report = Report::default();
     let mut broken = Broken::default();
+    let mut insides = Insides::default();
     let mut rest = plan.steps();
     while let Some(next) = rest.first() {
         let activity = Activity::Applying {
@@ -82,7 +86,7 @@ pub async fn apply(
         }
         let outcomes = match now {
             [] => continue,
-            [step] => vec![steps::run(step, node, model, store).await],
+            [step] => vec![steps::run(step, node, &mut insides, model, store).await],
             steps => bulk::run(steps, node).await,
         };
         for (step, outcome) in now.iter().zip(outcomes) {

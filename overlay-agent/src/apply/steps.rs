@@ -1,8 +1,9 @@
 //! How each step is carried out.
 
-use std::path::PathBuf;
-
-use super::{ApplyError, bulk};
+use super::{
+    ApplyError, bulk,
+    insides::{Insides, netns_of},
+};
 use crate::{
     kernel::{
         self, KernelError, bpf,
@@ -21,12 +22,16 @@ pub(super) type Result<T> = std::result::Result<T, ApplyError>;
 pub(super) async fn run(
     step: &Step,
     node: &mut Node,
+    insides: &mut Insides,
     model: Option<&Model>,
     store: &mut Store,
 ) -> Result<()> {
     match step {
         Step::CreateNamespace { name } => create_namespace(name, store),
-        Step::DeleteNamespace { name } => delete_namespace(name, store),
+        Step::DeleteNamespace { name } => {
+            insides.close();
+            delete_namespace(name, store)
+        }
         Step::SetSysctl { key, from, to } => set_sysctl(key, from.as_deref(), to, store),
         Step::CreateLink { id, link, inside } => {
             store.begins_to_make(id.name)?;
@@ -35,27 +40,27 @@ pub(super) async fn run(
             made
         }
         Step::DeleteLink { id } => {
-            let place = place(node, model, id).await?;
+            let place = place(node, insides, model, id).await?;
             Ok(gone_is_fine(place.netlink.delete_link(place.index).await)?)
         }
-        Step::ChangeLink { id, change } => change_link(node, model, id, change).await,
+        Step::ChangeLink { id, change } => change_link(node, insides, model, id, change).await,
         Step::AddAddress { address } => {
-            let place = place(node, model, &address.link).await?;
+            let place = place(node, insides, model, &address.link).await?;
             Ok(place.netlink.add_address(place.index, address.net).await?)
         }
         Step::DeleteAddress { address } => {
-            let place = place(node, model, &address.link).await?;
+            let place = place(node, insides, model, &address.link).await?;
             Ok(gone_is_fine(
                 place.netlink.delete_address(place.index, address.net).await,
             )?)
         }
-        Step::SetRoute { key, route } => set_route(node, model, key, route).await,
+        Step::SetRoute { key, route } => set_route(node, insides, model, key, route).await,
         Step::DeleteRoute { key, dev } => {
             let id = LinkId {
                 scope: key.scope.clone(),
                 name: *dev,
             };
-            let place = place(node, model, &id).await?;
+            let place = place(node, insides, model, &id).await?;
             let deleted = place
                 .netlink
                 .delete_route(
@@ -155,10 +160,15 @@ struct Place {
     index: u32,
 }
 
-async fn place(node: &Node, model: Option<&Model>, id: &LinkId) -> Result<Place> {
+async fn place(
+    node: &Node,
+    insides: &mut Insides,
+    model: Option<&Model>,
+    id: &LinkId,
+) -> Result<Place> {
     let netlink = match &id.scope {
         Scope::Node => node.netlink.clone(),
-        Scope::Endpoint(name) => Netlink::open_in(&netns_of(model, name)?)?,
+        Scope::Endpoint(name) => insides.of(model, name)?,
     };
     let link = netlink.link_by_name(id.name.as_str()).await?;
     let index = link.ok_or_else(|| ApplyError::Gone(id.to_string()))?.index;
@@ -173,15 +183,6 @@ async fn index(node: &Node, name: IfName) -> Result<u32> {
 async fn index_if_there(node: &Node, name: IfName) -> Result<Option<u32>> {
     let link = node.netlink.link_by_name(name.as_str()).await?;
     Ok(link.map(|link| link.index))
-}
-
-fn netns_of(model: Option<&Model>, endpoint: &Name) -> Result<PathBuf> {
-    let endpoints = model.map_or(&[][..], |model| &model.endpoints[..]);
-    let found = endpoints.iter().find(|other| other.name == *endpoint);
-    Ok(found
-        .ok_or_else(|| ApplyError::Gone(format!("endpoint {endpoint}")))?
-        .netns
-        .path())
 }
 
 async fn create_link(
@@ -209,11 +210,12 @@ async fn create_link(
 
 async fn change_link(
     node: &Node,
+    insides: &mut Insides,
     model: Option<&Model>,
     id: &LinkId,
     change: &Change,
 ) -> Result<()> {
-    let Place { netlink, index } = place(node, model, id).await?;
+    let Place { netlink, index } = place(node, insides, model, id).await?;
     match change {
         Change::Mac(mac) => netlink.set_mac(index, *mac).await?,
         Change::Mtu(mtu) => netlink.set_mtu(index, *mtu).await?,
@@ -231,6 +233,7 @@ async fn change_link(
 
 async fn set_route(
     node: &Node,
+    insides: &mut Insides,
     model: Option<&Model>,
     key: &RouteKey,
     route: &Route,
@@ -239,7 +242,7 @@ async fn set_route(
         scope: key.scope.clone(),
         name: route.dev,
     };
-    let Place { netlink, index } = place(node, model, &id).await?;
+    let Place { netlink, index } = place(node, insides, model, &id).await?;
     Ok(netlink
         .replace_route(&route_spec(key, route, index))
         .await?)

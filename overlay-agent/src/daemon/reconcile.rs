@@ -1,6 +1,6 @@
 //! One round: observe, compute what should be, plan, apply; until nothing is left to do.
 
-use std::{collections::BTreeSet, future::pending, sync::Arc};
+use std::{collections::BTreeSet, future::pending, mem, sync::Arc};
 
 use overlay_common::maps::MAX_PEERS;
 use tracing::{debug, info, warn};
@@ -72,6 +72,8 @@ pub struct Reconciler {
     /// The capture that is under way.
     pub(super) capture: Option<Capture>,
     patrol: Patrol,
+    /// Whether a round has seen what the patrol does not know of.
+    looked: bool,
     pub(super) probes: Probes,
 }
 
@@ -99,6 +101,7 @@ impl Reconciler {
             variant: Variant::default(),
             capture: None,
             patrol: Patrol::default(),
+            looked: false,
             probes: Probes::default(),
         }
     }
@@ -187,6 +190,14 @@ impl Reconciler {
                 memory::release();
                 self.steps = 0;
             }
+            self.looked = true;
+        }
+    }
+
+    /// Has the patrol take what the last round has seen for what there should be. Nobody who
+    /// asked for something has to wait for that.
+    pub(super) async fn instruct_patrol(&mut self) {
+        if mem::take(&mut self.looked) {
             self.patrol
                 .expect(&mut self.node, &self.model, &self.observed)
                 .await;

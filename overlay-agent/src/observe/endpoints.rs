@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use super::{MAIN_TABLE, on_link, route};
+use super::{MAIN_TABLE, is_set, route};
 use crate::{
     kernel::{
         self,
@@ -184,7 +184,13 @@ async fn look_inside(
                 name: info.name,
             };
             let addresses = netlink.addresses().await?;
-            found.addresses.extend(on_link(&addresses, info.index, &id));
+            let of_link = addresses
+                .iter()
+                .filter(|address| address.index == info.index && is_set(address));
+            found.addresses.extend(of_link.map(|address| Address {
+                link: id.clone(),
+                net: address.net,
+            }));
             found.inside = Some(Inside {
                 host: host.name,
                 id,

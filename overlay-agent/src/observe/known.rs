@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{endpoints::Insides, tables::Tables, ways::Ways};
+use super::{devices::Devices, endpoints::Insides, tables::Tables, ways::Ways};
 use crate::{
     model::IfName,
     objects::{AttachmentState, Hook, PeerObjects, Stray},
@@ -13,10 +13,13 @@ use crate::{
 /// What is known of the node.
 #[derive(Default)]
 pub struct Known {
+    pub(super) devices: Devices,
     pub(super) tables: Option<Tables>,
     pub(super) ways: Ways,
     pub(super) insides: Insides,
     pub(super) attachments: Attachments,
+    /// Names of the maps that are pinned, if those are known.
+    pub(super) pins: Option<BTreeSet<&'static str>>,
     /// Strays among the map entries of the peers, if those are known.
     pub(super) peer_strays: Option<BTreeSet<Stray>>,
 }
@@ -66,6 +69,7 @@ impl Known {
                 | Step::DeleteVtep { .. }
                 | Step::SetPeer { .. }
                 | Step::DeletePeer { .. } => self.peer_strays = None,
+                Step::PinMap { .. } => self.pins = None,
                 Step::Attach { link, hook } if all => {
                     let state = AttachmentState::Current;
                     self.attachments.states.insert((*link, *hook), state);
@@ -89,10 +93,13 @@ impl Known {
     /// Other programs are loaded than those that were current.
     pub fn forget_programs(&mut self) {
         self.attachments.known = false;
+        self.pins = None;
     }
 
     /// Whatever nobody announces may have changed.
     pub fn distrust(&mut self) {
+        self.devices.distrust();
+        self.pins = None;
         self.peer_strays = None;
         self.attachments.known = false;
         self.insides.forget_all();

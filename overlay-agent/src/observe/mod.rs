@@ -5,6 +5,7 @@
 //! namespace's identity in the state file. What is on a device of ours is ours. A device
 //! that had our alias when this agent last looked is ours without it: its index is its own.
 
+mod devices;
 mod endpoints;
 mod known;
 mod links;
@@ -12,7 +13,10 @@ mod nodes;
 mod tables;
 mod ways;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use crate::{
     desired::{is_ours, needs_filter, observed_settings},
@@ -44,7 +48,12 @@ pub async fn observe(
     known: &mut Known,
     changes: Option<Changes>,
 ) -> kernel::Result<Observed> {
-    let all = node.netlink.links().await?;
+    // After an error they are listed again.
+    let mut devices = mem::take(&mut known.devices);
+    if devices.update(&node.netlink, changes.as_ref()).await? {
+        known.pins = None;
+    }
+    let (all, addresses) = (&devices.links, &devices.addresses);
     let names: BTreeMap<u32, IfName> = all.iter().map(|link| (link.index, link.name)).collect();
     let ours: Vec<&LinkInfo> = all
         .iter()
@@ -56,26 +65,27 @@ pub async fn observe(
         })
         .collect();
     let mut objects = Objects::default();
-    let addresses = node.netlink.addresses().await?;
     let mut around = Surroundings {
-        links: node_links(&addresses, &all, &ours),
+        links: node_links(addresses, all, &ours),
         ..Surroundings::default()
     };
-    for link in &ours {
-        let id = LinkId::node(link.name);
-        objects
-            .addresses
-            .extend(on_link(&addresses, link.index, &id));
+    let by_index: BTreeMap<u32, &LinkInfo> = ours.iter().map(|link| (link.index, *link)).collect();
+    for address in addresses.iter().filter(|address| is_set(address)) {
+        if let Some(link) = by_index.get(&address.index) {
+            let (link, net) = (LinkId::node(link.name), address.net);
+            objects.addresses.insert(Address { link, net });
+        }
     }
-    let nodes = Nodes::new(&all, &ours, &names);
+    let nodes = Nodes::new(all, &ours, &names);
     let mut bulk = Bulk::open()?;
     let (events, inside) = match changes {
-        Some(Changes { events, namespaces }) => (Some(events), Some(namespaces)),
+        Some(Changes {
+            events, namespaces, ..
+        }) => (Some(events), Some(namespaces)),
         None => (None, None),
     };
     follow(&mut bulk, known, events, &nodes)?;
     namespaces(store, &mut objects)?;
-    let by_index = ours.iter().map(|link| (link.index, *link)).collect();
     known.insides.follow(model, inside.as_ref());
     let insides = endpoints::observe(
         node,
@@ -96,7 +106,7 @@ pub async fn observe(
         around.ways = known.ways.found.clone();
         around.busy_ports = busy_ports(model, &ours)?;
     }
-    programs(node, &all, &names, known, &mut objects)?;
+    programs(node, all, &names, known, &mut objects)?;
     if let Some(tables) = &known.tables {
         objects.peers = tables.peers.clone();
         objects.routes.extend(tables.routes.clone());
@@ -110,6 +120,7 @@ pub async fn observe(
         }
     }
     filter(model, store, &mut objects, &mut around)?;
+    known.devices = devices;
     Ok(Observed { objects, around })
 }
 
@@ -125,6 +136,7 @@ fn node_links(
     {
         by_link.entry(address.index).or_default().push(address);
     }
+    let ours: BTreeSet<u32> = ours.iter().map(|link| link.index).collect();
     let mut link = |info: &LinkInfo| {
         let mut addresses = by_link.remove(&info.index).unwrap_or_default();
         addresses.sort_by_key(|address| address.secondary);
@@ -132,7 +144,7 @@ fn node_links(
             index: info.index,
             mtu: info.mtu,
             kind: info.kind.clone().unwrap_or_default(),
-            ours: ours.iter().any(|ours| ours.index == info.index),
+            ours: ours.contains(&info.index),
             vxlan_port: info.vxlan.as_ref().map(|vxlan| vxlan.port),
             addresses: addresses.into_iter().map(|address| address.net).collect(),
         }
@@ -140,16 +152,10 @@ fn node_links(
     all.iter().map(|info| (info.name, link(info))).collect()
 }
 
-/// The addresses of a device of ours that somebody has set: the kernel's own, and what routers
-/// announce, come and go by themselves.
-fn on_link(addresses: &[AddressInfo], index: u32, id: &LinkId) -> impl Iterator<Item = Address> {
-    let set = move |address: &&AddressInfo| {
-        address.index == index && address.global && address.lifetime == Lifetime::Permanent
-    };
-    addresses.iter().filter(set).map(|address| Address {
-        link: id.clone(),
-        net: address.net,
-    })
+/// Whether somebody has set an address: the kernel's own, and what routers announce, come and
+/// go by themselves.
+fn is_set(address: &AddressInfo) -> bool {
+    address.global && address.lifetime == Lifetime::Permanent
 }
 
 /// Brings what is known of the tables up to date.
@@ -180,7 +186,7 @@ fn follow(
                 && old.neighbours == read.neighbours
                 && old.fdb == read.fdb;
             if same {
-                std::mem::swap(read, &mut old);
+                mem::swap(read, &mut old);
             } else {
                 read.entries = old.entries.clone();
             }
@@ -276,7 +282,11 @@ fn programs(
     let name_of = |index: u32| names.get(&index).copied();
     let entries = node.with_maps(|maps| maps.entries(name_of))?;
     objects.entries = entries.unwrap_or_default();
-    objects.pins = node.pinned_maps()?;
+    objects.pins = match known.pins.take() {
+        Some(pins) => pins,
+        None => node.pinned_maps()?,
+    };
+    known.pins = Some(objects.pins.clone());
     objects.qdiscs = bpf::qdiscs(&node.pins)?;
     objects.layouts = bpf::other_layouts(&node.pins)?;
     if known.peer_strays.is_none() {

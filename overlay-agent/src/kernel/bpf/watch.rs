@@ -15,11 +15,13 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::pins::Pins;
 use crate::kernel::{KernelError, Result};
 
-/// What is listened to: what we do ourselves, making pins, is no news.
+/// What is listened to: what we do ourselves, making pins, is no news. What is moved to a pin's
+/// place removes it.
 fn removals() -> AddWatchFlags {
     AddWatchFlags::IN_DELETE
         | AddWatchFlags::IN_DELETE_SELF
         | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_MOVED_TO
         | AddWatchFlags::IN_MOVE_SELF
         | AddWatchFlags::IN_ONLYDIR
 }

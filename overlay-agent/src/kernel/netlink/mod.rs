@@ -44,7 +44,7 @@ pub use self::{
     reachability::{Answers, Reachability},
     routes::{NextHop, RouteInfo, RouteKind, RouteSpec},
     rules::RuleInfo,
-    watch::{Changes, Event, Watch},
+    watch::{Changes, Event, Touched, Watch},
 };
 
 /// How often a dump is repeated when the table changes under it.

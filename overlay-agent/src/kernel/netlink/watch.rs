@@ -57,6 +57,7 @@ pub struct Watch {
     socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
     events: Vec<Event>,
+    touched: Touched,
     /// Others in which something has changed.
     namespaces: BTreeSet<i32>,
     /// The devices of which even learned neighbours matter.
@@ -134,6 +135,7 @@ impl Watch {
                 socket,
                 buffer: vec![0; BUFFER],
                 events: Vec::new(),
+                touched: Touched::default(),
                 namespaces: BTreeSet::new(),
                 minded: BTreeSet::new(),
                 lost: false,
@@ -196,6 +198,7 @@ impl Watch {
         }
         let changes = Changes {
             events: mem::take(&mut self.events),
+            touched: mem::take(&mut self.touched),
             namespaces: mem::take(&mut self.namespaces),
         };
         (!mem::take(&mut self.lost)).then_some(changes)
@@ -216,8 +219,11 @@ impl Watch {
                 if is_setting(datagram) {
                     return Ok(true);
                 }
-                let events = &mut self.events;
-                let parsed = each_message(datagram, |message| events.extend(event(message)));
+                let (events, touched) = (&mut self.events, &mut self.touched);
+                let parsed = each_message(datagram, |message| {
+                    touched.note(&message);
+                    events.extend(event(message));
+                });
                 // What cannot be read is looked at.
                 self.lost |= parsed.is_err();
             }
@@ -245,9 +251,42 @@ fn broken(error: &io::Error) -> KernelError {
 pub struct Changes {
     /// In this namespace, in their order.
     pub events: Vec<Event>,
+    /// The devices of this namespace that are to be looked at again.
+    pub touched: Touched,
     /// The others in which something has changed, by the numbers that this one has for them
     /// (`IFLA_LINK_NETNSID`).
     pub namespaces: BTreeSet<i32>,
+}
+
+/// What is not as it was, without how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Devices that came, went or changed, by index.
+    pub links: BTreeSet<u32>,
+    /// Whether addresses did.
+    pub addresses: bool,
+}
+
+impl Touched {
+    fn note(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
+        let NetlinkPayload::InnerMessage(message) = &message.payload else {
+            return;
+        };
+        match message {
+            RouteNetlinkMessage::NewLink(link) => {
+                self.links.insert(link.header.index);
+            }
+            RouteNetlinkMessage::DelLink(link) => {
+                self.links.insert(link.header.index);
+                // They go with it.
+                self.addresses = true;
+            }
+            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
+                self.addresses = true;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A datagram in the buffer.
