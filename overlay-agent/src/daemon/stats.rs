@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use overlay_common::maps;
+use overlay_common::maps::{self, NODE_SLOT};
 
 use super::Reconciler;
 use crate::{
@@ -13,7 +13,9 @@ use crate::{
         Reply,
         stats::{MapFill, STATS_SCHEMA, Stats},
     },
+    desired::veth_name,
     model::{Endpoint, Vni},
+    objects::LinkRef,
     stats::{Counted, Owners},
 };
 
@@ -67,18 +69,11 @@ impl Reconciler {
     }
 
     fn slot_of(&self, endpoint: &Endpoint) -> Option<u32> {
-        let network = self.model.networks.iter();
-        let vni = network
-            .clone()
-            .find(|network| network.name == endpoint.network)?
-            .vni;
-        let given = self.store.content().allocations.get(&endpoint.name)?;
-        let entries = &self.observed.objects.entries.endpoints;
-        let mut entries = given
-            .addresses
-            .iter()
-            .filter_map(|address| entries.get(&(vni, *address)));
-        Some(entries.next()?.slot)
+        let device = veth_name(&endpoint.name)?;
+        let ports = &self.observed.objects.entries.ports;
+        let slot = ports.get(&LinkRef::Name(device))?.slot;
+        // Without one of its own it counts as the node itself.
+        (slot != NODE_SLOT).then_some(slot)
     }
 
     /// How full the maps are: those that are not of counters alone.

@@ -1,12 +1,17 @@
 //! An endpoint's veth, addresses, routes and map entries.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Derived, Desired, Node, Problem, address_of, default_metric, names, values};
+use super::{
+    Derived, Desired, Full, Node, Problem, Room, address_of, default_metric, names, values,
+};
 use crate::{
-    model::{Endpoint, Family, IfName, Mac, NetnsRef, Range},
+    model::{Endpoint, Family, IfName, Mac, Name, NetnsRef, Range},
     objects::{
         Address, AttachmentState, EndpointEntry, Hook, Link, LinkId, LinkKind, LinkRef, Objects,
         Route, RouteKey, Scope,
@@ -28,10 +33,45 @@ struct Attached<'a> {
     inside: LinkId,
 }
 
+/// Addresses that are in no map, by network and the map that is full.
+type LeftOut = BTreeMap<(Name, Full), usize>;
+
 pub(super) fn build(
+    node: &Node<'_>,
+    networks: &[Derived<'_>],
+    room: &mut Room,
+    desired: &mut Desired,
+) {
+    let mut left_out = LeftOut::new();
+    // A new one does not take the place of one that is there.
+    let ports = &node.inputs.observed.objects.entries.ports;
+    let is_there = |endpoint: &&Endpoint| {
+        let device = names::veth_name(&endpoint.name);
+        device.is_some_and(|device| ports.contains_key(&LinkRef::Name(device)))
+    };
+    let endpoints = node.inputs.model.endpoints.iter();
+    let (there, new): (Vec<_>, Vec<_>) = endpoints.partition(is_there);
+    for endpoint in there.into_iter().chain(new) {
+        let mut networks = networks.iter();
+        let network = networks.find(|derived| derived.network.name == endpoint.network);
+        if let Some(derived) = network {
+            build_one(node, derived, endpoint, room, &mut left_out, desired);
+        }
+    }
+    let problem = |((network, full), addresses)| Problem::AddressesLeftOut {
+        network,
+        addresses,
+        full,
+    };
+    desired.problems.extend(left_out.into_iter().map(problem));
+}
+
+fn build_one(
     node: &Node<'_>,
     derived: &Derived<'_>,
     endpoint: &Endpoint,
+    room: &mut Room,
+    left_out: &mut LeftOut,
     desired: &mut Desired,
 ) {
     let name = &endpoint.name;
@@ -59,6 +99,15 @@ pub(super) fn build(
         desired.problems.push(problem);
         return;
     }
+    if derived.fast
+        && let Err(full) = room.for_endpoint(endpoint.allowed_sources.len())
+    {
+        desired.problems.push(Problem::EndpointLeftOut {
+            endpoint: name.clone(),
+            full,
+        });
+        return;
+    }
     let inside = LinkId {
         scope: Scope::Endpoint(name.clone()),
         name: endpoint.interface,
@@ -75,7 +124,7 @@ pub(super) fn build(
     attached.add_devices(&mut desired.objects);
     attached.add_default_routes(desired);
     attached.add_routes_behind(desired);
-    attached.add_entries(&mut desired.objects);
+    attached.add_entries(room, left_out, &mut desired.objects);
 }
 
 impl Attached<'_> {
@@ -182,15 +231,16 @@ impl Attached<'_> {
         }
     }
 
-    fn add_entries(&self, objects: &mut Objects) {
-        let vni = self.derived.network.vni;
+    fn add_entries(&self, room: &mut Room, left_out: &mut LeftOut, objects: &mut Objects) {
+        let network = self.derived.network;
+        let vni = network.vni;
         // Only a network that the programs carry is in the maps.
-        let Some(&network) = objects.entries.networks.get(&vni) else {
+        let Some(&row) = objects.entries.networks.get(&vni) else {
             return;
         };
         let link = LinkRef::Name(self.host);
         let entry = EndpointEntry {
-            network,
+            network: row,
             link,
             // Given out once all endpoints are known.
             slot: 0,
@@ -198,14 +248,21 @@ impl Attached<'_> {
             forwarding: self.endpoint.forwarding,
         };
         let addresses = || self.addresses.iter().map(|(_, address)| *address);
-        let endpoints = addresses().map(|address| ((vni, address), entry.clone()));
-        objects.entries.endpoints.extend(endpoints);
+        for address in addresses() {
+            match room.for_address(Family::of(address)) {
+                Ok(()) => {
+                    let endpoints = &mut objects.entries.endpoints;
+                    endpoints.insert((vni, address), entry.clone());
+                }
+                Err(full) => *left_out.entry((network.name.clone(), full)).or_default() += 1,
+            }
+        }
         let sources = self.endpoint.allowed_sources.iter();
         objects
             .entries
             .sources
             .extend(sources.map(|&prefix| (link, prefix)));
-        let port = values::endpoint_port(network, addresses(), self.mac, entry.forwarding);
+        let port = values::endpoint_port(row, addresses(), self.mac, entry.forwarding);
         objects.entries.ports.insert(link, port);
         objects
             .attachments

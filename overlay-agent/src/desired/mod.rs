@@ -11,6 +11,7 @@ mod networks;
 mod obstacles;
 mod peers;
 mod problems;
+mod room;
 mod settings;
 mod slots;
 mod underlay;
@@ -29,11 +30,14 @@ use crate::{
     surroundings::{Observed, Surroundings},
 };
 
+use self::room::Room;
+
 pub use filter::is_needed as needs_filter;
-pub use names::{alias, bridge_name, is_ours, vxlan_name};
+pub use names::{alias, bridge_name, is_ours, veth_name, vxlan_name};
 pub use obstacles::{Obstacle, Obstacles};
 pub use peers::ForPeers;
 pub use problems::Problem;
+pub use room::Full;
 pub use settings::observed_settings;
 
 /// Everything that the desired state follows from.
@@ -158,6 +162,16 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
         .iter()
         .filter_map(|network| networks::derive(&node, network, &mut obstacles))
         .collect();
+    let mut room = Room::of(inputs.capacity);
+    for derived in derived.iter_mut().filter(|derived| derived.fast) {
+        if let Err(full) = room.for_network() {
+            derived.fast = false;
+            desired.problems.push(Problem::NetworkLeftOut {
+                network: derived.network.name.clone(),
+                full,
+            });
+        }
+    }
     let for_peers = peers::build(
         &derived,
         &node.around.ways,
@@ -177,16 +191,9 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
             .facts
             .mtus
             .insert(network.network.name.clone(), network.mtu);
-        networks::build(&node, network, &mut desired);
+        networks::build(&node, network, &mut room, &mut desired);
     }
-    for endpoint in &inputs.model.endpoints {
-        if let Some(network) = derived
-            .iter()
-            .find(|network| network.network.name == endpoint.network)
-        {
-            endpoints::build(&node, network, endpoint, &mut desired);
-        }
-    }
+    endpoints::build(&node, &derived, &mut room, &mut desired);
     let kept = &inputs.observed.objects.entries;
     slots::assign_to_endpoints(kept, &mut desired.objects.entries);
     desired.objects.peers = for_peers.objects.clone();

@@ -25,7 +25,7 @@ pub(super) fn headroom_name(vni: Vni) -> Option<IfName> {
 }
 
 /// The node's side of an endpoint's veth: the endpoint's name where it fits, else a hash of it.
-pub(super) fn veth_name(endpoint: &Name) -> Option<IfName> {
+pub fn veth_name(endpoint: &Name) -> Option<IfName> {
     const PREFIX: &str = "ovl-";
     let name = endpoint.as_str();
     format!("{PREFIX}{name}").parse().ok().or_else(|| {

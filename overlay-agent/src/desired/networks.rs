@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_PORT_MIN};
 
-use super::{Derived, Desired, Node, Obstacle, Tunnel, is_fast, names, values};
+use super::{Derived, Desired, Node, Obstacle, Problem, Room, Tunnel, is_fast, names, values};
 use crate::{
     model::{Dscp, Family, MIN_IPV6_MTU, Mac, Network},
     objects::{Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, Vxlan},
@@ -91,10 +91,20 @@ fn mtu(
     mtu
 }
 
-pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desired) {
+pub(super) fn build(
+    node: &Node<'_>,
+    derived: &Derived<'_>,
+    room: &mut Room,
+    desired: &mut Desired,
+) {
     let network = derived.network;
     add_devices(node, derived, &mut desired.objects);
-    add_entries(node, derived, &mut desired.objects);
+    if node.inputs.loaded {
+        add_ranges(derived, room, desired);
+    }
+    if derived.fast {
+        add_entries(derived, room, desired);
+    }
     for range in &network.ranges {
         desired.objects.addresses.insert(Address {
             link: LinkId::node(derived.bridge),
@@ -162,19 +172,38 @@ fn add_devices(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
     objects.links.insert(LinkId::node(derived.bridge), bridge);
 }
 
-fn add_entries(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
-    let vni = derived.network.vni;
-    if node.inputs.loaded {
-        // Also those of networks that the programs do not carry: others must not reach them.
-        let cidrs = derived.network.ranges.iter().map(|range| range.cidr);
-        objects.entries.cidrs.extend(cidrs.map(|cidr| (cidr, vni)));
+/// Also those of networks that the programs do not carry: others must not reach them.
+fn add_ranges(derived: &Derived<'_>, room: &mut Room, desired: &mut Desired) {
+    let network = derived.network;
+    for cidr in network.ranges.iter().map(|range| range.cidr) {
+        if let Err(full) = room.for_range() {
+            desired.problems.push(Problem::RangeLeftOut {
+                network: network.name.clone(),
+                cidr,
+                full,
+            });
+            continue;
+        }
+        desired.objects.entries.cidrs.insert(cidr, network.vni);
     }
-    if !derived.fast {
-        return;
-    }
+}
+
+fn add_entries(derived: &Derived<'_>, room: &mut Room, desired: &mut Desired) {
     let network = values::network(derived);
-    objects.entries.networks.insert(vni, network);
+    let objects = &mut desired.objects;
+    objects
+        .entries
+        .networks
+        .insert(derived.network.vni, network);
     for tunnel in &derived.tunnels {
+        if let Err(full) = room.for_tunnel() {
+            desired.problems.push(Problem::TunnelLeftOut {
+                network: derived.network.name.clone(),
+                device: tunnel.device,
+                full,
+            });
+            continue;
+        }
         let port = values::tunnel_port(network, tunnel);
         objects
             .entries

@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 use overlay_common::wire::OVERHEAD_V6;
 
-use super::{Derived, Problem, Tunnel, slots};
+use super::{Derived, Full, Problem, Tunnel, slots};
 use crate::{
     model::{Family, IfName, Mac, Network, Peer, Range, Vni},
     objects::{Capacity, LinkRef, PeerEntries, PeerEntry, PeerObjects, Route, RouteKey, Scope},
@@ -260,7 +260,7 @@ impl Made {
     }
 
     /// The map that has the least room left, with its size.
-    fn full(&self, capacity: &Capacity) -> (&'static str, usize) {
+    fn full(&self, capacity: &Capacity) -> Full {
         use overlay_common::maps::{PEER_STATS, PEERS4, PEERS6, VTEPS4, VTEPS6};
         let [peers4, peers6] = capacity.peers;
         let [vteps4, vteps6] = capacity.vteps;

@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
+use super::Full;
 use crate::model::{Family, IfName, Name};
 
 /// What one endpoint or one peer has to do without.
@@ -37,7 +38,63 @@ pub enum Problem {
         /// How many.
         peers: usize,
         /// The map and its size.
-        full: (&'static str, usize),
+        full: Full,
+    },
+    /// The same of what a network needs.
+    #[error(
+        "map network {network}: map {} is full with {} entries; the kernel's VXLAN device carries the network, without the programs and their rules; use fewer networks on this node", full.0, full.1
+    )]
+    NetworkLeftOut {
+        /// The network.
+        network: Name,
+        /// The map and its size.
+        full: Full,
+    },
+    /// The same of a network's range of addresses.
+    #[error(
+        "map {cidr} of network {network}: map {} is full with {} entries; the kernel's packet filter alone keeps other networks from it; use fewer networks on this node", full.0, full.1
+    )]
+    RangeLeftOut {
+        /// The network.
+        network: Name,
+        /// Its range.
+        cidr: IpNet,
+        /// The map and its size.
+        full: Full,
+    },
+    /// The same of a VXLAN device.
+    #[error(
+        "map {device} of network {network}: map {} is full with {} entries; the kernel's VXLAN device sends what comes from the node itself; remove an endpoint, or use fewer networks on this node", full.0, full.1
+    )]
+    TunnelLeftOut {
+        /// The network.
+        network: Name,
+        /// The device.
+        device: IfName,
+        /// The map and its size.
+        full: Full,
+    },
+    /// The same of addresses of endpoints.
+    #[error(
+        "map {addresses} addresses of containers of network {network}: map {} is full with {} entries; the kernel delivers what is sent to them; remove endpoints, or attach them to other nodes", full.0, full.1
+    )]
+    AddressesLeftOut {
+        /// The network.
+        network: Name,
+        /// How many.
+        addresses: usize,
+        /// The map and its size.
+        full: Full,
+    },
+    /// The same of what an endpoint's packets are measured against.
+    #[error(
+        "attach endpoint {endpoint}: map {} is full with {} entries, and without one of its own nothing could tell what the container may send; remove another endpoint, or allowed_sources of one", full.0, full.1
+    )]
+    EndpointLeftOut {
+        /// The endpoint.
+        endpoint: Name,
+        /// The map and its size.
+        full: Full,
     },
     /// This node has no outer address of the family that a peer is reached by.
     #[error(

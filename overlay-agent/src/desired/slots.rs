@@ -13,7 +13,7 @@ use crate::{
     objects::{Entries, PeerEntries},
 };
 
-/// Gives each endpoint a slot.
+/// Gives each endpoint a slot; those for which there is none count as the node itself.
 pub(super) fn assign_to_endpoints(kept: &Entries, entries: &mut Entries) {
     let links = entries.endpoint_links();
     let mut taken = Taken::new(MAX_ENDPOINT_SLOTS);
@@ -30,8 +30,9 @@ pub(super) fn assign_to_endpoints(kept: &Entries, entries: &mut Entries) {
     // Those who leave count on until they are gone: their slots come last.
     let leaving = kept.slots_in_use();
     let all = FIRST_ENDPOINT_SLOT..u32::try_from(MAX_ENDPOINT_SLOTS).unwrap_or(u32::MAX);
-    let (later, first): (Vec<u32>, Vec<u32>) = all.partition(|slot| leaving.contains(slot));
-    let mut free = first.into_iter().chain(later);
+    let first = all.clone().filter(|slot| !leaving.contains(slot));
+    let later = all.filter(|slot| leaving.contains(slot));
+    let mut free = first.chain(later);
     for (link, addresses) in new {
         if let Some(slot) = free.find(|slot| taken.insert(*slot)) {
             entries.set_slot(link, &addresses, slot);

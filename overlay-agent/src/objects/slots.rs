@@ -5,15 +5,17 @@ use std::{
     net::IpAddr,
 };
 
-use overlay_common::maps::{FIRST_ENDPOINT_SLOT, MAX_ENDPOINT_SLOTS};
+use overlay_common::maps::{FIRST_ENDPOINT_SLOT, MAX_ENDPOINT_SLOTS, Port};
 
 use super::{Entries, LinkRef};
 use crate::model::Vni;
 
 impl Entries {
-    /// The endpoints' devices, each with its addresses.
+    /// The endpoints' devices, each with its addresses that have a row.
     pub fn endpoint_links(&self) -> BTreeMap<LinkRef, Vec<(Vni, IpAddr)>> {
-        let mut links: BTreeMap<LinkRef, Vec<(Vni, IpAddr)>> = BTreeMap::new();
+        let ports = self.ports.iter().filter(|(_, port)| is_endpoint(port));
+        let mut links: BTreeMap<LinkRef, Vec<(Vni, IpAddr)>> =
+            ports.map(|(&link, _)| (link, Vec::new())).collect();
         for (&key, endpoint) in &self.endpoints {
             links.entry(endpoint.link).or_default().push(key);
         }
@@ -59,4 +61,9 @@ impl Entries {
             port.slot = slot;
         }
     }
+}
+
+/// Whether a device is an endpoint's: what enters at those of the node may have any address.
+fn is_endpoint(port: &Port) -> bool {
+    port.address != [0; 4] || port.address6 != [0; 16]
 }

@@ -53,13 +53,9 @@ pub(super) fn add(
 /// Those who are new in their slot start from 0, before anything can be counted there.
 fn clear_slots(observed: &Entries, desired: &Entries, steps: &mut Vec<Step>) {
     for (link, addresses) in desired.endpoint_links() {
-        let mut slots = addresses
-            .iter()
-            .filter_map(|key| desired.endpoints.get(key));
-        if let Some(slot) = slots.next().map(|endpoint| endpoint.slot)
-            && !observed
-                .slots_of(link, &addresses)
-                .any(|known| known == slot)
+        let mut known = observed.slots_of(link, &addresses);
+        if let Some(slot) = desired.slots_of(link, &addresses).next()
+            && !known.any(|known| known == slot)
         {
             steps.push(Step::ClearSlot { link, slot });
         }

@@ -152,7 +152,11 @@ fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Findin
             (&NO_ROUTE, peer.to_string(), None)
         }
         Problem::NoWayToMore { network, .. } => (&NO_ROUTE, network.to_string(), None),
-        Problem::PeersLeftOut { network, .. } => (&FULL, network.to_string(), None),
+        Problem::PeersLeftOut { network, .. }
+        | Problem::NetworkLeftOut { network, .. }
+        | Problem::RangeLeftOut { network, .. }
+        | Problem::TunnelLeftOut { network, .. }
+        | Problem::AddressesLeftOut { network, .. } => (&FULL, network.to_string(), None),
         Problem::RouteTaken { destination, .. } => {
             let removal = remove_route(*destination);
             (&ROUTE, destination.to_string(), Some(removal))
@@ -161,6 +165,7 @@ fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Findin
         | Problem::NoNamespace { endpoint, .. }
         | Problem::NodeNamespace { endpoint, .. }
         | Problem::InterfaceTaken { endpoint, .. }
+        | Problem::EndpointLeftOut { endpoint, .. }
         | Problem::SameDeviceName { endpoint, .. } => (&ATTACHED, endpoint.to_string(), None),
         Problem::DeviceTaken { endpoint, device } => {
             (&ATTACHED, endpoint.to_string(), Some(remove_link(device)))

@@ -1,0 +1,56 @@
+//! What the maps have room for, besides peers.
+
+use overlay_common::maps::{CIDRS, ENDPOINTS4, ENDPOINTS6, NETWORKS, PORTS, SOURCES};
+
+use crate::{model::Family, objects::Capacity};
+
+/// A map that is full, and how many entries it has.
+pub type Full = (&'static str, usize);
+
+/// Room that is left for networks and endpoints, and how much there was.
+pub(super) struct Room {
+    left: Capacity,
+    all: Capacity,
+}
+
+impl Room {
+    pub(super) fn of(all: Capacity) -> Self {
+        Self { left: all, all }
+    }
+
+    pub(super) fn for_network(&mut self) -> Result<(), Full> {
+        take(&mut self.left.networks, (NETWORKS, self.all.networks))
+    }
+
+    pub(super) fn for_range(&mut self) -> Result<(), Full> {
+        take(&mut self.left.cidrs, (CIDRS, self.all.cidrs))
+    }
+
+    pub(super) fn for_tunnel(&mut self) -> Result<(), Full> {
+        take(&mut self.left.ports, (PORTS, self.all.ports))
+    }
+
+    /// For what an endpoint cannot do without: its packets are measured against it.
+    pub(super) fn for_endpoint(&mut self, sources: usize) -> Result<(), Full> {
+        let left = self.left.sources.checked_sub(sources);
+        let left = left.ok_or((SOURCES, self.all.sources))?;
+        take(&mut self.left.ports, (PORTS, self.all.ports))?;
+        self.left.sources = left;
+        Ok(())
+    }
+
+    /// For what it can do without: the kernel delivers, too.
+    pub(super) fn for_address(&mut self, family: Family) -> Result<(), Full> {
+        let [left4, left6] = &mut self.left.endpoints;
+        let [all4, all6] = self.all.endpoints;
+        match family {
+            Family::V4 => take(left4, (ENDPOINTS4, all4)),
+            Family::V6 => take(left6, (ENDPOINTS6, all6)),
+        }
+    }
+}
+
+fn take(left: &mut usize, full: Full) -> Result<(), Full> {
+    *left = left.checked_sub(1).ok_or(full)?;
+    Ok(())
+}
