@@ -1,6 +1,8 @@
 //! The agent's command line, as scripts use it.
 
 use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -11,6 +13,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
+    lab,
     names::LabName,
     processes::{self, Process},
     run::{self, Output},
@@ -70,6 +73,21 @@ impl Agent {
         parse(&out.stdout, || {
             format!("overlay-agent {}: {}", arguments.join(" "), out.stderr)
         })
+    }
+
+    /// The answer of the daemon to a request, without a process in between.
+    pub fn request(&self, request: &Value) -> Result<Value> {
+        let [_, runtime, _] = lab::traces(&self.instance);
+        let socket = runtime.join("api.sock");
+        let ask = || {
+            let mut stream = UnixStream::connect(&socket)?;
+            stream.write_all(format!("{request}\n").as_bytes())?;
+            let mut answer = String::new();
+            BufReader::new(stream).read_line(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = ask().map_err(Error::file("ask", &socket))?;
+        parse(&answer, || request.to_string())
     }
 
     /// Runs a command that is about no instance, such as `check`.
