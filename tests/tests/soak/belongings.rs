@@ -38,8 +38,11 @@ impl Belongings {
         for map in [
             maps::NETWORKS,
             maps::PEERS4,
+            maps::PEERS6,
             maps::VTEPS4,
+            maps::VTEPS6,
             maps::ENDPOINTS4,
+            maps::ENDPOINTS6,
             maps::PORTS,
             maps::SOURCES,
             maps::CIDRS,

@@ -4,11 +4,10 @@
 
 mod account;
 mod belongings;
+mod churn;
 
 use std::{
     env, fs,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -30,10 +29,6 @@ use belongings::{Belongings, memory};
 /// Minutes, when not those of `cargo xtask test --soak`.
 const USUAL: u64 = 1;
 const MINUTES: &str = "OVERLAY_SOAK_MINUTES";
-/// A new container every so often, and one less.
-const PACE: Duration = Duration::from_millis(100);
-/// Containers that are there at a time.
-const AT_A_TIME: u32 = 4;
 /// What the agent's memory may have grown by: allocators keep some of what they had.
 const GROWTH_KIB: u64 = 8 * 1024;
 /// Little enough that a machine that does all of this loses nothing.
@@ -42,28 +37,6 @@ const RATES: Rates = Rates {
     datagrams: 10_000,
     bytes: 4 << 20,
 };
-
-/// Containers that come and go, at a pace.
-fn churn(agent: &Agent, lab: &str, end: &AtomicBool, came: &AtomicU32) -> Result<()> {
-    let name = |number: u32| format!("{lab}-x{number}");
-    let mut next = 0;
-    let mut at = Instant::now();
-    while !end.load(Ordering::Relaxed) {
-        let new = name(next);
-        agent.tell(&["endpoint", "add", &new, "--network", "lab", "--netns", &new])?;
-        next += 1;
-        came.store(next, Ordering::Relaxed);
-        if next > AT_A_TIME {
-            agent.tell(&["endpoint", "del", &name(next - AT_A_TIME - 1)])?;
-        }
-        at = (at + PACE).max(Instant::now());
-        thread::sleep(at.saturating_duration_since(Instant::now()));
-    }
-    for number in next.saturating_sub(AT_A_TIME)..next {
-        agent.tell(&["endpoint", "del", &name(number)])?;
-    }
-    Ok(())
-}
 
 /// One of everything that can happen to an agent without harm to what the programs carry.
 fn disturb(guard: &Guard) -> Result<()> {
@@ -142,7 +115,7 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
     };
     // What is made once, such as a thread to look at namespaces, is there afterwards.
     disturb(&guard)?;
-    churn_for(&guard, Duration::from_secs(2))?;
+    churn::while_doing(&guard, 2 * churn::A_SECOND, || Ok(()))?;
     let before = agents
         .iter()
         .map(Belongings::of)
@@ -161,7 +134,8 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
         Load::start(&pair(0, 1, 0), RATES)?,
         Load::start(&pair(1, 0, 1), RATES)?,
     ];
-    let came = churn_while(&guard, || {
+    let at_least = u32::try_from(time.as_secs())? * churn::A_SECOND;
+    let churned = churn::while_doing(&guard, at_least, || {
         let began = Instant::now();
         let mut rounds = 0;
         while began.elapsed() < time {
@@ -174,7 +148,11 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
         );
         Ok(())
     })?;
-    println!("{came} containers came and went, one in {PACE:?} asked for");
+    println!("{churned}");
+    assert!(
+        churned.came >= at_least && churned.went == churned.came,
+        "{churned}"
+    );
     let outcomes = loads.map(Load::finish);
     let full = Drops::of(&namespaces)?.since(&drops);
     for outcome in outcomes {
@@ -221,28 +199,4 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
         assert!(now <= before + GROWTH_KIB, "{before} KiB, now {now} KiB");
     }
     Ok(guard.down()?)
-}
-
-fn churn_for(guard: &Guard, time: Duration) -> Result<u32> {
-    churn_while(guard, || {
-        thread::sleep(time);
-        Ok(())
-    })
-}
-
-/// Lets containers come and go while something is done; how many came.
-fn churn_while(guard: &Guard, work: impl FnOnce() -> Result<()>) -> Result<u32> {
-    let (end, came) = (AtomicBool::new(false), AtomicU32::new(0));
-    let agent = guard.agent(1);
-    let lab = guard.topology().shape.name.to_string();
-    thread::scope(|scope| {
-        let churning = scope.spawn(|| churn(&agent, &lab, &end, &came));
-        let done = work();
-        end.store(true, Ordering::Relaxed);
-        let churned = churning
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        done.and(churned)
-    })?;
-    Ok(came.into_inner())
 }
