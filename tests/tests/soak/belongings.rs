@@ -82,14 +82,15 @@ impl Belongings {
                 lines.push(format!("{what}: {then}, now {now}"));
             }
         };
+        // Fewer are no leak: something was still under way then.
         tell(
             "descriptors",
-            self.descriptors.to_string(),
+            self.descriptors.max(before.descriptors).to_string(),
             before.descriptors.to_string(),
         );
         tell(
             "threads",
-            self.threads.to_string(),
+            self.threads.max(before.threads).to_string(),
             before.threads.to_string(),
         );
         tell(
