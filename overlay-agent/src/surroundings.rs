@@ -46,6 +46,8 @@ pub struct Surroundings {
 pub struct NodeLink {
     /// Interface index.
     pub index: u32,
+    /// Hardware address, where that is an Ethernet one.
+    pub mac: Option<[u8; 6]>,
     /// In bytes.
     pub mtu: u32,
     /// `IFLA_INFO_KIND`, empty for hardware.

@@ -10,10 +10,12 @@ mod image;
 mod kernel;
 mod runner;
 mod selection;
+mod tether;
 mod verifier;
 mod wire;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -75,47 +77,59 @@ impl Default for Args {
 }
 
 impl Args {
-    fn selection(&self) -> Selection {
-        if self.full {
-            Selection::full()
-        } else if self.tests.is_empty() && self.pair_tests.is_empty() {
-            Selection::core()
-        } else {
-            Selection::of(&self.tests, &self.pair_tests)
-        }
-    }
-
-    fn releases(&self) -> Vec<Release> {
-        let mut releases: Vec<Release> = self
-            .kernels
-            .iter()
+    /// The kernels, each with its tests.
+    fn selections(&self) -> Vec<(Release, Selection)> {
+        let choices = self.kernels.iter();
+        let mut releases: Vec<Release> = choices
             .flat_map(|choice| choice.releases())
             .copied()
             .collect();
         releases.dedup();
-        releases
+        let newest = releases
+            .iter()
+            .rfind(|release| release.is_supported())
+            .copied();
+        let selections = releases.into_iter().map(|release| {
+            let selection = if !(self.tests.is_empty() && self.pair_tests.is_empty()) {
+                Selection::of(&self.tests, &self.pair_tests)
+            } else if !release.is_supported() {
+                Selection::refused()
+            } else if self.full {
+                Selection::full()
+            } else {
+                // Two machines say of one kernel what they would of the others.
+                Selection::core(Some(release) == newest)
+            };
+            (release, selection)
+        });
+        selections.collect()
     }
 }
 
 /// A kernel on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Choice {
+    /// Too old for the programs, and told so
+    #[value(name = "5.10")]
+    V5_10,
     #[value(name = "6.1")]
     V6_1,
     #[value(name = "6.12")]
     V6_12,
     #[value(name = "7.2")]
     V7_2,
+    /// Those that the programs are for
     All,
 }
 
 impl Choice {
     fn releases(self) -> &'static [Release] {
         match self {
+            Self::V5_10 => &[Release::V5_10],
             Self::V6_1 => &[Release::V6_1],
             Self::V6_12 => &[Release::V6_12],
             Self::V7_2 => &[Release::V7_2],
-            Self::All => &Release::ALL,
+            Self::All => &Release::SUPPORTED,
         }
     }
 }
@@ -134,13 +148,14 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
         Unmet("Debian's packages: kernels come from them, and this machine has no apt".to_owned())
     })?;
     apt.install("vm", &guest::PACKAGES)?;
-    let selection = args.selection();
-    let tests = executables(&selection.files())?;
+    let selections = args.selections();
+    let all = selections.iter().map(|(_, selection)| selection);
+    let tests = executables(&all.flat_map(Selection::files).collect())?;
     let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
     let backports = Archive::of(console, &cache, "bookworm-backports")?;
     let emulator = Emulator::find(console, &backports, args.accelerator)?;
     let mut kernels = Vec::new();
-    for release in args.releases() {
+    for (release, selection) in selections {
         let archive = Archive::of(console, &cache, release.suite())?;
         let kernel = Kernel::fetch(console, &archive, release)?;
         let folder = workspace::target()?.join("vm").join(&kernel.version);
@@ -150,15 +165,15 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
             kernel,
             image,
             folder,
+            selection,
         });
     }
     let runner = Runner {
         console,
         emulator,
-        fuzz_runs: selection.fuzz_runs,
         limit: Duration::from_secs(60 * args.minutes),
     };
-    let outcomes = runner.run(&kernels, &selection);
+    let outcomes = runner.run(&kernels);
 
     let mut failed = Vec::new();
     let mut verified: Vec<(String, Vec<Verified>)> = Vec::new();
@@ -170,9 +185,11 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
                 folder.display()
             ));
         }
-        verified.push((kernel.version, outcome.verified));
+        if !outcome.verified.is_empty() {
+            verified.push((kernel.version, outcome.verified));
+        }
     }
-    if verified.iter().any(|(_, programs)| !programs.is_empty()) {
+    if !verified.is_empty() {
         console.say(
             "verifier",
             "instructions walked / left to run / bytes of machine code",
@@ -186,7 +203,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
 }
 
 /// Builds end-to-end tests, and tells where they are.
-fn executables(names: &[&str]) -> Result<Vec<PathBuf>> {
+fn executables(names: &BTreeSet<&str>) -> Result<Vec<PathBuf>> {
     let mut cargo = workspace::cargo();
     cargo.args(["test", "--package", "overlay-tests", "--no-run"]);
     cargo.arg("--message-format=json-render-diagnostics");
@@ -242,6 +259,24 @@ mod tests {
             test_name(Path::new("/t/kernel_peer-0123456789abcdef")),
             Some("kernel_peer")
         );
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_only_refused() {
+        let args = Args {
+            kernels: vec![Choice::All, Choice::V5_10],
+            ..Args::default()
+        };
+        let selections = args.selections();
+        let pairs = |release: Release| {
+            let mut of = selections.iter().filter(|(each, _)| *each == release);
+            of.next().map(|(_, selection)| selection.pair())
+        };
+        assert_eq!(pairs(Release::V6_12), Some(String::new()));
+        assert!(pairs(Release::V7_2).is_some_and(|tests| !tests.is_empty()));
+        let (release, refused) = selections.last().unwrap();
+        assert_eq!(*release, Release::V5_10);
+        assert_eq!(refused.alone(), "old_kernel");
     }
 
     #[test]

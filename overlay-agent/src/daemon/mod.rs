@@ -6,6 +6,7 @@ mod config_file;
 mod doctor;
 mod explain;
 mod exports;
+mod greeting;
 mod lock;
 mod mesh;
 mod patrol;
@@ -34,7 +35,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use self::supervisor::Supervisor;
+use self::{greeting::Greeter, supervisor::Supervisor};
 use crate::{
     api::{Call, Reply, Request},
     progress::{Activity, Progress},
@@ -80,6 +81,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signal)?;
+    let mut greeter = Greeter::default();
+    greeter.round(&reconciler);
     let mut supervisor = Supervisor::find();
     supervisor.round(&reconciler);
     // The next round, and the earliest one that a change can bring about.
@@ -143,6 +146,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         }
         let before = effort();
         reconciler.reconcile().await;
+        greeter.round(&reconciler);
         supervisor.round(&reconciler);
         let (end, effort) = (Instant::now(), effort().saturating_sub(before));
         watches.renew();

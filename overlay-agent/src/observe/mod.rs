@@ -142,6 +142,7 @@ fn node_links(
         addresses.sort_by_key(|address| address.secondary);
         NodeLink {
             index: info.index,
+            mac: info.mac,
             mtu: info.mtu,
             kind: info.kind.clone().unwrap_or_default(),
             ours: ours.contains(&info.index),

@@ -7,13 +7,18 @@ use nix::sys::signal::Signal;
 use overlay_common::maps::DROPS;
 use overlay_tests::{
     check::{self, Answer},
-    counters, lab, poll, raw, run, scenario,
-    script::{Step, words},
+    counters,
+    families::{Families, Family},
+    lab, poll, raw, run, scenario,
+    script::{Step, inside, words},
     topology::UNDERLAY,
 };
 use serde_json::Value;
 
-use crate::stand::{Path, Stand, on_all_paths};
+use crate::{
+    MOMENT,
+    stand::{Path, Stand, on_all_paths},
+};
 
 /// How long a process may take to be gone.
 const GRACE: Duration = Duration::from_secs(20);
@@ -119,4 +124,80 @@ fn a_peer_that_rebooted_is_reached_at_once() -> Result<()> {
 #[test]
 fn a_peer_with_another_card_is_reached_as_soon_as_it_says_anything() -> Result<()> {
     is_reached_after_a_reboot("tcard", false)
+}
+
+/// Has the first node believe in what it knows of its neighbours for much longer than a test lasts,
+/// and know the second one: its kernel alone would not find out that anything has changed.
+fn is_believed(stand: &Stand, family: Family) -> Result<()> {
+    const FOR: &str = "base_reachable_time_ms=86400000";
+    let nodes = &stand.guard.topology().nodes;
+    let (first, second) = (&nodes[0].namespace, nodes[1].underlay_at(family));
+    let stack = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    for line in [
+        format!("sysctl -qw net.{stack}.neigh.{UNDERLAY}.{FOR}"),
+        format!("ip neigh flush dev {UNDERLAY}"),
+    ] {
+        run::checked(&words(inside(first, line)))?;
+    }
+    let look = words(inside(
+        first,
+        format!("ip neigh show {second} dev {UNDERLAY}"),
+    ));
+    let (from, to) = (stand.container(0), stand.container(1));
+    poll::until_well(|| {
+        let answer = check::ping(&from.namespace, to.address);
+        match run::checked(&look) {
+            Ok(known) if known.contains("REACHABLE") => None,
+            other => Some(format!("{answer:?}, {other:?}")),
+        }
+    })
+    .map_err(Error::msg)
+}
+
+/// The first node sends to the second one at once, and it says nothing by itself.
+fn is_found(stand: &Stand, after: &str) -> Result<()> {
+    let (from, to) = (stand.container(0), stand.container(1));
+    let started = Instant::now();
+    let ping = || check::ping_for(&from.namespace, to.address.into(), MOMENT);
+    let found = poll::until_well(|| match ping() {
+        Ok(Answer::Ttl(_)) => None,
+        other => Some(format!("{other:?}")),
+    });
+    let agent = stand.guard.agent(2);
+    assert_eq!(found, Ok(()), "{:?}, {after}\n{}", stand.path, agent.log()?);
+    let took = started.elapsed().as_millis();
+    println!("{:?}, {after}: answered after {took} ms", stand.path);
+    Ok(())
+}
+
+fn is_heard_with_another_card(name: &str, over: Families) -> Result<()> {
+    for (path, letter) in [(Path::Fast, 'f'), (Path::Slow, 's')] {
+        let stand = Stand::raise_over(over, &format!("{name}{letter}"), path)?;
+        let family = over.all()[0];
+        is_believed(&stand, family)?;
+        reboot(&stand, false)?;
+        is_found(&stand, "another card")?;
+
+        is_believed(&stand, family)?;
+        let node = &stand.guard.topology().nodes[1].namespace;
+        let change = format!("ip -n {node} link set {UNDERLAY} address 02:00:00:00:00:77");
+        run::checked(&words(change))?;
+        is_found(&stand, "another MAC")?;
+        stand.reaches_everyone()?;
+        stand.guard.down()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_peer_with_another_card_is_heard_though_it_says_nothing_over_ipv4() -> Result<()> {
+    is_heard_with_another_card("tmute4", Families::V4)
+}
+
+#[test]
+fn a_peer_with_another_card_is_heard_though_it_says_nothing_over_ipv6() -> Result<()> {
+    is_heard_with_another_card("tmute6", Families::V6)
 }

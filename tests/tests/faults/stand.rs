@@ -8,6 +8,7 @@ use overlay_common::{
 use overlay_tests::{
     check::{self, Answer},
     counters,
+    families::Families,
     faults::{self, Fault, Faulty},
     guard::Guard,
     scenario,
@@ -37,11 +38,17 @@ pub(crate) struct Stand {
 
 impl Stand {
     pub(crate) fn raise(name: &str, path: Path) -> Result<Self> {
+        Self::raise_over(Families::V4, name, path)
+    }
+
+    pub(crate) fn raise_over(over: Families, name: &str, path: Path) -> Result<Self> {
         let scenario = match path {
             Path::Fast | Path::Slow => Scenario::Overlay,
             Path::Kernel => Scenario::Vxlan,
         };
-        let shape = Shape::new(name.parse()?, scenario, Some(3), Some(1))?.on_port(wire::IANA_PORT);
+        let shape = Shape::new(name.parse()?, scenario, Some(3), Some(1))?
+            .on_port(wire::IANA_PORT)
+            .speaking(over, Families::V4)?;
         let guard = Guard::by(shape, |topology, agent| {
             let mut script = scenario::up(topology, agent);
             script.reword(|argv| {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{archive::Archive, kernel::Kernel, verifier::Verified, wire};
+use super::{archive::Archive, kernel::Kernel, tether, verifier::Verified, wire};
 use crate::console::Console;
 
 /// What has to be installed: the emulator's libraries and firmware, and what makes a RAM disk.
@@ -151,6 +151,7 @@ impl Emulator {
         // Modules of an installed emulator of another version do not fit.
         let modules = self.root.join("usr/lib/x86_64-linux-gnu/qemu");
         qemu.env("QEMU_MODULE_DIR", modules).stdin(Stdio::null());
+        tether::tie(&mut qemu);
         console.run_into("vm", doing, limit, output, &mut qemu)?;
         let text = fs::read(log).with_context(|| format!("read {}", log.display()))?;
         Ok(Told::read(&String::from_utf8_lossy(&text)))

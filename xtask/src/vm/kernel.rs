@@ -17,17 +17,25 @@ const NEWEST: &str = "linux-image-cloud-amd64";
 /// A kernel series that is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Release {
+    /// Too old for the programs.
+    V5_10,
     V6_1,
     V6_12,
     V7_2,
 }
 
 impl Release {
-    pub(super) const ALL: [Self; 3] = [Self::V6_1, Self::V6_12, Self::V7_2];
+    /// Those that the programs are for.
+    pub(super) const SUPPORTED: [Self; 3] = [Self::V6_1, Self::V6_12, Self::V7_2];
+
+    pub(super) fn is_supported(self) -> bool {
+        Self::SUPPORTED.contains(&self)
+    }
 
     /// The suite that has it.
     pub(super) const fn suite(self) -> &'static str {
         match self {
+            Self::V5_10 => "bullseye",
             Self::V6_1 => "bookworm",
             Self::V6_12 => "bookworm-backports",
             Self::V7_2 => "sid",
@@ -37,6 +45,7 @@ impl Release {
     /// What its versions begin with.
     const fn prefix(self) -> &'static str {
         match self {
+            Self::V5_10 => "5.10.",
             Self::V6_1 => "6.1.",
             Self::V6_12 => "6.12.",
             Self::V7_2 => "7.2.",

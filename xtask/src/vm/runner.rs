@@ -23,13 +23,13 @@ pub(super) struct Bootable {
     pub(super) image: PathBuf,
     /// For what its machines leave.
     pub(super) folder: PathBuf,
+    pub(super) selection: Selection,
 }
 
 /// What boots kernels.
 pub(super) struct Runner {
     pub(super) console: Console,
     pub(super) emulator: Emulator,
-    pub(super) fuzz_runs: u64,
     /// How long a machine may take.
     pub(super) limit: Duration,
 }
@@ -48,52 +48,54 @@ enum Machines {
     Two,
 }
 
+impl Bootable {
+    /// The tests for so many machines.
+    fn tests(&self, machines: Machines) -> String {
+        match machines {
+            Machines::One => self.selection.alone(),
+            Machines::Two => self.selection.pair(),
+        }
+    }
+}
+
 impl Runner {
     /// Boots one machine of each kernel, then two, as far as there are tests for them; each
     /// machine has a processor to itself.
-    pub(super) fn run(&self, kernels: &[Bootable], selection: &Selection) -> Vec<Outcome> {
+    pub(super) fn run(&self, kernels: &[Bootable]) -> Vec<Outcome> {
         let processors = available_parallelism().map_or(1, NonZero::get);
         let passed = Outcome {
             passed: true,
             ..Outcome::default()
         };
         let mut outcomes = vec![passed; kernels.len()];
-        let paired = if selection.pair_of_each {
-            0
-        } else {
-            kernels.len().saturating_sub(1)
-        };
-        for (machines, tests, first, at_a_time) in [
-            (Machines::One, selection.alone(), 0, processors),
-            (Machines::Two, selection.pair(), paired, processors / 2),
-        ] {
-            if tests.is_empty() {
-                continue;
-            }
-            let waiting = (first..kernels.len()).collect();
-            let booted = self.boot_all(kernels, waiting, machines, &tests, at_a_time.max(1));
-            for (index, told) in booted {
-                outcomes[index].add(self.tell(&kernels[index], &tests, told));
+        for (machines, at_a_time) in [(Machines::One, processors), (Machines::Two, processors / 2)]
+        {
+            for (index, outcome) in self.boot_all(kernels, machines, at_a_time.max(1)) {
+                outcomes[index].add(outcome);
             }
         }
         outcomes
     }
 
-    /// Boots kernels, so many at a time, and tells by index what their consoles said.
+    /// Boots kernels, so many at a time, and tells by index how it went.
     fn boot_all(
         &self,
         kernels: &[Bootable],
-        waiting: VecDeque<usize>,
         machines: Machines,
-        tests: &str,
         at_a_time: usize,
-    ) -> Vec<(usize, Told)> {
+    ) -> Vec<(usize, Outcome)> {
+        let waiting = kernels.iter().enumerate();
+        let waiting: VecDeque<_> = waiting
+            .map(|(index, kernel)| (index, kernel, kernel.tests(machines)))
+            .filter(|(_, _, tests)| !tests.is_empty())
+            .collect();
         let waiting = Mutex::new(waiting);
         let next = || waiting.lock().ok()?.pop_front();
         let work = || {
             let mut done = Vec::new();
-            while let Some(index) = next() {
-                done.push((index, self.boot(&kernels[index], machines, tests)));
+            while let Some((index, kernel, tests)) = next() {
+                let told = self.boot(kernel, machines, &tests);
+                done.push((index, self.tell(kernel, &tests, told)));
             }
             done
         };
@@ -114,7 +116,7 @@ impl Runner {
             kernel: &bootable.kernel,
             image: &bootable.image,
             tests,
-            fuzz_runs: self.fuzz_runs,
+            fuzz_runs: bootable.selection.fuzz_runs,
             folder: &bootable.folder,
         };
         let told = match machines {

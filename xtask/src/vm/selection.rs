@@ -1,15 +1,22 @@
 //! Which tests are run on a kernel.
 
-/// What says most in the least time: the verifier's word on each program, the programs on
-/// packets, and traffic from everywhere to everywhere with the fast path on and off.
-const CORE: [&str; 2] = [
-    "programs:object:fuzz:what_a_peer_sends:an_endpoint_s_packet:what_can_be_delivered",
+use std::collections::BTreeSet;
+
+/// What says most in the least time: the verifier's word on each program, in all its variants; the
+/// programs on packets; traffic from everywhere to everywhere with the fast path on and off; and
+/// programs that others are put in the place of, and asked.
+const CORE: [&str; 4] = [
+    "programs:object:watched:fuzz:what_a_peer_sends:an_endpoint_s_packet:what_can_be_delivered",
     "reachability:all_pairs_with_the_fast_path",
+    WATCHING,
+    "explain:what_is_said_to_be_delivered_arrives_over_ipv4",
 ];
+/// Captures and messages of the programs, but for what takes tshark to read.
+const WATCHING: &str = "capture:whoever_goes_away:the_log_tells";
 /// What two machines show that namespaces do not: programs in a network card's driver.
 const CORE_PAIR: [&str; 2] = ["machines:guarded_over_ipv4", "machines:stripped_over_ipv4"];
 /// What depends on the kernel in any way.
-const FULL: [&str; 8] = [
+const FULL: [&str; 11] = [
     "programs",
     "reachability",
     "kernel_peer",
@@ -18,28 +25,33 @@ const FULL: [&str; 8] = [
     "payloads",
     "repair",
     "xdp",
+    WATCHING,
+    "explain",
+    // How the kernel learns of another card, and who it goes on believing in.
+    "faults:reboot",
 ];
 const FULL_PAIR: [&str; 1] = ["machines"];
+/// What remains where the programs are refused.
+const REFUSED: [&str; 1] = ["old_kernel"];
 /// Packets that the programs are tried with, on an emulated processor.
 const CORE_FUZZ_RUNS: u64 = 20_000;
 const FULL_FUZZ_RUNS: u64 = 200_000;
 
 /// Tests for one machine, and for the first of two: names of files, or `FILE:FILTER`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Selection {
     alone: Vec<String>,
     pair: Vec<String>,
-    /// Whether two machines are booted with each kernel, or with the last one alone.
-    pub(super) pair_of_each: bool,
     pub(super) fuzz_runs: u64,
 }
 
 impl Selection {
-    pub(super) fn core() -> Self {
+    /// With or without the tests for two machines.
+    pub(super) fn core(pair: bool) -> Self {
+        let pair = if pair { CORE_PAIR.as_slice() } else { &[] };
         Self {
-            pair_of_each: false,
             fuzz_runs: CORE_FUZZ_RUNS,
-            ..Self::of(&CORE, &CORE_PAIR)
+            ..Self::of(&CORE, pair)
         }
     }
 
@@ -47,22 +59,23 @@ impl Selection {
         Self::of(&FULL, &FULL_PAIR)
     }
 
+    /// For a kernel that is too old for the programs.
+    pub(super) fn refused() -> Self {
+        Self::of(&REFUSED, &[] as &[&str])
+    }
+
     pub(super) fn of(alone: &[impl ToString], pair: &[impl ToString]) -> Self {
         Self {
             alone: alone.iter().map(ToString::to_string).collect(),
             pair: pair.iter().map(ToString::to_string).collect(),
-            pair_of_each: true,
             fuzz_runs: FULL_FUZZ_RUNS,
         }
     }
 
     /// The files of all tests, each once.
-    pub(super) fn files(&self) -> Vec<&str> {
+    pub(super) fn files(&self) -> BTreeSet<&str> {
         let tests = self.alone.iter().chain(&self.pair);
-        let mut files: Vec<&str> = tests.map(|test| file(test)).collect();
-        files.sort_unstable();
-        files.dedup();
-        files
+        tests.map(|test| file(test)).collect()
     }
 
     /// The tests for one machine as its command line takes them.
@@ -87,7 +100,8 @@ mod tests {
     #[test]
     fn a_file_is_built_once_however_many_of_its_tests_are_run() {
         let selection = Selection::of(&["wire", "mtu:one", "mtu:two"], &["machines"]);
-        assert_eq!(selection.files(), ["machines", "mtu", "wire"]);
+        let files: Vec<&str> = selection.files().into_iter().collect();
+        assert_eq!(files, ["machines", "mtu", "wire"]);
         assert_eq!(selection.alone(), "wire,mtu:one,mtu:two");
         assert_eq!(selection.pair(), "machines");
     }
