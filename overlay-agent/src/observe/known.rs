@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{devices::Devices, endpoints::Insides, tables::Tables, ways::Ways};
 use crate::{
+    kernel::netlink::Event,
     model::IfName,
     objects::{AttachmentState, Hook, PeerObjects, Stray},
     plan::Step,
@@ -94,6 +95,17 @@ impl Known {
     pub fn forget_programs(&mut self) {
         self.attachments.known = false;
         self.pins = None;
+    }
+
+    /// Filters are attachments that the kernel tells of; without events nobody knows.
+    pub(super) fn follow_filters(&mut self, events: Option<&[Event]>) {
+        let changed = |events: &[Event]| {
+            let mut events = events.iter();
+            events.any(|event| matches!(event, Event::Filters))
+        };
+        if events.is_none_or(changed) {
+            self.attachments.known = false;
+        }
     }
 
     /// Whatever nobody announces may have changed.

@@ -84,6 +84,7 @@ pub async fn observe(
         }) => (Some(events), Some(namespaces)),
         None => (None, None),
     };
+    known.follow_filters(events.as_deref());
     follow(&mut bulk, known, events, &nodes)?;
     namespaces(store, &mut objects)?;
     known.insides.follow(model, inside.as_ref());

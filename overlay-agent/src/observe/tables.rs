@@ -130,6 +130,8 @@ impl Tables {
                 Event::Lessened { index } if self.devices.contains_key(&index) => return false,
                 Event::Lessened { .. } => {}
                 Event::Rules => self.others_changed = true,
+                // They are in no table.
+                Event::Filters => {}
             }
         }
         let agrees = |(index, device): (&u32, &(IfName, bool))| {

@@ -113,6 +113,8 @@ pub enum Event {
     },
     /// Rules have changed.
     Rules,
+    /// Filters or qdiscs have: all of a device's can go with one event that names none.
+    Filters,
 }
 
 impl Watch {
@@ -360,6 +362,12 @@ fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
             index: message.header.index,
         }),
         RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::Rules),
+        RouteNetlinkMessage::NewTrafficFilter(_)
+        | RouteNetlinkMessage::DelTrafficFilter(_)
+        | RouteNetlinkMessage::NewTrafficChain(_)
+        | RouteNetlinkMessage::DelTrafficChain(_)
+        | RouteNetlinkMessage::NewQueueDiscipline(_)
+        | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Event::Filters),
         _ => None,
     }
 }
