@@ -69,6 +69,28 @@ pub struct Objects {
     pub filter: Option<Filter>,
 }
 
+impl Objects {
+    /// Takes in those of an endpoint.
+    pub fn extend_by_endpoint(&mut self, one: Self) {
+        let Self {
+            namespaces,
+            links,
+            addresses,
+            routes,
+            entries,
+            attachments,
+            ..
+        } = one;
+        self.namespaces.extend(namespaces);
+        self.links.extend(links);
+        self.addresses.extend(addresses);
+        self.routes.extend(routes);
+        self.entries.endpoints.extend(entries.endpoints);
+        self.entries.ports.extend(entries.ports);
+        self.attachments.extend(attachments);
+    }
+}
+
 /// The namespace that a device is in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -41,6 +41,14 @@ pub struct Surroundings {
     pub no_filter: Option<String>,
 }
 
+impl Surroundings {
+    /// The device with an index.
+    pub fn device(&self, index: u32) -> Option<IfName> {
+        let mut links = self.links.iter();
+        links.find_map(|(name, link)| (link.index == index).then_some(*name))
+    }
+}
+
 /// A device of the node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeLink {

@@ -1,6 +1,7 @@
 //! The agent's life: look, plan, apply, wait until something changes; and again.
 
 mod announce;
+mod attach;
 mod capture;
 mod config_file;
 mod doctor;

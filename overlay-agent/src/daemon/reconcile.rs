@@ -1,6 +1,6 @@
 //! One round: observe, compute what should be, plan, apply; until nothing is left to do.
 
-use std::{collections::BTreeSet, future::pending, mem, sync::Arc};
+use std::{collections::BTreeSet, future::pending, mem, path::Path, sync::Arc};
 
 use overlay_common::maps::MAX_PEERS;
 use tracing::{debug, info, warn};
@@ -18,7 +18,7 @@ use crate::{
         bpf::{AttachMode, DataPlane, Variant},
         memory,
         netlink::Watch,
-        netns,
+        netns::{self, NetnsId},
     },
     model::{FastPath, Metrics, Model, Rx},
     node::Node,
@@ -49,16 +49,18 @@ pub struct Reconciler {
     /// What happens to the node.
     pub(super) watch: Option<Watch>,
     /// What is known of it.
-    known: Known,
+    pub(super) known: Known,
     /// The peers' objects of the last time.
     for_peers: Option<Arc<ForPeers>>,
     /// The last look, for `status`.
     pub(super) observed: Observed,
     pub(super) report: Report,
+    /// Whether the last round has found all as it should be.
+    pub(super) settled: bool,
     /// Whether what was done last is still to be looked at.
     pub(super) unfinished: bool,
     /// Steps since memory was last given back.
-    steps: usize,
+    pub(super) steps: usize,
     /// What the last round could not do.
     pub(super) problems: Vec<String>,
     /// Why the file that is there now is not in force.
@@ -72,8 +74,8 @@ pub struct Reconciler {
     /// The capture that is under way.
     pub(super) capture: Option<Capture>,
     patrol: Patrol,
-    /// Whether a round has seen what the patrol does not know of.
-    looked: bool,
+    /// Whether something was seen that the patrol does not know of.
+    pub(super) looked: bool,
     pub(super) probes: Probes,
 }
 
@@ -92,6 +94,7 @@ impl Reconciler {
             for_peers: None,
             observed: Observed::default(),
             report: Report::default(),
+            settled: false,
             unfinished: false,
             steps: 0,
             problems: Vec::new(),
@@ -194,7 +197,7 @@ impl Reconciler {
         }
     }
 
-    /// Has the patrol take what the last round has seen for what there should be. Nobody who
+    /// Has the patrol take what was seen last for what there should be. Nobody who
     /// asked for something has to wait for that.
     pub(super) async fn instruct_patrol(&mut self) {
         if mem::take(&mut self.looked) {
@@ -243,12 +246,14 @@ impl Reconciler {
     async fn rounds(&mut self) -> Result<Vec<String>, String> {
         let mut problems = Vec::new();
         self.unfinished = false;
+        self.settled = false;
         for _ in 0..MAX_ROUNDS {
             let desired = self.look().await?;
             problems = desired.problems.iter().map(ToString::to_string).collect();
             let plan = plan(&self.observed.objects, &desired.objects);
             self.facts = desired.facts;
             if plan.is_empty() {
+                self.settled = true;
                 self.report = Report::default();
                 self.known.confirm(&desired.objects.peers);
                 self.observed.objects.peers = desired.objects.peers;
@@ -275,7 +280,7 @@ impl Reconciler {
         Ok(problems)
     }
 
-    /// Observes, gives endpoints their addresses and computes what should be.
+    /// Looks at everything, gives endpoints their addresses and computes what should be.
     async fn look(&mut self) -> Result<Desired, String> {
         self.load_programs();
         let model = &self.model;
@@ -283,6 +288,7 @@ impl Reconciler {
             .update(|content| settle(content, model))
             .map_err(|error| error.to_string())?;
         let changes = self.watch.as_mut().and_then(Watch::take);
+        debug!("looking at everything");
         // What was seen last is of no more use, and can be large.
         self.observed = Observed::default();
         self.observed = observe(
@@ -298,7 +304,14 @@ impl Reconciler {
         if let Some(watch) = &mut self.watch {
             watch.mind(tunnels(&self.observed));
         }
-        let inputs = Inputs {
+        let desired = desired::desired(self.inputs()).map_err(|obstacles| obstacles.to_string())?;
+        self.for_peers.clone_from(&desired.for_peers);
+        Ok(desired)
+    }
+
+    /// What the desired state follows from.
+    pub(super) fn inputs(&self) -> Inputs<'_> {
+        Inputs {
             model: &self.model,
             store: self.store.content(),
             observed: &self.observed,
@@ -306,10 +319,7 @@ impl Reconciler {
             attached: !self.store.content().fastpath_off,
             capacity: self.capacity(),
             before: self.for_peers.as_ref(),
-        };
-        let desired = desired::desired(inputs).map_err(|obstacles| obstacles.to_string())?;
-        self.for_peers.clone_from(&desired.for_peers);
-        Ok(desired)
+        }
     }
 
     /// How much the maps hold.
@@ -347,8 +357,13 @@ impl Reconciler {
 
 /// Notes what follows from the model: whose namespaces processes stand for, and addresses.
 pub(super) fn settle(content: &mut Content, model: &Model) {
-    content.recognise(model, |path| netns::id(path).ok().flatten());
+    content.recognise(model, identity);
     content.allocate(model);
+}
+
+/// What a path leads to; one that cannot be looked at is no namespace that we know.
+pub(super) fn identity(path: &Path) -> Option<NetnsId> {
+    netns::id(path).ok().flatten()
 }
 
 /// The indices of our VXLAN devices.
@@ -360,7 +375,7 @@ fn tunnels(observed: &Observed) -> BTreeSet<u32> {
 
 /// Loads the programs into the kernel.
 pub(super) fn load(
-    pins: &std::path::Path,
+    pins: &Path,
     rx: Rx,
     peers: usize,
     variant: Variant,

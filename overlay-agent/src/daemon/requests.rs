@@ -8,7 +8,10 @@ use crate::{
     store::{Content, StoreError},
 };
 
-use super::{Reconciler, reconcile::settle};
+use super::{
+    Reconciler,
+    reconcile::{identity, settle},
+};
 
 impl Reconciler {
     /// Attaches a container; on failure nothing of it stays.
@@ -18,11 +21,12 @@ impl Reconciler {
             Err(error) => return Reply::BadInput(format!("add endpoint {:?}: {error}", spec.name)),
         };
         let name = endpoint.name.clone();
-        if let Err(error) = self.change(|content| content.endpoints.push(endpoint)) {
+        if let Err(error) = self.admit(&endpoint) {
             return Reply::Failed(error.to_string());
         }
-        self.complete();
-        self.reconcile().await;
+        if !self.attach(&endpoint).await {
+            self.reconcile().await;
+        }
         match self.endpoint_status(&name) {
             Some(status) if status.device.is_some() => Reply::Endpoint(status),
             _ => {
@@ -128,6 +132,16 @@ impl Reconciler {
             let model = content.complete(config.clone());
             settle(content, &model);
         })
+    }
+
+    /// Remembers a container that was not there before.
+    fn admit(&mut self, endpoint: &Endpoint) -> Result<(), StoreError> {
+        if let Some(network) = self.model.network(&endpoint.network) {
+            self.store
+                .update(|content| content.admit(endpoint.clone(), network, identity))?;
+            self.model.endpoints.push(endpoint.clone());
+        }
+        Ok(())
     }
 
     async fn forget(&mut self, name: &Name) -> Result<(), String> {

@@ -58,12 +58,29 @@ pub(super) fn build(
             build_one(node, derived, endpoint, room, &mut left_out, desired);
         }
     }
+    desired.problems.extend(told(left_out));
+}
+
+/// One endpoint, on a node that has the others.
+pub(super) fn build_alone(
+    node: &Node<'_>,
+    derived: &Derived<'_>,
+    endpoint: &Endpoint,
+    room: &mut Room,
+    desired: &mut Desired,
+) {
+    let mut left_out = LeftOut::new();
+    build_one(node, derived, endpoint, room, &mut left_out, desired);
+    desired.problems.extend(told(left_out));
+}
+
+fn told(left_out: LeftOut) -> impl Iterator<Item = Problem> {
     let problem = |((network, full), addresses)| Problem::AddressesLeftOut {
         network,
         addresses,
         full,
     };
-    desired.problems.extend(left_out.into_iter().map(problem));
+    left_out.into_iter().map(problem)
 }
 
 fn build_one(

@@ -217,6 +217,37 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     Ok(desired)
 }
 
+/// The kernel objects of one endpoint alone, on a node that has all that its network needs;
+/// `None` where anything stands in the way.
+pub fn for_endpoint(inputs: Inputs<'_>, endpoint: &Endpoint) -> Option<Objects> {
+    let mut obstacles = Vec::new();
+    let node = underlay::node(inputs, &mut obstacles)?;
+    let network = inputs.model.network(&endpoint.network)?;
+    let derived = networks::derive(&node, network, &mut obstacles)?;
+    let there = &inputs.observed.objects.entries;
+    if derived.fast && !there.networks.contains_key(&network.vni) {
+        return None;
+    }
+    let mut desired = Desired::default();
+    desired.objects.entries.networks.clone_from(&there.networks);
+    let mut room = Room::beside(inputs.capacity, there);
+    endpoints::build_alone(&node, &derived, endpoint, &mut room, &mut desired);
+    let Desired {
+        mut objects,
+        problems,
+        ..
+    } = desired;
+    if !obstacles.is_empty() || !problems.is_empty() {
+        return None;
+    }
+    slots::assign_to_endpoints(there, &mut objects.entries);
+    objects.entries.networks.clear();
+    if !inputs.attached {
+        objects.attachments.clear();
+    }
+    Some(objects)
+}
+
 /// Maps of another build stay for as long as a program of its may run, which reads them.
 fn layouts(observed: &Observed) -> BTreeSet<u32> {
     let mut attachments = observed.objects.attachments.values();

@@ -2,7 +2,10 @@
 
 use overlay_common::maps::{CIDRS, ENDPOINTS4, ENDPOINTS6, NETWORKS, PORTS, SOURCES};
 
-use crate::{model::Family, objects::Capacity};
+use crate::{
+    model::Family,
+    objects::{Capacity, Entries},
+};
 
 /// A map that is full, and how many entries it has.
 pub type Full = (&'static str, usize);
@@ -16,6 +19,28 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn of(all: Capacity) -> Self {
         Self { left: all, all }
+    }
+
+    /// Beside the entries that are there.
+    pub(super) fn beside(all: Capacity, there: &Entries) -> Self {
+        let of = |family| {
+            let addresses = there.endpoints.keys();
+            let own = addresses.filter(|(_, address)| Family::of(*address) == family);
+            own.count()
+        };
+        let [all4, all6] = all.endpoints;
+        let left = Capacity {
+            networks: all.networks.saturating_sub(there.networks.len()),
+            endpoints: [
+                all4.saturating_sub(of(Family::V4)),
+                all6.saturating_sub(of(Family::V6)),
+            ],
+            ports: all.ports.saturating_sub(there.ports.len()),
+            sources: all.sources.saturating_sub(there.sources.len()),
+            cidrs: all.cidrs.saturating_sub(there.cidrs.len()),
+            ..all
+        };
+        Self { left, all }
     }
 
     pub(super) fn for_network(&mut self) -> Result<(), Full> {

@@ -1,6 +1,6 @@
 //! Units that must not be mixed up: each is a type that only valid values inhabit.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use overlay_common::wire::{MAX_VNI, vtep_mac, vtep6_mac};
 use serde::{Deserialize, Serialize};
@@ -243,10 +243,11 @@ impl fmt::Debug for Mac {
     }
 }
 
-/// Name of a node, network, peer, endpoint or instance.
+/// Name of a node, network, peer, endpoint or instance. All that an endpoint has carries its
+/// name: copies share it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// The name as text.
@@ -265,7 +266,7 @@ impl FromStr for Name {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
         if valid {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(InvalidValue::Name(text.to_owned()))
         }
@@ -282,7 +283,7 @@ impl TryFrom<String> for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        name.as_str().to_owned()
     }
 }
 

@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use tracing::debug;
+
 use super::{MAIN_TABLE, is_set, route};
 use crate::{
     kernel::{
@@ -35,7 +37,7 @@ pub(super) struct Inside {
 
 /// What was found in an endpoint's namespace.
 #[derive(Clone)]
-struct Look {
+pub(super) struct Look {
     place: EndpointPlace,
     inside: Option<Inside>,
     addresses: Vec<Address>,
@@ -119,19 +121,31 @@ pub(super) async fn observe(
             known.note(endpoint, &look, ours);
             look
         };
-        if let (NetnsRef::Name(name), EndpointPlace::There { .. }) = (&endpoint.netns, &look.place)
-        {
-            objects.namespaces.insert(name.clone());
-        }
-        objects.addresses.extend(look.addresses);
-        objects.routes.extend(look.routes);
-        insides.extend(look.inside.map(|inside| (inside.host, inside)));
-        around.endpoints.insert(endpoint.name.clone(), look.place);
+        let (place, inside) = look.into_objects(endpoint, objects);
+        insides.extend(inside.map(|inside| (inside.host, inside)));
+        around.endpoints.insert(endpoint.name.clone(), place);
     }
     Ok(insides)
 }
 
-async fn look(
+impl Look {
+    pub(super) fn into_objects(
+        self,
+        endpoint: &Endpoint,
+        objects: &mut Objects,
+    ) -> (EndpointPlace, Option<Inside>) {
+        if let (NetnsRef::Name(name), EndpointPlace::There { .. }) = (&endpoint.netns, &self.place)
+        {
+            objects.namespaces.insert(name.clone());
+        }
+        objects.addresses.extend(self.addresses);
+        objects.routes.extend(self.routes);
+        (self.place, self.inside)
+    }
+}
+
+/// Looks into the namespace of one endpoint, whose side on the node can be among `ours`.
+pub(super) async fn look(
     node: &Node,
     store: &Content,
     endpoint: &Endpoint,
@@ -162,6 +176,7 @@ async fn look_inside(
     endpoint: &Endpoint,
     ours: &BTreeMap<u32, &LinkInfo>,
 ) -> kernel::Result<Look> {
+    debug!("looking into {}", path.display());
     let netlink = Netlink::open_in(path)?;
     let links = netlink.links().await?;
     let names: BTreeMap<u32, IfName> = links.iter().map(|link| (link.index, link.name)).collect();

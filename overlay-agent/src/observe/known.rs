@@ -84,6 +84,15 @@ impl Known {
         }
     }
 
+    /// What is attached to a device, by the steps and the looks so far.
+    pub fn attached_to(&self, device: IfName) -> BTreeMap<(IfName, Hook), AttachmentState> {
+        let states = Hook::ALL.into_iter().filter_map(|hook| {
+            let state = self.attachments.states.get(&(device, hook))?;
+            Some(((device, hook), *state))
+        });
+        states.collect()
+    }
+
     /// What is there for the peers is what should be: one copy of it is enough.
     pub fn confirm(&mut self, peers: &Shared<PeerObjects>) {
         if let Some(tables) = &mut self.tables {

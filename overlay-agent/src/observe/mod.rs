@@ -10,6 +10,7 @@ mod endpoints;
 mod known;
 mod links;
 mod nodes;
+mod one;
 mod tables;
 mod ways;
 
@@ -38,6 +39,7 @@ use self::{nodes::Nodes, tables::Tables};
 const MAIN_TABLE: u32 = 254;
 
 pub use known::Known;
+pub use one::{Found, observe_endpoint};
 
 /// One look at the node, as far as it matters for `model`; `changes` are all that there were
 /// since the look before, if that can be told.
@@ -57,12 +59,7 @@ pub async fn observe(
     let names: BTreeMap<u32, IfName> = all.iter().map(|link| (link.index, link.name)).collect();
     let ours: Vec<&LinkInfo> = all
         .iter()
-        .filter(|link| {
-            let alias = link.alias.as_deref();
-            alias.is_some_and(|alias| is_ours(store.instance(), alias))
-                || node.knows(link.index)
-                || store.was_making(link.name, alias)
-        })
+        .filter(|link| is_marked(link, node, store))
         .collect();
     let mut objects = Objects::default();
     let mut around = Surroundings {
@@ -123,6 +120,14 @@ pub async fn observe(
     filter(model, store, &mut objects, &mut around)?;
     known.devices = devices;
     Ok(Observed { objects, around })
+}
+
+/// Whether a device is ours.
+fn is_marked(link: &LinkInfo, node: &Node, store: &Content) -> bool {
+    let alias = link.alias.as_deref();
+    alias.is_some_and(|alias| is_ours(store.instance(), alias))
+        || node.knows(link.index)
+        || store.was_making(link.name, alias)
 }
 
 fn node_links(

@@ -44,14 +44,32 @@ pub(super) fn allocate(model: &Model, before: &Allocations) -> Allocations {
             }
         }
     }
-    let allocation = |endpoint: &Endpoint| Allocation {
-        network: endpoint.network.clone(),
-        addresses: given.of(endpoint).to_vec(),
-    };
     attached
         .iter()
-        .map(|(endpoint, _)| (endpoint.name.clone(), allocation(endpoint)))
+        .map(|(endpoint, _)| (endpoint.name.clone(), given.allocation(endpoint)))
         .collect()
+}
+
+/// The addresses of an endpoint that comes to others, which keep theirs.
+pub(super) fn allocate_one(
+    endpoint: &Endpoint,
+    network: &Network,
+    others: &Allocations,
+) -> Allocation {
+    let mut given = Given::default();
+    let taken = others.values().flat_map(|other| &other.addresses);
+    given.taken.extend(taken);
+    for &address in &endpoint.addresses {
+        given.give(endpoint, address);
+    }
+    for range in &network.ranges {
+        if !given.has(endpoint, range)
+            && let Some(address) = given.next_free(range)
+        {
+            given.give(endpoint, address);
+        }
+    }
+    given.allocation(endpoint)
 }
 
 /// What has been handed out so far.
@@ -73,6 +91,13 @@ impl Given {
         self.by_endpoint
             .get(&endpoint.name)
             .map_or(&[], Vec::as_slice)
+    }
+
+    fn allocation(&self, endpoint: &Endpoint) -> Allocation {
+        Allocation {
+            network: endpoint.network.clone(),
+            addresses: self.of(endpoint).to_vec(),
+        }
     }
 
     fn has(&self, endpoint: &Endpoint, range: &Range) -> bool {

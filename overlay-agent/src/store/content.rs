@@ -1,7 +1,7 @@
 //! What is remembered, and the addresses that are handed out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{addresses, upgrade::FORMAT};
 use crate::{
     kernel::netns::NetnsId,
-    model::{Endpoint, Family, IfName, Model, Name, NetnsRef, taken},
+    model::{Endpoint, Family, IfName, Model, Name, NetnsRef, Network, taken},
 };
 
 /// The addresses that belong to an endpoint.
@@ -131,6 +131,25 @@ impl Content {
         self.processes = processes;
     }
 
+    /// Adds an endpoint at run time, and notes of it what [`recognise`](Self::recognise) and
+    /// [`allocate`](Self::allocate) note of all: nothing of the others follows from it.
+    pub fn admit(
+        &mut self,
+        endpoint: Endpoint,
+        network: &Network,
+        look: impl Fn(&Path) -> Option<NetnsId>,
+    ) {
+        if let NetnsRef::Pid(pid) = endpoint.netns
+            && let Some(netns) = look(&endpoint.netns.path())
+        {
+            let process = Process { pid, netns };
+            self.processes.insert(endpoint.name.clone(), process);
+        }
+        let given = addresses::allocate_one(&endpoint, network, &self.allocations);
+        self.allocations.insert(endpoint.name.clone(), given);
+        self.endpoints.push(endpoint);
+    }
+
     /// Whether the namespace that an endpoint's reference leads to now is still the one it meant.
     pub fn means(&self, endpoint: &Endpoint, found: NetnsId) -> bool {
         match endpoint.netns {
@@ -148,14 +167,15 @@ impl Content {
     /// behind one is somebody else's meanwhile; an endpoint of a network that is gone is left
     /// out until the network is back.
     pub fn complete(&self, mut model: Model) -> Model {
+        let configured = model.endpoints.iter();
+        let mut names: BTreeSet<Name> = configured.map(|endpoint| endpoint.name.clone()).collect();
         for endpoint in &self.endpoints {
-            let shadowed = model
-                .endpoints
-                .iter()
-                .any(|other| other.name == endpoint.name);
-            let Some(network) = model.network(&endpoint.network).filter(|_| !shadowed) else {
+            let Some(network) = model.network(&endpoint.network) else {
                 continue;
             };
+            if !names.insert(endpoint.name.clone()) {
+                continue;
+            }
             let mut endpoint = endpoint.clone();
             endpoint.allowed_sources.retain(|prefix| {
                 let taken = taken(*prefix, network, &model.networks, &model.endpoints);
@@ -247,6 +267,36 @@ mod tests {
         assert_eq!(addresses(&content), ["a=10.1.1.2,fd00:1::7"]);
         content.allocate(&model(&[("a", None)]));
         assert_eq!(addresses(&content), ["a=10.1.1.2"]);
+    }
+
+    #[test]
+    fn one_that_is_admitted_gets_what_all_together_would_get() {
+        let before = model(&[("b", None), ("a", Some("10.1.1.4"))]);
+        for address in [None, Some("10.1.1.3"), Some("10.1.1.6")] {
+            let after = model(&[("b", None), ("a", Some("10.1.1.4")), ("c", address)]);
+            let mut all = Content::new("n".parse().unwrap());
+            all.allocate(&before);
+            let mut one = all.clone();
+            all.endpoints.push(after.endpoints[2].clone());
+            all.allocate(&after);
+            one.admit(after.endpoints[2].clone(), &after.networks[0], |_| None);
+            assert_eq!(one, all);
+            assert_eq!(one.complete(before.clone()), after);
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_admitted_is_known_by_its_namespace() {
+        let text =
+            CONFIG.to_owned() + "[[endpoints]]\nname = \"job\"\nnetwork = \"lab\"\npid = 77\n";
+        let model = config::parse(Path::new("t.toml"), &text).unwrap();
+        let id = |inode| NetnsId { dev: 4, inode };
+        let mut content = Content::new("n".parse().unwrap());
+        content.admit(model.endpoints[0].clone(), &model.networks[0], |_| {
+            Some(id(1))
+        });
+        assert!(content.means(&model.endpoints[0], id(1)));
+        assert!(!content.means(&model.endpoints[0], id(2)));
     }
 
     #[test]

@@ -45,6 +45,17 @@ impl<K4: Pod + AnyBitPattern, K6: Pod + AnyBitPattern, V: Pod + NoUninit + AnyBi
         Ok(v4.chain(v6))
     }
 
+    pub(super) fn get(
+        &self,
+        key: &ByFamily<K4, K6>,
+        shown: impl fmt::Display,
+    ) -> Result<Option<V>> {
+        match key {
+            ByFamily::V4(key) => self.v4.get(key, shown),
+            ByFamily::V6(key) => self.v6.get(key, shown),
+        }
+    }
+
     pub(super) fn set(
         &mut self,
         key: ByFamily<K4, K6>,

@@ -162,6 +162,26 @@ impl Maps {
         Ok(entries)
     }
 
+    /// The entries of one endpoint: those of its addresses, and that of its device.
+    pub fn endpoint_entries(
+        &self,
+        addresses: impl IntoIterator<Item = (Vni, IpAddr)>,
+        device: (IfName, u32),
+    ) -> Result<Entries> {
+        let (name, index) = device;
+        let name_of = |other| (other == index).then_some(name);
+        let mut entries = Entries::default();
+        for key in addresses {
+            let row = self.endpoints.get(&convert::address_key(key), Of(key))?;
+            let entry = row.and_then(|row| convert::endpoint_entry(&row, name_of));
+            entries.endpoints.extend(entry.map(|entry| (key, entry)));
+        }
+        let link = LinkRef::Name(name);
+        let port = self.ports.get(&index, link)?;
+        entries.ports.extend(port.map(|port| (link, port)));
+        Ok(entries)
+    }
+
     /// Removes a row that nobody of ours has written, unless it is another one by now.
     pub fn delete_stray(&mut self, stray: &Stray) -> Result<()> {
         let Stray { map, key, value } = stray;

@@ -65,6 +65,18 @@ impl<K: Pod + AnyBitPattern, V: Pod + NoUninit + AnyBitPattern> Table<K, V> {
         Ok(rows.into_iter())
     }
 
+    /// The value of a key; `None` when there is none.
+    pub(super) fn get(&self, key: &K, shown: impl fmt::Display) -> Result<Option<V>> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(
+                format!("look up {shown} in map {}", self.name),
+                &error,
+            )),
+        }
+    }
+
     pub(super) fn set(&mut self, key: K, value: &V, shown: impl fmt::Display) -> Result<()> {
         let name = self.name;
         self.map

@@ -1,0 +1,76 @@
+//! A look at one endpoint, whatever else is on the node.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{endpoints, is_marked, links};
+use crate::{
+    desired::veth_name,
+    kernel::{self, netlink::LinkInfo},
+    model::{Endpoint, IfName, Vni},
+    node::Node,
+    objects::Objects,
+    store::Content,
+    surroundings::{EndpointPlace, NodeLink, Surroundings},
+};
+
+/// What is there of an endpoint.
+#[derive(Debug)]
+pub struct Found {
+    /// Its objects, without what is attached to its device.
+    pub objects: Objects,
+    /// Its namespace.
+    pub place: EndpointPlace,
+    /// The device that has its device's name.
+    pub device: Option<(IfName, NodeLink)>,
+}
+
+/// Looks at an endpoint of a network, at its device, its namespace and its entries in the maps.
+pub async fn observe_endpoint(
+    node: &Node,
+    endpoint: &Endpoint,
+    vni: Vni,
+    store: &Content,
+    around: &Surroundings,
+) -> kernel::Result<Found> {
+    let named = match veth_name(&endpoint.name) {
+        Some(name) => node.netlink.link_by_name(name.as_str()).await?,
+        None => None,
+    };
+    let ours: Vec<&LinkInfo> = named
+        .iter()
+        .filter(|link| is_marked(link, node, store))
+        .collect();
+    let by_index = ours.iter().map(|link| (link.index, *link)).collect();
+    let look = endpoints::look(node, store, endpoint, &by_index).await?;
+    let mut objects = Objects::default();
+    let (place, inside) = look.into_objects(endpoint, &mut objects);
+    let insides = inside.map(|inside| (inside.host, inside));
+    let masters = named.iter().filter_map(|link| link.master);
+    let names: BTreeMap<u32, IfName> = masters
+        .filter_map(|master| Some((master, around.device(master)?)))
+        .collect();
+    links::observe(&ours, &names, &insides.into_iter().collect(), &mut objects);
+    if let Some(link) = &named {
+        let given = store.allocations.get(&endpoint.name);
+        let addresses = given.into_iter().flat_map(|given| &given.addresses);
+        let keys: Vec<(Vni, IpAddr)> = addresses.map(|address| (vni, *address)).collect();
+        let read = node.with_maps(|maps| maps.endpoint_entries(keys, (link.name, link.index)))?;
+        objects.entries = read.unwrap_or_default();
+    }
+    let ours = !ours.is_empty();
+    let device = named.map(|link| {
+        let described = NodeLink {
+            index: link.index,
+            mtu: link.mtu,
+            kind: link.kind.unwrap_or_default(),
+            ours,
+            ..NodeLink::default()
+        };
+        (link.name, described)
+    });
+    Ok(Found {
+        objects,
+        place,
+        device,
+    })
+}
