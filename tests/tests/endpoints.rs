@@ -373,3 +373,50 @@ fn until_status(agent: &Agent, expected: impl Fn(&Value) -> bool) -> Result<()> 
     });
     found.map_err(anyhow::Error::msg)
 }
+
+/// What the agent has written while it attached a container.
+fn work(log: &str, container: &str) -> Result<Vec<String>> {
+    let (_, from) = log
+        .split_once(&format!("attaching {container}\n"))
+        .with_context(|| format!("{container} was not attached by itself:\n{log}"))?;
+    let (work, _) = from.split_once("applied ").context("it was never done")?;
+    Ok(work.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn one_more_container_is_attached_without_a_look_at_the_others() -> Result<()> {
+    const CONTAINERS: usize = 12;
+    let guard = lab("tmore")?;
+    let agent = guard.agent(1).with("OVERLAY_LOG", "debug");
+    agent.stop()?;
+    agent.start()?;
+    let name = |number| format!("more{number}");
+    let mut address = String::new();
+    for number in 1..=CONTAINERS {
+        address = add(
+            &agent,
+            &name(number),
+            &["--netns", &format!("tmore-{number}")],
+        )?;
+    }
+    let log = agent.log()?;
+    let (first, last) = (work(&log, &name(1))?, work(&log, &name(CONTAINERS))?);
+    for (number, work) in [(1, &first), (CONTAINERS, &last)] {
+        assert!(
+            !work
+                .iter()
+                .any(|line| line.contains("looking at everything")),
+            "{work:#?}"
+        );
+        let own = format!("/run/netns/tmore-{number}");
+        let mut entered = work.iter().filter(|line| line.contains("looking into"));
+        assert!(entered.all(|line| line.ends_with(&own)), "{work:#?}");
+    }
+    assert_eq!(first.len(), last.len(), "{first:#?}\n{last:#?}");
+
+    is_a_full_member(&format!("tmore-{CONTAINERS}"), &address, "tmore")?;
+    assert_eq!(agent.plan()?, Vec::<Value>::new());
+    let status = agent.json(&["status"])?;
+    assert_eq!(status["healthy"], true, "{status}");
+    Ok(guard.down()?)
+}
