@@ -14,6 +14,7 @@ use crate::{
     surroundings::{EndpointPlace, NodeLink, Observed, Way},
 };
 
+mod alone;
 mod dual_stack;
 
 const CONFIG: &str = r#"
