@@ -207,8 +207,9 @@ impl Reconciler {
                 ));
             }
         }
+        let place = netns.path();
         let same_place =
-            |other: &&Endpoint| other.netns.path() == netns.path() && other.interface == interface;
+            |other: &&Endpoint| other.interface == interface && other.netns.path() == place;
         if let Some(other) = self.model.endpoints.iter().find(same_place) {
             return Err(format!(
                 "{interface} in {} is endpoint {} already; choose another interface",

@@ -115,7 +115,8 @@ impl Store {
     }
 
     fn write(&mut self, content: Content) -> Result<(), StoreError> {
-        let text = serde_json::to_vec_pretty(&content).map_err(|error| StoreError::Io {
+        // Without the white space that half of it would be: it is written for each container.
+        let text = serde_json::to_vec(&content).map_err(|error| StoreError::Io {
             operation: "write",
             path: self.file.clone(),
             cause: io::Error::other(error),
