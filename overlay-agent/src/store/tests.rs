@@ -48,7 +48,7 @@ fn the_first_version_s_file_is_read_and_written_in_the_present_layout() {
         .unwrap();
     let again = Store::open(&dirs, &instance).unwrap();
     assert_eq!(again.content(), store.content());
-    assert!(fs::read_to_string(&path).unwrap().contains("\"format\": 2"));
+    assert!(fs::read_to_string(&path).unwrap().contains("\"format\":2"));
 }
 
 #[test]
