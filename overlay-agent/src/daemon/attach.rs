@@ -11,7 +11,7 @@
 
 use tracing::{debug, info};
 
-use super::Reconciler;
+use super::{Reconciler, reconcile::Untold};
 use crate::{
     apply, desired,
     kernel::{self, KernelError},
@@ -80,6 +80,8 @@ impl Reconciler {
         around.links.extend(made.device);
         self.observed.objects.extend_by_endpoint(made.objects);
         self.node.recognise(&self.observed.around.links);
-        self.looked = true;
+        if self.untold == Untold::Nothing {
+            self.untold = Untold::Containers;
+        }
     }
 }

@@ -169,8 +169,8 @@ mod tests {
             assert_eq!(greeting.to.ip(), *neighbour);
             assert_eq!((greeting.from, greeting.size), (Some(VTEPS[0]), 0));
         }
-        let routed = greetings(&few, &ways(&few, |_| router), &VTEPS, |_| true);
-        assert!(routed.into_keys().eq([(name("eth1"), router)]));
+        let asked = greetings(&few, &ways(&few, |_| router), &VTEPS, |_| true);
+        assert!(asked.into_keys().eq([(name("eth1"), router)]));
         let other = greetings(&few, &ways(&few, |vtep| vtep), &VTEPS, |device| {
             device == name("eth2")
         });

@@ -31,7 +31,6 @@ use nix::sys::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    task::yield_now,
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{error, info};
@@ -91,8 +90,6 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let mut rested = wake;
     let mut patrol = wake;
     loop {
-        // An answer is on its way before.
-        yield_now().await;
         reconciler.instruct_patrol().await;
         tokio::select! {
             () = reconciler.changed() => {

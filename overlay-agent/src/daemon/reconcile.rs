@@ -1,8 +1,9 @@
 //! One round: observe, compute what should be, plan, apply; until nothing is left to do.
 
-use std::{collections::BTreeSet, future::pending, mem, path::Path, sync::Arc};
+use std::{collections::BTreeSet, future::pending, path::Path, sync::Arc};
 
 use overlay_common::maps::MAX_PEERS;
+use tokio::task::yield_now;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -36,6 +37,17 @@ const MAX_ROUNDS: usize = 3;
 
 /// Steps that take long to look at, and leave much memory behind.
 const MANY_STEPS: usize = 1000;
+
+/// What the patrol has to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Untold {
+    #[default]
+    Nothing,
+    /// Of containers that came: at its next turn.
+    Containers,
+    /// What a round has seen: before anything else.
+    Round,
+}
 
 /// The desired state, the kernel, and what has come of bringing them together.
 pub struct Reconciler {
@@ -74,8 +86,8 @@ pub struct Reconciler {
     /// The capture that is under way.
     pub(super) capture: Option<Capture>,
     patrol: Patrol,
-    /// Whether something was seen that the patrol does not know of.
-    pub(super) looked: bool,
+    /// What the patrol does not know of.
+    pub(super) untold: Untold,
     pub(super) probes: Probes,
 }
 
@@ -104,7 +116,7 @@ impl Reconciler {
             variant: Variant::default(),
             capture: None,
             patrol: Patrol::default(),
-            looked: false,
+            untold: Untold::default(),
             probes: Probes::default(),
         }
     }
@@ -193,18 +205,25 @@ impl Reconciler {
                 memory::release();
                 self.steps = 0;
             }
-            self.looked = true;
+            self.untold = Untold::Round;
         }
     }
 
     /// Has the patrol take what was seen last for what there should be. Nobody who
     /// asked for something has to wait for that.
     pub(super) async fn instruct_patrol(&mut self) {
-        if mem::take(&mut self.looked) {
-            self.patrol
-                .expect(&mut self.node, &self.model, &self.observed)
-                .await;
+        if self.untold == Untold::Round {
+            // An answer is on its way before.
+            yield_now().await;
+            self.tell_patrol().await;
         }
+    }
+
+    async fn tell_patrol(&mut self) {
+        self.untold = Untold::Nothing;
+        self.patrol
+            .expect(&mut self.node, &self.model, &self.observed)
+            .await;
     }
 
     /// Waits for a change that netlink announces; a dead socket is left to the timer.
@@ -223,6 +242,9 @@ impl Reconciler {
 
     /// Whether something has changed that nobody announces.
     pub(super) async fn patrol(&mut self) -> bool {
+        if self.settled && self.untold == Untold::Containers {
+            self.tell_patrol().await;
+        }
         let found = self
             .patrol
             .finds_something(&mut self.node, &self.observed)

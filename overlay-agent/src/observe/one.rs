@@ -32,11 +32,11 @@ pub async fn observe_endpoint(
     store: &Content,
     around: &Surroundings,
 ) -> kernel::Result<Found> {
-    let named = match veth_name(&endpoint.name) {
+    let found = match veth_name(&endpoint.name) {
         Some(name) => node.netlink.link_by_name(name.as_str()).await?,
         None => None,
     };
-    let ours: Vec<&LinkInfo> = named
+    let ours: Vec<&LinkInfo> = found
         .iter()
         .filter(|link| is_marked(link, node, store))
         .collect();
@@ -45,12 +45,12 @@ pub async fn observe_endpoint(
     let mut objects = Objects::default();
     let (place, inside) = look.into_objects(endpoint, &mut objects);
     let insides = inside.map(|inside| (inside.host, inside));
-    let masters = named.iter().filter_map(|link| link.master);
+    let masters = found.iter().filter_map(|link| link.master);
     let names: BTreeMap<u32, IfName> = masters
         .filter_map(|master| Some((master, around.device(master)?)))
         .collect();
     links::observe(&ours, &names, &insides.into_iter().collect(), &mut objects);
-    if let Some(link) = &named {
+    if let Some(link) = &found {
         let given = store.allocations.get(&endpoint.name);
         let addresses = given.into_iter().flat_map(|given| &given.addresses);
         let keys: Vec<(Vni, IpAddr)> = addresses.map(|address| (vni, *address)).collect();
@@ -58,7 +58,7 @@ pub async fn observe_endpoint(
         objects.entries = read.unwrap_or_default();
     }
     let ours = !ours.is_empty();
-    let device = named.map(|link| {
+    let device = found.map(|link| {
         let described = NodeLink {
             index: link.index,
             mtu: link.mtu,

@@ -128,10 +128,9 @@ impl Tables {
                     self.remove_entry(index, &entry);
                 }
                 Event::Lessened { index } if self.devices.contains_key(&index) => return false,
-                Event::Lessened { .. } => {}
+                // Of other devices; and filters are in no table.
+                Event::Lessened { .. } | Event::Filters => {}
                 Event::Rules => self.others_changed = true,
-                // They are in no table.
-                Event::Filters => {}
             }
         }
         let agrees = |(index, device): (&u32, &(IfName, bool))| {

@@ -121,7 +121,7 @@ fn is_kept_from_lying(stand: &Stand, name: &str) -> Result<bool> {
     let to = stand.guard.topology().nodes[1].containers[0].address;
     let out = run::output(&words(inside(
         &netns,
-        &format!("ping -c1 -W1 -I 10.244.77.7 {to}"),
+        format!("ping -c1 -W1 -I 10.244.77.7 {to}"),
     )))?;
     Ok(!out.success && spoofed()? > before)
 }
