@@ -82,6 +82,12 @@ impl Patrol {
             .map(|(name, link)| (*name, link.index))
             .collect();
         if let Some(dataplane) = &mut node.dataplane {
+            // Whoever takes a program of ours off before the first look must not cost it its place.
+            for &(device, index, hook) in &self.attachments {
+                if let Err(error) = dataplane.runs(device, index, hook) {
+                    debug!("{error}");
+                }
+            }
             let index_of = |name: IfName| indices.get(&name).copied();
             let objects = &observed.objects;
             let sums = self
