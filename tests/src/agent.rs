@@ -119,6 +119,22 @@ impl Agent {
         state::log_file(&self.lab, &self.instance)
     }
 
+    /// Attaches a container to the lab's network; what is said of it.
+    pub fn attach(&self, name: &str, netns: &str) -> Result<Value> {
+        let arguments = [
+            "endpoint",
+            "add",
+            name,
+            "--network",
+            "lab",
+            "--netns",
+            netns,
+        ];
+        let answer = self.tell(&[&arguments[..], &["--output", "json"]].concat())?;
+        let mut all = parse(&answer, || arguments.join(" "))?;
+        Ok(all[0].take())
+    }
+
     /// Attaches or detaches the programs.
     pub fn fastpath(&self, on: bool) -> Result<()> {
         self.tell(&["fastpath", if on { "on" } else { "off" }])

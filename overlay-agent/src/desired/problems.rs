@@ -189,3 +189,18 @@ pub enum Problem {
         device: IfName,
     },
 }
+
+impl Problem {
+    /// The map that is full, where that is the problem.
+    pub fn full(&self) -> Option<Full> {
+        match self {
+            Self::PeersLeftOut { full, .. }
+            | Self::NetworkLeftOut { full, .. }
+            | Self::RangeLeftOut { full, .. }
+            | Self::TunnelLeftOut { full, .. }
+            | Self::AddressesLeftOut { full, .. }
+            | Self::EndpointLeftOut { full, .. } => Some(*full),
+            _ => None,
+        }
+    }
+}

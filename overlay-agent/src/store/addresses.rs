@@ -23,9 +23,7 @@ pub(super) fn allocate(model: &Model, before: &Allocations) -> Allocations {
         .filter_map(|endpoint| Some((endpoint, model.network(&endpoint.network)?)))
         .collect();
     for (endpoint, _) in &attached {
-        for &address in &endpoint.addresses {
-            given.give(endpoint, address);
-        }
+        given.give_configured(endpoint);
     }
     for kept in [true, false] {
         for (endpoint, network) in &attached {
@@ -59,9 +57,7 @@ pub(super) fn allocate_one(
     let mut given = Given::default();
     let taken = others.values().flat_map(|other| &other.addresses);
     given.taken.extend(taken);
-    for &address in &endpoint.addresses {
-        given.give(endpoint, address);
-    }
+    given.give_configured(endpoint);
     for range in &network.ranges {
         if !given.has(endpoint, range)
             && let Some(address) = given.next_free(range)
@@ -91,6 +87,13 @@ impl Given {
         self.by_endpoint
             .get(&endpoint.name)
             .map_or(&[], Vec::as_slice)
+    }
+
+    /// The addresses that it asks for.
+    fn give_configured(&mut self, endpoint: &Endpoint) {
+        for &address in &endpoint.addresses {
+            self.give(endpoint, address);
+        }
     }
 
     fn allocation(&self, endpoint: &Endpoint) -> Allocation {

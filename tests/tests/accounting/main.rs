@@ -215,15 +215,7 @@ fn odd_ones_add_up(
 fn visit(agent: &Agent, name: &str, to: std::net::Ipv4Addr) -> Result<Temporary> {
     let namespace = Temporary::make(&format!("tslots-{name}"))?;
     let netns = format!("tslots-{name}");
-    agent.tell(&[
-        "endpoint",
-        "add",
-        name,
-        "--network",
-        "lab",
-        "--netns",
-        &netns,
-    ])?;
+    agent.attach(name, &netns)?;
     assert_eq!(check::ping(&netns, to)?, Answer::Ttl(62));
     Ok(namespace)
 }

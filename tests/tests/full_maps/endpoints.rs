@@ -21,18 +21,9 @@ const DUAL: (Families, Families) = (Families::V4, Families::Both);
 /// Attaches a container; its addresses.
 fn add(stand: &Stand, name: &str) -> Result<Vec<IpAddr>> {
     let netns = stand.other(name);
-    let arguments = [
-        "endpoint",
-        "add",
-        name,
-        "--network",
-        "lab",
-        "--netns",
-        &netns,
-    ];
-    let answer = stand.agent.json(&arguments)?;
-    let addresses = answer[0]["addresses"].as_array();
-    let addresses = addresses.with_context(|| format!("add {name}: {answer}"))?;
+    let endpoint = stand.agent.attach(name, &netns)?;
+    let addresses = endpoint["addresses"].as_array();
+    let addresses = addresses.with_context(|| format!("add {name}: {endpoint}"))?;
     let parse = |address: &serde_json::Value| Ok(address.as_str().context("no text")?.parse()?);
     addresses.iter().map(parse).collect()
 }

@@ -10,10 +10,11 @@ use crate::{
     },
 };
 
-const MAPS: Fault = Fault::warning(
-    "map-nearly-full",
-    "What does not fit is left to the kernel's VXLAN device, and goes unchecked.",
-);
+/// What comes of a full map.
+pub(super) const LEFT_OUT: &str = "What does not fit is left to the kernel, without the rules of the \
+     programs, and a container that nothing could check is not attached.";
+
+const MAPS: Fault = Fault::warning("map-nearly-full", LEFT_OUT);
 const CONNECTIONS: Fault = Fault::warning(
     "conntrack-nearly-full",
     "The kernel drops the first packets of new connections that it carries, the tunnel's among them.",
@@ -40,9 +41,8 @@ fn is_nearly_full(used: usize, capacity: usize) -> bool {
 
 /// Whether something has been left out of a map: that is told by itself.
 fn is_full(facts: &Facts, map: &MapUse) -> bool {
-    let mut problems = facts.problems.iter();
-    problems
-        .any(|problem| matches!(problem, Problem::PeersLeftOut { full, .. } if full.0 == map.name))
+    let mut full = facts.problems.iter().filter_map(Problem::full);
+    full.any(|(name, _)| name == map.name)
 }
 
 fn maps(facts: &Facts) -> Looked {
@@ -104,6 +104,14 @@ mod tests {
             facts.problems = vec![Problem::PeersLeftOut {
                 network: "lab".parse().unwrap(),
                 peers: 1,
+                full: ("PEERS4", 10),
+            }];
+        });
+        only("map-full", |facts| {
+            used(10)(facts);
+            facts.problems = vec![Problem::AddressesLeftOut {
+                network: "lab".parse().unwrap(),
+                addresses: 1,
                 full: ("PEERS4", 10),
             }];
         });

@@ -2,7 +2,7 @@
 //!
 //! The agent tells the same in `status`; here each has a name, and a command where one helps.
 
-use super::{Check, Fault, Look, advice, command, devices};
+use super::{Check, Fault, Look, advice, command, devices, room};
 use crate::{
     api::{Cure, Finding},
     desired::{Obstacle, Problem},
@@ -30,10 +30,7 @@ const NO_ROUTE: Fault = Fault::problem(
     "peer-no-route",
     "Nothing can be sent to the peer's containers.",
 );
-const FULL: Fault = Fault::problem(
-    "map-full",
-    "The kernel's VXLAN device carries what does not fit, and the network's sources go unchecked.",
-);
+const FULL: Fault = Fault::problem("map-full", room::LEFT_OUT);
 const ATTACHED: Fault = Fault::problem(
     "endpoint-not-attached",
     "The container is not in its network.",

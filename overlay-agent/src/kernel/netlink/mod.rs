@@ -9,6 +9,7 @@ pub(in crate::kernel) mod blocking;
 mod bridge;
 mod bulk;
 mod create;
+mod events;
 mod links;
 mod neighbours;
 mod reachability;
@@ -39,12 +40,13 @@ pub use self::{
     addresses::{AddressInfo, Lifetime},
     bulk::{Bulk, Request},
     create::VethPeerSpec,
+    events::{Changes, Event, Touched},
     links::{LinkInfo, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
     reachability::{Answers, Reachability},
     routes::{NextHop, RouteInfo, RouteKind, RouteSpec},
     rules::RuleInfo,
-    watch::{Changes, Event, Touched, Watch},
+    watch::Watch,
 };
 
 /// How often a dump is repeated when the table changes under it.

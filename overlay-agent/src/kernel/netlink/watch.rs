@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     io::{self, IoSliceMut},
     mem,
-    net::IpAddr,
     os::fd::AsRawFd as _,
     path::Path,
 };
@@ -15,17 +14,16 @@ use nix::{
 };
 use rtnetlink::{
     MulticastGroup,
-    packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload},
-    packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkFlags, route::RouteMessage},
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{FdbInfo, NeighbourInfo, RouteInfo, bulk::each_message, current_runtime};
-use crate::{
-    kernel::{KernelError, Result, netns},
-    model::Family,
+use super::{
+    bulk::each_message,
+    current_runtime,
+    events::{Changes, Event, Touched, event},
 };
+use crate::kernel::{KernelError, Result, netns};
 
 /// What is listened to.
 const GROUPS: [MulticastGroup; 11] = [
@@ -64,57 +62,6 @@ pub struct Watch {
     minded: BTreeSet<u32>,
     /// Whether events are missing.
     lost: bool,
-}
-
-/// Something that has changed.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A route was made, in the place of others if it `replaces` them.
-    RouteSet {
-        /// The route.
-        route: RouteInfo,
-        /// Whether it replaces those of the same destination, table and metric.
-        replaces: bool,
-    },
-    /// A route is gone.
-    RouteGone(RouteInfo),
-    /// A neighbour was made or changed.
-    NeighbourSet {
-        /// `ifindex` of its device.
-        index: u32,
-        /// The neighbour.
-        neighbour: NeighbourInfo,
-    },
-    /// A neighbour is gone.
-    NeighbourGone {
-        /// `ifindex` of its device.
-        index: u32,
-        /// Its address.
-        address: IpAddr,
-    },
-    /// A forwarding entry was made or changed.
-    FdbSet {
-        /// `ifindex` of its device.
-        index: u32,
-        /// The entry.
-        entry: FdbInfo,
-    },
-    /// A forwarding entry is gone.
-    FdbGone {
-        /// `ifindex` of its device.
-        index: u32,
-        /// The entry.
-        entry: FdbInfo,
-    },
-    /// A device is down or gone, or has an address less: IPv4 routes go with it unannounced.
-    Lessened {
-        /// `ifindex` of the device.
-        index: u32,
-    },
-    /// Rules have changed.
-    Rules,
-    /// Filters or qdiscs have: all of a device's can go with one event that names none.
-    Filters,
 }
 
 impl Watch {
@@ -248,49 +195,6 @@ fn broken(error: &io::Error) -> KernelError {
     KernelError::io("listen to netlink", error)
 }
 
-/// What the kernel has told.
-#[derive(Clone, Debug, Default)]
-pub struct Changes {
-    /// In this namespace, in their order.
-    pub events: Vec<Event>,
-    /// The devices of this namespace that are to be looked at again.
-    pub touched: Touched,
-    /// The others in which something has changed, by the numbers that this one has for them
-    /// (`IFLA_LINK_NETNSID`).
-    pub namespaces: BTreeSet<i32>,
-}
-
-/// What is not as it was, without how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// Devices that came, went or changed, by index.
-    pub links: BTreeSet<u32>,
-    /// Whether addresses did.
-    pub addresses: bool,
-}
-
-impl Touched {
-    fn note(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
-        let NetlinkPayload::InnerMessage(message) = &message.payload else {
-            return;
-        };
-        match message {
-            RouteNetlinkMessage::NewLink(link) => {
-                self.links.insert(link.header.index);
-            }
-            RouteNetlinkMessage::DelLink(link) => {
-                self.links.insert(link.header.index);
-                // They go with it.
-                self.addresses = true;
-            }
-            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
-                self.addresses = true;
-            }
-            _ => {}
-        }
-    }
-}
-
 /// A datagram in the buffer.
 #[derive(Clone, Copy)]
 struct Datagram {
@@ -319,66 +223,6 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> nix::Result<Datagram> {
         length: message.bytes,
         origin,
     })
-}
-
-fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
-    let replaces = message.header.flags & NLM_F_REPLACE != 0;
-    let NetlinkPayload::InnerMessage(message) = message.payload else {
-        return None;
-    };
-    match message {
-        RouteNetlinkMessage::NewRoute(message) => {
-            let route = route(&message)?;
-            Some(Event::RouteSet { route, replaces })
-        }
-        RouteNetlinkMessage::DelRoute(message) => Some(Event::RouteGone(route(&message)?)),
-        RouteNetlinkMessage::NewNeighbour(message) => {
-            let index = message.header.ifindex;
-            if message.header.family == AddressFamily::Bridge {
-                let entry = FdbInfo::from_message(&message)?;
-                return Some(Event::FdbSet { index, entry });
-            }
-            let neighbour = NeighbourInfo::from_message(&message)?;
-            Some(Event::NeighbourSet { index, neighbour })
-        }
-        RouteNetlinkMessage::DelNeighbour(message) => {
-            let index = message.header.ifindex;
-            if message.header.family == AddressFamily::Bridge {
-                let entry = FdbInfo::from_message(&message)?;
-                return Some(Event::FdbGone { index, entry });
-            }
-            let address = NeighbourInfo::from_message(&message)?.address;
-            Some(Event::NeighbourGone { index, address })
-        }
-        RouteNetlinkMessage::NewLink(message) => {
-            let index = message.header.index;
-            let up = message.header.flags.contains(LinkFlags::Up);
-            (!up).then_some(Event::Lessened { index })
-        }
-        RouteNetlinkMessage::DelLink(message) => Some(Event::Lessened {
-            index: message.header.index,
-        }),
-        RouteNetlinkMessage::DelAddress(message) => Some(Event::Lessened {
-            index: message.header.index,
-        }),
-        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::Rules),
-        RouteNetlinkMessage::NewTrafficFilter(_)
-        | RouteNetlinkMessage::DelTrafficFilter(_)
-        | RouteNetlinkMessage::NewTrafficChain(_)
-        | RouteNetlinkMessage::DelTrafficChain(_)
-        | RouteNetlinkMessage::NewQueueDiscipline(_)
-        | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Event::Filters),
-        _ => None,
-    }
-}
-
-fn route(message: &RouteMessage) -> Option<RouteInfo> {
-    let family = match message.header.address_family {
-        AddressFamily::Inet => Family::V4,
-        AddressFamily::Inet6 => Family::V6,
-        _ => return None,
-    };
-    RouteInfo::from_message(message, family)
 }
 
 const NLMSG_HEADER: usize = 16;
