@@ -1,5 +1,7 @@
 //! `cargo xtask test`: all tests.
 
+mod lab;
+
 use anyhow::Result;
 use overlay_tests::scenario::openvswitch;
 
@@ -59,11 +61,13 @@ pub(crate) fn run_all(console: Console, args: &Args) -> Result<()> {
         .args(&args.filter);
     workspace::run(&mut units)?;
 
-    let lab = |which: &[&str]| {
+    let tests = |which: &[String], ignored: &[&str]| {
         let mut lab = workspace::cargo();
         lab.env("OVERLAY_AGENT", &agent)
-            .args(["test", "--package", LAB])
+            .args(["test", "--package", LAB, "--no-fail-fast"])
             .args(which)
+            .arg("--")
+            .args(ignored)
             .args(&args.filter)
             // A lab is many processes, and the kernel's counters are shared.
             .arg("--test-threads=1");
@@ -73,12 +77,13 @@ pub(crate) fn run_all(console: Console, args: &Args) -> Result<()> {
         if let Some(minutes) = args.soak {
             lab.env("OVERLAY_SOAK_MINUTES", minutes.to_string());
         }
-        workspace::run(&mut lab)
+        lab
     };
-    lab(&["--"])?;
+    lab::run(console, &[], |which| tests(which, &[]))?;
     if setup::is_there(openvswitch::PROGRAM) {
         // What these tests need the set-up does not install.
-        return lab(&["--test", INTEROPERATION, "--", "--ignored"]);
+        let which = ["--test", INTEROPERATION].map(str::to_owned);
+        return lab::run(console, &which, |which| tests(which, &["--ignored"]));
     }
     console.say("open vSwitch", "not installed: its tests are left out");
     Ok(())

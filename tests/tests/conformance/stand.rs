@@ -1,6 +1,7 @@
 //! The lab, what is shot at in it, and what is seen to arrive.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv6Addr, UdpSocket},
     path::Path,
@@ -67,9 +68,22 @@ pub(crate) struct Seen {
     pub(crate) over: Family,
     pub(crate) kernel: String,
     pub(crate) ours: String,
-    pub(crate) counter: String,
+    /// The counters that moved.
+    pub(crate) counters: BTreeSet<String>,
     /// Whether both containers got the same bytes, where both got something.
     pub(crate) same_bytes: bool,
+}
+
+impl Seen {
+    /// Those that explain the case: the ones of noise only where nothing else does.
+    pub(crate) fn counter(&self) -> String {
+        let (noise, told): (Vec<&str>, Vec<&str>) = self
+            .counters
+            .iter()
+            .map(String::as_str)
+            .partition(|name| NOISE.contains(name));
+        if told.is_empty() { noise } else { told }.join(", ")
+    }
 }
 
 impl Stand {
@@ -123,7 +137,7 @@ impl Stand {
         let before = counters()?;
         let by_ours = self.fire(ours, case)?;
         let bursts = u64::try_from(by_ours.len())?;
-        let counter = moved(&before, &counters()?, bursts);
+        let counters = moved(&before, &counters()?, bursts);
         let same_bytes = by_ours.iter().zip(&by_kernel).all(|pair| match pair {
             (Some(ours), Some(kernel)) => what_is_common(ours) == what_is_common(kernel),
             _ => true,
@@ -133,7 +147,7 @@ impl Stand {
             over: self.over,
             kernel: told(&by_kernel, case.shows),
             ours: told(&by_ours, case.shows),
-            counter,
+            counters,
             same_bytes,
         })
     }
@@ -208,19 +222,15 @@ impl fmt::Display for Seen {
             Family::V6 => "IPv6",
         };
         let Self {
-            case,
-            kernel,
-            ours,
-            counter,
-            ..
+            case, kernel, ours, ..
         } = self;
+        let counter = self.counter();
         write!(f, "| {case} | {over} | {kernel} | {ours} | `{counter}` | |")
     }
 }
 
-/// The counters that moved, but for the markers', one a burst, and for those of noise where
-/// anything else explains the case.
-fn moved(before: &[(String, u64)], after: &[(String, u64)], bursts: u64) -> String {
+/// The counters that moved, but for the markers', one a burst.
+fn moved(before: &[(String, u64)], after: &[(String, u64)], bursts: u64) -> BTreeSet<String> {
     let was = |name: &str| {
         let known = before.iter().find(|(known, _)| known == name);
         known.map_or(0, |&(_, count)| count)
@@ -228,12 +238,10 @@ fn moved(before: &[(String, u64)], after: &[(String, u64)], bursts: u64) -> Stri
     let of_markers = |name: &str| {
         if name == OF_MARKERS { bursts } else { 0 }
     };
-    let (noise, told): (Vec<&str>, Vec<&str>) = after
+    let moved = after
         .iter()
-        .filter(|(name, count)| *count > was(name) + of_markers(name))
-        .map(|(name, _)| name.as_str())
-        .partition(|name| NOISE.contains(name));
-    if told.is_empty() { noise } else { told }.join(", ")
+        .filter(|(name, count)| *count > was(name) + of_markers(name));
+    moved.map(|(name, _)| name.clone()).collect()
 }
 
 /// One word for all bursts of a case, which must fare alike.
