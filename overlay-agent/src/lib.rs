@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod apply;
+mod ascending;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -151,12 +151,16 @@ impl Report<'_> {
     }
 
     /// Parses a text of a type whose errors are [`InvalidValue`](crate::model::InvalidValue)s.
-    fn value<T>(&mut self, raw: &toml::Spanned<String>, field: impl Into<String>) -> Option<T>
+    fn value<T>(
+        &mut self,
+        raw: &toml::Spanned<impl AsRef<str>>,
+        field: impl Into<String>,
+    ) -> Option<T>
     where
         T: std::str::FromStr<Err = crate::model::InvalidValue>,
     {
-        raw.get_ref()
-            .parse()
+        let text = raw.get_ref().as_ref();
+        text.parse()
             .map_err(|error: crate::model::InvalidValue| self.add(raw.span(), field, error.into()))
             .ok()
     }

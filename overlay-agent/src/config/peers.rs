@@ -1,10 +1,14 @@
 //! Peers of a network.
 
-use std::{collections::hash_map::Entry, hash::Hash, net::IpAddr};
+use std::{
+    hash::{BuildHasher as _, Hash},
+    net::IpAddr,
+    ops,
+};
 
 // The standard one guards against keys that are chosen to collide. Whoever writes this file can
-// do worse, and the guard is a tenth of the time that a large file takes.
-use foldhash::{HashMap, HashMapExt as _};
+// do worse, and the guard takes time where there are very many.
+use foldhash::fast::RandomState;
 use ipnet::IpNet;
 use toml::Spanned;
 
@@ -12,10 +16,10 @@ use super::{
     Report,
     error::Fault,
     plain::Plain,
-    raw,
+    raw::{self, Written},
     subnets::{Claim, no_such_family, overlaps, subnets},
 };
-use crate::model::{Family, InvalidValue, Mac, Name, Peer, Range};
+use crate::model::{Family, InvalidValue, Mac, Peer, Range};
 
 /// Of a network's peers, in either form.
 pub(super) fn validate(
@@ -26,48 +30,40 @@ pub(super) fn validate(
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,
 ) -> Vec<Peer> {
+    let plain = plain.of_network(network);
+    let parsed = raw.peers.iter().map(|raw| Some(raw.get_ref().written()));
+    let written = parsed.chain(plain.iter().map(|plain| plain.written()));
+    let place = raw.subnet.span().start;
+    let own = |range: &Range| Claim {
+        subnet: range.subnet,
+        place,
+        owner: None,
+    };
     let mut checked = Checked {
         field,
         ranges,
         own_vtep,
-        number: 0,
-        names: HashMap::with_capacity(plain.len()),
-        vteps: HashMap::with_capacity(plain.len()),
-        macs: HashMap::with_capacity(plain.len()),
-        claims: Vec::with_capacity(plain.len()),
+        numbers: Vec::with_capacity(plain.len()),
+        claims: ranges.iter().map(own).collect(),
         peers: Vec::with_capacity(plain.len()),
     };
-    let place = raw.subnet.span().start;
-    checked.claims.extend(ranges.iter().map(|range| Claim {
-        subnet: range.subnet,
-        place,
-        owner: None,
-    }));
-    for raw in &raw.peers {
-        checked.add(raw.get_ref(), report);
-    }
-    for raw in plain.of_network(network) {
-        checked.add(&raw, report);
-    }
-    let Checked { claims, peers, .. } = checked;
-    let describe = |owner: &Option<Owner>| match owner {
-        None => ("this node".to_owned(), format!("{field}.subnet")),
-        Some(Owner { peer, number }) => {
-            let name = &peers[*peer].name;
-            (
-                format!("peer {name}"),
-                format!("{field}.peers[{number}].subnet"),
-            )
+    checked.claims.reserve(plain.len());
+    for (number, written) in written.clone().enumerate() {
+        if let Some(written) = written {
+            checked.add(number, &written, report);
         }
+    }
+    let again = |number| written.clone().nth(number).flatten();
+    let name = |peer: &Written<'_>| (peer.name.span(), "name");
+    checked.unique("peer name", |peer| &peer.name, name, again, report);
+    let vtep = |peer: &Written<'_>| (peer.vtep.span(), "vtep");
+    checked.unique("VTEP", |peer| &peer.vtep, vtep, again, report);
+    let mac = |peer: &Written<'_>| match &peer.mac {
+        Some(mac) => (mac.span(), "mac"),
+        None => vtep(peer),
     };
-    overlaps(claims, describe, report);
-    peers
-}
-
-/// A peer in the list, and its number in the file: some there may be too wrong for the list.
-struct Owner {
-    peer: usize,
-    number: usize,
+    checked.unique("VTEP MAC", |peer| &peer.mac, mac, again, report);
+    checked.finish(report)
 }
 
 /// The peers so far. There can be very many: texts are made only for what is wrong.
@@ -75,70 +71,96 @@ struct Checked<'a> {
     field: &'a str,
     ranges: &'a [Range],
     own_vtep: Option<IpAddr>,
-    number: usize,
-    names: HashMap<Name, usize>,
-    vteps: HashMap<IpAddr, usize>,
-    /// With the field that the MAC comes from.
-    macs: HashMap<Mac, (usize, &'static str)>,
-    claims: Vec<Claim<Option<Owner>>>,
+    /// Their numbers in the file: some there may be too wrong for the list.
+    numbers: Vec<usize>,
+    claims: Vec<Claim<Option<usize>>>,
     peers: Vec<Peer>,
 }
 
 impl Checked<'_> {
-    fn add(&mut self, raw: &raw::Peer, report: &mut Report<'_>) {
-        let number = self.number;
-        self.number += 1;
-        let network = self.field;
-        let field = |number: usize, key: &str| format!("{network}.peers[{number}].{key}");
-        let Some(peer) = peer(raw, |key| field(number, key), self.own_vtep, report) else {
+    fn field(&self, number: usize, key: &str) -> String {
+        format!("{}.peers[{number}].{key}", self.field)
+    }
+
+    fn add(&mut self, number: usize, written: &Written<'_>, report: &mut Report<'_>) {
+        let field = |key: &str| self.field(number, key);
+        let Some(peer) = peer(written, field, self.own_vtep, report) else {
             return;
         };
-        let mut duplicate = |what, value: &dyn ToString, span, key, first: String| {
-            let value = value.to_string();
-            let fault = Fault::Duplicate { what, value, first };
-            report.add(span, field(number, key), fault);
-        };
-        if let Some(first) = first(&mut self.names, peer.name.clone(), number) {
-            let first = field(first, "name");
-            duplicate("peer name", &peer.name, raw.name.span(), "name", first);
-        }
-        if let Some(first) = first(&mut self.vteps, peer.vtep, number) {
-            let first = field(first, "vtep");
-            duplicate("VTEP", &peer.vtep, raw.vtep.span(), "vtep", first);
-        }
-        let (span, key) = match &raw.mac {
-            Some(mac) => (mac.span(), "mac"),
-            None => (raw.vtep.span(), "vtep"),
-        };
-        if let Some((first, of)) = first(&mut self.macs, peer.mac, (number, key)) {
-            duplicate("VTEP MAC", &peer.mac, span, key, field(first, of));
-        }
         for &subnet in &peer.subnets {
             if let Some(fault) = outside(subnet, self.ranges) {
-                report.add(raw.subnet.span(), field(number, "subnet"), fault);
+                report.add(written.subnet.span(), self.field(number, "subnet"), fault);
             }
             self.claims.push(Claim {
                 subnet,
-                place: raw.subnet.span().start,
-                owner: Some(Owner {
-                    peer: self.peers.len(),
-                    number,
-                }),
+                place: written.subnet.span().start,
+                owner: Some(self.peers.len()),
             });
         }
+        self.numbers.push(number);
         self.peers.push(peer);
+    }
+
+    /// Reports what two peers have: a key, which stands at a `place` in a field of each.
+    fn unique<'w, K: Hash + Eq + ToString>(
+        &self,
+        what: &'static str,
+        key: impl Fn(&Peer) -> &K,
+        place: impl Fn(&Written<'w>) -> (ops::Range<usize>, &'static str),
+        written: impl Fn(usize) -> Option<Written<'w>>,
+        report: &mut Report<'_>,
+    ) {
+        for [first, again] in repeated(&self.peers, &key) {
+            let place = |peer: usize| {
+                let number = self.numbers[peer];
+                let (span, field) = place(&written(number)?);
+                Some((span, self.field(number, field)))
+            };
+            if let (Some((_, first)), Some((span, field))) = (place(first), place(again)) {
+                let value = key(&self.peers[again]).to_string();
+                report.add(span, field, Fault::Duplicate { what, value, first });
+            }
+        }
+    }
+
+    /// Reports subnets that overlap.
+    fn finish(mut self, report: &mut Report<'_>) -> Vec<Peer> {
+        let claims = std::mem::take(&mut self.claims);
+        let describe = |owner: &Option<usize>| match *owner {
+            None => ("this node".to_owned(), format!("{}.subnet", self.field)),
+            Some(peer) => {
+                let name = &self.peers[peer].name;
+                let field = self.field(self.numbers[peer], "subnet");
+                (format!("peer {name}"), field)
+            }
+        };
+        overlaps(claims, describe, report);
+        self.peers
     }
 }
 
-/// What an equal key has had before; the first stays.
-fn first<K: Eq + Hash, V: Copy>(seen: &mut HashMap<K, V>, key: K, value: V) -> Option<V> {
-    match seen.entry(key) {
-        Entry::Occupied(before) => Some(*before.get()),
-        Entry::Vacant(free) => {
-            free.insert(value);
-            None
+/// The places of equal keys: the first one's, and that of each that follows.
+///
+/// Sorting hashes goes through the memory in order, as a table of very many does not.
+fn repeated<T, K: Hash + Eq>(values: &[T], key: impl Fn(&T) -> &K) -> Vec<[usize; 2]> {
+    let hasher = RandomState::default();
+    let mut hashes: Vec<(u64, usize)> = values
+        .iter()
+        .map(|value| hasher.hash_one(key(value)))
+        .zip(0..)
+        .collect();
+    hashes.sort_unstable();
+    let mut found = Vec::new();
+    for same in hashes.chunk_by(|(one, _), (other, _)| one == other) {
+        for (after, &(_, again)) in same.iter().enumerate().skip(1) {
+            let equal =
+                |&&(_, earlier): &&(u64, usize)| key(&values[earlier]) == key(&values[again]);
+            if let Some(&(_, first)) = same[..after].iter().find(equal) {
+                found.push([first, again]);
+            }
         }
     }
+    found
 }
 
 fn outside(subnet: IpNet, ranges: &[Range]) -> Option<Fault> {
@@ -153,7 +175,7 @@ fn outside(subnet: IpNet, ranges: &[Range]) -> Option<Fault> {
 }
 
 fn peer(
-    raw: &raw::Peer,
+    raw: &Written<'_>,
     field: impl Fn(&str) -> String,
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,
@@ -163,7 +185,8 @@ fn peer(
         report.add(raw.name.span(), field("name"), error.into());
     });
     let vtep = vtep(&raw.vtep, &field, own_vtep, report);
-    let subnets = subnets(&raw.subnet, || field("subnet"), report);
+    let texts = raw.subnet.get_ref();
+    let subnets = subnets(texts, &raw.subnet.span(), || field("subnet"), report);
     let mac = match &raw.mac {
         Some(mac) => report.value(mac, field("mac")),
         None => vtep.map(Mac::of_vtep),
@@ -190,13 +213,13 @@ fn peer(
 }
 
 fn vtep(
-    raw: &Spanned<String>,
+    raw: &Spanned<&str>,
     field: impl Fn(&str) -> String,
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,
 ) -> Option<IpAddr> {
     let fault = match raw.get_ref().parse::<IpAddr>() {
-        Err(_) => Fault::Address(raw.get_ref().clone()),
+        Err(_) => Fault::Address((*raw.get_ref()).to_owned()),
         Ok(address) if Some(address) == own_vtep => Fault::OwnVtep(address),
         Ok(address) if can_be_vtep(address) => return Some(address),
         Ok(address) => Fault::NotUnicast(address),

@@ -17,6 +17,9 @@ use super::raw;
 /// Where line numbers begin: no text is that long.
 const LINES: usize = 1 << 40;
 
+/// Bytes of a peer's lines, at least.
+const SHORTEST: usize = 64;
+
 /// A text in two parts.
 pub(super) struct Plain<'a> {
     /// The text without its peers.
@@ -29,7 +32,7 @@ pub(super) struct Plain<'a> {
 
 /// A peer's values, each with its place in the rest.
 #[derive(Default)]
-struct Peer<'a> {
+pub(super) struct Peer<'a> {
     /// Which of the networks it is of, counted from 0.
     network: usize,
     name: Option<(usize, &'a str)>,
@@ -52,11 +55,6 @@ impl<'a> Plain<'a> {
         })
     }
 
-    /// How many peers there are.
-    pub(super) fn len(&self) -> usize {
-        self.peers.len()
-    }
-
     /// The line of a place, from 1.
     pub(super) fn line(&self, place: usize) -> usize {
         if let Some(line) = place.checked_sub(LINES) {
@@ -68,17 +66,15 @@ impl<'a> Plain<'a> {
     }
 
     /// The peers of one of the networks.
-    pub(super) fn of_network(&self, network: usize) -> impl Iterator<Item = raw::Peer> {
+    pub(super) fn of_network(&self, network: usize) -> &[Peer<'a>] {
         let first = self.peers.partition_point(|peer| peer.network < network);
-        self.peers[first..]
-            .iter()
-            .take_while(move |peer| peer.network == network)
-            .filter_map(Peer::raw)
+        let end = self.peers.partition_point(|peer| peer.network <= network);
+        &self.peers[first..end]
     }
 
     fn split(text: &'a str) -> Option<Self> {
         let mut rest = String::new();
-        let mut peers = Vec::new();
+        let mut peers = Vec::with_capacity(text.len() / SHORTEST);
         let mut networks: usize = 0;
         let mut current: Option<Peer<'a>> = None;
         let mut taken: Vec<(usize, usize)> = Vec::new();
@@ -150,7 +146,7 @@ impl<'a> Peer<'a> {
             "mac" => &mut self.mac,
             "subnet" => {
                 let end = if value.starts_with('[') {
-                    list(value)?.1
+                    after_list(value)?
                 } else {
                     text(value)?.1
                 };
@@ -170,19 +166,17 @@ impl<'a> Peer<'a> {
         field.replace((place, value)).is_none().then_some(())
     }
 
-    fn raw(&self) -> Option<raw::Peer> {
-        let owned = |(place, value): (usize, &str)| Spanned::new(place..place, value.to_owned());
-        let (place, subnet) = self.subnet?;
-        let subnet = if subnet.starts_with('[') {
-            raw::OneOrMany::Many(list(subnet)?.0)
-        } else {
-            raw::OneOrMany::One(text(subnet)?.0.to_owned())
-        };
-        Some(raw::Peer {
-            name: owned(self.name?),
-            vtep: owned(self.vtep?),
-            subnet: Spanned::new(place..place, subnet),
-            mac: self.mac.map(owned),
+    /// The peer, if nothing is missing that it must have.
+    pub(super) fn written(&self) -> Option<raw::Written<'a>> {
+        let text = |(place, value): (usize, &'a str)| Spanned::new(place..place, value);
+        let (place, subnets) = self.subnet?;
+        // Nothing else in a text or a list of them has quotes.
+        let subnets = subnets.split('"').skip(1).step_by(2).collect();
+        Some(raw::Written {
+            name: text(self.name?),
+            vtep: text(self.vtep?),
+            subnet: Spanned::new(place..place, subnets),
+            mac: self.mac.map(text),
             udp6_checksum: self
                 .udp6_checksum
                 .map(|(place, value)| Spanned::new(place..place, value)),
@@ -192,6 +186,9 @@ impl<'a> Peer<'a> {
 
 /// What stands before a comment, which has nothing that TOML forbids.
 fn without_comment(line: &str) -> Option<&str> {
+    if line.is_empty() {
+        return Some(line);
+    }
     if line
         .bytes()
         .any(|byte| byte.is_ascii_control() && byte != b'\t')
@@ -207,22 +204,20 @@ fn without_comment(line: &str) -> Option<&str> {
 
 /// A text between quotes without escapes, and what follows.
 fn text(value: &str) -> Option<(&str, &str)> {
-    let (text, end) = value.strip_prefix('"')?.split_once('"')?;
-    let plain = |byte: u8| byte != b'\\' && !byte.is_ascii_control();
-    text.bytes().all(plain).then_some((text, end))
+    let value = value.strip_prefix('"')?;
+    let special = |byte: u8| byte == b'"' || byte == b'\\' || byte.is_ascii_control();
+    let (text, end) = value.split_at(value.bytes().position(special)?);
+    Some((text, end.strip_prefix('"')?))
 }
 
-/// A list of such texts on one line, and what follows.
-fn list(value: &str) -> Option<(Vec<String>, &str)> {
-    let mut texts = Vec::new();
+/// What follows a list of such texts on one line.
+fn after_list(value: &str) -> Option<&str> {
     let mut rest = value.strip_prefix('[')?.trim_start();
     loop {
         if let Some(end) = rest.strip_prefix(']') {
-            return Some((texts, end));
+            return Some(end);
         }
-        let (text, end) = text(rest)?;
-        texts.push(text.to_owned());
-        rest = end.trim_start();
+        rest = text(rest)?.1.trim_start();
         match rest.strip_prefix(',') {
             Some(more) => rest = more.trim_start(),
             None if rest.starts_with(']') => {}

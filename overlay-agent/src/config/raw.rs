@@ -61,6 +61,32 @@ pub(super) struct Peer {
     pub(super) udp6_checksum: Option<Spanned<bool>>,
 }
 
+/// A peer as it is written, whoever has read it. There can be very many: nothing is copied.
+pub(super) struct Written<'a> {
+    pub(super) name: Spanned<&'a str>,
+    pub(super) vtep: Spanned<&'a str>,
+    pub(super) subnet: Spanned<Vec<&'a str>>,
+    pub(super) mac: Option<Spanned<&'a str>>,
+    pub(super) udp6_checksum: Option<Spanned<bool>>,
+}
+
+impl Peer {
+    pub(super) fn written(&self) -> Written<'_> {
+        let subnets = self.subnet.get_ref().as_slice().iter();
+        Written {
+            name: borrowed(&self.name),
+            vtep: borrowed(&self.vtep),
+            subnet: Spanned::new(self.subnet.span(), subnets.map(String::as_str).collect()),
+            mac: self.mac.as_ref().map(borrowed),
+            udp6_checksum: self.udp6_checksum.clone(),
+        }
+    }
+}
+
+fn borrowed(text: &Spanned<String>) -> Spanned<&str> {
+    Spanned::new(text.span(), text.get_ref())
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Endpoint {

@@ -26,7 +26,12 @@ pub(super) fn validate(
     if !raw.forwarding {
         report.add(given.span(), &field, Fault::NotForwarding);
     }
-    let sources = subnets(given, || field.clone(), report);
+    let sources = subnets(
+        given.get_ref().as_slice(),
+        &given.span(),
+        || field.clone(),
+        report,
+    );
     for (place, &prefix) in sources.iter().enumerate() {
         let earlier = sources.get(..place).unwrap_or_default();
         if let Some(fault) = fault(prefix, earlier, network, networks, others) {

@@ -1,5 +1,7 @@
 //! Subnets: how they are written, and whose they are.
 
+use std::ops;
+
 use ipnet::IpNet;
 use toml::Spanned;
 
@@ -56,7 +58,8 @@ fn is(net: IpNet, family: Family) -> bool {
 }
 
 fn one_of_each(raw: &Spanned<raw::OneOrMany>, field: &str, report: &mut Report<'_>) -> Vec<IpNet> {
-    let subnets = subnets(raw, || field.to_owned(), report);
+    let texts = raw.get_ref().as_slice();
+    let subnets = subnets(texts, &raw.span(), || field.to_owned(), report);
     for family in Family::ALL {
         let mut of_family = subnets.iter().filter(|net| is(**net, family));
         if let (Some(first), Some(second)) = (of_family.next(), of_family.next()) {
@@ -74,11 +77,11 @@ fn one_of_each(raw: &Spanned<raw::OneOrMany>, field: &str, report: &mut Report<'
 
 /// The subnets of a field, at least one.
 pub(super) fn subnets(
-    raw: &Spanned<raw::OneOrMany>,
+    texts: &[impl AsRef<str>],
+    span: &ops::Range<usize>,
     field: impl Fn() -> String,
     report: &mut Report<'_>,
 ) -> Vec<IpNet> {
-    let texts = raw.get_ref().as_slice();
     if texts.is_empty() {
         let fault = Fault::Number {
             what: "this field",
@@ -86,13 +89,13 @@ pub(super) fn subnets(
             given: 0,
             cure: "write it as \"10.244.1.0/24\"",
         };
-        report.add(raw.span(), field(), fault);
+        report.add(span.clone(), field(), fault);
     }
     texts
         .iter()
         .filter_map(|text| {
-            subnet(text)
-                .map_err(|fault| report.add(raw.span(), field(), fault))
+            subnet(text.as_ref())
+                .map_err(|fault| report.add(span.clone(), field(), fault))
                 .ok()
         })
         .collect()

@@ -74,21 +74,28 @@ pub(super) fn build(
     if let Some(before) = before.filter(|before| before.cause == cause) {
         return Arc::clone(before);
     }
-    let mut made = Made::default();
+    let mut made = Made::with_room(
+        derived
+            .iter()
+            .map(|derived| derived.network.peers.len())
+            .sum(),
+    );
     for derived in derived {
         made.add_network(derived, ways, capacity);
     }
-    let mut entries = PeerEntries {
-        subnets: made.subnets.into_iter().collect(),
-        vteps: made.vteps.into_iter().collect(),
-    };
-    slots::assign_to_peers(kept, &mut entries);
+    slots::assign_to_peers(kept, &mut made.vteps);
+    for ((_, entry), &peer) in made.subnets.iter_mut().zip(&made.owners) {
+        entry.index = made.vteps[peer].1;
+    }
     let objects = PeerObjects {
         // At once, because trees that grow entry by entry are half empty.
         routes: made.routes.into_iter().collect(),
         neighbours: made.neighbours.into_iter().collect(),
         fdb: made.fdb.into_iter().collect(),
-        entries,
+        entries: PeerEntries {
+            subnets: made.subnets.into_iter().collect(),
+            vteps: made.vteps.into_iter().collect(),
+        },
     };
     Arc::new(ForPeers {
         cause,
@@ -130,6 +137,8 @@ struct Made {
     neighbours: Vec<((IfName, IpAddr), Mac)>,
     fdb: Vec<((IfName, Mac), IpAddr)>,
     subnets: Vec<((Vni, IpNet), PeerEntry)>,
+    /// Which of the VTEPs each of the subnets is behind.
+    owners: Vec<usize>,
     vteps: Vec<((Vni, IpAddr), u32)>,
     /// Entries so far, by family.
     used_subnets: [usize; 2],
@@ -139,6 +148,18 @@ struct Made {
 }
 
 impl Made {
+    fn with_room(peers: usize) -> Self {
+        Self {
+            routes: Vec::with_capacity(peers),
+            neighbours: Vec::with_capacity(peers),
+            fdb: Vec::with_capacity(peers),
+            subnets: Vec::with_capacity(peers),
+            owners: Vec::with_capacity(peers),
+            vteps: Vec::with_capacity(peers),
+            ..Self::default()
+        }
+    }
+
     fn add_network(
         &mut self,
         derived: &Derived<'_>,
@@ -242,6 +263,8 @@ impl Made {
         }
         self.used_subnets = subnets;
         self.used_vteps = vteps;
+        let owner = self.vteps.len();
+        // Slots are given out once all peers are known.
         self.vteps.push(((vni, peer.vtep), 0));
         for &subnet in &peer.subnets {
             let entry = PeerEntry {
@@ -255,6 +278,7 @@ impl Made {
                 needs_checksum: peer.udp6_checksum,
             };
             self.subnets.push(((vni, subnet), entry));
+            self.owners.push(owner);
         }
         true
     }

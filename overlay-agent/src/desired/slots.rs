@@ -9,9 +9,13 @@ use std::{collections::BTreeMap, mem, net::IpAddr};
 use overlay_common::maps::{FIRST_ENDPOINT_SLOT, LOCAL_INDEX, MAX_ENDPOINT_SLOTS, MAX_PEERS};
 
 use crate::{
+    ascending::Ascending,
     model::Vni,
-    objects::{Entries, PeerEntries},
+    objects::{Entries, PeerEntries, PeerEntry},
 };
+
+/// What tells a peer from others: its network and outer address.
+type PeerKey = (Vni, IpAddr);
 
 /// Gives each endpoint a slot; those for which there is none count as the node itself.
 pub(super) fn assign_to_endpoints(kept: &Entries, entries: &mut Entries) {
@@ -40,43 +44,42 @@ pub(super) fn assign_to_endpoints(kept: &Entries, entries: &mut Entries) {
     }
 }
 
-/// Gives each peer a slot.
-pub(super) fn assign_to_peers(kept: &PeerEntries, entries: &mut PeerEntries) {
-    let in_subnets = slots_that_differ(kept);
+/// Gives each peer, known by its VTEP, a slot.
+pub(super) fn assign_to_peers(kept: &PeerEntries, vteps: &mut [(PeerKey, u32)]) {
+    let mut in_order: Vec<&mut (PeerKey, u32)> = vteps.iter_mut().collect();
+    in_order.sort_by_key(|(peer, _)| *peer);
     let mut taken = Taken::new(MAX_PEERS + 1);
     taken.insert(LOCAL_INDEX);
-    for (peer, slot) in &mut entries.vteps {
-        let candidates = [in_subnets.get(peer), kept.vteps.get(peer)];
+    let in_subnets = slots_that_differ(kept);
+    let (mut in_subnets, mut in_vteps) = (Ascending::of(&in_subnets), Ascending::of(&kept.vteps));
+    for (peer, slot) in &mut in_order {
+        let candidates = [in_subnets.get(peer), in_vteps.get(peer)];
         let mut candidates = candidates.into_iter().flatten();
         if let Some(&old) = candidates.find(|old| taken.insert(**old)) {
             *slot = old;
         }
     }
     let mut next = LOCAL_INDEX + 1;
-    for slot in entries
-        .vteps
-        .values_mut()
-        .filter(|slot| **slot == LOCAL_INDEX)
-    {
+    for (_, slot) in in_order {
+        if *slot != LOCAL_INDEX {
+            continue;
+        }
         while (next as usize) < MAX_PEERS && !taken.insert(next) {
             next += 1;
         }
         *slot = next;
     }
-    for ((vni, _), peer) in &mut entries.subnets {
-        if let Some(&slot) = entries.vteps.get(&(*vni, peer.vtep)) {
-            peer.index = slot;
-        }
-    }
 }
 
 /// The slots in the map of subnets that are others than in that of VTEPs.
-fn slots_that_differ(entries: &PeerEntries) -> BTreeMap<(Vni, IpAddr), u32> {
-    let slots = entries.subnets.iter();
-    slots
-        .map(|((vni, _), peer)| ((*vni, peer.vtep), peer.index))
-        .filter(|(vtep, slot)| entries.vteps.get(vtep) != Some(slot))
-        .collect()
+fn slots_that_differ(entries: &PeerEntries) -> BTreeMap<PeerKey, u32> {
+    let subnets = entries.subnets.iter();
+    let slot = |((vni, _), peer): (&(Vni, _), &PeerEntry)| ((*vni, peer.vtep), peer.index);
+    let mut slots: Vec<(PeerKey, u32)> = subnets.map(slot).collect();
+    slots.sort();
+    let mut in_vteps = Ascending::of(&entries.vteps);
+    slots.retain(|(peer, slot)| in_vteps.get(peer) != Some(slot));
+    slots.into_iter().collect()
 }
 
 /// Slots that somebody has, of so many.
@@ -119,13 +122,9 @@ mod tests {
             vteps: BTreeMap::from([(peer(3), 1), (peer(4), 3)]),
             ..PeerEntries::default()
         };
-        let mut entries = PeerEntries::default();
-        entries
-            .vteps
-            .extend([2, 3, 4, 5].map(|last| (peer(last), 0)));
-        assign_to_peers(&kept, &mut entries);
-        let slots: Vec<u32> = entries.vteps.into_values().collect();
-        assert_eq!(slots, [2, 1, 3, 4]);
+        let mut vteps = [5, 3, 2, 4].map(|last| (peer(last), 0));
+        assign_to_peers(&kept, &mut vteps);
+        assert_eq!(vteps.map(|(_, slot)| slot), [4, 1, 2, 3]);
     }
 
     /// Endpoints, each with its device, the last byte of its address, and its slot.

@@ -4,10 +4,11 @@
 //! have the same longest prefix of all that there are, in any table.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
+use foldhash::HashMap;
 use ipnet::IpNet;
 
 use super::{nodes::Nodes, tables::Tables};
@@ -100,7 +101,7 @@ fn find(
         .map(|peer| peer.vtep)
         .collect();
 
-    let mut classes: HashMap<Class, usize> = HashMap::new();
+    let mut classes: HashMap<Class, usize> = HashMap::default();
     let mut asked = Vec::new();
     let mut answers = Vec::with_capacity(vteps.len());
     for vtep in vteps {

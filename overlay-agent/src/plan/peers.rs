@@ -1,13 +1,13 @@
 //! What leads to the peers, which can be very many.
 
 use std::{
-    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
 use super::step::Step;
 use crate::{
+    ascending::Ascending,
     model::{IfName, Vni},
     objects::{LinkId, LinkKind, Objects, PeerEntries, PeerObjects, Scope},
 };
@@ -106,21 +106,21 @@ impl<'a> Peers<'a> {
             return;
         }
         let (observed, desired) = (&self.observed.entries, &self.desired.entries);
-        let mut counting = None;
+        let mut admitted = Vec::new();
         missing(
             &observed.vteps,
             &desired.vteps,
             |_, _| false,
-            |&(vni, vtep), &slot| {
-                let counting = counting.get_or_insert_with(|| counting_slots(observed));
-                steps.push(Step::SetVtep {
-                    vni,
-                    vtep,
-                    slot,
-                    fresh: !counting.contains(&(vni, vtep, slot)),
-                });
-            },
+            |&peer, &slot| admitted.push((peer, slot)),
         );
+        let counting = counting_slots(observed, &admitted);
+        let admit = |((vni, vtep), slot)| Step::SetVtep {
+            vni,
+            vtep,
+            slot,
+            fresh: !counting.contains(&(slot, vni, vtep)),
+        };
+        steps.extend(admitted.into_iter().map(admit));
         missing(
             &observed.subnets,
             &desired.subnets,
@@ -179,11 +179,23 @@ impl<'a> Peers<'a> {
     }
 }
 
-/// The slots that peers count in: only those of new peers start from 0.
-fn counting_slots(entries: &PeerEntries) -> BTreeSet<(Vni, IpAddr, u32)> {
+/// Those of the admitted peers that count in their slot already: only the slots of new peers
+/// start from 0.
+fn counting_slots(
+    entries: &PeerEntries,
+    admitted: &[((Vni, IpAddr), u32)],
+) -> BTreeSet<(u32, Vni, IpAddr)> {
+    let admitted = admitted
+        .iter()
+        .map(|&((vni, vtep), slot)| (slot, vni, vtep));
+    let admitted: BTreeSet<_> = admitted.collect();
+    if admitted.is_empty() {
+        return admitted;
+    }
     let subnets = entries.subnets.iter();
     subnets
-        .map(|((vni, _), peer)| (*vni, peer.vtep, peer.index))
+        .map(|((vni, _), peer)| (peer.index, *vni, peer.vtep))
+        .filter(|counting| admitted.contains(counting))
         .collect()
 }
 
@@ -194,13 +206,9 @@ fn missing<'a, K: Ord, V: PartialEq>(
     outdated: impl Fn(&K, &V) -> bool,
     mut found: impl FnMut(&'a K, &'a V),
 ) {
-    let mut there = observed.iter().peekable();
+    let mut there = Ascending::of(observed);
     for (key, value) in desired {
-        while there.next_if(|(other, _)| *other < key).is_some() {}
-        let same = there
-            .peek()
-            .is_some_and(|(other, old)| *other == key && *old == value);
-        if !same || outdated(key, value) {
+        if there.get(key) != Some(value) || outdated(key, value) {
             found(key, value);
         }
     }
@@ -212,10 +220,9 @@ fn stale<'a, K: Ord, V>(
     desired: &BTreeMap<K, V>,
     mut found: impl FnMut(&'a K, &'a V),
 ) {
-    let mut wanted = desired.keys().peekable();
+    let mut wanted = Ascending::of(desired);
     for (key, value) in observed {
-        while wanted.next_if(|other| *other < key).is_some() {}
-        if wanted.peek().map(|other| key.cmp(other)) != Some(Ordering::Equal) {
+        if wanted.get(key).is_none() {
             found(key, value);
         }
     }

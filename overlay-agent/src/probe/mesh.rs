@@ -4,10 +4,11 @@
 //! is their gateway's.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     time::{Duration, Instant},
 };
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::health::Health;
 use crate::{
@@ -78,8 +79,11 @@ impl Mesh {
     }
 
     fn of(networks: Vec<NetworkPeers>) -> Self {
+        let peers = networks.iter().map(|network| network.peers.len()).sum();
         let mut mesh = Self {
             networks,
+            places: Vec::with_capacity(peers),
+            speakers: HashMap::with_capacity(peers),
             ..Self::default()
         };
         for (number, network) in (0..).zip(&mesh.networks) {

@@ -40,7 +40,11 @@ fn parsed(text: &str) -> Vec<Vec<String>> {
     let mut networks = Vec::new();
     for network in &raw.networks {
         let peers = network.get_ref().peers.iter();
-        networks.push(peers.map(|peer| show(line, peer.get_ref())).collect());
+        networks.push(
+            peers
+                .map(|peer| show(line, &peer.get_ref().written()))
+                .collect(),
+        );
     }
     networks
 }
@@ -51,14 +55,18 @@ fn plain(text: &str) -> Vec<Vec<String>> {
     let mut networks = Vec::new();
     for (index, network) in raw.networks.iter().enumerate() {
         assert!(network.get_ref().peers.is_empty());
-        let peers = plain.of_network(index);
+        let peers = plain.of_network(index).iter();
         let line = |place| plain.line(place);
-        networks.push(peers.map(|peer| show(line, &peer)).collect());
+        networks.push(
+            peers
+                .map(|peer| show(line, &peer.written().unwrap()))
+                .collect(),
+        );
     }
     networks
 }
 
-fn show(line: impl Fn(usize) -> usize, peer: &crate::config::raw::Peer) -> String {
+fn show(line: impl Fn(usize) -> usize, peer: &crate::config::raw::Written<'_>) -> String {
     let line = |span: std::ops::Range<usize>| line(span.start);
     format!(
         "{} {} {:?} {:?} {:?} lines {} {} {} {:?}",
@@ -111,7 +119,7 @@ fn whatever_is_not_plain_is_left_to_the_parser() {
 #[test]
 fn the_lines_of_the_rest_are_those_of_the_text() {
     let plain = Plain::of(TEXT);
-    assert_eq!(plain.len(), 3);
+    assert_eq!(plain.of_network(0).len(), 2);
     for word in [
         "[node]",
         "name = \"a\"",
