@@ -99,7 +99,11 @@ pub type Window = (Duration, Duration);
 
 impl Load {
     /// Starts sending from a pair's client, which has an address of the server's family.
+    ///
+    /// A ping goes before: packets that the kernel keeps until a neighbour has answered are
+    /// overtaken by those that come after the answer, whoever carries them.
     pub fn start(pair: &Pair<'_>, rates: Rates) -> Result<Self> {
+        pair.icmp(&[56])?;
         let clock = Clock::start();
         let cores = cores::allowed().map_err(Error::file("look up", "the allowed cores"))?;
         let (first, last) = (cores[0], cores[cores.len() - 1]);
