@@ -30,7 +30,7 @@ pub struct Node {
     pub dataplane: Option<DataPlane>,
     /// Who is told what is done to it.
     pub progress: Progress,
-    /// Indices of the devices that carried our mark at the last look.
+    /// Indices of the devices that carried our mark at the last look, and of those made since.
     marked: BTreeSet<u32>,
 }
 
@@ -54,7 +54,12 @@ impl Node {
         self.marked = ours.map(|link| link.index).collect();
     }
 
-    /// Whether a device was ours at the last look.
+    /// Notes that a device is ours that nobody has looked at yet.
+    pub(crate) fn remember(&mut self, index: u32) {
+        self.marked.insert(index);
+    }
+
+    /// Whether a device was ours at the last look, or has been made since.
     pub(crate) fn knows(&self, index: u32) -> bool {
         self.marked.contains(&index)
     }

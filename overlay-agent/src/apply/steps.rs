@@ -186,14 +186,16 @@ async fn index_if_there(node: &Node, name: IfName) -> Result<Option<u32>> {
 }
 
 async fn create_link(
-    node: &Node,
+    node: &mut Node,
     model: Option<&Model>,
     id: &LinkId,
     link: &Link,
     inside: Option<&Link>,
 ) -> Result<()> {
     let (LinkKind::Veth { peer }, Some(inside)) = (&link.kind, inside) else {
-        return Ok(node.netlink.create(&id.name, link, None).await?);
+        let index = node.netlink.create(&id.name, link, None).await?;
+        node.remember(index);
+        return Ok(());
     };
     let Scope::Endpoint(endpoint) = &peer.scope else {
         return Err(ApplyError::Gone(format!("endpoint of {id}")));
@@ -205,7 +207,9 @@ async fn create_link(
         mtu: inside.mtu,
         netns: &netns,
     };
-    Ok(node.netlink.create(&id.name, link, Some(spec)).await?)
+    let index = node.netlink.create(&id.name, link, Some(spec)).await?;
+    node.remember(index);
+    Ok(())
 }
 
 async fn change_link(

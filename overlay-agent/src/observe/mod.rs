@@ -3,7 +3,8 @@
 //! Architecture Invariant: an object counts as ours only by a mark that we put
 //! on it: the alias of a device, the protocol of a route, a pin in our folder, a
 //! namespace's identity in the state file. What is on a device of ours is ours. A device
-//! that had our alias when this agent last looked is ours without it: its index is its own.
+//! that this agent has made, or that had our alias when it last looked, is ours without it:
+//! its index is its own.
 
 mod devices;
 mod endpoints;

@@ -128,6 +128,12 @@ pub(crate) fn links(stand: &Stand) -> Vec<Damage> {
         Damage::on_node("ip link set ovlpad1 nomaster", look("ovlpad1")),
         Damage::on_node(format!("ip link set {veth} name mine0"), look(&veth)),
         Damage::on_node("ip link set ovl1 down name mine0", look("ovl1")),
+        // What comes in its place loses its mark before anybody has looked at it.
+        Damage::on_node(
+            "ip link del ovl1; timeout 10 sh -c 'until ip link set ovl1 alias mine; do :; done' \
+             2>/dev/null",
+            look("ovl1"),
+        ),
         Damage::on_node("ip link set ovl1 type vxlan ttl 5", look("ovl1")),
         Damage::on_node("ip link set ovl1 type vxlan learning", look("ovl1")),
         Damage::on_node("ip link set ovlbr1 type bridge stp_state 1", look("ovlbr1")),

@@ -39,13 +39,14 @@ impl Netlink {
     /// Makes a device with everything that `link` says; `peer` is the other side of a veth.
     ///
     /// Two requests, because the kernel takes an alias only for a device that exists;
-    /// if the second is refused, the device is removed again.
+    /// if the second is refused, the device is removed again. Returns its index, by which it
+    /// is known even if somebody changes its mark at once.
     pub async fn create(
         &self,
         name: &IfName,
         link: &Link,
         peer: Option<VethPeerSpec<'_>>,
-    ) -> Result<()> {
+    ) -> Result<u32> {
         let operation = format!("create device {name}");
         let master = match &link.master {
             Some(master) => Some(self.index_of(master, &operation).await?),
@@ -72,12 +73,13 @@ impl Netlink {
         self.request(create, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
             .await
             .map_err(|refusal| explain(refusal, &operation, link))?;
-        let finish = RouteNetlinkMessage::SetLink(second(name, link, master));
+        let index = self.index_of(name, &operation).await?;
+        let finish = RouteNetlinkMessage::SetLink(second(index, link, master));
         let Err(refusal) = self.request(finish, NLM_F_ACK).await else {
-            return Ok(());
+            return Ok(index);
         };
         let error = explain(refusal, &operation, link);
-        let undo = RouteNetlinkMessage::DelLink(named(name));
+        let undo = RouteNetlinkMessage::DelLink(numbered(index));
         match self.request(undo, NLM_F_ACK).await {
             Ok(_) => Err(error),
             Err(refusal) => Err(error.because(refusal.during("remove it again"))),
@@ -98,6 +100,12 @@ fn named(name: &IfName) -> LinkMessage {
     message
 }
 
+fn numbered(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
 /// What cannot be changed later, and what a device is better born with.
 fn first(name: &IfName, link: &Link, kind: Vec<LinkInfo>) -> LinkMessage {
     let mut message = named(name);
@@ -112,8 +120,8 @@ fn first(name: &IfName, link: &Link, kind: Vec<LinkInfo>) -> LinkMessage {
 }
 
 /// The rest, in one request.
-fn second(name: &IfName, link: &Link, master: Option<u32>) -> LinkMessage {
-    let mut message = named(name);
+fn second(index: u32, link: &Link, master: Option<u32>) -> LinkMessage {
+    let mut message = numbered(index);
     if link.kind == LinkKind::Bridge {
         message.attributes.push(LinkAttribute::Mtu(link.mtu));
     }
