@@ -25,6 +25,8 @@ use node::Node;
 const SIZES: [u32; 4] = [10, 1_000, 10_000, 100_000];
 /// Every how many-th peer gets another address by the change.
 const CHANGED: u32 = 100;
+/// Devices that a program is attached to by TCX and nothing else.
+const ATTACHED_ALONE: usize = 50;
 /// What is left to do after a start or a change is done when the agent has taken less than this
 /// share of a CPU for a second,
 const CALM: f64 = 0.02;
@@ -93,6 +95,10 @@ struct Endpoints {
     add_last_ms: f64,
     /// Median with the start of the command.
     add_by_command_ms: f64,
+    /// Median of attaching a program by TCX and nothing else: a container takes longer.
+    tcx_alone_ms: f64,
+    /// Median of some at the API of an agent that attaches its programs by clsact.
+    add_by_clsact_ms: f64,
     /// With all of them.
     rss_mib: f64,
     idle_cpu: f64,
@@ -121,7 +127,13 @@ pub(super) fn run(console: Console, agent: &Path, out: &Path, quick: bool) -> Re
 }
 
 fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
-    let mut node = Node::make(agent)?;
+    // At both ends, because few and many peers are what can make a difference.
+    let attaches = SIZES.first() == Some(&peers) || SIZES.last() == Some(&peers);
+    let by_clsact = attaches.then(|| attach_by_clsact(agent, peers));
+    let by_clsact = by_clsact.transpose()?;
+    let mut node = Node::make(agent, "auto")?;
+    let alone = attaches.then(|| node.attach_alone(ATTACHED_ALONE));
+    let alone = alone.transpose()?.unwrap_or_default();
     node.configure(&peers::config(peers, None))?;
     let start_seconds = node.start()?.as_secs_f64();
     let start_cpu_seconds = node.cpu_time()?.as_secs_f64();
@@ -132,9 +144,8 @@ fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
     let change = (change_peers > 0).then(|| node.change(&peers::config(peers, Some(CHANGED))));
     let change = change.transpose()?;
     settle(&node)?;
-    // At both ends, because few and many peers are what can make a difference.
-    let attaches = SIZES.first() == Some(&peers) || SIZES.last() == Some(&peers);
-    let endpoints = attaches.then(|| attach(&mut node, options)).transpose()?;
+    let endpoints = by_clsact.map(|by_clsact| attach(&mut node, options, &alone, &by_clsact));
+    let endpoints = endpoints.transpose()?;
     node.down()?;
     Ok(Figures {
         peers,
@@ -151,7 +162,26 @@ fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
     })
 }
 
-fn attach(node: &mut Node, options: &Options) -> Result<Endpoints> {
+/// Containers of an agent that attaches its programs as on kernels without TCX.
+fn attach_by_clsact(agent: &Path, peers: u32) -> Result<Vec<Duration>> {
+    let mut node = Node::make(agent, "clsact")?;
+    node.configure(&peers::config(peers, None))?;
+    node.start()?;
+    settle(&node)?;
+    node.make_containers(Options::QUICK.endpoints)?;
+    let times = (0..Options::QUICK.endpoints)
+        .map(|number| node.attach(number))
+        .collect::<Result<_>>()?;
+    node.down()?;
+    Ok(times)
+}
+
+fn attach(
+    node: &mut Node,
+    options: &Options,
+    alone: &[Duration],
+    by_clsact: &[Duration],
+) -> Result<Endpoints> {
     node.make_containers(options.endpoints + options.by_command)?;
     let before = node.cpu_time()?;
     let mut by_api = Vec::new();
@@ -172,6 +202,8 @@ fn attach(node: &mut Node, options: &Options) -> Result<Endpoints> {
         add_cpu_ms: (ran / u32::try_from(options.endpoints)?).as_secs_f64() * 1e3,
         add_last_ms,
         add_by_command_ms: median(&by_command),
+        tcx_alone_ms: median(alone),
+        add_by_clsact_ms: median(by_clsact),
         rss_mib: node.memory()?.now,
         idle_cpu: idle(node, options)?,
     })

@@ -11,7 +11,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_tests::{run, script::words};
+use nix::net::if_::if_nametoindex;
+use overlay_tests::{
+    bpf::{Hook, Program},
+    netns, run,
+    script::words,
+};
 use serde_json::{Value, json};
 
 use super::peers::{NAME, UNDERLAY};
@@ -26,6 +31,8 @@ pub(super) struct Node {
     folder: PathBuf,
     process: Option<Child>,
     containers: usize,
+    /// How the agent attaches its programs.
+    way: &'static str,
 }
 
 /// A change of the configuration.
@@ -47,12 +54,13 @@ pub(super) struct Memory {
 
 impl Node {
     /// Makes the namespace with an underlay; the remains of a run that was killed are removed.
-    pub(super) fn make(agent: &Path) -> Result<Self> {
+    pub(super) fn make(agent: &Path, way: &'static str) -> Result<Self> {
         let node = Self {
             agent: agent.to_owned(),
             folder: std::env::temp_dir().join(NAME),
             process: None,
             containers: 0,
+            way,
         };
         node.clear()?;
         fs::create_dir_all(&node.folder)
@@ -68,6 +76,26 @@ impl Node {
             run::checked(&words(command))?;
         }
         Ok(node)
+    }
+
+    /// Attaches a program that does nothing to so many devices; how long each took.
+    pub(super) fn attach_alone(&self, number: usize) -> Result<Vec<Duration>> {
+        let here = format!("-n {NAME}");
+        let add = |number| format!("link add alone{number} type veth peer name peer{number}\n");
+        self.run_batch(&here, &(0..number).map(add).collect::<String>())?;
+        let times = netns::inside(NAME, || {
+            let program = Program::nothing()?;
+            let attach = |number| {
+                let device = if_nametoindex(format!("alone{number}").as_str())?;
+                let start = Instant::now();
+                let _attached = program.attach(device, Hook::Ingress)?;
+                Ok(start.elapsed())
+            };
+            (0..number).map(attach).collect::<Result<_>>()
+        })??;
+        let delete = |number| format!("link del alone{number}\n");
+        self.run_batch(&here, &(0..number).map(delete).collect::<String>())?;
+        Ok(times)
     }
 
     /// Writes the configuration at once, as an editor does.
@@ -214,7 +242,7 @@ impl Node {
         };
         let lines: String = listed.lines().filter_map(of_ours).collect();
         fs::create_dir_all(&self.folder)?;
-        self.run_batch(&lines)?;
+        self.run_batch("", &lines)?;
         fs::remove_dir_all(&self.folder)?;
         let text = String::from_utf8_lossy(&down.stderr);
         // Without anything of an earlier run there is no such instance.
@@ -235,13 +263,13 @@ impl Node {
 
     fn batch(&self, what: &str, numbers: std::ops::Range<usize>) -> Result<()> {
         let line = |number| format!("netns {what} {}\n", container(number));
-        self.run_batch(&numbers.map(line).collect::<String>())
+        self.run_batch("", &numbers.map(line).collect::<String>())
     }
 
-    fn run_batch(&self, lines: &str) -> Result<()> {
+    fn run_batch(&self, options: &str, lines: &str) -> Result<()> {
         let file = self.folder.join("batch");
         fs::write(&file, lines).with_context(|| format!("write {}", file.display()))?;
-        run::checked(&words(format!("ip -batch {}", file.display())))?;
+        run::checked(&words(format!("ip {options} -batch {}", file.display())))?;
         Ok(())
     }
 
@@ -289,6 +317,7 @@ impl Node {
             .args(arguments)
             .env("OVERLAY_STATE_DIR", self.folder.join("state"))
             .env("OVERLAY_RUNTIME_DIR", self.folder.join("run"))
+            .env("OVERLAY_ATTACH", self.way)
             .env_remove("OVERLAY_LOG");
         command
     }

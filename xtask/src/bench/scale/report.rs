@@ -152,6 +152,12 @@ pub(super) fn table(all: &[Figures], goals: &[Goal]) -> String {
     line("… by the command", &|f| {
         attached(f, &|e| e.add_by_command_ms, 1)
     });
+    line("… by clsact", &|f| {
+        attached(f, &|e| e.add_by_clsact_ms, 1)
+    });
+    line("attaching a program by TCX alone, ms", &|f| {
+        attached(f, &|e| e.tcx_alone_ms, 1)
+    });
     line("RSS with them, MiB", &|f| attached(f, &|e| e.rss_mib, 1));
     line("CPU while idle with them, %", &|f| {
         attached(f, &|e| e.idle_cpu * 100.0, 2)
