@@ -25,8 +25,9 @@ use crate::{
     surroundings::Observed,
 };
 
-/// Links, and namespaces, that one patrol looks at.
-const LINKS: usize = 512;
+/// Links, and namespaces, that one patrol looks at: more would cost a node with a thousand
+/// containers a hundredth of a core.
+const LINKS: usize = 128;
 /// Devices that one patrol looks at.
 const DEVICES: usize = 64;
 /// Peers whose paths one patrol looks up.
