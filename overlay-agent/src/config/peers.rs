@@ -15,7 +15,7 @@ use toml::Spanned;
 use super::{
     Report,
     error::Fault,
-    plain::Plain,
+    plain::{self, Plain},
     raw::{self, Written},
     subnets::{Claim, no_such_family, overlaps, subnets},
 };
@@ -32,7 +32,7 @@ pub(super) fn validate(
 ) -> Vec<Peer> {
     let plain = plain.of_network(network);
     let parsed = raw.peers.iter().map(|raw| Some(raw.get_ref().written()));
-    let written = parsed.chain(plain.iter().map(|plain| plain.written()));
+    let written = parsed.chain(plain.iter().map(plain::Peer::written));
     let place = raw.subnet.span().start;
     let own = |range: &Range| Claim {
         subnet: range.subnet,
@@ -143,10 +143,10 @@ impl Checked<'_> {
 ///
 /// Sorting hashes goes through the memory in order, as a table of very many does not.
 fn repeated<T, K: Hash + Eq>(values: &[T], key: impl Fn(&T) -> &K) -> Vec<[usize; 2]> {
-    let hasher = RandomState::default();
+    let state = RandomState::default();
     let mut hashes: Vec<(u64, usize)> = values
         .iter()
-        .map(|value| hasher.hash_one(key(value)))
+        .map(|value| state.hash_one(key(value)))
         .zip(0..)
         .collect();
     hashes.sort_unstable();

@@ -12,6 +12,7 @@ mod create;
 mod events;
 mod links;
 mod neighbours;
+mod noise;
 mod reachability;
 mod refusal;
 mod routes;

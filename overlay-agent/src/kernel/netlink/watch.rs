@@ -22,6 +22,7 @@ use super::{
     bulk::each_message,
     current_runtime,
     events::{Changes, Event, Touched, event},
+    noise,
 };
 use crate::kernel::{KernelError, Result, netns};
 
@@ -158,12 +159,15 @@ impl Watch {
         match received {
             Ok(Datagram { length, origin }) => {
                 let datagram = self.buffer.get(..length).unwrap_or_default();
-                if !concerns_us(datagram, &self.minded) {
-                    return Ok(false);
-                }
                 if let Some(namespace) = origin {
-                    self.namespaces.insert(namespace);
-                    return Ok(true);
+                    let concerns = noise::concerns_container(datagram);
+                    if concerns {
+                        self.namespaces.insert(namespace);
+                    }
+                    return Ok(concerns);
+                }
+                if !noise::concerns_node(datagram, &self.minded) {
+                    return Ok(false);
                 }
                 if is_setting(datagram) {
                     return Ok(true);
@@ -223,88 +227,4 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> nix::Result<Datagram> {
         length: message.bytes,
         origin,
     })
-}
-
-const NLMSG_HEADER: usize = 16;
-const RTM_NEWNEIGH: u16 = 28;
-/// Offsets of `ndm_ifindex` and `ndm_state` behind the message's header.
-const NDM_IFINDEX: usize = 4;
-const NDM_STATE: usize = 8;
-/// `NUD_PERMANENT | NUD_NOARP`: somebody set this neighbour.
-const SET: u16 = 0x80 | 0x40;
-
-/// Whether a datagram has anything but the kernel's own learning of neighbours,
-/// which is frequent on a busy underlay; on devices that are `minded` that counts, too. What
-/// cannot be read concerns us.
-fn concerns_us(datagram: &[u8], minded: &BTreeSet<u32>) -> bool {
-    let mut rest = datagram;
-    while !rest.is_empty() {
-        let half = |at: usize| rest.get(at..at + 2).and_then(|b| b.try_into().ok());
-        let word = |at: usize| rest.get(at..at + 4).and_then(|b| b.try_into().ok());
-        let state = half(NLMSG_HEADER + NDM_STATE).map(u16::from_ne_bytes);
-        let device = word(NLMSG_HEADER + NDM_IFINDEX).map(u32::from_ne_bytes);
-        let ours = device.is_none_or(|device| minded.contains(&device));
-        match (
-            word(0).map(u32::from_ne_bytes),
-            half(4).map(u16::from_ne_bytes),
-            state,
-        ) {
-            (Some(length), Some(RTM_NEWNEIGH), Some(state)) if state & SET == 0 && !ours => {
-                let length = (length as usize).next_multiple_of(4).max(NLMSG_HEADER);
-                rest = rest.get(length..).unwrap_or_default();
-            }
-            _ => return true,
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::{NDM_IFINDEX, NDM_STATE, NLMSG_HEADER, RTM_NEWNEIGH};
-
-    /// Without devices that are minded.
-    fn concerns_us(datagram: &[u8]) -> bool {
-        super::concerns_us(datagram, &BTreeSet::new())
-    }
-
-    const RTM_DELNEIGH: u16 = RTM_NEWNEIGH + 1;
-    const REACHABLE: u16 = 0x02;
-    const PERMANENT: u16 = 0x80;
-
-    fn message(kind: u16, state: u16) -> Vec<u8> {
-        let mut bytes = vec![0; NLMSG_HEADER + 12];
-        bytes[..4].copy_from_slice(&28_u32.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-        bytes[NLMSG_HEADER + NDM_STATE..][..2].copy_from_slice(&state.to_ne_bytes());
-        bytes
-    }
-
-    #[test]
-    fn learned_neighbours_are_passed_over() {
-        let learned = message(RTM_NEWNEIGH, REACHABLE);
-        assert!(!concerns_us(&learned));
-        assert!(!concerns_us(&[learned.clone(), learned.clone()].concat()));
-        assert!(concerns_us(
-            &[learned, message(RTM_NEWNEIGH, PERMANENT)].concat()
-        ));
-        assert!(concerns_us(&message(RTM_DELNEIGH, REACHABLE)));
-        assert!(concerns_us(&message(16, 0)));
-    }
-
-    #[test]
-    fn on_our_devices_every_neighbour_counts() {
-        let mut learned = message(RTM_NEWNEIGH, REACHABLE);
-        learned[NLMSG_HEADER + NDM_IFINDEX..][..4].copy_from_slice(&7_u32.to_ne_bytes());
-        assert!(super::concerns_us(&learned, &BTreeSet::from([7])));
-        assert!(!super::concerns_us(&learned, &BTreeSet::from([8])));
-    }
-
-    #[test]
-    fn what_cannot_be_read_counts() {
-        assert!(concerns_us(&message(RTM_NEWNEIGH, REACHABLE)[..20]));
-        assert!(concerns_us(&[0; 3]));
-    }
 }
