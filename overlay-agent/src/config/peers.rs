@@ -48,12 +48,15 @@ pub(super) fn validate(
         peers: Vec::with_capacity(plain.len()),
     };
     checked.claims.reserve(plain.len());
-    for (number, written) in written.clone().enumerate() {
+    for (number, written) in written.enumerate() {
         if let Some(written) = written {
             checked.add(number, &written, report);
         }
     }
-    let again = |number| written.clone().nth(number).flatten();
+    let again = |number: usize| match number.checked_sub(raw.peers.len()) {
+        None => Some(raw.peers.get(number)?.get_ref().written()),
+        Some(number) => plain.get(number)?.written(),
+    };
     let name = |peer: &Written<'_>| (peer.name.span(), "name");
     checked.unique("peer name", |peer| &peer.name, name, again, report);
     let vtep = |peer: &Written<'_>| (peer.vtep.span(), "vtep");

@@ -28,8 +28,7 @@ pub(super) fn run(
     if failed.is_empty() {
         return Ok(());
     }
-    let names = || failed.iter().map(|one| one.join(" "));
-    let told = names().collect::<Vec<_>>().join(", ");
+    let told = names(&failed);
     console.say("second run", format_args!("of what failed: {told}"));
     let mut again = Vec::new();
     for words in &failed {
@@ -39,8 +38,12 @@ pub(super) fn run(
         console.say("flaky", format_args!("failed once and passed then: {told}"));
         return Ok(());
     }
-    let again: Vec<String> = again.iter().map(|one| one.join(" ")).collect();
-    bail!("tests failed twice: {}", again.join(", "))
+    bail!("tests failed twice: {}", names(&again))
+}
+
+fn names(programs: &[Vec<String>]) -> String {
+    let names: Vec<String> = programs.iter().map(|words| words.join(" ")).collect();
+    names.join(", ")
 }
 
 /// Runs tests; the words that select each test program in which one failed.

@@ -99,22 +99,25 @@ mod tests {
         let found = only("map-nearly-full", used(9));
         assert_eq!(found.what, "it has 9 of 10 entries");
         assert!(broken(used(8)).is_empty());
-        only("map-full", |facts| {
-            used(10)(facts);
-            facts.problems = vec![Problem::PeersLeftOut {
-                network: "lab".parse().unwrap(),
+        let network = || "lab".parse().unwrap();
+        let full = ("PEERS4", 10);
+        for problem in [
+            Problem::PeersLeftOut {
+                network: network(),
                 peers: 1,
-                full: ("PEERS4", 10),
-            }];
-        });
-        only("map-full", |facts| {
-            used(10)(facts);
-            facts.problems = vec![Problem::AddressesLeftOut {
-                network: "lab".parse().unwrap(),
+                full,
+            },
+            Problem::AddressesLeftOut {
+                network: network(),
                 addresses: 1,
-                full: ("PEERS4", 10),
-            }];
-        });
+                full,
+            },
+        ] {
+            only("map-full", |facts| {
+                used(10)(facts);
+                facts.problems = vec![problem];
+            });
+        }
     }
 
     #[test]

@@ -39,8 +39,8 @@ impl Netlink {
     /// Makes a device with everything that `link` says; `peer` is the other side of a veth.
     ///
     /// Two requests, because the kernel takes an alias only for a device that exists;
-    /// if the second is refused, the device is removed again. Returns its index, by which it
-    /// is known even if somebody changes its mark at once.
+    /// if anything fails after the first, the device is removed again. Returns its index, by
+    /// which it is known even if somebody changes its mark at once.
     pub async fn create(
         &self,
         name: &IfName,
@@ -73,16 +73,26 @@ impl Netlink {
         self.request(create, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
             .await
             .map_err(|refusal| explain(refusal, &operation, link))?;
-        let index = self.index_of(name, &operation).await?;
-        let finish = RouteNetlinkMessage::SetLink(second(index, link, master));
-        let Err(refusal) = self.request(finish, NLM_F_ACK).await else {
-            return Ok(index);
+        let index = match self.index_of(name, &operation).await {
+            Ok(index) => index,
+            Err(error) => return Err(self.undone(named(name), error).await),
         };
-        let error = explain(refusal, &operation, link);
-        let undo = RouteNetlinkMessage::DelLink(numbered(index));
+        let finish = RouteNetlinkMessage::SetLink(second(index, link, master));
+        match self.request(finish, NLM_F_ACK).await {
+            Ok(_) => Ok(index),
+            Err(refusal) => {
+                let error = explain(refusal, &operation, link);
+                Err(self.undone(numbered(index), error).await)
+            }
+        }
+    }
+
+    /// Removes a device that could not be completed; the error tells if that fails, too.
+    async fn undone(&self, device: LinkMessage, error: KernelError) -> KernelError {
+        let undo = RouteNetlinkMessage::DelLink(device);
         match self.request(undo, NLM_F_ACK).await {
-            Ok(_) => Err(error),
-            Err(refusal) => Err(error.because(refusal.during("remove it again"))),
+            Ok(_) => error,
+            Err(refusal) => error.because(refusal.during("remove it again")),
         }
     }
 
