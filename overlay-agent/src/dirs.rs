@@ -55,9 +55,9 @@ impl Dirs {
         self.state_dir.join(instance.as_str()).join("state.json")
     }
 
-    /// A copy of it that may be ahead, in memory.
-    pub fn state_copy(&self, instance: &Name) -> PathBuf {
-        self.runtime(instance).join("state.json")
+    /// The same in memory, which may be ahead.
+    pub fn journal(&self, instance: &Name) -> PathBuf {
+        self.runtime(instance).join("journal")
     }
 
     /// The name of the device that an instance is making.

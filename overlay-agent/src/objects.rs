@@ -89,6 +89,21 @@ impl Objects {
         self.entries.ports.extend(entries.ports);
         self.attachments.extend(attachments);
     }
+
+    /// Leaves out those of an endpoint, whose veth on the node is `host`. Its namespace may be
+    /// another's, too.
+    pub fn forget_endpoint(&mut self, endpoint: &Name, host: IfName) {
+        let scope = Scope::Endpoint(endpoint.clone());
+        let (device, link) = (LinkId::node(host), LinkRef::Name(host));
+        self.links
+            .retain(|id, _| *id != device && id.scope != scope);
+        self.addresses.retain(|address| address.link.scope != scope);
+        self.routes.retain(|key, _| key.scope != scope);
+        self.entries.endpoints.retain(|_, entry| entry.link != link);
+        self.entries.ports.remove(&link);
+        self.attachments.retain(|(device, _), _| *device != host);
+        self.qdiscs.remove(&host);
+    }
 }
 
 /// The namespace that a device is in.

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::Path,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -139,11 +139,13 @@ fn lives_on(agent: &Agent) -> Result<bool> {
     /// From the last look at the disk to the end of the step.
     const A_STEP: Duration = Duration::from_millis(50);
     let [_, runtime, disk] = lab::traces(&agent.instance);
-    let since = |folder: &Path| fs::metadata(folder.join("state.json"))?.modified();
+    let [journal, disk] = [runtime.join("journal"), disk.join("state.json")];
     let until = Instant::now() + Duration::from_secs(10);
     while let Some(process) = agent.process()? {
-        // There is no copy before the first change.
-        let behind = since(&runtime).is_ok_and(|copy| since(&disk).is_ok_and(|file| file < copy));
+        // There is no journal before the first change.
+        let noted = last_noted(&journal);
+        let written = fs::metadata(&disk).and_then(|file| file.modified());
+        let behind = noted.is_some_and(|noted| written.is_ok_and(|written| written < noted));
         if !behind {
             return Ok(!process.wait(Instant::now() + A_STEP));
         }
@@ -151,6 +153,14 @@ fn lives_on(agent: &Agent) -> Result<bool> {
         thread::sleep(Duration::from_millis(1));
     }
     Ok(false)
+}
+
+/// The time of the journal's last line that is whole: what the disk gets.
+fn last_noted(journal: &Path) -> Option<SystemTime> {
+    let text = fs::read_to_string(journal).ok()?;
+    let (whole, _) = text.rsplit_once('\n')?;
+    let (since, _) = whole.lines().last()?.strip_prefix('[')?.split_once(',')?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(since.parse().ok()?))
 }
 
 /// What the agent has set in a container.

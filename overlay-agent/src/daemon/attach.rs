@@ -1,23 +1,26 @@
-//! Attaching one container without a look at all that are there.
+//! Attaching and detaching one container without a look at all that are there.
 //!
 //! A round takes time for each container of the node, so a container that comes to many others
 //! is attached by itself: what it needs follows from the network, which the last round has left
 //! as it should be, and from a look at its own device, namespace and entries. The steps are those
-//! of a round, and afterwards there is another look. Whatever is not as usual is left to a round,
-//! which knows what to do about it and what to tell.
+//! of a round, and afterwards there is another look. One that goes is looked at, and goes, in the
+//! same way. Whatever is not as usual is left to a round, which knows what to do about it and what
+//! to tell.
 //!
-//! It is not the last word: the kernel announces what was made, and the round that follows from
-//! that looks at everything.
+//! It is not the last word: the kernel announces what was made or removed, and the round that
+//! follows from that looks at everything.
 
 use tracing::{debug, info};
 
 use super::{Reconciler, reconcile::Untold};
 use crate::{
     apply, desired,
-    kernel::{self, KernelError},
-    model::{Endpoint, Vni},
+    kernel::{self, KernelError, bpf},
+    model::{Endpoint, IfName, Name, NetnsRef, Vni},
+    objects::Objects,
     observe::{Found, observe_endpoint},
     plan::plan,
+    surroundings::NodeLink,
 };
 
 impl Reconciler {
@@ -68,6 +71,71 @@ impl Reconciler {
         Ok(true)
     }
 
+    /// What there is of a container that can be detached without regard to others: nothing that
+    /// it has is kept from them, and nothing of it is used by them.
+    pub(super) async fn alone(&self, name: &Name) -> Option<Found> {
+        let mut endpoints = self.model.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.name == *name)?;
+        let network = self.model.network(&endpoint.network)?;
+        let content = self.store.content();
+        let made = matches!(&endpoint.netns, NetnsRef::Name(name) if content.namespaces.contains_key(name));
+        let usual = self.settled && self.problems.is_empty();
+        if !usual || made || !endpoint.allowed_sources.is_empty() {
+            return None;
+        }
+        match self.look_at(network.vni, endpoint).await {
+            Ok(found) => Some(found),
+            Err(error) => {
+                debug!("{error}");
+                None
+            }
+        }
+    }
+
+    /// Removes what there is of a container that is no part of the model any more; whether
+    /// nothing of it is left.
+    pub(super) async fn detach(&mut self, name: &Name, there: Found) -> bool {
+        let Some((device, NodeLink { ours: true, .. })) = there.device else {
+            return false;
+        };
+        match self.detach_from(name, device, there.objects).await {
+            Ok(detached) => detached,
+            Err(error) => {
+                debug!("{error}");
+                false
+            }
+        }
+    }
+
+    async fn detach_from(
+        &mut self,
+        name: &Name,
+        device: IfName,
+        mut objects: Objects,
+    ) -> Result<bool, KernelError> {
+        debug!("detaching {name}");
+        // It is its owner's.
+        objects.namespaces.clear();
+        objects.attachments = self.known.attached_to(device);
+        objects.qdiscs = bpf::qdiscs(&self.node.pins)?;
+        objects.qdiscs.retain(|other| *other == device);
+        let steps = plan(&objects, &Objects::default());
+        let report = apply::apply(&steps, &mut self.node, Some(&self.model), &mut self.store).await;
+        let all = report.failed.is_empty() && report.skipped == 0;
+        self.known.follow(steps.steps().iter(), all);
+        self.steps += report.done;
+        let left = self.node.netlink.link_by_name(device.as_str()).await?;
+        if !all || left.is_some() {
+            return Ok(false);
+        }
+        info!("applied {} steps", report.done);
+        self.observed.objects.forget_endpoint(name, device);
+        self.observed.around.endpoints.remove(name);
+        self.observed.around.links.remove(&device);
+        self.have_patrol_told();
+        Ok(true)
+    }
+
     async fn look_at(&self, vni: Vni, endpoint: &Endpoint) -> kernel::Result<Found> {
         let around = &self.observed.around;
         observe_endpoint(&self.node, endpoint, vni, self.store.content(), around).await
@@ -79,6 +147,10 @@ impl Reconciler {
         around.endpoints.insert(endpoint.name.clone(), made.place);
         around.links.extend(made.device);
         self.observed.objects.extend_by_endpoint(made.objects);
+        self.have_patrol_told();
+    }
+
+    fn have_patrol_told(&mut self) {
         self.node.recognise(&self.observed.around.links);
         if self.untold == Untold::Nothing {
             self.untold = Untold::Containers;

@@ -5,13 +5,10 @@ use crate::{
     config::{endpoint_addresses, endpoint_sources, interface, netns_ref},
     kernel::bpf::Variant,
     model::{Endpoint, LogLevel, Name, NetnsRef},
-    store::{Content, StoreError},
+    store::StoreError,
 };
 
-use super::{
-    Reconciler,
-    reconcile::{identity, settle},
-};
+use super::{Reconciler, reconcile::identity};
 
 impl Reconciler {
     /// Attaches a container; on failure nothing of it stays.
@@ -123,31 +120,27 @@ impl Reconciler {
         }
     }
 
-    /// Changes what was added at run time, and with it what follows: a write to the disk takes
-    /// longer than all else that is done for a container.
-    fn change(&mut self, change: impl FnOnce(&mut Content)) -> Result<(), StoreError> {
-        let config = &self.config;
-        self.store.update(|content| {
-            change(content);
-            let model = content.complete(config.clone());
-            settle(content, &model);
-        })
-    }
-
     /// Remembers a container that was not there before.
     fn admit(&mut self, endpoint: &Endpoint) -> Result<(), StoreError> {
         if let Some(network) = self.model.network(&endpoint.network) {
-            self.store
-                .update(|content| content.admit(endpoint.clone(), network, identity))?;
+            self.store.admit(endpoint, network, identity)?;
             self.model.endpoints.push(endpoint.clone());
         }
         Ok(())
     }
 
     async fn forget(&mut self, name: &Name) -> Result<(), String> {
-        self.change(|content| content.endpoints.retain(|endpoint| endpoint.name != *name))
-            .map_err(|error| error.to_string())?;
-        self.complete();
+        let alone = self.alone(name).await;
+        let forgotten = self.store.forget(name);
+        forgotten.map_err(|error| error.to_string())?;
+        if let Some(alone) = alone {
+            self.model.endpoints.retain(|other| other.name != *name);
+            if self.detach(name, alone).await {
+                return Ok(());
+            }
+        } else {
+            self.complete();
+        }
         self.reconcile().await;
         if self.report.failed.is_empty() {
             Ok(())

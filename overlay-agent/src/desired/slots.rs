@@ -32,10 +32,13 @@ pub(super) fn assign_to_endpoints(kept: &Entries, entries: &mut Entries) {
         }
     }
     // Those who leave count on until they are gone: their slots come last.
-    let leaving = kept.slots_in_use();
+    let mut leaving = Taken::new(MAX_ENDPOINT_SLOTS);
+    for slot in kept.slots_in_use() {
+        leaving.insert(slot);
+    }
     let all = FIRST_ENDPOINT_SLOT..u32::try_from(MAX_ENDPOINT_SLOTS).unwrap_or(u32::MAX);
-    let first = all.clone().filter(|slot| !leaving.contains(slot));
-    let later = all.filter(|slot| leaving.contains(slot));
+    let first = all.clone().filter(|slot| !leaving.has(*slot));
+    let later = all.filter(|slot| leaving.has(*slot));
     let mut free = first.chain(later);
     for (link, addresses) in new {
         if let Some(slot) = free.find(|slot| taken.insert(*slot)) {
@@ -88,6 +91,10 @@ struct Taken(Vec<bool>);
 impl Taken {
     fn new(slots: usize) -> Self {
         Self(vec![false; slots])
+    }
+
+    fn has(&self, slot: u32) -> bool {
+        self.0.get(slot as usize).copied().unwrap_or_default()
     }
 
     /// Whether a slot was free until now; none is that there cannot be.

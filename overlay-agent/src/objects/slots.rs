@@ -1,9 +1,6 @@
 //! In which slots endpoints count.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use overlay_common::maps::{FIRST_ENDPOINT_SLOT, MAX_ENDPOINT_SLOTS, Port};
 
@@ -43,11 +40,9 @@ impl Entries {
     }
 
     /// All slots that somebody may count in.
-    pub fn slots_in_use(&self) -> BTreeSet<u32> {
+    pub fn slots_in_use(&self) -> impl Iterator<Item = u32> {
         let endpoints = self.endpoints.values().map(|endpoint| endpoint.slot);
-        endpoints
-            .chain(self.ports.values().map(|port| port.slot))
-            .collect()
+        endpoints.chain(self.ports.values().map(|port| port.slot))
     }
 
     /// Has an endpoint count in a slot.

@@ -12,7 +12,7 @@ use super::{
     step::{Change, Step},
 };
 use crate::{
-    model::Mac,
+    model::{IfName, Mac},
     objects::{
         Address, AttachmentState, Filter, Link, LinkId, LinkKind, Objects, Route, RouteKey, Scope,
     },
@@ -44,11 +44,15 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     );
     attach(observed, desired, &renewed, &mut steps);
 
-    detach(observed, desired, &mut steps);
+    // What is attached to a device that goes, goes with it: to take it off before would only
+    // take longer. What remains of it is a pin or a note.
+    let goes = |link: IfName| {
+        let id = LinkId::node(link);
+        observed.links.contains_key(&id) && !desired.links.contains_key(&id)
+    };
+    detach(observed, desired, |link| !goes(link), &mut steps);
     entries::delete(&observed.entries, &desired.entries, &peers, &mut steps);
-    for &link in observed.qdiscs.difference(&desired.qdiscs) {
-        steps.push(Step::DeleteQdisc { link });
-    }
+    delete_qdiscs(observed, desired, |link| !goes(link), &mut steps);
     for &abi in observed.layouts.difference(&desired.layouts) {
         steps.push(Step::DeleteLayout { abi });
     }
@@ -58,6 +62,8 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
             steps.push(Step::DeleteLink { id: id.clone() });
         }
     }
+    detach(observed, desired, goes, &mut steps);
+    delete_qdiscs(observed, desired, goes, &mut steps);
     if observed.filter.is_some() && desired.filter.is_none() {
         steps.push(Step::DeleteFilter);
     }
@@ -270,12 +276,32 @@ fn attach(
     }
 }
 
-fn detach(observed: &Objects, desired: &Objects, steps: &mut Vec<Step>) {
-    for &(link, hook) in observed.attachments.keys() {
+fn detach(
+    observed: &Objects,
+    desired: &Objects,
+    from: impl Fn(IfName) -> bool,
+    steps: &mut Vec<Step>,
+) {
+    let attached = observed.attachments.keys();
+    for &(link, hook) in attached.filter(|(link, _)| from(*link)) {
         if !desired.attachments.contains_key(&(link, hook)) {
             steps.push(Step::Detach { link, hook });
         }
     }
+}
+
+fn delete_qdiscs(
+    observed: &Objects,
+    desired: &Objects,
+    of: impl Fn(IfName) -> bool,
+    steps: &mut Vec<Step>,
+) {
+    let stale = observed.qdiscs.difference(&desired.qdiscs);
+    steps.extend(
+        stale
+            .filter(|link| of(**link))
+            .map(|&link| Step::DeleteQdisc { link }),
+    );
 }
 
 /// Keys that should not be there.

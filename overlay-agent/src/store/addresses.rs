@@ -1,10 +1,8 @@
 //! Handing out addresses.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
+use foldhash::HashSet;
 use ipnet::{IpAddrRange, Ipv4AddrRange, Ipv6AddrRange};
 
 use super::Allocation;
@@ -72,7 +70,7 @@ pub(super) fn allocate_one(
 #[derive(Default)]
 struct Given {
     by_endpoint: BTreeMap<Name, Vec<IpAddr>>,
-    taken: BTreeSet<IpAddr>,
+    taken: HashSet<IpAddr>,
 }
 
 impl Given {

@@ -2,18 +2,23 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tracing::{info, warn};
 
-use super::copies::{Durable, Version, replace};
+use super::{
+    Content, StoreError,
+    copies::{self, Durable, Version},
+};
 
 /// What could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// After a write it rests: each of many changes in a row would have it write all there is.
+const REST: Duration = Duration::from_millis(100);
 
 /// Writes the latest version that it was given; those that a newer one overtakes are left out.
 #[derive(Debug)]
@@ -30,11 +35,14 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Work {
-    waiting: Option<Version>,
+    waiting: Option<Waiting>,
     ending: bool,
     /// Why the last version is not on the disk.
     failure: Option<String>,
 }
+
+/// What is to be written, and since when it is so.
+type Waiting = (Arc<Content>, SystemTime);
 
 impl Behind {
     /// Starts the thread.
@@ -51,9 +59,15 @@ impl Behind {
     }
 
     /// Has a version written soon.
-    pub(super) fn write(&self, version: Version) {
-        self.shared.lock().waiting = Some(version);
+    pub(super) fn write(&self, content: Arc<Content>, since: SystemTime) {
+        self.shared.lock().waiting = Some((content, since));
         self.shared.changed.notify_one();
+    }
+
+    /// Leaves out a version that has not been begun: a newer one follows at once, and whoever makes
+    /// it need not copy the one that nobody else has.
+    pub(super) fn expect_newer(&self) {
+        self.shared.lock().waiting = None;
     }
 
     /// Why the disk does not have the last version.
@@ -97,10 +111,10 @@ impl Shared {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, path: &std::path::Path) {
+    fn write(&self, path: &Path) {
         let mut work = self.lock();
         loop {
-            let Some(version) = work.waiting.take() else {
+            let Some(waiting) = work.waiting.take() else {
                 if work.ending {
                     return;
                 }
@@ -111,11 +125,17 @@ impl Shared {
                 continue;
             };
             drop(work);
-            let written = replace(path, &version, Durable::Yes);
+            let written = write(path, &waiting);
             work = self.lock();
             match written {
-                Ok(()) if work.failure.take().is_some() => info!("the state is on the disk again"),
-                Ok(()) => {}
+                Ok(()) => {
+                    if work.failure.take().is_some() {
+                        info!("the state is on the disk again");
+                    }
+                    let rests = |work: &mut Work| !work.ending;
+                    let rested = self.changed.wait_timeout_while(work, REST, rests);
+                    work = rested.unwrap_or_else(PoisonError::into_inner).0;
+                }
                 Err(error) => {
                     if work.failure.is_none() {
                         warn!("{error}");
@@ -125,11 +145,17 @@ impl Shared {
                         return;
                     }
                     // A newer one may have come meanwhile.
-                    work.waiting.get_or_insert(version);
+                    work.waiting.get_or_insert(waiting);
                     let waited = self.changed.wait_timeout(work, RETRY);
                     work = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
         }
     }
+}
+
+fn write(path: &Path, (content, since): &Waiting) -> Result<(), StoreError> {
+    let text = copies::text(path, &**content)?;
+    let since = *since;
+    copies::replace(path, &Version { text, since }, Durable::Yes)
 }

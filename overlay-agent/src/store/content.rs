@@ -66,9 +66,23 @@ pub struct Content {
 /// A process that an endpoint was found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Process {
+pub(super) struct Process {
     pid: u32,
     netns: NetnsId,
+}
+
+/// A change of little.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum Change {
+    /// An endpoint has come at run time.
+    Admit {
+        endpoint: Endpoint,
+        allocation: Allocation,
+        process: Option<Process>,
+    },
+    /// It has gone.
+    Forget(Name),
 }
 
 impl Content {
@@ -131,23 +145,46 @@ impl Content {
         self.processes = processes;
     }
 
-    /// Adds an endpoint at run time, and notes of it what [`recognise`](Self::recognise) and
-    /// [`allocate`](Self::allocate) note of all: nothing of the others follows from it.
-    pub fn admit(
-        &mut self,
-        endpoint: Endpoint,
+    /// What is to be noted of an endpoint that comes at run time.
+    pub(super) fn admission(
+        &self,
+        endpoint: &Endpoint,
         network: &Network,
         look: impl Fn(&Path) -> Option<NetnsId>,
-    ) {
-        if let NetnsRef::Pid(pid) = endpoint.netns
-            && let Some(netns) = look(&endpoint.netns.path())
-        {
-            let process = Process { pid, netns };
-            self.processes.insert(endpoint.name.clone(), process);
+    ) -> Change {
+        let process = match endpoint.netns {
+            NetnsRef::Pid(pid) => {
+                let netns = look(&endpoint.netns.path());
+                netns.map(|netns| Process { pid, netns })
+            }
+            NetnsRef::Name(_) | NetnsRef::Path(_) => None,
+        };
+        Change::Admit {
+            endpoint: endpoint.clone(),
+            allocation: addresses::allocate_one(endpoint, network, &self.allocations),
+            process,
         }
-        let given = addresses::allocate_one(&endpoint, network, &self.allocations);
-        self.allocations.insert(endpoint.name.clone(), given);
-        self.endpoints.push(endpoint);
+    }
+
+    pub(super) fn take_in(&mut self, change: Change) {
+        match change {
+            Change::Admit {
+                endpoint,
+                allocation,
+                process,
+            } => {
+                let name = &endpoint.name;
+                self.processes
+                    .extend(process.map(|process| (name.clone(), process)));
+                self.allocations.insert(name.clone(), allocation);
+                self.endpoints.push(endpoint);
+            }
+            Change::Forget(name) => {
+                self.processes.remove(&name);
+                self.allocations.remove(&name);
+                self.endpoints.retain(|endpoint| endpoint.name != name);
+            }
+        }
     }
 
     /// Whether the namespace that an endpoint's reference leads to now is still the one it meant.
@@ -279,7 +316,8 @@ mod tests {
             let mut one = all.clone();
             all.endpoints.push(after.endpoints[2].clone());
             all.allocate(&after);
-            one.admit(after.endpoints[2].clone(), &after.networks[0], |_| None);
+            let admission = one.admission(&after.endpoints[2], &after.networks[0], |_| None);
+            one.take_in(admission);
             assert_eq!(one, all);
             assert_eq!(one.complete(before.clone()), after);
         }
@@ -292,9 +330,8 @@ mod tests {
         let model = config::parse(Path::new("t.toml"), &text).unwrap();
         let id = |inode| NetnsId { dev: 4, inode };
         let mut content = Content::new("n".parse().unwrap());
-        content.admit(model.endpoints[0].clone(), &model.networks[0], |_| {
-            Some(id(1))
-        });
+        let admission = content.admission(&model.endpoints[0], &model.networks[0], |_| Some(id(1)));
+        content.take_in(admission);
         assert!(content.means(&model.endpoints[0], id(1)));
         assert!(!content.means(&model.endpoints[0], id(2)));
     }

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::Serialize;
+
 use super::StoreError;
 
 /// Whether a file is to outlive a loss of power, too.
@@ -27,12 +29,15 @@ pub(super) struct Version {
     pub(super) since: SystemTime,
 }
 
-impl Version {
-    /// A version that is newer than another one, also after the clock was set back.
-    pub(super) fn after(before: SystemTime, text: Vec<u8>) -> Self {
-        let since = SystemTime::now().max(before + Duration::from_nanos(1));
-        Self { text, since }
-    }
+/// The time of a version that is newer than another one, also after the clock was set back.
+pub(super) fn after(before: SystemTime) -> SystemTime {
+    SystemTime::now().max(before + Duration::from_nanos(1))
+}
+
+/// What a file is to hold. Without the white space that half of it would be.
+pub(super) fn text(path: &Path, what: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    let text = serde_json::to_vec(what).map_err(io::Error::other);
+    text.map_err(failed("write", path))
 }
 
 /// Reads a file; `None` when it is not there.
@@ -98,7 +103,7 @@ pub(super) fn gone(
     }
 }
 
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |cause| StoreError::Io {
         operation,

@@ -7,6 +7,7 @@ mod addresses;
 mod behind;
 mod content;
 mod copies;
+mod journal;
 mod upgrade;
 
 #[cfg(test)]
@@ -15,17 +16,23 @@ mod tests;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
+
+use serde_json::Value;
 
 use crate::{
     dirs::Dirs,
     hooks,
-    model::{IfName, Name},
+    kernel::netns::NetnsId,
+    model::{Endpoint, IfName, Name, Network},
 };
 
 use behind::Behind;
+use content::Change;
 use copies::{Durable, Version, gone, temporary};
+use journal::Journal;
 
 pub use content::{Allocation, Content};
 
@@ -55,15 +62,15 @@ pub enum StoreError {
 /// The state of one instance; every change is remembered before it takes effect.
 ///
 /// The file on the disk is what counts. To wait for a disk costs more than all else that is
-/// done for a container, so a daemon writes a copy into its runtime folder, which is kept in
+/// done for a container, so a daemon writes a journal into its runtime folder, which is kept in
 /// memory and outlives the daemon, and brings the file to the disk behind. A loss of power in
 /// between takes the containers along that the disk does not know of yet.
 #[derive(Debug)]
 pub struct Store {
     file: PathBuf,
-    copy: PathBuf,
+    journal: Journal,
     making: PathBuf,
-    content: Content,
+    content: Arc<Content>,
     since: SystemTime,
     behind: Option<Behind>,
 }
@@ -71,31 +78,37 @@ pub struct Store {
 impl Store {
     /// Reads the state of an instance, or starts a new one where there is none.
     pub fn open(dirs: &Dirs, instance: &Name) -> Result<Self, StoreError> {
-        let (file, copy) = (dirs.state(instance), dirs.state_copy(instance));
+        let file = dirs.state(instance);
+        let journal = Journal::new(dirs.journal(instance));
         let on_disk = copies::read(&file)?;
-        let in_memory = copies::read(&copy)?;
+        let in_memory = journal.read(instance)?;
         let mut store = Self {
             file,
-            copy,
+            journal,
             making: dirs.making(instance),
-            content: Content::new(instance.clone()),
+            content: Arc::new(Content::new(instance.clone())),
             since: SystemTime::UNIX_EPOCH,
             behind: None,
         };
         // Without a file somebody has moved it away, to start anew.
-        let Some(on_disk) = on_disk else {
+        let Some(Version { text, since }) = on_disk else {
             return Ok(store);
         };
-        let content = understand(&store.file, &on_disk, instance)?;
-        (store.content, store.since) = (content, on_disk.since);
-        if let Some(newer) = in_memory.filter(|copy| copy.since > on_disk.since) {
-            let content = understand(&store.copy, &newer, instance)?;
-            (store.content, store.since) = (content, newer.since);
-        }
+        let foreign = |cause: String| StoreError::Foreign {
+            path: store.file.clone(),
+            cause,
+        };
+        let on_disk = serde_json::from_slice(&text).map_err(|error| foreign(error.to_string()))?;
+        let on_disk = understand(on_disk, instance).map_err(foreign)?;
+        let (mut content, since) = match in_memory {
+            Some(newer) if newer.1 > since => newer,
+            _ => (on_disk, since),
+        };
         if let Some(noted) = copies::read(&store.making)? {
             let name = String::from_utf8_lossy(&noted.text).into_owned();
-            store.content.making = name.parse().ok();
+            content.making = name.parse().ok();
         }
+        (store.content, store.since) = (Arc::new(content), since);
         Ok(store)
     }
 
@@ -106,29 +119,58 @@ impl Store {
 
     /// Changes what is remembered, atomically: a file holds the old or the new content, never a part.
     pub fn update<T>(&mut self, change: impl FnOnce(&mut Content) -> T) -> Result<T, StoreError> {
-        let mut content = self.content.clone();
+        let mut content = (*self.content).clone();
         let result = change(&mut content);
-        if content != self.content || !self.file.exists() {
+        if content != *self.content || !self.file.exists() {
             self.write(content)?;
         }
         Ok(result)
     }
 
+    /// Adds an endpoint at run time, with what [`Content::recognise`] and [`Content::allocate`]
+    /// note of all: nothing of the others follows from it.
+    pub fn admit(
+        &mut self,
+        endpoint: &Endpoint,
+        network: &Network,
+        look: impl Fn(&Path) -> Option<NetnsId>,
+    ) -> Result<(), StoreError> {
+        let change = self.content.admission(endpoint, network, look);
+        self.note(change)
+    }
+
+    /// Forgets an endpoint that was added at run time, and its addresses.
+    pub fn forget(&mut self, endpoint: &Name) -> Result<(), StoreError> {
+        self.note(Change::Forget(endpoint.clone()))
+    }
+
+    /// Changes little of what may be much.
+    fn note(&mut self, change: Change) -> Result<(), StoreError> {
+        let since = copies::after(self.since);
+        if let Some(behind) = &self.behind
+            && self.journal.add(&change, since)?
+        {
+            behind.expect_newer();
+            Arc::make_mut(&mut self.content).take_in(change);
+            behind.write(Arc::clone(&self.content), since);
+            self.since = since;
+            hooks::step_done();
+            return Ok(());
+        }
+        let mut content = (*self.content).clone();
+        content.take_in(change);
+        self.write(content)
+    }
+
     fn write(&mut self, content: Content) -> Result<(), StoreError> {
-        // Without the white space that half of it would be: it is written for each container.
-        let text = serde_json::to_vec(&content).map_err(|error| StoreError::Io {
-            operation: "write",
-            path: self.file.clone(),
-            cause: io::Error::other(error),
-        })?;
-        let version = Version::after(self.since, text);
-        let since = version.since;
-        match &self.behind {
-            Some(behind) => {
-                copies::replace(&self.copy, &version, Durable::No)?;
-                behind.write(version);
-            }
-            None => copies::replace(&self.file, &version, Durable::Yes)?,
+        let content = Arc::new(content);
+        let since = copies::after(self.since);
+        if let Some(behind) = &self.behind {
+            self.journal.begin(&content, since)?;
+            behind.write(Arc::clone(&content), since);
+        } else {
+            let text = copies::text(&self.file, &*content)?;
+            copies::replace(&self.file, &Version { text, since }, Durable::Yes)?;
         }
         hooks::step_done();
         (self.content, self.since) = (content, since);
@@ -138,7 +180,10 @@ impl Store {
     /// Notes the device that is about to be made: the kernel lets it say whose it is only when it
     /// is there, and we may be stopped in between.
     pub fn begins_to_make(&mut self, device: IfName) -> Result<(), StoreError> {
-        let noted = Version::after(SystemTime::UNIX_EPOCH, device.as_str().into());
+        let noted = Version {
+            text: device.as_str().into(),
+            since: SystemTime::now(),
+        };
         copies::replace(&self.making, &noted, Durable::No)?;
         hooks::step_done();
         Ok(())
@@ -146,7 +191,9 @@ impl Store {
 
     /// It says so now, or is not there.
     pub fn has_made(&mut self) -> Result<(), StoreError> {
-        self.content.making = None;
+        if self.content.making.is_some() {
+            Arc::make_mut(&mut self.content).making = None;
+        }
         gone(&self.making, fs::remove_file)
     }
 
@@ -154,7 +201,7 @@ impl Store {
     ///
     /// Only for the one that holds the instance's lock.
     pub fn write_behind(&mut self) -> Result<(), StoreError> {
-        self.write(self.content.clone())?;
+        self.write((*self.content).clone())?;
         let behind = Behind::start(self.file.clone()).map_err(|cause| StoreError::Io {
             operation: "start the thread that writes",
             path: self.file.clone(),
@@ -174,10 +221,8 @@ impl Store {
         if let Some(behind) = self.behind.take() {
             behind.finish()?;
         }
-        for path in [&self.making, &self.copy] {
-            gone(path, fs::remove_file).map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        let removed = gone(&self.making, fs::remove_file).and_then(|()| self.journal.remove());
+        removed.map_err(|error| error.to_string())
     }
 
     /// Removes what a writer has left that was stopped before it was done.
@@ -185,7 +230,7 @@ impl Store {
     /// Only for the one that holds the instance's lock: there may be another writer.
     pub fn clear_unfinished(&self) -> Result<(), StoreError> {
         gone(&temporary(&self.making), fs::remove_file)?;
-        gone(&temporary(&self.copy), fs::remove_file)?;
+        gone(&temporary(self.journal.path()), fs::remove_file)?;
         gone(&temporary(&self.file), fs::remove_file)
     }
 
@@ -195,9 +240,9 @@ impl Store {
             behind.abandon();
         }
         self.clear_unfinished()?;
-        // First the copy: without a file it would not count.
+        // First the journal: without a file it would not count.
         gone(&self.making, fs::remove_file)?;
-        gone(&self.copy, fs::remove_file)?;
+        self.journal.remove()?;
         gone(&self.file, fs::remove_file)?;
         hooks::step_done();
         let folder = self.file.parent().unwrap_or(Path::new("/"));
@@ -205,15 +250,10 @@ impl Store {
     }
 }
 
-fn understand(path: &Path, version: &Version, instance: &Name) -> Result<Content, StoreError> {
-    let foreign = |cause: String| StoreError::Foreign {
-        path: path.to_owned(),
-        cause,
-    };
-    let file = serde_json::from_slice(&version.text).map_err(|error| foreign(error.to_string()))?;
-    let file = upgrade::upgrade(file).map_err(foreign)?;
-    let content: Content =
-        serde_json::from_value(file).map_err(|error| foreign(error.to_string()))?;
-    content.must_be_of(instance).map_err(foreign)?;
+/// The content of a file of this or an earlier layout; the error says what does not fit.
+fn understand(file: Value, instance: &Name) -> Result<Content, String> {
+    let file = upgrade::upgrade(file)?;
+    let content: Content = serde_json::from_value(file).map_err(|error| error.to_string())?;
+    content.must_be_of(instance)?;
     Ok(content)
 }

@@ -1,7 +1,11 @@
 use std::{fs, path::Path};
 
-use super::{Store, StoreError, temporary};
-use crate::{dirs::Dirs, model::Name};
+use super::{Content, Store, StoreError, temporary};
+use crate::{
+    config,
+    dirs::Dirs,
+    model::{Model, Name},
+};
 
 /// As the first version wrote it.
 const FIRST: &str = r#"{
@@ -113,41 +117,121 @@ fn a_writer_that_is_killed_before_the_disk_is_has_forgotten_nothing() {
     let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
     let mut store = Store::open(&dirs, &instance).unwrap();
     store.write_behind().unwrap();
-    let on_disk = fs::read(dirs.state(&instance)).unwrap();
-    let before = fs::metadata(dirs.state(&instance))
-        .unwrap()
-        .modified()
-        .unwrap();
+    let (state, journal) = (dirs.state(&instance), dirs.journal(&instance));
+    let on_disk = fs::read(&state).unwrap();
+    let before = fs::metadata(&state).unwrap().modified().unwrap();
     store.update(|content| content.fastpath_off = true).unwrap();
-    let copy = fs::read(dirs.state_copy(&instance)).unwrap();
+    let in_memory = fs::read(&journal).unwrap();
+    let expected = store.content().clone();
     store.close().unwrap();
-    assert!(!dirs.state_copy(&instance).exists());
-    assert_eq!(fs::read(dirs.state(&instance)).unwrap(), copy);
-
-    // As it is when the disk was slower than the kill.
-    fs::write(dirs.state_copy(&instance), &copy).unwrap();
-    fs::write(dirs.state(&instance), &on_disk).unwrap();
-    let disk = fs::File::options()
-        .write(true)
-        .open(dirs.state(&instance))
-        .unwrap();
-    disk.set_modified(before).unwrap();
-    assert!(
-        Store::open(&dirs, &instance)
-            .unwrap()
-            .content()
-            .fastpath_off
+    assert!(!journal.exists());
+    assert_eq!(
+        *Store::open(&dirs, &instance).unwrap().content(),
+        expected,
+        "on the disk"
     );
 
-    // A file that was changed since counts for more than the copy, and so does none.
+    // As it is when the disk was slower than the kill.
+    fs::write(&journal, &in_memory).unwrap();
+    fs::write(&state, &on_disk).unwrap();
+    let disk = fs::File::options().write(true).open(&state).unwrap();
+    disk.set_modified(before).unwrap();
+    let content = Store::open(&dirs, &instance).unwrap().content().clone();
+    assert_eq!(content, expected);
+
+    // A file that was changed since counts for more than the journal, and so does none.
     disk.set_modified(std::time::SystemTime::now()).unwrap();
     let edited = Store::open(&dirs, &instance).unwrap();
     assert!(!edited.content().fastpath_off);
-    fs::remove_file(dirs.state(&instance)).unwrap();
+    fs::remove_file(&state).unwrap();
     let anew = Store::open(&dirs, &instance).unwrap();
     assert!(!anew.content().fastpath_off);
     anew.remove().unwrap();
-    assert!(!dirs.state_copy(&instance).exists() && !dirs.state_dir.join("n").exists());
+    assert!(!journal.exists() && !dirs.state_dir.join("n").exists());
+}
+
+/// A model with endpoints of these names, which were all added at run time.
+fn model(names: &[String]) -> Model {
+    let mut text = "[node]\nname = \"n\"\nunderlay = \"eth1\"\n[[networks]]\nname = \"lab\"\nvni = 1\ncidr = \"10.0.0.0/8\"\nsubnet = \"10.1.0.0/16\"\n".to_owned();
+    for name in names {
+        let endpoint =
+            format!("[[endpoints]]\nname = \"{name}\"\nnetwork = \"lab\"\nnetns = \"{name}\"\n");
+        text.push_str(&endpoint);
+    }
+    config::parse(Path::new("t.toml"), &text).unwrap()
+}
+
+/// What a store that was left behind without its disk comes back with.
+fn revived(dirs: &Dirs, instance: &Name) -> Content {
+    let state = dirs.state(instance);
+    let disk = fs::File::options().write(true).open(state).unwrap();
+    disk.set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    Store::open(dirs, instance).unwrap().content().clone()
+}
+
+#[test]
+fn each_change_of_an_endpoint_is_in_the_journal_however_many_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
+    let names: Vec<String> = (0..600).map(|number| format!("c{number}")).collect();
+    let model = model(&names);
+    let network = &model.networks[0];
+    let mut store = Store::open(&dirs, &instance).unwrap();
+    store.write_behind().unwrap();
+    let (mut longest, mut begun_anew) = (0, 0);
+    for (number, endpoint) in model.endpoints.iter().enumerate() {
+        store.admit(endpoint, network, |_| None).unwrap();
+        if number % 3 == 0 {
+            store.forget(&endpoint.name).unwrap();
+        }
+        let length = fs::metadata(dirs.journal(&instance)).unwrap().len();
+        begun_anew += usize::from(length < longest);
+        longest = length;
+    }
+    assert!(begun_anew > 0, "it grows for ever");
+    assert_eq!(store.content().endpoints.len(), 400);
+    assert_eq!(store.content().allocations.len(), 400);
+    let expected = store.content().clone();
+    drop(store);
+    assert_eq!(*Store::open(&dirs, &instance).unwrap().content(), expected);
+    assert_eq!(revived(&dirs, &instance), expected);
+}
+
+#[test]
+fn a_line_that_was_being_written_does_not_count_and_one_that_is_no_line_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
+    let model = model(&["a".to_owned(), "b".to_owned()]);
+    let mut store = Store::open(&dirs, &instance).unwrap();
+    store.write_behind().unwrap();
+    let network = &model.networks[0];
+    store.admit(&model.endpoints[0], network, |_| None).unwrap();
+    let expected = store.content().clone();
+    let short = fs::metadata(dirs.journal(&instance)).unwrap().len();
+    store.admit(&model.endpoints[1], network, |_| None).unwrap();
+    drop(store);
+    let journal = dirs.journal(&instance);
+    let whole = fs::read(&journal).unwrap();
+    for length in usize::try_from(short).unwrap()..whole.len() {
+        fs::write(&journal, &whole[..length]).unwrap();
+        assert_eq!(revived(&dirs, &instance), expected, "{length} bytes");
+    }
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    let without_begin = lines[1..].concat();
+    let foreign = [
+        without_begin.as_slice(),
+        b"",
+        b"{}\n",
+        b"[1, {\"other\": 1}]\n",
+    ];
+    for foreign in foreign {
+        fs::write(&journal, foreign).unwrap();
+        let error = Store::open(&dirs, &instance).unwrap_err();
+        assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+        assert!(error.to_string().contains("journal"), "{error}");
+        assert_eq!(fs::read(&journal).unwrap(), foreign);
+    }
 }
 
 #[test]
@@ -174,7 +258,7 @@ fn a_disk_that_takes_nothing_is_told_and_catches_up() {
     until(&|| store.failure().is_none());
     let expected = store.content().clone();
     drop(store);
-    fs::remove_file(dirs.state_copy(&instance)).unwrap();
+    fs::remove_file(dirs.journal(&instance)).unwrap();
     let again = Store::open(&dirs, &instance).unwrap();
     assert_eq!(*again.content(), expected);
 }

@@ -105,6 +105,11 @@ export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root OVERLAY_AGENT=/bin/overlay-
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+# As udev makes them: nft reads its rules from there.
+ln -s /proc/self/fd /dev/fd
+for number in 0,stdin 1,stdout 2,stderr; do
+    ln -s /proc/self/fd/${number%,*} /dev/${number#*,}
+done
 mkdir -p /dev/pts /run/netns
 mount -t devpts pts /dev/pts
 mount -t tmpfs run /run

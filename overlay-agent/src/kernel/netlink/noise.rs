@@ -1,6 +1,7 @@
 //! Events that nothing follows from. There are many, so they are told apart unparsed: what the
-//! kernel learns of neighbours on a busy underlay, and what it does by itself in every container
-//! when it has found out that nobody else has its link-local address.
+//! kernel learns of neighbours on a busy underlay, what it forgets of the multicast groups that
+//! every veth has told of itself, and what it does by itself in every container when it has found
+//! out that nobody else has its link-local address.
 
 use std::collections::BTreeSet;
 
@@ -11,43 +12,52 @@ const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
 /// Offsets behind the message's header.
 const IFA_SCOPE: usize = 3;
 const RTM_TABLE: usize = 4;
 const NDM_IFINDEX: usize = 4;
 const NDM_STATE: usize = 8;
 /// `NUD_PERMANENT | NUD_NOARP`: somebody set this neighbour.
-const SET: u16 = 0x80 | 0x40;
+const SET: u16 = 0x80 | NOARP;
+/// `NUD_NOARP`, of one that goes: a multicast group's, which was not used for a while. What
+/// somebody deletes is `NUD_FAILED` by then (`neigh_delete`).
+const NOARP: u16 = 0x40;
 /// `RT_SCOPE_LINK`.
 const LINK: u8 = 253;
 /// `RT_TABLE_LOCAL`: the kernel's own routes to addresses of this machine.
 const LOCAL: u8 = 255;
 
-/// Whether a datagram of the node has anything but learned neighbours; on devices that are
-/// `minded` these count, too. What cannot be read counts.
+/// Whether a datagram of the node has anything but neighbours that the kernel learns or forgets by
+/// itself; on devices that are `minded` these count, too. What cannot be read counts.
 pub(super) fn concerns_node(datagram: &[u8], minded: &BTreeSet<u32>) -> bool {
     messages(datagram).any(|message| {
         message.is_none_or(|(kind, body)| {
             let device = word(body, NDM_IFINDEX);
-            !is_learned(kind, body) || device.is_none_or(|device| minded.contains(&device))
+            let by_itself = is_learned(kind, body) || is_forgotten(kind, body);
+            !by_itself || device.is_none_or(|device| minded.contains(&device))
         })
     })
 }
 
-/// Whether a datagram of a container's namespace has anything but learned neighbours, link-local
-/// addresses and the kernel's own routes. What cannot be read counts.
+/// Whether a datagram of a container's namespace has anything but neighbours, of which we set none
+/// there, link-local addresses and the kernel's own routes. What cannot be read counts.
 pub(super) fn concerns_container(datagram: &[u8]) -> bool {
     messages(datagram).any(|message| {
         message.is_none_or(|(kind, body)| match kind {
             RTM_NEWADDR | RTM_DELADDR => body.get(IFA_SCOPE) != Some(&LINK),
             RTM_NEWROUTE | RTM_DELROUTE => body.get(RTM_TABLE) != Some(&LOCAL),
-            _ => !is_learned(kind, body),
+            _ => !matches!(kind, RTM_NEWNEIGH | RTM_DELNEIGH),
         })
     })
 }
 
 fn is_learned(kind: u16, body: &[u8]) -> bool {
     kind == RTM_NEWNEIGH && half(body, NDM_STATE).is_some_and(|state| state & SET == 0)
+}
+
+fn is_forgotten(kind: u16, body: &[u8]) -> bool {
+    kind == RTM_DELNEIGH && half(body, NDM_STATE) == Some(NOARP)
 }
 
 /// Kind and body of each message; `None` for what cannot be read, which is the last then.
@@ -92,9 +102,9 @@ mod tests {
         concerns_node(datagram, &BTreeSet::new())
     }
 
-    const RTM_DELNEIGH: u16 = RTM_NEWNEIGH + 1;
     const RTM_NEWLINK: u16 = 16;
     const REACHABLE: u16 = 0x02;
+    const FAILED: u16 = 0x20;
     const PERMANENT: u16 = 0x80;
 
     fn message(kind: u16, body: [u8; 12]) -> Vec<u8> {
@@ -122,20 +132,27 @@ mod tests {
     fn learned_neighbours_are_passed_over() {
         let learned = neighbour(RTM_NEWNEIGH, 0, REACHABLE);
         let twice = [learned.clone(), learned.clone()].concat();
-        let and_set = [learned, neighbour(RTM_NEWNEIGH, 0, PERMANENT)].concat();
+        let set = neighbour(RTM_NEWNEIGH, 0, PERMANENT);
+        let and_set = [learned, set].concat();
+        let deleted = neighbour(RTM_DELNEIGH, 0, FAILED);
+        let aged = neighbour(RTM_DELNEIGH, 0, NOARP);
+        assert!(concerns_us(&and_set) && concerns_us(&deleted));
+        assert!(!concerns_us(&twice) && !concerns_us(&aged));
+        for neighbours in [&twice, &and_set, &deleted, &aged] {
+            assert!(!concerns_container(neighbours));
+        }
         for concerns in [concerns_us, concerns_container] {
-            assert!(!concerns(&twice));
-            assert!(concerns(&and_set));
-            assert!(concerns(&neighbour(RTM_DELNEIGH, 0, REACHABLE)));
             assert!(concerns(&neighbour(RTM_NEWLINK, 0, 0)));
         }
     }
 
     #[test]
     fn on_our_devices_every_neighbour_counts() {
-        let learned = neighbour(RTM_NEWNEIGH, 7, REACHABLE);
-        assert!(concerns_node(&learned, &BTreeSet::from([7])));
-        assert!(!concerns_node(&learned, &BTreeSet::from([8])));
+        for (kind, state) in [(RTM_NEWNEIGH, REACHABLE), (RTM_DELNEIGH, NOARP)] {
+            let by_itself = neighbour(kind, 7, state);
+            assert!(concerns_node(&by_itself, &BTreeSet::from([7])));
+            assert!(!concerns_node(&by_itself, &BTreeSet::from([8])));
+        }
     }
 
     #[test]
