@@ -97,8 +97,12 @@ struct Endpoints {
     add_by_command_ms: f64,
     /// Median of attaching a program by TCX and nothing else: a container takes longer.
     tcx_alone_ms: f64,
-    /// Median of some at the API of an agent that attaches its programs by clsact.
+    /// Medians of as many at the API of an agent that attaches its programs by clsact: of all,
+    /// and of the last tenth.
     add_by_clsact_ms: f64,
+    add_last_by_clsact_ms: f64,
+    /// Median of deleting some, when all are there.
+    delete_ms: f64,
     /// With all of them.
     rss_mib: f64,
     idle_cpu: f64,
@@ -129,7 +133,7 @@ pub(super) fn run(console: Console, agent: &Path, out: &Path, quick: bool) -> Re
 fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
     // At both ends, because few and many peers are what can make a difference.
     let attaches = SIZES.first() == Some(&peers) || SIZES.last() == Some(&peers);
-    let by_clsact = attaches.then(|| attach_by_clsact(agent, peers));
+    let by_clsact = attaches.then(|| attach_by_clsact(agent, peers, options));
     let by_clsact = by_clsact.transpose()?;
     let mut node = Node::make(agent, "auto")?;
     let alone = attaches.then(|| node.attach_alone(ATTACHED_ALONE));
@@ -163,13 +167,13 @@ fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
 }
 
 /// Containers of an agent that attaches its programs as on kernels without TCX.
-fn attach_by_clsact(agent: &Path, peers: u32) -> Result<Vec<Duration>> {
+fn attach_by_clsact(agent: &Path, peers: u32, options: &Options) -> Result<Vec<Duration>> {
     let mut node = Node::make(agent, "clsact")?;
     node.configure(&peers::config(peers, None))?;
     node.start()?;
     settle(&node)?;
-    node.make_containers(Options::QUICK.endpoints)?;
-    let times = (0..Options::QUICK.endpoints)
+    node.make_containers(options.endpoints)?;
+    let times = (0..options.endpoints)
         .map(|number| node.attach(number))
         .collect::<Result<_>>()?;
     node.down()?;
@@ -189,24 +193,33 @@ fn attach(
         by_api.push(node.attach(number)?);
     }
     let ran = node.cpu_time()?.saturating_sub(before);
-    let last = &by_api[by_api.len() - by_api.len().div_ceil(10)..];
-    let add_last_ms = median(last);
     let mut by_command = Vec::new();
     for number in 0..options.by_command {
         by_command.push(node.attach_by_command(options.endpoints + number)?);
     }
     settle(node)?;
+    let rss_mib = node.memory()?.now;
+    let idle_cpu = idle(node, options)?;
+    let deleted = (0..options.by_command).map(|number| node.detach(number));
+    let deleted: Vec<Duration> = deleted.collect::<Result<_>>()?;
     Ok(Endpoints {
         number: options.endpoints,
         add_ms: median(&by_api),
         add_cpu_ms: (ran / u32::try_from(options.endpoints)?).as_secs_f64() * 1e3,
-        add_last_ms,
+        add_last_ms: median(last_tenth(&by_api)),
         add_by_command_ms: median(&by_command),
         tcx_alone_ms: median(alone),
         add_by_clsact_ms: median(by_clsact),
-        rss_mib: node.memory()?.now,
-        idle_cpu: idle(node, options)?,
+        add_last_by_clsact_ms: median(last_tenth(by_clsact)),
+        delete_ms: median(&deleted),
+        rss_mib,
+        idle_cpu,
     })
+}
+
+/// Those that came when nearly all were there.
+fn last_tenth(times: &[Duration]) -> &[Duration] {
+    &times[times.len() - times.len().div_ceil(10)..]
 }
 
 /// Waits until the agent has nothing left to do.

@@ -164,6 +164,16 @@ impl Node {
         Ok(time)
     }
 
+    /// Deletes one through the API.
+    pub(super) fn detach(&self, number: usize) -> Result<Duration> {
+        let name = container(number);
+        let start = Instant::now();
+        let reply = self.call(&json!({ "op": "endpoint_del", "name": name }))?;
+        let time = start.elapsed();
+        ensure!(reply == json!("done"), "delete {name}: {reply}");
+        Ok(time)
+    }
+
     /// Attaches a container as people do.
     pub(super) fn attach_by_command(&self, number: usize) -> Result<Duration> {
         let name = container(number);

@@ -155,6 +155,12 @@ pub(super) fn table(all: &[Figures], goals: &[Goal]) -> String {
     line("… by clsact", &|f| {
         attached(f, &|e| e.add_by_clsact_ms, 1)
     });
+    line("… … of the last tenth", &|f| {
+        attached(f, &|e| e.add_last_by_clsact_ms, 1)
+    });
+    line("deleting one, median, ms", &|f| {
+        attached(f, &|e| e.delete_ms, 1)
+    });
     line("attaching a program by TCX alone, ms", &|f| {
         attached(f, &|e| e.tcx_alone_ms, 1)
     });
