@@ -130,8 +130,8 @@ pub(crate) fn links(stand: &Stand) -> Vec<Damage> {
         Damage::on_node("ip link set ovl1 down name mine0", look("ovl1")),
         // What comes in its place loses its mark before anybody has looked at it.
         Damage::on_node(
-            "ip link del ovl1; timeout 10 sh -c 'until ip link set ovl1 alias mine; do :; done' \
-             2>/dev/null",
+            "ip link del ovl1; for try in $(seq 9999); do \
+             ip link set ovl1 alias mine 2>/dev/null && break; done",
             look("ovl1"),
         ),
         Damage::on_node("ip link set ovl1 type vxlan ttl 5", look("ovl1")),
