@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
 
+use bytemuck::Zeroable as _;
+use overlay_common::maps;
+
 use super::{Step, plan};
 use crate::{
-    model::{IfName, Mac},
+    model::{IfName, Mac, Vni},
     objects::{
         Address, AttachmentState, Filter, FilterRules, Hook, Link, LinkId, LinkKind, LinkRef,
         Masquerade, Objects, Route, RouteKey, Scope, Vxlan,
@@ -123,11 +126,32 @@ fn everything_goes_top_down_and_devices_take_what_is_on_them() {
     assert_eq!(
         steps(&node(), &Objects::default()),
         [
-            "detach from_endpoint from ovl-web",
-            "detach from_host from ovl1",
             "delete link ovl-web",
             "delete link ovl1",
             "delete link ovlbr1",
+            // Of programs that went with their devices, what is pinned.
+            "detach from_endpoint from ovl-web",
+            "detach from_host from ovl1",
+        ]
+    );
+}
+
+#[test]
+fn programs_on_devices_that_stay_are_detached_before_what_they_read_goes() {
+    let vni = Vni::try_from(1).unwrap();
+    let mut observed = node();
+    observed
+        .entries
+        .networks
+        .insert(vni, maps::Network::zeroed());
+    let mut desired = node();
+    desired.attachments.clear();
+    assert_eq!(
+        steps(&observed, &desired),
+        [
+            "detach from_endpoint from ovl-web",
+            "detach from_host from ovl1",
+            "unmap network 1",
         ]
     );
 }
