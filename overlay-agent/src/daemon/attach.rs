@@ -19,7 +19,7 @@ use crate::{
     model::{Endpoint, IfName, Name, NetnsRef, Vni},
     objects::Objects,
     observe::{Found, observe_endpoint},
-    plan::plan,
+    plan::{Plan, plan},
     surroundings::NodeLink,
 };
 
@@ -52,11 +52,7 @@ impl Reconciler {
             return Ok(false);
         };
         let steps = plan(&before.objects, &wanted);
-        let report = apply::apply(&steps, &mut self.node, Some(&self.model), &mut self.store).await;
-        let all = report.failed.is_empty();
-        self.known.follow(steps.steps().iter(), all);
-        self.steps += report.done;
-        if !all {
+        if !self.carry_out(&steps).await {
             return Ok(false);
         }
         let mut made = self.look_at(vni, endpoint).await?;
@@ -66,7 +62,7 @@ impl Reconciler {
         if !plan(&made.objects, &wanted).is_empty() {
             return Ok(false);
         }
-        info!("applied {} steps", report.done);
+        info!("applied {} steps", steps.steps().len());
         self.take_in(endpoint, made);
         Ok(true)
     }
@@ -120,20 +116,26 @@ impl Reconciler {
         objects.qdiscs = bpf::qdiscs(&self.node.pins)?;
         objects.qdiscs.retain(|other| *other == device);
         let steps = plan(&objects, &Objects::default());
-        let report = apply::apply(&steps, &mut self.node, Some(&self.model), &mut self.store).await;
-        let all = report.failed.is_empty() && report.skipped == 0;
-        self.known.follow(steps.steps().iter(), all);
-        self.steps += report.done;
+        let all = self.carry_out(&steps).await;
         let left = self.node.netlink.link_by_name(device.as_str()).await?;
         if !all || left.is_some() {
             return Ok(false);
         }
-        info!("applied {} steps", report.done);
+        info!("applied {} steps", steps.steps().len());
         self.observed.objects.forget_endpoint(name, device);
         self.observed.around.endpoints.remove(name);
         self.observed.around.links.remove(&device);
         self.have_patrol_told();
         Ok(true)
+    }
+
+    /// Takes the steps; whether all of them were done.
+    async fn carry_out(&mut self, steps: &Plan) -> bool {
+        let report = apply::apply(steps, &mut self.node, Some(&self.model), &mut self.store).await;
+        let all = report.failed.is_empty() && report.skipped == 0;
+        self.known.follow(steps.steps().iter(), all);
+        self.steps += report.done;
+        all
     }
 
     async fn look_at(&self, vni: Vni, endpoint: &Endpoint) -> kernel::Result<Found> {

@@ -81,7 +81,6 @@ impl Store {
         let file = dirs.state(instance);
         let journal = Journal::new(dirs.journal(instance));
         let on_disk = copies::read(&file)?;
-        let in_memory = journal.read(instance)?;
         let mut store = Self {
             file,
             journal,
@@ -100,7 +99,7 @@ impl Store {
         };
         let on_disk = serde_json::from_slice(&text).map_err(|error| foreign(error.to_string()))?;
         let on_disk = understand(on_disk, instance).map_err(foreign)?;
-        let (mut content, since) = match in_memory {
+        let (mut content, since) = match store.journal.read(instance)? {
             Some(newer) if newer.1 > since => newer,
             _ => (on_disk, since),
         };

@@ -39,7 +39,7 @@ struct Options {
     quick: bool,
     /// Containers attached one after another through the API.
     endpoints: usize,
-    /// Of those, how many more by the command line.
+    /// How many more by the command line; and how many of the first are deleted again.
     by_command: usize,
     idle_seconds: u64,
 }

@@ -137,6 +137,7 @@ mod tests {
         let deleted = neighbour(RTM_DELNEIGH, 0, FAILED);
         let aged = neighbour(RTM_DELNEIGH, 0, NOARP);
         assert!(concerns_us(&and_set) && concerns_us(&deleted));
+        assert!(concerns_us(&neighbour(RTM_DELNEIGH, 0, REACHABLE)));
         assert!(!concerns_us(&twice) && !concerns_us(&aged));
         for neighbours in [&twice, &and_set, &deleted, &aged] {
             assert!(!concerns_container(neighbours));
