@@ -122,6 +122,12 @@ pub(crate) fn congestion() -> Result<String> {
     Ok(default.trim().to_owned())
 }
 
+/// Whether RCU grace periods, which attaching by TCX waits for, are shortened at the price of
+/// interrupts on all CPUs.
+pub(crate) fn rcu_expedited() -> Result<bool> {
+    Ok(read("/sys/kernel/rcu_expedited")?.trim() != "0")
+}
+
 /// The date and time in UTC.
 pub(crate) fn now() -> Result<String> {
     let date = run::checked(&words("date --utc +%Y-%m-%dT%H:%M:%SZ"))?;

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::interrupt;
+use super::{interrupt, machine};
 use crate::console::Console;
 use node::Node;
 
@@ -126,6 +126,9 @@ pub(super) fn run(console: Console, agent: &Path, out: &Path, quick: bool) -> Re
     let goals = report::judge(&all);
     let written = report::write(out, agent, &options, &all, &goals)?;
     print!("\n{}", report::table(&all, &goals));
+    if machine::rcu_expedited()? {
+        console.say("with", "/sys/kernel/rcu_expedited");
+    }
     console.say("written", written.display());
     Ok(())
 }

@@ -94,6 +94,7 @@ pub(super) fn write(
     let scale = json!({
         "date": machine::now()?,
         "agent": agent.display().to_string(),
+        "rcu_expedited": machine::rcu_expedited()?,
         "options": options,
         "sizes": all,
         "goals": goals,
