@@ -152,15 +152,22 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     let all = selections.iter().map(|(_, selection)| selection);
     let tests = executables(&all.flat_map(Selection::files).collect())?;
     let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
-    let backports = Archive::of(console, &cache, "bookworm-backports")?;
-    let emulator = Emulator::find(console, &backports, args.accelerator)?;
+    let tools = Archive::of(console, &cache, &guest::SUITES)?;
+    let emulator = Emulator::find(console, &tools, args.accelerator)?;
     let mut kernels = Vec::new();
     for (release, selection) in selections {
         let archive = Archive::of(console, &cache, release.suite())?;
         let kernel = Kernel::fetch(console, &archive, release)?;
         let folder = workspace::target()?.join("vm").join(&kernel.version);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let image = image::build(console, &folder, &kernel, &agent, &tests)?;
+        let image = image::build(
+            console,
+            &folder,
+            &kernel,
+            &emulator.busybox(),
+            &agent,
+            &tests,
+        )?;
         kernels.push(Bootable {
             kernel,
             image,

@@ -122,6 +122,13 @@ pub(crate) fn extract(archives: &Path, folder: &Path) -> Result<()> {
     let list = || format!("list {}", archives.display());
     for entry in fs::read_dir(archives).with_context(list)? {
         let archive = entry.with_context(list)?.path();
+        // apt puts a lock and a folder of its own beside them.
+        if archive
+            .extension()
+            .is_none_or(|extension| extension != "deb")
+        {
+            continue;
+        }
         let status = Command::new("dpkg-deb")
             .arg("--extract")
             .arg(&archive)

@@ -16,20 +16,25 @@ use crate::{console::Console, setup::extract};
 /// Debian's keys, from the package `debian-archive-keyring`.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// One suite of the archive that this machine's own packages come from.
+/// A suite of the archive that this machine's own packages come from, or several of which the
+/// last goes before the others.
 pub(super) struct Archive {
     console: Console,
-    suite: &'static str,
+    suites: &'static [&'static str],
     folder: PathBuf,
 }
 
 impl Archive {
-    /// The suite, with lists that are fetched now if there are none yet.
-    pub(super) fn of(console: Console, cache: &Path, suite: &'static str) -> Result<Self> {
+    /// The suites, with lists that are fetched now if there are none yet.
+    pub(super) fn of(
+        console: Console,
+        cache: &Path,
+        suites: &'static [&'static str],
+    ) -> Result<Self> {
         let archive = Self {
             console,
-            suite,
-            folder: cache.join(suite),
+            suites,
+            folder: cache.join(suites.join("+")),
         };
         let sources = archive.folder.join("sources");
         for folder in ["sources", "lists/partial", "cache/archives/partial"] {
@@ -37,8 +42,9 @@ impl Archive {
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         }
         let source = format!(
-            "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYS}\n",
-            repository()?
+            "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nSigned-By: {KEYS}\n",
+            repository()?,
+            archive.name()
         );
         let file = sources.join("debian.sources");
         if fs::read_to_string(&file).ok().as_ref() != Some(&source) {
@@ -54,7 +60,7 @@ impl Archive {
         // Under its name only once the lists are there.
         let trial = file.with_file_name("trial.sources");
         write(&trial)?;
-        let doing = format!("lists of {}", self.suite);
+        let doing = format!("lists of {}", self.name());
         let mut update = self.apt("apt-get");
         // A list that cannot be fetched is a warning otherwise.
         update.args(["-o", "APT::Update::Error-Mode=any", "update"]);
@@ -65,10 +71,15 @@ impl Archive {
                 "{} has no package lists of {} yet: the first run takes the network, later ones \
                  find everything there",
                 self.folder.display(),
-                self.suite
+                self.name()
             )
         })?;
         write(file)
+    }
+
+    /// The suites, as apt has them.
+    pub(super) fn name(&self) -> String {
+        self.suites.join(" ")
     }
 
     /// The packages that one depends on, under the names of this suite.
@@ -82,13 +93,55 @@ impl Archive {
         ensure!(
             output.status.success(),
             "{} has no package {package}",
-            self.suite
+            self.name()
         );
         Ok(dependencies(&text))
     }
 
     /// Unpacks packages into a folder, once.
     pub(super) fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
+        self.unpack_once(packages, folder, |archives| {
+            let mut download = self.apt("apt-get");
+            download.arg("download").current_dir(archives);
+            download
+        })
+    }
+
+    /// Unpacks packages into a folder, once, with all that they need on a machine that has
+    /// nothing.
+    pub(super) fn unpack_with_dependencies(
+        &self,
+        packages: &[String],
+        folder: &Path,
+    ) -> Result<()> {
+        let nothing = self.folder.join("nothing-installed");
+        fs::write(&nothing, "").with_context(|| format!("write {}", nothing.display()))?;
+        self.unpack_once(packages, folder, |archives| {
+            let mut download = self.apt("apt-get");
+            for (option, place) in [
+                ("Dir::State::status", nothing.as_path()),
+                ("Dir::Cache::archives", archives),
+            ] {
+                download
+                    .arg("-o")
+                    .arg(format!("{option}={}", place.display()));
+            }
+            // What this machine has is neither asked nor changed, so it need not be locked.
+            download.args(["-o", "Debug::NoLocking=1", "--download-only", "--yes"]);
+            if let Some(last) = self.suites.last() {
+                download.args(["--target-release", last]);
+            }
+            download.args(["--no-install-recommends", "install"]);
+            download
+        })
+    }
+
+    fn unpack_once(
+        &self,
+        packages: &[String],
+        folder: &Path,
+        download: impl FnOnce(&Path) -> Command,
+    ) -> Result<()> {
         if folder.is_dir() {
             return Ok(());
         }
@@ -101,17 +154,14 @@ impl Archive {
             fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
         }
         let doing = format!("download {}", packages.join(" "));
-        let mut download = self.apt("apt-get");
-        download
-            .arg("download")
-            .args(packages)
-            .current_dir(&archives);
+        let mut download = download(&archives);
+        download.args(packages);
         self.console
             .run("vm", &doing, &mut download)
             .with_context(|| {
                 format!(
                     "{} may have newer packages than its lists here tell: remove {}, and try again",
-                    self.suite,
+                    self.name(),
                     self.folder.display()
                 )
             })?;
@@ -120,7 +170,7 @@ impl Archive {
         fs::rename(&trial, folder).with_context(|| format!("create {}", folder.display()))
     }
 
-    /// Where things of this suite are kept.
+    /// Where its things are kept.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }

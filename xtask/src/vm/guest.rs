@@ -13,18 +13,18 @@ use anyhow::{Context as _, Result};
 use super::{archive::Archive, kernel::Kernel, tether, verifier::Verified, wire};
 use crate::console::Console;
 
-/// What has to be installed: the emulator's libraries and firmware, and what makes a RAM disk.
-pub(super) const PACKAGES: [&str; 6] = [
-    "binutils",
-    "qemu-system-x86",
-    "busybox-static",
-    "cpio",
-    "kmod",
-    "xz-utils",
-];
-/// The emulator itself, in a version that runs newer kernels: 7.2 loses processor flags,
-/// and they crash.
-const EMULATOR: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
+/// What has to be installed: what makes a RAM disk.
+pub(super) const PACKAGES: [&str; 4] = ["binutils", "cpio", "kmod", "xz-utils"];
+/// The emulator, and the RAM disk's shell. They are not installed: the one that this machine
+/// follows may be too old for newer kernels (7.2 loses processor flags, and they crash), and
+/// either may be at odds with what is installed.
+const TOOLS: [&str; 2] = ["qemu-system-x86", "busybox-static"];
+/// Where they come from.
+pub(super) const SUITES: [&str; 2] = ["bookworm", "bookworm-backports"];
+/// Where they have their libraries, below the folder that they are unpacked into.
+const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
+/// Where they have their firmware.
+const FIRMWARE: [&str; 3] = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -87,16 +87,21 @@ pub(super) struct Told {
 }
 
 impl Emulator {
-    /// The emulator of a suite, unpacked beside its packages.
+    /// The emulator of an archive, unpacked with all that it needs.
     pub(super) fn find(
         console: Console,
         archive: &Archive,
         accelerator: Accelerator,
     ) -> Result<Self> {
-        let root = archive.folder().join("qemu");
-        archive.unpack(&EMULATOR.map(str::to_owned), &root)?;
+        let root = archive.folder().join("tools");
+        archive.unpack_with_dependencies(&TOOLS.map(str::to_owned), &root)?;
         console.say("vm", format_args!("emulator in {}", root.display()));
         Ok(Self { root, accelerator })
+    }
+
+    /// The RAM disk's shell, which is linked to nothing.
+    pub(super) fn busybox(&self) -> PathBuf {
+        self.root.join("bin/busybox")
     }
 
     /// Boots a machine of its own, and reads from its console how the tests went.
@@ -149,7 +154,7 @@ impl Emulator {
     ) -> Result<Told> {
         let output = File::create(log).with_context(|| format!("create {}", log.display()))?;
         // Modules of an installed emulator of another version do not fit.
-        let modules = self.root.join("usr/lib/x86_64-linux-gnu/qemu");
+        let modules = self.root.join(LIBRARIES[1]).join("qemu");
         qemu.env("QEMU_MODULE_DIR", modules).stdin(Stdio::null());
         tether::tie(&mut qemu);
         console.run_into("vm", doing, limit, output, &mut qemu)?;
@@ -160,11 +165,16 @@ impl Emulator {
     /// The command line of one machine, but for its network.
     fn argv(&self, guest: Guest<'_>, parameters: &str) -> Vec<String> {
         let path = |path: &Path| path.display().to_string();
-        let mut argv = vec![path(&self.root.join("usr/bin/qemu-system-x86_64"))];
-        // The firmware has packages of its own, which are installed.
-        let own = path(&self.root.join("usr/share/qemu"));
-        for folder in [own.as_str(), "/usr/share/seabios", "/usr/share/qemu"] {
-            argv.extend(["-L", folder].map(str::to_owned));
+        let unpacked = |place: &str| path(&self.root.join(place));
+        // Its own loader takes its own C library, whichever this machine has.
+        let mut argv = vec![
+            unpacked("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
+            "--library-path".to_owned(),
+            LIBRARIES.map(unpacked).join(":"),
+            unpacked("usr/bin/qemu-system-x86_64"),
+        ];
+        for folder in FIRMWARE.map(unpacked) {
+            argv.extend(["-L".to_owned(), folder]);
         }
         let fixed = [
             "-accel",

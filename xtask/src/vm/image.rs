@@ -54,6 +54,7 @@ pub(super) fn build(
     console: Console,
     folder: &Path,
     kernel: &Kernel,
+    busybox: &Path,
     agent: &Path,
     tests: &[PathBuf],
 ) -> Result<PathBuf> {
@@ -68,7 +69,7 @@ pub(super) fn build(
         let path = root.join(name);
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }
-    add_applets(&root)?;
+    add_applets(&root, busybox)?;
     for name in PROGRAMS {
         let program = find(name)
             .with_context(|| format!("{name} is not installed: run `cargo xtask setup`"))?;
@@ -147,10 +148,9 @@ echo "overlay-vm: end"
 poweroff -f
 "#;
 
-fn add_applets(root: &Path) -> Result<()> {
-    let busybox = find("busybox").context("busybox is not installed")?;
-    add_program(root, &busybox, Path::new("bin/busybox"))?;
-    let applets = Command::new(&busybox)
+fn add_applets(root: &Path, busybox: &Path) -> Result<()> {
+    add_program(root, busybox, Path::new("bin/busybox"))?;
+    let applets = Command::new(busybox)
         .arg("--list")
         .output()
         .context("run busybox")?;

@@ -33,12 +33,12 @@ impl Release {
     }
 
     /// The suite that has it.
-    pub(super) const fn suite(self) -> &'static str {
+    pub(super) const fn suite(self) -> &'static [&'static str] {
         match self {
-            Self::V5_10 => "bullseye",
-            Self::V6_1 => "bookworm",
-            Self::V6_12 => "bookworm-backports",
-            Self::V7_2 => "sid",
+            Self::V5_10 => &["bullseye"],
+            Self::V6_1 => &["bookworm"],
+            Self::V6_12 => &["bookworm-backports"],
+            Self::V7_2 => &["sid"],
         }
     }
 
@@ -74,7 +74,7 @@ impl Kernel {
         if !version.starts_with(release.prefix()) {
             bail!(
                 "{} has kernel {version} now, not {}x: another suite has that, or none any more",
-                release.suite(),
+                archive.name(),
                 release.prefix()
             );
         }
