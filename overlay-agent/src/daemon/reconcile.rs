@@ -269,6 +269,7 @@ impl Reconciler {
         let mut problems = Vec::new();
         self.unfinished = false;
         self.settled = false;
+        let mut done = None;
         for _ in 0..MAX_ROUNDS {
             let desired = self.look().await?;
             problems = desired.problems.iter().map(ToString::to_string).collect();
@@ -280,6 +281,12 @@ impl Reconciler {
                 self.known.confirm(&desired.objects.peers);
                 self.observed.objects.peers = desired.objects.peers;
                 break;
+            }
+            if done.as_ref() == Some(&plan) {
+                debug!("what was done is not seen: nothing that is known of the node counts");
+                self.known = Known::default();
+                done = None;
+                continue;
             }
             self.report =
                 apply::apply(&plan, &mut self.node, Some(&self.model), &mut self.store).await;
@@ -298,6 +305,7 @@ impl Reconciler {
             if self.unfinished || self.report.done == 0 {
                 break;
             }
+            done = all.then_some(plan);
         }
         Ok(problems)
     }

@@ -120,7 +120,7 @@ pub(super) fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Even
         RouteNetlinkMessage::NewNeighbour(message) => {
             let index = message.header.ifindex;
             if message.header.family == AddressFamily::Bridge {
-                let entry = FdbInfo::from_message(&message)?;
+                let entry = FdbInfo::from_event(&message)?;
                 return Some(Event::FdbSet { index, entry });
             }
             let neighbour = NeighbourInfo::from_message(&message)?;
@@ -129,7 +129,7 @@ pub(super) fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Even
         RouteNetlinkMessage::DelNeighbour(message) => {
             let index = message.header.ifindex;
             if message.header.family == AddressFamily::Bridge {
-                let entry = FdbInfo::from_message(&message)?;
+                let entry = FdbInfo::from_event(&message)?;
                 return Some(Event::FdbGone { index, entry });
             }
             let address = NeighbourInfo::from_message(&message)?.address;
@@ -164,4 +164,41 @@ fn route(message: &RouteMessage) -> Option<RouteInfo> {
         _ => return None,
     };
     RouteInfo::from_message(message, family)
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::neighbour::{
+        NeighbourAttribute, NeighbourCacheInfo, NeighbourFlags, NeighbourMessage, NeighbourState,
+    };
+
+    use super::*;
+
+    /// As `vxlan_fdb_info()` tells of an entry, or as `nlmsg_populate_fdb_fill()` does.
+    fn set(by_device: bool) -> Option<Event> {
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = AddressFamily::Bridge;
+        entry.header.ifindex = 7;
+        entry.header.flags = NeighbourFlags::Own;
+        entry.header.state = NeighbourState::Permanent;
+        let mac = NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, 9]);
+        entry.attributes.push(mac);
+        if by_device {
+            let age = NeighbourCacheInfo::parse(&[0; 16]).unwrap();
+            entry.attributes.extend([
+                NeighbourAttribute::Destination(IpAddr::from([192, 0, 2, 1]).into()),
+                NeighbourAttribute::CacheInfo(age),
+            ]);
+        }
+        event(RouteNetlinkMessage::NewNeighbour(entry).into())
+    }
+
+    #[test]
+    fn an_entry_that_is_told_of_twice_is_set_once() {
+        let Some(Event::FdbSet { index: 7, entry }) = set(true) else {
+            panic!("the device's own event is none");
+        };
+        assert_eq!(entry.dst, Some(IpAddr::from([192, 0, 2, 1])));
+        assert!(set(false).is_none());
+    }
 }

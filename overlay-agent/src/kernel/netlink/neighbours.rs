@@ -212,6 +212,16 @@ impl FdbInfo {
             }),
         })
     }
+
+    /// What an event tells. Until Linux 6.12 at least, each change is told of twice: by the
+    /// VXLAN device, and after that by `rtnl_fdb_notify()`, which knows no destination.
+    pub(super) fn from_event(message: &NeighbourMessage) -> Option<Self> {
+        let by_device = message
+            .attributes
+            .iter()
+            .any(|attribute| matches!(attribute, NeighbourAttribute::CacheInfo(_)));
+        Self::from_message(message).filter(|entry| by_device || !entry.own)
+    }
 }
 
 struct Parsed {
