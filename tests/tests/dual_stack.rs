@@ -7,7 +7,7 @@ use overlay_tests::{
     counters::{self, Carried},
     families::{Families, Family},
     guard::Guard,
-    lab, run,
+    kernel, lab, run,
     script::words,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
@@ -45,7 +45,12 @@ fn reaches(name: &str, nodes: u8, underlay: Families, inside: Families) -> Resul
         all_pairs_are_well(topology)?;
         let carried = counters::carried(&agents[0].instance)? - before;
         let all = [carried.sent, carried.received, carried.local];
-        assert_eq!(all.map(|count| count > 0), [on; 3], "{carried:?}");
+        let receives = on && (underlay == inside || kernel::strips_other_family());
+        assert_eq!(
+            all.map(|count| count > 0),
+            [on, receives, on],
+            "{carried:?}"
+        );
     }
     for agent in agents {
         assert_eq!(agent.plan()?, Vec::<serde_json::Value>::new());
@@ -200,9 +205,10 @@ fn each_packet_is_counted_once_in_either_family() -> Result<()> {
             let answer = check::ping(&nodes[0].containers[0].namespace, to)?;
             assert_eq!(answer, Answer::Ttl(62));
         }
+        let receives = family == Family::V6 || kernel::strips_other_family();
         let expected = Carried {
             sent: PINGS,
-            received: PINGS,
+            received: if receives { PINGS } else { 0 },
             local: 0,
         };
         assert_eq!(counters::carried(&nodes[0].namespace)? - before, expected);

@@ -1,8 +1,10 @@
 //! Somebody whose traffic has nothing to do with what is broken.
 
 use std::{
+    collections::BTreeSet,
+    io::{self, Read as _},
     process::{Child, Command, Stdio},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -20,43 +22,52 @@ use crate::stand::Stand;
 const STARTED: Duration = Duration::from_millis(100);
 
 /// Pings as fast as it goes from the second container of the first node to that of the second.
-pub(crate) struct Bystander(Option<Child>);
+pub(crate) struct Bystander(Option<Ping>);
+
+struct Ping {
+    child: Child,
+    /// Reads along, for a pipe does not take all that is said.
+    said: JoinHandle<io::Result<String>>,
+}
 
 impl Bystander {
     pub(crate) fn watch(stand: &Stand) -> Result<Self> {
         let (from, to) = (stand.container(1, 2), stand.container(2, 2));
         // They know each other: asking for a neighbour is not what is watched.
         check::ping(&from.namespace, to.address)?;
-        let child = Command::new("nsenter")
+        let mut child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", from.namespace))
-            .args(["ping", "-n", "-q", "-i", "0.002", "-W", "2"])
+            .args(["ping", "-n", "-i", "0.002", "-W", "2"])
             .arg(to.address.to_string())
             .stdout(Stdio::piped())
             .spawn()?;
+        let mut output = child.stdout.take().context("ping has no output")?;
+        let said = thread::spawn(move || {
+            let mut text = String::new();
+            output.read_to_string(&mut text).map(|_| text)
+        });
         thread::sleep(STARTED);
-        Ok(Self(Some(child)))
+        Ok(Self(Some(Ping { child, said })))
     }
 
-    /// How many packets were lost, of how many.
-    pub(crate) fn lost(mut self) -> Result<(u64, u64)> {
-        let child = self.0.take().context("it has been asked before")?;
+    /// How many packets were lost, of how many. Those after the last one that came back may be on
+    /// their way.
+    pub(crate) fn lost(mut self) -> Result<(usize, usize)> {
+        let Ping { mut child, said } = self.0.take().context("it has been asked before")?;
         end(&child)?;
-        let out = child.wait_with_output()?;
-        let text = String::from_utf8(out.stdout)?;
-        let number = |what: &str| {
-            let before = text.split(what).next()?;
-            before
-                .split([' ', '\n'])
-                .rfind(|word| !word.is_empty())?
-                .parse::<u64>()
-                .ok()
-        };
-        let (sent, received) = number("packets transmitted")
-            .zip(number("received"))
-            .with_context(|| format!("not what ping prints: {text}"))?;
-        // The last one may be on its way.
-        Ok(((sent - received).saturating_sub(1), sent))
+        child.wait()?;
+        let said = said.join().ok().context("the reader panicked")??;
+        let answered: BTreeSet<usize> = said.lines().filter_map(answer).collect();
+        let sent = answered.last().copied().unwrap_or_default();
+        Ok((sent - answered.len(), sent))
     }
+}
+
+/// The number of a packet that was answered, of a line that `ping` prints.
+fn answer(line: &str) -> Option<usize> {
+    let (_, answer) = line.split_once(" icmp_seq=")?;
+    let (number, _) = answer.split_once(" ttl=")?;
+    number.parse().ok()
 }
 
 fn end(child: &Child) -> Result<()> {
@@ -68,7 +79,7 @@ fn end(child: &Child) -> Result<()> {
 
 impl Drop for Bystander {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take()
+        if let Some(Ping { mut child, .. }) = self.0.take()
             && let Err(error) = child.kill().and_then(|()| child.wait())
         {
             eprintln!("ping was not ended: {error}");
