@@ -9,6 +9,7 @@ use overlay_tests::{
     counters,
     families::{Families, Family},
     frames::{Ip, ethernet},
+    kernel::strips_other_family,
     raw::{self, Socket},
     run,
     script::{inside, words},
@@ -134,8 +135,11 @@ fn what_the_kernel_gets_fares_as_is_said() -> Result<()> {
         let said = explain(&agent, &["node", &far.to_string()])?;
         assert!(said.good && said.hops.len() == 2, "{:#?}", said.hops);
         assert_eq!(said.hops[0]["stages"][0]["program"], "from_host");
-        let spent = 64 - said.ttl().context("a TTL")?;
-        check::routers_on_the_way(&here.namespace, &far.to_string(), u8::try_from(spent)?)?;
+        // An older kernel's own device takes what its programs cannot strip.
+        if family == Family::V4 || strips_other_family() {
+            let spent = 64 - said.ttl().context("a TTL")?;
+            check::routers_on_the_way(&here.namespace, &far.to_string(), u8::try_from(spent)?)?;
+        }
     }
     // Without the flag, the node fragments IPv4.
     let said = explain(&agent, &[from, &to.address.to_string(), "--size", "1451"])?;

@@ -119,9 +119,14 @@ pub(crate) fn damages(stand: &Stand) -> Result<Vec<Damage>> {
             }));
         }
         let command = "tc qdisc del dev eth1 clsact".to_owned();
-        damages.push(by(command.clone(), move |stand| {
-            stand.on_node(&command).map(drop)
-        }));
+        damages.push(Damage {
+            // The kernel deactivates the device for it (`qdisc_graft()`): what it sends meanwhile
+            // is lost, whoever has a program there or none.
+            in_path: true,
+            ..by(command.clone(), move |stand| {
+                stand.on_node(&command).map(drop)
+            })
+        });
     }
     damages.push(remove(folder));
     Ok(damages)
