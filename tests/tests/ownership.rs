@@ -21,7 +21,7 @@ use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
     guard::Guard,
-    netns, run,
+    kernel, netns, run,
     script::inside,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
@@ -72,9 +72,9 @@ nft add element inet user seen '{ 10.99.1.9 }'
 nft add chain inet user forward '{ type filter hook forward priority 10; }'
 nft add rule inet user forward ip saddr @seen drop
 tc qdisc add dev eth1 clsact
-tc filter add dev eth1 ingress pref 7 protocol all u32 match u32 0 0 flowid 1:1
-tc filter add dev eth1 ingress pref 99 protocol all u32 match u32 0 0 flowid 1:1
-tc filter add dev eth1 egress pref 99 protocol all u32 match u32 0 0 flowid 1:1
+tc filter add dev eth1 ingress pref 7 protocol all u32 match u32 0 0 action mirred egress mirror dev user0 continue
+tc filter add dev eth1 ingress pref 99 protocol all u32 match u32 0 0 action mirred egress mirror dev user0 continue
+tc filter add dev eth1 egress pref 98 protocol all u32 match u32 0 0 action mirred egress mirror dev user0 continue
 ";
 
 fn on_node(agent: &Agent, script: &str) -> Result<String> {
@@ -192,15 +192,19 @@ fn order(agent: &Agent) -> Result<Vec<u32>> {
 /// Packets that the user's filters have seen, by preference.
 fn filtered(agent: &Agent) -> Result<Vec<u64>> {
     let text = on_node(agent, "tc -s filter show dev eth1 ingress")?;
-    let hits = text.lines().filter_map(|line| {
-        let (_, rest) = line.split_once("(rule hit ")?;
+    let sent = text.lines().filter_map(|line| {
+        let (_, rest) = line.trim().strip_prefix("Sent ")?.split_once(" bytes ")?;
         rest.split_whitespace().next()?.parse().ok()
     });
-    Ok(hits.collect())
+    Ok(sent.collect())
 }
 
 #[test]
 fn other_programs_keep_their_places() -> Result<()> {
+    if !kernel::has_tcx() {
+        println!("not tried: this kernel has no TCX, only filters");
+        return Ok(());
+    }
     let (guard, agent) = lab("torder")?;
     guard.finish()?;
     guard.is_whole(&agent, "the start")?;
@@ -232,7 +236,7 @@ fn other_programs_keep_their_places() -> Result<()> {
             "the last does not see packets {when}"
         );
         let now = filtered(&agent)?;
-        assert_eq!(now.len(), filters.len(), "{when}");
+        assert_eq!((filters.len(), now.len()), (2, 2), "{when}");
         if tcx {
             let more = now.iter().zip(&filters).all(|(now, before)| now > before);
             assert!(more, "{filters:?}, then {now:?}, {when}");

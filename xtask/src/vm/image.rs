@@ -22,13 +22,14 @@ const PROGRAMS: [&str; 15] = [
     "ss", "sysctl", "tc", "tcpdump", "unshare",
 ];
 /// Modules that the tests may need, by folder below `kernel/`.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "arch/x86/crypto",
     "crypto",
     "drivers/net",
     "drivers/virtio",
     "lib",
     "net/802",
+    "net/8021q",
     "net/bridge",
     "net/core",
     "net/ipv4",
@@ -117,7 +118,8 @@ mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
 echo 1 > /proc/sys/kernel/printk
 for module in vxlan veth bridge virtio_pci virtio_net nf_tables nft_chain_nat nft_masq nft_ct \
-    nft_limit sch_ingress sch_fq cls_bpf act_bpf af_packet xt_comment; do
+    nft_limit sch_ingress sch_fq cls_bpf cls_u32 act_bpf act_mirred af_packet \
+    xt_comment 8021q; do
     modprobe $module 2>/dev/null
 done
 ip link set lo up

@@ -18,14 +18,24 @@ const WATCHING: &str = "capture:whoever_goes_away:the_log_tells";
 /// What two machines show that namespaces do not: programs in a network card's driver.
 const CORE_PAIR: [&str; 2] = ["machines:guarded_over_ipv4", "machines:stripped_over_ipv4"];
 /// What depends on the kernel in any way.
-const FULL: [&str; 11] = [
+const FULL: [&str; 21] = [
     "programs",
     "reachability",
+    "endpoints",
+    "networks",
+    "masquerade",
+    "spoofing",
+    "mtu",
     "kernel_peer",
     "kernel_peer_ipv6",
     "dual_stack",
     "payloads",
     "repair",
+    "stale",
+    "config",
+    "underlay_change",
+    "ownership",
+    "hitless",
     "xdp",
     WATCHING,
     "explain",
