@@ -53,6 +53,13 @@ pub struct Report {
     pub skipped: usize,
 }
 
+impl Report {
+    /// Whether every step was done.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty() && self.skipped == 0
+    }
+}
+
 /// Carries out a plan on a node.
 pub async fn apply(
     plan: &Plan,

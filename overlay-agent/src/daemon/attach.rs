@@ -14,12 +14,12 @@ use tracing::{debug, info};
 
 use super::{Reconciler, reconcile::Untold};
 use crate::{
-    apply, desired,
+    desired,
     kernel::{self, KernelError, bpf},
     model::{Endpoint, IfName, Name, NetnsRef, Vni},
     objects::Objects,
     observe::{Found, observe_endpoint},
-    plan::{Plan, plan},
+    plan::plan,
     surroundings::NodeLink,
 };
 
@@ -52,7 +52,7 @@ impl Reconciler {
             return Ok(false);
         };
         let steps = plan(&before.objects, &wanted);
-        if !self.carry_out(&steps).await {
+        if !self.carry_out(&steps).await.is_complete() {
             return Ok(false);
         }
         let mut made = self.look_at(vni, endpoint).await?;
@@ -116,7 +116,7 @@ impl Reconciler {
         objects.qdiscs = bpf::qdiscs(&self.node.pins)?;
         objects.qdiscs.retain(|other| *other == device);
         let steps = plan(&objects, &Objects::default());
-        let all = self.carry_out(&steps).await;
+        let all = self.carry_out(&steps).await.is_complete();
         let left = self.node.netlink.link_by_name(device.as_str()).await?;
         if !all || left.is_some() {
             return Ok(false);
@@ -127,15 +127,6 @@ impl Reconciler {
         self.observed.around.links.remove(&device);
         self.have_patrol_told();
         Ok(true)
-    }
-
-    /// Takes the steps; whether all of them were done.
-    async fn carry_out(&mut self, steps: &Plan) -> bool {
-        let report = apply::apply(steps, &mut self.node, Some(&self.model), &mut self.store).await;
-        let all = report.failed.is_empty() && report.skipped == 0;
-        self.known.follow(steps.steps().iter(), all);
-        self.steps += report.done;
-        all
     }
 
     async fn look_at(&self, vni: Vni, endpoint: &Endpoint) -> kernel::Result<Found> {

@@ -25,7 +25,7 @@ use crate::{
     node::Node,
     objects::Capacity,
     observe::{Known, observe},
-    plan::plan,
+    plan::{Plan, plan},
     probe::Probes,
     store::{Content, Store, StoreError},
     surroundings::Observed,
@@ -288,11 +288,7 @@ impl Reconciler {
                 done = None;
                 continue;
             }
-            self.report =
-                apply::apply(&plan, &mut self.node, Some(&self.model), &mut self.store).await;
-            let all = self.report.failed.is_empty() && self.report.skipped == 0;
-            self.known.follow(plan.steps().iter(), all);
-            self.steps += plan.steps().len();
+            self.report = self.carry_out(&plan).await;
             let steps = plan.steps().len();
             if self.report.failed.is_empty() {
                 info!("applied {} steps", self.report.done);
@@ -305,9 +301,17 @@ impl Reconciler {
             if self.unfinished || self.report.done == 0 {
                 break;
             }
-            done = all.then_some(plan);
+            done = self.report.is_complete().then_some(plan);
         }
         Ok(problems)
+    }
+
+    /// Takes the steps, and notes what nobody announces of them.
+    pub(super) async fn carry_out(&mut self, plan: &Plan) -> Report {
+        let report = apply::apply(plan, &mut self.node, Some(&self.model), &mut self.store).await;
+        self.known.follow(plan.steps().iter(), report.is_complete());
+        self.steps += plan.steps().len();
+        report
     }
 
     /// Looks at everything, gives endpoints their addresses and computes what should be.

@@ -104,13 +104,10 @@ fn flags(word: &str) -> &str {
     if up { "up" } else { "down" }
 }
 
-/// Gives a device another name. Before Linux 6.2 it has to be down for that, and is so for too
-/// short a time for anybody to come in between.
-fn rename(device: &str) -> String {
-    format!(
-        "printf 'link set {device} down\\nlink set {device} name mine0\\nlink set mine0 up\\n' \
-         | ip -batch -"
-    )
+/// Takes a device down and gives it another name: two steps before Linux 6.2, and nobody comes in
+/// between.
+fn down_and_rename(device: &str) -> String {
+    format!("printf 'link set {device} down\\nlink set {device} name mine0\\n' | ip -batch -")
 }
 
 /// Devices, and what they are like.
@@ -135,8 +132,15 @@ pub(crate) fn links(stand: &Stand) -> Vec<Damage> {
         Damage::on_node("ip link set ovlpad1 up", look("ovlpad1")),
         Damage::on_node(format!("ip link set {veth} nomaster"), look(&veth)),
         Damage::on_node("ip link set ovlpad1 nomaster", look("ovlpad1")),
-        Damage::on_node(rename(&veth), look(&veth)),
-        Damage::on_node(rename("ovl1"), look("ovl1")),
+        Damage::on_node(
+            // Before Linux 6.2 one that is up keeps its name.
+            format!(
+                "ip link set {veth} name mine0 || {}",
+                down_and_rename(&veth)
+            ),
+            look(&veth),
+        ),
+        Damage::on_node(down_and_rename("ovl1"), look("ovl1")),
         // What comes in its place loses its mark before anybody has looked at it.
         Damage::on_node(
             "ip link del ovl1; for try in $(seq 9999); do \
@@ -261,7 +265,7 @@ pub(crate) fn inside(stand: &Stand) -> Vec<Damage> {
         Damage::inside("ip link set eth0 down", link),
         Damage::inside("ip link set eth0 mtu 1200", link),
         Damage::inside("ip link set eth0 address 02:00:00:00:00:07", link),
-        Damage::inside(rename("eth0"), link),
+        Damage::inside(down_and_rename("eth0"), link),
         Damage::inside(format!("ip addr del {address}/24 dev eth0"), addresses),
         Damage::inside("ip addr add 10.244.1.99/24 dev eth0", addresses),
         Damage::inside("ip route del default", "ip route show default"),

@@ -114,6 +114,7 @@ struct Endpoints {
 /// When the node cannot be made or the agent does not do what it is asked.
 pub(super) fn run(console: Console, agent: &Path, out: &Path, quick: bool) -> Result<()> {
     let options = if quick { Options::QUICK } else { Options::FULL };
+    let expedited = machine::rcu_expedited()?;
     let mut all = Vec::new();
     for peers in SIZES {
         if interrupt::requested() {
@@ -124,9 +125,9 @@ pub(super) fn run(console: Console, agent: &Path, out: &Path, quick: bool) -> Re
         all.push(figures.with_context(|| format!("measure an agent with {peers} peers"))?);
     }
     let goals = report::judge(&all);
-    let written = report::write(out, agent, &options, &all, &goals)?;
+    let written = report::write(out, agent, expedited, &options, &all, &goals)?;
     print!("\n{}", report::table(&all, &goals));
-    if machine::rcu_expedited()? {
+    if expedited {
         console.say("with", "/sys/kernel/rcu_expedited");
     }
     console.say("written", written.display());

@@ -79,6 +79,7 @@ pub(super) fn judge(all: &[Figures]) -> Vec<Goal> {
 pub(super) fn write(
     out: &Path,
     agent: &Path,
+    rcu_expedited: bool,
     options: &Options,
     all: &[Figures],
     goals: &[Goal],
@@ -94,7 +95,7 @@ pub(super) fn write(
     let scale = json!({
         "date": machine::now()?,
         "agent": agent.display().to_string(),
-        "rcu_expedited": machine::rcu_expedited()?,
+        "rcu_expedited": rcu_expedited,
         "options": options,
         "sizes": all,
         "goals": goals,
