@@ -4,7 +4,9 @@ mod bench;
 mod build;
 mod ci;
 mod console;
+mod distro;
 mod lab;
+mod machine;
 mod package;
 mod setup;
 mod test;
@@ -44,6 +46,8 @@ enum Task {
     Bench(bench::Args),
     /// Build a Debian package, and try what becomes of it on a machine (root)
     Package(package::Args),
+    /// Go from a bare Debian to a lab that is up, as a newcomer does it (root)
+    Distro(distro::Args),
     /// Run tests on Debian's kernels in virtual machines
     Vm(vm::Args),
     /// Check form, lints and dependencies, then run all tests, and some on Debian's kernels
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(console, &args),
         Task::Bench(args) => bench::run(console, &args),
         Task::Package(args) => package::run(console, &args),
+        Task::Distro(args) => distro::run(console, &args),
         Task::Vm(args) => vm::run(console, &args),
         Task::Ci => ci::run(console),
     };

@@ -1,7 +1,6 @@
 //! `cargo xtask package`: a Debian package, and a machine on which it is installed, used and
 //! removed.
 
-mod machine;
 mod trial;
 
 use std::{
@@ -14,6 +13,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     console::Console,
+    machine::Suite,
     setup::{self, Apt, Unmet, is_there},
     toolchain, workspace,
 };
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Install, start, upgrade and remove it on a Debian of its own, in a container (root)
     #[arg(long)]
     test: bool,
+    /// The release to try it on, instead of this machine's
+    #[arg(long, value_enum, value_name = "SUITE", requires = "test")]
+    suite: Option<Suite>,
     /// The cargo profile that the agent is built with
     #[arg(long, default_value = "release", value_name = "NAME")]
     profile: String,
@@ -50,9 +53,21 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     judge(console, &package)?;
     console.say("package", package.display());
     if args.test {
-        trial::run(console, &apt, &package, &agent)?;
+        let suite = match args.suite {
+            Some(suite) => suite,
+            None => this_machines()?,
+        };
+        trial::run(console, &apt, suite, &package, &agent)?;
     }
     Ok(())
+}
+
+/// The release of this machine: on an older one its libraries would be missed.
+fn this_machines() -> Result<Suite> {
+    let about = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
+    Suite::of(&about).ok_or_else(|| {
+        Unmet("say which Debian to try it on, by --suite: this machine is none".to_owned()).into()
+    })
 }
 
 fn build(console: Console, profile: &str) -> Result<PathBuf> {

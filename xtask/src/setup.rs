@@ -41,14 +41,18 @@ pub(crate) fn run(console: Console) -> Result<()> {
     for part in parts {
         match part.map_err(anyhow::Error::downcast::<Unmet>) {
             Ok(()) => {}
-            Err(Ok(Unmet(cure))) => unmet.push(format!("\n  - {cure}")),
+            Err(Ok(Unmet(cure))) => unmet.push(cure),
             Err(Err(error)) => return Err(error),
         }
     }
-    if unmet.is_empty() {
-        return Ok(());
+    match unmet.as_slice() {
+        [] => Ok(()),
+        [only] => Err(Unmet(only.clone()).into()),
+        [first, rest @ ..] => {
+            let more: Vec<String> = rest.iter().map(|cure| format!("\n  - {cure}")).collect();
+            Err(Unmet(format!("{first}\n  and then:{}", more.concat())).into())
+        }
     }
-    Err(Unmet(format!("the set-up is not complete:{}", unmet.concat())).into())
 }
 
 /// Whether this process may do what only root may.

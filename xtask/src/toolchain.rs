@@ -23,6 +23,12 @@ pub(crate) const OLDEST_RUSTC: Version = Version(1, 95, 0);
 /// Older ones panic on what rustc 1.96 puts into a module's debug information.
 pub(crate) const OLDEST_LINKER: Version = Version(0, 13, 0);
 
+/// The toolchains of rustup that come into question, in the order of preference.
+const RUSTUP: &[&str] = &["stable", "nightly"];
+
+/// Where a distribution's own compiler is.
+pub(crate) const DISTRIBUTION: &str = "/usr";
+
 /// A program's version; suffixes such as `-nightly` are not part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
@@ -64,7 +70,12 @@ pub(crate) struct Compiler {
 impl Compiler {
     /// Whether only a linker is missing.
     pub(crate) fn is_usable(&self) -> bool {
-        self.source && self.release >= OLDEST_RUSTC
+        self.source && self.is_new_enough()
+    }
+
+    /// Whether it is one that the workspace can be built with.
+    pub(crate) fn is_new_enough(&self) -> bool {
+        self.release >= OLDEST_RUSTC
     }
 }
 
@@ -94,7 +105,12 @@ impl Linker {
     /// Whether it can link what `compiler` emits: LLVM reads the bitcode of its
     /// own and of earlier versions.
     pub(crate) fn fits(&self, compiler: &Compiler) -> bool {
-        self.release >= OLDEST_LINKER && self.llvm.is_none_or(|llvm| llvm >= compiler.llvm)
+        self.reads(compiler.llvm)
+    }
+
+    /// Whether it can link what an LLVM of this major version emits.
+    pub(crate) fn reads(&self, llvm: u32) -> bool {
+        self.release >= OLDEST_LINKER && self.llvm.is_none_or(|own| own >= llvm)
     }
 }
 
@@ -185,17 +201,14 @@ pub(crate) fn compilers() -> Vec<Compiler> {
     if let Some(toolchain) = overridden() {
         return probe_compiler(&toolchain).into_iter().collect();
     }
-    let nightly = on_path("rustup").and_then(|_| probe_compiler("nightly"));
-    let distribution = probe_compiler("/usr");
+    let rustup = on_path("rustup").map(|_| RUSTUP).unwrap_or_default();
+    let toolchains = rustup.iter().filter_map(|name| probe_compiler(name));
+    let distribution = probe_compiler(DISTRIBUTION);
     let private = private_compiler()
         .as_deref()
         .and_then(Path::to_str)
         .and_then(probe_compiler);
-    nightly
-        .into_iter()
-        .chain(distribution)
-        .chain(private)
-        .collect()
+    toolchains.chain(distribution).chain(private).collect()
 }
 
 /// Every bpf-linker that comes into question, in the order of preference.
@@ -277,7 +290,7 @@ fn probe_linker(path: &Path) -> Option<Linker> {
 }
 
 /// Whether rustup would take `toolchain` as a directory, not as a name.
-fn is_directory_toolchain(toolchain: &str) -> bool {
+pub(crate) fn is_directory_toolchain(toolchain: &str) -> bool {
     Path::new(toolchain).is_absolute()
 }
 

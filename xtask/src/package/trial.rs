@@ -18,11 +18,17 @@ use overlay_tests::{
     shape::{Scenario, Shape},
 };
 
-use super::machine::Machine;
-use crate::{console::Console, setup::Apt, test};
+use crate::{
+    console::Console,
+    machine::{Machine, Plan, Suite},
+    setup::Apt,
+    test,
+};
 
 const UNIT: &str = "overlay-agent.service";
 const CONFIG: &str = "/etc/overlay/node.toml";
+/// What is in the machine for the trial.
+const INSIDE: [&str; 3] = ["iproute2", "iputils-ping", "nftables"];
 /// Where the package lies inside.
 const PACKAGE: &str = "/root/overlay-agent.deb";
 /// Capabilities that the unit allows it to keep: those of `CAP_NET_ADMIN`, `CAP_SYS_PTRACE`,
@@ -33,7 +39,13 @@ const KEPT: u64 = 1 << 12 | 1 << 19 | 1 << 21 | 1 << 38 | 1 << 39;
 ///
 /// # Errors
 /// With the first thing that is not as it should be.
-pub(super) fn run(console: Console, apt: &Apt, package: &Path, agent: &Path) -> Result<()> {
+pub(super) fn run(
+    console: Console,
+    apt: &Apt,
+    suite: Suite,
+    package: &Path,
+    agent: &Path,
+) -> Result<()> {
     test::require_root()?;
     let shape = Shape::new("deb".parse()?, Scenario::Overlay, Some(2), Some(1))?;
     let guard = Guard::underlay_for(shape, agent)?;
@@ -51,7 +63,13 @@ pub(super) fn run(console: Console, apt: &Apt, package: &Path, agent: &Path) -> 
     let mut config = agents::config(topology, here);
     config.node.probe = Some("1s");
 
-    let machine = Machine::start(console, apt, &here.namespace)?;
+    let plan = Plan {
+        name: "package",
+        suite,
+        packages: &INSIDE,
+        netns: &here.namespace,
+    };
+    let machine = Machine::start(console, apt, &plan)?;
     let trial = Trial {
         console,
         machine,

@@ -45,6 +45,11 @@ impl Apt {
         Candidate::parse(&String::from_utf8(output.stdout).ok()?)
     }
 
+    /// Whether apt's lists have a package.
+    pub(super) fn offers(&self, package: &str) -> bool {
+        self.candidate(package).is_some()
+    }
+
     /// Fetches apt's lists anew, once in a run; whether they are newer now.
     ///
     /// Only root may do it. A machine without the network keeps its old lists.
@@ -77,7 +82,7 @@ impl Apt {
         }
         let missing = missing.join(" ");
         if !is_root() {
-            let cure = format!("as root: apt-get install --no-install-recommends {missing}");
+            let cure = format!("run as root: apt-get install --no-install-recommends {missing}");
             return Err(Unmet(cure).into());
         }
         let doing = format!("apt-get install {missing}");
@@ -166,10 +171,18 @@ impl Candidate {
 }
 
 fn is_installed(package: &str) -> bool {
-    Command::new("dpkg-query")
-        .args(["--show", "--showformat=${db:Status-Status}", package])
+    installed_version(package).is_some()
+}
+
+/// The version of a package that is installed.
+pub(super) fn installed_version(package: &str) -> Option<String> {
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status} ${Version}"])
+        .arg(package)
         .output()
-        .is_ok_and(|output| output.stdout == b"installed")
+        .ok()?;
+    let answer = String::from_utf8(output.stdout).ok()?;
+    answer.strip_prefix("installed ").map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ const LLVMS: RangeInclusive<u32> = 21..=23;
 /// Whether LLVM's headers are installed where Debian puts them, or apt could install them.
 pub(super) fn can_be_built(apt: Option<&Apt>, llvm: u32) -> bool {
     let installed = installed_llvm(llvm).join("bin/llvm-config").exists();
-    let offered = || apt.is_some_and(|apt| apt.candidate(&development_package(llvm)).is_some());
+    let listed = |apt: &Apt| apt.offers(&development_package(llvm));
+    let offered = || apt.is_some_and(|apt| listed(apt) || (apt.refresh() && listed(apt)));
     LLVMS.contains(&llvm) && (installed || offered())
 }
 

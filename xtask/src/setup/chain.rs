@@ -1,5 +1,5 @@
-//! Completes the eBPF build chain: what is there is used, else Debian's matched
-//! set is unpacked beside the user's compilers, else rustup is asked.
+//! Completes the eBPF build chain: what is there is used, else Debian's matched set is
+//! unpacked beside the user's compilers, else rustup is asked for the source of its own.
 
 mod next;
 
@@ -15,11 +15,11 @@ use super::{Unmet, apt::Apt, bpf_linker, debian_rust, is_root};
 use crate::{
     console::Console,
     toolchain::{
-        Chain, Compiler, compilers, find, linkers, on_path, overridden, private_compiler,
-        probe_compiler,
+        Chain, Compiler, OLDEST_LINKER, OLDEST_RUSTC, compilers, is_directory_toolchain, linkers,
+        on_path, overridden, private_compiler,
     },
 };
-use next::{Facts, Next, Rustup, Step};
+use next::{Facts, Next, Step};
 
 /// A download by rustup that takes longer is given up.
 const RUSTUP_LIMIT: Duration = Duration::from_mins(5);
@@ -47,8 +47,7 @@ fn complete(console: Console, apt: Option<&Apt>) -> Result<Chain> {
             Next::Ready(chain) => return Ok(chain),
             Next::Stuck => return Err(stuck(apt, &failures)),
             Next::Take(step) => {
-                taken.push(step);
-                match take(step, console, apt) {
+                match take(&step, console, apt) {
                     Ok(()) => {}
                     // The user can remove this obstacle; a way around it could only be worse.
                     Err(error) if error.is::<Unmet>() => return Err(error),
@@ -60,6 +59,7 @@ fn complete(console: Console, apt: Option<&Apt>) -> Result<Chain> {
                         failures.push(format!("{step}: {error:#}"));
                     }
                 }
+                taken.push(step);
             }
         }
     }
@@ -67,47 +67,35 @@ fn complete(console: Console, apt: Option<&Apt>) -> Result<Chain> {
 
 fn gather(apt: Option<&Apt>, taken: &[Step]) -> Facts {
     let compilers = compilers();
+    let debian = apt.and_then(|apt| debian_rust::offered(apt).ok()?.llvm());
     let mut llvms: Vec<u32> = compilers.iter().map(|compiler| compiler.llvm).collect();
+    llvms.extend(debian);
+    llvms.sort_unstable();
+    llvms.dedup();
     llvms.retain(|llvm| bpf_linker::can_be_built(apt, *llvm));
     Facts {
         overridden: overridden().is_some(),
         linkers: linkers(),
         compilers,
-        debian: apt.is_some_and(debian_rust::is_offered),
+        source: apt.and_then(debian_rust::missing_source),
+        debian,
         llvms,
-        rustup: match on_path("rustup") {
-            None => Rustup::Absent,
-            Some(_) if probe_compiler("nightly").is_some() => Rustup::Nightly,
-            Some(_) => Rustup::NoNightly,
-        },
         taken: taken.to_vec(),
     }
 }
 
-fn take(step: Step, console: Console, apt: Option<&Apt>) -> Result<()> {
-    let rustup = |args: &[&str]| {
-        let mut command = Command::new("rustup");
-        command.args(args);
-        console.run_within(
-            "compiler",
-            &format!("rustup {}", args.join(" ")),
-            RUSTUP_LIMIT,
-            &mut command,
-        )
-    };
+fn take(step: &Step, console: Console, apt: Option<&Apt>) -> Result<()> {
+    let apt_there = || apt.context("apt is not there");
     match step {
-        Step::BuildLinker { llvm } => bpf_linker::build(console, apt, llvm),
-        Step::UnpackDebian => debian_rust::unpack(console, apt.context("apt is not there")?),
-        Step::AddSource => rustup(&["component", "add", "rust-src", "--toolchain", "nightly"]),
-        Step::InstallNightly => rustup(&[
-            "toolchain",
-            "install",
-            "nightly",
-            "--profile",
-            "minimal",
-            "--component",
-            "rust-src",
-        ]),
+        Step::BuildLinker { llvm } => bpf_linker::build(console, apt, *llvm),
+        Step::InstallSource { package } => apt_there()?.install("compiler", &[package]),
+        Step::UnpackDebian => debian_rust::unpack(console, apt_there()?),
+        Step::AddSource { toolchain } => {
+            let mut rustup = Command::new("rustup");
+            rustup.args(["component", "add", "rust-src", "--toolchain", toolchain]);
+            let doing = format!("rustup component add rust-src --toolchain {toolchain}");
+            console.run_within("compiler", &doing, RUSTUP_LIMIT, &mut rustup)
+        }
     }
 }
 
@@ -124,25 +112,47 @@ fn lock() -> Result<File> {
     Ok(lock)
 }
 
-/// What is still missing, and who can provide it.
+/// What to do, beginning with what helps most, and then what has failed.
 fn stuck(apt: Option<&Apt>, failures: &[String]) -> Error {
-    let mut cure = find()
-        .err()
-        .unwrap_or_else(|| "the eBPF build chain is not complete".to_owned());
-    if apt.is_some() && !is_root() {
-        cure += ": run `cargo xtask setup` as root, who can use apt, or";
-    } else {
-        cure += ":";
+    let mut cure = cure(apt, &compilers());
+    if let Some(Err(reason)) = apt.map(debian_rust::offered) {
+        cure += &format!("\n    Debian's compiler cannot be used: {reason:#}");
     }
-    if !compilers().iter().any(Compiler::is_usable) {
-        cure += " install one by `rustup toolchain install nightly --component rust-src`, or name a \
-                 toolchain in OVERLAY_EBPF_TOOLCHAIN, and";
-    }
-    cure += " put bpf-linker into PATH (`cargo binstall bpf-linker`, or from the releases \
-             of aya-rs/bpf-linker)";
     for failure in failures {
         cure += "\n    ";
         cure += failure;
     }
     Unmet(cure).into()
+}
+
+fn cure(apt: Option<&Apt>, compilers: &[Compiler]) -> String {
+    if let Some(compiler) = compilers.iter().find(|compiler| compiler.is_usable()) {
+        return format!(
+            "put bpf-linker {OLDEST_LINKER} or later into PATH (`cargo binstall bpf-linker`, or \
+             from the releases of aya-rs/bpf-linker): there is none for {compiler}"
+        );
+    }
+    if let Some(name) = overridden() {
+        let source = format!("rustc {OLDEST_RUSTC} or later with the source of core (rust-src)");
+        return format!("let OVERLAY_EBPF_TOOLCHAIN name a {source}, or unset it: {name} is none");
+    }
+    if apt.is_some() && !is_root() {
+        return "run `cargo xtask setup` as root, who can use apt: there is no compiler with the \
+                source of core (rust-src)"
+            .to_owned();
+    }
+    let mut toolchains = compilers.iter().filter(|compiler| {
+        compiler.is_new_enough() && !is_directory_toolchain(&compiler.toolchain)
+    });
+    let command = match (toolchains.next(), on_path("rustup")) {
+        (Some(Compiler { toolchain, .. }), _) => {
+            format!("`rustup component add rust-src --toolchain {toolchain}`")
+        }
+        (None, Some(_)) => "`rustup toolchain install stable --component rust-src`".to_owned(),
+        (None, None) => "rustup's installer (https://rustup.rs) and add rust-src".to_owned(),
+    };
+    format!(
+        "run {command}, or name a toolchain in OVERLAY_EBPF_TOOLCHAIN: there is no rustc \
+         {OLDEST_RUSTC} or later with the source of core (rust-src)"
+    )
 }

@@ -36,7 +36,7 @@ pub(super) fn ensure(console: Console) -> Result<()> {
     if parse_release(&kernel).is_some_and(|release| release < OLDEST_KERNEL) {
         let (major, minor) = OLDEST_KERNEL;
         return Err(Unmet(format!(
-            "a kernel of version {major}.{minor} or later; this is {kernel}"
+            "boot a kernel of version {major}.{minor} or later: this is {kernel}"
         ))
         .into());
     }
@@ -51,8 +51,8 @@ pub(super) fn ensure(console: Console) -> Result<()> {
     for (kind, link) in DEVICES {
         if !can_add(link)? {
             return Err(Unmet(format!(
-                "{kind} devices, which the kernel {kernel} cannot make: `modprobe {kind}`, or a \
-                 kernel or a sandbox that has them"
+                "run `modprobe {kind}`, or take a kernel or a sandbox that has {kind} devices: the \
+                 kernel {kernel} cannot make one here"
             ))
             .into());
         }
@@ -82,7 +82,7 @@ fn mount_bpffs(console: Console) -> Result<()> {
     }
     if !Path::new(BPFFS).is_dir() {
         return Err(Unmet(format!(
-            "a kernel with CONFIG_BPF_SYSCALL: there is no {BPFFS}"
+            "boot a kernel with CONFIG_BPF_SYSCALL, or mount /sys: there is no {BPFFS}"
         ))
         .into());
     }

@@ -109,7 +109,7 @@ pub(super) fn ensure(console: Console, apt: Option<&Apt>) -> Result<()> {
         .map(|tool| format!("{} ({})", tool.command, tool.purpose))
         .collect();
     Err(Unmet(format!(
-        "in PATH, from your distribution's packages: {}",
+        "install from your distribution's packages: {}",
         named.join(", ")
     ))
     .into())

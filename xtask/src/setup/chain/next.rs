@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::toolchain::{Chain, Compiler, Linker};
+use crate::toolchain::{Chain, Compiler, DISTRIBUTION, Linker, is_directory_toolchain};
 
 /// What the decision rests on.
 pub(super) struct Facts {
@@ -12,38 +12,27 @@ pub(super) struct Facts {
     pub(super) compilers: Vec<Compiler>,
     /// In the order of preference.
     pub(super) linkers: Vec<Linker>,
-    /// Debian has a compiler that is new enough, with its library's source.
-    pub(super) debian: bool,
+    /// Debian's package with the source for its compiler, which is installed without it.
+    pub(super) source: Option<&'static str>,
+    /// Major version of LLVM of a compiler that Debian offers with its library's source.
+    pub(super) debian: Option<u32>,
     /// Major versions of LLVM that a linker can be built with.
     pub(super) llvms: Vec<u32>,
-    /// What rustup has.
-    pub(super) rustup: Rustup,
     /// Steps that were taken already; none is taken twice.
     pub(super) taken: Vec<Step>,
 }
 
-/// How far rustup has a nightly toolchain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rustup {
-    /// There is no rustup.
-    Absent,
-    /// There is, without a nightly.
-    NoNightly,
-    /// There is a nightly.
-    Nightly,
-}
-
 /// Something that adds to the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Build a bpf-linker with this major version of LLVM.
     BuildLinker { llvm: u32 },
+    /// Install the source for Debian's compiler beside it.
+    InstallSource { package: &'static str },
     /// Unpack Debian's compiler into the private prefix.
     UnpackDebian,
-    /// Add rust-src to rustup's nightly.
-    AddSource,
-    /// Add a nightly with rust-src to rustup.
-    InstallNightly,
+    /// Add rust-src to a toolchain of rustup's.
+    AddSource { toolchain: String },
 }
 
 /// What to do.
@@ -58,8 +47,9 @@ pub(super) enum Next {
 }
 
 impl Facts {
-    /// What is there comes first, then what touches nothing of the user's, and
-    /// last an addition to the user's rustup.
+    /// What is there comes first, then what touches nothing of the user's, and last a
+    /// component for a toolchain that rustup has already. No compiler is completed that no
+    /// linker could follow.
     pub(super) fn next(&self) -> Next {
         if let Some(chain) = Chain::choose(&self.compilers, &self.linkers) {
             return Next::Ready(chain);
@@ -71,30 +61,53 @@ impl Facts {
             .map(|compiler| Step::BuildLinker {
                 llvm: compiler.llvm,
             });
-        let compiler = if self.overridden {
-            None
-        } else {
-            let debian = self.debian.then_some(Step::UnpackDebian);
-            let rustup = match self.rustup {
-                Rustup::Absent => None,
-                Rustup::NoNightly => Some(Step::InstallNightly),
-                Rustup::Nightly => Some(Step::AddSource),
-            };
-            Some(debian.into_iter().chain(rustup))
-        };
         linker
-            .chain(compiler.into_iter().flatten())
+            .chain(self.for_a_compiler())
             .find(|step| !self.taken.contains(step))
             .map_or(Next::Stuck, Next::Take)
+    }
+
+    fn for_a_compiler(&self) -> Vec<Step> {
+        if self.overridden {
+            return Vec::new();
+        }
+        let lacks_source = |compiler: &&Compiler| {
+            !compiler.source && compiler.is_new_enough() && self.can_be_linked(compiler.llvm)
+        };
+        let installed = self
+            .compilers
+            .iter()
+            .filter(lacks_source)
+            .find(|compiler| compiler.toolchain == DISTRIBUTION)
+            .and(self.source)
+            .map(|package| Step::InstallSource { package });
+        let debian = self
+            .debian
+            .filter(|llvm| self.can_be_linked(*llvm))
+            .map(|_| Step::UnpackDebian);
+        let rustup = self
+            .compilers
+            .iter()
+            .filter(lacks_source)
+            .filter(|compiler| !is_directory_toolchain(&compiler.toolchain))
+            .map(|compiler| Step::AddSource {
+                toolchain: compiler.toolchain.clone(),
+            });
+        installed.into_iter().chain(debian).chain(rustup).collect()
+    }
+
+    /// Whether there is a linker for what an LLVM emits, or could be one.
+    fn can_be_linked(&self, llvm: u32) -> bool {
+        self.llvms.contains(&llvm) || self.linkers.iter().any(|linker| linker.reads(llvm))
     }
 }
 
 impl Step {
     /// The part of the chain that it provides.
-    pub(super) fn subject(self) -> &'static str {
+    pub(super) fn subject(&self) -> &'static str {
         match self {
             Self::BuildLinker { .. } => "linker",
-            Self::UnpackDebian | Self::AddSource | Self::InstallNightly => "compiler",
+            Self::InstallSource { .. } | Self::UnpackDebian | Self::AddSource { .. } => "compiler",
         }
     }
 }
@@ -103,9 +116,9 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BuildLinker { llvm } => write!(f, "build bpf-linker with LLVM {llvm}"),
-            Self::UnpackDebian => f.write_str("unpack Debian's rustc-web"),
-            Self::AddSource => f.write_str("add rust-src to rustup's nightly"),
-            Self::InstallNightly => f.write_str("install a nightly by rustup"),
+            Self::InstallSource { package } => write!(f, "install {package}"),
+            Self::UnpackDebian => f.write_str("unpack Debian's compiler"),
+            Self::AddSource { toolchain } => write!(f, "add rust-src to rustup's {toolchain}"),
         }
     }
 }
@@ -115,16 +128,16 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::toolchain::{OLDEST_LINKER, OLDEST_RUSTC};
+    use crate::toolchain::{OLDEST_LINKER, OLDEST_RUSTC, Version};
 
     fn nothing() -> Facts {
         Facts {
             overridden: false,
             compilers: Vec::new(),
             linkers: Vec::new(),
-            debian: false,
+            source: None,
+            debian: None,
             llvms: Vec::new(),
-            rustup: Rustup::Absent,
             taken: Vec::new(),
         }
     }
@@ -139,6 +152,19 @@ mod tests {
         }
     }
 
+    fn without_source(toolchain: &str, llvm: u32) -> Compiler {
+        Compiler {
+            source: false,
+            ..compiler(toolchain, llvm)
+        }
+    }
+
+    fn add_source(toolchain: &str) -> Next {
+        Next::Take(Step::AddSource {
+            toolchain: toolchain.to_owned(),
+        })
+    }
+
     fn linker(llvm: u32) -> Linker {
         Linker {
             path: PathBuf::from("/bin/bpf-linker"),
@@ -150,84 +176,123 @@ mod tests {
     #[test]
     fn a_complete_chain_is_left_alone() {
         let facts = Facts {
-            compilers: vec![compiler("nightly", 22)],
+            compilers: vec![compiler("stable", 22)],
             linkers: vec![linker(22)],
-            debian: true,
-            rustup: Rustup::Nightly,
+            debian: Some(22),
             ..nothing()
         };
         let chain = Chain {
-            compiler: compiler("nightly", 22),
+            compiler: compiler("stable", 22),
             linker: linker(22),
         };
         assert_eq!(facts.next(), Next::Ready(chain));
     }
 
     #[test]
-    fn a_nightly_with_source_only_needs_a_linker() {
+    fn a_compiler_with_source_only_needs_a_linker() {
         let facts = Facts {
-            compilers: vec![compiler("nightly", 22)],
-            debian: true,
+            compilers: vec![compiler("stable", 22)],
+            debian: Some(22),
             llvms: vec![22],
-            rustup: Rustup::Nightly,
             ..nothing()
         };
         assert_eq!(facts.next(), Next::Take(Step::BuildLinker { llvm: 22 }));
     }
 
     #[test]
-    fn debian_comes_before_a_change_of_the_users_rustup() {
-        let without_source = Compiler {
-            source: false,
-            ..compiler("nightly", 22)
+    fn the_source_for_an_installed_compiler_comes_before_another_compiler() {
+        let facts = Facts {
+            compilers: vec![without_source("/usr", 22)],
+            source: Some("rust-web-src"),
+            debian: Some(22),
+            llvms: vec![22],
+            ..nothing()
+        };
+        let install = Step::InstallSource {
+            package: "rust-web-src",
+        };
+        assert_eq!(facts.next(), Next::Take(install));
+    }
+
+    #[test]
+    fn the_source_for_an_old_compiler_is_not_installed() {
+        let old = Compiler {
+            release: Version(1, 85, 0),
+            ..without_source("/usr", 19)
         };
         let facts = Facts {
-            compilers: vec![without_source],
-            debian: true,
-            llvms: vec![22],
-            rustup: Rustup::Nightly,
+            compilers: vec![old],
+            source: Some("rust-src"),
+            debian: Some(22),
+            llvms: vec![19, 22],
             ..nothing()
         };
         assert_eq!(facts.next(), Next::Take(Step::UnpackDebian));
     }
 
     #[test]
-    fn debian_helps_a_nightly_that_no_linker_can_be_built_for() {
+    fn debian_comes_before_a_change_of_the_users_rustup() {
+        let facts = Facts {
+            compilers: vec![without_source("stable", 22)],
+            debian: Some(22),
+            llvms: vec![22],
+            ..nothing()
+        };
+        assert_eq!(facts.next(), Next::Take(Step::UnpackDebian));
+    }
+
+    #[test]
+    fn debian_helps_a_compiler_that_no_linker_can_be_built_for() {
         let facts = Facts {
             compilers: vec![compiler("nightly", 23)],
             linkers: vec![linker(22)],
-            debian: true,
-            rustup: Rustup::Nightly,
+            debian: Some(22),
             ..nothing()
         };
         assert_eq!(facts.next(), Next::Take(Step::UnpackDebian));
     }
 
     #[test]
-    fn without_debian_rustup_is_asked() {
+    fn without_debian_rustup_is_asked_for_the_source() {
         let facts = Facts {
-            rustup: Rustup::NoNightly,
+            compilers: vec![without_source("stable", 22), without_source("nightly", 22)],
+            llvms: vec![22],
             ..nothing()
         };
-        assert_eq!(facts.next(), Next::Take(Step::InstallNightly));
+        assert_eq!(facts.next(), add_source("stable"));
+    }
+
+    #[test]
+    fn no_way_is_begun_that_no_linker_could_end() {
         let facts = Facts {
-            rustup: Rustup::Nightly,
+            compilers: vec![without_source("nightly", 23), without_source("stable", 22)],
+            debian: Some(23),
+            llvms: vec![22],
             ..nothing()
         };
-        assert_eq!(facts.next(), Next::Take(Step::AddSource));
+        assert_eq!(facts.next(), add_source("stable"));
+        let facts = Facts {
+            llvms: Vec::new(),
+            ..facts
+        };
+        assert_eq!(facts.next(), Next::Stuck);
     }
 
     #[test]
     fn a_step_is_not_taken_twice() {
         let facts = Facts {
-            debian: true,
-            rustup: Rustup::Nightly,
+            compilers: vec![without_source("stable", 22)],
+            debian: Some(22),
+            llvms: vec![22],
             taken: vec![Step::UnpackDebian],
             ..nothing()
         };
-        assert_eq!(facts.next(), Next::Take(Step::AddSource));
+        assert_eq!(facts.next(), add_source("stable"));
+        let taken = Step::AddSource {
+            toolchain: "stable".to_owned(),
+        };
         let facts = Facts {
-            taken: vec![Step::UnpackDebian, Step::AddSource],
+            taken: vec![Step::UnpackDebian, taken],
             ..facts
         };
         assert_eq!(facts.next(), Next::Stuck);
@@ -237,8 +302,9 @@ mod tests {
     fn the_users_own_choice_is_not_replaced() {
         let facts = Facts {
             overridden: true,
-            debian: true,
-            rustup: Rustup::NoNightly,
+            compilers: vec![without_source("stable", 22)],
+            debian: Some(22),
+            llvms: vec![22],
             ..nothing()
         };
         assert_eq!(facts.next(), Next::Stuck);

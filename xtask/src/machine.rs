@@ -1,9 +1,10 @@
-//! A Debian with systemd, in a container whose network is a node of a lab.
+//! A Debian with systemd, in a container whose network is a namespace of this machine.
 //!
 //! `systemd-nspawn` does not need a machine that systemd runs itself. The container has a BPF file
 //! system of its own; its kernel is this machine's.
 
 use std::{
+    fmt,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -19,27 +20,70 @@ use overlay_tests::{poll, run};
 
 use crate::{console::Console, setup::Apt, toolchain, workspace};
 
-/// The release that is installed.
-const SUITE: &str = "bookworm";
-/// What is in it besides what every Debian has.
-const INSIDE: &str = "systemd,systemd-sysv,dbus,iproute2,iputils-ping,nftables";
+/// Packages that make it start by itself.
+const SYSTEM: [&str; 3] = ["systemd", "systemd-sysv", "dbus"];
 /// What the programs that the agent is one of do, and containers usually may not.
 const SYSTEM_CALLS: &str = "bpf perf_event_open @mount setns unshare";
 /// How long it may take to start or to end.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// A release of Debian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Suite {
+    /// 12
+    Bookworm,
+    /// 13
+    Trixie,
+    /// What is to become the next one
+    Sid,
+}
+
+impl Suite {
+    /// The one that a name in `/etc/os-release` stands for.
+    pub(crate) fn of(os_release: &str) -> Option<Self> {
+        let codename = os_release
+            .lines()
+            .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+        [Self::Bookworm, Self::Trixie, Self::Sid]
+            .into_iter()
+            .find(|suite| codename.trim_matches('"') == suite.to_string())
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        })
+    }
+}
+
+/// What a container is made of.
+pub(crate) struct Plan<'a> {
+    /// Names its folder, its archive and itself.
+    pub(crate) name: &'a str,
+    /// The release that is installed.
+    pub(crate) suite: Suite,
+    /// What is in it besides what every Debian has, and systemd.
+    pub(crate) packages: &'a [&'a str],
+    /// The namespace that is its network.
+    pub(crate) netns: &'a str,
+}
+
 /// A running container; it ends, and its files go, with the value.
-pub(super) struct Machine {
+pub(crate) struct Machine {
     folder: PathBuf,
     nspawn: Child,
 }
 
 impl Machine {
-    /// Makes and starts one whose network is a namespace.
-    pub(super) fn start(console: Console, apt: &Apt, netns: &str) -> Result<Self> {
-        apt.install("package", &["mmdebstrap", "systemd-container"])?;
-        let image = image(console)?;
-        let folder = workspace::target()?.join("package");
+    /// Makes and starts one.
+    pub(crate) fn start(console: Console, apt: &Apt, plan: &Plan) -> Result<Self> {
+        apt.install("machine", &["mmdebstrap", "systemd-container"])?;
+        let image = image(console, plan)?;
+        let folder = workspace::target()?.join(plan.name);
         remove(&folder)?;
         let (root, bpf) = (folder.join("root"), folder.join("bpf"));
         for path in [&root, &bpf] {
@@ -65,14 +109,18 @@ impl Machine {
                 "--boot",
                 "--console=pipe",
             ])
-            .args(["--capability=all", "--machine=overlay-package"])
+            .args(["--capability=all", "--resolv-conf=off"])
+            .arg(format!("--machine=overlay-{}", plan.name))
             .arg(format!("--system-call-filter={SYSTEM_CALLS}"))
-            .arg(format!("--network-namespace-path=/run/netns/{netns}"))
+            .arg(format!(
+                "--network-namespace-path=/run/netns/{}",
+                plan.netns
+            ))
             .arg(format!("--bind={}:/sys/fs/bpf", bpf.display()))
             .arg("--directory")
             .arg(&root)
-            // Its network is its own: so may be the settings.
-            .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "yes")
+            // Its network is its own, and so are the settings of it; all others are the machine's.
+            .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network")
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the console")?)
             .stderr(log)
@@ -100,20 +148,29 @@ impl Machine {
     }
 
     /// Runs a shell's command line inside that must succeed; what it prints.
-    pub(super) fn run(&self, line: &str) -> Result<String> {
+    pub(crate) fn run(&self, line: &str) -> Result<String> {
         Ok(run::checked(&self.argv(line)?)?)
     }
 
     /// Runs a shell's command line inside to its end.
-    pub(super) fn output(&self, line: &str) -> Result<run::Output> {
+    pub(crate) fn output(&self, line: &str) -> Result<run::Output> {
         Ok(run::output(&self.argv(line)?)?)
+    }
+
+    /// The command that runs a shell's command line inside.
+    pub(crate) fn command(&self, line: &str) -> Result<Command> {
+        let argv = self.argv(line)?;
+        let mut command = Command::new(&argv[0]);
+        command.args(&argv[1..]);
+        Ok(command)
     }
 
     fn argv(&self, line: &str) -> Result<Vec<String>> {
         const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        const HOME: &str = "HOME=/root";
         let init = self.init()?.to_string();
         let enter = [
-            "nsenter", "--target", &init, "--all", "--", "env", "-i", PATH,
+            "nsenter", "--target", &init, "--all", "--", "env", "-i", PATH, HOME,
         ];
         let shell = ["DEBIAN_FRONTEND=noninteractive", "sh", "-euc", line];
         Ok(enter
@@ -136,14 +193,14 @@ impl Machine {
     }
 
     /// The place of a file as this machine sees it.
-    pub(super) fn path(&self, inside: &str) -> PathBuf {
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.folder
             .join("root")
             .join(inside.trim_start_matches('/'))
     }
 
     /// Ends it, and removes what it was made of.
-    pub(super) fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(mut self) -> Result<()> {
         self.end()
     }
 
@@ -201,24 +258,40 @@ fn remove(folder: &Path) -> Result<()> {
 }
 
 /// A Debian as an archive, made once.
-fn image(console: Console) -> Result<PathBuf> {
-    let folder = toolchain::cache("package").context("find the user's cache: set HOME")?;
-    let image = folder.join(format!("{SUITE}.tar"));
+fn image(console: Console, plan: &Plan) -> Result<PathBuf> {
+    let cache = toolchain::cache("machines").context("find the user's cache: set HOME")?;
+    let image = cache.join(format!("{}-{}.tar", plan.name, plan.suite));
     if image.exists() {
         return Ok(image);
     }
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let unfinished = folder.join("unfinished.tar");
+    fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
+    let unfinished = image.with_extension("unfinished.tar");
+    let packages = [&SYSTEM, plan.packages].concat().join(",");
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
-        .args(["--variant=minbase", &format!("--include={INSIDE}")])
+        .args(["--variant=minbase", &format!("--include={packages}")])
         .args([
             "--aptopt=Acquire::Languages \"none\"",
             "--dpkgopt=path-exclude=/usr/share/locale/*",
         ])
-        .arg(SUITE)
+        .arg(plan.suite.to_string())
         .arg(&unfinished);
-    console.run("machine", &format!("a Debian {SUITE}"), &mut mmdebstrap)?;
+    let doing = format!("a Debian {}", plan.suite);
+    console.run("machine", &doing, &mut mmdebstrap)?;
     fs::rename(&unfinished, &image).with_context(|| format!("rename {}", unfinished.display()))?;
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Suite;
+
+    #[test]
+    fn a_release_is_known_by_its_codename() {
+        let of = |codename: &str| Suite::of(&format!("ID=debian\nVERSION_CODENAME={codename}\n"));
+        assert_eq!(of("trixie"), Some(Suite::Trixie));
+        assert_eq!(of("\"bookworm\""), Some(Suite::Bookworm));
+        assert_eq!(of("noble"), None);
+        assert_eq!(Suite::of("VERSION_ID=1\n"), None);
+    }
 }
