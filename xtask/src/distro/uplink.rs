@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -13,6 +14,8 @@ use crate::machine::Machine;
 
 /// The device inside.
 const DEVICE: &str = "tap0";
+/// Certificates that an administrator has added, on Debian.
+const CERTIFICATES: &str = "/usr/local/share/ca-certificates";
 /// Where slirp4netns answers for this machine's name server.
 const NAME_SERVER: &str = "10.0.2.3";
 
@@ -61,7 +64,8 @@ impl Uplink {
         Ok(uplink)
     }
 
-    /// Tells the machine in it who answers for names.
+    /// Tells the machine in it who answers for names, and whom this machine's administrator trusts:
+    /// somebody on the way out may speak for the world.
     pub(super) fn serve(&self, machine: &Machine) -> Result<()> {
         let file = machine.path("/etc/resolv.conf");
         // It can be a link to what a resolver writes that is not there.
@@ -69,7 +73,19 @@ impl Uplink {
             fs::remove_file(&file).context("remove the container's resolv.conf")?;
         }
         fs::write(&file, format!("nameserver {NAME_SERVER}\n"))
-            .context("write the container's resolv.conf")
+            .context("write the container's resolv.conf")?;
+        let certificates = Path::new(CERTIFICATES);
+        if !certificates.is_dir() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(certificates).context("list this machine's certificates")? {
+            let from = entry.context("list this machine's certificates")?.path();
+            if let Some(name) = from.file_name() {
+                fs::copy(&from, machine.path(CERTIFICATES).join(name))
+                    .with_context(|| format!("copy {}", from.display()))?;
+            }
+        }
+        machine.run("update-ca-certificates").map(drop)
     }
 
     /// Ends it.
