@@ -140,6 +140,30 @@ pub fn targets(topology: &Topology) -> Vec<Target> {
     targets
 }
 
+/// The largest packet that a namespace's kernel would send to an address, after what routers
+/// have said.
+pub fn path_mtu(namespace: &str, to: IpAddr) -> Result<u16> {
+    let ask = |question: String| {
+        let line = format!("ip -n {namespace} -j {question}");
+        let answer = run::checked(&words(&line))?;
+        serde_json::from_str::<serde_json::Value>(&answer).map_err(|error| Error::Output {
+            command: line,
+            why: error.to_string(),
+        })
+    };
+    let route = &ask(format!("route get {to}"))?[0];
+    let mut mtu = route["metrics"][0]["mtu"].as_u64();
+    if mtu.is_none() {
+        let device = route["dev"].as_str().unwrap_or_default();
+        mtu = ask(format!("link show dev {device}"))?[0]["mtu"].as_u64();
+    }
+    mtu.and_then(|mtu| mtu.try_into().ok())
+        .ok_or_else(|| Error::Output {
+            command: format!("ip -n {namespace} -j route get {to}"),
+            why: format!("no MTU in {route}"),
+        })
+}
+
 /// What became of one ping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

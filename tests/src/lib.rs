@@ -38,6 +38,7 @@ pub mod script;
 pub mod shape;
 pub mod snapshot;
 pub mod state;
+pub mod told;
 pub mod topology;
 pub mod traffic;
 pub mod wire;

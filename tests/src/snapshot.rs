@@ -2,30 +2,35 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::{
     error::Result,
     run,
     script::{inside, words},
+    told,
 };
 
 /// What is looked at. Neither counters nor what the kernel learns by itself: both change
 /// without anybody's doing.
 const VIEWS: [&str; 13] = [
-    "ip -d link show",
-    "ip -4 addr show",
-    "ip -4 route show table all",
-    "ip -6 addr show scope global",
-    "ip -6 route show",
-    "ip rule show",
-    "ip neigh show nud permanent",
-    "bridge fdb show",
-    "tc qdisc show",
-    "tc filter show dev eth1 ingress",
-    "bpftool net show",
-    "nft list ruleset",
-    // Not the per-route and statistics parts, which are read-only.
-    "sysctl -a -r ^net\\.(ipv4\\.(ip_forward|conf)|ipv6\\.conf|core)",
+    "ip -d -j link show",
+    "ip -4 -j addr show",
+    "ip -4 -j route show table all",
+    "ip -6 -j addr show scope global",
+    "ip -6 -j route show",
+    "ip -j rule show",
+    "ip -j neigh show nud permanent",
+    "bridge -j fdb show",
+    "tc -j qdisc show",
+    "tc -j filter show dev eth1 ingress",
+    "bpftool -j net show",
+    "nft -j list ruleset",
+    SETTINGS,
 ];
+
+/// The one that is not JSON. Not the per-route and statistics parts, which are read-only.
+const SETTINGS: &str = "sysctl -a -r ^net\\.(ipv4\\.(ip_forward|conf)|ipv6\\.conf|core)";
 
 /// The answers to all views.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +43,14 @@ impl Snapshot {
     pub fn of(namespace: &str) -> Result<Self> {
         let look = |view: &'static str| {
             let out = run::output(&words(inside(namespace, view)))?;
-            // `ip` warns when some other namespace goes while it looks.
-            let text = if out.success { out.stdout } else { out.stderr };
-            let mut lines: Vec<String> = text
-                .lines()
-                .filter(|line| !view.contains("fdb") || is_set(line))
-                .map(steady)
-                .collect();
+            let mut lines: Vec<String> = if view == SETTINGS || !out.success {
+                // `ip` warns when some other namespace goes while it looks.
+                let text = if out.success { out.stdout } else { out.stderr };
+                text.lines().map(str::to_owned).collect()
+            } else {
+                told::lines(&out.stdout, &is_steady)?
+            };
+            lines.retain(|line| !view.starts_with("bridge") || is_set(line));
             lines.sort();
             Ok((view, lines))
         };
@@ -107,64 +113,59 @@ impl Snapshot {
 /// Whether somebody set a forwarding entry; the kernel learns others, and joins multicast
 /// groups in its own time.
 fn is_set(entry: &str) -> bool {
-    entry.contains("permanent") && !entry.starts_with("33:33:") && !entry.starts_with("01:00:5e:")
+    let permanent = entry.contains("state=permanent");
+    permanent && !entry.contains("mac=33:33:") && !entry.contains("mac=01:00:5e:")
 }
 
-/// A line without what changes by itself: the values of a bridge's timers, such as
-/// `gc_timer 12.34`, and the carrier, of which the kernel tells with a delay.
-fn steady(line: &str) -> String {
-    let line = line.replace("NO-CARRIER,", "").replace(",LOWER_UP", "");
-    let mut words: Vec<&str> = Vec::new();
-    for word in line.split_whitespace() {
-        let value = words
-            .last()
-            .is_some_and(|last| last.ends_with("_timer") || *last == "state");
-        if value {
-            words.pop();
-        } else if word != "linkdown" {
-            words.push(word);
-        }
+/// Whether a word does not change by itself, as a bridge's timers and what it has learned do,
+/// and the carrier, of which the kernel tells with a delay.
+fn is_steady(path: &str, value: &Value) -> bool {
+    let key = told::key(path);
+    match key {
+        "flags" => !["NO-CARRIER", "LOWER_UP", "linkdown"].contains(&value.as_str().unwrap_or("")),
+        "state" => !path.starts_with("linkinfo"),
+        // What nft says of itself.
+        _ if path.starts_with("metainfo") => false,
+        "operstate" | "fdb_n_learned" => false,
+        // nft's are in the order of making; those of qdiscs are somebody's choice.
+        "handle" => path == "handle",
+        _ => !key.ends_with("_timer"),
     }
-    words.join(" ")
 }
 
 /// A line without what the kernel chose.
 fn anonymous(view: &str, line: &str) -> String {
     // The last three are in the order in which a bridge got its ports.
-    const BEFORE_A_NUMBER: [&str; 7] = [
+    const NUMBERS: [&str; 8] = [
+        "ifindex",
+        "link_index",
+        "link_netnsid",
         "prog_id",
         "link_id",
-        "link-netnsid",
-        "iif",
+        "id",
         "port_id",
         "port_no",
-        "designated_port",
     ];
-    let is_number = |word: &str| match word.strip_prefix("0x") {
-        Some(digits) => digits.chars().all(|c| c.is_ascii_hexdigit()),
-        None => word.chars().all(|c| c.is_ascii_digit()),
-    };
-    let mut words: Vec<&str> = Vec::new();
-    for word in line.split_whitespace() {
-        let index = word.strip_suffix(':').is_some_and(is_number) && words.is_empty();
-        let after = words.last().is_some_and(|last| {
-            BEFORE_A_NUMBER.contains(last) || (*last == "id" && view.starts_with("bpftool"))
-        });
-        if index || (after && is_number(word)) {
-            continue;
-        }
-        // `eth1(2)`, `eth0@if7`
-        let name = word.split_once("@if").map_or(word, |(name, _)| name);
-        let name = match name.split_once('(') {
-            Some((name, _)) if view.starts_with("bpftool") => name,
-            _ => name,
+    // Those of devices, which can be random; that ours are right, the plan tells.
+    let of_device = view.contains("link") || line.contains("master=");
+    let words = line.split_whitespace().filter_map(|word| {
+        let Some((path, value)) = word.split_once('=') else {
+            return Some(word.to_owned());
         };
-        // Those of devices, which can be random; that ours are right, the plan tells.
-        let of_device = view.contains("link") || line.contains(" master ");
-        let is_mac = name.len() == 17 && name.matches(':').count() == 5;
-        words.push(if of_device && is_mac { "(MAC)" } else { name });
-    }
-    words.join(" ")
+        let key = told::key(path);
+        // A VXLAN device's is no number of the kernel's.
+        let chosen = NUMBERS.contains(&key) && !path.starts_with("linkinfo.info_data");
+        if chosen || key == "designated_port" {
+            return None;
+        }
+        let is_mac = value.len() == 17 && value.matches(':').count() == 5;
+        Some(if of_device && is_mac {
+            format!("{path}=(MAC)")
+        } else {
+            word.to_owned()
+        })
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The difference between two snapshots.

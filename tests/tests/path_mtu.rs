@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use overlay_tests::{
+    check::path_mtu,
     families::{Families, Family},
     guard::Guard,
     poll, run,
@@ -38,10 +39,11 @@ fn what_it_carries_is_told_to_containers() -> Result<()> {
             run::output(&words(inside(from, line)))
         };
         let told = poll::until_well(|| match ping(1331) {
-            Ok(answer) => {
-                let said = answer.stdout + &answer.stderr;
-                (!said.contains("mtu = 1330") && !said.contains("mtu=1330")).then_some(said)
-            }
+            Ok(answer) if answer.success => Some(answer.stdout),
+            Ok(_) => match path_mtu(from, address) {
+                Ok(1330) => None,
+                other => Some(format!("{other:?}")),
+            },
             Err(error) => Some(error.to_string()),
         });
         assert_eq!(told, Ok(()), "{address}");

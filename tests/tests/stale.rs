@@ -248,7 +248,13 @@ fn another_vni_and_port() -> Result<()> {
         let now = everything(&agent)?;
         has_no(
             &now,
-            &["ovlbr1", "ovl1", "ovlpad1", "dstport 4789", "\"vni\":1,"],
+            &[
+                "ovlbr1",
+                "ovl1",
+                "ovlpad1",
+                "info_data.port=4789",
+                "\"vni\":1,",
+            ],
         );
     }
     carries(&guard)?;

@@ -2,7 +2,9 @@
 
 mod lab;
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Result, bail};
 use overlay_tests::scenario::openvswitch;
 
 use crate::{
@@ -55,15 +57,28 @@ pub(crate) fn require_root() -> Result<()> {
 pub(crate) fn run_all(console: Console, args: &Args) -> Result<()> {
     let agent = build::compile(console)?;
 
+    // What fails here says nothing of the lab: its tests run all the same.
     let mut units = workspace::cargo();
     units
-        .args(["test", "--workspace", "--exclude", LAB, "--"])
+        .args(["test", "--workspace", "--no-fail-fast", "--exclude", LAB])
+        .arg("--")
         .args(&args.filter);
-    workspace::run(&mut units)?;
+    let units = workspace::run(&mut units);
+    if let Err(error) = &units {
+        console.say("units", format_args!("{error:#}; now the tests of the lab"));
+    }
+    let lab = run_lab(console, args, &agent);
+    match (units, lab) {
+        (Err(units), Err(lab)) => bail!("{units:#}; and {lab:#}"),
+        (units, lab) => units.and(lab),
+    }
+}
 
+/// Runs the tests in the kernel and in the lab, and those with programs of others.
+fn run_lab(console: Console, args: &Args, agent: &Path) -> Result<()> {
     let tests = |which: &[String], ignored: &[&str]| {
         let mut lab = workspace::cargo();
-        lab.env("OVERLAY_AGENT", &agent)
+        lab.env("OVERLAY_AGENT", agent)
             .args(["test", "--package", LAB, "--no-fail-fast"])
             .args(which)
             .arg("--")

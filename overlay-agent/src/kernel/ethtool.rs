@@ -22,10 +22,14 @@ const FEATURES: u32 = 4;
 const STRING: usize = 32;
 /// Bits of a block of features.
 const BLOCK: usize = 32;
-/// Numbers of a block: what is available, requested, active, and never changed.
+/// Numbers of a block: what can be changed, what is requested, active, and never changed.
 const BLOCK_WORDS: usize = 4;
 
-/// The features that a device of this thread's namespace has and does not use.
+/// The features of a device of this thread's namespace that are off because somebody has
+/// switched them off.
+///
+/// What is requested and not active waits for something else, such as a checksum of the device
+/// below: to ask for it once more changes nothing.
 pub fn unused_features(device: IfName) -> Result<Vec<String>> {
     let operation = || format!("list the features of {device}");
     let os = |errno| KernelError::os(operation(), errno);
@@ -34,7 +38,7 @@ pub fn unused_features(device: IfName) -> Result<Vec<String>> {
     let features = features(device, count.div_ceil(BLOCK)).map_err(os)?;
     let is_unused = |bit: usize| {
         let block = features.chunks_exact(BLOCK_WORDS).nth(bit / BLOCK);
-        block.is_some_and(|block| block[0] & !block[2] & (1 << (bit % BLOCK)) != 0)
+        block.is_some_and(|block| block[0] & !block[1] & !block[2] & (1 << (bit % BLOCK)) != 0)
     };
     let unused = names.into_iter().enumerate();
     Ok(unused
@@ -102,7 +106,8 @@ fn call(device: IfName, words: &mut [u32]) -> nix::Result<()> {
         rest: [0; 16],
     };
     for (to, from) in request.name.iter_mut().zip(device.as_str().bytes()) {
-        *to = from.cast_signed();
+        // Signed or not, as the processor's C has it.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     // SAFETY: `request` is at least as long as `struct ifreq` and laid out like it, with a name
     // that ends with a 0 because device names are shorter. `data` points at a command whose

@@ -1,6 +1,8 @@
 //! What can be broken, by the commands that break it.
 
 use anyhow::Result;
+use overlay_tests::told;
+use serde_json::Value;
 
 use crate::stand::Stand;
 
@@ -23,7 +25,7 @@ impl Damage {
         Self {
             what: command.clone(),
             make: Box::new(move |stand| stand.on_node(&command).map(drop)),
-            look: Box::new(move |stand| Ok(steady(&stand.on_node(&look)?))),
+            look: Box::new(move |stand| steady(&stand.on_node(&look)?)),
             in_path: false,
         }
     }
@@ -39,7 +41,7 @@ impl Damage {
             }),
             look: Box::new(move |stand| {
                 let container = &stand.container(1, 1).namespace;
-                Ok(steady(&Stand::within(container, &look)?))
+                steady(&Stand::within(container, &look)?)
             }),
             in_path: false,
         }
@@ -48,60 +50,50 @@ impl Damage {
 
 /// Without what changes by itself or when a device is made anew: indices, timers, states of
 /// neighbours, the time to live of addresses.
-fn steady(text: &str) -> String {
-    let mut lines: Vec<String> = text.lines().map(steady_line).collect();
-    lines.sort();
-    lines.join("\n")
+fn steady(text: &str) -> Result<String> {
+    let json = text.starts_with(['[', '{']);
+    if !json {
+        return Ok(text.to_owned());
+    }
+    let lines = told::lines(text, &is_steady)?;
+    // Nobody chooses the MACs of these.
+    let any_mac = |line: &str| line.contains("ifname=ovlpad") || line.contains("ifname=ovl-");
+    let lines = lines.iter().map(|line| {
+        let words = line
+            .split(' ')
+            .filter(|word| !any_mac(line) || !word.starts_with("address="));
+        words.collect::<Vec<_>>().join(" ")
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
-fn steady_line(line: &str) -> String {
-    /// Words whose next one changes by itself, or with a device that is made anew.
-    const BEFORE: [&str; 11] = [
+fn is_steady(path: &str, value: &Value) -> bool {
+    /// What changes by itself, or with a device that is made anew.
+    const CHANGING: [&str; 16] = [
+        "ifindex",
+        "link_index",
+        "link_netnsid",
         "qdisc",
         "port_id",
         "port_no",
         "designated_port",
         "packets",
         "bytes",
-        "link-netnsid",
-        "valid_lft",
-        "preferred_lft",
+        "handle",
+        "valid_life_time",
+        "preferred_life_time",
         "root_id",
         "bridge_id",
-    ];
-    // Nobody chooses the MACs of these.
-    let any_mac = line.contains("ovlpad") || line.contains("ovl-");
-    let mut kept: Vec<&str> = Vec::new();
-    let mut skip = false;
-    for (position, word) in line.split_whitespace().enumerate() {
-        let index = position == 0 && word.trim_end_matches(':').parse::<u32>().is_ok();
-        if skip || index {
-            skip = false;
-            continue;
-        }
+        "fdb_n_learned",
         // The kernel tells of the carrier with a delay; a port's state is another matter.
-        let carrier = word == "state" && kept.last() != Some(&"bridge_slave");
-        skip = word.ends_with("_timer")
-            || carrier
-            || BEFORE.contains(&word)
-            || (any_mac && word == "link/ether");
-        let name = word.split("@if").next().unwrap_or(word);
-        kept.push(if word.starts_with('<') {
-            flags(word)
-        } else {
-            name
-        });
+        "operstate",
+    ];
+    let key = told::key(path);
+    match key {
+        "flags" => !["NO-CARRIER", "LOWER_UP", "linkdown", "dead"]
+            .contains(&value.as_str().unwrap_or_default()),
+        _ => !key.ends_with("_timer") && !CHANGING.contains(&key) && !path.starts_with("metainfo"),
     }
-    kept.join(" ")
-}
-
-/// Whether a device is up, of all its flags.
-fn flags(word: &str) -> &str {
-    let up = word
-        .trim_matches(['<', '>'])
-        .split(',')
-        .any(|flag| flag == "UP");
-    if up { "up" } else { "down" }
 }
 
 /// Takes a device down and gives it another name: two steps before Linux 6.2, and nobody comes in
@@ -114,7 +106,7 @@ fn down_and_rename(device: &str) -> String {
 pub(crate) fn links(stand: &Stand) -> Vec<Damage> {
     let veth = stand.veth(1);
     let mut damages = Vec::new();
-    let look = |device: &str| format!("ip -d -o link show dev {device}");
+    let look = |device: &str| format!("ip -d -j link show dev {device}");
     for device in ["ovlbr1", "ovl1", "ovlpad1", "ovlbr2", "ovl6-2", &veth] {
         let on = |command: String| Damage::on_node(command, look(device));
         damages.push(on(format!("ip link del {device}")));
@@ -165,10 +157,10 @@ pub(crate) fn links(stand: &Stand) -> Vec<Damage> {
 
 /// Addresses, routes, neighbours and forwarding entries of the node.
 pub(crate) fn entries(_: &Stand) -> Vec<Damage> {
-    let addresses = |device: &str| format!("ip -o addr show dev {device} scope global");
-    let routes = "ip route show proto 111; ip -6 route show proto 111";
-    let neighbours = |device: &str| format!("ip neigh show nud permanent dev {device}");
-    let fdb = |device: &str| format!("bridge fdb show dev {device}");
+    let addresses = |device: &str| format!("ip -j addr show dev {device} scope global");
+    let routes = "ip -j route show proto 111; ip -6 -j route show proto 111";
+    let neighbours = |device: &str| format!("ip -j neigh show nud permanent dev {device}");
+    let fdb = |device: &str| format!("bridge -j fdb show dev {device}");
     let mac = "02:4f:c0:a8:38:0c";
     let mut damages: Vec<Damage> = [
         ("ip addr del 10.244.1.1/24 dev ovlbr1", "ovlbr1"),
@@ -232,7 +224,7 @@ pub(crate) fn rules(stand: &Stand) -> Vec<Damage> {
         Damage::on_node(format!("sysctl -qw {name}=0"), look)
     };
     let table = format!("inet overlay-{}", stand.agent.instance);
-    let ruleset = format!("nft list table {table}");
+    let ruleset = format!("nft -j list table {table}");
     let mut damages = vec![
         setting("net.ipv4.ip_forward"),
         setting("net.ipv6.conf.all.forwarding"),
@@ -259,7 +251,7 @@ pub(crate) fn rules(stand: &Stand) -> Vec<Damage> {
 /// What a container does to itself.
 pub(crate) fn inside(stand: &Stand) -> Vec<Damage> {
     let address = stand.container(1, 1).address;
-    let (link, addresses) = ("ip -d -o link show dev eth0", "ip -o -4 addr show dev eth0");
+    let (link, addresses) = ("ip -d -j link show dev eth0", "ip -4 -j addr show dev eth0");
     vec![
         Damage::inside("ip link del eth0", link),
         Damage::inside("ip link set eth0 down", link),
@@ -268,10 +260,10 @@ pub(crate) fn inside(stand: &Stand) -> Vec<Damage> {
         Damage::inside(down_and_rename("eth0"), link),
         Damage::inside(format!("ip addr del {address}/24 dev eth0"), addresses),
         Damage::inside("ip addr add 10.244.1.99/24 dev eth0", addresses),
-        Damage::inside("ip route del default", "ip route show default"),
+        Damage::inside("ip route del default", "ip -j route show default"),
         Damage::inside(
             "ip route replace default via 10.244.1.77 proto 111",
-            "ip route show default",
+            "ip -j route show default",
         ),
     ]
 }

@@ -54,8 +54,7 @@ impl Machine {
                 .next()
                 .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cpus: fields("processor").count(),
-            virtualised: fields("flags")
-                .any(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
+            virtualised: is_virtual(&cpuinfo, &firmware()),
             memory_mib: memory(&read("/proc/meminfo")?).context("read /proc/meminfo")?,
             system: system(),
             kernel: kernel.release().to_string_lossy().into_owned(),
@@ -72,6 +71,32 @@ impl Machine {
             bpftool: version("bpftool version", "bpftool ")?,
         })
     }
+}
+
+/// Whether the processor or the firmware says that a hypervisor is beneath.
+///
+/// x86 has a flag for it. arm64 lists `Features`, none of which tells; there the device tree or
+/// the firmware's vendor does.
+fn is_virtual(cpuinfo: &str, vendor: &str) -> bool {
+    const HYPERVISORS: [&str; 5] = ["QEMU", "KVM", "linux,dummy-virt", "Amazon EC2", "VMware"];
+    let flagged = cpuinfo
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .any(|(key, flags)| {
+            key.trim() == "flags" && flags.split(' ').any(|flag| flag == "hypervisor")
+        });
+    flagged || HYPERVISORS.iter().any(|name| vendor.contains(name))
+}
+
+/// What the firmware says of the machine's make; nothing where there is none.
+fn firmware() -> String {
+    const PLACES: [&str; 3] = [
+        "/sys/class/dmi/id/sys_vendor",
+        "/sys/class/dmi/id/product_name",
+        "/proc/device-tree/compatible",
+    ];
+    let told = PLACES.map(|place| fs::read_to_string(place).unwrap_or_default());
+    told.concat()
 }
 
 fn read(path: &str) -> Result<String> {
@@ -181,6 +206,18 @@ pub(crate) fn load() -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hypervisor_shows_in_flags_or_in_the_firmware() {
+        assert!(is_virtual(
+            "processor\t: 0\nflags\t\t: fpu hypervisor lm\n",
+            ""
+        ));
+        assert!(!is_virtual("flags\t\t: fpu lm\n", "LENOVO\n"));
+        let arm = "processor\t: 0\nFeatures\t: fp asimd evtstrm\n";
+        assert!(is_virtual(arm, "linux,dummy-virt\0"));
+        assert!(!is_virtual(arm, "raspberrypi,5-model-b\0brcm,bcm2712\0"));
+    }
 
     #[test]
     fn memory_is_read() {
