@@ -4,11 +4,34 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{console::Console, setup, workspace};
+use crate::{
+    console::Console,
+    setup::{
+        self, Apt,
+        cross::{Cross, Target},
+    },
+    workspace,
+};
+
+/// For what.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The processor to build for, instead of this machine's
+    #[arg(long, value_enum, value_name = "TRIPLE")]
+    target: Option<Target>,
+}
 
 /// Builds the agent and prints where it is.
-pub(crate) fn run(console: Console) -> Result<()> {
-    let agent = agent(console)?;
+pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
+    setup::run(console)?;
+    let agent = match foreign(args.target) {
+        None => compile(console)?,
+        Some(target) => {
+            let apt = Apt::find(console);
+            let cross = Cross::to_build(console, apt.as_ref(), target)?;
+            compile_for(console, &cross, target, "release")?
+        }
+    };
     console.say("agent", agent.display());
     Ok(())
 }
@@ -19,10 +42,41 @@ pub(crate) fn agent(console: Console) -> Result<PathBuf> {
     compile(console)
 }
 
+/// A target that is not what this machine's own compiler makes.
+pub(crate) fn foreign(target: Option<Target>) -> Option<Target> {
+    target.filter(|target| Some(*target) != Target::host())
+}
+
 /// Builds the agent on a machine that is set up.
 pub(crate) fn compile(console: Console) -> Result<PathBuf> {
+    compile_as(console, "release")
+}
+
+/// Builds the agent with one of cargo's profiles.
+pub(crate) fn compile_as(console: Console, profile: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--release", "--package", "overlay-agent"]);
-    console.run("build", "overlay-agent, for release", &mut cargo)?;
-    Ok(workspace::target()?.join("release/overlay-agent"))
+    cargo.args(["build", "--package", "overlay-agent", "--profile", profile]);
+    let doing = format!("overlay-agent, profile {profile}");
+    console.run("build", &doing, &mut cargo)?;
+    let output = workspace::target()?.join(folder(profile));
+    Ok(output.join("overlay-agent"))
+}
+
+/// Builds the agent for another processor.
+pub(crate) fn compile_for(
+    console: Console,
+    cross: &Cross,
+    target: Target,
+    profile: &str,
+) -> Result<PathBuf> {
+    let mut cargo = cross.cargo("build")?;
+    cargo.args(["--package", "overlay-agent", "--profile", profile]);
+    let doing = format!("overlay-agent for {target}, profile {profile}");
+    console.run("build", &doing, &mut cargo)?;
+    Ok(cross.output(folder(profile))?.join("overlay-agent"))
+}
+
+/// Where cargo puts what it builds with a profile, in the target directory.
+pub(crate) fn folder(profile: &str) -> &str {
+    if profile == "dev" { "debug" } else { profile }
 }

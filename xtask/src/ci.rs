@@ -6,7 +6,14 @@ use std::{env::consts::ARCH, process::Command};
 
 use anyhow::{Context as _, Error, Result};
 
-use crate::{console::Console, setup, test, toolchain, vm, workspace};
+use crate::{
+    console::Console,
+    setup::{
+        self, Apt,
+        cross::{Cross, Target},
+    },
+    test, toolchain, vm, workspace,
+};
 
 /// The crate that is built for the kernel.
 const EBPF: &str = "overlay-ebpf";
@@ -36,6 +43,8 @@ pub(crate) fn run(console: Console) -> Result<()> {
     ]);
     console.run("lints", "cargo clippy, for this machine", &mut clippy)?;
 
+    check_elsewhere(console)?;
+
     // The programs as they carry the traffic, and as they are watched.
     for features in ["", "watched"] {
         match ebpf_clippy(features)? {
@@ -50,6 +59,26 @@ pub(crate) fn run(console: Console) -> Result<()> {
     }
     test::run_all(console, &test::Args::default())?;
     vm::run(console, &vm::Args::default())
+}
+
+/// Compiles all of it for the other processors that are supported, as far as that goes without
+/// a linker for them.
+fn check_elsewhere(console: Console) -> Result<()> {
+    let apt = Apt::find(console);
+    let target = Target::Aarch64;
+    if Target::host() == Some(target) {
+        return Ok(());
+    }
+    let Some(cross) = Cross::to_check(console, apt.as_ref(), target)? else {
+        console.say(
+            "arm64",
+            format_args!("not checked: no compiler here has a standard library for {target}"),
+        );
+        return Ok(());
+    };
+    let mut check = cross.cargo("check")?;
+    check.args(["--workspace", "--exclude", EBPF, "--all-targets"]);
+    console.run("arm64", &format!("cargo check, for {target}"), &mut check)
 }
 
 /// clippy of the eBPF toolchain on the eBPF crate; `None` when it has none.

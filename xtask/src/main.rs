@@ -37,7 +37,7 @@ enum Task {
     /// Find or install what the build, the lab and the tests need
     Setup,
     /// Build the agent for release and print where it is
-    Build,
+    Build(build::Args),
     /// Raise, check and take down networks of namespaces on this machine
     Lab(lab::Args),
     /// Run all tests: of units, of the programs in the kernel, and end to end (root)
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Task::Setup => setup::run(console),
-        Task::Build => build::run(console),
+        Task::Build(args) => build::run(console, &args),
         Task::Lab(args) => lab::run(args),
         Task::Test(args) => test::run(console, &args),
         Task::Bench(args) => bench::run(console, &args),

@@ -7,6 +7,7 @@
 mod apt;
 mod bpf_linker;
 mod chain;
+pub(crate) mod cross;
 mod debian_rust;
 mod host;
 pub(crate) mod prometheus;

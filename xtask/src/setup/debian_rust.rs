@@ -15,6 +15,9 @@ use crate::{
     workspace,
 };
 
+/// What the packages of the standard library are called, at first.
+const STD: &str = "libstd-rust-";
+
 /// What the library of LLVM is called, before its version.
 const LLVM: &str = "libllvm";
 
@@ -138,7 +141,7 @@ impl Packages {
             );
             for dependency in package.depends {
                 let list = match () {
-                    () if dependency.starts_with("libstd-rust-") => &mut unpacked,
+                    () if dependency.starts_with(STD) => &mut unpacked,
                     () if dependency.starts_with(LLVM) => &mut libraries,
                     () => continue,
                 };
@@ -151,6 +154,12 @@ impl Packages {
             unpacked,
             libraries,
         })
+    }
+
+    /// The package with what the compiler links into programs.
+    pub(super) fn library(&self) -> Option<&str> {
+        let is_library = |name: &&String| name.starts_with(STD) && name.ends_with("-dev");
+        self.unpacked.iter().find(is_library).map(String::as_str)
     }
 
     /// Major version of the LLVM that the compiler loads.
@@ -278,6 +287,7 @@ mod tests {
             ],
         );
         assert_eq!(packages.libraries, ["libllvm22"]);
+        assert_eq!(packages.library(), Some("libstd-rust-web-dev"));
     }
 
     #[test]
