@@ -159,7 +159,9 @@ fn package(
     let beside = packages.program.with_extension("ddeb");
     fs::rename(&beside, &packages.symbols)
         .with_context(|| format!("rename {}", beside.display()))?;
-    is_small(&packages.program)?;
+    if profile == "release" {
+        is_small(&packages.program)?;
+    }
     Ok(packages)
 }
 
