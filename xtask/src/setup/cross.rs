@@ -245,7 +245,8 @@ fn add_std(console: Console, apt: &Apt, prefix: &Path, target: Target) -> Result
 fn has_std(rustc: &Path, target: Target) -> bool {
     let trial = Command::new(rustc)
         .args(["--target", target.triple(), "--crate-name", "trial"])
-        .args(["--crate-type", "lib", "--emit", "metadata=/dev/null", "-"])
+        // What it depends on, to where nobody reads: enough for rustc to look for the library.
+        .args(["--crate-type", "lib", "--emit", "dep-info=-", "-"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
