@@ -31,8 +31,10 @@ pub mod programs {
     pub const FROM_UNDERLAY: &str = "from_underlay";
     /// TC egress on the VXLAN device: what the node itself sends or routes.
     pub const FROM_HOST: &str = "from_host";
-    /// XDP on an underlay interface.
+    /// XDP in the driver of an underlay interface.
     pub const UNDERLAY_GUARD: &str = "underlay_guard";
+    /// The same in the stack. It counts as [`UNDERLAY_GUARD`].
+    pub const GENERIC_GUARD: &str = "generic_guard";
 
     /// A program, by the slot of [`DROPS`](crate::maps::DROPS) and
     /// [`PASSES`](crate::maps::PASSES) that it counts in.

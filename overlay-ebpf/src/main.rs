@@ -91,9 +91,21 @@ fn from_underlay(ctx: TcContext) -> i32 {
     went(program, &packet, bytes, outcome)
 }
 
-/// XDP on an underlay interface: what passes it reaches [`from_underlay`].
+/// XDP in the driver of an underlay interface: what passes it reaches [`from_underlay`].
 #[xdp(frags)]
 fn underlay_guard(ctx: XdpContext) -> u32 {
+    guarded(ctx)
+}
+
+/// The same in the stack, on any device, with packets in one buffer: behind a program of several
+/// buffers Linux 6.18 shows programs of TC packets without their Ethernet headers.
+#[xdp]
+fn generic_guard(ctx: XdpContext) -> u32 {
+    guarded(ctx)
+}
+
+#[inline(always)]
+fn guarded(ctx: XdpContext) -> u32 {
     let mut packet = Raw::new(ctx);
     journal::came(Program::UnderlayGuard, &packet);
     match guard::underlay_guard(&mut packet) {

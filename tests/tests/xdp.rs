@@ -9,18 +9,21 @@ use std::{
 use anyhow::Result;
 use overlay_common::{
     maps::DROPS,
-    programs::UNDERLAY_GUARD,
+    programs::{GENERIC_GUARD, UNDERLAY_GUARD},
     wire::{IANA_PORT, VXLAN_FLAGS},
 };
 use overlay_tests::{
-    check, counters,
+    check,
+    counters::{self, Carried},
     families::{Families, Family},
     frames::{Ip, ethernet, udp, vxlan},
     guard::Guard,
+    lab,
     raw::{self, Socket},
-    run,
+    run, scenario,
     script::{inside, words},
     shape::{Scenario, Shape},
+    state,
     topology::{Node, Topology, UNDERLAY, VNI},
     traffic::Pair,
 };
@@ -105,8 +108,12 @@ fn guards(name: &str, over: Families, family: Family, mode: &'static str) -> Res
     let attached = run::checked(&words(inside(instance, "bpftool net show")))?;
     let xdp = attached.split("tc:").next().unwrap_or_default();
     assert!(xdp.contains(UNDERLAY), "{attached}");
-    let programs = run::checked(&words("bpftool prog show name underlay_guard"))?;
-    assert!(programs.contains(UNDERLAY_GUARD), "{programs}");
+    let program = match mode {
+        "native" => UNDERLAY_GUARD,
+        _ => GENERIC_GUARD,
+    };
+    let programs = run::checked(&words(format!("bpftool prog show name {program}")))?;
+    assert!(programs.contains(program), "{programs}");
 
     are_whole(topology)?;
 
@@ -195,4 +202,91 @@ fn native_over_ipv4() -> Result<()> {
 #[test]
 fn native_over_ipv6() -> Result<()> {
     guards("tnative6", Families::V6, Family::V6, "native")
+}
+
+/// Makes the first node's underlay a device of another kind, on what it was before.
+fn put_on_top(node: &Node, kind: &str) -> Result<()> {
+    let address = node.underlay_at(Family::V4);
+    let add = match kind {
+        "bridge" => "link add eth1 type bridge",
+        "macvlan" => "link add link port0 name eth1 type macvlan mode bridge",
+        other => anyhow::bail!("no {other}"),
+    };
+    let port = match kind {
+        "bridge" => "link set port0 master eth1",
+        _ => "link set port0 promisc off",
+    };
+    for line in [
+        "addr flush dev eth1",
+        "link set eth1 down",
+        "link set eth1 name port0",
+        add,
+        port,
+        "link set port0 up",
+        "link set eth1 up",
+        &format!("addr add {address}/24 dev eth1"),
+    ] {
+        run::checked(&words(format!("ip -n {} {line}", node.namespace)))?;
+    }
+    Ok(())
+}
+
+/// Every packet that the other node's programs send is received by this one's, by the fast path.
+fn all_is_received(name: &str, kind: &str, mode: &'static str) -> Result<()> {
+    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let guard = Guard::underlay(shape)?;
+    let topology = guard.topology();
+    let nodes = &topology.nodes;
+    let (here, there) = (&nodes[0], &nodes[1]);
+    if kind != "veth" {
+        put_on_top(here, kind)?;
+    }
+    let mut script = scenario::containers(topology, &lab::agent_program());
+    let mut config = scenario::agents::config(topology, here);
+    config.node.guard = Some(mode);
+    let file = state::config_file(&topology.shape.name, &here.namespace);
+    script.rewrite(&file, &config.to_toml());
+    run::script(&topology.shape.name, &script, &mut |_| {})?;
+
+    let so_far = || -> Result<(Carried, Carried)> {
+        Ok((
+            counters::carried(&here.namespace)?,
+            counters::carried(&there.namespace)?,
+        ))
+    };
+    let pair = Pair {
+        client: &there.containers[0].namespace,
+        server: &here.containers[0].namespace,
+        address: here.containers[0].address.into(),
+    };
+    let before = so_far()?;
+    pair.icmp(&SIZES)?;
+    pair.udp(&SIZES)?;
+    let after = so_far()?;
+    let (received, sent) = (
+        after.0.received - before.0.received,
+        after.1.sent - before.1.sent,
+    );
+    assert!(sent > 0, "{kind}, {mode}");
+    assert_eq!(
+        received, sent,
+        "{kind}, {mode}: by the fast path of what was sent"
+    );
+    pair.tcp(&[1 << 20])?;
+    let received = counters::carried(&here.namespace)?.received - after.0.received;
+    assert!(received > 0, "{kind}, {mode}: of a stream");
+    Ok(guard.down()?)
+}
+
+#[test]
+fn under_each_guard_and_device_the_programs_receive_all() -> Result<()> {
+    for mode in ["off", "native", "generic"] {
+        all_is_received("tkindv", "veth", mode)?;
+    }
+    // Neither has a driver that takes programs.
+    for mode in ["off", "generic"] {
+        all_is_received("tkindb", "bridge", mode)?;
+        all_is_received("tkindm", "macvlan", mode)?;
+    }
+    Ok(())
 }

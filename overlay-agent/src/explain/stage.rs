@@ -74,7 +74,7 @@ pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, Strin
     let (verdict, outcome) = judge(case, hook, &told.events, &ran.bytes);
     let changed = ran.bytes != frame;
     let stage = Stage {
-        program: hook.program().to_owned(),
+        program: hook.counted_as().to_owned(),
         device,
         // As bpftool prints it.
         tag: format!("{:016x}", build.tag),

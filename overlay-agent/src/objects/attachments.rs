@@ -37,7 +37,16 @@ impl Hook {
             Self::FromEndpoint => programs::FROM_ENDPOINT,
             Self::FromUnderlay => programs::FROM_UNDERLAY,
             Self::FromHost => programs::FROM_HOST,
-            Self::GuardNative | Self::GuardGeneric => programs::UNDERLAY_GUARD,
+            Self::GuardNative => programs::UNDERLAY_GUARD,
+            Self::GuardGeneric => programs::GENERIC_GUARD,
+        }
+    }
+
+    /// Name of the program in counters and in what is told of packets.
+    pub const fn counted_as(self) -> &'static str {
+        match self {
+            Self::GuardGeneric => programs::UNDERLAY_GUARD,
+            other => other.program(),
         }
     }
 

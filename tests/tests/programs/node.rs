@@ -12,7 +12,7 @@ use overlay_common::{
     globals::STRIP,
     journal::{WATCH, Watch},
     maps::{SenderKey, SenderKind},
-    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, GENERIC_GUARD, UNDERLAY_GUARD},
 };
 
 use crate::{
@@ -264,7 +264,10 @@ fn load_object(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Ebpf {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
     }
-    guard_of(&mut ebpf).load().unwrap();
+    for name in [UNDERLAY_GUARD, GENERIC_GUARD] {
+        let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
+        program.load().unwrap();
+    }
     ebpf
 }
 

@@ -18,7 +18,7 @@ use overlay_common::{
         Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats, Port, PrefixKey4,
         PrefixKey6, SOURCES, SenderKey, SourceKey, VTEPS4, VTEPS6, Vtep, mapped,
     },
-    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, Program, UNDERLAY_GUARD},
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, GENERIC_GUARD, Program, UNDERLAY_GUARD},
     reasons::{Drops, Passes},
 };
 use serde_json::{Value, json};
@@ -36,7 +36,13 @@ const VERIFIED_INSTRUCTIONS: u32 = 20_000;
 /// Bytes of an eBPF instruction.
 const INSTRUCTION: u32 = 8;
 
-const PROGRAMS: [&str; 4] = [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD];
+const PROGRAMS: [&str; 5] = [
+    FROM_ENDPOINT,
+    FROM_HOST,
+    FROM_UNDERLAY,
+    UNDERLAY_GUARD,
+    GENERIC_GUARD,
+];
 
 fn info(ebpf: &Ebpf, name: &str) -> ProgramInfo {
     ebpf.program(name).unwrap().info().unwrap()

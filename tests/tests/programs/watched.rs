@@ -10,7 +10,7 @@ use overlay_common::{
     journal::{
         Decision, EVENTS, LOST, Lost, MAX_SNAP, NONE, Sighting, Step, Watch, kinds, outcomes,
     },
-    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, Program, UNDERLAY_GUARD},
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, GENERIC_GUARD, Program, UNDERLAY_GUARD},
     reasons::{DropReason, PassReason},
 };
 
@@ -367,7 +367,13 @@ fn the_programs_that_carry_the_traffic_have_nothing_of_it() {
         assert!(plain.map(map).is_none(), "{map}");
     }
     let watched = load_watched(&mut EbpfLoader::new(), &Watch::EVERYTHING);
-    for name in [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD] {
+    for name in [
+        FROM_ENDPOINT,
+        FROM_HOST,
+        FROM_UNDERLAY,
+        UNDERLAY_GUARD,
+        GENERIC_GUARD,
+    ] {
         let size = |ebpf: &aya::Ebpf| {
             let info = ebpf.program(name).unwrap().info().unwrap();
             info.size_translated().unwrap() / 8
