@@ -11,7 +11,7 @@ use aya_ebpf::{
     helpers::{
         bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect_neigh,
         bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type, bpf_skb_load_bytes,
-        bpf_skb_pull_data,
+        bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -112,6 +112,15 @@ impl Packet {
     pub(crate) fn forget_outer_checksum(&mut self) {
         // SAFETY: as for `flow_hash`. It fails for no value of its second argument that it knows.
         unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_DEC)) };
+    }
+
+    /// Takes off a tag that stands in the metadata.
+    pub(crate) fn forget_priority_tag(&mut self) -> Result<(), Refused> {
+        // SAFETY: as for `flow_hash`.
+        match unsafe { bpf_skb_vlan_pop(self.skb()) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
     }
 
     /// The receive queue of the underlay means nothing to the next device.

@@ -138,12 +138,16 @@ impl Note {
 /// Delivers a packet, or what GRO made of several, as its note says.
 pub(crate) fn deliver(packet: &mut Packet, note: &Note) -> Result<Sent, Exit> {
     tell(Step::Noted, [note.interface.into()]);
-    // Devices take tags off before XDP could see them.
-    if packet.has_vlan_tag() {
+    let gone = || Exit::Drop(DropReason::ResizeFailed, note.sender);
+    // Devices take tags off before XDP could see them: what stands beside the inner frame now
+    // was the outer one's.
+    if packet.is_in_vlan() {
         return Err(Exit::Drop(DropReason::InnerVlanTag, note.sender));
     }
-    let gone = Exit::Drop(DropReason::ResizeFailed, note.sender);
-    let mut headers = packet.headers::<{ EthHdr::LEN }>(0).ok_or(gone)?;
+    if packet.has_vlan_tag() {
+        packet.forget_priority_tag().map_err(|_| gone())?;
+    }
+    let mut headers = packet.headers::<{ EthHdr::LEN }>(0).ok_or_else(gone)?;
     Ethernet::readdress(&mut headers, note.endpoint_mac, note.gateway_mac);
     packet.forget_queue();
     deliver_through(note.interface);

@@ -10,6 +10,7 @@ pub mod helper {
     pub const RANDOM: i32 = 7;
     pub const STORE_BYTES: i32 = 9;
     pub const CLONE_REDIRECT: i32 = 13;
+    pub const VLAN_PUSH: i32 = 18;
     pub const CHANGE_TYPE: i32 = 32;
     pub const FLOW_HASH: i32 = 34;
     pub const ADJUST_ROOM: i32 = 50;

@@ -7,18 +7,21 @@ use std::{
 };
 
 use anyhow::Result;
+use nix::net::if_::if_nametoindex;
 use overlay_common::{
     maps::DROPS,
     programs::{GENERIC_GUARD, UNDERLAY_GUARD},
     wire::{IANA_PORT, VXLAN_FLAGS},
 };
 use overlay_tests::{
+    assembly::{EXIT, call, helper, set},
+    bpf::{Hook, Link, Program},
     check,
     counters::{self, Carried},
     families::{Families, Family},
     frames::{Ip, ethernet, udp, vxlan},
     guard::Guard,
-    lab,
+    kernel, lab, netns,
     raw::{self, Socket},
     run, scenario,
     script::{inside, words},
@@ -182,6 +185,51 @@ fn stripping_over_ipv4() -> Result<()> {
 #[test]
 fn stripping_over_ipv6() -> Result<()> {
     strips("tstrip6", Families::V6)
+}
+
+/// A card takes the outer tag off before XDP, and it comes back beside the inner frame.
+#[test]
+fn stripping_under_priority_tags() -> Result<()> {
+    /// `TCX_NEXT`
+    const NEXT: i32 = -1;
+    if !kernel::has_tcx() {
+        println!("not tried: this kernel has no TCX, by which the tags are set");
+        return Ok(());
+    }
+    let shape = Shape::new("tstript".parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let guard = Guard::configured(shape, |_, config| {
+        config.node.guard = Some("native");
+        config.node.rx = Some("xdp");
+    })?;
+    let nodes = &guard.topology().nodes;
+    let (here, there) = (&nodes[0], &nodes[1]);
+    // As a router does that sets priorities: beside the packet, where a card would put it.
+    let tagger = Program::load(&[
+        set(2, i32::from(u16::to_be(0x8100))),
+        set(3, 3 << 13),
+        call(helper::VLAN_PUSH),
+        set(0, NEXT),
+        EXIT,
+    ])?;
+    let _tagging = netns::inside(&there.namespace, || -> Result<Link> {
+        Ok(tagger.attach(if_nametoindex(UNDERLAY)?, Hook::Egress)?)
+    })??;
+    let pair = Pair {
+        client: &there.containers[0].namespace,
+        server: &here.containers[0].namespace,
+        address: here.containers[0].address.into(),
+    };
+    let before = counters::carried(&here.namespace)?;
+    let sent = counters::carried(&there.namespace)?.sent;
+    pair.icmp(&SIZES)?;
+    pair.udp(&SIZES)?;
+    let carried = counters::carried(&here.namespace)? - before;
+    let sent = counters::carried(&there.namespace)?.sent - sent;
+    assert!(sent > 0);
+    assert_eq!(carried.received, sent, "{carried:?}");
+    pair.tcp(&[1 << 20])?;
+    assert_eq!(drops(&here.namespace, "inner_vlan_tag")?, 0);
+    Ok(guard.down()?)
 }
 
 #[test]

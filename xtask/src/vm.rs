@@ -4,6 +4,7 @@
 //! and the programs that they run: on one machine alone, and on two with a wire between them.
 //! Nothing of it touches this machine's kernel or network.
 
+mod arch;
 mod archive;
 mod guest;
 mod image;
@@ -26,9 +27,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{
     build,
     console::Console,
-    setup::{self, Apt, Unmet},
+    setup::{self, Apt, Unmet, cross::Cross},
     toolchain, workspace,
 };
+use arch::{Arch, Pages};
 use archive::Archive;
 use guest::{Accelerator, Emulator};
 use kernel::{Kernel, Release};
@@ -60,6 +62,12 @@ pub(crate) struct Args {
     /// What runs the machines
     #[arg(long, value_enum, default_value = "tcg")]
     accelerator: Accelerator,
+    /// The machines' processor
+    #[arg(long, value_enum, default_value = "amd64")]
+    arch: Arch,
+    /// The size of their pages of memory; 16k on arm64 with kernels 6.12 and 7.2
+    #[arg(long, value_enum, default_value = "4k")]
+    pages: Pages,
 }
 
 impl Default for Args {
@@ -72,6 +80,8 @@ impl Default for Args {
             minutes: 30,
             agent: None,
             accelerator: Accelerator::Tcg,
+            arch: Arch::Amd64,
+            pages: Pages::Four,
         }
     }
 }
@@ -83,6 +93,7 @@ impl Args {
         let mut releases: Vec<Release> = choices
             .flat_map(|choice| choice.releases())
             .copied()
+            .filter(|release| self.pages == Pages::Four || release.has_large_pages())
             .collect();
         releases.dedup();
         let newest = releases
@@ -140,34 +151,55 @@ impl Choice {
 /// When a test fails on one of them; all are tried. [`Unmet`] without Debian's packages.
 pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     setup::run(console)?;
-    let agent = match &args.agent {
-        Some(agent) => agent.clone(),
-        None => build::compile(console)?,
-    };
-    let apt = Apt::find(console).ok_or_else(|| {
-        Unmet("Debian's packages: kernels come from them, and this machine has no apt".to_owned())
+    let newest = args.arch.newest_kernel(args.pages).ok_or_else(|| {
+        Unmet("leave --pages out, or take --arch arm64: amd64 has pages of 4k alone".to_owned())
     })?;
+    let apt = Apt::find(console).ok_or_else(|| {
+        Unmet("run it on Debian: kernels come from its packages, and there is no apt".to_owned())
+    })?;
+    let cross = match build::foreign(Some(args.arch.target())) {
+        None => None,
+        Some(_) if args.accelerator == Accelerator::Kvm => {
+            return Err(Unmet("leave --accelerator out: this is another processor".into()).into());
+        }
+        Some(target) => Some(Cross::to_build(console, Some(&apt), target)?),
+    };
+    let agent = match (&args.agent, &cross) {
+        (Some(agent), _) => agent.clone(),
+        (None, None) => build::compile(console)?,
+        (None, Some(cross)) => build::compile_for(console, cross, args.arch.target(), "release")?,
+    };
     apt.install("vm", &guest::PACKAGES)?;
     let selections = args.selections();
     let all = selections.iter().map(|(_, selection)| selection);
-    let tests = executables(&all.flat_map(Selection::files).collect())?;
+    let files = all.flat_map(Selection::files).collect();
+    let tests = executables(&files, cross.as_ref())?;
     let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
-    let tools = Archive::of(console, &cache, &guest::SUITES)?;
-    let emulator = Emulator::find(console, &tools, args.accelerator)?;
+    let tools = Archive::of(console, &cache, &guest::SUITES, Arch::Amd64)?;
+    let emulator = Emulator::find(console, &tools, args.arch, args.accelerator)?;
+    let programs = match &cross {
+        None => None,
+        Some(_) => {
+            let archive = Archive::of(console, &cache, &guest::SUITES, args.arch)?;
+            let root = archive.folder().join("programs");
+            archive.unpack_with_dependencies(&image::PACKAGES.map(str::to_owned), &root)?;
+            Some(root)
+        }
+    };
     let mut kernels = Vec::new();
     for (release, selection) in selections {
-        let archive = Archive::of(console, &cache, release.suite())?;
-        let kernel = Kernel::fetch(console, &archive, release)?;
+        let archive = Archive::of(console, &cache, release.suite(), args.arch)?;
+        let kernel = Kernel::fetch(console, &archive, release, newest)?;
         let folder = workspace::target()?.join("vm").join(&kernel.version);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let image = image::build(
-            console,
-            &folder,
-            &kernel,
-            &emulator.busybox(),
-            &agent,
-            &tests,
-        )?;
+        let contents = image::Contents {
+            arch: args.arch,
+            busybox: &emulator.busybox(),
+            programs: programs.as_deref(),
+            agent: &agent,
+            tests: &tests,
+        };
+        let image = image::build(console, &folder, &kernel, &contents)?;
         kernels.push(Bootable {
             kernel,
             image,
@@ -210,9 +242,16 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
 }
 
 /// Builds end-to-end tests, and tells where they are.
-fn executables(names: &BTreeSet<&str>) -> Result<Vec<PathBuf>> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["test", "--package", "overlay-tests", "--no-run"]);
+fn executables(names: &BTreeSet<&str>, cross: Option<&Cross>) -> Result<Vec<PathBuf>> {
+    let mut cargo = match cross {
+        None => {
+            let mut cargo = workspace::cargo();
+            cargo.arg("test");
+            cargo
+        }
+        Some(cross) => cross.cargo("test")?,
+    };
+    cargo.args(["--package", "overlay-tests", "--no-run"]);
     cargo.arg("--message-format=json-render-diagnostics");
     for name in names {
         cargo.args(["--test", name]);
@@ -284,6 +323,22 @@ mod tests {
         let (release, refused) = selections.last().unwrap();
         assert_eq!(*release, Release::V5_10);
         assert_eq!(refused.alone(), "old_kernel");
+    }
+
+    #[test]
+    fn large_pages_leave_out_the_kernels_without_them() {
+        let args = Args {
+            arch: Arch::Arm64,
+            pages: Pages::Sixteen,
+            ..Args::default()
+        };
+        let selections = args.selections();
+        let releases: Vec<Release> = selections.iter().map(|(release, _)| *release).collect();
+        assert_eq!(releases, [Release::V6_12, Release::V7_2]);
+        for pages in [Pages::Four, Pages::Sixteen] {
+            assert!(Arch::Arm64.newest_kernel(pages).is_some());
+        }
+        assert!(Arch::Amd64.newest_kernel(Pages::Sixteen).is_none());
     }
 
     #[test]

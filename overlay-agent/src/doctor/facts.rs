@@ -43,6 +43,7 @@ pub(super) struct Facts {
     pub(super) diverted: Seen<Vec<Diverted>>,
     pub(super) maps: Seen<Vec<MapUse>>,
     pub(super) growth: Seen<Growth>,
+    pub(super) wrong_checksums: Seen<Vec<WrongChecksums>>,
     pub(super) containers: Vec<Container>,
 }
 
@@ -294,6 +295,14 @@ impl Growth {
             .find(|(of, _)| *of == reason)
             .map_or(0, |(_, count)| *count)
     }
+}
+
+/// Packets of UDP and TCP that arrived with wrong checksums while it was watched.
+#[derive(Clone, Debug)]
+pub(super) struct WrongChecksums {
+    /// The node, or a container's name.
+    pub(super) receiver: String,
+    pub(super) packets: u64,
 }
 
 /// What was found in a container.

@@ -21,6 +21,37 @@ pub fn lines_of(list: &str) -> Result<Vec<String>> {
     }
 }
 
+/// Packets of UDP and TCP that have arrived with a wrong checksum.
+pub fn wrong_checksums() -> Result<u64> {
+    let both = lines_of("snmp")?;
+    let udp6 = lines_of("snmp6")?;
+    Ok(wrong_of(&both, "Udp:") + wrong_of(&both, "Tcp:") + wrong_of_ipv6(&udp6))
+}
+
+/// One line has a protocol's names, the next one its numbers in the same order.
+fn wrong_of(lines: &[String], protocol: &str) -> u64 {
+    let mut found = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix(protocol))
+        .map(str::split_whitespace);
+    let (Some(mut names), Some(mut numbers)) = (found.next(), found.next()) else {
+        return 0;
+    };
+    let place = names.position(|name| name == "InCsumErrors");
+    let number = place.and_then(|place| numbers.nth(place));
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// One line a number; TCP is counted for both families together.
+fn wrong_of_ipv6(lines: &[String]) -> u64 {
+    let number = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("Udp6InCsumErrors"));
+    number
+        .and_then(|number| number.trim().parse().ok())
+        .unwrap_or(0)
+}
+
 /// `eth1: bytes packets …`
 fn parse(line: &str) -> Option<(IfName, u64)> {
     let (name, numbers) = line.rsplit_once(": ").or_else(|| line.rsplit_once(':'))?;
@@ -30,7 +61,25 @@ fn parse(line: &str) -> Option<(IfName, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, received};
+    use super::{parse, received, wrong_checksums, wrong_of, wrong_of_ipv6};
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn wrong_checksums_are_found_by_their_name() {
+        let text = "Tcp: InSegs InCsumErrors OutRsts\nTcp: 7 2 1\nUdp: InDatagrams InCsumErrors\n\
+                    Udp: 9 4\nUdpLite: InDatagrams InCsumErrors\nUdpLite: 1 1\n";
+        let text = lines(text);
+        assert_eq!((wrong_of(&text, "Udp:"), wrong_of(&text, "Tcp:")), (4, 2));
+        assert_eq!(wrong_of(&text, "Icmp:"), 0);
+        assert_eq!(
+            wrong_of_ipv6(&lines("Udp6InErrors 3\nUdp6InCsumErrors    \t5\n")),
+            5
+        );
+        wrong_checksums().unwrap();
+    }
 
     #[test]
     fn packets_are_the_second_number() {

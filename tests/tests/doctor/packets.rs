@@ -114,6 +114,17 @@ fn what_arrives_and_should_not_is_found_while_it_does() -> Result<()> {
         stand.is_healthy(check)?;
     }
 
+    let mut frame = good.frame(&stand)?;
+    // The checksum of the datagram inside is over this byte, too.
+    if let Some(last) = frame.last_mut() {
+        *last ^= 1;
+    }
+    let receiver = &topology.nodes[0].containers[0].namespace;
+    while_sending(&second.namespace, UNDERLAY, &frame, || {
+        only_finding(&stand, "checksums-wrong", receiver, || stand.diagnosis())
+    })?;
+    stand.is_healthy("datagrams with wrong checksums")?;
+
     let container = &topology.nodes[0].containers[0];
     let inner = Ip::new([10, 244, 1, 99].into(), second.containers[0].address.into());
     let own = raw::mac_of(&container.namespace, "eth0")?;

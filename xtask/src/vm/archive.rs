@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::arch::Arch;
 use crate::{console::Console, setup::extract};
 
 /// Debian's keys, from the package `debian-archive-keyring`.
@@ -21,6 +22,7 @@ const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub(super) struct Archive {
     console: Console,
     suites: &'static [&'static str],
+    arch: Arch,
     folder: PathBuf,
 }
 
@@ -30,11 +32,17 @@ impl Archive {
         console: Console,
         cache: &Path,
         suites: &'static [&'static str],
+        arch: Arch,
     ) -> Result<Self> {
+        let name = match arch {
+            Arch::Amd64 => suites.join("+"),
+            Arch::Arm64 => format!("{}-{}", suites.join("+"), arch.debian()),
+        };
         let archive = Self {
             console,
             suites,
-            folder: cache.join(suites.join("+")),
+            arch,
+            folder: cache.join(name),
         };
         let sources = archive.folder.join("sources");
         for folder in ["sources", "lists/partial", "cache/archives/partial"] {
@@ -186,6 +194,9 @@ impl Archive {
         for (option, place) in places {
             apt.arg("-o").arg(format!("{option}={}", place.display()));
         }
+        let debian = self.arch.debian();
+        apt.args(["-o", &format!("APT::Architecture={debian}")]);
+        apt.args(["-o", &format!("APT::Architectures={debian}")]);
         // Root need not give up what only root may read.
         apt.args(["-o", "APT::Sandbox::User=root"]);
         apt

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{archive::Archive, kernel::Kernel, tether, verifier::Verified, wire};
+use super::{arch::Arch, archive::Archive, kernel::Kernel, tether, verifier::Verified, wire};
 use crate::console::Console;
 
 /// What has to be installed: what makes a RAM disk.
@@ -18,7 +18,7 @@ pub(super) const PACKAGES: [&str; 4] = ["binutils", "cpio", "kmod", "xz-utils"];
 /// The emulator, and the RAM disk's shell. They are not installed: the one that this machine
 /// follows may be too old for newer kernels (7.2 loses processor flags, and they crash), and
 /// either may be at odds with what is installed.
-const TOOLS: [&str; 2] = ["qemu-system-x86", "busybox-static"];
+const SHELL: &str = "busybox-static";
 /// Where they come from.
 pub(super) const SUITES: [&str; 2] = ["bookworm", "bookworm-backports"];
 /// Where they have their libraries, below the folder that they are unpacked into.
@@ -47,6 +47,7 @@ impl Accelerator {
 /// An emulator.
 pub(super) struct Emulator {
     root: PathBuf,
+    arch: Arch,
     accelerator: Accelerator,
 }
 
@@ -91,15 +92,21 @@ impl Emulator {
     pub(super) fn find(
         console: Console,
         archive: &Archive,
+        arch: Arch,
         accelerator: Accelerator,
     ) -> Result<Self> {
-        let root = archive.folder().join("tools");
-        archive.unpack_with_dependencies(&TOOLS.map(str::to_owned), &root)?;
+        let root = archive.folder().join(arch.tools());
+        let packages = [arch.emulator().0, SHELL].map(str::to_owned);
+        archive.unpack_with_dependencies(&packages, &root)?;
         console.say("vm", format_args!("emulator in {}", root.display()));
-        Ok(Self { root, accelerator })
+        Ok(Self {
+            root,
+            arch,
+            accelerator,
+        })
     }
 
-    /// The RAM disk's shell, which is linked to nothing.
+    /// The RAM disk's shell for this machine's processor, which is linked to nothing.
     pub(super) fn busybox(&self) -> PathBuf {
         self.root.join("bin/busybox")
     }
@@ -171,24 +178,20 @@ impl Emulator {
             unpacked("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
             "--library-path".to_owned(),
             LIBRARIES.map(unpacked).join(":"),
-            unpacked("usr/bin/qemu-system-x86_64"),
+            unpacked(self.arch.emulator().1),
         ];
         for folder in FIRMWARE.map(unpacked) {
             argv.extend(["-L".to_owned(), folder]);
         }
-        let fixed = [
-            "-accel",
-            self.accelerator.name(),
-            "-cpu",
-            "max",
-            "-m",
-            "2048",
-        ];
-        argv.extend(fixed.map(str::to_owned));
+        let fixed = ["-accel", self.accelerator.name(), "-m", "2048"];
+        let fixed = fixed.iter().chain(self.arch.machine());
+        argv.extend(fixed.map(|&word| word.to_owned()));
         argv.extend(["-nographic", "-no-reboot", "-append"].map(str::to_owned));
         argv.push(format!(
-            "console=ttyS0 quiet panic=-1 TESTS={} OVERLAY_FUZZ_RUNS={} {parameters}",
-            guest.tests, guest.fuzz_runs
+            "console={} quiet panic=-1 TESTS={} OVERLAY_FUZZ_RUNS={} {parameters}",
+            self.arch.console(),
+            guest.tests,
+            guest.fuzz_runs
         ));
         argv.extend(["-kernel".to_owned(), path(&guest.kernel.image)]);
         argv.extend(["-initrd".to_owned(), path(guest.image)]);

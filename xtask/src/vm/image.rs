@@ -11,10 +11,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
+    arch::Arch,
     kernel::{self, Kernel},
     test_name,
 };
-use crate::{console::Console, workspace};
+use crate::{console::Console, setup::cross::Target, workspace};
 
 /// What the tests run besides the agent.
 const PROGRAMS: [&str; 15] = [
@@ -22,8 +23,7 @@ const PROGRAMS: [&str; 15] = [
     "ss", "sysctl", "tc", "tcpdump", "unshare",
 ];
 /// Modules that the tests may need, by folder below `kernel/`.
-const MODULES: [&str; 14] = [
-    "arch/x86/crypto",
+const MODULES: [&str; 13] = [
     "crypto",
     "drivers/net",
     "drivers/virtio",
@@ -50,14 +50,41 @@ const FOLDERS: [&str; 6] = [
     "/bin",
 ];
 
+/// Packages that have [`PROGRAMS`], the shell, and what tests are linked to.
+pub(super) const PACKAGES: [&str; 14] = [
+    "bpftool",
+    "busybox-static",
+    "curl",
+    "dash",
+    "ethtool",
+    "iperf3",
+    "iproute2",
+    "iputils-ping",
+    "libgcc-s1",
+    "nftables",
+    "procps",
+    "socat",
+    "tcpdump",
+    "util-linux",
+];
+
+/// What goes into a RAM disk.
+pub(super) struct Contents<'a> {
+    pub(super) arch: Arch,
+    /// The shell of this machine's processor: it tells which applets there are.
+    pub(super) busybox: &'a Path,
+    /// Where the programs of another processor were unpacked; they are this machine's own else.
+    pub(super) programs: Option<&'a Path>,
+    pub(super) agent: &'a Path,
+    pub(super) tests: &'a [PathBuf],
+}
+
 /// Writes the RAM disk of a kernel into `folder`.
 pub(super) fn build(
     console: Console,
     folder: &Path,
     kernel: &Kernel,
-    busybox: &Path,
-    agent: &Path,
-    tests: &[PathBuf],
+    contents: &Contents<'_>,
 ) -> Result<PathBuf> {
     let root = folder.join("root");
     if root.exists() {
@@ -70,26 +97,40 @@ pub(super) fn build(
         let path = root.join(name);
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }
-    add_applets(&root, busybox)?;
+    let add = |program: &Path, name: &Path| match contents.programs {
+        None => add_program(&root, program, name),
+        // Its libraries are there already.
+        Some(_) => copy(program, &root.join(name)),
+    };
+    if let Some(programs) = contents.programs {
+        add_libraries(&root, programs, contents.arch)?;
+    }
+    let find = |name: &str| find(contents.programs.unwrap_or(Path::new("/")), name);
+    let busybox = match contents.programs {
+        None => contents.busybox.to_owned(),
+        Some(_) => find("busybox").context("busybox was not unpacked")?,
+    };
+    add(&busybox, Path::new("bin/busybox"))?;
+    add_applets(&root, contents.busybox)?;
     for name in PROGRAMS {
         let program = find(name)
             .with_context(|| format!("{name} is not installed: run `cargo xtask setup`"))?;
-        add_program(&root, &program, &Path::new("bin").join(name))?;
+        add(&program, &Path::new("bin").join(name))?;
     }
     // busybox's own shell takes its applets for every program of the same name.
     let shell = find("dash").context("dash is not installed")?;
-    add_program(&root, &shell, Path::new("bin/sh"))?;
+    add(&shell, Path::new("bin/sh"))?;
     let name = Path::new("bin/overlay-agent");
-    add_program(&root, agent, name)?;
-    strip(console, &root.join(name))?;
-    for test in tests {
+    add(contents.agent, name)?;
+    strip(console, contents.arch, &root.join(name))?;
+    for test in contents.tests {
         let name = test_name(test).context("a test has no name")?;
         let name = Path::new("tests").join(name);
-        add_program(&root, test, &name)?;
-        strip(console, &root.join(name))?;
+        add(test, &name)?;
+        strip(console, contents.arch, &root.join(name))?;
     }
     add_data(&root)?;
-    add_modules(console, &root, kernel)?;
+    add_modules(console, &root, kernel, contents.arch)?;
     write(&root.join("init"), INIT, 0o755)?;
     pack(console, &root, &image)?;
     fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
@@ -150,8 +191,8 @@ echo "overlay-vm: end"
 poweroff -f
 "#;
 
+/// Adds the shell's own names for what it does.
 fn add_applets(root: &Path, busybox: &Path) -> Result<()> {
-    add_program(root, busybox, Path::new("bin/busybox"))?;
     let applets = Command::new(busybox)
         .arg("--list")
         .output()
@@ -166,17 +207,45 @@ fn add_applets(root: &Path, busybox: &Path) -> Result<()> {
 }
 
 /// Takes away what only a debugger reads, which is most of a test.
-fn strip(console: Console, program: &Path) -> Result<()> {
+fn strip(console: Console, arch: Arch, program: &Path) -> Result<()> {
     let doing = format!("strip {}", program.display());
-    let mut strip = Command::new("strip");
+    let mut strip = match arch {
+        _ if Target::host() == Some(arch.target()) => Command::new("strip"),
+        _ => Command::new(format!("{}-strip", arch.target().gnu())),
+    };
     console.run("vm", &doing, strip.arg("--strip-debug").arg(program))
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// The program of that name below `root`.
+fn find(root: &Path, program: &str) -> Option<PathBuf> {
     FOLDERS
         .iter()
-        .map(|folder| Path::new(folder).join(program))
+        .map(|folder| root.join(folder.trim_start_matches('/')).join(program))
         .find(|path| path.is_file())
+}
+
+/// Adds the libraries of another processor's programs, all of them: who is linked to which only
+/// that processor's loader tells.
+fn add_libraries(root: &Path, programs: &Path, arch: Arch) -> Result<()> {
+    let gnu = arch.target().gnu();
+    let folders = [
+        "lib".to_owned(),
+        format!("lib/{gnu}"),
+        format!("usr/lib/{gnu}"),
+    ];
+    for folder in folders {
+        let from = programs.join(&folder);
+        let list = || format!("list {}", from.display());
+        for entry in fs::read_dir(&from).with_context(list)? {
+            let path = entry.with_context(list)?.path();
+            let name = path.file_name().unwrap_or_default();
+            // A link's target is in the same folder, or in one of the others.
+            if name.to_string_lossy().contains(".so") && path.is_file() {
+                copy(&path, &root.join(&folder).join(name))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Adds a program under a name, and the libraries that it is loaded with under theirs.
@@ -229,9 +298,9 @@ fn add_data(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn add_modules(console: Console, root: &Path, kernel: &Kernel) -> Result<()> {
+fn add_modules(console: Console, root: &Path, kernel: &Kernel, arch: Arch) -> Result<()> {
     let to = root.join("lib/modules").join(&kernel.version);
-    for module in kernel::files(&kernel.modules, &MODULES)? {
+    for module in kernel::files(&kernel.modules, &[&MODULES, &[arch.crypto()][..]].concat())? {
         let place = module
             .strip_prefix(&kernel.modules)
             .context("a module lies outside its folder")?;

@@ -11,9 +11,6 @@ use anyhow::{Context as _, Result, bail};
 use super::archive::Archive;
 use crate::console::Console;
 
-/// The package that always depends on a suite's newest kernel.
-const NEWEST: &str = "linux-image-cloud-amd64";
-
 /// A kernel series that is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Release {
@@ -30,6 +27,11 @@ impl Release {
 
     pub(super) fn is_supported(self) -> bool {
         Self::SUPPORTED.contains(&self)
+    }
+
+    /// Whether Debian builds it with pages of 16 KiB, too.
+    pub(super) const fn has_large_pages(self) -> bool {
+        matches!(self, Self::V6_12 | Self::V7_2)
     }
 
     /// The suite that has it.
@@ -64,9 +66,16 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// The newest one of a series, from the archive or from an earlier run.
-    pub(super) fn fetch(console: Console, archive: &Archive, release: Release) -> Result<Self> {
+    ///
+    /// `newest` is the package that depends on it.
+    pub(super) fn fetch(
+        console: Console,
+        archive: &Archive,
+        release: Release,
+        newest: &str,
+    ) -> Result<Self> {
         let image = archive
-            .depends(NEWEST)?
+            .depends(newest)?
             .into_iter()
             .find(|package| package.starts_with("linux-image-"))
             .context("the newest kernel's package depends on no kernel")?;

@@ -87,7 +87,16 @@ fn offloads(facts: &Facts) -> Looked {
             .commands
             .on_node(format!("ethtool -K {name} {}", on.join(" ")));
         let what = format!("it has and does not use {}", list(&wanted));
-        found.push(OFFLOADS.at(name, what, command("switch it on", on)));
+        let sums = wanted
+            .iter()
+            .any(|feature| feature.starts_with("tx-checksum"));
+        let cure = if sums {
+            "switch it on, unless it was switched off because the card makes checksums wrongly \
+             (checksums-wrong)"
+        } else {
+            "switch it on"
+        };
+        found.push(OFFLOADS.at(name, what, command(cure, on)));
     }
     Ok(found)
 }

@@ -83,6 +83,7 @@ pub(super) fn facts() -> Facts {
         detached: Vec::new(),
         ahead: Ok(Vec::new()),
         foreign_xdp: Ok(Vec::new()),
+        wrong_checksums: Ok(Vec::new()),
         peers: vec![PeerFacts {
             name: "n2".parse().unwrap(),
             network: "lab".parse().unwrap(),

@@ -30,7 +30,17 @@ const UNVERIFIED: Fault = Fault::note(
     "The kernel verifies them, and receives those packets at its own speed.",
 );
 
-pub(super) const CHECKS: [Check; 5] = [
+const WRONG: Fault = Fault::problem(
+    "checksums-wrong",
+    "Pings pass, and UDP and TCP do not: as a rule the network card of the node that sends them makes \
+     the checksums inside tunnels wrongly.",
+);
+
+pub(super) const CHECKS: [Check; 6] = [
+    Check {
+        fault: WRONG,
+        look: Look::IfSeen(wrong),
+    },
     Check {
         fault: STRANGER,
         look: Look::IfSeen(stranger),
@@ -146,6 +156,23 @@ fn dropped(facts: &Facts) -> Looked {
     Ok(found.collect())
 }
 
+fn wrong(facts: &Facts) -> Looked {
+    let found = facts.wrong_checksums.as_ref().map_err(Clone::clone)?;
+    let cure = advice(
+        "on the node that sends them: \"ethtool -K DEVICE tx-checksum-ip-generic off\" (or \
+         tx-checksum-ipv4 and tx-checksum-ipv6) for its underlay, and keep it off at every start; \
+         its own doctor's offload-off is right to be passed over then",
+    );
+    let findings = found.iter().map(|wrong| {
+        let what = format!(
+            "{} with a wrong checksum inside came in while it was watched",
+            count(wrong.packets, "packet")
+        );
+        WRONG.at(&wrong.receiver, what, cure.clone())
+    });
+    Ok(findings.collect())
+}
+
 /// Packets, and packets a second, that are worth a word.
 const MANY: u64 = 100;
 
@@ -171,7 +198,10 @@ mod tests {
     use overlay_common::reasons::{DropReason, PassReason};
 
     use super::super::healthy::only;
-    use crate::{api::Severity, doctor::facts::Facts};
+    use crate::{
+        api::Severity,
+        doctor::facts::{Facts, WrongChecksums},
+    };
 
     fn drops(reason: DropReason) -> impl FnOnce(&mut Facts) {
         move |facts| {
@@ -193,6 +223,19 @@ mod tests {
         only("spoofed-source", drops(DropReason::SpoofedNeighbour));
         let found = only("packets-dropped", drops(DropReason::InnerVlanTag));
         assert_eq!(found.object, "inner_vlan_tag");
+    }
+
+    #[test]
+    fn wrong_checksums_are_told_by_who_received_them() {
+        let found = only("checksums-wrong", |facts| {
+            facts.wrong_checksums = Ok(vec![WrongChecksums {
+                receiver: "web".to_owned(),
+                packets: 2,
+            }]);
+        });
+        assert_eq!(found.object, "web");
+        assert!(found.what.starts_with("2 packets"), "{found:?}");
+        assert!(found.cure.text.contains("tx-checksum-ip-generic off"));
     }
 
     #[test]

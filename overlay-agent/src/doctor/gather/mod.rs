@@ -3,6 +3,7 @@
 //! What the agent believes is not asked: the kernel is looked at anew, as if there were no
 //! agent. Only what nobody else knows comes from it.
 
+mod checksums;
 mod containers;
 mod node;
 mod peers;
@@ -122,7 +123,12 @@ async fn gather(patient: &Patient) -> kernel::Result<Facts> {
     };
     let mut underlay = node::underlay(&look).await?;
     let vteps = node::vteps(&desired.facts, &underlay, &observed);
+    let before = checksums::Counted::now(&look);
     let mut watched = peers::watch(&look, &underlay, &vteps, patient.sample).await?;
+    let wrong_checksums = told(before.and_then(|before| {
+        let after = checksums::Counted::now(&look)?;
+        Ok(after.since(&before))
+    }));
     for device in &mut underlay {
         device.received = watched.received.get(&device.name).copied().unwrap_or(0);
     }
@@ -159,6 +165,7 @@ async fn gather(patient: &Patient) -> kernel::Result<Facts> {
         containers: containers::look(&look, &watched.peers).await,
         peers: watched.peers,
         growth: watched.growth,
+        wrong_checksums,
         underlay,
         networks,
     })
