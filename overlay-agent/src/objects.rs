@@ -23,6 +23,7 @@ mod attachments;
 mod capacity;
 mod entries;
 mod filter;
+mod last_resort;
 mod peers;
 mod slots;
 
@@ -30,6 +31,7 @@ pub use attachments::{AttachmentState, Hook};
 pub use capacity::Capacity;
 pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
 pub use filter::{Filter, FilterRules, Masquerade, filter_table};
+pub use last_resort::last_resort_metric;
 pub use peers::{PeerEntries, PeerEntry, PeerObjects};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).
@@ -49,6 +51,9 @@ pub struct Objects {
     /// Routes in the main table, without those to the peers: in containers, and to what is
     /// behind them.
     pub routes: BTreeMap<RouteKey, Route>,
+    /// Ranges of networks with a route of last resort: an address in one that nobody has is
+    /// unreachable, instead of being sent in the clear by another route of the node.
+    pub last_resorts: BTreeSet<IpNet>,
     /// What leads to the peers.
     pub peers: Shared<PeerObjects>,
     /// Permanent neighbours of the bridges, which have none of us.

@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     lab,
     names::LabName,
+    poll,
     processes::{self, Process},
     run::{self, Output},
     script::Step,
@@ -213,6 +214,24 @@ impl Agent {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Starts the daemon and waits until it answers; whether it is well then.
+    pub fn start_anyhow(&self) -> Result<bool> {
+        run::run_step(&self.lab, &self.start_step())?;
+        let mut well = false;
+        let answers = poll::until_well(|| match self.ask(&["status"]) {
+            Ok(status) if matches!(status.code, Some(0 | 1)) => {
+                well = status.success;
+                None
+            }
+            Ok(status) => Some(status.stderr),
+            Err(error) => Some(error.to_string()),
+        });
+        answers.map(|()| well).map_err(|why| Error::Output {
+            command: format!("overlay-agent run ({})", self.instance),
+            why,
+        })
     }
 
     /// Ends the daemon as `kill -9` does.

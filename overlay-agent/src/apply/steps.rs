@@ -1,5 +1,7 @@
 //! How each step is carried out.
 
+use tracing::warn;
+
 use super::{
     ApplyError, bulk,
     insides::{Insides, netns_of},
@@ -12,7 +14,10 @@ use crate::{
     },
     model::{IfName, Model, Name},
     node::Node,
-    objects::{Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table},
+    objects::{
+        Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table,
+        last_resort_metric,
+    },
     plan::{Change, Step},
     store::Store,
 };
@@ -72,6 +77,18 @@ pub(super) async fn run(
                 .await;
             Ok(gone_is_fine(deleted)?)
         }
+        Step::AddLastResort { cidr } => {
+            let metric = last_resort_metric(store.content().instance());
+            let route = node.netlink.add_unreachable(*cidr, metric, ROUTE_PROTOCOL);
+            Ok(route.await?)
+        }
+        Step::DeleteLastResort { cidr } => {
+            let metric = last_resort_metric(store.content().instance());
+            let deleted = node
+                .netlink
+                .delete_unreachable(*cidr, metric, ROUTE_PROTOCOL);
+            Ok(gone_is_fine(deleted.await)?)
+        }
         Step::DeleteStrayFdb { entry } => {
             let index = index(node, entry.link).await?;
             let deleted = node.netlink.delete_fdb_entry(index, entry.mac, entry.dst);
@@ -114,26 +131,27 @@ pub(super) async fn run(
 }
 
 fn create_namespace(name: &Name, store: &mut Store) -> Result<()> {
-    if store.content().namespaces.get(name) == Some(&None) {
+    if let Some(Some(made)) = store.content().namespaces.get(name) {
         // We were stopped while making it.
-        netns::clear_unfinished(name)?;
+        netns::clear_unfinished(name, made)?;
     }
+    let unnamed = netns::create()?;
     // Noted before, so that an agent that is stopped in between still knows it as its own.
-    store.update(|content| content.namespaces.insert(name.clone(), None))?;
-    let made = netns::create(name);
-    let id = match made {
-        Ok(id) => id,
-        Err(error) => {
-            store.update(|content| content.namespaces.remove(name))?;
-            return Err(error.into());
-        }
-    };
-    store.update(|content| content.namespaces.insert(name.clone(), Some(id)))?;
+    let made = Some(unnamed.made.clone());
+    store.update(|content| content.namespaces.insert(name.clone(), made))?;
+    if let Err(error) = unnamed.name(name) {
+        store.update(|content| content.namespaces.remove(name))?;
+        return Err(error.into());
+    }
     Ok(())
 }
 
 fn delete_namespace(name: &Name, store: &mut Store) -> Result<()> {
-    gone_is_fine(netns::delete(name))?;
+    if let Some(Some(made)) = store.content().namespaces.get(name)
+        && !netns::delete(name, made)?
+    {
+        warn!("namespace {name} is not the one that this instance made any more: left alone");
+    }
     store.update(|content| content.namespaces.remove(name))?;
     Ok(())
 }

@@ -48,9 +48,12 @@ impl Reconciler {
         }
         let places = &mut self.observed.around.endpoints;
         places.insert(endpoint.name.clone(), before.place);
-        let Some(wanted) = desired::for_endpoint(self.inputs(), endpoint) else {
+        let Some(mut wanted) = desired::for_endpoint(self.inputs(), endpoint) else {
             return Ok(false);
         };
+        // Attaching removes no namespace, and one of ours that is there is as it should be.
+        let there = before.objects.namespaces.iter().cloned();
+        wanted.namespaces.extend(there);
         let steps = plan(&before.objects, &wanted);
         if !self.carry_out(&steps).await.is_complete() {
             return Ok(false);

@@ -51,6 +51,15 @@ pub(super) fn build(
     };
     let endpoints = node.inputs.model.endpoints.iter();
     let (there, new): (Vec<_>, Vec<_>) = endpoints.partition(is_there);
+    // What we made stays for as long as the configuration names it, whatever else is wrong.
+    let made = &node.inputs.observed.objects.namespaces;
+    for endpoint in &node.inputs.model.endpoints {
+        if let NetnsRef::Name(netns) = &endpoint.netns
+            && made.contains(netns)
+        {
+            desired.objects.namespaces.insert(netns.clone());
+        }
+    }
     for endpoint in there.into_iter().chain(new) {
         let mut networks = networks.iter();
         let network = networks.find(|derived| derived.network.name == endpoint.network);
@@ -146,7 +155,13 @@ fn build_one(
 
 impl Attached<'_> {
     fn add_devices(&self, objects: &mut Objects) {
-        if let NetnsRef::Name(netns) = &self.endpoint.netns {
+        let places = &self.node.around.endpoints;
+        let absent = !matches!(
+            places.get(&self.endpoint.name),
+            Some(EndpointPlace::There { .. } | EndpointPlace::Node)
+        );
+        // One that is there already is somebody's, or stays as ours with all of its endpoints.
+        if let (NetnsRef::Name(netns), true) = (&self.endpoint.netns, absent) {
             objects.namespaces.insert(netns.clone());
         }
         let mtu = u32::from(self.derived.mtu);

@@ -113,7 +113,7 @@ async fn routed(case: &Case, destination: IpAddr) -> Told {
     let Some(way) = way else {
         return told(
             format!(
-                "the node has no route to {destination} and answers with ICMP network unreachable"
+                "nobody has {destination}, and no route leads to it: the node answers with ICMP destination unreachable"
             ),
             false,
         );

@@ -3,7 +3,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     panic,
     path::{Path, PathBuf},
     thread,
@@ -11,9 +14,11 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{AT_FDCWD, AtFlags, OFlag},
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
     sys::statfs::{NSFS_MAGIC, statfs},
+    unistd::linkat,
 };
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
@@ -67,49 +72,132 @@ pub fn own() -> Result<NetnsId> {
         .ok_or_else(|| KernelError::new(format!("look at namespace {OWN}"), "it is none"))
 }
 
-/// Makes a namespace with its loopback device up, as `ip netns add` does.
+/// What proves that a named namespace is one that we made.
 ///
-/// Fails with [`already_there`](KernelError::already_there) when the name is taken.
-pub fn create(name: &Name) -> Result<NetnsId> {
-    let path = path_of(name);
-    let operation = || format!("create namespace {name}");
-    share_directory().map_err(|error| KernelError::io(operation(), &error))?;
-    fs::OpenOptions::new()
+/// A name alone never does, and neither does an inode alone: both come again after a reboot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The namespace.
+    #[serde(flatten)]
+    pub id: NetnsId,
+    /// Inode of the file that it was to be mounted on.
+    #[serde(default)]
+    file: Option<u64>,
+    /// Boot of the machine in which it was made.
+    #[serde(default)]
+    boot: Option<String>,
+}
+
+impl Made {
+    /// Whether a namespace that is there now is this one.
+    pub fn is(&self, there: NetnsId) -> Result<bool> {
+        Ok(self.id == there && self.boot.is_some() && self.boot == Some(boot_id()?))
+    }
+}
+
+/// Identifies the time since the machine was started.
+fn boot_id() -> Result<String> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let read = fs::read_to_string(FILE);
+    let id = read.map_err(|error| KernelError::io(format!("read {FILE}"), &error))?;
+    Ok(id.trim().to_owned())
+}
+
+/// A namespace that has no name yet. It goes when this is dropped.
+#[derive(Debug)]
+pub struct Unnamed {
+    namespace: fs::File,
+    /// A file without a name, which becomes the place to mount it on.
+    file: fs::File,
+    /// What is to be remembered before it gets its name.
+    pub made: Made,
+}
+
+/// Makes a namespace with its loopback device up, as `ip netns add` does, but without its name.
+pub fn create() -> Result<Unnamed> {
+    const OPERATION: &str = "create a namespace";
+    let io = |error| KernelError::io(OPERATION, &error);
+    share_directory().map_err(io)?;
+    let file = fs::OpenOptions::new()
         .write(true)
-        .create_new(true)
         .mode(0o000)
-        .open(&path)
-        .map_err(|error| KernelError::io(operation(), &error))?;
-    hooks::step_done();
-    on_thread(|| bind_new_namespace(&path))
-        .flatten()
-        .and_then(|()| id(&path))
-        .and_then(|id| id.ok_or_else(|| KernelError::new(operation(), "it vanished at once")))
-        .map_err(|error| match delete(name) {
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .open(DIRECTORY)
+        .map_err(io)?;
+    let namespace = on_thread(open_new_namespace).flatten()?;
+    let described = namespace.metadata().map_err(io)?;
+    let made = Made {
+        id: NetnsId {
+            dev: described.dev(),
+            inode: described.ino(),
+        },
+        file: Some(file.metadata().map_err(io)?.ino()),
+        boot: Some(boot_id()?),
+    };
+    Ok(Unnamed {
+        namespace,
+        file,
+        made,
+    })
+}
+
+impl Unnamed {
+    /// Gives it a name; its [`Made`] must be remembered by then.
+    ///
+    /// Fails with [`already_there`](KernelError::already_there) when the name is taken.
+    pub fn name(self, name: &Name) -> Result<()> {
+        let path = path_of(name);
+        let operation = || format!("create namespace {name}");
+        let os = |errno| KernelError::os(operation(), errno);
+        let by_descriptor = |file: &fs::File| format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::AT_SYMLINK_FOLLOW;
+        let from = by_descriptor(&self.file);
+        linkat(AT_FDCWD, from.as_str(), AT_FDCWD, &path, follow).map_err(os)?;
+        hooks::step_done();
+        mount(
+            Some(by_descriptor(&self.namespace).as_str()),
+            &path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .map_err(os)
+        .map_err(|error| match clear_unfinished(name, &self.made) {
             Ok(()) => error,
             Err(leftover) => error.because(leftover),
         })
+    }
 }
 
-/// Removes the name of a namespace of which no more than that was made; nothing there is fine.
-pub fn clear_unfinished(name: &Name) -> Result<()> {
+/// Removes the name of a namespace of which no more than that was made. What is not ours stays.
+pub fn clear_unfinished(name: &Name, made: &Made) -> Result<()> {
     let path = path_of(name);
-    match fs::metadata(&path) {
-        Ok(file) if file.is_file() && file.len() == 0 && id(&path)?.is_none() => delete(name),
+    match fs::symlink_metadata(&path) {
+        Ok(file)
+            if file.is_file()
+                && file.len() == 0
+                && made.file == Some(file.ino())
+                && id(&path)?.is_none() =>
+        {
+            let operation = || format!("delete namespace {name}");
+            fs::remove_file(&path).map_err(|error| KernelError::io(operation(), &error))
+        }
         _ => Ok(()),
     }
 }
 
-/// Removes a name, as `ip netns del` does: the namespace goes when nobody uses it any more.
-pub fn delete(name: &Name) -> Result<()> {
+/// Removes a name, as `ip netns del` does, if it still stands for the namespace that we made: the
+/// namespace goes when nobody uses it any more. Whether it did.
+pub fn delete(name: &Name, made: &Made) -> Result<bool> {
     let path = path_of(name);
-    let operation = || format!("delete namespace {name}");
-    match umount2(&path, MntFlags::MNT_DETACH) {
-        // EINVAL: a file that nothing is mounted on, left by somebody who was interrupted.
-        Ok(()) | Err(Errno::EINVAL) => {}
-        Err(errno) => return Err(KernelError::os(operation(), errno)),
+    let there = id(&path)?;
+    let ours = there.map_or(Ok(false), |there| made.is(there))?;
+    if ours {
+        umount2(&path, MntFlags::MNT_DETACH)
+            .map_err(|errno| KernelError::os(format!("delete namespace {name}"), errno))?;
     }
-    fs::remove_file(&path).map_err(|error| KernelError::io(operation(), &error))
+    clear_unfinished(name, made)?;
+    Ok(ours)
 }
 
 /// Moves the calling thread, and threads that it starts later, into a namespace.
@@ -165,9 +253,9 @@ fn share_directory() -> io::Result<()> {
     }
 }
 
-/// Leaves the calling thread in a new namespace that `path` stands for.
-fn bind_new_namespace(path: &Path) -> Result<()> {
-    let operation = || format!("create namespace {}", path.display());
+/// Leaves the calling thread in a new namespace, and opens that.
+fn open_new_namespace() -> Result<fs::File> {
+    let operation = || "create a namespace".to_owned();
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| KernelError::os(operation(), errno))?;
     let mut loopback = LinkMessage::default();
     loopback.header.index = LOOPBACK;
@@ -175,12 +263,5 @@ fn bind_new_namespace(path: &Path) -> Result<()> {
     loopback.header.change_mask = LinkFlags::Up;
     blocking::change(RouteNetlinkMessage::SetLink(loopback), 0)
         .map_err(|refusal| refusal.during("set lo up in a new namespace"))?;
-    mount(
-        Some(OWN),
-        path,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .map_err(|errno| KernelError::os(operation(), errno))
+    fs::File::open(OWN).map_err(|error| KernelError::io(operation(), &error))
 }

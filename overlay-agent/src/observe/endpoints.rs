@@ -10,7 +10,7 @@ use std::{
 
 use tracing::debug;
 
-use super::{MAIN_TABLE, is_set, route};
+use super::{MAIN_TABLE, is_made, is_set, route};
 use crate::{
     kernel::{
         self,
@@ -39,6 +39,8 @@ pub(super) struct Inside {
 #[derive(Clone)]
 pub(super) struct Look {
     place: EndpointPlace,
+    /// Whether the namespace is one that we made.
+    made: bool,
     inside: Option<Inside>,
     addresses: Vec<Address>,
     routes: Vec<(RouteKey, Route)>,
@@ -134,8 +136,7 @@ impl Look {
         endpoint: &Endpoint,
         objects: &mut Objects,
     ) -> (EndpointPlace, Option<Inside>) {
-        if let (NetnsRef::Name(name), EndpointPlace::There { .. }) = (&endpoint.netns, &self.place)
-        {
+        if let (NetnsRef::Name(name), true) = (&endpoint.netns, self.made) {
             objects.namespaces.insert(name.clone());
         }
         objects.addresses.extend(self.addresses);
@@ -154,6 +155,7 @@ pub(super) async fn look(
     let path = endpoint.netns.path();
     let nothing = |place| Look {
         place,
+        made: false,
         inside: None,
         addresses: Vec::new(),
         routes: Vec::new(),
@@ -162,8 +164,11 @@ pub(super) async fn look(
         None => Ok(nothing(EndpointPlace::Absent)),
         Some(id) if !store.means(endpoint, id) => Ok(nothing(EndpointPlace::Absent)),
         Some(id) if id == node.netns => Ok(nothing(EndpointPlace::Node)),
-        Some(_) => match look_inside(&path, endpoint, ours).await {
-            Ok(look) => Ok(look),
+        Some(id) => match look_inside(&path, endpoint, ours).await {
+            Ok(look) => Ok(Look {
+                made: is_made(store.made(&endpoint.netns), id)?,
+                ..look
+            }),
             // It can vanish at any moment; a look that comes too late finds nothing.
             Err(error) if error.not_there() => Ok(nothing(EndpointPlace::Absent)),
             Err(error) => Err(error),
@@ -187,6 +192,7 @@ async fn look_inside(
     });
     let mut found = Look {
         place: EndpointPlace::Absent,
+        made: false,
         inside: None,
         addresses: Vec::new(),
         routes: Vec::new(),

@@ -25,7 +25,8 @@ use crate::{
     kernel::{
         self, bpf,
         netlink::{AddressInfo, Bulk, Changes, Event, Lifetime, LinkInfo, RouteInfo, VxlanInfo},
-        netns, nft, sysctl, udp,
+        netns::{self, Made, NetnsId},
+        nft, sysctl, udp,
     },
     model::{Family, IfName, Model},
     node::Node,
@@ -74,7 +75,7 @@ pub async fn observe(
             objects.addresses.insert(Address { link, net });
         }
     }
-    let nodes = Nodes::new(all, &ours, &names);
+    let nodes = Nodes::new(all, &ours, &names, store.instance());
     let mut bulk = Bulk::open()?;
     let (events, inside) = match changes {
         Some(Changes {
@@ -109,6 +110,7 @@ pub async fn observe(
     if let Some(tables) = &known.tables {
         objects.peers = tables.peers.clone();
         objects.routes.extend(tables.routes.clone());
+        objects.last_resorts.clone_from(&tables.last_resorts);
         objects
             .stray_neighbours
             .clone_from(&tables.stray_neighbours);
@@ -231,9 +233,9 @@ fn route(
 /// The namespaces that we made, if they are still the same.
 fn namespaces(store: &Content, objects: &mut Objects) -> kernel::Result<()> {
     for (name, made) in &store.namespaces {
-        let there = netns::id(&netns::path_of(name))?;
-        // Without an identity we were stopped while making it: the name was free before.
-        if there.is_some() && (made.is_none() || *made == there) {
+        if let Some(there) = netns::id(&netns::path_of(name))?
+            && is_made(made.as_ref(), there)?
+        {
             objects.namespaces.insert(name.clone());
         }
     }
@@ -339,4 +341,10 @@ fn filter(
         Err(error) => around.no_filter = Some(error.to_string()),
     }
     Ok(())
+}
+
+/// Whether a namespace is the one that we made. What nobody noted as ours is somebody else's,
+/// whatever its name.
+fn is_made(made: Option<&Made>, there: NetnsId) -> kernel::Result<bool> {
+    made.map_or(Ok(false), |made| made.is(there))
 }

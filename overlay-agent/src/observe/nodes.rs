@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::{MAIN_TABLE, route};
 use crate::{
-    kernel::netlink::{LinkInfo, RouteInfo},
-    model::IfName,
-    objects::{ROUTE_PROTOCOL, Route, RouteKey, Scope},
+    kernel::netlink::{LinkInfo, RouteInfo, RouteKind},
+    model::{IfName, Name},
+    objects::{ROUTE_PROTOCOL, Route, RouteKey, Scope, last_resort_metric},
 };
 
 /// The devices as they are now.
@@ -14,6 +16,7 @@ pub(super) struct Nodes<'a> {
     by_index: BTreeMap<u32, &'a LinkInfo>,
     ours: BTreeSet<u32>,
     pub(super) names: &'a BTreeMap<u32, IfName>,
+    last_resort_metric: u32,
 }
 
 impl<'a> Nodes<'a> {
@@ -21,11 +24,13 @@ impl<'a> Nodes<'a> {
         all: &'a [LinkInfo],
         ours: &[&LinkInfo],
         names: &'a BTreeMap<u32, IfName>,
+        instance: &Name,
     ) -> Self {
         Self {
             by_index: all.iter().map(|link| (link.index, link)).collect(),
             ours: ours.iter().map(|link| link.index).collect(),
             names,
+            last_resort_metric: last_resort_metric(instance),
         }
     }
 
@@ -57,7 +62,20 @@ impl<'a> Nodes<'a> {
         self.of_ours(info).filter(|_| self.is_tunnel(link))
     }
 
-    /// A route of ours.
+    pub(super) fn is_last_resort_metric(&self, metric: u32) -> bool {
+        metric == self.last_resort_metric
+    }
+
+    /// A range that a route of ours makes unreachable.
+    pub(super) fn of_last_resort(&self, info: &RouteInfo) -> Option<IpNet> {
+        let ours = info.table == MAIN_TABLE
+            && info.protocol == ROUTE_PROTOCOL
+            && info.kind == RouteKind::Unreachable
+            && self.is_last_resort_metric(info.metric);
+        ours.then_some(info.destination)
+    }
+
+    /// A route of ours through a device.
     pub(super) fn of_ours(&self, info: &RouteInfo) -> Option<(RouteKey, Route)> {
         let ours = info.table == MAIN_TABLE
             && info.protocol == ROUTE_PROTOCOL

@@ -29,6 +29,8 @@ pub(super) struct Tables {
     pub(super) peers: Shared<PeerObjects>,
     /// Our routes through other devices of ours.
     pub(super) routes: BTreeMap<RouteKey, Route>,
+    /// The ranges that routes of ours make unreachable.
+    pub(super) last_resorts: BTreeSet<IpNet>,
     /// Everybody else's, of all tables.
     pub(super) others: BTreeSet<OtherRoute>,
     /// Permanent neighbours on our bridges.
@@ -149,7 +151,7 @@ impl Tables {
 
     fn set_route(&mut self, info: &RouteInfo, replaces: bool, nodes: &Nodes<'_>) {
         if replaces {
-            self.remove_replaced(info);
+            self.remove_replaced(info, nodes);
         }
         self.note_device(info.oif, info, nodes);
         match nodes.of_tunnel(info) {
@@ -163,7 +165,9 @@ impl Tables {
     }
 
     fn set_elsewhere(&mut self, info: &RouteInfo, nodes: &Nodes<'_>) {
-        if let Some((key, route)) = nodes.of_ours(info) {
+        if let Some(cidr) = nodes.of_last_resort(info) {
+            self.last_resorts.insert(cidr);
+        } else if let Some((key, route)) = nodes.of_ours(info) {
             self.routes.insert(key, route);
         } else {
             self.others_changed |= self.others.insert(other(info)) && is_way(info);
@@ -171,13 +175,16 @@ impl Tables {
     }
 
     /// One that takes the place of others has an end for them, too.
-    fn remove_replaced(&mut self, info: &RouteInfo) {
+    fn remove_replaced(&mut self, info: &RouteInfo, nodes: &Nodes<'_>) {
         let key = key(info);
         if info.table == MAIN_TABLE {
             if self.peers.routes.contains_key(&key) && info.protocol != ROUTE_PROTOCOL {
                 self.peers.routes.remove(&key);
             }
             self.routes.remove(&key);
+            if nodes.is_last_resort_metric(info.metric) {
+                self.last_resorts.remove(&info.destination);
+            }
         }
         let first = OtherRoute {
             destination: info.destination,
@@ -213,6 +220,8 @@ impl Tables {
             {
                 self.peers.routes.remove(&key);
             }
+        } else if let Some(cidr) = nodes.of_last_resort(info) {
+            self.last_resorts.remove(&cidr);
         } else if let Some((key, _)) = nodes.of_ours(info) {
             self.routes.remove(&key);
         } else {

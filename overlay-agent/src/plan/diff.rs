@@ -26,6 +26,10 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     for name in desired.namespaces.difference(&observed.namespaces) {
         steps.push(Step::CreateNamespace { name: name.clone() });
     }
+    // Before anything can be asked to send to a peer.
+    for &cidr in desired.last_resorts.difference(&observed.last_resorts) {
+        steps.push(Step::AddLastResort { cidr });
+    }
     add_links(observed, desired, &renewed, &mut steps);
     // Settings of a device need the device.
     set_sysctls(observed, desired, &mut steps);
@@ -66,6 +70,10 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     delete_qdiscs(observed, desired, goes, &mut steps);
     if observed.filter.is_some() && desired.filter.is_none() {
         steps.push(Step::DeleteFilter);
+    }
+    // When nobody is left who could send into the network.
+    for &cidr in observed.last_resorts.difference(&desired.last_resorts) {
+        steps.push(Step::DeleteLastResort { cidr });
     }
     for name in observed.namespaces.difference(&desired.namespaces) {
         steps.push(Step::DeleteNamespace { name: name.clone() });

@@ -50,6 +50,10 @@ pub enum Step {
     SetRoute { key: RouteKey, route: Route },
     /// Removes a route.
     DeleteRoute { key: RouteKey, dev: IfName },
+    /// Makes a range unreachable that no better route leads to.
+    AddLastResort { cidr: IpNet },
+    /// Leaves a range to the other routes of the node.
+    DeleteLastResort { cidr: IpNet },
     /// Adds a permanent neighbour, or gives it another MAC.
     SetNeighbour {
         link: IfName,
@@ -255,6 +259,8 @@ impl fmt::Display for Step {
                     of(&key.scope)
                 )
             }
+            Self::AddLastResort { cidr } => write!(f, "add unreachable route {cidr}"),
+            Self::DeleteLastResort { cidr } => write!(f, "delete unreachable route {cidr}"),
             Self::SetNeighbour { link, address, mac } => {
                 write!(f, "set neighbour {address} lladdr {mac} dev {link}")
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{addresses, upgrade::FORMAT};
 use crate::{
-    kernel::netns::NetnsId,
+    kernel::netns::{Made, NetnsId},
     model::{Endpoint, Family, IfName, Model, Name, NetnsRef, Network, taken},
 };
 
@@ -46,8 +46,9 @@ pub struct Content {
     pub allocations: BTreeMap<Name, Allocation>,
     /// Endpoints added at run time.
     pub endpoints: Vec<Endpoint>,
-    /// Namespaces that we made; without an identity when we were about to.
-    pub namespaces: BTreeMap<Name, Option<NetnsId>>,
+    /// Namespaces that we made or were about to make; earlier versions noted a name before
+    /// there was an identity.
+    pub namespaces: BTreeMap<Name, Option<Made>>,
     /// The namespaces of endpoints that are named by a process: its number comes again
     /// for another process, its namespace must not.
     processes: BTreeMap<Name, Process>,
@@ -115,6 +116,14 @@ impl Content {
             return Err(format!("it belongs to instance {}", self.instance));
         }
         Ok(())
+    }
+
+    /// The namespace that we have made under a name.
+    pub fn made(&self, netns: &NetnsRef) -> Option<&Made> {
+        match netns {
+            NetnsRef::Name(name) => self.namespaces.get(name)?.as_ref(),
+            NetnsRef::Path(_) | NetnsRef::Pid(_) => None,
+        }
     }
 
     /// Whether a device without a mark of anybody is the one that we were stopped while making.

@@ -24,6 +24,7 @@ use overlay_agent::{
 pub(crate) struct Node {
     pub(crate) name: Name,
     pub(crate) pins: PathBuf,
+    made: netns::Made,
 }
 
 impl Node {
@@ -34,11 +35,15 @@ impl Node {
         let name: Name = format!("ovl-bpf-{}.{number}", std::process::id())
             .parse()
             .unwrap();
-        netns::create(&name).unwrap_or_else(|error| panic!("this test needs root: {error}"));
+        let unnamed =
+            netns::create().unwrap_or_else(|error| panic!("this test needs root: {error}"));
+        let made = unnamed.made.clone();
+        unnamed.name(&name).unwrap();
         let pins = Path::new("/sys/fs/bpf").join(format!("test-{}-{number}", std::process::id()));
         let node = Self {
             pins: pins.join(name.as_str()),
             name,
+            made,
         };
         node.run("ip link add v0 type veth peer name v1.5");
         node
@@ -145,7 +150,8 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        for result in [bpf::remove_all(&self.pins), netns::delete(&self.name)] {
+        let deleted = netns::delete(&self.name, &self.made).map(drop);
+        for result in [bpf::remove_all(&self.pins), deleted] {
             if let Err(error) = result {
                 eprintln!("{error}");
             }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::{
-    packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         RouteNetlinkMessage,
         route::{
@@ -51,7 +51,9 @@ pub enum RouteKind {
     Unicast,
     /// Delivers them on this node.
     Local,
-    /// Something else: broadcast, multicast, blackhole, unreachable …
+    /// Answers with ICMP: unreachable.
+    Unreachable,
+    /// Something else: broadcast, multicast, blackhole, prohibit …
     Other,
 }
 
@@ -127,6 +129,35 @@ impl Netlink {
         self.change(message, flags, route.oif, operation).await
     }
 
+    /// Makes a destination of the main table unreachable for what no better route leads to.
+    ///
+    /// Fails when there is a route with that destination and metric, whoever made it.
+    pub async fn add_unreachable(
+        &self,
+        destination: IpNet,
+        metric: u32,
+        protocol: u8,
+    ) -> Result<()> {
+        let message = unreachable(destination, metric, protocol);
+        let operation = |_: &str| format!("add unreachable route {destination} metric {metric}");
+        let message = RouteNetlinkMessage::NewRoute(message);
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, 0, operation)
+            .await
+    }
+
+    /// Removes what [`add_unreachable`](Self::add_unreachable) has made.
+    pub async fn delete_unreachable(
+        &self,
+        destination: IpNet,
+        metric: u32,
+        protocol: u8,
+    ) -> Result<()> {
+        let message = unreachable(destination, metric, protocol);
+        let operation = |_: &str| format!("delete unreachable route {destination} metric {metric}");
+        let message = RouteNetlinkMessage::DelRoute(message);
+        self.change(message, 0, 0, operation).await
+    }
+
     /// Removes the route of the main table to a destination that `protocol` made,
     /// through any device or only through `oif`; with metric 0 the one that has the least.
     pub async fn delete_route(
@@ -184,6 +215,13 @@ impl Request {
             flags: 0,
         }
     }
+}
+
+fn unreachable(destination: IpNet, metric: u32, protocol: u8) -> RouteMessage {
+    let mut message = message(destination, protocol);
+    message.header.kind = RouteType::Unreachable;
+    message.attributes.extend(priority(metric));
+    message
 }
 
 fn priority(metric: u32) -> Option<RouteAttribute> {
@@ -371,6 +409,7 @@ impl From<RouteType> for RouteKind {
         match kind {
             RouteType::Unicast => Self::Unicast,
             RouteType::Local => Self::Local,
+            RouteType::Unreachable => Self::Unreachable,
             _ => Self::Other,
         }
     }

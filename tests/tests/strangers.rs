@@ -1,0 +1,208 @@
+//! A namespace is ours when we have made it, and never because of its name.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use overlay_tests::{
+    agent::Agent,
+    config::{Config, Endpoint},
+    guard::Guard,
+    netns::Temporary,
+    poll, run, scenario,
+    script::words,
+    shape::{Scenario, Shape},
+    state,
+};
+
+/// Longer than the agent takes to notice anything.
+const WHILE: Duration = Duration::from_secs(3);
+
+/// A namespace of somebody who has an interface there already.
+struct Stranger {
+    name: String,
+    _namespace: Temporary,
+}
+
+impl Stranger {
+    fn make(name: String) -> Result<Self> {
+        let namespace = Temporary::make(&name)?;
+        for line in [
+            format!("ip -n {name} link add eth0 type veth peer name other"),
+            format!("ip -n {name} addr add 192.0.2.9/24 dev eth0"),
+            format!("ip -n {name} link set eth0 up"),
+        ] {
+            run::checked(&words(line))?;
+        }
+        Ok(Self {
+            name,
+            _namespace: namespace,
+        })
+    }
+
+    /// All that can be told of it.
+    fn look(&self) -> Result<(u64, String)> {
+        let name = &self.name;
+        let mut seen = String::new();
+        for view in ["link", "addr", "route", "-6 route"] {
+            seen += &run::checked(&words(format!("ip -n {name} -details {view}")))?;
+        }
+        Ok((inode(name)?, seen))
+    }
+}
+
+fn inode(namespace: &str) -> Result<u64> {
+    let path = Path::new("/run/netns").join(namespace);
+    let found = fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?;
+    Ok(found.ino())
+}
+
+/// The configuration of a node with an endpoint of this name and namespace, and no other.
+fn with_endpoint(guard: &Guard, node: usize, netns: &str) -> Config {
+    let mut config = scenario::agents::config(guard.topology(), &guard.topology().nodes[node]);
+    config.endpoints = vec![Endpoint {
+        name: "app".to_owned(),
+        network: config.networks[0].name.clone(),
+        netns: Some(netns.to_owned()),
+        ..Endpoint::default()
+    }];
+    config
+}
+
+fn configure(guard: &Guard, node: usize, config: &Config) -> Result<()> {
+    let namespace = &guard.topology().nodes[node].namespace;
+    let file = state::config_file(&guard.topology().shape.name, namespace);
+    Ok(fs::write(file, config.to_toml())?)
+}
+
+/// Waits until `status` tells of a problem with the endpoint, and nothing is left to be done.
+fn complains(agent: &Agent) -> Result<()> {
+    let told = poll::until_well(|| {
+        let status = match agent.ask(&["status"]) {
+            Ok(status) => status,
+            Err(error) => return Some(error.to_string()),
+        };
+        let steps = match agent.plan() {
+            Ok(steps) => steps,
+            Err(error) => return Some(error.to_string()),
+        };
+        let told = status.code == Some(1) && status.stdout.contains("has an interface eth0");
+        (!told || !steps.is_empty()).then(|| format!("{}{}{steps:?}", status.stdout, status.stderr))
+    });
+    assert_eq!(told, Ok(()), "{}", agent.log()?);
+    Ok(())
+}
+
+#[test]
+fn one_with_the_interface_stays_as_it_is() -> Result<()> {
+    let guard = Guard::underlay(Shape::usual("tstr", Scenario::Overlay)?)?;
+    let agent = guard.agent(1);
+    let stranger = Stranger::make("tstr-app".to_owned())?;
+    let before = stranger.look()?;
+
+    configure(&guard, 0, &with_endpoint(&guard, 0, &stranger.name))?;
+    let plan = agent.plan()?;
+    assert!(
+        !plan
+            .iter()
+            .any(|step| step.to_string().contains("namespace")),
+        "{plan:?}"
+    );
+    assert!(!agent.start_anyhow()?, "it should not be well");
+    complains(&agent)?;
+    assert_eq!(stranger.look()?, before, "by the configuration");
+
+    configure(
+        &guard,
+        0,
+        &scenario::agents::config(guard.topology(), &guard.topology().nodes[0]),
+    )?;
+    let well = poll::until_well(|| match agent.ask(&["status"]) {
+        Ok(status) if status.success => None,
+        Ok(status) => Some(status.stdout),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(well, Ok(()));
+    assert_eq!(
+        stranger.look()?,
+        before,
+        "when it is taken out of the configuration"
+    );
+
+    let refused = agent.ask(&[
+        "endpoint",
+        "add",
+        "app",
+        "--network",
+        "lab",
+        "--netns",
+        &stranger.name,
+    ])?;
+    assert!(!refused.success, "{}", refused.stdout);
+    assert_eq!(stranger.look()?, before, "by endpoint add");
+    agent.stop()?;
+    agent.tell(&["down"])?;
+    assert_eq!(stranger.look()?, before, "after down");
+    Ok(guard.down()?)
+}
+
+#[test]
+fn one_that_took_the_name_of_ours_is_not_ours() -> Result<()> {
+    let guard = Guard::underlay(Shape::usual("tstrn", Scenario::Overlay)?)?;
+    let agent = guard.agent(1);
+    let name = "tstrn-app";
+    configure(&guard, 0, &with_endpoint(&guard, 0, name))?;
+    agent.start()?;
+    run::checked(&words(format!("ip netns del {name}")))?;
+    let made_again = poll::until_well(|| inode(name).err().map(|error| error.to_string()));
+    assert_eq!(made_again, Ok(()), "the agent makes it again");
+
+    // While nobody looks somebody else takes the name.
+    agent.kill()?;
+    run::checked(&words(format!("ip netns del {name}")))?;
+    let stranger = Stranger::make(name.to_owned())?;
+    let before = stranger.look()?;
+    assert!(!agent.start_anyhow()?, "it should not be well");
+    complains(&agent)?;
+    assert_eq!(stranger.look()?, before);
+    agent.stop()?;
+    agent.tell(&["down"])?;
+    assert_eq!(stranger.look()?, before, "after down");
+    Ok(guard.down()?)
+}
+
+#[test]
+fn one_of_another_instance_is_not_fought_for() -> Result<()> {
+    let guard = Guard::underlay(Shape::usual("tstri", Scenario::Overlay)?)?;
+    let name = "tstri-app";
+    for [first, second] in [[0, 1], [1, 0]] {
+        let agents = [guard.agent(1), guard.agent(2)];
+        configure(&guard, first, &with_endpoint(&guard, first, name))?;
+        configure(&guard, second, &with_endpoint(&guard, second, name))?;
+        agents[first].start()?;
+        let before = inode(name)?;
+        assert!(!agents[second].start_anyhow()?, "it should not be well");
+        complains(&agents[second])?;
+        let lines = |agent: &Agent| -> Result<usize> { Ok(agent.log()?.lines().count()) };
+        let said = [lines(&agents[0])?, lines(&agents[1])?];
+        let end = Instant::now() + WHILE;
+        while Instant::now() < end {
+            assert_eq!(inode(name)?, before, "{}", agents[second].log()?);
+            thread::sleep(Duration::from_millis(50));
+        }
+        for (agent, said) in agents.iter().zip(said) {
+            assert_eq!(lines(agent)?, said, "nothing happens:\n{}", agent.log()?);
+            agent.stop()?;
+        }
+        agents[second].tell(&["down"])?;
+        assert_eq!(inode(name)?, before, "after the other's end");
+        agents[first].tell(&["down"])?;
+        assert!(inode(name).is_err(), "its own end removes it");
+    }
+    Ok(guard.down()?)
+}
