@@ -18,7 +18,10 @@ use overlay_agent::{
 };
 
 /// A namespace that goes when the test ends, however it ends.
-pub(crate) struct Namespace(pub(crate) Name);
+pub(crate) struct Namespace {
+    pub(crate) name: Name,
+    pub(crate) made: netns::Made,
+}
 
 impl Namespace {
     pub(crate) fn new() -> Self {
@@ -27,12 +30,15 @@ impl Namespace {
         let name: Name = format!("ovl-kernel-{}-{number}", std::process::id())
             .parse()
             .unwrap();
-        netns::create(&name).unwrap_or_else(|error| panic!("this test needs root: {error}"));
-        Self(name)
+        let unnamed =
+            netns::create().unwrap_or_else(|error| panic!("this test needs root: {error}"));
+        let made = unnamed.made.clone();
+        unnamed.name(&name).unwrap();
+        Self { name, made }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        netns::path_of(&self.0)
+        netns::path_of(&self.name)
     }
 
     pub(crate) fn netlink(&self) -> Netlink {
@@ -48,7 +54,7 @@ impl Namespace {
     pub(crate) fn run(&self, command: &str) -> String {
         let mut words = command.split(' ');
         let output = Command::new(words.next().unwrap())
-            .args(["-n", self.0.as_str()])
+            .args(["-n", self.name.as_str()])
             .args(words)
             .output()
             .unwrap();
@@ -63,7 +69,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if let Err(error) = netns::delete(&self.0) {
+        if let Err(error) = netns::delete(&self.name, &self.made) {
             eprintln!("{error}");
         }
     }

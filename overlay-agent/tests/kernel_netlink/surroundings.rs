@@ -17,13 +17,18 @@ fn a_namespace_is_one_for_iproute2_too() {
     let loopback = namespace.run("ip -o link show dev lo");
     assert!(loopback.contains("LOOPBACK,UP"), "{loopback}");
 
-    let error = netns::create(&namespace.0).unwrap_err();
+    // Another one does not get the name, and is not taken for the one that has it.
+    let other = netns::create().unwrap();
+    let others = other.made.clone();
+    let error = other.name(&namespace.name).unwrap_err();
     assert!(error.already_there(), "{error}");
+    assert!(!netns::delete(&namespace.name, &others).unwrap());
+    assert_eq!(netns::id(&namespace.path()).unwrap(), Some(id));
 
-    let name = namespace.0.clone();
+    let (name, made) = (namespace.name.clone(), namespace.made.clone());
     drop(namespace);
     assert_eq!(netns::id(&netns::path_of(&name)).unwrap(), None);
-    assert!(netns::delete(&name).unwrap_err().not_there());
+    assert!(!netns::delete(&name, &made).unwrap());
     assert_eq!(netns::id("/proc/self/status".as_ref()).unwrap(), None);
 }
 
