@@ -76,7 +76,7 @@ fn try_out(console: Console, apt: &Apt, suite: Suite, args: &Args) -> Result<()>
         netns: &netns,
     };
     let machine = Machine::start(console, apt, &plan)?;
-    uplink.serve(&machine)?;
+    Uplink::serve(&machine)?;
     args.rust.install(console, &machine, suite)?;
     let newcomer = Newcomer { console, machine };
 

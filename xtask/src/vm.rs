@@ -177,14 +177,13 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
     let tools = Archive::of(console, &cache, &guest::SUITES, Arch::Amd64)?;
     let emulator = Emulator::find(console, &tools, args.arch, args.accelerator)?;
-    let programs = match &cross {
-        None => None,
-        Some(_) => {
-            let archive = Archive::of(console, &cache, &guest::SUITES, args.arch)?;
-            let root = archive.folder().join("programs");
-            archive.unpack_with_dependencies(&image::PACKAGES.map(str::to_owned), &root)?;
-            Some(root)
-        }
+    let programs = if cross.is_some() {
+        let archive = Archive::of(console, &cache, &guest::SUITES, args.arch)?;
+        let root = archive.folder().join("programs");
+        archive.unpack_with_dependencies(&image::PACKAGES.map(str::to_owned), &root)?;
+        Some(root)
+    } else {
+        None
     };
     let mut kernels = Vec::new();
     for (release, selection) in selections {

@@ -64,9 +64,9 @@ impl Uplink {
         Ok(uplink)
     }
 
-    /// Tells the machine in it who answers for names, and whom this machine's administrator trusts:
+    /// Tells a machine in one who answers for names, and whom this machine's administrator trusts:
     /// somebody on the way out may speak for the world.
-    pub(super) fn serve(&self, machine: &Machine) -> Result<()> {
+    pub(super) fn serve(machine: &Machine) -> Result<()> {
         let file = machine.path("/etc/resolv.conf");
         // It can be a link to what a resolver writes that is not there.
         if file.is_symlink() {

@@ -114,15 +114,12 @@ fn lock() -> Result<File> {
 
 /// What to do, beginning with what helps most, and then what has failed.
 fn stuck(apt: Option<&Apt>, failures: &[String]) -> Error {
-    let mut cure = cure(apt, &compilers());
+    let mut lines = vec![cure(apt, &compilers())];
     if let Some(Err(reason)) = apt.map(debian_rust::offered) {
-        cure += &format!("\n    Debian's compiler cannot be used: {reason:#}");
+        lines.push(format!("Debian's compiler cannot be used: {reason:#}"));
     }
-    for failure in failures {
-        cure += "\n    ";
-        cure += failure;
-    }
-    Unmet(cure).into()
+    lines.extend(failures.iter().cloned());
+    Unmet(lines.join("\n    ")).into()
 }
 
 fn cure(apt: Option<&Apt>, compilers: &[Compiler]) -> String {

@@ -1,6 +1,6 @@
 //! What is seen where nothing is wrong, for tests to break.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::Facts;
 use crate::{
@@ -24,6 +24,21 @@ fn answered(size: u16) -> Reach {
     }
 }
 
+fn settings() -> BTreeMap<String, String> {
+    [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/eth1/rp_filter", "2"),
+        ("net/ipv4/conf/ovl1/rp_filter", "2"),
+        ("net/core/bpf_jit_enable", "1"),
+        ("kernel/bpf_stats_enabled", "0"),
+        ("net/netfilter/nf_conntrack_count", "10"),
+        ("net/netfilter/nf_conntrack_max", "65536"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
 /// A node with one peer and one container.
 pub(super) fn facts() -> Facts {
     let eth1 = "eth1".parse().unwrap();
@@ -42,18 +57,7 @@ pub(super) fn facts() -> Facts {
         },
         obstacles: Vec::new(),
         problems: Vec::new(),
-        settings: [
-            ("net/ipv4/ip_forward", "1"),
-            ("net/ipv4/conf/all/rp_filter", "0"),
-            ("net/ipv4/conf/eth1/rp_filter", "2"),
-            ("net/ipv4/conf/ovl1/rp_filter", "2"),
-            ("net/core/bpf_jit_enable", "1"),
-            ("kernel/bpf_stats_enabled", "0"),
-            ("net/netfilter/nf_conntrack_count", "10"),
-            ("net/netfilter/nf_conntrack_max", "65536"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into(),
+        settings: settings(),
         networks: vec![NetworkFacts {
             name: "lab".parse().unwrap(),
             port: 4789,
