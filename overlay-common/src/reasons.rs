@@ -119,6 +119,9 @@ reasons! {
     NotOurs = not_ours: "underlay traffic that is not for this VTEP",
     /// Only where the network takes packets from anybody.
     AnyVtep = any_vtep: "from a VTEP that no peer has, in a network that accepts any",
+    /// A node speaks from its underlay address. What is sent to that address goes by the kernel, so
+    /// this does, too: connection tracking sees a flow in both directions or not at all.
+    NodeAddress = node_address: "from the underlay address of the peer's node",
     /// The destination is neither an endpoint here nor in a peer's subnet.
     NoRoute = no_route: "the destination is neither an endpoint here nor behind a peer",
     /// The destination MAC is neither the gateway's nor the right neighbour's.
@@ -149,6 +152,9 @@ impl PassReason {
             Self::Malformed => "the kernel drops it, and counts that itself",
             Self::NotOurs => "the kernel receives or forwards it; it is not the overlay's",
             Self::AnyVtep => "the kernel's VXLAN device receives it",
+            Self::NodeAddress => {
+                "the kernel's VXLAN device receives it, as the kernel carries what is sent back"
+            }
             Self::NoRoute => "the kernel delivers or routes it by its own tables",
             Self::ForeignMac => "the kernel bridges it to that MAC, or drops it",
             Self::TtlExpired => "the kernel answers with ICMP time exceeded",

@@ -223,6 +223,9 @@ fn sender_of<O: Family, I: Family>(
     if sender == Sender::UNKNOWN {
         return Err(PassReason::AnyVtep.into());
     }
+    if frame.source.mapped() == outer.source.mapped() {
+        return Err(PassReason::NodeAddress.into());
+    }
     Ok(sender)
 }
 

@@ -1,7 +1,9 @@
 //! What leaves a network goes out under the node's address, when that is asked for.
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, TcpListener, UdpSocket},
+    thread,
     time::Duration,
 };
 
@@ -99,6 +101,71 @@ fn leaves_as(name: &str, masquerade: bool) -> Result<()> {
         }
     }
     Ok(guard.down()?)
+}
+
+/// A node that speaks from its underlay address has its answers rewritten, and the rest of a
+/// connection refused, unless connection tracking sees both directions or neither.
+#[test]
+fn a_node_is_answered_at_its_underlay_address() -> Result<()> {
+    let shape = Shape::usual("tnode", Scenario::Overlay)?;
+    let guard = Guard::configured(shape, |_, config| {
+        config.networks[0].masquerade = Some(true);
+    })?;
+    let nodes = &guard.topology().nodes;
+    for node in nodes {
+        let rules = "table inet strict { chain forward {
+            type filter hook forward priority 0;
+            ct state invalid drop
+            }
+            }";
+        let nft = [
+            "nsenter",
+            &format!("--net=/run/netns/{}", node.namespace),
+            "nft",
+            rules,
+        ];
+        run::checked(&nft.map(str::to_owned))?;
+    }
+    for on in [true, false] {
+        for agent in guard.agents() {
+            agent.fastpath(on)?;
+        }
+        for [from, to] in [[&nodes[0], &nodes[1]], [&nodes[1], &nodes[0]]] {
+            let (container, underlay) = (&to.containers[0], IpAddr::from(from.underlay));
+            echo(
+                &from.namespace,
+                underlay,
+                &container.namespace,
+                container.address.into(),
+            )?;
+            // The other way round, too.
+            let source = container.address.into();
+            echo(&container.namespace, source, &from.namespace, underlay)?;
+        }
+    }
+    Ok(guard.down()?)
+}
+
+/// A connection between two addresses over which something is sent there and back.
+fn echo(from: &str, source: IpAddr, to: &str, address: IpAddr) -> Result<()> {
+    let what = format!("{source} in {from} to {address} in {to}");
+    let server = netns::inside(to, || TcpListener::bind((address, 0)))??;
+    let port = server.local_addr()?.port();
+    let answer = thread::spawn(move || -> io::Result<()> {
+        let (mut stream, _) = server.accept()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut word = [0; 4];
+        stream.read_exact(&mut word)?;
+        stream.write_all(&word)
+    });
+    let connect = format!("socat -T5 - TCP:{address}:{port},bind={source},connect-timeout=5");
+    let line = format!("echo word | nsenter --net=/run/netns/{from} {connect}");
+    let said = run::checked(&["sh".to_owned(), "-c".to_owned(), line]).context(what.clone())?;
+    assert_eq!(said.trim(), "word", "{what}");
+    answer
+        .join()
+        .map_err(|_| anyhow::anyhow!("the server has panicked"))?
+        .context(what)
 }
 
 #[test]

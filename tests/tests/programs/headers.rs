@@ -13,8 +13,8 @@ use crate::{
     frames::{Ip, Mac, UDP, ethernet, udp, vxlan},
     node::Node,
     traffic::{
-        I_FLAG, arriving, datagram, from_node, from_remote, inner, inside, outer, routed,
-        routed_with, to_remote, tunnelled, tunnelled_with,
+        I_FLAG, arriving, datagram, from_node, from_remote, inner, outer, routed, routed_with,
+        to_remote, tunnelled, tunnelled_with,
     },
     world::{
         DATABASE, DATABASE_MAC, DATABASE6, GATEWAY_MAC, OTHER_PEER, OTHER_PEER_INDEX,
@@ -198,20 +198,6 @@ fn what_a_peer_sends_arrives_one_hop_older_from_the_gateway() {
         );
         let packet = older(inner(road.there, road.here));
         assert_eq!(run.bytes, delivered(WEB_MAC, packet), "{}", road.name());
-    }
-}
-
-#[test]
-fn a_node_may_answer_a_container_from_its_underlay_address() {
-    let mut node = Node::new();
-    for road in roads() {
-        if road.here.is_ipv4() != road.tunnel.peer.is_ipv4() {
-            continue;
-        }
-        let packet = inner(road.tunnel.peer, road.here);
-        let run = node.run(FROM_UNDERLAY, &inside(&road, packet), 0);
-        assert_eq!(run.outcome, Outcome::From(road.tunnel.index));
-        assert_eq!(run.bytes, delivered(WEB_MAC, older(packet)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who sends to us on the underlay, and for whom.
 
-use overlay_common::reasons::DropReason;
+use overlay_common::reasons::{DropReason, PassReason};
 
 use super::{
     Case,
@@ -18,7 +18,17 @@ pub(super) fn all() -> Vec<Case> {
         .iter()
         .flat_map(|road| [invalid(road), unknown_senders(road), foreign_sources(road)])
         .flatten()
+        .chain(roads().iter().filter_map(node_itself))
         .collect()
+}
+
+/// What a peer's node sends from its underlay address, where both are of one family.
+fn node_itself(road: &Road) -> Option<Case> {
+    let peer = road.tunnel.peer;
+    let packet = inside(road, inner(peer, road.here));
+    let outcome = Outcome::Pass(PassReason::NodeAddress);
+    (peer.is_ipv4() == road.here.is_ipv4())
+        .then(|| received("the node itself", road, packet, outcome))
 }
 
 /// Each bit of the VXLAN header that is not the VNI's.
