@@ -143,14 +143,7 @@ pub fn targets(topology: &Topology) -> Vec<Target> {
 /// The largest packet that a namespace's kernel would send to an address, after what routers
 /// have said.
 pub fn path_mtu(namespace: &str, to: IpAddr) -> Result<u16> {
-    let ask = |question: String| {
-        let line = format!("ip -n {namespace} -j {question}");
-        let answer = run::checked(&words(&line))?;
-        serde_json::from_str::<serde_json::Value>(&answer).map_err(|error| Error::Output {
-            command: line,
-            why: error.to_string(),
-        })
-    };
+    let ask = |question: String| run::json(&words(format!("ip -n {namespace} -j {question}")));
     let route = &ask(format!("route get {to}"))?[0];
     let mut mtu = route["metrics"][0]["mtu"].as_u64();
     if mtu.is_none() {

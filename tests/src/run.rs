@@ -77,6 +77,15 @@ pub fn checked(argv: &[String]) -> Result<String> {
     })
 }
 
+/// Runs a command that must succeed and tells in JSON.
+pub fn json(argv: &[String]) -> Result<serde_json::Value> {
+    let text = checked(argv)?;
+    serde_json::from_str(&text).map_err(|error| Error::Output {
+        command: argv.join(" "),
+        why: error.to_string(),
+    })
+}
+
 /// The command, speaking English whatever the user's locale is: its output is read.
 pub fn command(argv: &[String]) -> Command {
     let (program, arguments) = argv

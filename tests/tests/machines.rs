@@ -203,11 +203,11 @@ fn all_arrives(over: Families) -> Result<()> {
 
 /// That a program runs in the driver, and not behind it.
 fn runs_in_the_driver(machine: &Machine) -> Result<()> {
-    let link = machine.run(&format!("ip -d link show dev {UNDERLAY}"))?;
-    assert!(
-        link.contains("prog/xdp ") && !link.contains("xdpgeneric"),
-        "{link}"
-    );
+    /// `XDP_ATTACHED_DRV` of `linux/if_link.h`.
+    const IN_THE_DRIVER: u64 = 1;
+    let link = machine.run(&format!("ip -d -j link show dev {UNDERLAY}"))?;
+    let links: serde_json::Value = serde_json::from_str(&link)?;
+    assert_eq!(links[0]["xdp"]["mode"], IN_THE_DRIVER, "{link}");
     Ok(())
 }
 

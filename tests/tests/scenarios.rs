@@ -52,12 +52,9 @@ fn nothing_is_left(topology: &Topology) -> Result<()> {
 
 /// Names of the devices outside all namespaces, where no lab has any.
 fn host_links() -> Result<Vec<String>> {
-    let text = run::checked(&words("ip -brief link show"))?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .map(str::to_owned)
-        .collect())
+    let links = run::json(&words("ip -j link show"))?;
+    let names = links.as_array().into_iter().flatten();
+    Ok(names.map(|link| link["ifname"].to_string()).collect())
 }
 
 #[test]

@@ -91,11 +91,10 @@ fn is_a_full_member(namespace: &str, address: &str, lab: &str) -> Result<()> {
 
 /// Interfaces of a namespace, without `lo`.
 fn interfaces(namespace: &str) -> Result<Vec<String>> {
-    let text = run::checked(&words(format!("ip -n {namespace} -brief link show")))?;
-    let names = text
-        .lines()
-        .filter_map(|line| line.split(['@', ' ']).next());
-    Ok(names
+    let links = run::json(&words(format!("ip -n {namespace} -j link show")))?;
+    let links = links.as_array().into_iter().flatten();
+    Ok(links
+        .filter_map(|link| link["ifname"].as_str())
         .filter(|&name| name != "lo")
         .map(str::to_owned)
         .collect())

@@ -87,9 +87,9 @@ fn reboot(stand: &Stand, keeps_its_card: bool) -> Result<()> {
 /// Waits until the switch has noticed the cable.
 fn is_plugged_in(stand: &Stand, port: &str) -> Result<()> {
     let switch = stand.guard.topology().shape.name.switch();
-    let look = words(format!("bridge -n {switch} link show dev {port}"));
-    poll::until_well(|| match run::checked(&look) {
-        Ok(state) if state.contains("state forwarding") => None,
+    let look = words(format!("bridge -n {switch} -j link show dev {port}"));
+    poll::until_well(|| match run::json(&look) {
+        Ok(state) if state[0]["state"] == "forwarding" => None,
         other => Some(format!("{other:?}")),
     })
     .map_err(Error::msg)
@@ -144,13 +144,13 @@ fn is_believed(stand: &Stand, family: Family) -> Result<()> {
     }
     let look = words(inside(
         first,
-        format!("ip neigh show {second} dev {UNDERLAY}"),
+        format!("ip -j neigh show {second} dev {UNDERLAY}"),
     ));
     let (from, to) = (stand.container(0), stand.container(1));
     poll::until_well(|| {
         let answer = check::ping(&from.namespace, to.address);
-        match run::checked(&look) {
-            Ok(known) if known.contains("REACHABLE") => None,
+        match run::json(&look) {
+            Ok(known) if known[0]["state"][0] == "REACHABLE" => None,
             other => Some(format!("{answer:?}, {other:?}")),
         }
     })

@@ -37,8 +37,9 @@ fn a_device_of_somebody_else_in_place_of_ours_is_reported_and_left() -> Result<(
         Err(error) => Some(error.to_string()),
     });
     assert_eq!(reported, Ok(()), "{}", agent.log()?);
-    let device = stand.on_node("ip -d link show ovlpad1")?;
-    assert!(device.contains("bridge"), "{device}");
+    let device = stand.on_node("ip -d -j link show ovlpad1")?;
+    let links: serde_json::Value = serde_json::from_str(&device)?;
+    assert_eq!(links[0]["linkinfo"]["info_kind"], "bridge", "{device}");
 
     stand.on_node("ip link del ovlpad1")?;
     stand.is_whole("that device was deleted")?;

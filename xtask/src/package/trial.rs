@@ -106,6 +106,9 @@ struct Trial {
 
 impl Trial {
     fn installs(&self) -> Result<()> {
+        // What it is tried on cannot change the machine that it runs on.
+        self.machine
+            .run("test ! -w /proc/sys/kernel/panic && test -w /proc/sys/net/ipv4/ip_forward")?;
         self.console.say("trial", "install it");
         self.machine.run(&install())?;
         // Without a configuration there is nothing to start.
