@@ -62,6 +62,8 @@ pub struct NodeLink {
     pub kind: String,
     /// Whether it carries this instance's mark.
     pub ours: bool,
+    /// The instance whose mark it carries, this one or another.
+    pub owner: Option<Name>,
     /// UDP port, of a VXLAN device.
     pub vxlan_port: Option<u16>,
     /// Its addresses, primary ones first.

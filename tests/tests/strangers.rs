@@ -206,3 +206,40 @@ fn one_of_another_instance_is_not_fought_for() -> Result<()> {
     }
     Ok(guard.down()?)
 }
+
+/// Nobody is told to delete what another instance uses.
+#[test]
+fn a_device_of_another_instance_is_said_to_be_its() -> Result<()> {
+    let guard = Guard::underlay(Shape::usual("tstrd", Scenario::Overlay)?)?;
+    let (agent, node) = (guard.agent(1), &guard.topology().nodes[0].namespace);
+    configure(&guard, 0, &guard.first_config())?;
+    for (alias, told, deletes) in [
+        (
+            "overlay:other",
+            "instance other of this node has a device",
+            false,
+        ),
+        ("mine", "did not make", true),
+    ] {
+        for line in [
+            "link add ovlbr1 type bridge".to_owned(),
+            format!("link set ovlbr1 alias {alias}"),
+        ] {
+            run::checked(&words(format!("ip -n {node} {line}")))?;
+        }
+        let config = agent.config_file().to_string_lossy().into_owned();
+        let config = ["--config", &config, "--netns", node];
+        for command in ["plan", "doctor"] {
+            let out = agent.call(&[&[command], &config[..]].concat())?;
+            let said = out.stdout + &out.stderr;
+            assert!(!out.success && said.contains(told), "{command}: {said}");
+            assert_eq!(
+                said.contains("ip link del ovlbr1"),
+                deletes,
+                "{command}: {said}"
+            );
+        }
+        run::checked(&words(format!("ip -n {node} link del ovlbr1")))?;
+    }
+    Ok(guard.down()?)
+}

@@ -329,6 +329,7 @@ fn problem(
         return Some(Problem::DeviceTaken {
             endpoint: name,
             device: host.name,
+            owner: node.owner_of(host.name),
         });
     }
     match node.around.endpoints.get(&name) {

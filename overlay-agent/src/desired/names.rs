@@ -59,6 +59,12 @@ pub fn is_ours(instance: &Name, device_alias: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
+/// The instance whose mark a device carries.
+pub fn owner(device_alias: &str) -> Option<Name> {
+    let rest = device_alias.strip_prefix("overlay:")?;
+    rest.split(':').next()?.parse().ok()
+}
+
 /// MAC of a bridge: `02:47:` and the gateway's address, so that containers' neighbour
 /// entries stay right when the bridge is made anew.
 pub(super) fn gateway_mac(gateway: IpAddr) -> Option<Mac> {
@@ -84,7 +90,7 @@ fn local_mac(kind: u8, address: IpAddr) -> Option<Mac> {
 
 #[cfg(test)]
 mod tests {
-    use super::{endpoint_mac, gateway_mac, is_ours, veth_name, vxlan_name};
+    use super::{endpoint_mac, gateway_mac, is_ours, owner, veth_name, vxlan_name};
     use crate::model::{Family, Vni};
 
     #[test]
@@ -125,6 +131,8 @@ mod tests {
     #[test]
     fn a_mark_names_the_whole_instance() {
         let instance = "node01".parse().unwrap();
+        assert_eq!(owner("overlay:node02:web"), "node02".parse().ok());
+        assert_eq!(owner("overlay of mine"), None);
         assert!(is_ours(&instance, "overlay:node01"));
         assert!(is_ours(&instance, "overlay:node01:web"));
         assert!(!is_ours(&instance, "overlay:node011"));

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Derived, Node, default_metric, peers};
+use super::{Derived, Node, default_metric, peers, problems::taken_by};
 use crate::{
     model::{Family, IfName, Name},
     objects::{PeerObjects, RouteKey, Scope},
@@ -82,11 +82,14 @@ pub enum Obstacle {
     },
     /// A device of somebody else has a name that we need.
     #[error(
-        "make device {device}: the name is taken by a device that this instance did not make; remove it with \"ip link del {device}\", or choose another VNI"
+        "make device {device}: {}, or choose another VNI",
+        taken_by(*device, owner.as_ref())
     )]
     DeviceTaken {
         /// The name.
         device: IfName,
+        /// The other instance that made it.
+        owner: Option<Name>,
     },
     /// Another VXLAN device receives on the port.
     #[error(
@@ -178,7 +181,10 @@ pub(super) fn find(
     for derived in networks {
         let devices = derived.devices().chain([derived.headroom]);
         let taken = devices.filter(|device| node.is_of_others(*device));
-        obstacles.extend(taken.map(|device| Obstacle::DeviceTaken { device }));
+        obstacles.extend(taken.map(|device| Obstacle::DeviceTaken {
+            device,
+            owner: node.owner_of(device),
+        }));
         find_port(node, derived, obstacles);
         find_gateways(node, derived, obstacles);
         find_peers(node, derived, obstacles);
@@ -289,6 +295,11 @@ impl Node<'_> {
         links
             .filter(|(_, link)| !link.ours)
             .map(|(name, link)| (*name, link))
+    }
+
+    /// The other instance that made a device.
+    pub(super) fn owner_of(&self, device: IfName) -> Option<Name> {
+        self.around.links.get(&device)?.owner.clone()
     }
 
     pub(super) fn is_of_others(&self, device: IfName) -> bool {

@@ -170,13 +170,16 @@ pub enum Problem {
     },
     /// The name of the veth is taken.
     #[error(
-        "attach endpoint {endpoint}: device name {device} is taken by a device that this instance did not make; remove it with \"ip link del {device}\""
+        "attach endpoint {endpoint} by device {device}: {}, or give the endpoint another name",
+        taken_by(*device, owner.as_ref())
     )]
     DeviceTaken {
         /// The endpoint.
         endpoint: Name,
         /// The name.
         device: IfName,
+        /// The other instance that made it.
+        owner: Option<Name>,
     },
     /// Two endpoints' names lead to the same device name.
     #[error(
@@ -202,5 +205,18 @@ impl Problem {
             | Self::EndpointLeftOut { full, .. } => Some(*full),
             _ => None,
         }
+    }
+}
+
+/// Whose a device is that stands in the way, and what to do about it: another instance's is in
+/// use, so nobody is told to delete that.
+pub(super) fn taken_by(device: IfName, owner: Option<&Name>) -> String {
+    match owner {
+        Some(owner) => format!(
+            "instance {owner} of this node has a device of this name; change the configuration of either"
+        ),
+        None => format!(
+            "the name is taken by a device that this instance did not make; remove it with \"ip link del {device}\""
+        ),
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use crate::{
-    desired::{is_ours, needs_filter, observed_settings},
+    desired::{is_ours, needs_filter, observed_settings, owner},
     kernel::{
         self, bpf,
         netlink::{AddressInfo, Bulk, Changes, Event, Lifetime, LinkInfo, RouteInfo, VxlanInfo},
@@ -155,6 +155,7 @@ fn node_links(
             mtu: info.mtu,
             kind: info.kind.clone().unwrap_or_default(),
             ours: ours.contains(&info.index),
+            owner: info.alias.as_deref().and_then(owner),
             vxlan_port: info.vxlan.as_ref().map(|vxlan| vxlan.port),
             addresses: addresses.into_iter().map(|address| address.net).collect(),
         }

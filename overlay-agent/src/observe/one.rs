@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{endpoints, is_marked, links};
 use crate::{
-    desired::veth_name,
+    desired::{owner, veth_name},
     kernel::{self, netlink::LinkInfo},
     model::{Endpoint, IfName, Vni},
     node::Node,
@@ -63,6 +63,7 @@ pub async fn observe_endpoint(
             index: link.index,
             mtu: link.mtu,
             kind: link.kind.unwrap_or_default(),
+            owner: link.alias.as_deref().and_then(owner),
             ours,
             ..NodeLink::default()
         };

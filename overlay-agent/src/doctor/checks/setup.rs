@@ -116,7 +116,11 @@ fn of_obstacle(facts: &Facts, obstacle: &Obstacle, wanted: &Fault) -> Option<Fin
             (&MTU, network.to_string(), None)
         }
         Obstacle::NoFilter { .. } => (&FILTER, "nft".to_owned(), None),
-        Obstacle::DeviceTaken { device } => (&NAME, device.to_string(), Some(remove_link(device))),
+        Obstacle::DeviceTaken { device, owner } => {
+            // Another instance's is in use.
+            let removal = owner.is_none().then(|| remove_link(device));
+            (&NAME, device.to_string(), removal)
+        }
         Obstacle::PortTaken { device, .. } => {
             (&VXLAN, device.to_string(), Some(remove_link(device)))
         }
@@ -164,8 +168,13 @@ fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Findin
         | Problem::InterfaceTaken { endpoint, .. }
         | Problem::EndpointLeftOut { endpoint, .. }
         | Problem::SameDeviceName { endpoint, .. } => (&ATTACHED, endpoint.to_string(), None),
-        Problem::DeviceTaken { endpoint, device } => {
-            (&ATTACHED, endpoint.to_string(), Some(remove_link(device)))
+        Problem::DeviceTaken {
+            endpoint,
+            device,
+            owner,
+        } => {
+            let removal = owner.is_none().then(|| remove_link(device));
+            (&ATTACHED, endpoint.to_string(), removal)
         }
         Problem::OtherDefaultRoute { endpoint, .. } => (&DEFAULT_ROUTE, endpoint.to_string(), None),
     };
