@@ -6,6 +6,7 @@
 
 mod endpoints;
 mod filter;
+mod last_resorts;
 mod names;
 mod networks;
 mod obstacles;
@@ -193,6 +194,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
             .insert(network.network.name.clone(), network.mtu);
         networks::build(&node, network, &mut room, &mut desired);
     }
+    last_resorts::build(&node, &derived, &mut desired);
     endpoints::build(&node, &derived, &mut room, &mut desired);
     let kept = &inputs.observed.objects.entries;
     slots::assign_to_endpoints(kept, &mut desired.objects.entries);

@@ -98,8 +98,6 @@ pub(super) fn build(
     desired: &mut Desired,
 ) {
     let network = derived.network;
-    let cidrs = network.ranges.iter().map(|range| range.cidr);
-    desired.objects.last_resorts.extend(cidrs);
     add_devices(node, derived, &mut desired.objects);
     if node.inputs.loaded {
         add_ranges(derived, room, desired);

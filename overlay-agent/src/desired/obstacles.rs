@@ -290,7 +290,7 @@ fn find_filter(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Ob
 
 impl Node<'_> {
     /// Devices that this instance did not make.
-    fn others(&self) -> impl Iterator<Item = (IfName, &NodeLink)> {
+    pub(super) fn others(&self) -> impl Iterator<Item = (IfName, &NodeLink)> {
         let links = self.around.links.iter();
         links
             .filter(|(_, link)| !link.ours)

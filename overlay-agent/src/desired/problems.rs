@@ -10,6 +10,18 @@ use crate::model::{Family, IfName, Name};
 /// What one endpoint or one peer has to do without.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
+    /// A route of last resort would cut the tunnels off.
+    #[error(
+        "keep what is for {cidr} of network {network} from leaving this node outside of its tunnels: {vtep}, which tunnels lead to, is an address of that range, and only a route to more than the range leads there; give the network another range, or add a route to {vtep}"
+    )]
+    RangeAroundVtep {
+        /// The network.
+        network: Name,
+        /// Its range.
+        cidr: IpNet,
+        /// The outer address in it.
+        vtep: IpAddr,
+    },
     /// The underlay has no route to a VTEP.
     #[error("reach peer {peer}: the underlay has no route to {vtep}; see \"ip route get {vtep}\"")]
     NoWay {

@@ -70,6 +70,35 @@ fn build(config: &str, observed: &Observed) -> Result<Desired, Vec<Obstacle>> {
     build_within(config, observed, Capacity::default())
 }
 
+#[test]
+fn a_network_has_a_last_resort_unless_that_would_cut_a_tunnel_off() {
+    let last_resorts = |config: &str, observed: &Observed| {
+        let Desired {
+            objects, problems, ..
+        } = build(config, observed).unwrap();
+        let ranges = objects.last_resorts.iter();
+        let ranges: Vec<String> = ranges.map(ToString::to_string).collect();
+        let around = |problem: &&Problem| matches!(problem, Problem::RangeAroundVtep { .. });
+        (ranges, problems.iter().filter(around).count())
+    };
+    let whole = |cidr: &str| (vec![cidr.to_owned()], 0);
+    assert_eq!(last_resorts(CONFIG, &bare()), whole("10.244.0.0/16"));
+    // 192.168.56.12 is on the link, 192.168.60.13 behind a router.
+    let wide = CONFIG
+        .replace("10.244.0.0/16", "192.168.0.0/16")
+        .replace("10.244.1.0/24", "192.168.101.0/24")
+        .replace("10.244.2.0/24", "192.168.102.0/24")
+        .replace(
+            "\"10.244.3.0/24\", \"10.244.128.0/20\"",
+            "\"192.168.103.0/24\"",
+        );
+    assert_eq!(last_resorts(&wide, &bare()), (vec![], 1));
+    let mut routed = bare();
+    let route = "192.168.60.0/24".parse().unwrap();
+    routed.around.routes.insert(route, Some(name("eth1")));
+    assert_eq!(last_resorts(&wide, &routed), whole("192.168.0.0/16"));
+}
+
 /// The same with maps that hold so much.
 fn build_within(
     config: &str,

@@ -30,6 +30,11 @@ const NO_ROUTE: Fault = Fault::problem(
     "peer-no-route",
     "Nothing can be sent to the peer's containers.",
 );
+const RANGE: Fault = Fault::warning(
+    "range-around-vtep",
+    "What is for an address of the range that no peer has leaves this node unencapsulated, by its \
+     default route.",
+);
 const FULL: Fault = Fault::problem("map-full", room::LEFT_OUT);
 const ATTACHED: Fault = Fault::problem(
     "endpoint-not-attached",
@@ -40,7 +45,7 @@ const DEFAULT_ROUTE: Fault = Fault::warning(
     "The container reaches the network only if it has routes of its own there.",
 );
 
-pub(super) const CHECKS: [Check; 12] = [
+pub(super) const CHECKS: [Check; 13] = [
     Check {
         fault: UNDERLAY,
         look: Look::Always(|facts| found(facts, &UNDERLAY)),
@@ -76,6 +81,10 @@ pub(super) const CHECKS: [Check; 12] = [
     Check {
         fault: NO_ROUTE,
         look: Look::Always(|facts| found(facts, &NO_ROUTE)),
+    },
+    Check {
+        fault: RANGE,
+        look: Look::Always(|facts| found(facts, &RANGE)),
     },
     Check {
         fault: FULL,
@@ -152,6 +161,7 @@ fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Findin
         Problem::NoWay { peer, .. } | Problem::NoTunnel { peer, .. } => {
             (&NO_ROUTE, peer.to_string(), None)
         }
+        Problem::RangeAroundVtep { cidr, .. } => (&RANGE, cidr.to_string(), None),
         Problem::NoWayToMore { network, .. } => (&NO_ROUTE, network.to_string(), None),
         Problem::PeersLeftOut { network, .. }
         | Problem::NetworkLeftOut { network, .. }
@@ -270,6 +280,14 @@ mod tests {
             }];
         });
         assert!(found.what.starts_with("map 3 peers of network lab"));
+        let found = only("range-around-vtep", |facts| {
+            facts.problems = vec![Problem::RangeAroundVtep {
+                network: "lab".parse().unwrap(),
+                cidr: "10.0.0.0/8".parse().unwrap(),
+                vtep: "10.1.0.5".parse().unwrap(),
+            }];
+        });
+        assert_eq!(found.object, "10.0.0.0/8");
     }
 
     #[test]

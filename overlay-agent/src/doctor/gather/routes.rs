@@ -12,9 +12,10 @@ use crate::{
     doctor::facts::{Diversion, Diverted, PeerFacts},
     kernel::{
         self,
-        netlink::{NextHop, RouteInfo, RuleInfo},
+        netlink::{NextHop, RouteInfo, RouteKind, RuleInfo},
     },
     model::{Family, IfName},
+    objects::ROUTE_PROTOCOL,
 };
 
 /// `RT_TABLE_MAIN`, and the priority of the rule that leads there.
@@ -51,7 +52,7 @@ pub(super) async fn diverted(
         let tables = Tables {
             look,
             names: names.clone(),
-            routes: look.node.netlink.routes(family).await?,
+            routes: passable(look.node.netlink.routes(family).await?),
             rules: look.node.netlink.rules(family).await?,
         };
         for (network, address, by) in tables.candidates(family, peers) {
@@ -135,7 +136,11 @@ impl Tables<'_> {
         let leads = |route: &&RouteInfo, table: u32| {
             route.table == table
                 && route.destination.contains(&address)
-                && (route.oif == oif || oif.is_none())
+                && match oif {
+                    Some(_) => route.oif == oif,
+                    // Nothing leaves: no route that leads anywhere is to blame.
+                    None => route.kind != RouteKind::Unicast,
+                }
         };
         let before = self
             .rules
@@ -159,6 +164,12 @@ impl Tables<'_> {
             .or(longest)
             .map_or(Diversion::Unknown, Diversion::Route)
     }
+}
+
+/// All routes but those of last resort, which lead nowhere on purpose.
+fn passable(mut routes: Vec<RouteInfo>) -> Vec<RouteInfo> {
+    routes.retain(|route| (route.kind, route.protocol) != (RouteKind::Unreachable, ROUTE_PROTOCOL));
+    routes
 }
 
 /// An address in a prefix that a packet can have.
