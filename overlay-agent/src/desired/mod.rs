@@ -6,8 +6,8 @@
 
 mod endpoints;
 mod filter;
-mod last_resorts;
 mod guard;
+mod last_resorts;
 mod names;
 mod networks;
 mod obstacles;
