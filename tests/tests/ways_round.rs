@@ -189,7 +189,7 @@ impl<'a> Stand<'a> {
                             id: 77,
                             flags_and_offset,
                             protocol: protocol::UDP,
-                            ..outer.clone()
+                            ..outer
                         }
                         .around(part)
                     })

@@ -1,5 +1,6 @@
 //! How each step is carried out.
 
+use ipnet::IpNet;
 use tracing::warn;
 
 use super::{
@@ -77,18 +78,8 @@ pub(super) async fn run(
                 .await;
             Ok(gone_is_fine(deleted)?)
         }
-        Step::AddLastResort { cidr } => {
-            let metric = last_resort_metric(store.content().instance());
-            let route = node.netlink.add_unreachable(*cidr, metric, ROUTE_PROTOCOL);
-            Ok(route.await?)
-        }
-        Step::DeleteLastResort { cidr } => {
-            let metric = last_resort_metric(store.content().instance());
-            let deleted = node
-                .netlink
-                .delete_unreachable(*cidr, metric, ROUTE_PROTOCOL);
-            Ok(gone_is_fine(deleted.await)?)
-        }
+        Step::AddLastResort { cidr } => add_last_resort(node, *cidr, store).await,
+        Step::DeleteLastResort { cidr } => delete_last_resort(node, *cidr, store).await,
         Step::DeleteStrayFdb { entry } => {
             let index = index(node, entry.link).await?;
             let deleted = node.netlink.delete_fdb_entry(index, entry.mac, entry.dst);
@@ -136,6 +127,20 @@ pub(super) async fn run(
             .pop()
             .unwrap_or(Ok(())),
     }
+}
+
+async fn add_last_resort(node: &Node, cidr: IpNet, store: &Store) -> Result<()> {
+    let metric = last_resort_metric(store.content().instance());
+    let netlink = &node.netlink;
+    let added = netlink.add_unreachable(cidr, metric, ROUTE_PROTOCOL);
+    Ok(added.await?)
+}
+
+async fn delete_last_resort(node: &Node, cidr: IpNet, store: &Store) -> Result<()> {
+    let metric = last_resort_metric(store.content().instance());
+    let netlink = &node.netlink;
+    let deleted = netlink.delete_unreachable(cidr, metric, ROUTE_PROTOCOL);
+    Ok(gone_is_fine(deleted.await)?)
 }
 
 fn create_namespace(name: &Name, store: &mut Store) -> Result<()> {
