@@ -11,7 +11,6 @@ use crate::{
         bpf::{self, DataPlane, Maps},
         netlink::Netlink,
         netns::{self, NetnsId},
-        nft::GuardTable,
     },
     model::IfName,
     objects::{AttachmentState, Hook},
@@ -29,8 +28,6 @@ pub struct Node {
     pub pins: PathBuf,
     /// The programs, once they are loaded.
     pub dataplane: Option<DataPlane>,
-    /// The table that guards the tunnels' ports.
-    pub guard: GuardTable,
     /// Who is told what is done to it.
     pub progress: Progress,
     /// Indices of the devices that carried our mark at the last look, and of those made since.
@@ -46,7 +43,6 @@ impl Node {
             netns,
             pins,
             dataplane: None,
-            guard: GuardTable::default(),
             progress: Progress::default(),
             marked: BTreeSet::new(),
         })

@@ -23,7 +23,6 @@ mod attachments;
 mod capacity;
 mod entries;
 mod filter;
-mod guard;
 mod last_resort;
 mod peers;
 mod slots;
@@ -32,8 +31,6 @@ pub use attachments::{AttachmentState, Hook};
 pub use capacity::Capacity;
 pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
 pub use filter::{Filter, FilterRules, Masquerade, filter_table};
-pub(crate) use guard::Fnv;
-pub use guard::{Guard, GuardRules, GuardSenders, TUNNEL_FROM_ENDPOINT, guard_table};
 pub use last_resort::last_resort_metric;
 pub use peers::{PeerEntries, PeerEntry, PeerObjects};
 
@@ -75,8 +72,6 @@ pub struct Objects {
     pub layouts: BTreeSet<u32>,
     /// The table of packet filter rules, when there is one.
     pub filter: Option<Filter>,
-    /// What the guard of the tunnels' ports does, when there is one.
-    pub guard: Option<Guard>,
 }
 
 impl Objects {

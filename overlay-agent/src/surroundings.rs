@@ -39,8 +39,6 @@ pub struct Surroundings {
     pub endpoints: BTreeMap<Name, EndpointPlace>,
     /// Why there can be no packet filter rules; looked for only when they are needed.
     pub no_filter: Option<String>,
-    /// Why there can be no guard of the tunnels' ports.
-    pub no_guard: Option<String>,
 }
 
 impl Surroundings {

@@ -16,7 +16,7 @@ use crate::{
     model::{IfName, Model, Name},
     node::Node,
     objects::{
-        Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table, guard_table,
+        Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table,
         last_resort_metric,
     },
     plan::{Change, Step},
@@ -98,14 +98,6 @@ pub(super) async fn run(
         Step::DeleteFilter => {
             nft::delete(&filter_table(store.content().instance()))?;
             Ok(store.update(|content| content.packet_filter = false)?)
-        }
-        Step::SetGuard { rules } => {
-            let table = guard_table(store.content().instance());
-            Ok(node.guard.set(&table, rules)?)
-        }
-        Step::DeleteGuard => {
-            let table = guard_table(store.content().instance());
-            Ok(node.guard.delete(&table)?)
         }
         Step::Attach { link, hook } => {
             let index = index(node, *link).await?;

@@ -14,13 +14,9 @@ use crate::{
         stats::{MapFill, STATS_SCHEMA, Stats},
     },
     desired::veth_name,
-    kernel::{
-        self,
-        nft::{self, Dropped},
-    },
     model::{Endpoint, Vni},
-    objects::{LinkRef, guard_table},
-    stats::{Counted, Owners, with_drops_of_kernel, with_kernel},
+    objects::LinkRef,
+    stats::{Counted, Owners},
 };
 
 impl Reconciler {
@@ -29,10 +25,6 @@ impl Reconciler {
         let read = self.node.with_maps(|maps| Counted::read(maps.counters()));
         let counted = match read {
             Ok(counted) => counted.unwrap_or_default(),
-            Err(error) => return Reply::Failed(error.to_string()),
-        };
-        let by_kernel = match self.dropped_by_kernel() {
-            Ok(dropped) => dropped,
             Err(error) => return Reply::Failed(error.to_string()),
         };
         let problems = self.all_problems();
@@ -47,23 +39,15 @@ impl Reconciler {
             fastpath: self.fastpath_state(),
             healthy: problems.is_empty(),
             problems,
-            programs: with_kernel(counted.programs(), &by_kernel),
+            programs: counted.programs(),
             networks: counted.networks(&owners, all),
             endpoints: counted.endpoints(&owners),
             host: counted.host(),
             former: counted.former(&owners),
-            drops: with_drops_of_kernel(counted.drops(&owners), &by_kernel),
+            drops: counted.drops(&owners),
             passes: counted.passes(),
             maps: self.fill(),
         }))
-    }
-
-    /// What the guard of the tunnels' ports has dropped.
-    fn dropped_by_kernel(&self) -> kernel::Result<Dropped> {
-        if self.observed.objects.guard.is_none() {
-            return Ok(Dropped::new());
-        }
-        nft::dropped_by_guard(&guard_table(self.store.content().instance()))
     }
 
     /// Whose the slots are.

@@ -6,7 +6,6 @@
 
 mod endpoints;
 mod filter;
-mod guard;
 mod last_resorts;
 mod names;
 mod networks;
@@ -27,7 +26,7 @@ use std::{
 
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
-    objects::{AttachmentState, Capacity, Filter, Guard, MAPS, Objects},
+    objects::{AttachmentState, Capacity, Filter, MAPS, Objects},
     store::Content,
     surroundings::{Observed, Surroundings},
 };
@@ -201,17 +200,9 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     slots::assign_to_endpoints(kept, &mut desired.objects.entries);
     desired.objects.peers = for_peers.objects.clone();
     desired.problems.extend(for_peers.problems.iter().cloned());
-    desired.for_peers = Some(Arc::clone(&for_peers));
+    desired.for_peers = Some(for_peers);
     desired.objects.sysctls = settings::wanted(&node, &derived);
     desired.objects.filter = filter::rules(&derived).map(Filter::Rules);
-    if let Some(cause) = &node.around.no_guard {
-        desired.problems.push(Problem::NoGuard {
-            cause: cause.clone(),
-        });
-    } else {
-        let rules = guard::rules(&derived, &for_peers.senders);
-        desired.objects.guard = rules.map(|rules| Guard::Rules(rules.into()));
-    }
     underlay::attach(&node, &derived, &mut desired.objects);
     desired.objects.layouts = layouts(inputs.observed);
     // Those of devices that may get programs again: packets are lost while one comes or goes.

@@ -22,14 +22,6 @@ pub enum Problem {
         /// The outer address in it.
         vtep: IpAddr,
     },
-    /// Nothing stands before the tunnels' ports where the kernel receives.
-    #[error(
-        "guard the tunnels' ports: {cause}; the rules of networks hold only for packets that the programs take, not for fragments, IP options, other devices, or without the programs; install nftables, and use a kernel with nf_tables"
-    )]
-    NoGuard {
-        /// Why.
-        cause: String,
-    },
     /// The underlay has no route to a VTEP.
     #[error("reach peer {peer}: the underlay has no route to {vtep}; see \"ip route get {vtep}\"")]
     NoWay {

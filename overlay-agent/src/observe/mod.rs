@@ -30,7 +30,7 @@ use crate::{
     },
     model::{Family, IfName, Model},
     node::Node,
-    objects::{Address, LinkId, Objects, Route, RouteKey, Scope, filter_table, guard_table},
+    objects::{Address, LinkId, Objects, Route, RouteKey, Scope, filter_table},
     store::Content,
     surroundings::{NodeLink, Observed, Surroundings},
 };
@@ -121,7 +121,6 @@ pub async fn observe(
         }
     }
     filter(model, store, &mut objects, &mut around)?;
-    guard(node, model, store, &mut objects, &mut around)?;
     known.devices = devices;
     Ok(Observed { objects, around })
 }
@@ -349,22 +348,4 @@ fn filter(
 /// whatever its name.
 fn is_made(made: Option<&Made>, there: NetnsId) -> kernel::Result<bool> {
     made.map_or(Ok(false), |made| made.is(there))
-}
-
-/// What stands in the tunnels' way, or why nothing can.
-fn guard(
-    node: &Node,
-    model: Option<&Model>,
-    store: &Content,
-    objects: &mut Objects,
-    around: &mut Surroundings,
-) -> kernel::Result<()> {
-    match node.guard.read(&guard_table(store.instance())) {
-        Ok(guard) => objects.guard = guard,
-        Err(error) if model.is_some() => around.no_guard = Some(error.to_string()),
-        // Where none can be made, none has been.
-        Err(_) if !nft::is_usable() => {}
-        Err(error) => return Err(error),
-    }
-    Ok(())
 }

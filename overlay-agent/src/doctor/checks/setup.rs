@@ -162,7 +162,6 @@ fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Findin
             (&NO_ROUTE, peer.to_string(), None)
         }
         Problem::RangeAroundVtep { cidr, .. } => (&RANGE, cidr.to_string(), None),
-        Problem::NoGuard { .. } => (&FILTER, "nft".to_owned(), None),
         Problem::NoWayToMore { network, .. } => (&NO_ROUTE, network.to_string(), None),
         Problem::PeersLeftOut { network, .. }
         | Problem::NetworkLeftOut { network, .. }

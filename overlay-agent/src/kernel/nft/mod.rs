@@ -3,8 +3,6 @@
 //! The table belongs to whoever knows its name. It is set as a whole, in one transaction:
 //! no packet passes between the old rules and the new.
 
-mod generation;
-mod guard;
 mod listing;
 mod rules;
 mod watch;
@@ -21,7 +19,6 @@ use nftables::{
 use super::{KernelError, Result};
 use crate::objects::{Filter, FilterRules};
 
-pub use guard::{Dropped, GuardTable, dropped_by_guard, is_usable};
 pub use watch::Watch;
 
 /// What the table of this name does; `None` when there is none.
