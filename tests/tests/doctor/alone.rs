@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use overlay_common::{ABI, wire::IANA_PORT};
-use overlay_tests::{netns, run, script::words, topology::UNDERLAY};
+use overlay_tests::{netns, poll, run, script::words, topology::UNDERLAY};
 use serde_json::Value;
 
 use crate::{
@@ -41,6 +41,7 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
     ] {
         fault.is_found_by(&stand, || stand.diagnosis_alone())?;
     }
+    a_range_around_a_peer(&stand)?;
     let pin = pins(&stand).join("links/from_underlay-eth1");
     // Without TCX there is no link.
     if pin.exists() {
@@ -72,6 +73,32 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
     )
     .is_found_by(&stand, || stand.diagnosis_alone())?;
     Ok(stand.guard.down()?)
+}
+
+/// A peer whose address only a route to more than the network leads to. More is wrong with that
+/// peer than this: it is not there.
+fn a_range_around_a_peer(stand: &Stand) -> Result<()> {
+    let back = reconfigured(
+        &stand.agent,
+        "vtep = \"192.168.56.12\"",
+        "vtep = \"10.244.200.9\"",
+    )?;
+    stand.within("n1", "ip route add default via 192.168.56.12")?;
+    let found = poll::until_well(|| match stand.diagnosis_alone() {
+        Ok(diagnosis) => {
+            let findings = diagnosis["findings"].as_array();
+            let is = |finding: &Value| {
+                finding["check"] == "range-around-vtep" && finding["object"] == "10.244.0.0/16"
+            };
+            let found = findings.is_some_and(|findings| findings.iter().any(is));
+            (!found).then(|| format!("{diagnosis:#}"))
+        }
+        Err(error) => Some(format!("{error:#}")),
+    });
+    assert_eq!(found, Ok(()));
+    back()?;
+    stand.within("n1", "ip route del default via 192.168.56.12")?;
+    stand.is_well("the peer is elsewhere", || stand.diagnosis_alone())
 }
 
 /// The folder of the node's pins.
