@@ -18,6 +18,7 @@ use overlay_tests::{
     check::{self, Answer},
     guard::Guard,
     raw::{self, Socket},
+    run,
 };
 use serde_json::Value;
 
@@ -194,5 +195,38 @@ fn a_watch_goes_on_until_it_is_interrupted() -> Result<()> {
     assert!(status.success(), "{status} after {rest} more lines");
     let refused = agent.ask(&["stats", "--watch", "0"])?;
     assert!(refused.stderr.contains("at least 0.1"), "{refused:?}");
+    Ok(guard.down()?)
+}
+
+/// What the help texts pipe into `jq` says something, on a node of which doctor finds something.
+#[test]
+fn what_the_help_texts_pipe_into_jq_says_something() -> Result<()> {
+    let guard = lab_with_traffic("tjq")?;
+    let agent = guard.agent(1);
+    let rules = "table inet closed { chain input {
+        type filter hook input priority 0;
+        udp dport 4789 drop
+        }
+        }";
+    let node = format!("--net=/run/netns/{}", agent.instance);
+    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
+    let program = &agent.argv(&[])[0];
+    let mut tried = 0;
+    for command in ["status", "stats", "doctor", "endpoint list"] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let help = agent.call(&[&words[..], &["--help"]].concat())?.stdout;
+        let examples = help.lines().filter(|line| line.contains("| jq "));
+        for example in examples {
+            let (call, filter) = example.split_once(" | ").context("a pipe")?;
+            let call = call.trim().trim_start_matches("sudo ");
+            let call = call.strip_prefix("overlay-agent").context("our program")?;
+            let line = format!("{program}{call} --instance {} | {filter}", agent.instance);
+            let said = run::checked(&["sh".to_owned(), "-c".to_owned(), line])?;
+            assert!(!said.trim().is_empty(), "nothing: {example}");
+            assert!(!said.contains("null"), "{example}: {said}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 4, "{tried} examples");
     Ok(guard.down()?)
 }

@@ -95,7 +95,7 @@ pub(super) const STATS: &str = "\
 Examples:
   sudo overlay-agent stats
   sudo overlay-agent stats --watch
-  sudo overlay-agent stats --output json | jq '.programs[] | {name, delivered, passed, dropped}'";
+  sudo overlay-agent stats --output json | jq '.programs[] | {program, delivered, passed, dropped}'";
 
 pub(super) const TOP: &str = "\
 Examples:
@@ -114,7 +114,7 @@ pub(super) const DOCTOR: &str = "\
 Examples:
   sudo overlay-agent doctor
   sudo overlay-agent doctor --config /etc/overlay/node.toml    # before there is an agent
-  sudo overlay-agent doctor --output json | jq -r '.findings[] | select(.command) | .command'";
+  sudo overlay-agent doctor --output json | jq -r '.findings[].cure.commands[]'";
 
 pub(super) const EXPLAIN: &str = "\
 Examples:

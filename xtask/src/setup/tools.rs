@@ -66,6 +66,11 @@ const TOOLS: &[Tool] = &[
         purpose: "streams and the tunnel of step 4",
     },
     Tool {
+        command: "jq",
+        package: "jq",
+        purpose: "the examples of the help texts",
+    },
+    Tool {
         command: "curl",
         package: "curl",
         purpose: "requests between containers",
