@@ -1,7 +1,5 @@
 //! Removes an instance: through its daemon, or, when that is gone, from what it left.
 
-use anyhow::anyhow;
-
 use super::{CommandResult, Failure, client, local, progress};
 use crate::{
     api::Request,
@@ -38,10 +36,8 @@ fn is_left_behind(dirs: &Dirs, instance: &Name) -> bool {
 
 fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
     if !is_left_behind(dirs, instance) {
-        return Err(Failure::BadInput(anyhow!(
-            "remove instance {instance}: nothing is known of it in {}; see \"overlay-agent status\"",
-            dirs.state_dir.display()
-        )));
+        println!("nothing to remove: there is no instance {instance}");
+        return Ok(());
     }
     capability::check_privileges().map_err(Failure::bad_input)?;
     let store = Store::open(dirs, instance).map_err(Failure::bad_input)?;

@@ -46,10 +46,10 @@ type CommandResult = Result<(), Failure>;
 #[command(name = "overlay-agent", version, propagate_version = true, after_help = examples::AGENT)]
 pub struct Cli {
     /// Instance to talk to or to start [default: the only one; for run, check and plan the node's name]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, env = "OVERLAY_INSTANCE")]
     instance: Option<Name>,
     /// How to print
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
     #[command(flatten)]
     dirs: Dirs,
@@ -178,13 +178,13 @@ enum EndpointCommand {
         allowed_sources: Vec<String>,
     },
     /// Detach a container that was attached with add
-    #[command(after_help = examples::ENDPOINT_DEL)]
+    #[command(visible_alias = "delete", after_help = examples::ENDPOINT_DEL)]
     Del {
         /// Its name
         name: String,
     },
     /// List all containers
-    #[command(after_help = examples::ENDPOINT_LIST)]
+    #[command(visible_alias = "ls", after_help = examples::ENDPOINT_LIST)]
     List,
 }
 
