@@ -30,8 +30,8 @@ pub struct Stats {
     pub fastpath: FastPathState,
     /// Whether everything is as it should be.
     pub healthy: bool,
-    /// What is not, one sentence each with its cure.
-    pub problems: Vec<String>,
+    /// What is not.
+    pub problems: Vec<Problem>,
     /// The programs: whatever enters one is delivered, passed or dropped.
     pub programs: Vec<ProgramStats>,
     /// The networks with their peers.

@@ -16,6 +16,7 @@ mod problems;
 mod room;
 mod settings;
 mod slots;
+pub mod troubles;
 mod underlay;
 mod values;
 
