@@ -5,7 +5,7 @@ use std::{net::IpAddr, ops::AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-use super::FastPathState;
+use super::{FastPathState, Problem};
 use crate::model::{Name, Vni};
 
 /// Number of this layout: fields may be added to it, but none changes its name or its meaning.
