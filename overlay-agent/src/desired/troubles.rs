@@ -253,6 +253,7 @@ impl From<&Problem> for Trouble {
 }
 
 impl From<&Obstacle> for Trouble {
+    #[expect(clippy::too_many_lines, reason = "a list of words")]
     fn from(obstacle: &Obstacle) -> Self {
         match obstacle {
             Obstacle::NoSuchUnderlay { name, there } => Self::new(

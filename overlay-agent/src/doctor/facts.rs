@@ -62,6 +62,10 @@ pub(super) struct Machine {
 
 /// What is known of the instance's agent.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact that does not depend on the others"
+)]
 pub(super) struct AgentFacts {
     /// Whether it runs.
     pub(super) running: bool,
