@@ -326,7 +326,7 @@ impl From<&Obstacle> for Trouble {
                 device,
             } => Self::new(
                 FOREIGN_VXLAN,
-                format!("UDP port {port}"),
+                device,
                 format!("VXLAN device {device} has it"),
                 "remove that device, or choose another port",
             )

@@ -122,9 +122,12 @@ fn programs_that_are_interpreted(stand: &Stand) -> Result<()> {
 fn a_capability_that_is_missing(stand: &Stand) -> Result<()> {
     let mut without = words("setpriv --bounding-set -net_admin --inh-caps -net_admin");
     without.extend(alone(&stand.agent));
-    let found = only_finding(stand, "privileges-missing", "agent", || {
-        diagnosis_by(&without)
-    })?;
+    let found = finding_with(
+        stand,
+        ("privileges-missing", "agent"),
+        Some("packet-filter-missing"),
+        || diagnosis_by(&without),
+    )?;
     let what = found["what"].as_str().context("a text")?;
     assert!(what.contains("CAP_NET_ADMIN"), "{what}");
     Ok(())

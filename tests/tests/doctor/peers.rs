@@ -94,7 +94,9 @@ fn an_agent_of_another_version_is_found() -> Result<()> {
     let what = found["what"].as_str().context("a text")?;
     assert!(what.contains(&format!("layout {}", ABI + 1)), "{what}");
     second.stop()?;
-    only_finding(&stand, "peer-silent", "n2", || stand.diagnosis())?;
+    finding_with(&stand, ("peer-silent", "n2"), Some("peer-version"), || {
+        stand.diagnosis()
+    })?;
     second.start()?;
     stand.is_healthy("one version everywhere")?;
     Ok(stand.guard.down()?)

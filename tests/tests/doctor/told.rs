@@ -29,12 +29,25 @@ fn what_only_the_agent_knows_is_found() -> Result<()> {
 /// Somebody else has the port.
 fn probes_that_cannot_be_answered(stand: &Stand) -> Result<()> {
     let node = &stand.agent.instance;
-    let taken = netns::inside(node, || UdpSocket::bind(("0.0.0.0", PROBES)))??;
-    let back = reconfigured(&stand.agent, "[node]", "[node]\nprobe = \"200ms\"")?;
+    let on = reconfigured(&stand.agent, "[node]", "[node]\nprobe = \"off\"")?;
+    let mut taken = None;
+    let free = poll::until_well(|| match netns::inside(node, bind) {
+        Ok(Ok(socket)) => {
+            taken = Some(socket);
+            None
+        }
+        other => Some(format!("{other:?}")),
+    });
+    assert_eq!(free, Ok(()));
+    let _off = reconfigured(&stand.agent, "probe = \"off\"", "probe = \"answer\"")?;
     only_finding(stand, "probes-fail", "probes", || stand.diagnosis())?;
-    back()?;
     drop(taken);
+    on()?;
     stand.is_healthy("a port of probes that was taken")
+}
+
+fn bind() -> std::io::Result<UdpSocket> {
+    UdpSocket::bind(("0.0.0.0", PROBES))
 }
 
 /// Another name of the underlay's interface is that of a bridge to be made.

@@ -191,7 +191,7 @@ mod tests {
                 device: "vx9".parse().unwrap(),
             }];
         });
-        assert_eq!(found.object, "UDP port 4789");
+        assert_eq!(found.object, "vx9");
         assert_eq!(found.cure.commands, ["ip link del vx9"]);
         assert_eq!(found.what, "VXLAN device vx9 has it");
         assert_eq!(
