@@ -191,7 +191,7 @@ fn builds_with_other_maps() -> Result<()> {
         // What the kernel's path needs was not even touched.
         assert_eq!(monitor.seen()?, Vec::<String>::new());
         let changes = Snapshot::of(&old.instance)?.changes_since(&before);
-        let ids_alone = |line: &&String| line.contains("bpftool") || line.contains("tc filter");
+        let ids_alone = |line: &&String| line.contains("bpftool") || line.contains("tc -j filter");
         let others: Vec<_> = changes
             .lines
             .iter()
