@@ -23,7 +23,6 @@ mod attachments;
 mod capacity;
 mod entries;
 mod filter;
-mod last_resort;
 mod peers;
 mod slots;
 
@@ -31,7 +30,6 @@ pub use attachments::{AttachmentState, Hook};
 pub use capacity::Capacity;
 pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
 pub use filter::{Filter, FilterRules, Masquerade, filter_table};
-pub use last_resort::last_resort_metric;
 pub use peers::{PeerEntries, PeerEntry, PeerObjects};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).

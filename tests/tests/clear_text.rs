@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use overlay_tests::{
     agent::Agent,
     config::Config,
@@ -24,6 +24,8 @@ use serde_json::Value;
 
 /// Ends the agent after so many steps.
 const ABORT: &str = "OVERLAY_ABORT_AFTER_STEP";
+/// More than a start has.
+const MOST_STEPS: u32 = 300;
 /// A steady trickle in which no gap of a repair can hide.
 const PACE: Duration = Duration::from_millis(2);
 /// Of the network, and of no peer.
@@ -95,7 +97,7 @@ impl Router {
             })
             .collect();
         let [inner @ .., router] = counts.as_slice() else {
-            anyhow::bail!("no counters in {listed}");
+            bail!("no counters in {listed}");
         };
         ensure!(inner.len() == 4, "{listed}");
         Ok((inner.iter().sum(), *router))
@@ -245,6 +247,36 @@ impl Stand {
         self.is_whole("the peer's return")
     }
 
+    /// The agent ends at a step of its start, and is taken down: half of a node is no hole, and
+    /// neither is what is left of one.
+    fn half_a_node(&self, ends: &AtomicBool) -> Result<()> {
+        let agent = self.agent();
+        agent.kill()?;
+        agent.tell(&["down"])?;
+        // The agent's own went with it; this one is somebody's, and stays.
+        let _container = Temporary::make(self.container())?;
+        let sent = AtomicU64::new(0);
+        let trickle = Trickle::from(self.container(), &self.targets()?, ends, &sent)?;
+        thread::scope(|scope| {
+            let _end = End(ends);
+            scope.spawn(|| trickle.flow());
+            for step in (1..MOST_STEPS).step_by(3) {
+                let is_up = agent.with(ABORT, step).try_start()?;
+                thread::sleep(PACE * 50);
+                let whole = is_up && agent.process()?.is_some();
+                agent.kill()?;
+                agent.tell(&["down"])?;
+                if whole {
+                    return Ok(());
+                }
+            }
+            bail!("it does not come up in {MOST_STEPS} steps")
+        })?;
+        let sent = sent.load(Ordering::Relaxed);
+        ensure!(sent > 100, "only {sent} packets were sent by half a node");
+        Ok(())
+    }
+
     fn disturb(&self) -> Result<()> {
         let agent = self.agent();
         self.is_whole("the start")?;
@@ -279,14 +311,7 @@ fn no_inner_address_leaves_in_the_clear() -> Result<()> {
                 stand.agent().fastpath(on)?;
                 stand.disturb()?;
             }
-            // Half of a node is no hole, either, and neither is what is left of one.
-            for step in (1..40).step_by(3) {
-                stand.agent().kill()?;
-                stand.agent().tell(&["down"])?;
-                stand.agent().with(ABORT, step).try_start()?;
-                thread::sleep(PACE * 10);
-            }
-            Ok(())
+            stand.half_a_node(&ends)
         };
         let done = run();
         flow.join()

@@ -207,39 +207,44 @@ fn one_of_another_instance_is_not_fought_for() -> Result<()> {
     Ok(guard.down()?)
 }
 
+/// A device in the way, by what makes it, and what is said of it.
+const IN_THE_WAY: [(&str, &str, &str); 2] = [
+    (
+        "ovlbr1",
+        "link add ovlbr1 type bridge",
+        "instance other of this node has a device",
+    ),
+    (
+        "vx9",
+        "link add vx9 type vxlan id 9 dstport 4789 local 192.168.56.11",
+        "of instance other has it",
+    ),
+];
+
 /// Nobody is told to delete what another instance uses.
 #[test]
 fn a_device_of_another_instance_is_said_to_be_its() -> Result<()> {
     let guard = Guard::underlay(Shape::usual("tstrd", Scenario::Overlay)?)?;
     let (agent, node) = (guard.agent(1), &guard.topology().nodes[0].namespace);
     configure(&guard, 0, &guard.first_config())?;
-    for (alias, told, deletes) in [
-        (
-            "overlay:other",
-            "instance other of this node has a device",
-            false,
-        ),
-        ("mine", "did not make", true),
-    ] {
-        for line in [
-            "link add ovlbr1 type bridge".to_owned(),
-            format!("link set ovlbr1 alias {alias}"),
-        ] {
-            run::checked(&words(format!("ip -n {node} {line}")))?;
+    for (device, make, said_of_it) in IN_THE_WAY {
+        for (alias, deletes) in [("overlay:other", false), ("mine", true)] {
+            for line in [make.to_owned(), format!("link set {device} alias {alias}")] {
+                run::checked(&words(format!("ip -n {node} {line}")))?;
+            }
+            let config = agent.config_file().to_string_lossy().into_owned();
+            let config = ["--config", &config, "--netns", node];
+            let out = agent.call(&[&["plan"], &config[..]].concat())?;
+            let plan = out.stdout + &out.stderr;
+            assert!(!out.success, "{plan}");
+            assert_eq!(plan.contains(said_of_it), !deletes, "{plan}");
+            let out = agent.call(&[&["doctor"], &config[..]].concat())?;
+            let doctor = out.stdout + &out.stderr;
+            assert!(!out.success && doctor.contains(device), "{doctor}");
+            let removal = format!("ip link del {device}");
+            assert_eq!(doctor.contains(&removal), deletes, "{doctor}");
+            run::checked(&words(format!("ip -n {node} link del {device}")))?;
         }
-        let config = agent.config_file().to_string_lossy().into_owned();
-        let config = ["--config", &config, "--netns", node];
-        for command in ["plan", "doctor"] {
-            let out = agent.call(&[&[command], &config[..]].concat())?;
-            let said = out.stdout + &out.stderr;
-            assert!(!out.success && said.contains(told), "{command}: {said}");
-            assert_eq!(
-                said.contains("ip link del ovlbr1"),
-                deletes,
-                "{command}: {said}"
-            );
-        }
-        run::checked(&words(format!("ip -n {node} link del ovlbr1")))?;
     }
     Ok(guard.down()?)
 }

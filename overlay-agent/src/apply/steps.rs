@@ -8,6 +8,7 @@ use super::{
     insides::{Insides, netns_of},
 };
 use crate::{
+    desired::last_resort_metric,
     kernel::{
         self, KernelError, bpf,
         netlink::{Netlink, RouteSpec, VethPeerSpec},
@@ -15,10 +16,7 @@ use crate::{
     },
     model::{IfName, Model, Name},
     node::Node,
-    objects::{
-        Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table,
-        last_resort_metric,
-    },
+    objects::{Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table},
     plan::{Change, Step},
     store::Store,
 };
@@ -154,6 +152,7 @@ fn create_namespace(name: &Name, store: &mut Store) -> Result<()> {
 fn delete_namespace(name: &Name, store: &mut Store) -> Result<()> {
     if let Some(Some(made)) = store.content().namespaces.get(name)
         && !netns::delete(name, made)?
+        && netns::id(&netns::path_of(name))?.is_some()
     {
         warn!("namespace {name} is not the one that this instance made any more: left alone");
     }

@@ -5,11 +5,13 @@ Examples:
   overlay-agent check --config /etc/overlay/node.toml
   overlay-agent run --config /etc/overlay/node.toml
   overlay-agent status
-  overlay-agent status --output json | jq '.networks[].peers[] | {name, health}'
+  overlay-agent status --output json | jq '.networks[].peers[] | {name, traffic}'
 
 Environment:
-  OVERLAY_LOG   what is logged: error, warn, info (the default), debug, trace
-  NO_COLOR      not empty: no colours, on a terminal either
+  OVERLAY_CONFIG     the file for --config
+  OVERLAY_INSTANCE   the name for --instance
+  OVERLAY_LOG        what is logged: error, warn, info (the default), debug, trace
+  NO_COLOR           not empty: no colours, on a terminal either
 
 Files:
   /etc/overlay/node.toml   the configuration, watched for changes

@@ -65,6 +65,16 @@ pub fn owner(device_alias: &str) -> Option<Name> {
     rest.split(':').next()?.parse().ok()
 }
 
+/// Metric of an instance's routes of last resort, one for each range of its networks.
+///
+/// Any other route to the same range is preferred to one of them. It is different for instances of
+/// one node, but for one pair of names in 65,536, because a route has no other place for a name.
+pub fn last_resort_metric(instance: &Name) -> u32 {
+    // Where the last letter of a name makes a difference, too.
+    let [.., high, low, _, _] = fnv1a(instance.as_str().as_bytes()).to_be_bytes();
+    u32::MAX - u32::from(u16::from_be_bytes([high, low]))
+}
+
 /// MAC of a bridge: `02:47:` and the gateway's address, so that containers' neighbour
 /// entries stay right when the bridge is made anew.
 pub(super) fn gateway_mac(gateway: IpAddr) -> Option<Mac> {
@@ -90,7 +100,11 @@ fn local_mac(kind: u8, address: IpAddr) -> Option<Mac> {
 
 #[cfg(test)]
 mod tests {
-    use super::{endpoint_mac, gateway_mac, is_ours, owner, veth_name, vxlan_name};
+    use std::collections::BTreeSet;
+
+    use super::{
+        endpoint_mac, gateway_mac, is_ours, last_resort_metric, owner, veth_name, vxlan_name,
+    };
     use crate::model::{Family, Vni};
 
     #[test]
@@ -126,6 +140,16 @@ mod tests {
         let (one, two) = (name("a-long-endpoint-1"), name("a-long-endpoint-2"));
         assert_eq!(one.len(), 15);
         assert_ne!(one, two);
+    }
+
+    #[test]
+    fn routes_of_last_resort_tell_instances_apart() {
+        let metric = |name: &str| last_resort_metric(&name.parse().unwrap());
+        let alike: BTreeSet<u32> = (1..=99)
+            .map(|number| metric(&format!("lab-n{number}")))
+            .collect();
+        assert_eq!(alike.len(), 99);
+        assert!(metric("lab-n1") > u32::MAX - (1 << 16));
     }
 
     #[test]

@@ -93,7 +93,8 @@ pub enum Obstacle {
     },
     /// Another VXLAN device receives on the port.
     #[error(
-        "open UDP port {port} for network {network}: VXLAN device {device} has it; remove that device, or choose another port"
+        "open UDP port {port} for network {network}: VXLAN device {device}{} choose another port",
+        in_use(" has it;", "remove that device, or", owner.as_ref())
     )]
     PortTaken {
         /// The network.
@@ -102,6 +103,8 @@ pub enum Obstacle {
         port: u16,
         /// Whose it is.
         device: IfName,
+        /// The other instance that made it.
+        owner: Option<Name>,
     },
     /// A socket has the port.
     #[error(
@@ -115,7 +118,8 @@ pub enum Obstacle {
     },
     /// An address of ours is on a device of somebody else.
     #[error(
-        "give {address} to {bridge} as gateway of network {network}: the address is in use on {device}; remove it there, or choose another subnet"
+        "give {address} to {bridge} as gateway of network {network}: the address is in use on {device}{} choose another subnet",
+        in_use(";", "remove it there, or", owner.as_ref())
     )]
     AddressTaken {
         /// The network.
@@ -126,6 +130,8 @@ pub enum Obstacle {
         bridge: IfName,
         /// Where it is.
         device: IfName,
+        /// The other instance that made that device.
+        owner: Option<Name>,
     },
     /// A route of somebody else leads to a peer's subnet.
     #[error(
@@ -171,6 +177,14 @@ impl fmt::Display for Obstacles {
     }
 }
 
+/// Who uses what is in the way; it is to be removed only where no other instance does.
+fn in_use(how: &str, removal: &str, owner: Option<&Name>) -> String {
+    match owner {
+        Some(owner) => format!(" of instance {owner}{how}"),
+        None => format!("{how} {removal}"),
+    }
+}
+
 /// Finds what stands in the way of the networks.
 pub(super) fn find(
     node: &Node<'_>,
@@ -200,11 +214,12 @@ fn find_port(node: &Node<'_>, derived: &Derived<'_>, obstacles: &mut Vec<Obstacl
         link.vxlan_port == Some(network.port) && derived.devices().all(|device| device != *name)
     });
     let busy = |family| node.around.busy_ports.contains(&(family, network.port));
-    if let Some((device, _)) = on_port {
+    if let Some((device, link)) = on_port {
         obstacles.push(Obstacle::PortTaken {
             network: network.name.clone(),
             port: network.port,
             device,
+            owner: link.owner.clone(),
         });
     } else if derived.tunnels.iter().any(|tunnel| busy(tunnel.family())) {
         obstacles.push(Obstacle::PortBusy {
@@ -222,12 +237,13 @@ fn find_gateways(node: &Node<'_>, derived: &Derived<'_>, obstacles: &mut Vec<Obs
         .map(crate::model::Range::gateway)
     {
         let has = |link: &NodeLink| link.addresses.iter().any(|net| net.addr() == address);
-        for (device, _) in node.others().filter(|(_, link)| has(link)) {
+        for (device, link) in node.others().filter(|(_, link)| has(link)) {
             obstacles.push(Obstacle::AddressTaken {
                 network: derived.network.name.clone(),
                 address,
                 bridge: derived.bridge,
                 device,
+                owner: link.owner.clone(),
             });
         }
     }

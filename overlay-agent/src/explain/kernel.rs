@@ -113,7 +113,7 @@ async fn routed(case: &Case, destination: IpAddr) -> Told {
     let Some(way) = way else {
         return told(
             format!(
-                "nobody has {destination}, and no route leads to it: the node answers with ICMP destination unreachable"
+                "no route leads to {destination}: the node answers with ICMP destination unreachable"
             ),
             false,
         );

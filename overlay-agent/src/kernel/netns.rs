@@ -9,6 +9,7 @@ use std::{
     },
     panic,
     path::{Path, PathBuf},
+    sync::OnceLock,
     thread,
 };
 
@@ -91,16 +92,20 @@ pub struct Made {
 impl Made {
     /// Whether a namespace that is there now is this one.
     pub fn is(&self, there: NetnsId) -> Result<bool> {
-        Ok(self.id == there && self.boot.is_some() && self.boot == Some(boot_id()?))
+        Ok(self.id == there && self.boot.as_deref() == Some(boot_id()?))
     }
 }
 
-/// Identifies the time since the machine was started.
-fn boot_id() -> Result<String> {
+/// Identifies the time since the machine was started. Read once: it outlives the process.
+fn boot_id() -> Result<&'static str> {
     const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id);
+    }
     let read = fs::read_to_string(FILE);
     let id = read.map_err(|error| KernelError::io(format!("read {FILE}"), &error))?;
-    Ok(id.trim().to_owned())
+    Ok(ID.get_or_init(|| id.trim().to_owned()))
 }
 
 /// A namespace that has no name yet. It goes when this is dropped.
@@ -132,7 +137,7 @@ pub fn create() -> Result<Unnamed> {
             inode: described.ino(),
         },
         file: Some(file.metadata().map_err(io)?.ino()),
-        boot: Some(boot_id()?),
+        boot: Some(boot_id()?.to_owned()),
     };
     Ok(Unnamed {
         namespace,
@@ -193,8 +198,13 @@ pub fn delete(name: &Name, made: &Made) -> Result<bool> {
     let there = id(&path)?;
     let ours = there.map_or(Ok(false), |there| made.is(there))?;
     if ours {
-        umount2(&path, MntFlags::MNT_DETACH)
-            .map_err(|errno| KernelError::os(format!("delete namespace {name}"), errno))?;
+        match umount2(&path, MntFlags::MNT_DETACH) {
+            // Somebody was quicker.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(errno) => {
+                return Err(KernelError::os(format!("delete namespace {name}"), errno));
+            }
+        }
     }
     clear_unfinished(name, made)?;
     Ok(ours)

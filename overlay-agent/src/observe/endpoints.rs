@@ -10,14 +10,14 @@ use std::{
 
 use tracing::debug;
 
-use super::{MAIN_TABLE, is_made, is_set, route};
+use super::{MAIN_TABLE, is_set, route};
 use crate::{
     kernel::{
         self,
         netlink::{LinkInfo, Netlink},
         netns,
     },
-    model::{Endpoint, Family, IfName, Model, Name, NetnsRef},
+    model::{Endpoint, Family, IfName, Model, Name},
     node::Node,
     objects::{Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope},
     store::Content,
@@ -39,8 +39,6 @@ pub(super) struct Inside {
 #[derive(Clone)]
 pub(super) struct Look {
     place: EndpointPlace,
-    /// Whether the namespace is one that we made.
-    made: bool,
     inside: Option<Inside>,
     addresses: Vec<Address>,
     routes: Vec<(RouteKey, Route)>,
@@ -123,7 +121,7 @@ pub(super) async fn observe(
             known.note(endpoint, &look, ours);
             look
         };
-        let (place, inside) = look.into_objects(endpoint, objects);
+        let (place, inside) = look.into_objects(objects);
         insides.extend(inside.map(|inside| (inside.host, inside)));
         around.endpoints.insert(endpoint.name.clone(), place);
     }
@@ -131,14 +129,7 @@ pub(super) async fn observe(
 }
 
 impl Look {
-    pub(super) fn into_objects(
-        self,
-        endpoint: &Endpoint,
-        objects: &mut Objects,
-    ) -> (EndpointPlace, Option<Inside>) {
-        if let (NetnsRef::Name(name), true) = (&endpoint.netns, self.made) {
-            objects.namespaces.insert(name.clone());
-        }
+    pub(super) fn into_objects(self, objects: &mut Objects) -> (EndpointPlace, Option<Inside>) {
         objects.addresses.extend(self.addresses);
         objects.routes.extend(self.routes);
         (self.place, self.inside)
@@ -155,7 +146,6 @@ pub(super) async fn look(
     let path = endpoint.netns.path();
     let nothing = |place| Look {
         place,
-        made: false,
         inside: None,
         addresses: Vec::new(),
         routes: Vec::new(),
@@ -164,11 +154,8 @@ pub(super) async fn look(
         None => Ok(nothing(EndpointPlace::Absent)),
         Some(id) if !store.means(endpoint, id) => Ok(nothing(EndpointPlace::Absent)),
         Some(id) if id == node.netns => Ok(nothing(EndpointPlace::Node)),
-        Some(id) => match look_inside(&path, endpoint, ours).await {
-            Ok(look) => Ok(Look {
-                made: is_made(store.made(&endpoint.netns), id)?,
-                ..look
-            }),
+        Some(_) => match look_inside(&path, endpoint, ours).await {
+            Ok(look) => Ok(look),
             // It can vanish at any moment; a look that comes too late finds nothing.
             Err(error) if error.not_there() => Ok(nothing(EndpointPlace::Absent)),
             Err(error) => Err(error),
@@ -192,7 +179,6 @@ async fn look_inside(
     });
     let mut found = Look {
         place: EndpointPlace::Absent,
-        made: false,
         inside: None,
         addresses: Vec::new(),
         routes: Vec::new(),

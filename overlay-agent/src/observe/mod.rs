@@ -25,10 +25,10 @@ use crate::{
     kernel::{
         self, bpf,
         netlink::{AddressInfo, Bulk, Changes, Event, Lifetime, LinkInfo, RouteInfo, VxlanInfo},
-        netns::{self, Made, NetnsId},
+        netns::{self, Made},
         nft, sysctl, udp,
     },
-    model::{Family, IfName, Model},
+    model::{Family, IfName, Model, Name},
     node::Node,
     objects::{Address, LinkId, Objects, Route, RouteKey, Scope, filter_table},
     store::Content,
@@ -85,7 +85,7 @@ pub async fn observe(
     };
     known.follow_filters(events.as_deref());
     follow(&mut bulk, known, events, &nodes)?;
-    namespaces(store, &mut objects)?;
+    namespaces(&store.namespaces, &mut objects)?;
     known.insides.follow(model, inside.as_ref());
     let insides = endpoints::observe(
         node,
@@ -231,11 +231,16 @@ fn route(
     ))
 }
 
-/// The namespaces that we made, if they are still the same.
-fn namespaces(store: &Content, objects: &mut Objects) -> kernel::Result<()> {
-    for (name, made) in &store.namespaces {
-        if let Some(there) = netns::id(&netns::path_of(name))?
-            && is_made(made.as_ref(), there)?
+/// The namespaces that we made, if they are still the same. What nobody noted as ours is somebody
+/// else's, whatever its name.
+fn namespaces<'a>(
+    noted: impl IntoIterator<Item = (&'a Name, &'a Option<Made>)>,
+    objects: &mut Objects,
+) -> kernel::Result<()> {
+    for (name, made) in noted {
+        if let Some(made) = made
+            && let Some(there) = netns::id(&netns::path_of(name))?
+            && made.is(there)?
         {
             objects.namespaces.insert(name.clone());
         }
@@ -342,10 +347,4 @@ fn filter(
         Err(error) => around.no_filter = Some(error.to_string()),
     }
     Ok(())
-}
-
-/// Whether a namespace is the one that we made. What nobody noted as ours is somebody else's,
-/// whatever its name.
-fn is_made(made: Option<&Made>, there: NetnsId) -> kernel::Result<bool> {
-    made.map_or(Ok(false), |made| made.is(there))
 }

@@ -6,9 +6,10 @@ use ipnet::IpNet;
 
 use super::{MAIN_TABLE, route};
 use crate::{
+    desired::last_resort_metric,
     kernel::netlink::{LinkInfo, RouteInfo, RouteKind},
     model::{IfName, Name},
-    objects::{ROUTE_PROTOCOL, Route, RouteKey, Scope, last_resort_metric},
+    objects::{ROUTE_PROTOCOL, Route, RouteKey, Scope},
 };
 
 /// The devices as they are now.

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{endpoints, is_marked, links};
+use super::{endpoints, is_marked, links, namespaces};
 use crate::{
     desired::{owner, veth_name},
     kernel::{self, netlink::LinkInfo},
-    model::{Endpoint, IfName, Vni},
+    model::{Endpoint, IfName, NetnsRef, Vni},
     node::Node,
     objects::Objects,
     store::Content,
@@ -43,7 +43,11 @@ pub async fn observe_endpoint(
     let by_index = ours.iter().map(|link| (link.index, *link)).collect();
     let look = endpoints::look(node, store, endpoint, &by_index).await?;
     let mut objects = Objects::default();
-    let (place, inside) = look.into_objects(endpoint, &mut objects);
+    if let NetnsRef::Name(name) = &endpoint.netns {
+        let made = store.namespaces.get_key_value(name);
+        namespaces(made, &mut objects)?;
+    }
+    let (place, inside) = look.into_objects(&mut objects);
     let insides = inside.map(|inside| (inside.host, inside));
     let masters = found.iter().filter_map(|link| link.master);
     let names: BTreeMap<u32, IfName> = masters

@@ -118,14 +118,6 @@ impl Content {
         Ok(())
     }
 
-    /// The namespace that we have made under a name.
-    pub fn made(&self, netns: &NetnsRef) -> Option<&Made> {
-        match netns {
-            NetnsRef::Name(name) => self.namespaces.get(name)?.as_ref(),
-            NetnsRef::Path(_) | NetnsRef::Pid(_) => None,
-        }
-    }
-
     /// Whether a device without a mark of anybody is the one that we were stopped while making.
     pub fn was_making(&self, device: IfName, alias: Option<&str>) -> bool {
         alias.is_none() && self.making == Some(device)

@@ -125,21 +125,26 @@ fn of_obstacle(facts: &Facts, obstacle: &Obstacle, wanted: &Fault) -> Option<Fin
             (&MTU, network.to_string(), None)
         }
         Obstacle::NoFilter { .. } => (&FILTER, "nft".to_owned(), None),
+        // What another instance made is in use.
         Obstacle::DeviceTaken { device, owner } => {
-            // Another instance's is in use.
             let removal = owner.is_none().then(|| remove_link(device));
             (&NAME, device.to_string(), removal)
         }
-        Obstacle::PortTaken { device, .. } => {
-            (&VXLAN, device.to_string(), Some(remove_link(device)))
+        Obstacle::PortTaken { device, owner, .. } => {
+            let removal = owner.is_none().then(|| remove_link(device));
+            (&VXLAN, device.to_string(), removal)
         }
         Obstacle::PortBusy { port, .. } => (&PORT, format!("UDP port {port}"), None),
         Obstacle::AddressTaken {
-            address, device, ..
+            address,
+            device,
+            owner,
+            ..
         } => {
             let mut there = facts.addresses.iter();
             let net = there.find(|of| of.device == *device && of.net.addr() == *address);
-            let removal = net.map(|of| remove_address(of.net, device));
+            let removal = net.filter(|_| owner.is_none());
+            let removal = removal.map(|of| remove_address(of.net, device));
             (&ADDRESS, address.to_string(), removal)
         }
         Obstacle::RouteTaken { destination, .. } => {
@@ -249,6 +254,7 @@ mod tests {
                 network: "lab".parse().unwrap(),
                 port: 4789,
                 device: "vx9".parse().unwrap(),
+                owner: None,
             }];
         });
         assert_eq!(found.object, "vx9");
