@@ -30,6 +30,7 @@ pub mod stats;
 pub mod store;
 pub mod surroundings;
 mod top;
+pub mod trouble;
 
 /// The eBPF programs as an ELF object with BTF, built by `build.rs` from `overlay-ebpf`.
 pub static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay"));

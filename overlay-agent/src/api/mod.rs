@@ -7,6 +7,7 @@ mod client;
 mod doctor;
 pub mod explain;
 mod health;
+mod problem;
 mod server;
 pub mod stats;
 
@@ -25,6 +26,8 @@ pub use doctor::{Cure, Diagnosis, DoctorSpec, Finding, Severity, Skipped};
 pub use health::{
     Mesh, MeshPeer, PeerAgent, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip,
 };
+pub use problem::Problem;
+pub(crate) use problem::rfc3339;
 pub use server::{Call, Caller, Server, ServerError};
 
 /// What a client can ask for.
@@ -146,8 +149,8 @@ pub struct Status {
     pub node: Name,
     /// Whether everything is as it should be.
     pub healthy: bool,
-    /// What is not, one sentence each with its cure.
-    pub problems: Vec<String>,
+    /// What is not.
+    pub problems: Vec<Problem>,
     /// The node's outer addresses, at most one of a family.
     pub vteps: Vec<IpAddr>,
     /// Its underlay devices.

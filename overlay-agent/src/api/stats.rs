@@ -5,7 +5,7 @@ use std::{net::IpAddr, ops::AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-use super::FastPathState;
+use super::{FastPathState, Problem};
 use crate::model::{Name, Vni};
 
 /// Number of this layout: fields may be added to it, but none changes its name or its meaning.
@@ -30,8 +30,8 @@ pub struct Stats {
     pub fastpath: FastPathState,
     /// Whether everything is as it should be.
     pub healthy: bool,
-    /// What is not, one sentence each with its cure.
-    pub problems: Vec<String>,
+    /// What is not.
+    pub problems: Vec<Problem>,
     /// The programs: whatever enters one is delivered, passed or dropped.
     pub programs: Vec<ProgramStats>,
     /// The networks with their peers.

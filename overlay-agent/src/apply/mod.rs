@@ -21,6 +21,7 @@ use crate::{
     plan::{Dependency, Plan, Step},
     progress::Activity,
     store::{Store, StoreError},
+    trouble::{Trouble, ids},
 };
 
 use self::insides::Insides;
@@ -48,7 +49,7 @@ pub struct Report {
     /// Steps that were carried out.
     pub done: usize,
     /// Steps that failed, each with its reason.
-    pub failed: Vec<String>,
+    pub failed: Vec<Trouble>,
     /// Steps that were left out because one that they need has failed.
     pub skipped: usize,
 }
@@ -105,7 +106,7 @@ pub async fn apply(
                 }
                 Err(error) => {
                     debug!("{step}: {error}");
-                    report.failed.push(format!("{step}: {error}"));
+                    report.failed.push(failure(step, &error));
                     broken.add(step);
                 }
             }
@@ -113,6 +114,28 @@ pub async fn apply(
     }
     node.progress.tell(Activity::Waiting).await;
     report
+}
+
+fn failure(step: &Step, error: &ApplyError) -> Trouble {
+    const AGAIN: &str = "the agent tries again; OVERLAY_LOG=debug has its log tell of each try";
+    let endpoint = step.endpoint();
+    let provided = match step.provides() {
+        Some(Dependency::Link(id)) => Some(id.name),
+        Some(Dependency::Namespace(_)) | None => None,
+    };
+    let device = provided.or_else(|| step.device().map(|id| id.name));
+    let subject = match (endpoint, device) {
+        (Some(endpoint), _) => endpoint.to_string(),
+        (None, Some(device)) => device.to_string(),
+        (None, None) => "node".to_owned(),
+    };
+    let (what, cure) = match error {
+        ApplyError::Kernel(error) => (error.what(), error.cure().unwrap_or(AGAIN).to_owned()),
+        error => (error.to_string(), AGAIN.to_owned()),
+    };
+    let mut trouble = Trouble::new(ids::AGENT_CANNOT, subject, what, cure).during(step.to_string());
+    trouble.endpoint = endpoint.cloned();
+    trouble
 }
 
 /// What failed steps should have provided.

@@ -60,9 +60,7 @@ impl Reconciler {
             netns: content.netns.clone(),
             sample: Duration::from_millis(spec.sample_ms.into()).min(LONGEST),
             agent: Some(Agent {
-                problems: self.failures(),
-                refused: self.refused.clone(),
-                unavailable: self.unavailable.clone(),
+                troubles: self.troubles(),
                 replaced: is_replaced(),
                 health: self.known_by_probes(),
             }),

@@ -3,14 +3,19 @@
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::{api::Call, metrics::Exporter, model::Metrics};
+use crate::{
+    api::Call,
+    metrics::Exporter,
+    model::Metrics,
+    trouble::{Trouble, ids},
+};
 
 /// What is open, and what should be.
 pub(super) struct Exports {
     calls: mpsc::Sender<Call>,
     open: Option<(Metrics, Exporter)>,
     /// Why it is not, as it was told last.
-    told: Option<String>,
+    told: Option<Trouble>,
 }
 
 impl Exports {
@@ -24,7 +29,7 @@ impl Exports {
 
     /// Opens or closes it; a problem if it was asked for and cannot be. The usual address can be
     /// another instance's: that is told in the log alone.
-    pub(super) async fn follow(&mut self, wanted: Metrics) -> Option<String> {
+    pub(super) async fn follow(&mut self, wanted: Metrics) -> Option<Trouble> {
         if self.open.as_ref().is_some_and(|(open, _)| *open == wanted) {
             return None;
         }
@@ -41,9 +46,9 @@ impl Exports {
                 None
             }
             Err(error) => {
-                let problem = format!(
-                    "export counters at {address}: {error}; choose another address with node.metrics, or \"off\""
-                );
+                let cure = "choose another address with node.metrics, or \"off\"";
+                let problem = Trouble::new(ids::METRICS_CLOSED, address, error.to_string(), cure)
+                    .during(format!("export counters at {address}"));
                 if self.told.as_ref() != Some(&problem) {
                     warn!("{problem}");
                 }

@@ -15,6 +15,7 @@ mod preview;
 mod probing;
 mod reconcile;
 mod requests;
+mod since;
 mod start;
 mod stats;
 mod status;

@@ -12,6 +12,7 @@ use crate::{
     plan::{Plan, plan},
     store::Content,
     surroundings::Observed,
+    trouble::Trouble,
 };
 
 /// What `plan` shows.
@@ -20,7 +21,7 @@ pub struct Preview {
     /// The steps that `run` would take.
     pub plan: Plan,
     /// What it would have to leave out.
-    pub problems: Vec<String>,
+    pub problems: Vec<Trouble>,
 }
 
 /// The steps that would be taken, with nothing loaded, written or changed.
@@ -31,7 +32,7 @@ pub(super) async fn preview(
 ) -> Result<Preview, PreviewError> {
     let (observed, desired) = look_ahead(node, model, store).await?;
     let desired = desired?;
-    let problems = desired.problems.iter().map(ToString::to_string).collect();
+    let problems = desired.problems.iter().map(Trouble::from).collect();
     Ok(Preview {
         plan: plan(&observed.objects, &desired.objects),
         problems,

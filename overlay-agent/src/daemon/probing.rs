@@ -7,6 +7,7 @@ use crate::{
     desired::vxlan_name,
     model::{Family, Network, Peer, Probe},
     probe::{NetworkPeers, Seat, Setup, Use},
+    trouble::{Trouble, ids},
 };
 
 impl Reconciler {
@@ -66,7 +67,7 @@ impl Reconciler {
     }
 
     /// Problems that probes have found.
-    pub(super) fn probe_problems(&self) -> Vec<String> {
+    pub(super) fn probe_problems(&self) -> Vec<Trouble> {
         let mut problems = self.probes.problems();
         if !matches!(self.model.node.probe, Probe::Every(_)) {
             // Nothing is known of any peer: with very many of them it takes long to see that.
@@ -78,7 +79,7 @@ impl Reconciler {
     }
 
     /// Paths on which large packets vanish, and nobody tells those who send them.
-    fn narrow(&self, network: &Network) -> Option<String> {
+    fn narrow(&self, network: &Network) -> Option<Trouble> {
         let mtu = *self.facts.mtus.get(&network.name)?;
         let told = |peer: &Peer| {
             let way = self.observed.around.ways.get(&peer.vtep);
@@ -99,11 +100,12 @@ impl Reconciler {
             0 => String::new(),
             others => format!(", and {others} other peers' lose some, too"),
         };
-        Some(format!(
-            "network {name}: packets of more than {least} bytes are lost on the way to peer \
-             {first}{others}; the network's MTU is {mtu}: raise the MTU of the path, or set \
-             mtu = {least} on all nodes",
-            name = network.name,
-        ))
+        let what = format!(
+            "packets of more than {least} bytes are lost on the way to peer {first}{others}, and \
+             the network's MTU is {mtu}"
+        );
+        let cure = format!("raise the MTU of the path, or set mtu = {least} on all nodes");
+        let trouble = Trouble::new(ids::PATH_BLACK_HOLE, first, what, cure);
+        Some(trouble.during(format!("network {}", network.name)))
     }
 }

@@ -9,13 +9,14 @@ use tracing::{debug, info, warn};
 use super::{
     capture::Capture,
     patrol::Patrol,
+    since::Since,
     teardown::{TeardownError, teardown},
 };
 use crate::{
     apply::{self, Report},
     desired::{self, Desired, Facts, ForPeers, Inputs},
     kernel::{
-        self,
+        self, KernelError,
         bpf::{AttachMode, DataPlane, Variant},
         memory,
         netlink::Watch,
@@ -29,6 +30,7 @@ use crate::{
     probe::Probes,
     store::{Content, Store, StoreError},
     surroundings::Observed,
+    trouble::{Trouble, ids},
 };
 
 /// What a round makes may need another one, such as the index of a new device. Three
@@ -74,13 +76,15 @@ pub struct Reconciler {
     /// Steps since memory was last given back.
     pub(super) steps: usize,
     /// What the last round could not do.
-    pub(super) problems: Vec<String>,
+    pub(super) problems: Vec<Trouble>,
     /// Why the file that is there now is not in force.
     pub(super) refused: Option<String>,
     /// Why the programs cannot be used.
-    pub(super) unavailable: Option<String>,
+    pub(super) unavailable: Option<KernelError>,
     /// Why Prometheus does not find the counters where it should.
-    pub(super) closed_to_metrics: Option<String>,
+    pub(super) closed_to_metrics: Option<Trouble>,
+    /// Since when each problem is there.
+    pub(super) since: Since,
     /// What the programs are to say.
     pub(super) variant: Variant,
     /// The capture that is under way.
@@ -113,6 +117,7 @@ impl Reconciler {
             refused: None,
             unavailable: None,
             closed_to_metrics: None,
+            since: Since::default(),
             variant: Variant::default(),
             capture: None,
             patrol: Patrol::default(),
@@ -171,13 +176,12 @@ impl Reconciler {
                 self.listen();
             }
             Err(error) => {
-                let reason = error.to_string();
-                if self.unavailable.as_ref() != Some(&reason) {
+                if self.unavailable.as_ref() != Some(&error) {
                     warn!(
-                        "the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"
+                        "the fast path is unavailable, the kernel's VXLAN device carries everything: {error}"
                     );
                 }
-                self.unavailable = Some(reason);
+                self.unavailable = Some(error);
             }
         }
     }
@@ -186,12 +190,11 @@ impl Reconciler {
     pub async fn reconcile(&mut self) {
         let mut problems = Vec::new();
         match self.rounds().await {
-            Ok(found) => problems.extend(found),
-            Err(error) => problems.push(error),
+            Ok(found) | Err(found) => problems.extend(found),
         }
         problems.extend(self.report.failed.iter().cloned());
-        let now: BTreeSet<&String> = problems.iter().collect();
-        let before: BTreeSet<&String> = self.problems.iter().collect();
+        let now: BTreeSet<&Trouble> = problems.iter().collect();
+        let before: BTreeSet<&Trouble> = self.problems.iter().collect();
         for problem in now.difference(&before) {
             warn!("{problem}");
         }
@@ -265,14 +268,14 @@ impl Reconciler {
         self.problems.is_empty() && self.report == Report::default()
     }
 
-    async fn rounds(&mut self) -> Result<Vec<String>, String> {
+    async fn rounds(&mut self) -> Result<Vec<Trouble>, Vec<Trouble>> {
         let mut problems = Vec::new();
         self.unfinished = false;
         self.settled = false;
         let mut done = None;
         for _ in 0..MAX_ROUNDS {
             let desired = self.look().await?;
-            problems = desired.problems.iter().map(ToString::to_string).collect();
+            problems = desired.problems.iter().map(Trouble::from).collect();
             let plan = plan(&self.observed.objects, &desired.objects);
             self.facts = desired.facts;
             if plan.is_empty() {
@@ -315,12 +318,12 @@ impl Reconciler {
     }
 
     /// Looks at everything, gives endpoints their addresses and computes what should be.
-    async fn look(&mut self) -> Result<Desired, String> {
+    async fn look(&mut self) -> Result<Desired, Vec<Trouble>> {
         self.load_programs();
         let model = &self.model;
         self.store
             .update(|content| settle(content, model))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| vec![remember(&error)])?;
         let changes = self.watch.as_mut().and_then(Watch::take);
         debug!("looking at everything");
         // What was seen last is of no more use, and can be large.
@@ -333,12 +336,13 @@ impl Reconciler {
             changes,
         )
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| vec![unseen(&error)])?;
         self.node.recognise(&self.observed.around.links);
         if let Some(watch) = &mut self.watch {
             watch.mind(tunnels(&self.observed));
         }
-        let desired = desired::desired(self.inputs()).map_err(|obstacles| obstacles.to_string())?;
+        let desired = desired::desired(self.inputs())
+            .map_err(|obstacles| obstacles.0.iter().map(Trouble::from).collect::<Vec<_>>())?;
         self.for_peers.clone_from(&desired.for_peers);
         Ok(desired)
     }
@@ -398,6 +402,16 @@ pub(super) fn settle(content: &mut Content, model: &Model) {
 /// What a path leads to; one that cannot be looked at is no namespace that we know.
 pub(super) fn identity(path: &Path) -> Option<NetnsId> {
     netns::id(path).ok().flatten()
+}
+
+fn remember(error: &StoreError) -> Trouble {
+    let cure = "see that the folder of the state file can be written to, or move the file away";
+    Trouble::new(ids::STATE_NOT_SAVED, "state", error.to_string(), cure)
+}
+
+fn unseen(error: &KernelError) -> Trouble {
+    let cure = error.cure().unwrap_or("the agent tries again").to_owned();
+    Trouble::new(ids::AGENT_CANNOT, "node", error.what(), cure)
 }
 
 /// The indices of our VXLAN devices.

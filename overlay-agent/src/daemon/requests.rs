@@ -3,9 +3,11 @@
 use crate::{
     api::{EndpointSpec, EndpointStatus, Reply},
     config::{endpoint_addresses, endpoint_sources, interface, netns_ref},
+    desired::veth_name,
     kernel::bpf::Variant,
     model::{Endpoint, LogLevel, Name, NetnsRef},
     store::StoreError,
+    trouble::{self, Trouble},
 };
 
 use super::{Reconciler, reconcile::identity};
@@ -34,7 +36,7 @@ impl Reconciler {
                         .into_iter()
                         .flatten()
                         .collect::<Vec<_>>()
-                        .join("; "),
+                        .join("\n"),
                 )
             }
         }
@@ -83,7 +85,7 @@ impl Reconciler {
         match &self.unavailable {
             Some(reason) if on => Reply::Failed(format!("switch the fast path on: {reason}")),
             _ if self.report.failed.is_empty() => Reply::Done,
-            _ => Reply::Failed(self.report.failed.join("; ")),
+            _ => Reply::Failed(trouble::list(&self.report.failed)),
         }
     }
 
@@ -103,20 +105,20 @@ impl Reconciler {
     /// the same. When they cannot be loaded, those that are there stay.
     pub(super) async fn set_variant(&mut self, variant: Variant) -> Result<(), String> {
         if self.node.dataplane.is_none() {
-            let reason = self.unavailable.clone();
+            let reason = self.unavailable.as_ref().map(ToString::to_string);
             return Err(reason.unwrap_or_else(|| "every network has fastpath = \"off\"".to_owned()));
         }
         let before = std::mem::replace(&mut self.variant, variant);
         self.load_programs();
         if let Some(reason) = self.unavailable.take() {
             self.variant = before;
-            return Err(reason);
+            return Err(reason.to_string());
         }
         self.reconcile().await;
         if self.report.failed.is_empty() {
             Ok(())
         } else {
-            Err(self.report.failed.join("; "))
+            Err(trouble::list(&self.report.failed))
         }
     }
 
@@ -145,7 +147,7 @@ impl Reconciler {
         if self.report.failed.is_empty() {
             Ok(())
         } else {
-            Err(self.report.failed.join("; "))
+            Err(trouble::list(&self.report.failed))
         }
     }
 
@@ -231,17 +233,16 @@ impl Reconciler {
 
     /// Why an endpoint is not attached, as far as it is known.
     fn reasons(&self, name: &Name) -> String {
-        let mark = format!("endpoint {name}");
-        let mine: Vec<&str> = self
-            .problems
-            .iter()
-            .filter(|problem| problem.contains(&mark))
-            .map(String::as_str)
-            .collect();
+        let device = veth_name(name);
+        let concerns = |trouble: &&Trouble| {
+            trouble.endpoint.as_ref() == Some(name)
+                || device.is_some_and(|device| trouble.subject == device.as_str())
+        };
+        let mine: Vec<&Trouble> = self.problems.iter().filter(concerns).collect();
         if mine.is_empty() {
-            self.problems.join("; ")
+            trouble::list(&self.problems)
         } else {
-            mine.join("; ")
+            trouble::list(mine)
         }
     }
 

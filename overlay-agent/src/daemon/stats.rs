@@ -21,13 +21,13 @@ use crate::{
 
 impl Reconciler {
     /// As of now; peers and endpoints as of the last round.
-    pub(super) fn stats(&self, all: bool) -> Reply {
+    pub(super) fn stats(&mut self, all: bool) -> Reply {
         let read = self.node.with_maps(|maps| Counted::read(maps.counters()));
         let counted = match read {
             Ok(counted) => counted.unwrap_or_default(),
             Err(error) => return Reply::Failed(error.to_string()),
         };
-        let problems = self.all_problems();
+        let problems = self.problems_now();
         let owners = self.owners();
         Reply::Stats(Box::new(Stats {
             schema: STATS_SCHEMA,

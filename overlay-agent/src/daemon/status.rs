@@ -8,18 +8,20 @@ use tracing::warn;
 use super::Reconciler;
 use crate::{
     api::{
-        EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
-        Status, Traffic,
+        EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, Problem,
+        RangeStatus, Status, Traffic,
     },
     desired::bridge_name,
-    kernel::bpf::AttachMode,
+    kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
     objects::{AttachmentState, Filter, FilterRules, LinkKind, Scope},
+    trouble::{Trouble, ids},
 };
 
 impl Reconciler {
     /// As of the last round; counters as of now.
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&mut self) -> Status {
+        let problems = self.problems_now();
         let fastpath = self.fastpath_status();
         // All at once: there can be very many.
         let counted = self.node.with_maps(|maps| maps.counters().peers());
@@ -33,7 +35,6 @@ impl Reconciler {
             .iter()
             .map(|network| self.network_status(network, counted.as_ref()))
             .collect();
-        let problems = self.all_problems();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: crate::hooks::abi(),
@@ -63,25 +64,56 @@ impl Reconciler {
         dataplane.map_or(LogLevel::Off, |dataplane| dataplane.variant().log)
     }
 
-    /// What is not as it should be, one sentence each with its cure.
-    pub(super) fn all_problems(&self) -> Vec<String> {
-        let mut problems = self.failures();
-        if let Some(reason) = &self.refused {
-            problems.push(format!(
-                "the configuration file is refused, the one before stays in force: {reason}"
+    /// What is not as it should be, and since when.
+    pub(super) fn problems_now(&mut self) -> Vec<Problem> {
+        let troubles = self.troubles();
+        self.since.stamp(troubles)
+    }
+
+    /// All that is not as it should be: `status`, `doctor`, the service manager and Prometheus
+    /// have this one list.
+    pub(super) fn troubles(&self) -> Vec<Trouble> {
+        let mut troubles = self.problems.clone();
+        if let Some(reason) = self.store.failure() {
+            troubles.push(Trouble::new(
+                ids::STATE_NOT_SAVED,
+                "state",
+                format!(
+                    "what is remembered is not on the disk, and would not outlive a reboot: {reason}"
+                ),
+                "make room on that disk; the agent tries again every second",
             ));
         }
-        if let Some(reason) = self.unavailable_because() {
-            problems.push(format!("the fast path is unavailable, the kernel's VXLAN device carries everything: {reason}"));
+        troubles.extend(self.closed_to_metrics.clone());
+        if let Some(reason) = &self.refused {
+            troubles.push(Trouble::new(
+                ids::CONFIG_REFUSED,
+                "configuration",
+                format!(
+                    "the configuration file is refused, the one before stays in force: {reason}"
+                ),
+                "correct the file; \"overlay-agent check --config FILE\" tells all that is wrong",
+            ));
         }
-        problems.extend(self.probe_problems());
-        problems.extend(self.taken_sources());
-        problems
+        if let Some(error) = self.unavailable_because() {
+            troubles.push(Trouble::new(
+                ids::FASTPATH_UNAVAILABLE,
+                "fast path",
+                format!(
+                    "the fast path is unavailable, the kernel's VXLAN device carries everything: {}",
+                    error.what()
+                ),
+                error.cure().unwrap_or("see the agent's log").to_owned(),
+            ));
+        }
+        troubles.extend(self.probe_problems());
+        troubles.extend(self.taken_sources());
+        troubles
     }
 
     /// Prefixes behind endpoints that were added at run time, which the configuration has given
     /// to somebody else since.
-    fn taken_sources(&self) -> impl Iterator<Item = String> {
+    fn taken_sources(&self) -> impl Iterator<Item = Trouble> {
         let added = self.store.content().endpoints.iter();
         let forwarding = added.filter(|added| !added.allowed_sources.is_empty());
         let differ = forwarding.filter_map(|added| {
@@ -98,23 +130,19 @@ impl Reconciler {
             let sources = added.allowed_sources.iter();
             let taken = sources.filter(|source| !now.allowed_sources.contains(source));
             taken.map(|source| {
-                format!(
-                    "endpoint {name}: {source} is not behind it any more: the configuration gives \
-                     it to somebody else; correct that, or add the endpoint again without it",
-                    name = added.name
+                Trouble::new(
+                    ids::SOURCE_TAKEN,
+                    &added.name,
+                    format!(
+                        "{source} is not behind it any more: the configuration gives it to \
+                         somebody else"
+                    ),
+                    "correct that, or add the endpoint again without it",
                 )
+                .during(format!("endpoint {}", added.name))
+                .of_endpoint(&added.name)
             })
         })
-    }
-
-    /// What the agent itself fails at; not what others do.
-    pub(super) fn failures(&self) -> Vec<String> {
-        let mut failures = self.problems.clone();
-        if let Some(reason) = self.store.failure() {
-            failures.push(format!("what is remembered is not on the disk, and would not outlive a reboot; it is tried again every second: {reason}"));
-        }
-        failures.extend(self.closed_to_metrics.clone());
-        failures
     }
 
     /// What the programs do.
@@ -128,7 +156,7 @@ impl Reconciler {
         }
     }
 
-    fn unavailable_because(&self) -> Option<&String> {
+    fn unavailable_because(&self) -> Option<&KernelError> {
         let unavailable = self.fastpath_state() == FastPathState::Unavailable;
         self.unavailable.as_ref().filter(|_| unavailable)
     }
@@ -143,7 +171,7 @@ impl Reconciler {
                 AttachMode::Clsact => "clsact".to_owned(),
                 AttachMode::Tcx | AttachMode::Auto => "tcx".to_owned(),
             });
-        let reason = self.unavailable_because().cloned();
+        let reason = self.unavailable_because().map(ToString::to_string);
         FastPathStatus {
             state,
             attach,

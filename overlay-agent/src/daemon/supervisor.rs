@@ -84,7 +84,7 @@ fn summary(reconciler: &Reconciler) -> String {
     let model = &reconciler.model;
     let peers = model.peer_count();
     let (networks, endpoints) = (model.networks.len(), model.endpoints.len());
-    match reconciler.all_problems().as_slice() {
+    match reconciler.troubles().as_slice() {
         [] => format!("healthy: {networks} networks, {peers} peers, {endpoints} containers"),
         [problem] => format!("degraded: {problem}"),
         [problem, more @ ..] => format!("degraded: {problem} (and {} more)", more.len()),

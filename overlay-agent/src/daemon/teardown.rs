@@ -8,6 +8,7 @@ use crate::{
     observe::{Known, observe},
     plan::plan,
     store::{Store, StoreError},
+    trouble::{self, Trouble},
 };
 
 /// Why the instance could not be removed entirely.
@@ -20,12 +21,15 @@ pub enum TeardownError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Steps have failed.
-    #[error("remove instance {instance}: {}; run \"overlay-agent down --instance {instance}\" again", failed.join("; "))]
+    #[error(
+        "remove instance {instance}: {}; run \"overlay-agent down --instance {instance}\" again",
+        trouble::list(failed)
+    )]
     Incomplete {
         /// The instance.
         instance: Name,
         /// The steps with their reasons.
-        failed: Vec<String>,
+        failed: Vec<Trouble>,
     },
 }
 

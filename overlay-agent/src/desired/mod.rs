@@ -15,6 +15,7 @@ mod problems;
 mod room;
 mod settings;
 mod slots;
+pub mod troubles;
 mod underlay;
 mod values;
 

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Derived, Node, default_metric, peers, problems::taken_by};
+use super::{Derived, Node, default_metric, peers};
 use crate::{
     model::{Family, IfName, Name},
     objects::{PeerObjects, RouteKey, Scope},
@@ -12,13 +12,9 @@ use crate::{
 };
 
 /// What makes a node impossible; nothing is changed while there is one.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// A configured underlay device does not exist.
-    #[error(
-        "use underlay {name}: there is no such interface (there are: {}); correct node.underlay",
-        list(there)
-    )]
     NoSuchUnderlay {
         /// As configured.
         name: IfName,
@@ -26,26 +22,16 @@ pub enum Obstacle {
         there: Vec<IfName>,
     },
     /// No device has the configured underlay address.
-    #[error(
-        "use underlay {address}: no interface has this address; correct node.underlay, or add it with \"ip address add\""
-    )]
     NoSuchAddress {
         /// As configured.
         address: IpAddr,
     },
     /// The underlay devices have no address.
-    #[error(
-        "use underlay {}: no global IPv4 or IPv6 address there; add one with \"ip address add\"",
-        list(underlay)
-    )]
     NoVtep {
         /// As configured.
         underlay: Vec<IfName>,
     },
     /// The configured MTU does not fit.
-    #[error(
-        "set MTU {mtu} on network {network}: the underlay's {underlay} leaves {room} bytes; use mtu = \"auto\", or raise the underlay's MTU"
-    )]
     MtuTooBig {
         /// The network.
         network: Name,
@@ -57,9 +43,6 @@ pub enum Obstacle {
         underlay: u32,
     },
     /// The MTU that fits is less than IPv6 asks for.
-    #[error(
-        "set MTU {mtu} on network {network}: IPv6 needs 1280 bytes and the underlay has {underlay}; raise the underlay's MTU to {needed}, or remove the network's IPv6 subnets"
-    )]
     MtuForIpv6 {
         /// The network.
         network: Name,
@@ -71,7 +54,6 @@ pub enum Obstacle {
         needed: u16,
     },
     /// Networks cannot be kept apart, or not be masqueraded.
-    #[error("set the packet filter, which {use_for} needs: {cause}; or use {instead}")]
     NoFilter {
         /// What it is needed for.
         use_for: &'static str,
@@ -81,10 +63,6 @@ pub enum Obstacle {
         instead: &'static str,
     },
     /// A device of somebody else has a name that we need.
-    #[error(
-        "make device {device}: {}, or choose another VNI",
-        taken_by(*device, owner.as_ref())
-    )]
     DeviceTaken {
         /// The name.
         device: IfName,
@@ -92,10 +70,6 @@ pub enum Obstacle {
         owner: Option<Name>,
     },
     /// Another VXLAN device receives on the port.
-    #[error(
-        "open UDP port {port} for network {network}: VXLAN device {device}{} choose another port",
-        in_use(" has it;", "remove that device, or", owner.as_ref())
-    )]
     PortTaken {
         /// The network.
         network: Name,
@@ -107,9 +81,6 @@ pub enum Obstacle {
         owner: Option<Name>,
     },
     /// A socket has the port.
-    #[error(
-        "open UDP port {port} for network {network}: a socket of another program has it; find it with \"ss -lunp sport = {port}\", or choose another port"
-    )]
     PortBusy {
         /// The network.
         network: Name,
@@ -117,10 +88,6 @@ pub enum Obstacle {
         port: u16,
     },
     /// An address of ours is on a device of somebody else.
-    #[error(
-        "give {address} to {bridge} as gateway of network {network}: the address is in use on {device}{} choose another subnet",
-        in_use(";", "remove it there, or", owner.as_ref())
-    )]
     AddressTaken {
         /// The network.
         network: Name,
@@ -134,9 +101,6 @@ pub enum Obstacle {
         owner: Option<Name>,
     },
     /// A route of somebody else leads to a peer's subnet.
-    #[error(
-        "add route {destination} for peer {peer}: there is one already, through {device}; remove it with \"ip route del {destination}\""
-    )]
     RouteTaken {
         /// The peer.
         peer: Name,
@@ -146,9 +110,6 @@ pub enum Obstacle {
         device: String,
     },
     /// A peer has this node's own outer address.
-    #[error(
-        "add peer {peer} of network {network}: {vtep} is this node's own underlay address; a peer is another node"
-    )]
     OwnVtep {
         /// The network.
         network: Name,
@@ -174,14 +135,6 @@ impl fmt::Display for Obstacles {
             write!(f, "{obstacle}")?;
         }
         Ok(())
-    }
-}
-
-/// Who uses what is in the way; it is to be removed only where no other instance does.
-fn in_use(how: &str, removal: &str, owner: Option<&Name>) -> String {
-    match owner {
-        Some(owner) => format!(" of instance {owner}{how}"),
-        None => format!("{how} {removal}"),
     }
 }
 
@@ -334,7 +287,7 @@ impl Node<'_> {
     }
 }
 
-fn list(names: &[IfName]) -> String {
+pub(super) fn list(names: &[IfName]) -> String {
     let names: Vec<&str> = names.iter().map(IfName::as_str).collect();
     names.join(", ")
 }

@@ -8,12 +8,9 @@ use super::Full;
 use crate::model::{Family, IfName, Name};
 
 /// What one endpoint or one peer has to do without.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A route of last resort would cut the tunnels off.
-    #[error(
-        "keep what is for {cidr} of network {network} from leaving this node outside of its tunnels: {vtep}, which tunnels lead to, is an address of that range, and only a route to more than the range leads there; give the network another range, or add a route to {vtep}"
-    )]
     RangeAroundVtep {
         /// The network.
         network: Name,
@@ -23,7 +20,6 @@ pub enum Problem {
         vtep: IpAddr,
     },
     /// The underlay has no route to a VTEP.
-    #[error("reach peer {peer}: the underlay has no route to {vtep}; see \"ip route get {vtep}\"")]
     NoWay {
         /// The peer.
         peer: Name,
@@ -31,9 +27,6 @@ pub enum Problem {
         vtep: IpAddr,
     },
     /// The same of more peers than are worth naming.
-    #[error(
-        "reach {peers} more peers of network {network}: the underlay has no route to them either"
-    )]
     NoWayToMore {
         /// The network.
         network: Name,
@@ -41,9 +34,6 @@ pub enum Problem {
         peers: usize,
     },
     /// A map is full.
-    #[error(
-        "map {peers} peers of network {network}: map {} is full with {} entries; the kernel's VXLAN device carries them, and checks of outer and inner sources are off in this network; use fewer peers, or fewer subnets a peer", full.0, full.1
-    )]
     PeersLeftOut {
         /// The network.
         network: Name,
@@ -53,9 +43,6 @@ pub enum Problem {
         full: Full,
     },
     /// The same of what a network needs.
-    #[error(
-        "map network {network}: map {} is full with {} entries; the kernel's VXLAN device carries the network, without the programs and their rules; use fewer networks on this node", full.0, full.1
-    )]
     NetworkLeftOut {
         /// The network.
         network: Name,
@@ -63,9 +50,6 @@ pub enum Problem {
         full: Full,
     },
     /// The same of a network's range of addresses.
-    #[error(
-        "map {cidr} of network {network}: map {} is full with {} entries; the kernel's packet filter alone keeps other networks from it; use fewer networks on this node", full.0, full.1
-    )]
     RangeLeftOut {
         /// The network.
         network: Name,
@@ -75,9 +59,6 @@ pub enum Problem {
         full: Full,
     },
     /// The same of a VXLAN device.
-    #[error(
-        "map {device} of network {network}: map {} is full with {} entries; the kernel's VXLAN device sends what comes from the node itself; remove an endpoint, or use fewer networks on this node", full.0, full.1
-    )]
     TunnelLeftOut {
         /// The network.
         network: Name,
@@ -87,9 +68,6 @@ pub enum Problem {
         full: Full,
     },
     /// The same of addresses of endpoints.
-    #[error(
-        "map {addresses} addresses of containers of network {network}: map {} is full with {} entries; the kernel delivers what is sent to them; remove endpoints, or attach them to other nodes", full.0, full.1
-    )]
     AddressesLeftOut {
         /// The network.
         network: Name,
@@ -99,9 +77,6 @@ pub enum Problem {
         full: Full,
     },
     /// The same of what an endpoint's packets are measured against.
-    #[error(
-        "attach endpoint {endpoint}: map {} is full with {} entries, and without one of its own nothing could tell what the container may send; remove another endpoint, or allowed_sources of one", full.0, full.1
-    )]
     EndpointLeftOut {
         /// The endpoint.
         endpoint: Name,
@@ -109,9 +84,6 @@ pub enum Problem {
         full: Full,
     },
     /// This node has no outer address of the family that a peer is reached by.
-    #[error(
-        "reach peer {peer}: the underlay of this node has no {family} address to send from to {vtep}; add one, or give the peer another vtep"
-    )]
     NoTunnel {
         /// The peer.
         peer: Name,
@@ -121,9 +93,6 @@ pub enum Problem {
         family: Family,
     },
     /// A route of somebody else leads to what is behind an endpoint.
-    #[error(
-        "lead {destination} to endpoint {endpoint}: there is a route already, through {device}; remove it with \"ip route del {destination}\""
-    )]
     RouteTaken {
         /// The endpoint.
         endpoint: Name,
@@ -133,9 +102,6 @@ pub enum Problem {
         device: String,
     },
     /// The subnet is full.
-    #[error(
-        "attach endpoint {endpoint}: all addresses of {subnet} are taken; remove an endpoint, or give this node a larger subnet"
-    )]
     NoAddress {
         /// The endpoint.
         endpoint: Name,
@@ -143,7 +109,6 @@ pub enum Problem {
         subnet: IpNet,
     },
     /// The namespace is not there and cannot be made.
-    #[error("attach endpoint {endpoint}: there is no network namespace {}; start the container first, or correct netns or pid", path.display())]
     NoNamespace {
         /// The endpoint.
         endpoint: Name,
@@ -151,7 +116,6 @@ pub enum Problem {
         path: PathBuf,
     },
     /// The namespace is the node's.
-    #[error("attach endpoint {endpoint}: {} is the node's own network namespace; name the container's", path.display())]
     NodeNamespace {
         /// The endpoint.
         endpoint: Name,
@@ -159,7 +123,6 @@ pub enum Problem {
         path: PathBuf,
     },
     /// The container has an interface of that name already.
-    #[error("attach endpoint {endpoint}: {} has an interface {interface} already; choose another with interface = \"NAME\"", path.display())]
     InterfaceTaken {
         /// The endpoint.
         endpoint: Name,
@@ -169,9 +132,6 @@ pub enum Problem {
         path: PathBuf,
     },
     /// The container has a default route of its own.
-    #[error(
-        "route endpoint {endpoint}: it has an {family} default route through {device} already; ours is left out: add routes to the overlay there yourself"
-    )]
     OtherDefaultRoute {
         /// The endpoint.
         endpoint: Name,
@@ -181,10 +141,6 @@ pub enum Problem {
         device: String,
     },
     /// The name of the veth is taken.
-    #[error(
-        "attach endpoint {endpoint} by device {device}: {}, or give the endpoint another name",
-        taken_by(*device, owner.as_ref())
-    )]
     DeviceTaken {
         /// The endpoint.
         endpoint: Name,
@@ -194,9 +150,6 @@ pub enum Problem {
         owner: Option<Name>,
     },
     /// Two endpoints' names lead to the same device name.
-    #[error(
-        "attach endpoint {endpoint}: another endpoint has device name {device}; rename one of them"
-    )]
     SameDeviceName {
         /// The endpoint.
         endpoint: Name,
@@ -217,18 +170,5 @@ impl Problem {
             | Self::EndpointLeftOut { full, .. } => Some(*full),
             _ => None,
         }
-    }
-}
-
-/// Whose a device is that stands in the way, and what to do about it: another instance's is in
-/// use, so nobody is told to delete that.
-pub(super) fn taken_by(device: IfName, owner: Option<&Name>) -> String {
-    match owner {
-        Some(owner) => format!(
-            "instance {owner} of this node has a device of this name; change the configuration of either"
-        ),
-        None => format!(
-            "the name is taken by a device that this instance did not make; remove it with \"ip link del {device}\""
-        ),
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     desired::{Obstacle, Problem},
     model::{FastPath, IfName, Mac, Name, Vni},
     objects::Hook,
+    trouble::Trouble,
 };
 
 /// Something that was looked at, or why it was not.
@@ -61,19 +62,28 @@ pub(super) struct Machine {
 
 /// What is known of the instance's agent.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact that does not depend on the others"
+)]
 pub(super) struct AgentFacts {
-    /// What it says of itself.
-    pub(super) problems: Vec<String>,
-    /// Why the configuration file is not in force.
-    pub(super) refused: Option<String>,
-    /// Why the programs cannot be used.
-    pub(super) unavailable: Option<String>,
+    /// Whether it runs.
+    pub(super) running: bool,
+    /// All that it knows is not as it should be.
+    pub(super) troubles: Vec<Trouble>,
     /// Whether its program is another one on the disk by now.
     pub(super) replaced: bool,
     /// Whether an operator has switched the fast path off.
     pub(super) fastpath_off: bool,
     /// Whether the instance has made anything here.
     pub(super) established: bool,
+}
+
+impl AgentFacts {
+    /// Whether the agent knows of a fault.
+    pub(super) fn says(&self, id: &str) -> bool {
+        self.troubles.iter().any(|trouble| trouble.id == id)
+    }
 }
 
 /// A network of this node.

@@ -67,6 +67,11 @@ impl KernelError {
         &self.cause
     }
 
+    /// What was tried and why it failed, without a cure.
+    pub fn what(&self) -> String {
+        format!("{}: {}", self.operation, self.cause)
+    }
+
     /// What to do about it, if that is known.
     pub fn cure(&self) -> Option<&str> {
         self.cure.as_deref()

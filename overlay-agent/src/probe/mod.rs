@@ -42,7 +42,10 @@ use std::{
 use tracing::debug;
 
 use self::{exchange::Exchange, health::Identity};
-use crate::model::{Name, Probe};
+use crate::{
+    model::{Name, Probe},
+    trouble::{Trouble, ids},
+};
 
 pub(crate) use self::{
     mesh::NetworkPeers,
@@ -56,7 +59,7 @@ pub const PORT: u16 = 14_789;
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     running: Option<Running>,
-    failed: Option<String>,
+    failed: Option<Trouble>,
 }
 
 /// What probing is to be about.
@@ -88,7 +91,7 @@ struct Notes {
     /// Sockets that the thread is to have from now on.
     seats: Option<BTreeMap<Use, Seat>>,
     refused: Vec<String>,
-    ended: Option<String>,
+    ended: Option<Trouble>,
 }
 
 impl Probes {
@@ -103,7 +106,11 @@ impl Probes {
             Some(running) => running.follow(setup),
             None => match Running::start(setup) {
                 Ok(running) => self.running = Some(running),
-                Err(error) => self.failed = Some(format!("probe peers: {error}")),
+                Err(error) => {
+                    let cure = "restart the agent";
+                    let trouble = Trouble::new(ids::PROBES_FAIL, "probes", error.to_string(), cure);
+                    self.failed = Some(trouble.during("probe peers"));
+                }
             },
         }
     }
@@ -202,7 +209,7 @@ impl Shared {
         self.notes().refused = refused;
     }
 
-    fn end(&self, why: String) {
+    fn end(&self, why: Trouble) {
         self.notes().ended = Some(why);
     }
 }

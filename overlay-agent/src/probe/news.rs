@@ -67,7 +67,7 @@ impl News {
 }
 
 /// The first names, and how many more there are.
-pub(super) fn enumerate(peers: &[Name]) -> String {
+fn enumerate(peers: &[Name]) -> String {
     let named: Vec<&str> = peers.iter().take(NAMED).map(Name::as_str).collect();
     let named = named.join(", ");
     match peers.len().saturating_sub(NAMED) {

@@ -9,12 +9,12 @@ use super::{
     PORT, Probes,
     exchange::nanoseconds,
     health::{Health, Identity},
-    news::enumerate,
     rtt::RoundTrips,
 };
 use crate::{
     api::{PeerAgent, PeerHealth, PeerState, ProbeStatus, RoundTrip},
     model::{Name, Peer, Probe, Vni},
+    trouble::{Trouble, ids},
 };
 
 impl Probes {
@@ -49,49 +49,58 @@ impl Probes {
         ))
     }
 
-    /// What is wrong, one sentence each with its cure.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.failed.iter().cloned().collect();
+    /// What is wrong. Of very many peers the first of a network are named.
+    pub(crate) fn problems(&self) -> Vec<Trouble> {
+        let mut problems: Vec<Trouble> = self.failed.iter().cloned().collect();
         let Some(shared) = self.shared() else {
             return problems;
         };
         let notes = shared.notes();
-        problems.extend(
-            notes
-                .refused
-                .iter()
-                .map(|refusal| format!("answer probes: {refusal}; or set probe = \"off\"")),
-        );
+        problems.extend(notes.refused.iter().map(|refusal| {
+            let cure = "free that port, or set probe = \"off\"";
+            Trouble::new(ids::PROBES_FAIL, "probes", refusal, cure).during("answer probes")
+        }));
         problems.extend(notes.ended.clone());
         drop(notes);
         let exchange = shared.exchange();
-        let mut silent: BTreeMap<&Name, Vec<Name>> = BTreeMap::new();
-        let mut unheard: BTreeMap<&Name, Vec<Name>> = BTreeMap::new();
+        let mut lost: BTreeMap<(bool, &Name), Vec<&Name>> = BTreeMap::new();
         for (network, peer, reach) in exchange.mesh.standing(Instant::now(), exchange.silence()) {
-            let of = match reach {
-                PeerState::Silent => &mut silent,
-                PeerState::OneWay => &mut unheard,
-                _ => continue,
-            };
-            of.entry(&network.name).or_default().push(peer.name.clone());
+            if reach.is_lost() {
+                let of = (reach == PeerState::OneWay, &network.name);
+                lost.entry(of).or_default().push(&peer.name);
+            }
         }
-        problems.extend(silent.iter().map(|(network, peers)| {
-            format!(
-                "network {network}: {} answered probes and does not any more; see whether the \
-                 node and its agent run, and whether the network's UDP port is open both ways",
-                enumerate(peers)
-            )
-        }));
-        problems.extend(unheard.iter().map(|(network, peers)| {
-            format!(
-                "network {network}: {} is heard, but does not hear this node; see whether the \
-                 way there, or a packet filter there, drops the network's UDP port",
-                enumerate(peers)
-            )
-        }));
+        for ((is_one_way, network), peers) in lost {
+            let (id, what, cure) = if is_one_way { UNHEARD } else { SILENT };
+            let (named, rest) = peers.split_at(peers.len().min(NAMED));
+            problems.extend(named.iter().map(|peer| {
+                let operation = format!("network {network}: peer {peer}");
+                Trouble::new(id, peer, what, cure).during(operation)
+            }));
+            if !rest.is_empty() {
+                let operation = format!("network {network}: {} more peers", rest.len());
+                problems.push(Trouble::new(id, network, what, cure).during(operation));
+            }
+        }
         problems
     }
 }
+
+/// Peers of a network that are named one by one.
+const NAMED: usize = 5;
+
+type Words = (&'static str, &'static str, &'static str);
+
+const SILENT: Words = (
+    ids::PEER_SILENT,
+    "it answered probes and does not any more",
+    "see whether the node and its agent run, and whether the network's UDP port is open both ways",
+);
+const UNHEARD: Words = (
+    ids::ONE_WAY,
+    "it is heard, but does not hear this node",
+    "see whether the way there, or a packet filter there, drops the network's UDP port",
+);
 
 fn health_status(
     health: &Health,

@@ -21,6 +21,7 @@ use super::{
     sockets::{Sockets, Use},
 };
 use crate::model::Family;
+use crate::trouble::{Trouble, ids};
 
 /// Datagrams that are taken from a socket before something else is looked at.
 const BATCH: usize = 64;
@@ -38,7 +39,13 @@ pub(super) fn work(shared: &Shared, mut orders: UnixStream) {
     loop {
         if let Err(error) = thread.wait(&orders) {
             error!("wait for probes: {error}; peers are not probed any more");
-            shared.end(format!("wait for probes: {error}; restart the agent"));
+            let trouble = Trouble::new(
+                ids::PROBES_FAIL,
+                "probes",
+                error.to_string(),
+                "restart the agent",
+            );
+            shared.end(trouble.during("wait for probes"));
             return;
         }
         match orders.read(&mut [0; 64]) {

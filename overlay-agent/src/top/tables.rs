@@ -170,7 +170,7 @@ impl App {
             head: vec!["PROBLEM"],
             widths: vec![0],
             rows: problems
-                .map(|problem| self.row(problem.clone(), []))
+                .map(|problem| self.row(problem.to_string(), []))
                 .collect(),
         }
     }

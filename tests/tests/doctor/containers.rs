@@ -36,6 +36,7 @@ fn faults() -> Vec<Fault> {
              ip address add 10.200.0.2/24 dev more; ip route replace default via 10.200.0.1",
         )
         .within("n1c1")
+        .with("container-default-route")
         .cleared_by("n1c1", "ip link del more"),
         Fault::new(
             "container-default-route",

@@ -16,6 +16,8 @@ pub(crate) struct Fault {
     check: &'static str,
     /// A part of the object that must be named.
     object: &'static str,
+    /// What follows from it, which the agent tells and so `doctor` does.
+    follows: Option<&'static str>,
     make: Vec<Command>,
     cure: Cure,
     /// What removes the rest, once it is cured.
@@ -36,6 +38,7 @@ impl Fault {
         Self {
             check,
             object,
+            follows: None,
             make: vec![("n1", make.into())],
             cure: Cure::Printed,
             clear: Vec::new(),
@@ -47,6 +50,12 @@ impl Fault {
         for (within, _) in &mut self.make {
             *within = namespace;
         }
+        self
+    }
+
+    /// Not the only one that is found.
+    pub(crate) fn with(mut self, follows: &'static str) -> Self {
+        self.follows = Some(follows);
         self
     }
 
@@ -76,7 +85,7 @@ impl Fault {
     /// The same with another way to ask.
     pub(crate) fn is_found_by(&self, stand: &Stand, ask: impl Fn() -> Result<Value>) -> Result<()> {
         run(stand, &self.make)?;
-        let finding = only_finding(stand, self.check, self.object, &ask)?;
+        let finding = finding_with(stand, (self.check, self.object), self.follows, &ask)?;
         match &self.cure {
             Cure::Printed => cure(&finding)?,
             Cure::By(commands) => run(stand, commands)?,
@@ -100,6 +109,16 @@ pub(crate) fn only_finding(
     object: &str,
     ask: impl Fn() -> Result<Value>,
 ) -> Result<Value> {
+    finding_with(stand, (check, object), None, ask)
+}
+
+/// The same of a fault from which another one follows.
+pub(crate) fn finding_with(
+    stand: &Stand,
+    (check, object): (&str, &str),
+    follows: Option<&str>,
+    ask: impl Fn() -> Result<Value>,
+) -> Result<Value> {
     let mut found = Value::Null;
     let is = |finding: &Value| {
         let named = finding["object"].as_str().unwrap_or_default();
@@ -107,11 +126,19 @@ pub(crate) fn only_finding(
     };
     let seen = poll::until_well(|| match ask() {
         Ok(diagnosis) => match diagnosis["findings"].as_array().map(Vec::as_slice) {
-            Some([only]) if is(only) => {
-                found = only.clone();
-                None
+            Some(findings) => {
+                let (others, own): (Vec<&Value>, Vec<&Value>) = findings
+                    .iter()
+                    .partition(|finding| follows.is_some_and(|other| finding["check"] == other));
+                match own[..] {
+                    [only] if is(only) && others.len() == usize::from(follows.is_some()) => {
+                        found = only.clone();
+                        None
+                    }
+                    _ => Some(format!("{findings:#?}")),
+                }
             }
-            _ => Some(format!("{:#}", diagnosis["findings"])),
+            None => Some(format!("{:#}", diagnosis["findings"])),
         },
         Err(error) => Some(format!("{error:#}")),
     });

@@ -21,7 +21,7 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::{
-    fault::{commands, only_finding, pasted},
+    fault::{commands, finding_with, only_finding, pasted},
     stand::{SAMPLE, Stand, alone, diagnosis_by, run_of},
 };
 
@@ -62,7 +62,7 @@ fn what_is_wrong_with_the_machine_is_found() -> Result<()> {
     Ok(stand.guard.down()?)
 }
 
-/// By the agent, too: that it cannot load the programs follows, and is not told.
+/// By the agent, too, which tells what follows.
 fn an_older_kernel(stand: &Stand) -> Result<()> {
     const OLD: &str = "5.10.0-35-amd64";
     let old = Setting::is("kernel/osrelease", OLD)?;
@@ -74,7 +74,12 @@ fn an_older_kernel(stand: &Stand) -> Result<()> {
     let what = found["what"].as_str().context("a text")?;
     assert!(what.contains(OLD), "{what}");
     stand.start_by(old.seen_by(run_of(agent)))?;
-    only_finding(stand, "kernel-too-old", "kernel", || stand.diagnosis())?;
+    finding_with(
+        stand,
+        ("kernel-too-old", "kernel"),
+        Some("fastpath-unavailable"),
+        || stand.diagnosis(),
+    )?;
     agent.stop()?;
     agent.start()?;
     stand.is_healthy("the kernel is as new as it is")

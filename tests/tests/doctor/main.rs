@@ -14,3 +14,4 @@ mod node;
 mod packets;
 mod peers;
 mod stand;
+mod told;

@@ -55,7 +55,8 @@ fn faults() -> Vec<Fault> {
             "duplicate-vtep",
             "192.168.56.12",
             "ip address add 192.168.56.12/24 dev eth1",
-        ),
+        )
+        .with("peer-no-route"),
         Fault::new(
             "route-taken",
             "10.244.2.0/24",

@@ -13,7 +13,7 @@ use overlay_tests::{
 };
 
 use crate::{
-    fault::{Fault, only_finding},
+    fault::{Fault, finding_with, only_finding},
     stand::{Stand, reconfigured},
 };
 
@@ -66,7 +66,12 @@ fn another_host_with_this_node_s_ipv6_address_is_found() -> Result<()> {
         &format!("ip address del {net} dev eth1; ip address add {net} dev eth1"),
     )?;
     let object = node.underlay6.to_string();
-    let found = only_finding(&stand, "duplicate-vtep", &object, || stand.diagnosis())?;
+    let found = finding_with(
+        &stand,
+        ("duplicate-vtep", &object),
+        Some("underlay-missing"),
+        || stand.diagnosis(),
+    )?;
     let what = found["what"].as_str().context("a text")?;
     assert!(what.contains("another node"), "{what}");
     stand.within("n3", &format!("ip address del {net} dev eth1"))?;
@@ -89,6 +94,9 @@ fn an_agent_of_another_version_is_found() -> Result<()> {
     let what = found["what"].as_str().context("a text")?;
     assert!(what.contains(&format!("layout {}", ABI + 1)), "{what}");
     second.stop()?;
+    finding_with(&stand, ("peer-silent", "n2"), Some("peer-version"), || {
+        stand.diagnosis()
+    })?;
     second.start()?;
     stand.is_healthy("one version everywhere")?;
     Ok(stand.guard.down()?)

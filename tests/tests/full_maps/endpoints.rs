@@ -184,11 +184,8 @@ fn one_whose_sources_do_not_fit_is_refused_and_the_others_stay() -> Result<()> {
     // Also when it comes first: it does not take the place of one that is there.
     crowded.endpoints.insert(0, late.clone());
     stand.configure(1, &crowded)?;
-    stand.tells(
-        1,
-        false,
-        "endpoint late: map SOURCES is full with 1 entries",
-    )?;
+    stand.tells(1, false, "attach endpoint late")?;
+    stand.tells(1, false, "map SOURCES is full with 1 entries")?;
     assert!(!is_there(&stand, "late")?, "something was made of it");
     let nodes = &stand.guard.topology().nodes;
     for family in BOTH {

@@ -59,8 +59,14 @@ fn what_passes_one_way_alone_is_told_on_both_sides() -> Result<()> {
     let health = stand.until_state(1, 2, "one_way")?;
     assert_eq!(health["hears_this_node"], false);
     stand.until_state(2, 1, "silent")?;
-    stand.until_problem(1, Some("tprone-n2 is heard, but does not hear this node"))?;
-    stand.until_problem(2, Some("tprone-n1 answered probes and does not any more"))?;
+    stand.until_problem(
+        1,
+        Some("tprone-n2: it is heard, but does not hear this node"),
+    )?;
+    stand.until_problem(
+        2,
+        Some("tprone-n1: it answered probes and does not any more"),
+    )?;
     // The third has no part in it.
     stand.until_state(3, 1, "answers")?;
     stand.until_state(3, 2, "answers")?;
@@ -134,7 +140,10 @@ fn an_agent_that_ends_is_missed_and_found_again() -> Result<()> {
     let second = stand.guard.agent(2);
     second.kill()?;
     stand.until_state(1, 2, "silent")?;
-    stand.until_problem(1, Some("tprend-n2 answered probes and does not any more"))?;
+    stand.until_problem(
+        1,
+        Some("tprend-n2: it answered probes and does not any more"),
+    )?;
     // It comes back with maps of another layout.
     second.with("OVERLAY_ABI", 77).start()?;
     let health = stand.until_state(1, 2, "answers")?;

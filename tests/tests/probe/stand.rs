@@ -83,7 +83,7 @@ impl Stand {
         let found = poll::until_well_within(PATIENCE, || match (self.status(node), words) {
             (Ok(status), None) if status["healthy"] == true => None,
             (Ok(status), Some(words))
-                if status["healthy"] == false && status["problems"].to_string().contains(words) =>
+                if status["healthy"] == false && sentences(&status["problems"]).contains(words) =>
             {
                 None
             }
@@ -133,4 +133,15 @@ impl Stand {
         });
         found.map_err(anyhow::Error::msg)
     }
+}
+
+/// Problems as people read them.
+fn sentences(problems: &Value) -> String {
+    let problems = problems.as_array().into_iter().flatten();
+    let sentence = |problem: &Value| {
+        let [operation, what, cure] = ["operation", "what", "cure"]
+            .map(|part| problem[part].as_str().unwrap_or_default().to_owned());
+        format!("{operation}: {what}; {cure}\n")
+    };
+    problems.map(sentence).collect()
 }

@@ -286,7 +286,7 @@ fn a_default_route_of_one_family_does_not_keep_the_other_out() {
     let desired = built(CONFIG, &observed);
     assert_eq!(
         desired.problems[0].to_string(),
-        "route endpoint web: it has an IPv6 default route through wlan0 already; ours is left out: add routes to the overlay there yourself"
+        "route endpoint web: it has an IPv6 default route through wlan0 already, and ours is left out; add routes to the overlay there yourself"
     );
     let steps = plan(&Objects::default(), &desired.objects).to_string();
     assert!(steps.contains("set route 0.0.0.0/0 via"), "{steps}");

@@ -1,21 +1,39 @@
 //! The instance's agent, and what it says of itself.
 
-use std::collections::BTreeSet;
-
-use super::{Check, Fault, Look, advice, command, machine, setup::split};
-use crate::{api::Finding, doctor::facts::Facts};
+use super::{Check, Fault, Look, command};
+use crate::{api::Finding, doctor::facts::Facts, trouble::ids};
 
 const REFUSED: Fault = Fault::problem(
-    "config-refused",
+    ids::CONFIG_REFUSED,
     "What the file asks for is not in force; the node works by the one before.",
 );
 const UNAVAILABLE: Fault = Fault::problem(
-    "fastpath-unavailable",
+    ids::FASTPATH_UNAVAILABLE,
     "The kernel's VXLAN device carries everything, slower, and without the checks of sources.",
 );
 const FAILED: Fault = Fault::problem(
-    "agent-cannot",
+    ids::AGENT_CANNOT,
     "The node is not as the configuration asks for; the agent tries again and again.",
+);
+const NOT_SAVED: Fault = Fault::problem(
+    ids::STATE_NOT_SAVED,
+    "After a reboot the agent would not know the containers and addresses of now.",
+);
+const METRICS: Fault = Fault::warning(
+    ids::METRICS_CLOSED,
+    "Prometheus does not see this node, and cannot warn of anything.",
+);
+const PROBES: Fault = Fault::warning(
+    ids::PROBES_FAIL,
+    "A peer that cannot be reached is not noticed.",
+);
+const SILENT: Fault = Fault::problem(
+    ids::PEER_SILENT,
+    "Its containers cannot be reached, or its agent does not run any more.",
+);
+const SOURCE: Fault = Fault::problem(
+    ids::SOURCE_TAKEN,
+    "What the container forwards for others is dropped.",
 );
 const REPLACED: Fault = Fault::warning(
     "agent-replaced",
@@ -26,19 +44,15 @@ const SWITCHED_OFF: Fault = Fault::note(
     "An operator has switched it off; the kernel's VXLAN device carries everything.",
 );
 
-pub(super) const CHECKS: [Check; 5] = [
-    Check {
-        fault: REFUSED,
-        look: Look::Always(refused),
-    },
-    Check {
-        fault: UNAVAILABLE,
-        look: Look::Always(unavailable),
-    },
-    Check {
-        fault: FAILED,
-        look: Look::Always(failed),
-    },
+pub(super) const CHECKS: [Check; 10] = [
+    told(REFUSED),
+    told(UNAVAILABLE),
+    told(FAILED),
+    told(NOT_SAVED),
+    told(METRICS),
+    told(PROBES),
+    told(SILENT),
+    told(SOURCE),
     Check {
         fault: REPLACED,
         look: Look::Always(replaced),
@@ -49,39 +63,11 @@ pub(super) const CHECKS: [Check; 5] = [
     },
 ];
 
-fn refused(facts: &Facts) -> Vec<Finding> {
-    let reasons = facts.agent.refused.iter();
-    let cure = "correct the file; \"overlay-agent check --config FILE\" tells all that is wrong";
-    reasons
-        .map(|why| REFUSED.at("configuration", why, advice(cure)))
-        .collect()
-}
-
-fn unavailable(facts: &Facts) -> Vec<Finding> {
-    if machine::keeps_programs_out(facts) {
-        return Vec::new();
+const fn told(fault: Fault) -> Check {
+    Check {
+        fault,
+        look: Look::Told,
     }
-    let reasons = facts.agent.unavailable.iter();
-    reasons
-        .map(|reason| {
-            let (what, cure) = split(reason);
-            UNAVAILABLE.at("fast path", what, advice(cure))
-        })
-        .collect()
-}
-
-/// What no other check of the set-up has a name for.
-fn failed(facts: &Facts) -> Vec<Finding> {
-    let obstacles = facts.obstacles.iter().map(ToString::to_string);
-    let problems = facts.problems.iter().map(ToString::to_string);
-    let named: BTreeSet<String> = obstacles.chain(problems).collect();
-    let told = facts.agent.problems.iter().flat_map(|text| text.lines());
-    told.filter(|problem| !named.contains(*problem))
-        .map(|problem| {
-            let (what, cure) = split(problem);
-            FAILED.at("agent", what, advice(cure))
-        })
-        .collect()
 }
 
 fn replaced(facts: &Facts) -> Vec<Finding> {
@@ -104,8 +90,12 @@ fn switched_off(facts: &Facts) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::healthy::only;
-    use crate::{api::Severity, desired::Problem};
+    use super::super::healthy::{broken, only};
+    use crate::{
+        api::Severity,
+        desired::Problem,
+        trouble::{Trouble, ids},
+    };
 
     #[test]
     fn what_the_agent_says_is_told_once() {
@@ -114,30 +104,54 @@ mod tests {
             vtep: "192.168.56.12".parse().unwrap(),
         };
         let found = only("peer-no-route", |facts| {
-            facts.agent.problems = vec![problem.to_string()];
+            facts.agent.troubles = vec![Trouble::from(&problem)];
             facts.problems = vec![problem.clone()];
         });
         assert_eq!(found.object, "n2");
         let found = only("agent-cannot", |facts| {
-            facts.agent.problems = vec!["set ovl1 up: it is busy; wait".to_owned()];
+            facts.agent.troubles = vec![Trouble::new(ids::AGENT_CANNOT, "ovl1", "busy", "wait")];
         });
-        assert_eq!(found.what, "set ovl1 up: it is busy");
-        assert_eq!(found.cure.text, "wait");
+        assert_eq!(
+            (&*found.object, &*found.what, &*found.cure.text),
+            ("ovl1", "busy", "wait")
+        );
     }
 
     #[test]
-    fn an_agent_that_does_not_use_its_file_or_programs_is_told() {
-        let found = only("config-refused", |facts| {
-            facts.agent.refused = Some("line 3: no such key".to_owned());
+    fn all_that_the_agent_knows_is_found_under_the_same_name() {
+        let all = [
+            ids::CONFIG_REFUSED,
+            ids::FASTPATH_UNAVAILABLE,
+            ids::AGENT_CANNOT,
+            ids::STATE_NOT_SAVED,
+            ids::METRICS_CLOSED,
+            ids::PROBES_FAIL,
+            ids::PEER_SILENT,
+            ids::ONE_WAY,
+            ids::PATH_BLACK_HOLE,
+            ids::SOURCE_TAKEN,
+            "endpoint-not-attached",
+            "duplicate-vtep",
+        ];
+        for id in all {
+            let found = only(id, |facts| {
+                facts.agent.troubles = vec![Trouble::new(id, "it", "wrong", "right it")];
+            });
+            assert_eq!((&*found.object, &*found.what), ("it", "wrong"));
+        }
+    }
+
+    #[test]
+    fn two_faults_of_a_kind_are_both_told() {
+        let found = broken(|facts| {
+            let of = |subject| Trouble::new(ids::PEER_SILENT, subject, "silent", "look");
+            facts.agent.troubles = vec![of("n2"), of("n3")];
         });
-        assert_eq!(found.what, "line 3: no such key");
-        only("fastpath-unavailable", |facts| {
-            facts.agent.unavailable = Some("load programs: no; yes".to_owned());
-        });
-        only("kernel-too-old", |facts| {
-            "5.15.0".clone_into(&mut facts.machine.release);
-            facts.agent.unavailable = Some("check the kernel's release: no; yes".to_owned());
-        });
+        assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn an_agent_that_was_replaced_or_switched_off_is_told() {
         only("agent-replaced", |facts| facts.agent.replaced = true);
         let found = only("fastpath-off", |facts| facts.agent.fastpath_off = true);
         assert_eq!(found.severity, Severity::Note);

@@ -8,6 +8,7 @@ use crate::{
         filter::{Hook, Packet, Place, Ruleset},
     },
     model::{Family, FastPath},
+    trouble::ids,
 };
 
 const TUNNEL: Fault = Fault::problem(
@@ -154,7 +155,7 @@ fn through(network: &NetworkFacts) -> Vec<Packet<'_>> {
 fn is_fast(facts: &Facts, network: &NetworkFacts) -> bool {
     network.fastpath != FastPath::Off
         && !facts.agent.fastpath_off
-        && facts.agent.unavailable.is_none()
+        && !facts.agent.says(ids::FASTPATH_UNAVAILABLE)
 }
 
 fn forward(facts: &Facts) -> Looked {

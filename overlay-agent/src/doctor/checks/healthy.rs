@@ -52,6 +52,7 @@ pub(super) fn facts() -> Facts {
             ..Machine::default()
         },
         agent: AgentFacts {
+            running: true,
             established: true,
             ..AgentFacts::default()
         },

@@ -57,11 +57,6 @@ fn wants_programs(facts: &Facts) -> bool {
     networks.any(|network| network.fastpath != FastPath::Off)
 }
 
-/// Whether the programs cannot be loaded for a reason that has a name here.
-pub(super) fn keeps_programs_out(facts: &Facts) -> bool {
-    !kernel(facts).is_empty() || !bpffs(facts).is_empty()
-}
-
 fn kernel(facts: &Facts) -> Vec<Finding> {
     let judged = capability::judge_release(&facts.machine.release);
     let Some(error) = judged.err().filter(|_| wants_programs(facts)) else {

@@ -43,6 +43,8 @@ enum Look {
     Always(fn(&Facts) -> Vec<Finding>),
     /// It takes what could perhaps not be looked at.
     IfSeen(fn(&Facts) -> Looked),
+    /// Nobody but the agent knows.
+    Told,
 }
 
 /// The fault that a check looks for.
@@ -143,7 +145,7 @@ pub(super) struct Judgement {
     pub(super) skipped: Vec<Skipped>,
 }
 
-/// Makes all checks.
+/// Makes all checks, and adds what the agent knows and they have not found.
 pub(super) fn judge(facts: &Facts) -> Judgement {
     let mut judgement = Judgement::default();
     for check in all() {
@@ -151,18 +153,38 @@ pub(super) fn judge(facts: &Facts) -> Judgement {
         let looked = match check.look {
             Look::Always(look) => Ok(look(facts)),
             Look::IfSeen(look) => look(facts),
+            Look::Told if facts.agent.running => Ok(Vec::new()),
+            Look::Told => Err("no agent runs".to_owned()),
         };
-        match looked {
-            Ok(found) if found.is_empty() => judgement.passed.push(name),
-            Ok(found) => judgement.findings.extend(found),
-            Err(because) => judgement.skipped.push(Skipped {
+        let (mut found, unseen) = match looked {
+            Ok(found) => (found, None),
+            Err(because) => (Vec::new(), Some(because)),
+        };
+        let told = told(facts, &check.fault, &found);
+        found.extend(told);
+        match unseen {
+            Some(because) if found.is_empty() => judgement.skipped.push(Skipped {
                 check: name,
                 because,
             }),
+            None if found.is_empty() => judgement.passed.push(name),
+            _ => judgement.findings.extend(found),
         }
     }
     judgement.findings.sort_by_key(|finding| finding.severity);
     judgement
+}
+
+/// What the agent knows of a fault, besides what was found just now: `status` tells the same.
+fn told(facts: &Facts, fault: &Fault, found: &[Finding]) -> Vec<Finding> {
+    let troubles = facts.agent.troubles.iter();
+    let of_this = troubles.filter(|trouble| trouble.id == fault.name);
+    let new = of_this.filter(|trouble| !found.iter().any(|found| found.object == trouble.subject));
+    new.map(|trouble| {
+        let cure = advice(trouble.cure.clone());
+        fault.at(&trouble.subject, &trouble.what, cure)
+    })
+    .collect()
 }
 
 /// `1 packet`, `2 packets`.

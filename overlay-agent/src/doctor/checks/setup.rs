@@ -2,46 +2,47 @@
 //!
 //! The agent tells the same in `status`; here each has a name, and a command where one helps.
 
-use super::{Check, Fault, Look, advice, command, devices, room};
+use super::{Check, Fault, Look, devices, room};
 use crate::{
     api::{Cure, Finding},
-    desired::{Obstacle, Problem},
+    desired::{Obstacle, Problem, troubles},
     doctor::{
         commands::{remove_address, remove_link, remove_route},
         facts::Facts,
     },
+    trouble::Trouble,
 };
 
 const STOPPED: &str =
     "Nothing of the node is changed any more, not even repaired, as long as it is so.";
 
-const UNDERLAY: Fault = Fault::problem("underlay-missing", STOPPED);
-const MTU: Fault = Fault::problem("mtu-does-not-fit", STOPPED);
-const FILTER: Fault = Fault::problem("packet-filter-missing", STOPPED);
-const NAME: Fault = Fault::problem("device-name-taken", STOPPED);
-const VXLAN: Fault = Fault::problem("foreign-vxlan", STOPPED);
-const PORT: Fault = Fault::problem("port-taken", STOPPED);
-const ADDRESS: Fault = Fault::problem("gateway-taken", STOPPED);
+const UNDERLAY: Fault = Fault::problem(troubles::UNDERLAY_MISSING, STOPPED);
+const MTU: Fault = Fault::problem(troubles::MTU_DOES_NOT_FIT, STOPPED);
+const FILTER: Fault = Fault::problem(troubles::PACKET_FILTER_MISSING, STOPPED);
+const NAME: Fault = Fault::problem(troubles::DEVICE_NAME_TAKEN, STOPPED);
+const VXLAN: Fault = Fault::problem(troubles::FOREIGN_VXLAN, STOPPED);
+const PORT: Fault = Fault::problem(troubles::PORT_TAKEN, STOPPED);
+const ADDRESS: Fault = Fault::problem(troubles::GATEWAY_TAKEN, STOPPED);
 const ROUTE: Fault = Fault::problem(
-    "route-taken",
+    troubles::ROUTE_TAKEN,
     "Packets of the node, and what the programs leave to the kernel, go where that route leads.",
 );
 const NO_ROUTE: Fault = Fault::problem(
-    "peer-no-route",
+    troubles::PEER_NO_ROUTE,
     "Nothing can be sent to the peer's containers.",
 );
 const RANGE: Fault = Fault::warning(
-    "range-around-vtep",
+    troubles::RANGE_AROUND_VTEP,
     "What is for an address of the range that no peer has leaves this node unencapsulated, by its \
      default route.",
 );
-const FULL: Fault = Fault::problem("map-full", room::LEFT_OUT);
+const FULL: Fault = Fault::problem(troubles::MAP_FULL, room::LEFT_OUT);
 const ATTACHED: Fault = Fault::problem(
-    "endpoint-not-attached",
+    troubles::ENDPOINT_NOT_ATTACHED,
     "The container is not in its network.",
 );
 const DEFAULT_ROUTE: Fault = Fault::warning(
-    "container-default-route",
+    troubles::CONTAINER_DEFAULT_ROUTE,
     "The container reaches the network only if it has routes of its own there.",
 );
 
@@ -102,39 +103,32 @@ pub(super) const CHECKS: [Check; 13] = [
 
 /// Those of one name.
 fn found(facts: &Facts, fault: &Fault) -> Vec<Finding> {
-    let obstacles = facts
-        .obstacles
-        .iter()
-        .filter_map(|obstacle| of_obstacle(facts, obstacle, fault));
-    let problems = facts
-        .problems
-        .iter()
-        .filter_map(|problem| of_problem(facts, problem, fault));
-    obstacles.chain(problems).collect()
+    let obstacles = facts.obstacles.iter();
+    let obstacles = obstacles.filter(|obstacle| !is_duplicate(facts, obstacle));
+    let obstacles = obstacles.map(|one| (Trouble::from(one), removal_of_obstacle(facts, one)));
+    let problems = facts.problems.iter();
+    let problems = problems.filter(|problem| !is_elsewhere(facts, problem));
+    let problems = problems.map(|one| (Trouble::from(one), removal_of_problem(one)));
+    obstacles
+        .chain(problems)
+        .filter(|(trouble, _)| trouble.id == fault.name)
+        .map(|(trouble, removal)| {
+            let commands = removal.map(|command| facts.commands.on_node(command));
+            let cure = Cure {
+                text: trouble.cure.into_owned(),
+                commands: commands.into_iter().collect(),
+            };
+            fault.at(trouble.subject, trouble.what, cure)
+        })
+        .collect()
 }
 
-fn of_obstacle(facts: &Facts, obstacle: &Obstacle, wanted: &Fault) -> Option<Finding> {
-    if is_duplicate(facts, obstacle) {
-        return None;
-    }
-    let (fault, object, removal) = match obstacle {
-        Obstacle::NoSuchUnderlay { name, .. } => (&UNDERLAY, name.to_string(), None),
-        Obstacle::NoSuchAddress { address } => (&UNDERLAY, address.to_string(), None),
-        Obstacle::NoVtep { .. } => (&UNDERLAY, "underlay".to_owned(), None),
-        Obstacle::MtuTooBig { network, .. } | Obstacle::MtuForIpv6 { network, .. } => {
-            (&MTU, network.to_string(), None)
-        }
-        Obstacle::NoFilter { .. } => (&FILTER, "nft".to_owned(), None),
-        // What another instance made is in use.
-        Obstacle::DeviceTaken { device, owner } => {
-            let removal = owner.is_none().then(|| remove_link(device));
-            (&NAME, device.to_string(), removal)
-        }
-        Obstacle::PortTaken { device, owner, .. } => {
-            let removal = owner.is_none().then(|| remove_link(device));
-            (&VXLAN, device.to_string(), removal)
-        }
-        Obstacle::PortBusy { port, .. } => (&PORT, format!("UDP port {port}"), None),
+/// The command that takes away what is in the way, where one does.
+fn removal_of_obstacle(facts: &Facts, obstacle: &Obstacle) -> Option<String> {
+    match obstacle {
+        // Another instance's is in use.
+        Obstacle::DeviceTaken { device, owner } => owner.is_none().then(|| remove_link(device)),
+        Obstacle::PortTaken { device, owner, .. } => owner.is_none().then(|| remove_link(device)),
         Obstacle::AddressTaken {
             address,
             device,
@@ -142,63 +136,20 @@ fn of_obstacle(facts: &Facts, obstacle: &Obstacle, wanted: &Fault) -> Option<Fin
             ..
         } => {
             let mut there = facts.addresses.iter();
-            let net = there.find(|of| of.device == *device && of.net.addr() == *address);
-            let removal = net.filter(|_| owner.is_none());
-            let removal = removal.map(|of| remove_address(of.net, device));
-            (&ADDRESS, address.to_string(), removal)
+            let net = there.find(|of| of.device == *device && of.net.addr() == *address)?;
+            owner.is_none().then(|| remove_address(net.net, device))
         }
-        Obstacle::RouteTaken { destination, .. } => {
-            let removal = remove_route(*destination);
-            (&ROUTE, destination.to_string(), Some(removal))
-        }
-        // The check for duplicates tells it, with the device.
-        Obstacle::OwnVtep { .. } => return None,
-    };
-    (fault.name == wanted.name).then(|| {
-        let text = obstacle.to_string();
-        let (what, cure) = split(&text);
-        fault.at(object, what, cured(facts, cure, removal))
-    })
+        Obstacle::RouteTaken { destination, .. } => Some(remove_route(*destination)),
+        _ => None,
+    }
 }
 
-fn of_problem(facts: &Facts, problem: &Problem, wanted: &Fault) -> Option<Finding> {
-    let (fault, object, removal) = match problem {
-        Problem::NoWay { peer, .. } | Problem::NoTunnel { peer, .. } => {
-            (&NO_ROUTE, peer.to_string(), None)
-        }
-        Problem::RangeAroundVtep { cidr, .. } => (&RANGE, cidr.to_string(), None),
-        Problem::NoWayToMore { network, .. } => (&NO_ROUTE, network.to_string(), None),
-        Problem::PeersLeftOut { network, .. }
-        | Problem::NetworkLeftOut { network, .. }
-        | Problem::RangeLeftOut { network, .. }
-        | Problem::TunnelLeftOut { network, .. }
-        | Problem::AddressesLeftOut { network, .. } => (&FULL, network.to_string(), None),
-        Problem::RouteTaken { destination, .. } => {
-            let removal = remove_route(*destination);
-            (&ROUTE, destination.to_string(), Some(removal))
-        }
-        Problem::NoAddress { endpoint, .. }
-        | Problem::NoNamespace { endpoint, .. }
-        | Problem::NodeNamespace { endpoint, .. }
-        | Problem::InterfaceTaken { endpoint, .. }
-        | Problem::EndpointLeftOut { endpoint, .. }
-        | Problem::SameDeviceName { endpoint, .. } => (&ATTACHED, endpoint.to_string(), None),
-        Problem::DeviceTaken {
-            endpoint,
-            device,
-            owner,
-        } => {
-            let removal = owner.is_none().then(|| remove_link(device));
-            (&ATTACHED, endpoint.to_string(), removal)
-        }
-        Problem::OtherDefaultRoute { endpoint, .. } => (&DEFAULT_ROUTE, endpoint.to_string(), None),
-    };
-    let same = fault.name == wanted.name && !is_elsewhere(facts, problem);
-    same.then(|| {
-        let text = problem.to_string();
-        let (what, cure) = split(&text);
-        fault.at(object, what, cured(facts, cure, removal))
-    })
+fn removal_of_problem(problem: &Problem) -> Option<String> {
+    match problem {
+        Problem::RouteTaken { destination, .. } => Some(remove_route(*destination)),
+        Problem::DeviceTaken { device, owner, .. } => owner.is_none().then(|| remove_link(device)),
+        _ => None,
+    }
 }
 
 /// Whether the node lacks an outer address that it has, but that another node has, too.
@@ -229,19 +180,6 @@ fn is_elsewhere(facts: &Facts, problem: &Problem) -> bool {
     }
 }
 
-fn cured(facts: &Facts, text: &str, removal: Option<String>) -> Cure {
-    match removal {
-        Some(removal) => command(text, facts.commands.on_node(removal)),
-        None => advice(text),
-    }
-}
-
-/// What an error of ours says, and its cure, which comes last.
-pub(super) fn split(text: &str) -> (&str, &str) {
-    text.rsplit_once("; ")
-        .unwrap_or((text, "see the agent's log"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::healthy::{broken, only};
@@ -259,10 +197,7 @@ mod tests {
         });
         assert_eq!(found.object, "vx9");
         assert_eq!(found.cure.commands, ["ip link del vx9"]);
-        assert_eq!(
-            found.what,
-            "open UDP port 4789 for network lab: VXLAN device vx9 has it"
-        );
+        assert_eq!(found.what, "VXLAN device vx9 has it");
         assert_eq!(
             found.cure.text,
             "remove that device, or choose another port"
@@ -285,7 +220,8 @@ mod tests {
                 full: ("PEERS4", 2),
             }];
         });
-        assert!(found.what.starts_with("map 3 peers of network lab"));
+        assert_eq!(found.object, "3 peers of network lab");
+        assert!(found.what.starts_with("map PEERS4 is full"));
         let found = only("range-around-vtep", |facts| {
             facts.problems = vec![Problem::RangeAroundVtep {
                 network: "lab".parse().unwrap(),
@@ -294,6 +230,23 @@ mod tests {
             }];
         });
         assert_eq!(found.object, "10.0.0.0/8");
+    }
+
+    #[test]
+    fn nobody_is_told_to_delete_the_device_of_another_instance() {
+        let of = |owner: Option<&str>| {
+            only("device-name-taken", |facts| {
+                facts.obstacles = vec![Obstacle::DeviceTaken {
+                    device: "ovl1".parse().unwrap(),
+                    owner: owner.map(|owner| owner.parse().unwrap()),
+                }];
+            })
+        };
+        let stranger = of(None);
+        assert_eq!(stranger.cure.commands, ["ip link del ovl1"]);
+        let instance = of(Some("b"));
+        assert!(instance.cure.commands.is_empty(), "{instance:#?}");
+        assert!(!instance.cure.text.contains("del"), "{instance:#?}");
     }
 
     #[test]

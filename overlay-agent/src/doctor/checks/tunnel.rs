@@ -1,12 +1,13 @@
 //! Whether peers understand us, as the tunnel tells it.
 
-use super::{Check, Fault, Look, advice, firewall, peers::with_underlay};
+use super::{Check, Fault, Look, advice, devices, firewall, peers::with_underlay};
 use crate::{
     api::Finding,
     doctor::{
         commands::tcpdump,
         facts::{Answer, Facts, Health, PeerFacts},
     },
+    model::Family,
 };
 
 const SILENT: Fault = Fault::problem(
@@ -49,7 +50,18 @@ fn answers_not(peer: &PeerFacts) -> bool {
 
 /// What another check has a better name for.
 fn is_explained(facts: &Facts, peer: &PeerFacts) -> bool {
-    peer.port_answer == Answer::Answered || firewall::is_eaten(facts, peer)
+    peer.port_answer == Answer::Answered
+        || firewall::is_eaten(facts, peer)
+        || is_answered_elsewhere(facts, peer)
+}
+
+/// Whether answers go to another node that has this one's outer address, too.
+fn is_answered_elsewhere(facts: &Facts, peer: &PeerFacts) -> bool {
+    let mut addresses = facts.addresses.iter();
+    addresses.any(|address| {
+        Family::of(address.net.addr()) == Family::of(peer.vtep)
+            && devices::is_of_another(facts, address)
+    })
 }
 
 fn health(peer: &PeerFacts) -> Option<(&PeerFacts, &Health)> {
@@ -142,7 +154,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::healthy::{broken, only};
-    use crate::doctor::facts::{Answer, Facts, Health, Reach};
+    use crate::doctor::facts::{Answer, Facts, Health, NodeAddress, Reach};
 
     fn unanswered(received: u64) -> impl FnOnce(&mut Facts) {
         move |facts| {
@@ -185,6 +197,19 @@ mod tests {
             })(facts);
         });
         assert!(found.is_empty(), "{found:#?}");
+    }
+
+    #[test]
+    fn a_node_whose_address_another_one_has_is_answered_there() {
+        only("duplicate-vtep", |facts| {
+            unanswered(7)(facts);
+            facts.peers[0].vtep = "fd00:56::2".parse().unwrap();
+            facts.addresses.push(NodeAddress {
+                device: "eth1".parse().unwrap(),
+                net: "fd00:56::1/64".parse().unwrap(),
+                usable: false,
+            });
+        });
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::{
     objects::filter_table,
     store::Content,
     surroundings::Observed,
+    trouble::Trouble,
 };
 
 /// What is examined.
@@ -50,12 +51,8 @@ pub struct Patient {
 /// What only a running agent can tell.
 #[derive(Clone, Debug, Default)]
 pub struct Agent {
-    /// What it cannot do.
-    pub problems: Vec<String>,
-    /// Why the configuration file is not in force.
-    pub refused: Option<String>,
-    /// Why the programs cannot be used.
-    pub unavailable: Option<String>,
+    /// All that it knows is not as it should be.
+    pub troubles: Vec<Trouble>,
     /// Whether its program is not on the disk any more.
     pub replaced: bool,
     /// What its probes tell, by network and peer.
@@ -143,9 +140,8 @@ async fn gather(patient: &Patient) -> kernel::Result<Facts> {
         },
         machine: machine(patient)?,
         agent: AgentFacts {
-            problems: agent.problems,
-            refused: agent.refused,
-            unavailable: agent.unavailable,
+            running: patient.agent.is_some(),
+            troubles: agent.troubles,
             replaced: agent.replaced,
             fastpath_off: patient.content.fastpath_off,
             established: observed.around.links.values().any(|link| link.ours),

@@ -1,0 +1,124 @@
+//! What is not as it should be, in the one form that the log, `status` and `doctor` share.
+
+use std::{borrow::Cow, fmt};
+
+use serde::Serialize;
+
+use crate::model::Name;
+
+/// One thing that is not as it should be, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Trouble {
+    /// Stable, in kebab case: scripts know it, and `docs/doctor.md` explains it.
+    pub id: &'static str,
+    /// What it is about: a peer, an endpoint, a device, a network.
+    pub subject: String,
+    /// What was to be done, with its object; empty where nothing was.
+    pub operation: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub cure: Cow<'static, str>,
+    /// The endpoint that it concerns, if it concerns one.
+    #[serde(skip)]
+    pub endpoint: Option<Name>,
+}
+
+impl Trouble {
+    /// For what concerns no single endpoint.
+    pub fn new(
+        id: &'static str,
+        subject: impl fmt::Display,
+        what: impl Into<String>,
+        cure: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            id,
+            subject: subject.to_string(),
+            operation: String::new(),
+            what: what.into(),
+            cure: cure.into(),
+            endpoint: None,
+        }
+    }
+
+    /// Adds what was to be done.
+    #[must_use]
+    pub fn during(mut self, operation: impl Into<String>) -> Self {
+        self.operation = operation.into();
+        self
+    }
+
+    /// Adds whom it concerns.
+    #[must_use]
+    pub fn of_endpoint(mut self, endpoint: &Name) -> Self {
+        self.endpoint = Some(endpoint.clone());
+        self
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        sentence(f, &self.operation, &self.what, &self.cure)
+    }
+}
+
+/// Several as one text, a line each.
+pub(crate) fn list<'a>(troubles: impl IntoIterator<Item = &'a Trouble>) -> String {
+    let lines: Vec<String> = troubles.into_iter().map(Trouble::to_string).collect();
+    lines.join("\n")
+}
+
+/// Operation, cause and cure as one sentence.
+pub(crate) fn sentence(
+    f: &mut fmt::Formatter<'_>,
+    operation: &str,
+    what: &str,
+    cure: &str,
+) -> fmt::Result {
+    if !operation.is_empty() {
+        write!(f, "{operation}: ")?;
+    }
+    write!(f, "{what}; {cure}")
+}
+
+/// What the agent itself finds, beside what stands in its way ([`crate::desired::Obstacle`]) or is
+/// left out ([`crate::desired::Problem`]).
+pub mod ids {
+    /// The configuration file is not in force.
+    pub const CONFIG_REFUSED: &str = "config-refused";
+    /// The programs cannot be used.
+    pub const FASTPATH_UNAVAILABLE: &str = "fastpath-unavailable";
+    /// A step fails.
+    pub const AGENT_CANNOT: &str = "agent-cannot";
+    /// The state is not on the disk.
+    pub const STATE_NOT_SAVED: &str = "state-not-saved";
+    /// Prometheus cannot be served.
+    pub const METRICS_CLOSED: &str = "metrics-closed";
+    /// Probes cannot be sent or answered.
+    pub const PROBES_FAIL: &str = "probes-fail";
+    /// A peer has answered probes and does not any more.
+    pub const PEER_SILENT: &str = "peer-silent";
+    /// A peer is heard and does not hear us.
+    pub const ONE_WAY: &str = "one-way";
+    /// Large packets vanish on the way.
+    pub const PATH_BLACK_HOLE: &str = "path-black-hole";
+    /// The configuration has given away what is behind an endpoint.
+    pub const SOURCE_TAKEN: &str = "source-taken";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Trouble;
+
+    #[test]
+    fn it_reads_as_operation_cause_cure() {
+        let trouble = Trouble::new("peer-no-route", "n2", "there is no route", "add one");
+        assert_eq!(trouble.to_string(), "there is no route; add one");
+        let trouble = trouble.during("reach peer n2");
+        assert_eq!(
+            trouble.to_string(),
+            "reach peer n2: there is no route; add one"
+        );
+    }
+}
