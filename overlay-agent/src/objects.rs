@@ -29,7 +29,7 @@ mod slots;
 pub use attachments::{AttachmentState, Hook};
 pub use capacity::Capacity;
 pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
-pub use filter::{Filter, FilterRules, Masquerade, filter_table};
+pub use filter::{Filter, FilterRules, FilterTable, Masquerade, TableOwner, filter_table};
 pub use peers::{PeerEntries, PeerEntry, PeerObjects};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).

@@ -39,6 +39,9 @@ pub struct Surroundings {
     pub endpoints: BTreeMap<Name, EndpointPlace>,
     /// Why there can be no packet filter rules; looked for only when they are needed.
     pub no_filter: Option<String>,
+    /// Whether the table that ours would be is somebody else's; and which other instance's, where
+    /// its mark says so. Looked for only when rules are needed, or may have been made.
+    pub filter_of: Option<Option<Name>>,
 }
 
 impl Surroundings {

@@ -90,11 +90,12 @@ pub(super) async fn run(
         Step::SetFilter { rules } => {
             // Noted before, so that an agent that is stopped in between still looks for it.
             store.update(|content| content.packet_filter = true)?;
-            let table = filter_table(store.content().instance());
-            Ok(nft::set(&table, rules)?)
+            let instance = store.content().instance();
+            Ok(nft::set(&filter_table(instance), instance, rules)?)
         }
         Step::DeleteFilter => {
-            nft::delete(&filter_table(store.content().instance()))?;
+            let instance = store.content().instance();
+            nft::delete(&filter_table(instance), instance)?;
             Ok(store.update(|content| content.packet_filter = false)?)
         }
         Step::Attach { link, hook } => {

@@ -4,10 +4,10 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Derived, Node, default_metric, peers};
+use super::{Derived, Node, default_metric, needs_filter, peers};
 use crate::{
     model::{Family, IfName, Name},
-    objects::{PeerObjects, RouteKey, Scope},
+    objects::{PeerObjects, RouteKey, Scope, filter_table},
     surroundings::NodeLink,
 };
 
@@ -61,6 +61,15 @@ pub enum Obstacle {
         cause: String,
         /// What works without.
         instead: &'static str,
+    },
+    /// A table of packet filter rules of somebody else has the name that ours would have.
+    TableTaken {
+        /// Its name.
+        table: String,
+        /// What it is needed for.
+        use_for: &'static str,
+        /// The other instance that made it.
+        owner: Option<Name>,
     },
     /// A device of somebody else has a name that we need.
     DeviceTaken {
@@ -242,19 +251,27 @@ fn find_routes(
 }
 
 fn find_filter(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Obstacle>) {
-    let Some(cause) = &node.around.no_filter else {
-        return;
-    };
     let (use_for, instead) = if networks.len() > 1 {
         ("keeping networks apart", "one network a node")
     } else {
         ("masquerade", "masquerade = false")
     };
-    obstacles.push(Obstacle::NoFilter {
-        use_for,
-        cause: cause.clone(),
-        instead,
-    });
+    if let Some(cause) = &node.around.no_filter {
+        obstacles.push(Obstacle::NoFilter {
+            use_for,
+            cause: cause.clone(),
+            instead,
+        });
+    }
+    if let Some(owner) = &node.around.filter_of
+        && needs_filter(node.inputs.model)
+    {
+        obstacles.push(Obstacle::TableTaken {
+            table: filter_table(node.instance),
+            use_for,
+            owner: owner.clone(),
+        });
+    }
 }
 
 impl Node<'_> {

@@ -73,6 +73,23 @@ fn taken_by(device: IfName, owner: Option<&Name>) -> (String, String) {
     }
 }
 
+/// Whose a table is, and what to do: it is in use, so nobody is told to delete it.
+fn table_of(table: &str, owner: Option<&Name>) -> (String, String) {
+    match owner {
+        Some(owner) => (
+            format!("instance {owner} of this node has it"),
+            "give one of the two another node.name".to_owned(),
+        ),
+        None => (
+            "there is one that this instance did not make, and it is left as it is".to_owned(),
+            format!(
+                "see what it is for with \"nft list table inet {table}\", and rename it, or give \
+                 this instance another node.name"
+            ),
+        ),
+    }
+}
+
 /// Whose it is that is in use; it is to be removed only where no other instance uses it.
 fn in_use(removal: &str, owner: Option<&Name>) -> (String, String) {
     match owner {
@@ -312,6 +329,22 @@ impl From<&Obstacle> for Trouble {
                 format!("or use {instead}"),
             )
             .during(format!("set the packet filter, which {use_for} needs")),
+            Obstacle::TableTaken {
+                table,
+                use_for,
+                owner,
+            } => {
+                let (what, cure) = table_of(table, owner.as_ref());
+                Self::new(
+                    PACKET_FILTER_MISSING,
+                    format!("table inet {table}"),
+                    what,
+                    cure,
+                )
+                .during(format!(
+                    "make nftables table inet {table}, which {use_for} needs"
+                ))
+            }
             Obstacle::DeviceTaken { device, owner } => {
                 let (what, cure) = taken_by(*device, owner.as_ref());
                 let cure = format!("{cure}, or choose another VNI");

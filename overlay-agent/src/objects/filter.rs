@@ -12,6 +12,28 @@ pub fn filter_table(instance: &Name) -> String {
     format!("overlay-{instance}")
 }
 
+/// A table of packet filter rules that has the name of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterTable {
+    /// Whose it is.
+    pub owner: TableOwner,
+    /// What it does.
+    pub filter: Filter,
+}
+
+/// Whose a table of packet filter rules is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableOwner {
+    /// It has this instance's mark.
+    This,
+    /// It has no mark, but all that is in it, and nothing else, an earlier version has made.
+    Earlier,
+    /// It has the mark of another instance.
+    Instance(Name),
+    /// Nothing says whose it is.
+    Unknown,
+}
+
 /// What the table of packet filter rules does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -30,7 +30,9 @@ use crate::{
     },
     model::{Family, IfName, Model, Name},
     node::Node,
-    objects::{Address, LinkId, Objects, Route, RouteKey, Scope, filter_table},
+    objects::{
+        Address, FilterTable, LinkId, Objects, Route, RouteKey, Scope, TableOwner, filter_table,
+    },
     store::Content,
     surroundings::{NodeLink, Observed, Surroundings},
 };
@@ -340,8 +342,14 @@ fn filter(
     if !needed && !store.packet_filter {
         return Ok(());
     }
-    match nft::read(&filter_table(store.instance())) {
-        Ok(filter) => objects.filter = filter,
+    match nft::read(&filter_table(store.instance()), store.instance()) {
+        Ok(None) => {}
+        Ok(Some(FilterTable { owner, filter })) => match owner {
+            TableOwner::This => objects.filter = Some(filter),
+            TableOwner::Earlier if store.packet_filter => objects.filter = Some(filter),
+            TableOwner::Instance(other) => around.filter_of = Some(Some(other)),
+            TableOwner::Earlier | TableOwner::Unknown => around.filter_of = Some(None),
+        },
         // Rules of ours that cannot be removed are an error, those that cannot be made a reason.
         Err(error) if !needed => return Err(error),
         Err(error) => around.no_filter = Some(error.to_string()),

@@ -4,19 +4,24 @@ use std::process::Command;
 
 use overlay_agent::{
     kernel::nft,
-    objects::{Filter, FilterRules, Masquerade},
+    model::Name,
+    objects::{Filter, FilterRules, FilterTable, Masquerade, TableOwner},
 };
 
 use crate::namespace::{Namespace, name, net};
 
 const TABLE: &str = "overlay-test-n1.x";
 
+fn instance() -> Name {
+    "test-n1.x".parse().unwrap()
+}
+
 impl Namespace {
     /// Runs `nft` as somebody else would.
     fn nft(&self, script: &str) -> String {
         let output = Command::new("nsenter")
             .arg(format!("--net={}", self.path().display()))
-            .args(["nft", script])
+            .args(["nft", "-a", script])
             .output()
             .unwrap();
         assert!(
@@ -27,12 +32,22 @@ impl Namespace {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    fn table(&self) -> Option<FilterTable> {
+        self.inside(|| nft::read(TABLE, &instance())).unwrap()
+    }
+
     fn filter(&self) -> Option<Filter> {
-        self.inside(|| nft::read(TABLE)).unwrap()
+        let table = self.table()?;
+        assert_eq!(table.owner, TableOwner::This);
+        Some(table.filter)
     }
 
     fn set_filter(&self, rules: &FilterRules) {
-        self.inside(|| nft::set(TABLE, rules)).unwrap();
+        self.inside(|| nft::set(TABLE, &instance(), rules)).unwrap();
+    }
+
+    fn delete_filter(&self) {
+        self.inside(|| nft::delete(TABLE, &instance())).unwrap();
     }
 }
 
@@ -95,9 +110,9 @@ fn rules_come_back_as_they_went_and_go() {
         listing.contains("counter packets 0 bytes 0 drop"),
         "{listing}"
     );
-    namespace.inside(|| nft::delete(TABLE)).unwrap();
+    namespace.delete_filter();
     assert_eq!(namespace.nft("list tables"), "");
-    namespace.inside(|| nft::delete(TABLE)).unwrap();
+    namespace.delete_filter();
     assert_eq!(namespace.nft("list tables"), "");
 }
 
@@ -129,4 +144,70 @@ fn what_somebody_changes_is_seen_and_what_is_counted_is_not() {
     assert_eq!(namespace.filter(), Some(Filter::Rules(rules())));
     namespace.nft(&format!("delete table {table}"));
     assert_eq!(namespace.filter(), None);
+}
+
+/// What others can have under the name of ours.
+const OTHERS: [&str; 5] = [
+    "{ }",
+    "{ comment \"overlay:test-n1.x\"; chain forward { type filter hook forward priority filter; }; }",
+    "{ chain made-by-overlay-other { }; }",
+    "{ chain made-by-overlay-test-n1 { ip saddr 10.0.0.1 counter; }; }",
+    "{ set isolated { type ifname; elements = { \"ovl1\" }; }; map of-mine { type ipv4_addr : verdict; }; }",
+];
+
+#[test]
+fn a_table_of_somebody_else_stays_as_it_is() {
+    for content in OTHERS {
+        let namespace = Namespace::new();
+        namespace.nft(&format!("table inet {TABLE} {content}"));
+        let before = namespace.nft("list ruleset");
+        let table = namespace.table().unwrap();
+        let instance_named = content.contains("made-by");
+        match table.owner {
+            TableOwner::Instance(_) => assert!(instance_named, "{content}"),
+            TableOwner::Unknown => assert!(!instance_named, "{content}"),
+            owner => panic!("{owner:?}: {content}"),
+        }
+        let refused = namespace.inside(|| nft::set(TABLE, &instance(), &rules()));
+        assert!(refused.is_err(), "{content}");
+        namespace.delete_filter();
+        assert_eq!(namespace.nft("list ruleset"), before);
+    }
+}
+
+/// As version 0.1 made it.
+const OF_EARLIER: &str = r#"
+table inet overlay-test-n1.x {
+    set isolated { type ifname; elements = { "ovl1", "ovlbr1", "ovl2", "ovlbr2" } }
+    set together { typeof iifname . oifname; elements = { "ovl1" . "ovlbr1", "ovlbr1" . "ovl1", "ovl2" . "ovlbr2", "ovlbr2" . "ovl2" } }
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        iifname @isolated oifname @isolated iifname . oifname != @together counter packets 3 bytes 84 drop
+    }
+    chain postrouting {
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 10.244.1.0/24 ip daddr != 10.244.0.0/16 oifname != "ovl1" oifname != "ovlbr1" counter packets 0 bytes 0 masquerade
+    }
+}
+"#;
+
+#[test]
+fn what_an_earlier_version_made_without_a_mark_is_taken_over() {
+    let namespace = Namespace::new();
+    for replace in [true, false] {
+        namespace.nft(OF_EARLIER);
+        let table = namespace.table().unwrap();
+        assert_eq!(table.owner, TableOwner::Earlier);
+        if replace {
+            namespace.set_filter(&rules());
+            assert_eq!(namespace.filter(), Some(Filter::Rules(rules())));
+        }
+        namespace.delete_filter();
+        assert_eq!(namespace.nft("list tables"), "");
+    }
+    namespace.nft(OF_EARLIER);
+    namespace.nft(&format!(
+        "add rule inet {TABLE} forward ip saddr 10.0.0.1 counter"
+    ));
+    assert_eq!(namespace.table().unwrap().owner, TableOwner::Unknown);
 }

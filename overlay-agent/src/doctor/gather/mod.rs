@@ -25,7 +25,6 @@ use crate::{
     kernel::{self, KernelError, capability, nft, statistics, sysctl},
     model::{Model, Name},
     node::Node,
-    objects::filter_table,
     store::Content,
     surroundings::Observed,
     trouble::Trouble,
@@ -214,9 +213,9 @@ fn legacy_tables() -> kernel::Result<Vec<String>> {
 
 /// Without our own table, whose rules hold on both paths.
 fn ruleset(content: &Content) -> Seen<Ruleset> {
-    let ours = filter_table(content.instance());
     let listing = told(nft::ruleset())?;
+    let ours = nft::tables_of(&listing, content.instance());
     Ok(Ruleset::read(&listing, |family, table| {
-        family == "inet" && table == ours
+        ours.contains(&(family.to_owned(), table.to_owned()))
     }))
 }

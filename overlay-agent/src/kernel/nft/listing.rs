@@ -12,26 +12,55 @@ use nftables::{
     stmt::{Counter, Match, Operator, Statement},
 };
 
-use super::rules::{ISOLATED, TOGETHER, render};
+use super::{
+    itself,
+    ownership::mark,
+    rules::{ISOLATED, TOGETHER, render},
+};
 use crate::{
-    model::IfName,
+    model::{IfName, Name},
     objects::{Filter, FilterRules, Masquerade},
 };
 
-pub(super) fn understand(table: &str, found: &Nftables<'_>) -> Filter {
-    let objects: Vec<&NfListObject<'_>> = found
-        .objects
-        .iter()
-        .filter_map(|object| match object {
-            NfObject::ListObject(NfListObject::MetainfoObject(_)) | NfObject::CmdObject(_) => None,
-            NfObject::ListObject(object) => Some(object),
-        })
-        .collect();
+/// What a table of the instance does.
+pub(super) fn understand(table: &str, instance: &Name, found: &Nftables<'_>) -> Filter {
+    let objects = objects(found);
     let rules = read(&objects);
-    let rendered = render(table, &rules);
-    match (essence(objects), essence(rendered.iter().collect())) {
-        (Some(found), Some(ours)) if found == ours => Filter::Rules(rules),
-        _ => Filter::Altered,
+    if consists_of(objects, table, &rules, Some(mark(table, instance))) {
+        Filter::Rules(rules)
+    } else {
+        Filter::Altered
+    }
+}
+
+/// Whether a table has no mark and otherwise just what we make: versions before 0.2 made none.
+pub(super) fn is_of_earlier(table: &str, found: &Nftables<'_>) -> bool {
+    let objects = objects(found);
+    let rules = read(&objects);
+    rules != FilterRules::default() && consists_of(objects, table, &rules, None)
+}
+
+fn objects<'a, 'b>(found: &'a Nftables<'b>) -> Vec<&'a NfListObject<'b>> {
+    let objects = found.objects.iter().filter_map(|object| match object {
+        NfObject::ListObject(NfListObject::MetainfoObject(_)) | NfObject::CmdObject(_) => None,
+        NfObject::ListObject(object) => Some(object),
+    });
+    objects.collect()
+}
+
+/// Whether these are the table, what makes it follow the rules, the mark, and nothing else.
+fn consists_of<'a>(
+    objects: Vec<&NfListObject<'_>>,
+    table: &'a str,
+    rules: &FilterRules,
+    mark: Option<NfListObject<'a>>,
+) -> bool {
+    let mut ours = vec![itself(table)];
+    ours.extend(mark);
+    ours.extend(render(table, rules));
+    match (essence(objects), essence(ours.iter().collect())) {
+        (Some(found), Some(ours)) => found == ours,
+        _ => false,
     }
 }
 
@@ -150,10 +179,25 @@ fn without_count(statement: Statement<'_>) -> Statement<'_> {
 
 #[cfg(test)]
 mod tests {
-    use nftables::{batch::Batch, schema::Nftables};
+    use nftables::{
+        batch::Batch,
+        schema::{NfListObject, NfObject, Nftables},
+    };
 
-    use super::{super::rules::render, understand};
-    use crate::objects::{Filter, FilterRules, Masquerade};
+    use super::{
+        super::{itself, ownership::mark, rules::render},
+        is_of_earlier, understand,
+    };
+    use crate::{
+        model::Name,
+        objects::{Filter, FilterRules, Masquerade},
+    };
+
+    const TABLE: &str = "overlay-n1";
+
+    fn instance() -> Name {
+        "n1".parse().unwrap()
+    }
 
     fn rules() -> FilterRules {
         let name = |text: &str| text.parse().unwrap();
@@ -176,7 +220,8 @@ mod tests {
 
     fn listed(rules: &FilterRules) -> Nftables<'static> {
         let mut batch = Batch::new();
-        for object in render("overlay-n1", rules) {
+        let all = [itself(TABLE), mark(TABLE, &instance())];
+        for object in all.into_iter().chain(render(TABLE, rules)) {
             batch.add_obj(object);
         }
         let text = serde_json::to_string(&batch.to_nftables()).unwrap();
@@ -186,8 +231,31 @@ mod tests {
     #[test]
     fn rules_come_back_as_they_went() {
         let rules = rules();
-        let found = understand("overlay-n1", &listed(&rules));
+        let found = understand(TABLE, &instance(), &listed(&rules));
         assert_eq!(found, Filter::Rules(rules));
+    }
+
+    #[test]
+    fn of_tables_without_a_mark_only_those_are_known_that_we_made() {
+        let listed = listed(&rules());
+        assert!(!is_of_earlier(TABLE, &listed), "it has a mark");
+        // It is the second object.
+        let mut unmarked = listed.clone();
+        unmarked.objects.to_mut().remove(1);
+        assert!(is_of_earlier(TABLE, &unmarked));
+        for left_out in 0..unmarked.objects.len() {
+            let mut less = unmarked.clone();
+            let object = less.objects.to_mut().remove(left_out);
+            // With one rule less to masquerade, it is still like one of ours.
+            let is_rule = matches!(object, NfObject::ListObject(NfListObject::Rule(_)));
+            assert!(
+                is_rule || !is_of_earlier(TABLE, &less),
+                "without object {left_out}"
+            );
+        }
+        let mut empty = unmarked.clone();
+        empty.objects.to_mut().truncate(1);
+        assert!(!is_of_earlier(TABLE, &empty), "an empty one is anybody's");
     }
 
     #[test]
@@ -196,12 +264,12 @@ mod tests {
         for left_out in 0..listed.objects.len() {
             let mut less = listed.clone();
             less.objects.to_mut().remove(left_out);
-            let found = understand("overlay-n1", &less);
+            let found = understand(TABLE, &instance(), &less);
             assert_ne!(found, Filter::Rules(rules()), "without object {left_out}");
             let mut more = listed.clone();
             let again = more.objects[left_out].clone();
             more.objects.to_mut().push(again);
-            let found = understand("overlay-n1", &more);
+            let found = understand(TABLE, &instance(), &more);
             assert_ne!(found, Filter::Rules(rules()), "twice object {left_out}");
         }
     }

@@ -1,36 +1,55 @@
 //! The packet filter: one nftables table of the family `inet`, in this thread's namespace.
 //!
-//! The table belongs to whoever knows its name. It is set as a whole, in one transaction:
-//! no packet passes between the old rules and the new.
+//! It is set as a whole, in one transaction: no packet passes between the old rules and the new.
 
 mod listing;
+mod ownership;
 mod rules;
 mod watch;
 
 use std::io;
 
 use nftables::{
-    batch::Batch,
     helper::{self, DEFAULT_NFT, NftablesError},
-    schema::{NfListObject, Table},
+    schema::{NfListObject, Nftables, Table},
     types::NfFamily,
 };
 
 use super::{KernelError, Result};
-use crate::objects::{Filter, FilterRules};
+use crate::{
+    model::Name,
+    objects::{Filter, FilterRules, FilterTable, TableOwner},
+};
 
+pub use ownership::tables_of;
 pub use watch::Watch;
 
-/// What the table of this name does; `None` when there is none.
-pub fn read(table: &str) -> Result<Option<Filter>> {
+/// Whose the table of this name is, for an instance, and what it does; `None` when there is none.
+pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
+    let operation = || format!("list nftables table inet {table}");
     let arguments = ["list", "table", "inet", table];
-    match helper::get_current_ruleset_with_args(DEFAULT_NFT, arguments) {
-        Ok(found) => Ok(Some(listing::understand(table, &found))),
-        // Nothing that we make is unknown to the library.
-        Err(NftablesError::NftInvalidJson(_)) => Ok(Some(Filter::Altered)),
-        Err(NftablesError::NftFailed { stderr, .. }) if is_missing(&stderr) => Ok(None),
-        Err(error) => Err(failed(format!("list nftables table inet {table}"), error)),
-    }
+    let text = match helper::get_current_ruleset_raw(DEFAULT_NFT, arguments) {
+        Ok(text) => text,
+        Err(NftablesError::NftFailed { stderr, .. }) if is_missing(&stderr) => return Ok(None),
+        Err(error) => return Err(failed(operation(), error)),
+    };
+    let listing: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|error| KernelError::new(operation(), error.to_string()))?;
+    let marked_by = ownership::marked_by(&listing, instance);
+    // Nothing that we make is unknown to the library.
+    let objects = serde_json::from_value::<Nftables<'_>>(listing).ok();
+    let filter = objects.as_ref().map_or(Filter::Altered, |objects| {
+        listing::understand(table, instance, objects)
+    });
+    let by_earlier = |objects: &Nftables<'_>| listing::is_of_earlier(table, objects);
+    let owner = marked_by.unwrap_or_else(|| {
+        if objects.as_ref().is_some_and(by_earlier) {
+            TableOwner::Earlier
+        } else {
+            TableOwner::Unknown
+        }
+    });
+    Ok(Some(FilterTable { owner, filter }))
 }
 
 /// All tables of everybody, as `nft --json list ruleset` prints them: others use much that the
@@ -42,29 +61,29 @@ pub fn ruleset() -> Result<serde_json::Value> {
     serde_json::from_str(&text).map_err(|error| KernelError::new(operation, error.to_string()))
 }
 
-/// Makes the table do just this, whatever it did before.
-pub fn set(table: &str, rules: &FilterRules) -> Result<()> {
-    let mut batch = emptied(table);
+/// Makes the instance's table do just this, whatever it did before.
+///
+/// An error, with nothing changed, where somebody else has a table of this name.
+pub fn set(table: &str, instance: &Name, rules: &FilterRules) -> Result<()> {
+    let operation = || format!("set nftables table inet {table}");
+    let there = read(table, instance)?.map(|there| there.owner);
+    let Some(mut batch) = ownership::renewal(table, instance, there.as_ref()) else {
+        return Err(KernelError::new(operation(), "somebody else has made it"));
+    };
     for object in rules::render(table, rules) {
         batch.add(object);
     }
+    helper::apply_ruleset(&batch.to_nftables()).map_err(|error| failed(operation(), error))
+}
+
+/// Removes the instance's table, if there is one; somebody else's stays.
+pub fn delete(table: &str, instance: &Name) -> Result<()> {
+    let there = read(table, instance)?.map(|there| there.owner);
+    let Some(batch) = there.and_then(|owner| ownership::removal(table, instance, &owner)) else {
+        return Ok(());
+    };
     helper::apply_ruleset(&batch.to_nftables())
-        .map_err(|error| failed(format!("set nftables table inet {table}"), error))
-}
-
-/// Removes the table, if there is one.
-pub fn delete(table: &str) -> Result<()> {
-    helper::apply_ruleset(&emptied(table).to_nftables())
         .map_err(|error| failed(format!("delete nftables table inet {table}"), error))
-}
-
-/// A transaction after which there is no such table.
-fn emptied(table: &str) -> Batch<'_> {
-    let mut batch = Batch::new();
-    // What is deleted must be there, and what is there can be added.
-    batch.add(itself(table));
-    batch.delete(itself(table));
-    batch
 }
 
 fn itself(table: &str) -> NfListObject<'_> {

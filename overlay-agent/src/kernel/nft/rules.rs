@@ -1,4 +1,4 @@
-//! What the packet filter should do, as the objects of a table.
+//! What the packet filter should do, as the objects of a table that is there.
 //!
 //! ```text
 //! set isolated { type ifname; … }
@@ -23,7 +23,6 @@ use nftables::{
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 
-use super::itself;
 use crate::{
     model::IfName,
     objects::{FilterRules, Masquerade},
@@ -38,7 +37,7 @@ const FILTER_PRIORITY: i32 = 0;
 const SOURCE_NAT_PRIORITY: i32 = 100;
 
 pub(super) fn render<'a>(table: &'a str, rules: &FilterRules) -> Vec<NfListObject<'a>> {
-    let mut objects = vec![itself(table)];
+    let mut objects = Vec::new();
     if !rules.isolated.is_empty() {
         objects.extend(isolation(table, rules));
     }

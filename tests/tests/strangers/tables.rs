@@ -1,0 +1,49 @@
+//! Tables of packet filter rules.
+
+use anyhow::Result;
+
+use crate::in_the_way::{Case, survives};
+
+#[test]
+fn one_that_merely_has_the_name_stays() -> Result<()> {
+    survives(
+        "tstrf",
+        &Case {
+            what: "an nftables table",
+            needs: |config| config.networks[0].masquerade = Some(true),
+            clear: "nft delete table inet overlay-{i}",
+            make: "nft -f - <<END
+table inet overlay-{i} {
+    comment \"overlay:{i}\"
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        ip saddr 203.0.113.0/24 counter packets 7 bytes 700 drop comment \"mine\"
+    }
+    set isolated { type ipv4_addr; flags interval; elements = { 198.51.100.0/24 } }
+    map own { type inet_service : verdict; elements = { 7 : accept } }
+}
+END",
+            look: "nft -a list ruleset",
+            said: "one that this instance did not make",
+            never_said: "nft delete",
+            stops: true,
+        },
+    )
+}
+
+#[test]
+fn one_of_another_instance_is_said_to_be_its() -> Result<()> {
+    survives(
+        "tstro",
+        &Case {
+            what: "an nftables table of another instance",
+            needs: |config| config.networks[0].masquerade = Some(true),
+            clear: "nft delete table inet overlay-{i}",
+            make: "nft 'table inet overlay-{i} { chain made-by-overlay-other { }; chain more { ip saddr 203.0.113.1 counter accept; }; }'",
+            look: "nft -a list ruleset",
+            said: "instance other of this node has it",
+            never_said: "nft delete",
+            stops: true,
+        },
+    )
+}
