@@ -87,6 +87,8 @@ pub(crate) fn sentence(
 pub mod ids {
     /// The configuration file is not in force.
     pub const CONFIG_REFUSED: &str = "config-refused";
+    /// A file of peers counts not, or not as it is.
+    pub const PEERS_REFUSED: &str = "peers-refused";
     /// The programs cannot be used.
     pub const FASTPATH_UNAVAILABLE: &str = "fastpath-unavailable";
     /// A step fails.

@@ -9,7 +9,7 @@ use std::{
 use super::{CommandResult, Failure, Format, client, local, output};
 use crate::{
     api::{Diagnosis, DoctorSpec, Finding, Reply, Request, Severity},
-    config,
+    config::Files,
     dirs::Dirs,
     doctor::{Patient, examine},
     model::Name,
@@ -81,7 +81,8 @@ fn alone(
     dirs: &Dirs,
     sample: Duration,
 ) -> Result<Diagnosis, Failure> {
-    let model = config::load(path).map_err(Failure::bad_input)?;
+    let loaded = Files::new(path).load().map_err(Failure::bad_input)?;
+    let model = loaded.model;
     let netns = netns.map(local::netns_path);
     if let Some(netns) = &netns {
         local::enter(netns)?;

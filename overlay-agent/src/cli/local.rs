@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -9,7 +10,7 @@ use anyhow::Context as _;
 
 use super::{CommandResult, Failure, Format, NodeArgs, output, progress};
 use crate::{
-    config,
+    config::Files,
     daemon::{self, Options, StartError},
     dirs::Dirs,
     kernel::{netns, privileges},
@@ -30,8 +31,14 @@ pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Command
 }
 
 pub(super) fn check(path: &Path, format: Format) -> CommandResult {
-    let model = config::load(path).map_err(Failure::bad_input)?;
-    output::print(|out| output::checked(out, path, &model, format)).map_err(Failure::Problem)
+    let loaded = Files::new(path).load().map_err(Failure::bad_input)?;
+    if loaded.refused_fragments.is_empty() {
+        let print = |out: &mut dyn io::Write| output::checked(out, path, &loaded, format);
+        return output::print(print).map_err(Failure::Problem);
+    }
+    let refused = loaded.refused_fragments.iter().map(ToString::to_string);
+    let refused: Vec<String> = refused.collect();
+    Err(Failure::BadInput(anyhow::anyhow!(refused.join("\n"))))
 }
 
 pub(super) fn plan(

@@ -15,8 +15,9 @@ use crate::{
         EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
         Status,
     },
+    config::{Loaded, PEERS_FOLDER},
     daemon::Preview,
-    model::{Dscp, Guard, Model, Rx},
+    model::{Dscp, Guard, Rx},
 };
 
 /// Logs to standard error; `OVERLAY_LOG` chooses the level.
@@ -49,22 +50,27 @@ pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> any
 pub(super) fn checked(
     out: &mut dyn Write,
     path: &Path,
-    model: &Model,
+    loaded: &Loaded,
     format: Format,
 ) -> io::Result<()> {
+    let (model, fragments) = (&loaded.model, loaded.fragments);
     let peers = model.peer_count();
     let (networks, endpoints) = (model.networks.len(), model.endpoints.len());
     match format {
         Format::Json => writeln!(
             out,
             "{}",
-            json!({ "node": model.node.name, "networks": networks, "peers": peers, "endpoints": endpoints })
+            json!({ "node": model.node.name, "networks": networks, "peers": peers, "endpoints": endpoints, "fragments": fragments })
         ),
         Format::Text => writeln!(
             out,
-            "{}: good: node {}, {networks} networks, {peers} peers, {endpoints} endpoints",
+            "{}: good: node {}, {networks} networks, {peers} peers, {endpoints} endpoints{}",
             path.display(),
-            model.node.name
+            model.node.name,
+            match fragments {
+                0 => String::new(),
+                some => format!("; with {some} files of {PEERS_FOLDER}"),
+            }
         ),
     }
 }

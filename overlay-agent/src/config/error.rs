@@ -1,6 +1,10 @@
 //! What can be wrong with a configuration, each with its place and its cure.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use ipnet::IpNet;
 use overlay_common::maps::MAX_PREFIX_LENGTHS;
@@ -18,9 +22,27 @@ pub enum ConfigError {
         /// What the kernel said.
         cause: std::io::Error,
     },
+    /// A file or the folder of peers could not be read.
+    #[error("read peers {}: {cause}; let the agent read it, or remove it", path.display())]
+    UnreadablePeers {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the kernel said.
+        cause: String,
+    },
     /// The file was read and is wrong; nothing of it is used.
     #[error(transparent)]
     Invalid(#[from] Faults),
+}
+
+impl ConfigError {
+    /// The file that was refused.
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Unreadable { path, .. } | Self::UnreadablePeers { path, .. } => path,
+            Self::Invalid(faults) => &faults.path,
+        }
+    }
 }
 
 /// Everything that is wrong with one file, in the order of its lines.

@@ -2,6 +2,8 @@
 
 mod endpoints;
 mod error;
+mod files;
+mod fragments;
 mod networks;
 mod peers;
 mod plain;
@@ -9,23 +11,16 @@ mod raw;
 mod sources;
 mod subnets;
 
-use std::{fs, net::IpAddr, ops::Range, path::Path};
+use std::{net::IpAddr, ops::Range, path::Path};
 
 use self::plain::Plain;
 use crate::model::{Guard, IfName, Metrics, Model, Name, Node, Probe, Rx, Underlay};
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
+pub(crate) use files::folder_of;
+pub use files::{Files, Loaded, PEERS_FOLDER};
 pub(crate) use sources::endpoint_sources;
-
-/// Reads and validates a configuration file.
-pub fn load(path: &Path) -> Result<Model, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
-        path: path.to_owned(),
-        cause,
-    })?;
-    Ok(parse(path, &text)?)
-}
 
 /// Validates the text of a configuration file; `path` is for the messages only.
 pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {

@@ -86,10 +86,17 @@ fn network(
     if ranges.is_empty() {
         return None;
     }
-    let peers = peers::validate(raw, plain, field, &ranges, own_vtep, report);
+    let (plain, index) = plain;
+    let list = peers::List {
+        parsed: &raw.peers,
+        plain: plain.of_network(index),
+        subnet: raw.subnet.span().start,
+        own: None,
+    };
+    let (_, peers) = peers::validate(&list, field, &ranges, own_vtep, report);
     let peers = Peers::from(peers);
-    if raw.fastpath != FastPath::Off {
-        check_lengths(&peers, raw, field, report);
+    if let Some(fault) = check_lengths(&peers, raw.fastpath) {
+        report.add(raw.name.span(), format!("{field}.peers"), fault);
     }
     let mut network = Network {
         name: name?,
@@ -121,15 +128,14 @@ fn mtu(raw: &raw::Network, field: &str, ipv6: bool, report: &mut Report<'_>) -> 
 }
 
 /// Each different length costs the data plane a look-up.
-fn check_lengths(peers: &Peers, raw: &raw::Network, field: &str, report: &mut Report<'_>) {
-    for family in Family::ALL {
-        let lengths = peers.prefix_lengths(family);
-        if lengths.len() > MAX_PREFIX_LENGTHS {
-            let lengths = lengths.len();
-            let fault = Fault::PrefixLengths { family, lengths };
-            report.add(raw.name.span(), format!("{field}.peers"), fault);
-        }
+pub(super) fn check_lengths(peers: &Peers, fastpath: FastPath) -> Option<Fault> {
+    if fastpath == FastPath::Off {
+        return None;
     }
+    let lengths = Family::ALL.map(|family| (family, peers.prefix_lengths(family).len()));
+    let mut lengths = lengths.into_iter();
+    let (family, lengths) = lengths.find(|(_, lengths)| *lengths > MAX_PREFIX_LENGTHS)?;
+    Some(Fault::PrefixLengths { family, lengths })
 }
 
 /// Reports a value that was seen before; remembers the field of the first use.

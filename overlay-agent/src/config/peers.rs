@@ -15,25 +15,55 @@ use toml::Spanned;
 use super::{
     Report,
     error::Fault,
-    plain::{self, Plain},
+    plain,
     raw::{self, Written},
     subnets::{Claim, no_such_family, overlaps, subnets},
 };
 use crate::model::{Family, InvalidValue, Mac, Peer, Range};
 
-/// Of a network's peers, in either form.
+/// A network's peers in a text, in either form.
+pub(super) struct List<'a> {
+    pub(super) parsed: &'a [Spanned<raw::Peer>],
+    pub(super) plain: &'a [plain::Peer<'a>],
+    /// Where the node's own subnet is written.
+    pub(super) subnet: usize,
+    /// The name by which this node itself may be among them, and is left out.
+    pub(super) own: Option<&'a str>,
+}
+
+impl<'a> List<'a> {
+    fn get(&self, number: usize) -> Option<Written<'a>> {
+        match number.checked_sub(self.parsed.len()) {
+            None => Some(self.parsed.get(number)?.get_ref().written()),
+            Some(number) => self.plain.get(number)?.written(),
+        }
+    }
+
+    /// Where a key of a peer is written, or what it follows from.
+    pub(super) fn span(&self, number: usize, key: &str) -> ops::Range<usize> {
+        let span = |peer: Written<'_>| match (key, &peer.mac) {
+            ("name", _) => peer.name.span(),
+            ("subnet", _) => peer.subnet.span(),
+            ("mac", Some(mac)) => mac.span(),
+            _ => peer.vtep.span(),
+        };
+        self.get(number).map_or(0..0, span)
+    }
+}
+
+/// The peers that are good so far, with their numbers; all that is wrong is reported.
 pub(super) fn validate(
-    raw: &raw::Network,
-    (plain, network): (&Plain<'_>, usize),
+    list: &List<'_>,
     field: &str,
     ranges: &[Range],
     own_vtep: Option<IpAddr>,
     report: &mut Report<'_>,
-) -> Vec<Peer> {
-    let plain = plain.of_network(network);
-    let parsed = raw.peers.iter().map(|raw| Some(raw.get_ref().written()));
+) -> (Vec<usize>, Vec<Peer>) {
+    let plain = list.plain;
+    let parsed = list.parsed.iter();
+    let parsed = parsed.map(|raw| Some(raw.get_ref().written()));
     let written = parsed.chain(plain.iter().map(plain::Peer::written));
-    let place = raw.subnet.span().start;
+    let place = list.subnet;
     let own = |range: &Range| Claim {
         subnet: range.subnet,
         place,
@@ -49,14 +79,12 @@ pub(super) fn validate(
     };
     checked.claims.reserve(plain.len());
     for (number, written) in written.enumerate() {
-        if let Some(written) = written {
+        let others = written.filter(|peer| Some(*peer.name.get_ref()) != list.own);
+        if let Some(written) = others {
             checked.add(number, &written, report);
         }
     }
-    let again = |number: usize| match number.checked_sub(raw.peers.len()) {
-        None => Some(raw.peers.get(number)?.get_ref().written()),
-        Some(number) => plain.get(number)?.written(),
-    };
+    let again = |number: usize| list.get(number);
     let name = |peer: &Written<'_>| (peer.name.span(), "name");
     checked.unique("peer name", |peer| &peer.name, name, again, report);
     let vtep = |peer: &Written<'_>| (peer.vtep.span(), "vtep");
@@ -127,7 +155,7 @@ impl Checked<'_> {
     }
 
     /// Reports subnets that overlap.
-    fn finish(mut self, report: &mut Report<'_>) -> Vec<Peer> {
+    fn finish(mut self, report: &mut Report<'_>) -> (Vec<usize>, Vec<Peer>) {
         let claims = std::mem::take(&mut self.claims);
         let describe = |owner: &Option<usize>| match *owner {
             None => ("this node".to_owned(), format!("{}.subnet", self.field)),
@@ -138,7 +166,7 @@ impl Checked<'_> {
             }
         };
         overlaps(claims, describe, report);
-        self.peers
+        (self.numbers, self.peers)
     }
 }
 

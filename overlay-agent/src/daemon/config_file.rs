@@ -1,8 +1,7 @@
-//! Watches the configuration file.
+//! Watches the configuration file and the folder of fragments beside it.
 
 use std::{
     ffi::OsString,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
 };
 
@@ -11,34 +10,17 @@ use notify::{
     event::{AccessKind, AccessMode},
 };
 use tokio::sync::mpsc;
+use tracing::warn;
 
-use crate::{
-    config::{self, ConfigError},
-    model::Model,
-};
+use crate::config::{Files, Loaded, PEERS_FOLDER, folder_of};
 
-/// A new content of the file: a model, or why it is none.
-pub(super) type Reading = Result<Model, ConfigError>;
-
-/// The file and what was last read of it.
+/// The files, and what was last read of them.
 pub(super) struct ConfigFile {
-    path: PathBuf,
-    last: Option<Fingerprint>,
+    files: Files,
     events: mpsc::Receiver<()>,
-    // Watching ends when it is dropped.
-    _watcher: RecommendedWatcher,
-}
-
-/// What tells a text from others; the text itself can be large.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint(usize, u64);
-
-impl Fingerprint {
-    pub(super) fn of(text: &str) -> Self {
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        Self(text.len(), hasher.finish())
-    }
+    watcher: RecommendedWatcher,
+    /// Which folder of fragments is watched: another one of the same name may take its place.
+    watched: Option<(u64, u64)>,
 }
 
 /// The file cannot be watched.
@@ -50,8 +32,8 @@ pub struct WatchError {
 }
 
 impl ConfigFile {
-    /// Watches from now on; `text` is that of what is in force.
-    pub(super) fn watch(path: &Path, text: Fingerprint) -> Result<Self, WatchError> {
+    /// Watches from now on; `files` have been read.
+    pub(super) fn watch(path: &Path, files: Files) -> Result<Self, WatchError> {
         let error = |cause| WatchError {
             path: path.to_owned(),
             cause,
@@ -60,58 +42,75 @@ impl ConfigFile {
         let (sender, events) = mpsc::channel(1);
         // Editors and configuration management replace files: the folder sees that, the file does not.
         let name = path.file_name().map(OsString::from);
-        let mut watcher =
-            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                let concerns = event.map_or(true, |event| {
-                    let mut paths = event.paths.iter();
-                    event.need_rescan()
-                        || can_change(event.kind)
-                            && paths.any(|path| path.file_name() == name.as_deref())
-                });
-                if concerns {
-                    // Full means that an event waits already; closed, that the agent ends.
-                    let _ = sender.try_send(());
-                }
-            })
-            .map_err(error)?;
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let fragments = files.peers_folder();
+        let concerns = move |path: &PathBuf| {
+            path.file_name() == name.as_deref()
+                || path.file_name() == Some(PEERS_FOLDER.as_ref())
+                || path
+                    .parent()
+                    .is_some_and(|folder| folder.ends_with(PEERS_FOLDER))
+        };
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let concerns = event.map_or(true, |event| {
+                event.need_rescan() || can_change(event.kind) && event.paths.iter().any(&concerns)
+            });
+            if concerns {
+                // Full means that an event waits already; closed, that the agent ends.
+                let _ = sender.try_send(());
+            }
+        });
+        let mut watcher = watcher.map_err(error)?;
         watcher
-            .watch(folder, RecursiveMode::NonRecursive)
+            .watch(folder_of(path), RecursiveMode::NonRecursive)
             .map_err(error)?;
-        Ok(Self {
-            path: path.to_owned(),
-            last: Some(text),
+        let mut new = Self {
+            files,
             events,
-            _watcher: watcher,
-        })
+            watcher,
+            watched: None,
+        };
+        new.follow(&fragments);
+        Ok(new)
     }
 
-    /// Waits until something has happened to the file; nothing is lost when the wait is given up.
+    /// Watches the folder of fragments that is there now.
+    fn follow(&mut self, folder: &Path) {
+        use std::os::unix::fs::MetadataExt as _;
+        let there = std::fs::metadata(folder).ok();
+        let there = there.map(|there| (there.dev(), there.ino()));
+        if there == self.watched {
+            return;
+        }
+        if self.watched.take().is_some()
+            && let Err(error) = self.watcher.unwatch(folder)
+        {
+            // It has gone, and the watch with it.
+            tracing::debug!("{error}");
+        }
+        if there.is_none() {
+            return;
+        }
+        match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+            Ok(()) => self.watched = there,
+            Err(error) => warn!(
+                "watch {}: {error}; changes there count from the next SIGHUP on",
+                folder.display()
+            ),
+        }
+    }
+
+    /// Waits until something has happened to a file; nothing is lost when the wait is given up.
     pub(super) async fn changed(&mut self) {
         if self.events.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// The content, if it differs from the last one that was read.
-    pub(super) fn read(&mut self) -> Option<Reading> {
-        match std::fs::read_to_string(&self.path) {
-            Ok(text) => {
-                let new = Fingerprint::of(&text);
-                let is_new = self.last.replace(new) != Some(new);
-                is_new.then(|| config::parse(&self.path, &text).map_err(ConfigError::from))
-            }
-            // Told once; whatever comes next differs from nothing.
-            Err(cause) => self.last.take().map(|_| {
-                Err(ConfigError::Unreadable {
-                    path: self.path.clone(),
-                    cause,
-                })
-            }),
-        }
+    /// What the files ask for, if they differ from what was last read.
+    pub(super) fn read(&mut self) -> Option<Loaded> {
+        // Before the files: what changes in between is told.
+        self.follow(&self.files.peers_folder());
+        self.files.reload()
     }
 }
 
@@ -122,19 +121,28 @@ fn can_change(kind: EventKind) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::{fs, path::Path, time::Duration};
 
-    use super::{ConfigFile, Fingerprint};
+    use super::ConfigFile;
+    use crate::config::Files;
+
+    const ONE: &str = "[node]\nname = \"one\"\nunderlay = \"eth1\"\n";
+
+    fn watched(folder: &Path) -> ConfigFile {
+        let path = folder.join("node.toml");
+        fs::write(&path, ONE).unwrap();
+        let mut files = Files::new(&path);
+        files.load().unwrap();
+        ConfigFile::watch(&path, files).unwrap()
+    }
 
     #[tokio::test]
     async fn a_change_is_told_and_its_own_reading_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("node.toml");
-        fs::write(&path, "one").unwrap();
-        let mut file = ConfigFile::watch(&path, Fingerprint::of("one")).unwrap();
+        let mut file = watched(folder.path());
         let replacement = folder.path().join("new");
-        fs::write(&replacement, "two").unwrap();
-        fs::rename(&replacement, &path).unwrap();
+        fs::write(&replacement, ONE.replace("one", "two")).unwrap();
+        fs::rename(&replacement, folder.path().join("node.toml")).unwrap();
         file.changed().await;
         assert!(file.read().is_some());
         // An event that is on its way still would come at once.
@@ -142,5 +150,35 @@ mod tests {
         assert!(file.read().is_none());
         let again = tokio::time::timeout(Duration::from_millis(200), file.changed()).await;
         assert!(again.is_err(), "reading the file counts as a change");
+    }
+
+    #[tokio::test]
+    async fn fragments_are_followed_in_a_folder_that_comes_later_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = watched(folder.path());
+        let peers = folder.path().join("peers.d");
+        for text in ["# one", "# two"] {
+            fs::create_dir(&peers).unwrap();
+            file.changed().await;
+            // Nothing is in it yet, or the fragment already.
+            let early = file.read().is_some();
+            fs::write(peers.join("a.toml"), text).unwrap();
+            if !early {
+                loop {
+                    file.changed().await;
+                    // It is empty before it is written.
+                    if file.read().is_some_and(|loaded| loaded.fragments == 1) {
+                        break;
+                    }
+                }
+            }
+            fs::remove_dir_all(&peers).unwrap();
+            loop {
+                file.changed().await;
+                if file.read().is_some_and(|loaded| loaded.fragments == 0) {
+                    break;
+                }
+            }
+        }
     }
 }

@@ -39,6 +39,7 @@ use tracing::{error, info};
 use self::{greeting::Greeter, supervisor::Supervisor};
 use crate::{
     api::{Call, Reply, Request},
+    config::Loaded,
     progress::{Activity, Progress},
 };
 
@@ -187,17 +188,15 @@ fn effort() -> Duration {
     })
 }
 
-fn config_changed(reconciler: &mut Reconciler, text: config_file::Reading) {
-    match text {
-        Ok(model) => {
-            info!("the configuration has changed");
-            reconciler.set_config(model);
-        }
-        Err(refused) => {
-            error!("the configuration is refused, the running one stays: {refused}");
-            reconciler.config_refused(refused.to_string());
-        }
+fn config_changed(reconciler: &mut Reconciler, loaded: Loaded) {
+    info!("the configuration has changed");
+    if let Some(refused) = &loaded.refused {
+        error!("the configuration is refused, the running one stays: {refused}");
     }
+    for refused in &loaded.refused_fragments {
+        error!("a file of peers is refused, what was good of it stays: {refused}");
+    }
+    reconciler.set_config(loaded);
 }
 
 async fn answer_call(reconciler: &mut Reconciler, call: Call) {

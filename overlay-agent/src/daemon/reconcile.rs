@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     apply::{self, Report},
+    config::{ConfigError, Loaded},
     desired::{self, Desired, Facts, ForPeers, Inputs},
     kernel::{
         self, KernelError,
@@ -79,6 +80,8 @@ pub struct Reconciler {
     pub(super) problems: Vec<Trouble>,
     /// Why the file that is there now is not in force.
     pub(super) refused: Option<String>,
+    /// Why files of peers are not in force, or only as they were before.
+    pub(super) refused_fragments: Vec<Trouble>,
     /// Why the programs cannot be used.
     pub(super) unavailable: Option<KernelError>,
     /// Why Prometheus does not find the counters where it should.
@@ -97,7 +100,8 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// For a node on which nothing has been done yet.
-    pub(super) fn new(node: Node, store: Store, config: Model, watch: Watch) -> Self {
+    pub(super) fn new(node: Node, store: Store, loaded: Loaded, watch: Watch) -> Self {
+        let config = loaded.model;
         let model = store.content().complete(config.clone());
         Self {
             node,
@@ -114,7 +118,8 @@ impl Reconciler {
             unfinished: false,
             steps: 0,
             problems: Vec::new(),
-            refused: None,
+            refused: loaded.refused.map(|refused| refused.to_string()),
+            refused_fragments: refused_fragments(&loaded.refused_fragments),
             unavailable: None,
             closed_to_metrics: None,
             since: Since::default(),
@@ -126,16 +131,12 @@ impl Reconciler {
         }
     }
 
-    /// Takes a new configuration into force.
-    pub(super) fn set_config(&mut self, config: Model) {
-        self.config = config;
-        self.refused = None;
+    /// Takes a new configuration into force, and notes what of the files is not, and why.
+    pub(super) fn set_config(&mut self, loaded: Loaded) {
+        self.config = loaded.model;
+        self.refused = loaded.refused.map(|refused| refused.to_string());
+        self.refused_fragments = refused_fragments(&loaded.refused_fragments);
         self.complete();
-    }
-
-    /// Notes that the file is not in force, and why.
-    pub(super) fn config_refused(&mut self, reason: String) {
-        self.refused = Some(reason);
     }
 
     pub(super) fn complete(&mut self) {
@@ -391,6 +392,19 @@ impl Reconciler {
         drop(probes);
         teardown(node, store).await
     }
+}
+
+/// Files of peers that are not in force, or only as they were before.
+pub(super) fn refused_fragments(refused: &[ConfigError]) -> Vec<Trouble> {
+    let told = refused.iter().map(|refused| {
+        Trouble::new(
+            ids::PEERS_REFUSED,
+            refused.file().display(),
+            format!("a file of peers is refused, what was good of it before stays in force: {refused}"),
+            "correct that file, or remove it; \"overlay-agent check --config FILE\" tells all that is wrong",
+        )
+    });
+    told.collect()
 }
 
 /// Notes what follows from the model: whose namespaces processes stand for, and addresses.

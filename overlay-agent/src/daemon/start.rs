@@ -1,16 +1,13 @@
 //! From the command line to a running daemon: everything is checked before anything is changed.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 use tokio::sync::mpsc;
 use tracing::info;
 
 use super::{
     Calls, Preview, Reconciler,
-    config_file::{ConfigFile, Fingerprint, WatchError},
+    config_file::{ConfigFile, WatchError},
     exports::Exports,
     lock::{InstanceLock, LockError},
     preview::{self, PreviewError},
@@ -19,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{Server, ServerError},
-    config::{self, ConfigError},
+    config::{ConfigError, Files},
     desired::Obstacles,
     dirs::Dirs,
     kernel::{KernelError, bpf::Variant, capability, netlink::Watch, privileges},
@@ -108,12 +105,14 @@ pub(super) struct Started {
 
 pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     options.progress.tell(Activity::Reading).await;
-    let (text, model) = read_config(&options.config)?;
+    let mut files = Files::new(&options.config);
+    let loaded = files.load()?;
+    let model = &loaded.model;
     let instance = options
         .instance
         .clone()
         .unwrap_or_else(|| model.node.name.clone());
-    check_machine(&model, &options.dirs)?;
+    check_machine(model, &options.dirs)?;
     let lock = InstanceLock::take(&options.dirs, &instance)?;
     let mut store = Store::open(&options.dirs, &instance)?;
     store.clear_unfinished()?;
@@ -121,7 +120,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     node.progress = options.progress.clone();
     options.progress.tell(Activity::Looking).await;
     // What would be shows that nothing stands in the way.
-    let (_, desired) = preview::look_ahead(&node, &model, store.content()).await?;
+    let (_, desired) = preview::look_ahead(&node, model, store.content()).await?;
     desired?;
     let required = model
         .networks
@@ -149,8 +148,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     // Before the first thread is started.
     privileges::keep(&privileges::RUNNING)?;
     store.write_behind()?;
-    let config = ConfigFile::watch(&options.config, text)?;
-    let mut reconciler = Reconciler::new(node, store, model, watch);
+    let config = ConfigFile::watch(&options.config, files)?;
+    let mut reconciler = Reconciler::new(node, store, loaded, watch);
     reconciler.node.dataplane = required_programs;
     reconciler.reconcile().await;
     reconciler.forget_the_unfinished()?;
@@ -175,7 +174,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
 /// The steps that `run` would take.
 pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     options.progress.tell(Activity::Reading).await;
-    let (_, model) = read_config(&options.config)?;
+    let loaded = Files::new(&options.config).load()?;
+    let model = &loaded.model;
     let instance = options
         .instance
         .clone()
@@ -184,17 +184,10 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     let store = Store::open(&options.dirs, &instance)?;
     let node = Node::open(options.dirs.pins(&instance))?;
     options.progress.tell(Activity::Looking).await;
-    Ok(preview::preview(&node, &model, store.content()).await?)
-}
-
-/// Fingerprint and model are of the same moment, so that no change of the file is missed.
-fn read_config(path: &Path) -> Result<(Fingerprint, Model), ConfigError> {
-    let text = fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
-        path: path.to_owned(),
-        cause,
-    })?;
-    let model = config::parse(path, &text)?;
-    Ok((Fingerprint::of(&text), model))
+    let mut preview = preview::preview(&node, model, store.content()).await?;
+    let refused = reconcile::refused_fragments(&loaded.refused_fragments);
+    preview.problems.extend(refused);
+    Ok(preview)
 }
 
 fn check_machine(model: &Model, dirs: &Dirs) -> Result<(), KernelError> {

@@ -95,6 +95,7 @@ impl Reconciler {
                 "correct the file; \"overlay-agent check --config FILE\" tells all that is wrong",
             ));
         }
+        troubles.extend(self.refused_fragments.iter().cloned());
         if let Some(error) = self.unavailable_because() {
             troubles.push(Trouble::new(
                 ids::FASTPATH_UNAVAILABLE,

@@ -7,6 +7,10 @@ const REFUSED: Fault = Fault::problem(
     ids::CONFIG_REFUSED,
     "What the file asks for is not in force; the node works by the one before.",
 );
+const FRAGMENT_REFUSED: Fault = Fault::problem(
+    ids::PEERS_REFUSED,
+    "None of its peers counts but those of its last good version; all else is in force.",
+);
 const UNAVAILABLE: Fault = Fault::problem(
     ids::FASTPATH_UNAVAILABLE,
     "The kernel's VXLAN device carries everything, slower, and without the checks of sources.",
@@ -44,8 +48,9 @@ const SWITCHED_OFF: Fault = Fault::note(
     "An operator has switched it off; the kernel's VXLAN device carries everything.",
 );
 
-pub(super) const CHECKS: [Check; 10] = [
+pub(super) const CHECKS: [Check; 11] = [
     told(REFUSED),
+    told(FRAGMENT_REFUSED),
     told(UNAVAILABLE),
     told(FAILED),
     told(NOT_SAVED),

@@ -1,0 +1,310 @@
+//! Peers in files of their own: each file is one fragment, which counts as a whole or not at all.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{
+    ConfigError, Fault, Faults, Report,
+    networks::{self, check_lengths},
+    peers,
+    plain::Plain,
+    raw,
+};
+use crate::model::{Mac, Model, Name, Network, Peer, Peers, Underlay, overlap};
+
+/// A file of peers, and the last text of it that was good.
+#[derive(Clone, Debug)]
+pub(crate) struct Fragment {
+    pub(crate) path: PathBuf,
+    /// What it says now, or why that is not known.
+    pub(crate) text: Result<String, String>,
+    /// What stays in force when that is refused.
+    pub(crate) before: Option<String>,
+}
+
+/// What has become of the fragments.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// What counts of each, by its path.
+    pub(crate) good: BTreeMap<PathBuf, String>,
+    /// What does not, and why.
+    pub(crate) refused: Vec<ConfigError>,
+}
+
+/// Adds the fragments' peers to the networks, one fragment after the other: what an earlier one
+/// has, a later one may not have, too.
+pub(crate) fn add(model: &mut Model, fragments: Vec<Fragment>) -> Outcome {
+    let mut outcome = Outcome::default();
+    if fragments.is_empty() {
+        return outcome;
+    }
+    let mut sum = Sum::of(model);
+    for Fragment { path, text, before } in fragments {
+        let refused = match text {
+            Ok(text) => match sum.take(&path, &text) {
+                Ok(()) => {
+                    outcome.good.insert(path, text);
+                    continue;
+                }
+                Err(faults) => ConfigError::Invalid(faults),
+            },
+            Err(cause) => ConfigError::UnreadablePeers {
+                path: path.clone(),
+                cause,
+            },
+        };
+        outcome.refused.push(refused);
+        if let Some(before) = before
+            && sum.take(&path, &before).is_ok()
+        {
+            outcome.good.insert(path, before);
+        }
+    }
+    sum.complete(model);
+    outcome
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    networks: Vec<Spanned<Part>>,
+}
+
+/// Peers of a network that is defined elsewhere.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    name: Spanned<String>,
+    #[serde(default)]
+    peers: Vec<Spanned<raw::Peer>>,
+}
+
+/// The networks with the peers that are known so far.
+struct Sum {
+    /// This node, which may be among the peers of a fragment: one folder serves all nodes.
+    own: Name,
+    own_vtep: Option<IpAddr>,
+    networks: Vec<Network>,
+    taken: Vec<Taken>,
+}
+
+impl Sum {
+    fn of(model: &Model) -> Self {
+        let taken = model.networks.iter().map(|network| {
+            let mut taken = Taken::default();
+            taken.insert(&network.peers, None);
+            let ranges = network.ranges.iter();
+            taken.own.extend(ranges.map(|range| range.subnet));
+            let endpoints = model.endpoints.iter();
+            let endpoints = endpoints.filter(|endpoint| endpoint.network == network.name);
+            taken.sources = endpoints
+                .flat_map(|endpoint| {
+                    let sources = endpoint.allowed_sources.iter();
+                    sources.map(|source| (*source, endpoint.name.clone()))
+                })
+                .collect();
+            taken
+        });
+        Self {
+            own: model.node.name.clone(),
+            own_vtep: own_vtep(model),
+            taken: taken.collect(),
+            networks: model.networks.clone(),
+        }
+    }
+
+    /// Takes a fragment as a whole, or says all that is wrong with it.
+    fn take(&mut self, path: &Path, text: &str) -> Result<(), Faults> {
+        let plain = Plain::of(text);
+        let mut report = Report {
+            plain: &plain,
+            faults: Vec::new(),
+        };
+        let parts = match toml::from_str::<Raw>(&plain.rest) {
+            Ok(raw) => self.validate(&raw, &plain, &mut report),
+            Err(error) => {
+                report.syntax(&error);
+                Vec::new()
+            }
+        };
+        let mut faults = report.faults;
+        if !faults.is_empty() {
+            faults.sort_by_key(|fault| fault.line);
+            let path = path.to_owned();
+            return Err(Faults { path, faults });
+        }
+        for (place, peers) in parts {
+            self.taken[place].insert(&peers, Some(path));
+            self.networks[place].peers = peers;
+        }
+        Ok(())
+    }
+
+    /// The networks that a fragment is about, each with all its peers then.
+    fn validate(
+        &self,
+        raw: &Raw,
+        plain: &Plain<'_>,
+        report: &mut Report<'_>,
+    ) -> Vec<(usize, Peers)> {
+        let mut names = BTreeMap::new();
+        let mut parts = Vec::new();
+        for (index, raw) in raw.networks.iter().enumerate() {
+            let raw = raw.get_ref();
+            let field = format!("networks[{index}]");
+            let (name, span) = (raw.name.get_ref(), raw.name.span());
+            let what = "network name";
+            let at = format!("{field}.name");
+            networks::unique(&mut names, name.clone(), what, span.clone(), at, report);
+            let mut networks = self.networks.iter();
+            let place = networks.position(|network| network.name.as_str() == name);
+            let Some(place) = place else {
+                let fault = Fault::NoSuchNetwork(name.clone());
+                report.add(span, format!("{field}.name"), fault);
+                continue;
+            };
+            let part = Place {
+                raw,
+                plain,
+                index,
+                field: &field,
+            };
+            parts.extend(self.peers(&part, place, report).map(|peers| (place, peers)));
+        }
+        parts
+    }
+
+    fn peers(&self, part: &Place<'_>, place: usize, report: &mut Report<'_>) -> Option<Peers> {
+        let network = self.networks.get(place)?;
+        let before = report.faults.len();
+        let written = peers::List {
+            parsed: &part.raw.peers,
+            plain: part.plain.of_network(part.index),
+            subnet: 0,
+            own: Some(self.own.as_str()),
+        };
+        let (field, own_vtep) = (part.field, self.own_vtep);
+        let (numbers, new) = peers::validate(&written, field, &network.ranges, own_vtep, report);
+        if report.faults.len() > before {
+            return None;
+        }
+        for (&number, peer) in numbers.iter().zip(&new) {
+            for (key, fault) in self.taken.get(place)?.conflicts(peer) {
+                let span = written.span(number, key);
+                report.add(span, format!("{field}.peers[{number}].{key}"), fault);
+            }
+        }
+        let peers: Vec<Peer> = network.peers.iter().cloned().chain(new).collect();
+        let peers = Peers::from(peers);
+        if let Some(fault) = check_lengths(&peers, network.fastpath) {
+            let span = part.raw.name.span();
+            report.add(span, format!("{field}.peers"), fault);
+        }
+        Some(peers)
+    }
+
+    fn complete(self, model: &mut Model) {
+        model.networks = self.networks;
+    }
+}
+
+/// Part of a fragment, and where it stands.
+struct Place<'a> {
+    raw: &'a Part,
+    plain: &'a Plain<'a>,
+    index: usize,
+    field: &'a str,
+}
+
+fn own_vtep(model: &Model) -> Option<IpAddr> {
+    match model.node.underlay {
+        Underlay::Address(address) => Some(address),
+        Underlay::Interfaces(_) => None,
+    }
+}
+
+/// Whose is what in a network. A file stands for each peer; none for those of the configuration.
+#[derive(Default)]
+struct Taken {
+    files: Vec<PathBuf>,
+    names: HashMap<Name, usize>,
+    vteps: HashMap<IpAddr, usize>,
+    macs: HashMap<Mac, usize>,
+    /// The peers' subnets by their first addresses; none overlaps another.
+    subnets: BTreeMap<IpAddr, (IpNet, Name)>,
+    own: Vec<IpNet>,
+    sources: Vec<(IpNet, Name)>,
+}
+
+impl Taken {
+    fn insert(&mut self, peers: &[Peer], file: Option<&Path>) {
+        let file = file.map_or("the configuration file".into(), Path::to_owned);
+        let place = self.files.len();
+        self.files.push(file);
+        for peer in peers {
+            self.names.entry(peer.name.clone()).or_insert(place);
+            self.vteps.entry(peer.vtep).or_insert(place);
+            self.macs.entry(peer.mac).or_insert(place);
+            for &subnet in &peer.subnets {
+                let taken = (subnet, peer.name.clone());
+                self.subnets.entry(subnet.network()).or_insert(taken);
+            }
+        }
+    }
+
+    /// What a peer wants that is somebody else's, each with the key where it says so.
+    fn conflicts(&self, peer: &Peer) -> Vec<(&'static str, Fault)> {
+        let twice = |what, value: String, file: &usize| {
+            let file = self.files.get(*file)?;
+            let first = format!("a peer of {}", file.display());
+            Some(Fault::Duplicate { what, value, first })
+        };
+        let name = self.names.get(&peer.name);
+        let name = name.and_then(|file| twice("peer name", peer.name.to_string(), file));
+        let vtep = self.vteps.get(&peer.vtep);
+        let vtep = vtep.and_then(|file| twice("VTEP", peer.vtep.to_string(), file));
+        let mac = self.macs.get(&peer.mac).filter(|_| vtep.is_none());
+        let mac = mac.and_then(|file| twice("VTEP MAC", peer.mac.to_string(), file));
+        let subnets = peer.subnets.iter();
+        let subnets = subnets.filter_map(|&subnet| {
+            let (other, owner) = self.owner(subnet)?;
+            let fault = Fault::Overlap {
+                subnet,
+                other,
+                owner,
+            };
+            Some(("subnet", fault))
+        });
+        let named = [("name", name), ("vtep", vtep), ("mac", mac)];
+        let named = named
+            .into_iter()
+            .filter_map(|(key, fault)| Some((key, fault?)));
+        named.chain(subnets).collect()
+    }
+
+    fn owner(&self, subnet: IpNet) -> Option<(IpNet, String)> {
+        if let Some(own) = self.own.iter().find(|own| overlap(**own, subnet)) {
+            return Some((*own, "this node".to_owned()));
+        }
+        let sources = &mut self.sources.iter();
+        if let Some((source, name)) = sources.find(|(source, _)| overlap(*source, subnet)) {
+            return Some((*source, format!("endpoint {name}")));
+        }
+        // Of those that begin before its end, the last one reaches farthest.
+        let mut before = self.subnets.range(..=subnet.broadcast()).rev();
+        let (_, (other, name)) = before.next()?;
+        overlap(*other, subnet).then(|| (*other, format!("peer {name}")))
+    }
+}
+
+#[cfg(test)]
+mod tests;
