@@ -33,6 +33,9 @@ pub struct Surroundings {
     pub sysctls: BTreeMap<String, String>,
     /// Routes of others in the main table without a metric of their own, with their device.
     pub routes: BTreeMap<IpNet, Option<IfName>>,
+    /// Those that ours could not be made beside, because they have the very metric that one of
+    /// ours would have; by destination and metric.
+    pub in_place: BTreeMap<(IpNet, u32), Option<IfName>>,
     /// UDP ports of ours that a socket of somebody else has.
     pub busy_ports: BTreeSet<(Family, u16)>,
     /// The namespaces of the endpoints.

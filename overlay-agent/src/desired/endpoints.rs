@@ -244,11 +244,11 @@ impl Attached<'_> {
                 destination,
                 metric: default_metric(family),
             };
-            if let Some(device) = self.node.route_of_others(&key) {
+            if let Some(other) = self.node.route_of_others(&key) {
                 desired.problems.push(Problem::RouteTaken {
                     endpoint: self.endpoint.name.clone(),
                     destination,
-                    device,
+                    other,
                 });
                 continue;
             }

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Derived, Desired, Node, Problem};
+use super::{Derived, Desired, Node, Problem, last_resort_metric};
 
 pub(super) fn build(node: &Node<'_>, networks: &[Derived<'_>], desired: &mut Desired) {
+    let metric = last_resort_metric(node.instance);
     for network in networks.iter().map(|derived| derived.network) {
         for cidr in network.ranges.iter().map(|range| range.cidr) {
             let cut_off = vteps(node, networks)
@@ -16,6 +17,12 @@ pub(super) fn build(node: &Node<'_>, networks: &[Derived<'_>], desired: &mut Des
                     network: network.name.clone(),
                     cidr,
                     vtep,
+                });
+            } else if node.around.in_place.contains_key(&(cidr, metric)) {
+                desired.problems.push(Problem::LastResortTaken {
+                    network: network.name.clone(),
+                    cidr,
+                    metric,
                 });
             } else {
                 desired.objects.last_resorts.insert(cidr);

@@ -36,8 +36,8 @@ use self::room::Room;
 
 pub use filter::is_needed as needs_filter;
 pub use names::{alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name};
-pub use obstacles::{Obstacle, Obstacles};
-pub use peers::ForPeers;
+pub use obstacles::{Obstacle, Obstacles, OtherRoute};
+pub use peers::{ForPeers, metric as metric_to};
 pub use problems::Problem;
 pub use room::Full;
 pub use settings::observed_settings;

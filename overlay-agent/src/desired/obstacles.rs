@@ -1,6 +1,6 @@
 //! What cannot be built, and what to do about it.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -115,8 +115,8 @@ pub enum Obstacle {
         peer: Name,
         /// Its subnet.
         destination: IpNet,
-        /// The device of the route that is there.
-        device: String,
+        /// The route that is there.
+        other: OtherRoute,
     },
     /// A peer has this node's own outer address.
     OwnVtep {
@@ -127,6 +127,15 @@ pub enum Obstacle {
         /// The address.
         vtep: IpAddr,
     },
+}
+
+/// A route of somebody else where one of ours should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherRoute {
+    /// The device that it leads through, if it leads through one.
+    pub device: Option<IfName>,
+    /// The other instance that made that device, if one did.
+    pub owner: Option<Name>,
 }
 
 /// All obstacles at once.
@@ -230,14 +239,21 @@ fn find_routes(
     peers: &PeerObjects,
     obstacles: &mut Vec<Obstacle>,
 ) {
-    for &destination in node.around.routes.keys() {
+    let plain = node.around.routes.keys();
+    let in_place = node
+        .around
+        .in_place
+        .keys()
+        .map(|(destination, _)| destination);
+    let destinations: BTreeSet<IpNet> = plain.chain(in_place).copied().collect();
+    for destination in destinations {
         let key = RouteKey {
             scope: Scope::Node,
             destination,
             metric: peers::metric(destination),
         };
         let taken = peers.routes.contains_key(&key);
-        let Some(device) = node.route_of_others(&key).filter(|_| taken) else {
+        let Some(other) = node.route_of_others(&key).filter(|_| taken) else {
             continue;
         };
         let all = networks.iter().flat_map(|derived| &derived.network.peers);
@@ -245,7 +261,7 @@ fn find_routes(
         obstacles.extend(owners.next().map(|peer| Obstacle::RouteTaken {
             peer: peer.name.clone(),
             destination,
-            device,
+            other: other.clone(),
         }));
     }
 }
@@ -293,14 +309,23 @@ impl Node<'_> {
         link.is_some_and(|link| !link.ours)
     }
 
-    /// The device of a route of somebody else that stands in the way of one of ours.
-    pub(super) fn route_of_others(&self, key: &RouteKey) -> Option<String> {
+    /// A route of somebody else that stands in the way of one of ours.
+    pub(super) fn route_of_others(&self, key: &RouteKey) -> Option<OtherRoute> {
+        // What is on a device of ours is ours, and is put right.
+        let of_others =
+            |device: &Option<IfName>| device.is_none_or(|device| self.is_of_others(device));
+        let in_place = self.around.in_place.get(&(key.destination, key.metric));
+        let in_place = in_place.filter(|device| of_others(device));
         let observed = &self.inputs.observed.objects;
         let same_metric = key.metric == default_metric(Family::of(key.destination.addr()));
         let ours = same_metric
             && (observed.routes.contains_key(key) || observed.peers.routes.contains_key(key));
-        let device = self.around.routes.get(&key.destination).filter(|_| !ours)?;
-        Some(device.map_or_else(|| "no device".to_owned(), |name| name.to_string()))
+        let plain = self.around.routes.get(&key.destination);
+        let device = *in_place.or(plain).filter(|_| !ours)?;
+        Some(OtherRoute {
+            device,
+            owner: device.and_then(|device| self.owner_of(device)),
+        })
     }
 }
 

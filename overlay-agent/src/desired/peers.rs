@@ -121,7 +121,7 @@ fn path_mtu(mtu: u16, vtep: IpAddr, way: Option<&Way>) -> u16 {
 const METRICS: u32 = 4096;
 
 /// The metric of the route to a peer's subnet.
-pub(super) fn metric(subnet: IpNet) -> u32 {
+pub fn metric(subnet: IpNet) -> u32 {
     match subnet {
         IpNet::V4(net) => {
             let number = net.network().to_bits() >> (32 - net.prefix_len().max(1));

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use super::Full;
+use super::{Full, OtherRoute};
 use crate::model::{Family, IfName, Name};
 
 /// What one endpoint or one peer has to do without.
@@ -98,8 +98,17 @@ pub enum Problem {
         endpoint: Name,
         /// What is behind it.
         destination: IpNet,
-        /// The device of the route that is there.
-        device: String,
+        /// The route that is there.
+        other: OtherRoute,
+    },
+    /// A route of somebody else is where a route of last resort should be.
+    LastResortTaken {
+        /// The network.
+        network: Name,
+        /// Its range.
+        cidr: IpNet,
+        /// The metric of both.
+        metric: u32,
     },
     /// The subnet is full.
     NoAddress {

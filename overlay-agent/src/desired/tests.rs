@@ -295,7 +295,7 @@ fn what_stands_in_the_way_is_told_before_anything_is_planned() {
         .insert("10.244.2.0/24".parse().unwrap(), Some(name("eth1")));
     assert_eq!(
         build(CONFIG, &observed).unwrap_err()[0].to_string(),
-        "add route 10.244.2.0/24 for peer n2: there is one already, through eth1; remove it with \"ip route del 10.244.2.0/24\""
+        "add route 10.244.2.0/24 for peer n2: there is a route already, through eth1; remove it with \"ip route del 10.244.2.0/24\""
     );
 }
 

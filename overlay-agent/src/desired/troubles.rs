@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use super::{Full, Obstacle, Problem, obstacles::list};
+use ipnet::IpNet;
+
+use super::{Full, Obstacle, OtherRoute, Problem, obstacles::list};
 use crate::{
     model::{IfName, Name},
     trouble::Trouble,
@@ -71,6 +73,26 @@ fn taken_by(device: IfName, owner: Option<&Name>) -> (String, String) {
             format!("remove it with \"ip link del {device}\""),
         ),
     }
+}
+
+/// Whose a route is; another instance's is in use.
+fn route_taken(destination: IpNet, other: &OtherRoute) -> Trouble {
+    let through = match other.device {
+        Some(device) => format!("through {device}"),
+        None => "through no single device".to_owned(),
+    };
+    let (what, cure) = match &other.owner {
+        Some(owner) => (
+            format!("instance {owner} of this node leads there, {through}"),
+            "change the configuration of either: two networks of a node cannot have one subnet"
+                .to_owned(),
+        ),
+        None => (
+            format!("there is a route already, {through}"),
+            format!("remove it with \"ip route del {destination}\""),
+        ),
+    };
+    Trouble::new(ROUTE_TAKEN, destination, what, cure)
 }
 
 /// Whose a table is, and what to do: it is in use, so nobody is told to delete it.
@@ -192,16 +214,22 @@ impl From<&Problem> for Trouble {
                 ),
                 "remove another endpoint, or allowed_sources of one",
             ),
+            Problem::LastResortTaken {
+                network,
+                cidr,
+                metric,
+            } => Self::new(
+                ROUTE_TAKEN,
+                cidr,
+                format!("somebody else has a route to {cidr} with metric {metric}"),
+                "give that route another metric",
+            )
+            .during(format!("keep what is for {cidr} of network {network} from leaving this node outside of its tunnels")),
             Problem::RouteTaken {
                 endpoint,
                 destination,
-                device,
-            } => Self::new(
-                ROUTE_TAKEN,
-                destination,
-                format!("there is a route already, through {device}"),
-                format!("remove it with \"ip route del {destination}\""),
-            )
+                other,
+            } => route_taken(*destination, other)
             .during(format!("lead {destination} to endpoint {endpoint}"))
             .of_endpoint(endpoint),
             Problem::NoAddress { endpoint, subnet } => attach(
@@ -394,14 +422,9 @@ impl From<&Obstacle> for Trouble {
             Obstacle::RouteTaken {
                 peer,
                 destination,
-                device,
-            } => Self::new(
-                ROUTE_TAKEN,
-                destination,
-                format!("there is one already, through {device}"),
-                format!("remove it with \"ip route del {destination}\""),
-            )
-            .during(format!("add route {destination} for peer {peer}")),
+                other,
+            } => route_taken(*destination, other)
+                .during(format!("add route {destination} for peer {peer}")),
             Obstacle::OwnVtep {
                 network,
                 peer,

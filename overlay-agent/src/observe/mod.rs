@@ -121,6 +121,11 @@ pub async fn observe(
             let device = other.device.and_then(|index| names.get(&index)).copied();
             around.routes.insert(other.destination, device);
         }
+        for other in tables.routes_in_place(&nodes) {
+            let device = other.device.and_then(|index| names.get(&index)).copied();
+            let key = (other.destination, other.metric);
+            around.in_place.insert(key, device);
+        }
     }
     filter(model, store, &mut objects, &mut around)?;
     known.devices = devices;

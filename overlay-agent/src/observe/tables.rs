@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::{MAIN_TABLE, Nodes};
 use crate::{
-    desired::default_metric,
+    desired::{default_metric, metric_to},
     kernel::{
         self,
         netlink::{Bulk, Event, FdbInfo, LinkInfo, NeighbourInfo, RouteInfo, RouteKind},
@@ -146,6 +146,19 @@ impl Tables {
         self.others.iter().filter(|route| {
             let family = Family::of(route.destination.addr());
             route.table == MAIN_TABLE && route.metric == default_metric(family)
+        })
+    }
+
+    /// Those of the main table with a metric that a route of ours to the same destination would
+    /// have: the kernel has one of them, or the other.
+    pub(super) fn routes_in_place<'a>(
+        &'a self,
+        nodes: &'a Nodes<'_>,
+    ) -> impl Iterator<Item = &'a OtherRoute> {
+        self.others.iter().filter(|route| {
+            let metric = route.metric;
+            route.table == MAIN_TABLE
+                && (metric == metric_to(route.destination) || nodes.is_last_resort_metric(metric))
         })
     }
 

@@ -57,9 +57,6 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     detach(observed, desired, |link| !goes(link), &mut steps);
     entries::delete(&observed.entries, &desired.entries, &peers, &mut steps);
     delete_qdiscs(observed, desired, |link| !goes(link), &mut steps);
-    for &abi in observed.layouts.difference(&desired.layouts) {
-        steps.push(Step::DeleteLayout { abi });
-    }
     delete_addresses_and_routes(observed, desired, &renewed, &peers, &mut steps);
     for id in observed.links.keys().filter(|id| id.scope == Scope::Node) {
         if !desired.links.contains_key(id) {
@@ -68,6 +65,10 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     }
     detach(observed, desired, goes, &mut steps);
     delete_qdiscs(observed, desired, goes, &mut steps);
+    // By their maps alone are programs of another build known to be ours.
+    for &abi in observed.layouts.difference(&desired.layouts) {
+        steps.push(Step::DeleteLayout { abi });
+    }
     if observed.filter.is_some() && desired.filter.is_none() {
         steps.push(Step::DeleteFilter);
     }

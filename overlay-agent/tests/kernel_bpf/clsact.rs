@@ -3,7 +3,7 @@
 use aya::programs::TcAttachType;
 use overlay_agent::{
     PROGRAMS,
-    kernel::bpf::{AttachMode, DataPlane},
+    kernel::bpf::{self, AttachMode, DataPlane},
     model::Rx,
     objects::{
         AttachmentState::{Broken, Current, Outdated},
@@ -131,4 +131,51 @@ fn attaching_in_another_mode_takes_the_first_away() {
         node.states(Some(&clsact)),
         states([("v0", Hook::FromUnderlay, Current)])
     );
+}
+
+#[test]
+fn a_filter_of_others_with_our_name_stays() {
+    let node = Node::new();
+    let (pins, mut theirs) = node.namesake(AttachMode::Clsact);
+    let theirs_alone = |when: &str| {
+        let filters = node.run("tc filter show dev v0 ingress");
+        let name = format!("overlay/{}/from_underlay", node.name);
+        assert_eq!(filters.matches(&name).count(), 1, "{when}: {filters}");
+        filters
+    };
+    // Ours comes, is replaced and goes while theirs is there.
+    node.attach(&mut theirs, "v0", Hook::FromUnderlay);
+    let before = theirs_alone("before");
+    for _ in 0..2 {
+        let mut ours = node.open(AttachMode::Clsact);
+        node.attach(&mut ours, "v0", Hook::FromUnderlay);
+        node.attach(&mut ours, "v0", Hook::FromUnderlay);
+        assert_eq!(
+            node.states(Some(&ours)),
+            states([("v0", Hook::FromUnderlay, Current)])
+        );
+        let both = node.run("tc filter show dev v0 ingress");
+        assert_eq!(both.matches("overlay/").count(), 2, "{both}");
+    }
+    node.detach("v0", Hook::FromUnderlay);
+    assert_eq!(theirs_alone("after"), before);
+    // It uses the qdisc, whoever made that.
+    node.remove_qdisc("v0");
+    assert_eq!(theirs_alone("after the qdisc"), before);
+
+    // Theirs in the place of ours, which somebody has removed.
+    let mut ours = node.open(AttachMode::Clsact);
+    node.run("tc filter del dev v0 ingress");
+    node.attach(&mut ours, "v0", Hook::FromUnderlay);
+    node.run("tc filter del dev v0 ingress");
+    node.attach(&mut theirs, "v0", Hook::FromUnderlay);
+    let before = theirs_alone("in the place of ours");
+    assert_eq!(
+        node.states(Some(&ours)),
+        states([("v0", Hook::FromUnderlay, Broken)])
+    );
+    node.detach("v0", Hook::FromUnderlay);
+    assert_eq!(theirs_alone("after detach"), before);
+    drop(theirs);
+    bpf::remove_all(&pins).unwrap();
 }

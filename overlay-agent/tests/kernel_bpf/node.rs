@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use nix::net::if_::if_nametoindex;
 use overlay_agent::{
     PROGRAMS,
@@ -83,8 +83,20 @@ impl Node {
 
     /// The folder under its name on bpffs, which takes no dots.
     pub(crate) fn escaped_pins(&self) -> PathBuf {
-        self.pins
-            .with_file_name(self.name.as_str().replace('.', "%2e"))
+        self.escaped(&self.pins)
+    }
+
+    pub(crate) fn escaped(&self, pins: &Path) -> PathBuf {
+        pins.with_file_name(self.name.as_str().replace('.', "%2e"))
+    }
+
+    /// The pins of somebody else whose filters and pins are called as ours.
+    pub(crate) fn namesake(&self, mode: AttachMode) -> (PathBuf, DataPlane) {
+        let folder = self.pins.parent().unwrap();
+        let pins = PathBuf::from(format!("{}-others", folder.display())).join(self.name.as_str());
+        let open = || DataPlane::open(&pins, PROGRAMS, mode, Rx::Tc, 1);
+        let theirs = self.inside(open).unwrap();
+        (pins, theirs)
     }
 
     pub(crate) fn detach(&self, device: &str, hook: Hook) {
@@ -134,6 +146,13 @@ impl Node {
         states
             .map(|((device, hook), state)| ((device.to_string(), hook), state))
             .collect()
+    }
+
+    /// Ids of the programs that TCX runs on a device, in their order.
+    pub(crate) fn tcx_ids(&self, device: &str, direction: TcAttachType) -> Vec<u32> {
+        let query = || SchedClassifier::query_tcx(device, direction);
+        let (_, programs) = self.inside(query).unwrap();
+        programs.iter().map(ProgramInfo::id).collect()
     }
 
     /// Names of the programs that TCX runs on a device, in their order.

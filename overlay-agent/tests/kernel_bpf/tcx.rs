@@ -121,3 +121,38 @@ fn a_device_must_be_the_one_that_was_meant() {
         "attach from_underlay dev none: No such device"
     );
 }
+
+#[test]
+fn what_others_have_pinned_in_our_folder_stays() {
+    let node = Node::new();
+    let (pins, mut theirs) = node.namesake(AttachMode::Tcx);
+    node.attach(&mut theirs, "v0", Hook::FromUnderlay);
+    let mut ours = node.open(AttachMode::Tcx);
+    node.attach(&mut ours, "v1.5", Hook::FromEndpoint);
+
+    // Their link, of their program, by the name that ours would have.
+    let taken = node.escaped_pins().join("links/from_underlay-v0");
+    let from = node.escaped(&pins).join("links/from_underlay-v0");
+    std::fs::rename(from, &taken).unwrap();
+    let running = node.tcx_ids("v0", TcAttachType::Ingress);
+    assert_eq!(
+        node.states(Some(&ours)),
+        states([("v1.5", Hook::FromEndpoint, Current)]),
+        "it is none of ours"
+    );
+    let refused = node.inside(|| ours.attach(ifname("v0"), index("v0"), Hook::FromUnderlay));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("a link of somebody else"), "{refused}");
+    node.detach("v0", Hook::FromUnderlay);
+    bpf::remove_all(&node.pins).unwrap();
+    assert!(taken.exists());
+    assert_eq!(node.tcx_ids("v0", TcAttachType::Ingress), running);
+    assert!(node.tcx("v1.5", TcAttachType::Ingress).is_empty(), "ours");
+    assert!(!node.escaped_pins().join("v5").exists());
+
+    std::fs::remove_file(&taken).unwrap();
+    drop(theirs);
+    bpf::remove_all(&pins).unwrap();
+    bpf::remove_all(&node.pins).unwrap();
+    assert!(!node.escaped_pins().exists());
+}

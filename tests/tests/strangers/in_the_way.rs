@@ -6,6 +6,7 @@ use std::fs;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
+use overlay_agent::desired::last_resort_metric;
 use overlay_tests::{
     agent::Agent,
     config::Config,
@@ -15,7 +16,8 @@ use overlay_tests::{
     state,
 };
 
-/// A stranger's object. In all commands `{i}` stands for the instance.
+/// A stranger's object. In all commands `{i}` stands for the instance, and `$METRIC` for the metric
+/// of its routes of last resort.
 pub(crate) struct Case {
     pub(crate) what: &'static str,
     /// What makes the node need an object of this name.
@@ -43,7 +45,14 @@ struct Stand<'a> {
 
 impl Stand<'_> {
     fn command(&self, command: &str) -> Vec<String> {
+        let metric = self
+            .agent
+            .instance
+            .parse()
+            .map(|name| last_resort_metric(&name));
+        let metric = metric.map_or_else(|_| String::new(), |metric| metric.to_string());
         let command = command.replace("{i}", &self.agent.instance);
+        let command = command.replace("$METRIC", &metric);
         let namespace = format!("--net=/run/netns/{}", self.agent.instance);
         let words = ["nsenter", &namespace, "sh", "-ec", &command];
         words.map(str::to_owned).to_vec()
@@ -110,7 +119,7 @@ impl Stand<'_> {
         let out = self.agent.call(&plan)?;
         let said = out.stdout + &out.stderr;
         let what = self.case.what;
-        assert!(!out.success, "{what}: {said}");
+        assert_eq!(out.success, !self.case.stops, "{what}: {said}");
         assert!(said.contains(self.case.said), "{what}: {said}");
         assert!(!said.contains(self.case.never_said), "{what}: {said}");
         Ok(())

@@ -3,4 +3,5 @@
 
 mod in_the_way;
 mod namespaces;
+mod objects;
 mod tables;

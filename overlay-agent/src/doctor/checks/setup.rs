@@ -139,14 +139,18 @@ fn removal_of_obstacle(facts: &Facts, obstacle: &Obstacle) -> Option<String> {
             let net = there.find(|of| of.device == *device && of.net.addr() == *address)?;
             owner.is_none().then(|| remove_address(net.net, device))
         }
-        Obstacle::RouteTaken { destination, .. } => Some(remove_route(*destination)),
+        Obstacle::RouteTaken {
+            destination, other, ..
+        } => (other.owner.is_none()).then(|| remove_route(*destination)),
         _ => None,
     }
 }
 
 fn removal_of_problem(problem: &Problem) -> Option<String> {
     match problem {
-        Problem::RouteTaken { destination, .. } => Some(remove_route(*destination)),
+        Problem::RouteTaken {
+            destination, other, ..
+        } => (other.owner.is_none()).then(|| remove_route(*destination)),
         Problem::DeviceTaken { device, owner, .. } => owner.is_none().then(|| remove_link(device)),
         _ => None,
     }

@@ -27,6 +27,7 @@ use super::{
     Found, Target,
     failure::failed,
     pins::{Pins, children, parse_device, parse_hook},
+    whose::Ours,
 };
 use crate::{
     kernel::{KernelError, Result, netlink::blocking},
@@ -50,12 +51,13 @@ pub(super) fn attach(
     ifindex: u32,
     program: &SchedClassifier,
     remembered: bool,
+    ours: &mut Ours,
 ) -> Result<bool> {
     let operation = || format!("attach {target}");
     let notes = pins.clsact_device(target.device);
     note(&notes.join(target.hook.name()))?;
     let name = filter_name(pins, target.hook);
-    let old = find(ifindex, target.hook, &name)?;
+    let old = find(ifindex, target.hook, &name, ours)?;
     make_qdisc(&notes, target, ifindex)?;
     let qdisc_note = notes.join(QDISC_NOTE);
     // With the qdisc, our filter would have gone: it is still the one that we made.
@@ -86,13 +88,18 @@ pub(super) fn attach(
 ///
 /// The qdisc stays: while one comes or goes, the kernel drops what the device sends
 /// (`qdisc_graft` deactivates it).
-pub(super) fn detach(pins: &Pins, target: Target, ifindex: Option<u32>) -> Result<()> {
+pub(super) fn detach(
+    pins: &Pins,
+    target: Target,
+    ifindex: Option<u32>,
+    ours: &mut Ours,
+) -> Result<()> {
     let notes = pins.clsact_device(target.device);
     if !notes.exists() {
         return Ok(());
     }
     if let Some(ifindex) = ifindex {
-        remove_filter(pins, target, ifindex)?;
+        remove_filter(pins, target, ifindex, ours)?;
     }
     remove_note(&notes.join(target.hook.name()))?;
     if children(&notes)?.is_empty() {
@@ -141,7 +148,12 @@ pub(super) fn is_noted(pins: &Pins, target: Target) -> bool {
 
 /// The programs of the filters that come before ours, with their preferences; `None` where ours
 /// is not.
-pub(super) fn before(pins: &Pins, target: Target, ifindex: u32) -> Result<Option<Vec<(u32, u16)>>> {
+pub(super) fn before(
+    pins: &Pins,
+    target: Target,
+    ifindex: u32,
+    ours: &mut Ours,
+) -> Result<Option<Vec<(u32, u16)>>> {
     if !is_noted(pins, target) {
         return Ok(None);
     }
@@ -153,8 +165,13 @@ pub(super) fn before(pins: &Pins, target: Target, ifindex: u32) -> Result<Option
         .filter_map(parse)
         .filter(|filter| filter.program != 0)
         .collect();
-    let ours = |filter: &Filter| filter.name.as_deref() == Some(&name);
-    let place = filters.iter().position(ours);
+    let mut place = None;
+    for (at, filter) in filters.iter().enumerate() {
+        if filter.is(&name, ours)? {
+            place = Some(at);
+            break;
+        }
+    }
     Ok(place.map(|place| {
         let before = filters.iter().take(place);
         before
@@ -164,7 +181,11 @@ pub(super) fn before(pins: &Pins, target: Target, ifindex: u32) -> Result<Option
 }
 
 /// Where filters of ours must be, and what is there.
-pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<Found>> {
+pub(super) fn found(
+    pins: &Pins,
+    devices: &BTreeMap<IfName, u32>,
+    ours: &mut Ours,
+) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for device in children(&pins.clsact())?
         .iter()
@@ -173,7 +194,7 @@ pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<
         let hooks = children(&pins.clsact_device(device))?;
         for hook in hooks.iter().filter_map(|name| parse_hook(name)) {
             let filter = match devices.get(&device) {
-                Some(&ifindex) => find(ifindex, hook, &filter_name(pins, hook))?,
+                Some(&ifindex) => find(ifindex, hook, &filter_name(pins, hook), ours)?,
                 None => None,
             };
             let program = filter.map(|filter| filter.program);
@@ -186,8 +207,9 @@ pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<
     Ok(found)
 }
 
-fn remove_filter(pins: &Pins, target: Target, ifindex: u32) -> Result<()> {
-    let Some(old) = find(ifindex, target.hook, &filter_name(pins, target.hook))? else {
+fn remove_filter(pins: &Pins, target: Target, ifindex: u32, ours: &mut Ours) -> Result<()> {
+    let name = filter_name(pins, target.hook);
+    let Some(old) = find(ifindex, target.hook, &name, ours)? else {
         return Ok(());
     };
     let mut message = filter(ifindex, target.hook, old.handle, old.priority);
@@ -229,11 +251,20 @@ struct Filter {
     program: u32,
 }
 
-fn find(ifindex: u32, hook: Hook, name: &str) -> Result<Option<Filter>> {
-    let filters = filters(ifindex, hook)?.into_iter().filter_map(parse);
-    Ok(filters
-        .into_iter()
-        .find(|filter| filter.name.as_deref() == Some(name)))
+impl Filter {
+    /// Whether it is ours: others can give theirs the same name.
+    fn is(&self, name: &str, ours: &mut Ours) -> Result<bool> {
+        Ok(self.name.as_deref() == Some(name) && ours.made(self.program)?)
+    }
+}
+
+fn find(ifindex: u32, hook: Hook, name: &str, ours: &mut Ours) -> Result<Option<Filter>> {
+    for filter in filters(ifindex, hook)?.into_iter().filter_map(parse) {
+        if filter.is(name, ours)? {
+            return Ok(Some(filter));
+        }
+    }
+    Ok(None)
 }
 
 /// Every filter at the hook's side of a device.

@@ -18,6 +18,7 @@ use nix::{errno::Errno, libc};
 use super::{
     Found, Target,
     pins::{Pins, children, parse_link},
+    whose::Ours,
 };
 use crate::{
     kernel::{KernelError, Result},
@@ -58,14 +59,39 @@ pub(super) fn read(pin: &Path) -> Result<Option<Link>> {
         .map_err(|errno| KernelError::os(operation(), errno))
 }
 
-/// Detaches and removes what is pinned at `pin`, if anything is.
+/// Our link that is pinned at `pin`; `None` when there is none, or somebody else's.
+pub(super) fn read_ours(pin: &Path, ours: &mut Ours) -> Result<Option<Link>> {
+    match read(pin)? {
+        Some(link) if ours.made(link.program)? => Ok(Some(link)),
+        _ => Ok(None),
+    }
+}
+
+/// [`read_ours`], where ours is to be put: somebody else's is an error.
+pub(super) fn read_place(pin: &Path, ours: &mut Ours, operation: &str) -> Result<Option<Link>> {
+    match read(pin)? {
+        Some(link) if !ours.made(link.program)? => {
+            let cause = format!(
+                "{} is a link of somebody else, and is left as it is",
+                pin.display()
+            );
+            Err(KernelError::new(operation, cause)
+                .with_cure("pin it elsewhere, outside of the folder of the instance"))
+        }
+        found => Ok(found),
+    }
+}
+
+/// Detaches and removes our link that is pinned at `pin`, if there is one.
 ///
 /// Removing the pin alone would detach the link, too, but only some time later.
-pub(super) fn remove(pin: &Path) -> Result<()> {
+pub(super) fn remove(pin: &Path, ours: &mut Ours) -> Result<()> {
+    if read_ours(pin, ours)?.is_none() {
+        return Ok(());
+    }
     let operation = || format!("remove link {}", pin.display());
     match open(pin).and_then(|link| let_go(&link)) {
-        // ENOENT: nothing is there. EINVAL: something else is; it is removed nonetheless.
-        Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
+        Ok(()) | Err(Errno::ENOENT) => {}
         Err(errno) => return Err(KernelError::os(operation(), errno)),
     }
     match fs::remove_file(pin) {
@@ -76,35 +102,37 @@ pub(super) fn remove(pin: &Path) -> Result<()> {
     }
 }
 
-/// Detaches and unpins what a target has; nothing there is fine.
-pub(super) fn detach(pins: &Pins, target: Target) -> Result<()> {
-    remove(&pins.link(target))
+/// Detaches and unpins what a target has of ours; nothing there is fine.
+pub(super) fn detach(pins: &Pins, target: Target, ours: &mut Ours) -> Result<()> {
+    remove(&pins.link(target), ours)
 }
 
-/// Detaches everything.
-pub(super) fn detach_all(pins: &Pins) -> Result<()> {
+/// Detaches everything of ours.
+pub(super) fn detach_all(pins: &Pins, ours: &mut Ours) -> Result<()> {
     let folder = pins.links();
     children(&folder)?
         .iter()
-        .try_for_each(|name| remove(&folder.join(name)))
+        .try_for_each(|name| remove(&folder.join(name), ours))
 }
 
-/// What is pinned, and whether it runs on the device that it is named after.
-pub(super) fn found(pins: &Pins, devices: &BTreeMap<IfName, u32>) -> Result<Vec<Found>> {
+/// What is pinned of ours, and whether it runs on the device that it is named after.
+pub(super) fn found(
+    pins: &Pins,
+    devices: &BTreeMap<IfName, u32>,
+    ours: &mut Ours,
+) -> Result<Vec<Found>> {
     let targets = children(&pins.links())?
         .into_iter()
         .filter_map(|name| parse_link(&name));
-    targets
-        .map(|target| {
-            let link = read(&pins.link(target))?;
-            let index = devices.get(&target.device);
-            let link = link.filter(|link| Some(&link.ifindex) == index);
-            Ok(Found {
-                target,
-                program: link.map(|link| link.program),
-            })
-        })
-        .collect()
+    let mut found = Vec::new();
+    for target in targets {
+        if let Some(link) = read_ours(&pins.link(target), ours)? {
+            let here = devices.get(&target.device) == Some(&link.ifindex);
+            let program = here.then_some(link.program);
+            found.push(Found { target, program });
+        }
+    }
+    Ok(found)
 }
 
 /// Links a program to a device's XDP and pins the link.
@@ -213,10 +241,10 @@ struct LinkUpdate {
 
 /// The members of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
 #[repr(C)]
-struct InfoByFd {
-    fd: u32,
-    length: u32,
-    info: u64,
+pub(super) struct InfoByFd {
+    pub(super) fd: u32,
+    pub(super) length: u32,
+    pub(super) info: u64,
 }
 
 /// The head of `struct bpf_link_info`, for a TCX link; an XDP link has no attach type.
@@ -233,10 +261,10 @@ struct LinkInfo {
 
 /// The members of `union bpf_attr` that the commands about ids use.
 #[repr(C)]
-struct ById {
-    id: u32,
-    next: u32,
-    flags: u32,
+pub(super) struct ById {
+    pub(super) id: u32,
+    pub(super) next: u32,
+    pub(super) flags: u32,
 }
 
 /// The members of `union bpf_attr` that `BPF_LINK_DETACH` reads.

@@ -34,6 +34,7 @@ mod tcx;
 mod trial;
 mod variant;
 mod watch;
+mod whose;
 mod xdp;
 
 use std::{
@@ -44,7 +45,7 @@ use std::{
 
 use aya::Ebpf;
 
-use self::{logs::Logs, pins::Pins};
+use self::{logs::Logs, pins::Pins, whose::Ours};
 use super::{KernelError, Result};
 use crate::{
     model::{IfName, Rx},
@@ -224,22 +225,29 @@ impl DataPlane {
                 let id = load::load_xdp(&mut self.ebpf, hook)?;
                 self.programs.insert(hook.program(), id);
             }
+            let mut ours = self.ours()?;
             let program = load::xdp_program(&mut self.ebpf, hook)?;
-            return xdp::attach(&self.pins, target, ifindex, program);
+            return xdp::attach(&self.pins, target, ifindex, program, &mut ours);
         }
+        let mut ours = self.ours()?;
         let program = load::program(&mut self.ebpf, hook)?;
         // What another mode has attached goes last, so that there always is one.
         if self.mode == AttachMode::Clsact {
             let remembered = self.qdiscs.contains(&(device, ifindex));
-            if clsact::attach(&self.pins, target, ifindex, program, remembered)? {
+            if clsact::attach(&self.pins, target, ifindex, program, remembered, &mut ours)? {
                 self.qdiscs.insert((device, ifindex));
             }
-            links::detach(&self.pins, target)
+            links::detach(&self.pins, target, &mut ours)
         } else {
             let before = self.before.get(&target).map_or(&[][..], Vec::as_slice);
-            tcx::attach(&self.pins, target, ifindex, program, before)?;
-            clsact::detach(&self.pins, target, Some(ifindex))
+            tcx::attach(&self.pins, target, ifindex, program, before, &mut ours)?;
+            clsact::detach(&self.pins, target, Some(ifindex), &mut ours)
         }
+    }
+
+    /// What tells our programs from those of others.
+    fn ours(&self) -> Result<Ours> {
+        Ours::of(&self.pins, self.ids.values().copied())
     }
 
     /// What of ours is attached to which device, by name and index.
@@ -249,7 +257,7 @@ impl DataPlane {
         &self,
         devices: &[(IfName, u32)],
     ) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
-        observe(&self.pins, devices, |mode, hook, program| {
+        observe(&self.pins, devices, self.ours()?, |mode, hook, program| {
             (hook.is_xdp() || mode == self.mode)
                 && self.programs.get(hook.program()) == Some(&program)
         })
@@ -271,7 +279,9 @@ pub fn attachments(
     dir: &Path,
     devices: &[(IfName, u32)],
 ) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
-    observe(&Pins::new(dir), devices, |_, _, _| true)
+    let pins = Pins::new(dir);
+    let ours = Ours::of(&pins, [])?;
+    observe(&pins, devices, ours, |_, _, _| true)
 }
 
 /// Whether a program can run where it was attached, as far as its link tells; filters announce
@@ -288,8 +298,9 @@ pub fn running(dir: &Path, device: IfName, ifindex: u32, hook: Hook) -> Result<O
     let pins = Pins::new(dir);
     let devices = BTreeMap::from([(device, ifindex)]);
     let target = Target { device, hook };
-    let mut found = links::found(&pins, &devices)?;
-    found.extend(clsact::found(&pins, &devices)?);
+    let mut ours = Ours::of(&pins, [])?;
+    let mut found = links::found(&pins, &devices, &mut ours)?;
+    found.extend(clsact::found(&pins, &devices, &mut ours)?);
     let mut running = found.into_iter().filter(|found| found.target == target);
     Ok(running.find_map(|found| found.program))
 }
@@ -304,11 +315,12 @@ pub fn pinned(dir: &Path) -> Result<BTreeSet<&'static str>> {
 pub fn detach(dir: &Path, device: IfName, ifindex: Option<u32>, hook: Hook) -> Result<()> {
     let pins = Pins::new(dir);
     let target = Target { device, hook };
-    links::detach(&pins, target)?;
+    let mut ours = Ours::of(&pins, [])?;
+    links::detach(&pins, target, &mut ours)?;
     if hook.is_xdp() {
         return Ok(());
     }
-    clsact::detach(&pins, target, ifindex)
+    clsact::detach(&pins, target, ifindex, &mut ours)
 }
 
 /// Whether an instance has pins, or a folder for them.
@@ -337,12 +349,13 @@ pub fn remove_qdisc(dir: &Path, device: IfName, ifindex: Option<u32>) -> Result<
     clsact::remove_qdisc(&Pins::new(dir), device, ifindex)
 }
 
-/// Removes all pins of an instance, its folder, and the folder above if that is empty.
+/// Removes all pins of an instance, its folder, and the folder above if these are empty then:
+/// what others have pinned there stays.
 ///
 /// Links are detached by it. Filters must have been detached before.
 pub fn remove_all(dir: &Path) -> Result<()> {
     let pins = Pins::new(dir);
-    links::detach_all(&pins)?;
+    links::detach_all(&pins, &mut Ours::of(&pins, [])?)?;
     pins.remove()
 }
 
@@ -369,13 +382,17 @@ struct Found {
 fn observe(
     pins: &Pins,
     devices: &[(IfName, u32)],
+    mut ours: Ours,
     is_current: impl Fn(AttachMode, Hook, u32) -> bool,
 ) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
     let devices: BTreeMap<IfName, u32> = devices.iter().copied().collect();
     let mut states = BTreeMap::new();
     for (mode, found) in [
-        (AttachMode::Tcx, links::found(pins, &devices)?),
-        (AttachMode::Clsact, clsact::found(pins, &devices)?),
+        (AttachMode::Tcx, links::found(pins, &devices, &mut ours)?),
+        (
+            AttachMode::Clsact,
+            clsact::found(pins, &devices, &mut ours)?,
+        ),
     ] {
         for Found { target, program } in found {
             let state = match program {

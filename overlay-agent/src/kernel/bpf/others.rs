@@ -8,7 +8,7 @@ use rtnetlink::packet_route::{
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
 };
 
-use super::{Target, clsact, failure::failed, links, pins::Pins, tcx};
+use super::{Target, clsact, failure::failed, links, pins::Pins, tcx, whose::Ours};
 use crate::{
     kernel::{KernelError, Result, netlink::blocking},
     model::IfName,
@@ -52,7 +52,8 @@ pub fn before(dir: &Path, device: IfName, ifindex: u32, hook: Hook) -> Result<Op
         };
         before.truncate(place);
     } else {
-        let Some(filters) = clsact::before(&pins, target, ifindex)? else {
+        let mut ours = Ours::of(&pins, [])?;
+        let Some(filters) = clsact::before(&pins, target, ifindex, &mut ours)? else {
             return Ok(None);
         };
         let filters = filters.into_iter();

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing::warn;
+
 use super::Target;
 use crate::{
     hooks::abi,
@@ -63,6 +65,16 @@ impl Pins {
         Ok(layouts.filter(|&layout| layout != abi()).collect())
     }
 
+    /// The folders of the maps of all layouts.
+    pub(super) fn layouts(&self) -> Result<Vec<PathBuf>> {
+        let number = |name: &String| {
+            name.strip_prefix('v')
+                .is_some_and(|n| n.parse::<u32>().is_ok())
+        };
+        let layouts = children(&self.dir)?.into_iter().filter(number);
+        Ok(layouts.map(|name| self.dir.join(name)).collect())
+    }
+
     /// Removes the maps of a layout; a program that still runs keeps those that it uses.
     pub(super) fn remove_layout(&self, abi: u32) -> Result<()> {
         let folder = self.layout(abi);
@@ -97,29 +109,42 @@ impl Pins {
         self.clsact().join(escape(device.as_str()))
     }
 
-    /// Removes the folder and everything in it, and the one above if it is empty then.
+    /// Removes the maps and the notes, and the folder and the one above if they are empty then.
+    /// Links must have been removed before; what others have pinned in the folder stays.
     pub(super) fn remove(&self) -> Result<()> {
-        let operation = || format!("remove {}", self.dir.display());
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(KernelError::io(operation(), &error));
+        for folder in self.layouts()?.into_iter().chain([self.clsact()]) {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let operation = format!("remove {}", folder.display());
+                    return Err(KernelError::io(operation, &error));
+                }
+                _ => {}
             }
-            _ => {}
         }
-        match self.dir.parent().map(fs::remove_dir) {
-            Some(Err(error))
-                if !matches!(
-                    error.kind(),
-                    // Other instances are there, or it is the bpffs itself.
-                    io::ErrorKind::DirectoryNotEmpty
-                        | io::ErrorKind::NotFound
-                        | io::ErrorKind::ResourceBusy
-                ) =>
-            {
-                Err(KernelError::io(operation(), &error))
+        let stays = remove_empty(&self.links())? | remove_empty(&self.dir)?;
+        if stays {
+            warn!(
+                "{} stays: something is pinned there that this instance did not make",
+                self.dir.display()
+            );
+        }
+        // Other instances are there, or it is the bpffs itself.
+        self.dir.parent().map_or(Ok(false), remove_empty).map(drop)
+    }
+}
+
+/// Removes a folder unless something is in it, or mounted on it; whether it stays.
+fn remove_empty(folder: &Path) -> Result<bool> {
+    match fs::remove_dir(folder) {
+        Ok(()) => Ok(false),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Ok(false),
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy => Ok(true),
+            _ => {
+                let operation = format!("remove {}", folder.display());
+                Err(KernelError::io(operation, &error))
             }
-            _ => Ok(()),
-        }
+        },
     }
 }
 

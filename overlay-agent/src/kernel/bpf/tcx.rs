@@ -14,6 +14,7 @@ use super::{
     failure::failed,
     links::{self, bpf},
     pins::Pins,
+    whose::Ours,
 };
 use crate::{
     kernel::{KernelError, Result},
@@ -116,10 +117,11 @@ pub(super) fn attach(
     ifindex: u32,
     program: &mut SchedClassifier,
     before: &[u32],
+    ours: &mut Ours,
 ) -> Result<()> {
     let pin = pins.link(target);
     let operation = || format!("attach {target}");
-    match links::read(&pin)? {
+    match links::read_place(&pin, ours, &operation())? {
         Some(link) if link.ifindex == ifindex => {
             let link = PinnedLink::from_pin(&pin).map_err(|error| failed(operation(), &error))?;
             let link: SchedClassifierLink = FdLink::from(link)
@@ -134,7 +136,7 @@ pub(super) fn attach(
             return Ok(());
         }
         // Of another device, which had this name before.
-        Some(_) => links::remove(&pin)?,
+        Some(_) => links::remove(&pin, ours)?,
         None => {}
     }
 
@@ -160,7 +162,7 @@ pub(super) fn attach(
     if links::read(&pin)?.is_some_and(|link| link.ifindex == ifindex) {
         return Ok(());
     }
-    links::remove(&pin)?;
+    links::remove(&pin, ours)?;
     Err(KernelError::os(operation(), Errno::ENODEV).because("another device took its name"))
 }
 

@@ -8,7 +8,7 @@ use std::{fs, os::fd::AsFd as _};
 use aya::programs::Xdp;
 use nix::{errno::Errno, net::if_::if_nametoindex};
 
-use super::{Target, failure::failed, links, pins::Pins};
+use super::{Target, failure::failed, links, pins::Pins, whose::Ours};
 use crate::{
     kernel::{KernelError, Result},
     objects::Hook,
@@ -19,17 +19,23 @@ const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
 
 /// Attaches a program, or puts it in the place of an earlier one of ours.
-pub(super) fn attach(pins: &Pins, target: Target, ifindex: u32, program: &Xdp) -> Result<()> {
+pub(super) fn attach(
+    pins: &Pins,
+    target: Target,
+    ifindex: u32,
+    program: &Xdp,
+    ours: &mut Ours,
+) -> Result<()> {
     let operation = || format!("attach {target}");
     let pin = pins.link(target);
     let fd = program.fd().map_err(|error| failed(operation(), &error))?;
-    match links::read(&pin)? {
+    match links::read_place(&pin, ours, &operation())? {
         Some(link) if link.ifindex == ifindex => {
             return links::replace(&pin, fd.as_fd())
                 .map_err(|errno| KernelError::os(operation(), errno));
         }
         // Of another device, which had this name before.
-        Some(_) => links::remove(&pin)?,
+        Some(_) => links::remove(&pin, ours)?,
         None => {}
     }
     let (mode, other) = match target.hook {
@@ -37,10 +43,11 @@ pub(super) fn attach(pins: &Pins, target: Target, ifindex: u32, program: &Xdp) -
         _ => (GENERIC, Hook::GuardNative),
     };
     // A device takes programs in one mode only.
-    links::remove(&pins.link(Target {
+    let other = Target {
         hook: other,
         ..target
-    }))?;
+    };
+    links::remove(&pins.link(other), ours)?;
     fs::create_dir_all(pins.links()).map_err(|error| KernelError::io(operation(), &error))?;
     links::attach_xdp(fd.as_fd(), ifindex, mode, &pin)
         .map_err(|errno| explain(errno, target, ifindex))
