@@ -1,6 +1,6 @@
 //! Rules of others that eat the tunnel, that the fast path bypasses, or that change addresses.
 
-use super::{Check, Fault, Look, Looked, advice, command, list};
+use super::{Check, Fault, Look, Looked, advice, command, list, writers};
 use crate::{
     api::{Cure, Finding},
     doctor::{
@@ -59,6 +59,11 @@ pub(super) const CHECKS: [Check; 5] = [
     },
 ];
 
+/// A UDP port that nobody lets pass by name: `discard`.
+const ANY_PORT: u16 = 9;
+/// How what arrives is told from what leaves.
+const FROM: &str = "from";
+
 fn tunnel(facts: &Facts) -> Looked {
     let ruleset = facts.ruleset.as_ref().map_err(Clone::clone)?;
     let mut found: Vec<Finding> = Vec::new();
@@ -71,8 +76,13 @@ fn tunnel(facts: &Facts) -> Looked {
             // Nearly always the same rule for all peers.
             let known = found.iter().any(|known| known.object == place.chain);
             if !known {
+                let own = peer.device.and_then(|device| {
+                    let arriving = direction == FROM;
+                    writers::let_tunnel_pass(facts, &place, device, peer.port, arriving)
+                });
                 let rule = format!("udp dport {} accept", peer.port);
-                found.push(TUNNEL.at(&place.chain, what, accept(facts, &place, &rule)));
+                let cure = own.unwrap_or_else(|| accept(facts, &place, &rule));
+                found.push(TUNNEL.at(&place.chain, what, cure));
             }
         }
     }
@@ -111,7 +121,7 @@ fn tunnel_of(facts: &Facts, ruleset: &Ruleset, peer: &PeerFacts) -> Vec<(Place, 
         let mut fates = hooks.into_iter().map(|hook| ruleset.fate(hook, packet));
         fates.find_map(|fate| fate.dropped)
     };
-    let arriving = first(arrives, &arriving).map(|place| (place, "from"));
+    let arriving = first(arrives, &arriving).map(|place| (place, FROM));
     let leaving = first(leaves, &leaving).map(|place| (place, "to"));
     arriving.into_iter().chain(leaving).collect()
 }
@@ -199,6 +209,11 @@ fn blocked(facts: &Facts) -> Looked {
         .filter(|network| !is_fast(facts, network))
     {
         for packet in through(network) {
+            // Not ICMP, which most let through.
+            let packet = Packet {
+                udp_port: Some(ANY_PORT),
+                ..packet
+            };
             let Some(place) = ruleset.fate(Hook::Forward, &packet).dropped else {
                 continue;
             };
@@ -207,12 +222,12 @@ fn blocked(facts: &Facts) -> Looked {
                     "{place} drops what containers of network {} and its peers exchange",
                     network.name
                 );
-                let text = "accept its packets there, and where these rules are written";
-                found.push(BLOCKED.at(
-                    &place.chain,
-                    what,
-                    exempt(facts, network, &place, text.to_owned()),
-                ));
+                let own = writers::let_network_pass(facts, &place, network);
+                let cure = own.unwrap_or_else(|| {
+                    let text = "accept its packets there, and where these rules are written";
+                    exempt(facts, network, &place, text.to_owned())
+                });
+                found.push(BLOCKED.at(&place.chain, what, cure));
             }
         }
     }

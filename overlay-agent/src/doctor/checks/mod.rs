@@ -16,6 +16,7 @@ mod settings;
 mod setup;
 mod tunnel;
 mod wire;
+mod writers;
 
 #[cfg(test)]
 mod healthy;

@@ -108,7 +108,8 @@ fn of_packet(expression: &Value, packet: &Packet<'_>) -> Has {
     if let Some(key) = expression["ct"]["key"].as_str() {
         return match key {
             "state" => text(Some("new")),
-            "status" => Has::Number(0),
+            // None of those that have a name.
+            "status" => text(Some("")),
             _ => Has::Unknown,
         };
     }

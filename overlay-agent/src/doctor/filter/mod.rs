@@ -10,7 +10,7 @@ mod walk;
 
 use std::net::IpAddr;
 
-pub(super) use ruleset::{Hook, Ruleset};
+pub(super) use ruleset::{Hook, Ruleset, Writer};
 pub(super) use walk::Place;
 
 /// A packet, as far as rules can tell it from others; the first one of its connection.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Place;
+
 /// All tables of a node.
 #[derive(Clone, Debug, Default)]
 pub(in crate::doctor) struct Ruleset {
@@ -89,6 +91,24 @@ impl Ruleset {
         ruleset
     }
 
+    /// Whose program writes the rules of a base chain, where names that only it uses say so.
+    pub(in crate::doctor) fn writer_of(&self, place: &Place) -> Option<Writer> {
+        let mut words = place.chain.split(' ');
+        let (family, table) = (words.next()?, words.next()?);
+        if table == "firewalld" {
+            return Some(Writer::Firewalld);
+        }
+        let beside = |is: fn(&str) -> bool| {
+            let mut chains = self.chains.keys();
+            chains.any(|key| key.family == family && key.table == table && is(&key.name))
+        };
+        if beside(|name| name.starts_with("ufw-") || name.starts_with("ufw6-")) {
+            Some(Writer::Ufw)
+        } else {
+            beside(|name| name == "DOCKER-USER").then_some(Writer::Docker)
+        }
+    }
+
     /// The base chains of a hook that see packets of a family, in their order.
     pub(super) fn at(&self, hook: Hook, ipv6: bool) -> Vec<(&Key, &Chain, &Base)> {
         let own = if ipv6 { "ip6" } else { "ip" };
@@ -102,6 +122,16 @@ impl Ruleset {
         chains.sort_by_key(|(_, _, base)| base.priority);
         chains
     }
+}
+
+/// A program that writes rules, and makes them anew when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::doctor) enum Writer {
+    Firewalld,
+    /// It has chains of its own in the tables that iptables made.
+    Ufw,
+    /// The same, one of which is for others to fill.
+    Docker,
 }
 
 impl Base {

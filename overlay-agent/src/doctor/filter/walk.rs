@@ -1,6 +1,6 @@
 //! A packet's way through chains.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde_json::Value;
 
@@ -46,8 +46,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// How a walk through a chain ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How a walk through a chain can end. Where it is not known of each rule whether it is about the
+/// packet, there are several ways, and only what all of them have in common is certain.
+type Ends = BTreeSet<End>;
+
+/// One way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     /// No more rules of this base chain are asked.
     Accepted,
@@ -55,6 +59,8 @@ enum End {
     Renamed,
     /// The chain that called goes on.
     Returned,
+    /// A chain that was called has returned: the next rule is asked.
+    GoesOn,
     /// Nobody can tell.
     Unknown,
 }
@@ -67,31 +73,30 @@ impl Ruleset {
             if !is_asked(base, packet) {
                 continue;
             }
-            let mut walk = Walk {
+            let walk = Walk {
                 ruleset: self,
                 packet,
-                in_danger: false,
             };
-            let end = walk.through(key, chain, 0);
+            let ends = walk.through(key, chain, 0);
             let place = |is_policy| Place {
                 chain: format!("{} {} {}", key.family, key.table, key.name),
                 is_policy,
                 at_device: matches!(hook, Hook::Ingress | Hook::Egress),
             };
-            if walk.in_danger {
+            let drops = |end: &End| match end {
+                End::Dropped => true,
+                End::Returned => base.drops,
+                _ => false,
+            };
+            if ends.iter().all(drops) {
+                fate.dropped = Some(place(ends.contains(&End::Returned)));
+                return fate;
+            }
+            if ends.contains(&End::Dropped) {
                 fate.in_danger.push(place(false));
             }
-            match end {
-                End::Dropped => {
-                    fate.dropped = Some(place(false));
-                    return fate;
-                }
-                End::Returned if base.drops => {
-                    fate.dropped = Some(place(true));
-                    return fate;
-                }
-                End::Renamed if base.is_nat => fate.renamed = Some(place(false)),
-                _ => {}
+            if base.is_nat && ends == Ends::from([End::Renamed]) {
+                fate.renamed = Some(place(false));
             }
         }
         fate
@@ -112,32 +117,25 @@ fn is_asked(base: &Base, packet: &Packet<'_>) -> bool {
 struct Walk<'a> {
     ruleset: &'a Ruleset,
     packet: &'a Packet<'a>,
-    in_danger: bool,
 }
 
 impl Walk<'_> {
-    fn through(&mut self, key: &Key, chain: &Chain, depth: usize) -> End {
-        let mut doubt = false;
+    fn through(&self, key: &Key, chain: &Chain, depth: usize) -> Ends {
+        let mut ends = Ends::new();
         for rule in &chain.rules {
-            match self.rule(rule, key, depth) {
-                (Truth::Yes, Some(End::Unknown)) => return End::Unknown,
-                // What comes later may not be asked any more.
-                (Truth::Maybe, Some(End::Dropped)) => self.in_danger = true,
-                (Truth::Maybe, Some(_)) => doubt = true,
-                (Truth::Yes, Some(end)) if doubt => {
-                    self.in_danger |= end == End::Dropped;
-                    return End::Unknown;
-                }
-                (Truth::Yes, Some(End::Returned)) => break,
-                (Truth::Yes, Some(end)) => return end,
-                _ => {}
+            let (truth, mut led) = self.rule(rule, key, depth);
+            let goes_on = led.remove(&End::GoesOn);
+            ends.extend(led);
+            if truth == Truth::Yes && !goes_on {
+                return ends;
             }
         }
-        if doubt { End::Unknown } else { End::Returned }
+        ends.insert(End::Returned);
+        ends
     }
 
-    /// Whether a rule is about the packet, and where that leads.
-    fn rule(&mut self, statements: &[Value], key: &Key, depth: usize) -> (Truth, Option<End>) {
+    /// Whether a rule is about the packet, and where that can lead.
+    fn rule(&self, statements: &[Value], key: &Key, depth: usize) -> (Truth, Ends) {
         let mut truth = Truth::Yes;
         for statement in statements {
             let Some((kind, body)) = statement.as_object().and_then(|one| one.iter().next()) else {
@@ -145,32 +143,37 @@ impl Walk<'_> {
             };
             match kind.as_str() {
                 "match" => truth = truth.and(is_true(body, self.packet, self.ruleset, key)),
+                // It asks for connections that are known, and for what belongs to none: `nft` does
+                // not print which, and the first packet of one is neither.
+                "xt" if key.name.starts_with("ufw") && body["name"] == "conntrack" => {
+                    truth = Truth::No;
+                }
                 "limit" | "quota" | "xt" | "connlimit" | "ct count" => {
                     truth = truth.and(Truth::Maybe);
                 }
                 _ => {}
             }
             if truth == Truth::No {
-                return (truth, None);
+                break;
             }
-            if let Some(end) = self.verdict(kind, body, key, depth) {
-                return match end {
-                    // The called chain had nothing to say.
-                    End::Returned if matches!(kind.as_str(), "jump" | "vmap") => (truth, None),
-                    end => (truth, Some(end)),
-                };
+            if let Some(mut ends) = self.verdict(kind, body, key, depth) {
+                // The called chain had nothing to say.
+                if matches!(kind.as_str(), "jump" | "vmap") && ends.remove(&End::Returned) {
+                    ends.insert(End::GoesOn);
+                }
+                return (truth, ends);
             }
         }
-        (truth, None)
+        (truth, Ends::from([End::GoesOn]))
     }
 
-    fn verdict(&mut self, kind: &str, body: &Value, key: &Key, depth: usize) -> Option<End> {
-        match kind {
-            "accept" => Some(End::Accepted),
-            "drop" | "reject" => Some(End::Dropped),
-            "return" => Some(End::Returned),
-            "masquerade" | "snat" | "dnat" | "redirect" => Some(End::Renamed),
-            "queue" | "tproxy" => Some(End::Unknown),
+    fn verdict(&self, kind: &str, body: &Value, key: &Key, depth: usize) -> Option<Ends> {
+        let end = match kind {
+            "accept" => End::Accepted,
+            "drop" | "reject" => End::Dropped,
+            "return" => End::Returned,
+            "masquerade" | "snat" | "dnat" | "redirect" => End::Renamed,
+            "queue" | "tproxy" => End::Unknown,
             "jump" | "goto" => {
                 let called = Key {
                     name: body["target"].as_str()?.to_owned(),
@@ -178,17 +181,18 @@ impl Walk<'_> {
                 };
                 let chain = self.ruleset.chains.get(&called);
                 match chain.filter(|_| depth < DEEPEST) {
-                    Some(chain) => Some(self.through(&called, chain, depth + 1)),
-                    None => Some(End::Unknown),
+                    Some(chain) => return Some(self.through(&called, chain, depth + 1)),
+                    None => End::Unknown,
                 }
             }
-            "vmap" => self.mapped(body, key, depth),
-            _ => None,
-        }
+            "vmap" => return self.mapped(body, key, depth),
+            _ => return None,
+        };
+        Some(Ends::from([end]))
     }
 
     /// The verdict of the entry that the packet has the key of.
-    fn mapped(&mut self, body: &Value, key: &Key, depth: usize) -> Option<End> {
+    fn mapped(&self, body: &Value, key: &Key, depth: usize) -> Option<Ends> {
         let entries = match &body["data"] {
             Value::String(name) => {
                 let map = Key {
@@ -200,7 +204,7 @@ impl Walk<'_> {
             data => data["set"].as_array(),
         };
         let Some(entries) = entries else {
-            return Some(End::Unknown);
+            return Some(Ends::from([End::Unknown]));
         };
         for entry in entries {
             match has_key(&body["key"], &entry[0], self.packet, self.ruleset, key) {
@@ -209,7 +213,7 @@ impl Walk<'_> {
                     let (kind, body) = verdict?;
                     return self.verdict(kind, body, key, depth);
                 }
-                Truth::Maybe => return Some(End::Unknown),
+                Truth::Maybe => return Some(Ends::from([End::Unknown])),
                 Truth::No => {}
             }
         }
