@@ -66,8 +66,10 @@ impl Client {
 }
 
 fn refusal(answer: &Value) -> Result<&str> {
-    answer["bad_input"]
-        .as_str()
+    let kinds = ["bad_input", "not_found", "exists"];
+    let mut refusals = kinds.iter().filter_map(|kind| answer[*kind].as_str());
+    refusals
+        .next()
         .with_context(|| format!("it was not refused: {answer}"))
 }
 
@@ -312,7 +314,14 @@ fn damaged_requests_get_an_answer_each() -> Result<()> {
             .ask(&request)
             .with_context(|| format!("round {round}: {}", request.escape_ascii()))?;
         // A byte less makes another request of one.
-        let known = ["bad_input", "failed", "status", "stats"];
+        let known = [
+            "bad_input",
+            "not_found",
+            "exists",
+            "failed",
+            "status",
+            "stats",
+        ];
         assert!(
             known.iter().any(|kind| !answer[*kind].is_null()),
             "{answer} to {}",

@@ -76,7 +76,7 @@ fn peers_come_and_go_with_their_file_and_a_bad_one_takes_nothing_along() -> Resu
     assert!(answers("tfrag-n3c1", target)?);
     let config = file.to_string_lossy();
     let check = agent.call(&["check", "--config", &config])?;
-    assert!(check.stdout.contains("2 peers") && check.stdout.contains("1 files of peers.d"));
+    assert!(check.stdout.contains("2 peers") && check.stdout.contains("1 file of peers.d"));
     assert!(agent.plan()?.is_empty());
 
     // A fault is told by name, and nothing of what works is touched.

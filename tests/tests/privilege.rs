@@ -276,7 +276,7 @@ fn it_works_as_nobody() -> Result<()> {
     }
     // Another user cannot reach it.
     let out = run::output(&setpriv(USER - 1, &[], home.argv(&program, &status)?))?;
-    assert_eq!(out.code, Some(2), "{}{}", out.stdout, out.stderr);
+    assert_eq!(out.code, Some(4), "{}{}", out.stdout, out.stderr);
 
     let down = format!("down --instance {}", node.namespace);
     run::checked(&setpriv(USER, &[], home.argv(&program, &down)?))?;
@@ -297,7 +297,7 @@ fn what_is_missing_is_named() -> Result<()> {
         let given: Vec<&str> = GIVEN.into_iter().filter(|name| *name != missing).collect();
         let argv = agent.argv(&["run", "--config", &config.to_string_lossy()]);
         let out = run::output(&setpriv(0, &given, argv))?;
-        assert_eq!(out.code, Some(2), "{}", out.stderr);
+        assert_eq!(out.code, Some(4), "{}", out.stderr);
         let name = format!("CAP_{}", missing.to_uppercase());
         assert!(out.stderr.contains(&name), "no {name} in {}", out.stderr);
         let traces = Path::new("/run/overlay").join(&agent.instance);

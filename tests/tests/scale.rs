@@ -48,7 +48,10 @@ fn applied(agent: &Agent) -> Result<Vec<u16>> {
     let log = agent.log()?;
     let steps = |line: &str| {
         let (_, told) = line.split_once("applied ")?;
-        told.strip_suffix(" steps")?.parse().ok()
+        told.trim_end_matches('s')
+            .strip_suffix(" step")?
+            .parse()
+            .ok()
     };
     Ok(log.lines().filter_map(steps).collect())
 }

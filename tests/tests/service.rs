@@ -109,7 +109,7 @@ fn it_is_ready_when_its_peers_are_reached() -> Result<()> {
     manager.until("STATUS=degraded:")?;
     fs::write(agent.config_file(), config)?;
     process.signal(Signal::SIGHUP)?;
-    manager.until("STATUS=healthy: 1 networks, 1 peers, 1 containers")?;
+    manager.until("STATUS=healthy: 1 network, 1 peer, 1 container")?;
 
     agent.stop()?;
     manager.until("STOPPING=1")?;

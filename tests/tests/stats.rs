@@ -213,7 +213,14 @@ fn what_the_help_texts_pipe_into_jq_says_something() -> Result<()> {
     let program = &agent.argv(&[])[0];
     let mut tried = 0;
     // Those of `plan` are about a file.
-    for command in ["", "status", "stats", "doctor", "endpoint list"] {
+    for command in [
+        "",
+        "status",
+        "stats",
+        "doctor",
+        "endpoint list",
+        "peer list",
+    ] {
         let words: Vec<&str> = command.split_whitespace().collect();
         let help = agent.call(&[&words[..], &["--help"]].concat())?.stdout;
         let examples = help.lines().filter(|line| line.contains("| jq "));

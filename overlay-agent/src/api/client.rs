@@ -12,7 +12,7 @@ use super::{Reply, Request};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("connect to the agent at {}: {cause}; start it with \"overlay-agent run --config FILE\"", socket.display())]
+    #[error("connect to the agent at {}: {cause}; {}", socket.display(), cure_of(cause))]
     Connect {
         /// The socket.
         socket: PathBuf,
@@ -35,6 +35,14 @@ pub enum ClientError {
         /// What does not fit.
         cause: serde_json::Error,
     },
+}
+
+/// What helps against a connection that was refused, or for which there is nobody.
+fn cure_of(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "run it as the agent's user, which usually is root",
+        _ => "start it with \"overlay-agent run --config FILE\"",
+    }
 }
 
 /// Sends one request and waits for its reply.

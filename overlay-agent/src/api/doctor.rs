@@ -15,6 +15,8 @@ pub struct DoctorSpec {
 /// What an examination has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
+    /// [`crate::api::SCHEMA`].
+    pub schema: u32,
     /// Version of the agent that has looked.
     pub version: String,
     /// The instance's name.

@@ -30,6 +30,10 @@ pub use problem::Problem;
 pub(crate) use problem::rfc3339;
 pub use server::{Call, Caller, Server, ServerError};
 
+/// Number of the layout of all that `--output json` prints, as `docs/schema/v1.json` describes it:
+/// fields may be added to it, but none changes its name or its meaning.
+pub const SCHEMA: u32 = 1;
+
 /// What a client can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
@@ -79,6 +83,10 @@ pub enum Request {
         /// Peers that are told at most.
         most: usize,
     },
+    /// What Prometheus is given.
+    Export {},
+    /// The configuration that is in force, with what was added at run time.
+    Config {},
     /// What the daemon is doing. It is answered at once, whatever that is.
     Activity {},
 }
@@ -120,6 +128,10 @@ pub enum Reply {
     Done,
     /// The request cannot be carried out; nothing was changed.
     BadInput(String),
+    /// What is named does not exist.
+    NotFound(String),
+    /// What was to be made is there already.
+    Exists(String),
     /// It was tried and has failed.
     Failed(String),
     /// To [`Request::Stats`].
@@ -132,6 +144,10 @@ pub enum Reply {
     Captured(capture::Captured),
     /// To [`Request::Mesh`].
     Mesh(Box<Mesh>),
+    /// To [`Request::Export`].
+    Export(Box<stats::Export>),
+    /// To [`Request::Config`]: a file that would lead to it.
+    Config(String),
     /// To [`Request::Activity`].
     Activity(Activity),
 }
@@ -139,6 +155,8 @@ pub enum Reply {
 /// The state of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
     /// Version of the agent.
     pub version: String,
     /// Layout of its maps.
@@ -223,8 +241,19 @@ pub struct NetworkStatus {
     pub masquerade: bool,
     /// Whether the packet filter keeps it apart from the other networks of the node.
     pub isolated: bool,
+    /// What was carried on each path.
+    pub carried: Carried,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+}
+
+/// What a network has carried between this node and its peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// By the eBPF programs: the sum over its peers.
+    pub fastpath: stats::PathCounts,
+    /// By the kernel's VXLAN devices.
+    pub kernel: stats::PathCounts,
 }
 
 /// A network's addresses of one family.
@@ -290,8 +319,12 @@ pub struct EndpointStatus {
     pub forwarding: bool,
     /// Where those others are.
     pub allowed_sources: Vec<IpNet>,
+    /// The MAC of its interface; `None` while it is not attached.
+    pub mac: Option<Mac>,
     /// The node's side of its veth; `None` while it is not attached.
     pub device: Option<IfName>,
+    /// The index of that device on the node.
+    pub ifindex: Option<u32>,
     /// Whether the configuration names it, or it was added at run time.
     pub configured: bool,
 }

@@ -5,16 +5,13 @@ use std::{net::IpAddr, ops::AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FastPathState, Problem};
+use super::{FastPathState, Mesh, Problem};
 use crate::model::{Name, Vni};
-
-/// Number of this layout: fields may be added to it, but none changes its name or its meaning.
-pub const STATS_SCHEMA: u32 = 1;
 
 /// Everything that a node counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// [`STATS_SCHEMA`].
+    /// [`crate::api::SCHEMA`].
     pub schema: u32,
     /// When it was read: milliseconds since 1970, UTC.
     pub time_ms: u64,
@@ -32,6 +29,10 @@ pub struct Stats {
     pub healthy: bool,
     /// What is not.
     pub problems: Vec<Problem>,
+    /// What others broke and the agent has put right since it was started.
+    pub repairs: u64,
+    /// The configuration file.
+    pub reload: Reload,
     /// The programs: whatever enters one is delivered, passed or dropped.
     pub programs: Vec<ProgramStats>,
     /// The networks with their peers.
@@ -48,6 +49,15 @@ pub struct Stats {
     pub passes: Vec<PassStats>,
     /// How full the eBPF maps are.
     pub maps: Vec<MapFill>,
+}
+
+/// All that Prometheus is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// What is counted: with peers without traffic, where there are not very many.
+    pub stats: Stats,
+    /// What probes have found out.
+    pub mesh: Mesh,
 }
 
 /// Packets and bytes; a GSO or GRO packet counts once.
@@ -91,8 +101,28 @@ pub struct NetworkStats {
     pub peers: Vec<PeerStats>,
     /// Number of those that are left out.
     pub silent: usize,
-    /// Sum over all of its peers.
+    /// Sum over all of its peers, on the fast path.
     pub total: PeerCounts,
+    /// What went by the kernel instead.
+    pub kernel: PathCounts,
+}
+
+/// What the kernel's VXLAN devices have carried of a network, which the programs left to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathCounts {
+    /// Sent to peers.
+    pub tx: Counter,
+    /// Received from peers, for containers and for the node itself.
+    pub rx: Counter,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// Whether what the file says is in force.
+    pub successful: bool,
+    /// When what is in force was read, as RFC 3339 writes it, in UTC.
+    pub time: String,
 }
 
 /// A peer.

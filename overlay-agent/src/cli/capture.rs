@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use clap_complete::ArgValueCompleter;
 use nix::sys::{
     signal::{SigSet, Signal},
     signalfd::{SfdFlags, SignalFd},
@@ -15,7 +16,7 @@ use nix::sys::{
 
 use overlay_common::programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD};
 
-use super::{CommandResult, Failure, client, pcapng::Pcapng};
+use super::{CommandResult, Failure, client, completing, pcapng::Pcapng};
 use crate::{
     api::{
         Reply, Request,
@@ -43,10 +44,10 @@ pub(super) struct Args {
     #[arg(short = 'w', long = "write")]
     file: PathBuf,
     /// Only what this endpoint sends or gets
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(completing::endpoints))]
     endpoint: Option<String>,
     /// Only what is for this peer, or from it
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(completing::peers))]
     peer: Option<String>,
     /// Only packets with this reason, as counters name it, or all that were "sent", "passed" or
     /// "dropped"; can be given several times

@@ -1,18 +1,18 @@
 //! Commands that ask a running daemon.
 
+use std::io;
+
 use anyhow::anyhow;
 
 use super::{CommandResult, EndpointCommand, Failure, Format, output};
 use crate::{
-    api::{self, ClientError, EndpointSpec, EndpointStatus, Reply, Request},
+    api::{self, ClientError, EndpointSpec, EndpointStatus, Reply, Request, SCHEMA, Status},
     dirs::Dirs,
     model::{LogLevel, Name},
 };
 
 pub(super) fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
-    let Reply::Status(status) = ask(dirs, instance, &Request::Status {})? else {
-        return Err(unexpected());
-    };
+    let status = status_of(dirs, instance)?;
     output::print(|out| output::status(out, &status, format)).map_err(Failure::Problem)?;
     if status.healthy {
         Ok(())
@@ -57,12 +57,42 @@ pub(super) fn endpoint(
         EndpointCommand::Del { name } => {
             done(&ask(dirs, instance, &Request::EndpointDel { name })?)
         }
-        EndpointCommand::List => {
-            let Reply::Status(status) = ask(dirs, instance, &Request::Status {})? else {
-                return Err(unexpected());
-            };
-            print_endpoints(&status.endpoints, format)
+        EndpointCommand::Show { name } => endpoint_show(dirs, instance, format, &name),
+        EndpointCommand::List => print_endpoints(&status_of(dirs, instance)?.endpoints, format),
+    }
+}
+
+fn endpoint_show(dirs: &Dirs, instance: Option<Name>, format: Format, name: &str) -> CommandResult {
+    let endpoints = status_of(dirs, instance.clone())?.endpoints;
+    let mut endpoints = endpoints.iter();
+    let Some(endpoint) = endpoints.find(|endpoint| endpoint.name.as_str() == name) else {
+        return Err(Failure::NotFound(anyhow!(
+            "show endpoint {name}: there is none of this name; see \"overlay-agent endpoint list\""
+        )));
+    };
+    let Reply::Stats(stats) = ask(dirs, instance, &Request::Stats { all: false })? else {
+        return Err(unexpected());
+    };
+    let mut counted = stats.endpoints.iter();
+    let counts = counted.find(|counted| counted.name == endpoint.name);
+    let counts = counts.map(|counted| &counted.counts);
+    output::print(|out| match format {
+        Format::Json => {
+            let mut value = serde_json::to_value(endpoint)?;
+            value["schema"] = SCHEMA.into();
+            value["traffic"] = serde_json::to_value(counts)?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)
         }
+        Format::Text => output::endpoint(out, endpoint, counts),
+    })
+    .map_err(Failure::Problem)
+}
+
+/// The state of the node.
+pub(super) fn status_of(dirs: &Dirs, instance: Option<Name>) -> Result<Box<Status>, Failure> {
+    match ask(dirs, instance, &Request::Status {})? {
+        Reply::Status(status) => Ok(status),
+        _ => Err(unexpected()),
     }
 }
 
@@ -105,12 +135,42 @@ pub(super) fn ask(
 /// Asks the daemon of an instance; its refusals become failures.
 pub(super) fn call(dirs: &Dirs, instance: &Name, request: &Request) -> Result<Reply, Failure> {
     match api::call(&dirs.socket(instance), request) {
+        Err(ClientError::Connect { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::NoAgent(nobody(dirs, instance)))
+        }
+        result => replied(result),
+    }
+}
+
+/// Refusals become failures.
+pub(super) fn replied(result: Result<Reply, ClientError>) -> Result<Reply, Failure> {
+    match result {
         Ok(Reply::BadInput(message)) => Err(Failure::BadInput(anyhow!(message))),
+        Ok(Reply::NotFound(message)) => Err(Failure::NotFound(anyhow!(message))),
+        Ok(Reply::Exists(message)) => Err(Failure::Exists(anyhow!(message))),
         Ok(Reply::Failed(message)) => Err(Failure::Problem(anyhow!(message))),
         Ok(reply) => Ok(reply),
-        Err(error @ ClientError::Connect { .. }) => Err(Failure::bad_input(error)),
+        Err(error @ ClientError::Connect { .. }) => match Failure::bad_input(error) {
+            Failure::BadInput(error) => Err(Failure::NoAgent(error)),
+            denied => Err(denied),
+        },
         Err(error) => Err(Failure::problem(error)),
     }
+}
+
+/// Why an instance does not answer that has no socket.
+fn nobody(dirs: &Dirs, instance: &Name) -> anyhow::Error {
+    let running = dirs.instances().unwrap_or_default();
+    let running = running.iter().filter(|name| dirs.socket(name).exists());
+    let running: Vec<&str> = running.map(Name::as_str).collect();
+    let there = match running.as_slice() {
+        [] => "none runs on this machine".to_owned(),
+        running => format!("running are: {}", running.join(", ")),
+    };
+    anyhow!(
+        "instance {instance} is not running ({there}); correct --instance, or start it with \
+         \"overlay-agent run --config FILE\""
+    )
 }
 
 /// The instance that was named, or the only one that `counts`.
@@ -134,7 +194,7 @@ pub(super) fn the_instance(
                 listed.join(", ")
             )))
         }
-        [] => Err(Failure::BadInput(anyhow!(
+        [] => Err(Failure::NoAgent(anyhow!(
             "no instance is running on this machine; start one with \"overlay-agent run --config FILE\""
         ))),
     }

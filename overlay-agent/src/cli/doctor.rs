@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use anyhow::anyhow;
+
 use super::{CommandResult, Failure, Format, client, local, output};
 use crate::{
     api::{Diagnosis, DoctorSpec, Finding, Reply, Request, Severity},
@@ -68,9 +70,13 @@ pub(super) fn doctor(
 fn by_agent(instance: Option<Name>, dirs: &Dirs, sample: Duration) -> Result<Diagnosis, Failure> {
     let sample_ms = u32::try_from(sample.as_millis()).unwrap_or(u32::MAX);
     let request = Request::Doctor(DoctorSpec { sample_ms });
-    match client::ask(dirs, instance, &request)? {
-        Reply::Diagnosis(diagnosis) => Ok(*diagnosis),
-        _ => Err(client::unexpected()),
+    match client::ask(dirs, instance, &request) {
+        Ok(Reply::Diagnosis(diagnosis)) => Ok(*diagnosis),
+        Ok(_) => Err(client::unexpected()),
+        Err(Failure::NoAgent(error)) => Err(Failure::NoAgent(anyhow!(
+            "{error:#}; \"overlay-agent doctor --config FILE\" examines the node without it"
+        ))),
+        Err(failure) => Err(failure),
     }
 }
 

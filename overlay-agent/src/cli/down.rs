@@ -13,6 +13,11 @@ use crate::{
 };
 
 pub(super) fn down(dirs: &Dirs, instance: Option<Name>) -> CommandResult {
+    let there = dirs.instances().map_err(Failure::bad_input)?;
+    if instance.is_none() && there.is_empty() {
+        println!("nothing to remove: there is no instance on this machine");
+        return Ok(());
+    }
     let instance = client::the_instance(dirs, instance, |_, _| true)?;
     match InstanceLock::take(dirs, &instance) {
         Ok(lock) => {
@@ -34,9 +39,24 @@ fn is_left_behind(dirs: &Dirs, instance: &Name) -> bool {
     dirs.state_dir.join(instance.as_str()).exists() || bpf::is_pinned(&dirs.pins(instance))
 }
 
+/// Those that there are: a name that was mistyped is found among them.
+fn others(dirs: &Dirs, instance: &Name) -> String {
+    let mut there = dirs.instances().unwrap_or_default();
+    there.retain(|other| other != instance);
+    let there: Vec<&str> = there.iter().map(Name::as_str).collect();
+    if there.is_empty() {
+        String::new()
+    } else {
+        format!(" (there are: {})", there.join(", "))
+    }
+}
+
 fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
     if !is_left_behind(dirs, instance) {
-        println!("nothing to remove: there is no instance {instance}");
+        println!(
+            "nothing to remove: there is no instance {instance}{}",
+            others(dirs, instance)
+        );
         return Ok(());
     }
     capability::check_privileges().map_err(Failure::bad_input)?;

@@ -20,7 +20,14 @@ Files:
   /sys/fs/bpf/overlay      maps and links, which forward without the agent
 
 Exit status:
-  0 fine, 1 it ran and found a problem, 2 bad input";
+  0 fine
+  1 it ran and found a problem, or failed
+  2 the command line, the configuration or the request is wrong; nothing was changed
+  3 no agent runs for the instance
+  4 the user may not do it
+  5 what is named does not exist
+  6 what was to be made exists, or runs already
+With --output json, errors are JSON on standard error.";
 
 pub(super) const RUN: &str = "\
 Examples:
@@ -73,6 +80,43 @@ Examples:
 pub(super) const ENDPOINT_DEL: &str = "\
 Example:
   sudo overlay-agent endpoint del web";
+
+pub(super) const ENDPOINT_SHOW: &str = "\
+Examples:
+  sudo overlay-agent endpoint show web
+  sudo overlay-agent endpoint show web --output json | jq '.traffic.tx.packets'";
+
+pub(super) const PEER: &str = "\
+Examples:
+  sudo overlay-agent peer list
+  sudo overlay-agent peer show node02";
+
+pub(super) const PEER_LIST: &str = "\
+Examples:
+  sudo overlay-agent peer list
+  sudo overlay-agent peer list --output json | jq -r '.[] | [.name, .vtep] | @tsv'";
+
+pub(super) const PEER_SHOW: &str = "\
+Examples:
+  sudo overlay-agent peer show node02
+  sudo overlay-agent peer show node02 --output json | jq '.peers[].health'";
+
+pub(super) const CONFIG: &str = "\
+Examples:
+  overlay-agent config example > node.toml
+  sudo overlay-agent config show";
+
+pub(super) const CONFIG_SHOW: &str = "\
+Examples:
+  sudo overlay-agent config show
+  overlay-agent config show --config node.toml
+  overlay-agent config show --config node.toml --output json | jq '.networks[].security'
+
+What it prints is a configuration file again; containers that were added at run time are in it.";
+
+pub(super) const CONFIG_EXAMPLE: &str = "\
+Example:
+  overlay-agent config example > node.toml";
 
 pub(super) const ENDPOINT_LIST: &str = "\
 Examples:

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::anyhow;
+use clap_complete::ArgValueCompleter;
 
-use super::{CommandResult, Failure, Format, client, output};
+use super::{CommandResult, Failure, Format, client, completing, output};
 use crate::{
     api::{
         self, Reply, Request, Status,
@@ -34,8 +35,10 @@ Examples:
 Exit code: 0 when it arrives, as far as it can be told; 1 when it does not.")]
 pub(super) struct Args {
     /// Who sends it: an endpoint's name or address, or "node"
+    #[arg(add = ArgValueCompleter::new(completing::endpoints))]
     from: String,
     /// Who is to get it: an endpoint's name, "node", or any address
+    #[arg(add = ArgValueCompleter::new(completing::endpoints))]
     to: String,
     /// What it is
     #[arg(long = "proto", value_enum, default_value_t)]
@@ -59,7 +62,7 @@ pub(super) struct Args {
     #[arg(long)]
     source: Option<IpAddr>,
     /// Instance, or socket, of the node that it is sent to [default: the one on this machine]
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(completing::instances))]
     peer: Option<String>,
 }
 
@@ -69,6 +72,12 @@ pub(super) fn explain(
     format: Format,
     args: Args,
 ) -> CommandResult {
+    let has_ports = matches!(args.protocol, Protocol::Udp | Protocol::Tcp);
+    if !has_ports && (args.sport.is_some() || args.dport.is_some()) {
+        return Err(Failure::BadInput(anyhow!(
+            "explain a packet with ports: only UDP and TCP have any; add --proto udp or --proto tcp"
+        )));
+    }
     let Args { from, to, .. } = args;
     let instance = the_node_of(dirs, instance, &from)?;
     let question = Question {
@@ -84,7 +93,7 @@ pub(super) fn explain(
     };
     let first = hop(client::call(dirs, &instance, &Request::Explain(question))?)?;
     let mut hops = vec![first];
-    let mut unasked = None;
+    let (mut unasked, mut refused) = (None, None);
     while let Some(Hop {
         end: End::Underlay { vtep, frame, .. },
         stages,
@@ -102,13 +111,22 @@ pub(super) fn explain(
         let request = Request::ExplainReceived(Received {
             frame: frame.clone(),
         });
-        hops.push(hop(reply(&socket, &request)?)?);
+        match reply(&socket, &request).and_then(hop) {
+            Ok(hop) => hops.push(hop),
+            Err(failure) => {
+                refused = Some(failure);
+                break;
+            }
+        }
     }
     output::print(|out| match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&hops)?),
         Format::Text => write_all(out, &hops, unasked),
     })
     .map_err(Failure::Problem)?;
+    if let Some(failure) = refused {
+        return Err(failure);
+    }
     if hops.iter().all(|hop| hop.end.is_good()) {
         Ok(())
     } else {
@@ -124,11 +142,7 @@ fn hop(reply: Reply) -> Result<Hop, Failure> {
 }
 
 fn reply(socket: &std::path::Path, request: &Request) -> Result<Reply, Failure> {
-    match api::call(socket, request).map_err(Failure::problem)? {
-        Reply::BadInput(message) => Err(Failure::BadInput(anyhow!(message))),
-        Reply::Failed(message) => Err(Failure::Problem(anyhow!(message))),
-        reply => Ok(reply),
-    }
+    client::replied(api::call(socket, request))
 }
 
 /// The instance that was named; else the one that has the sender, where there are several.
@@ -240,7 +254,7 @@ fn write_hop(out: &mut dyn Write, hop: &Hop) -> io::Result<()> {
                 .unwrap_or_default();
             writeln!(out, "  → to {vtep}{device}")
         }
-        End::Kernel { delivers: true } => writeln!(out, "  → the kernel brings it there"),
+        End::Kernel { delivers: true } => writeln!(out, "  → delivered by the kernel"),
         End::Kernel { delivers: false } => writeln!(out, "  → it does not arrive"),
         End::Dropped => writeln!(out, "  → dropped"),
     }
@@ -268,7 +282,7 @@ fn write_stage(out: &mut dyn Write, stage: &Stage) -> io::Result<()> {
         )?,
         Attached::Nothing => write!(
             out,
-            "tag {tag}; WARNING: not attached: the kernel carries everything"
+            "tag {tag}; WARNING: not attached: this is what it would do; see below what the kernel does"
         )?,
     }
     writeln!(out, ", {instructions} instructions")?;

@@ -24,7 +24,7 @@ pub(super) fn mesh(out: &mut dyn Write, status: &Status, peers: &[PeerStatus]) -
     Ok(())
 }
 
-fn figures(health: &PeerHealth) -> String {
+pub(super) fn figures(health: &PeerHealth) -> String {
     let ago = |at: Option<u64>| at.map_or_else(|| "never".to_owned(), ago);
     let mut parts = match health.state {
         PeerState::NotAsked | PeerState::Waiting => vec!["no answer yet".to_owned()],

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::{CommandResult, Failure, Format, NodeArgs, output, progress};
 use crate::{
     config::Files,
-    daemon::{self, Options, StartError},
+    daemon::{self, LockError, Options, StartError},
     dirs::Dirs,
     kernel::{netns, privileges},
     model::Name,
@@ -19,13 +19,14 @@ use crate::{
 };
 
 pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> CommandResult {
-    output::start_log();
+    output::start_log()?;
     // While this is the only thread.
     privileges::keep(&privileges::STARTING).map_err(Failure::bad_input)?;
     let options = options(args, instance, dirs)?;
     let progress = options.progress.clone();
     block_on(progress::shown(&progress, daemon::run(options)))?.map_err(|error| match error {
         StartError::Signal(_) | StartError::Watch(_) => Failure::problem(error),
+        StartError::Lock(LockError::Running(_)) => Failure::Exists(error.into()),
         _ => Failure::bad_input(error),
     })
 }

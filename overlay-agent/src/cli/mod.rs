@@ -1,19 +1,23 @@
 //! The command line: a contract that scripts rely on.
 //!
-//! Exit codes: 0 fine, 1 it ran and found a problem, 2 bad input.
+//! Its exit codes are those of [`failure`].
 
 mod capture;
 mod client;
+mod completing;
+mod config;
 mod doctor;
 mod documents;
 mod down;
 mod examples;
 mod explain;
+mod failure;
 mod health;
 mod journal;
 mod local;
 mod output;
 mod pcapng;
+mod peers;
 mod progress;
 mod stats;
 mod top;
@@ -22,22 +26,13 @@ mod watching;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::ArgValueCompleter;
 
+use self::failure::Failure;
 use crate::{
     dirs::Dirs,
     model::{LogLevel, Name},
 };
-
-/// How a command ended that did not simply succeed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It ran and found a problem.
-    Problem(anyhow::Error),
-    /// What was asked for cannot be; nothing was changed.
-    BadInput(anyhow::Error),
-    /// It has printed what there is to say.
-    Told,
-}
 
 type CommandResult = Result<(), Failure>;
 
@@ -46,7 +41,12 @@ type CommandResult = Result<(), Failure>;
 #[command(name = "overlay-agent", version, propagate_version = true, after_help = examples::AGENT)]
 pub struct Cli {
     /// Instance to talk to or to start [default: the only one; for run, check and plan the node's name]
-    #[arg(long, global = true, env = "OVERLAY_INSTANCE")]
+    #[arg(
+        long,
+        global = true,
+        env = "OVERLAY_INSTANCE",
+        add = ArgValueCompleter::new(completing::instances)
+    )]
     instance: Option<Name>,
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t)]
@@ -88,6 +88,12 @@ enum Command {
     /// Attach and detach containers at run time
     #[command(subcommand, after_help = examples::ENDPOINT)]
     Endpoint(EndpointCommand),
+    /// Show the other nodes, and how they are
+    #[command(subcommand, after_help = examples::PEER)]
+    Peer(peers::Command),
+    /// Print the effective configuration, or an example
+    #[command(subcommand, after_help = examples::CONFIG)]
+    Config(config::Command),
     /// Detach or attach the eBPF programs under live traffic
     #[command(after_help = examples::FASTPATH)]
     Fastpath {
@@ -151,10 +157,15 @@ enum EndpointCommand {
         /// Its name, unique on the node
         name: String,
         /// Network to attach it to
-        #[arg(long)]
+        #[arg(long, add = ArgValueCompleter::new(completing::networks))]
         network: String,
         /// Its network namespace: a name, made if it is not there, or a path
-        #[arg(long, required_unless_present = "pid", conflicts_with = "pid")]
+        #[arg(
+            long,
+            required_unless_present = "pid",
+            conflicts_with = "pid",
+            add = ArgValueCompleter::new(completing::namespaces)
+        )]
         netns: Option<PathBuf>,
         /// A process in its network namespace
         #[arg(long)]
@@ -181,6 +192,14 @@ enum EndpointCommand {
     #[command(visible_alias = "delete", after_help = examples::ENDPOINT_DEL)]
     Del {
         /// Its name
+        #[arg(add = ArgValueCompleter::new(completing::endpoints))]
+        name: String,
+    },
+    /// Show all that is known of a container; exit 5 when there is none of that name
+    #[command(after_help = examples::ENDPOINT_SHOW)]
+    Show {
+        /// Its name
+        #[arg(add = ArgValueCompleter::new(completing::endpoints))]
         name: String,
     },
     /// List all containers
@@ -188,8 +207,17 @@ enum EndpointCommand {
     List,
 }
 
-/// Runs a command line; prints errors as one sentence each.
-pub fn run(cli: Cli) -> ExitCode {
+/// Runs the command line of this process; prints errors as one sentence each, or as JSON.
+pub fn main() -> ExitCode {
+    completing::answer();
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => failure::usage(&error),
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
+    let (format, named) = (cli.output, cli.instance.clone());
     let result = match cli.command {
         Command::Run(args) => local::run(args, cli.instance, cli.dirs),
         Command::Check { config } => local::check(&config, cli.output),
@@ -198,6 +226,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Endpoint(command) => {
             client::endpoint(&cli.dirs, cli.instance, cli.output, command)
         }
+        Command::Peer(command) => peers::peer(&cli.dirs, cli.instance, cli.output, command),
+        Command::Config(command) => config::config(&cli.dirs, cli.instance, cli.output, command),
         Command::Fastpath { state } => {
             client::fastpath(&cli.dirs, cli.instance, state == Switch::On)
         }
@@ -212,33 +242,6 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Told) => ExitCode::from(1),
-        Err(Failure::Problem(error)) => complain(&error, 1),
-        Err(Failure::BadInput(error)) => complain(&error, 2),
-    }
-}
-
-fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
-    for line in format!("{error:#}").lines() {
-        eprintln!("overlay-agent: {line}");
-    }
-    ExitCode::from(code)
-}
-
-impl Failure {
-    fn bad_input(error: impl Into<anyhow::Error>) -> Self {
-        Self::BadInput(error.into())
-    }
-
-    fn problem(error: impl Into<anyhow::Error>) -> Self {
-        Self::Problem(error.into())
-    }
-
-    /// Why, for those who go on.
-    fn into_error(self) -> anyhow::Error {
-        match self {
-            Self::Problem(error) | Self::BadInput(error) => error,
-            Self::Told => anyhow::anyhow!("see above"),
-        }
+        Err(failure) => failure.report(format, named.as_ref()),
     }
 }

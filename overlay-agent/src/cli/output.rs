@@ -3,26 +3,29 @@
 use std::{
     io::{self, IsTerminal as _, Write},
     path::Path,
+    str::FromStr as _,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::{Format, health, journal, progress, watching};
+use super::{Failure, Format, health, journal, progress, watching};
 use crate::{
     api::{
-        EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, RangeStatus,
-        Status,
+        Carried, EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus,
+        RangeStatus, SCHEMA, Status, stats::EndpointCounts,
     },
     config::{Loaded, PEERS_FOLDER},
     daemon::Preview,
     model::{Dscp, Guard, Rx},
+    plural::count_of,
 };
 
 /// Logs to standard error; `OVERLAY_LOG` chooses the level.
-pub(super) fn start_log() {
-    let filter = EnvFilter::try_from_env("OVERLAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+pub(super) fn start_log() -> Result<(), Failure> {
+    let wanted = std::env::var_os("OVERLAY_LOG").unwrap_or_default();
+    let filter = log_filter(&wanted.to_string_lossy()).map_err(Failure::BadInput)?;
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -34,6 +37,28 @@ pub(super) fn start_log() {
     } else {
         log.init();
     }
+    Ok(())
+}
+
+/// What `OVERLAY_LOG` asks for. The library takes any word for the name of a module, and then logs
+/// nothing of all others.
+fn log_filter(wanted: &str) -> anyhow::Result<EnvFilter> {
+    let level = |text: &str| LevelFilter::from_str(text.trim()).is_ok();
+    let mut directives = wanted.split(',').filter(|directive| !directive.is_empty());
+    let wrong = directives.find(|directive| match directive.rsplit_once('=') {
+        Some((_, after)) => !level(after),
+        None => !level(directive),
+    });
+    if let Some(wrong) = wrong {
+        bail!(
+            "read OVERLAY_LOG: invalid level {wrong:?}; use error, warn, info, debug or trace, or \
+             MODULE=LEVEL"
+        );
+    }
+    let wanted = if wanted.is_empty() { "info" } else { wanted };
+    EnvFilter::try_new(wanted).with_context(|| {
+        format!("read OVERLAY_LOG {wanted:?}; use error, warn, info, debug or trace")
+    })
 }
 
 /// Prints to standard output; that its reader has seen enough is no failure.
@@ -60,16 +85,22 @@ pub(super) fn checked(
         Format::Json => writeln!(
             out,
             "{}",
-            json!({ "node": model.node.name, "networks": networks, "peers": peers, "endpoints": endpoints, "fragments": fragments })
+            json!({
+                "schema": SCHEMA, "node": model.node.name, "networks": networks, "peers": peers,
+                "endpoints": endpoints, "fragments": fragments,
+            })
         ),
         Format::Text => writeln!(
             out,
-            "{}: good: node {}, {networks} networks, {peers} peers, {endpoints} endpoints{}",
+            "{}: OK: node {}, {}, {}, {}{}",
             path.display(),
             model.node.name,
+            count_of(networks, "network"),
+            count_of(peers, "peer"),
+            count_of(endpoints, "endpoint"),
             match fragments {
                 0 => String::new(),
-                some => format!("; with {some} files of {PEERS_FOLDER}"),
+                some => format!("; with {} of {PEERS_FOLDER}", count_of(some, "file")),
             }
         ),
     }
@@ -84,8 +115,7 @@ pub(super) fn plan(out: &mut dyn Write, preview: &Preview, format: Format) -> io
                 .iter()
                 .map(ToString::to_string)
                 .collect();
-            let value =
-                json!({ "steps": preview.plan, "texts": texts, "problems": preview.problems });
+            let value = json!({ "schema": SCHEMA, "steps": preview.plan, "texts": texts, "problems": preview.problems });
             writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
         }
         Format::Text => {
@@ -166,7 +196,7 @@ fn print_guard(out: &mut dyn Write, fastpath: &FastPathStatus) -> io::Result<()>
 }
 
 /// What there is, or that there is none.
-fn list(things: &[impl ToString], separator: &str) -> String {
+pub(super) fn list(things: &[impl ToString], separator: &str) -> String {
     let texts: Vec<String> = things.iter().map(ToString::to_string).collect();
     match texts.as_slice() {
         [] => "none".to_owned(),
@@ -205,9 +235,22 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
     print_table(
         out,
         [
-            "PEER", "VTEP", "SUBNETS", "VIA", "DEV", "SENT", "RECEIVED", "DROPPED",
+            "PEER",
+            "VTEP",
+            "SUBNETS",
+            "VIA",
+            "DEV",
+            "FAST SENT",
+            "FAST RECEIVED",
+            "DROPPED",
         ],
         rows,
+    )?;
+    let Carried { fastpath, kernel } = network.carried;
+    writeln!(
+        out,
+        "sent {} by the fast path, {} by the kernel; received {} and {}",
+        fastpath.tx.packets, kernel.tx.packets, fastpath.rx.packets, kernel.rx.packets
     )
 }
 
@@ -243,6 +286,54 @@ pub(super) fn endpoints(
     Ok(())
 }
 
+/// An endpoint with what was counted for it.
+pub(super) fn endpoint(
+    out: &mut dyn Write,
+    endpoint: &EndpointStatus,
+    counts: Option<&EndpointCounts>,
+) -> io::Result<()> {
+    let known = |text: Option<String>| text.unwrap_or_else(|| "not attached".to_owned());
+    writeln!(
+        out,
+        "endpoint {}  network {}",
+        endpoint.name, endpoint.network
+    )?;
+    writeln!(out, "  addresses  {}", list(&endpoint.addresses, ", "))?;
+    writeln!(
+        out,
+        "  inside     {}  mac {}  netns {}",
+        endpoint.interface,
+        known(endpoint.mac.map(|mac| mac.to_string())),
+        endpoint.netns.display()
+    )?;
+    let device = endpoint.device.zip(endpoint.ifindex);
+    let device = device.map(|(device, index)| format!("{device}  ifindex {index}"));
+    writeln!(out, "  on node    {}", known(device))?;
+    let origin = if endpoint.configured {
+        "the configuration"
+    } else {
+        "overlay-agent endpoint add"
+    };
+    writeln!(out, "  from       {origin}")?;
+    if endpoint.forwarding {
+        let sources = list(&endpoint.allowed_sources, ", ");
+        writeln!(out, "  forwards   for {sources}")?;
+    }
+    if let Some(counts) = counts {
+        writeln!(
+            out,
+            "  fast path  sent {}, received {}; within the node sent {}, received {} packets",
+            counts.tx.packets, counts.rx.packets, counts.tx_local.packets, counts.rx_local.packets
+        )?;
+        writeln!(
+            out,
+            "  besides    left to the kernel {}, dropped {} packets",
+            counts.passed.packets, counts.dropped.packets
+        )?;
+    }
+    Ok(())
+}
+
 fn print_endpoints(out: &mut dyn Write, endpoints: &[EndpointStatus]) -> io::Result<()> {
     let row = |endpoint: &EndpointStatus| {
         [
@@ -271,7 +362,7 @@ fn print_endpoints(out: &mut dyn Write, endpoints: &[EndpointStatus]) -> io::Res
 }
 
 /// Columns as wide as their widest cell.
-fn print_table<const N: usize>(
+pub(super) fn print_table<const N: usize>(
     out: &mut dyn Write,
     head: [&str; N],
     rows: Vec<[String; N]>,
@@ -294,4 +385,27 @@ fn print_table<const N: usize>(
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_filter;
+
+    #[test]
+    fn a_level_that_is_none_is_refused() {
+        for good in [
+            "",
+            "info",
+            "WARN",
+            "off",
+            "overlay_agent=debug,warn",
+            "aya=trace",
+        ] {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        for wrong in ["nonsense", "info,verbose", "aya=loud"] {
+            let error = log_filter(wrong).unwrap_err().to_string();
+            assert!(error.contains("debug or trace"), "{wrong}: {error}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod plain;
 mod raw;
 mod sources;
 mod subnets;
+mod text;
 
 use std::{net::IpAddr, ops::Range, path::Path};
 
@@ -21,6 +22,7 @@ pub use error::{ConfigError, Fault, Faults, Located};
 pub(crate) use files::folder_of;
 pub use files::{Files, Loaded, PEERS_FOLDER};
 pub(crate) use sources::endpoint_sources;
+pub use text::text;
 
 /// Validates the text of a configuration file; `path` is for the messages only.
 pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {

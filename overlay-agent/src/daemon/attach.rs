@@ -20,6 +20,7 @@ use crate::{
     objects::Objects,
     observe::{Found, observe_endpoint},
     plan::plan,
+    plural::count_of,
     surroundings::NodeLink,
 };
 
@@ -65,7 +66,7 @@ impl Reconciler {
         if !plan(&made.objects, &wanted).is_empty() {
             return Ok(false);
         }
-        info!("applied {} steps", steps.steps().len());
+        info!("applied {}", count_of(steps.steps().len(), "step"));
         self.take_in(endpoint, made);
         Ok(true)
     }
@@ -124,7 +125,7 @@ impl Reconciler {
         if !all || left.is_some() {
             return Ok(false);
         }
-        info!("applied {} steps", steps.steps().len());
+        info!("applied {}", count_of(steps.steps().len(), "step"));
         self.observed.objects.forget_endpoint(name, device);
         self.observed.around.endpoints.remove(name);
         self.observed.around.links.remove(&device);

@@ -80,7 +80,8 @@ fn health_of(health: PeerHealth) -> Health {
             .map(Duration::from_millis),
         rtt: health.rtt.map(|rtt| Duration::from_nanos(rtt.last_ns)),
         largest: health.path_mtu,
-        heard_by_peer: health.hears_this_node,
+        // Not what it said last, which may be from before this node ran, but what follows from it.
+        heard_by_peer: (health.state == PeerState::OneWay).then_some(false),
         abi: agent.as_ref().map(|agent| agent.abi),
         version: agent.map(|agent| agent.version),
     }
@@ -90,4 +91,28 @@ fn health_of(health: PeerHealth) -> Health {
 fn is_replaced() -> bool {
     let program = Path::new("/proc/self/exe").read_link();
     program.is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::health_of;
+    use crate::api::{PeerHealth, PeerState};
+
+    #[test]
+    fn what_a_peer_said_before_it_could_hear_this_node_is_no_fault() {
+        let mut health = PeerHealth {
+            state: PeerState::Waiting,
+            heard_ms: Some(3),
+            answered_ms: None,
+            hears_this_node: Some(false),
+            rtt: None,
+            asked: 0,
+            lost: 0,
+            path_mtu: None,
+            agent: None,
+        };
+        assert_eq!(health_of(health.clone()).heard_by_peer, None);
+        health.state = PeerState::OneWay;
+        assert_eq!(health_of(health).heard_by_peer, Some(false));
+    }
 }

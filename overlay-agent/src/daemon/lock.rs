@@ -20,7 +20,7 @@ use crate::{dirs::Dirs, model::Name};
 pub enum LockError {
     /// Another process has it.
     #[error(
-        "take instance {0}: it is running already; stop that agent first, or choose another name with --instance"
+        "instance {0} is already running; stop that agent first, or choose another name with --instance"
     )]
     Running(Name),
     /// The folder for socket and lock is somebody else's.
@@ -34,13 +34,20 @@ pub enum LockError {
         user: u32,
     },
     /// The folder for socket and lock cannot be made.
-    #[error("make {}: {cause}; check the folder's permissions", path.display())]
+    #[error("make {}: {cause}; {}", path.display(), cure_of(cause))]
     Io {
         /// The folder or file.
         path: PathBuf,
         /// What the kernel said.
         cause: io::Error,
     },
+}
+
+fn cure_of(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "run it as root",
+        _ => "check that folder",
+    }
 }
 
 /// Keeps other processes away from an instance; gives its runtime folder up when dropped.

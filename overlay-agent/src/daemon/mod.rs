@@ -14,6 +14,7 @@ mod patrol;
 mod preview;
 mod probing;
 mod reconcile;
+mod repairs;
 mod requests;
 mod since;
 mod start;
@@ -220,6 +221,8 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         // `run` handles it: it ends the loop.
         Request::Down {} => Reply::Done,
         Request::Stats { all } => reconciler.stats(all),
+        Request::Config {} => Reply::Config(crate::config::text(&reconciler.model)),
+        Request::Export {} => reconciler.export(),
         Request::Mesh { most } => Reply::Mesh(Box::new(reconciler.mesh(most))),
         // The server answers it; at this place, nothing else is being done.
         Request::Activity {} => Reply::Activity(Activity::Waiting),

@@ -1,6 +1,6 @@
 //! One round: observe, compute what should be, plan, apply; until nothing is left to do.
 
-use std::{collections::BTreeSet, future::pending, path::Path, sync::Arc};
+use std::{collections::BTreeSet, future::pending, path::Path, sync::Arc, time::SystemTime};
 
 use overlay_common::maps::MAX_PEERS;
 use tokio::task::yield_now;
@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::{
     capture::Capture,
     patrol::Patrol,
+    repairs::Repairs,
     since::Since,
     teardown::{TeardownError, teardown},
 };
@@ -28,6 +29,7 @@ use crate::{
     objects::Capacity,
     observe::{Known, observe},
     plan::{Plan, plan},
+    plural::count_of,
     probe::Probes,
     store::{Content, Store, StoreError},
     surroundings::Observed,
@@ -78,6 +80,8 @@ pub struct Reconciler {
     pub(super) steps: usize,
     /// What the last round could not do.
     pub(super) problems: Vec<Trouble>,
+    /// When the configuration that is in force was read.
+    pub(super) read_at: SystemTime,
     /// Why the file that is there now is not in force.
     pub(super) refused: Option<String>,
     /// Why files of peers are not in force, or only as they were before.
@@ -86,6 +90,8 @@ pub struct Reconciler {
     pub(super) unavailable: Option<KernelError>,
     /// Why Prometheus does not find the counters where it should.
     pub(super) closed_to_metrics: Option<Trouble>,
+    /// What others broke and was put right.
+    pub(super) repairs: Repairs,
     /// Since when each problem is there.
     pub(super) since: Since,
     /// What the programs are to say.
@@ -118,10 +124,12 @@ impl Reconciler {
             unfinished: false,
             steps: 0,
             problems: Vec::new(),
+            read_at: SystemTime::now(),
             refused: loaded.refused.map(|refused| refused.to_string()),
             refused_fragments: refused_fragments(&loaded.refused_fragments),
             unavailable: None,
             closed_to_metrics: None,
+            repairs: Repairs::default(),
             since: Since::default(),
             variant: Variant::default(),
             capture: None,
@@ -134,12 +142,16 @@ impl Reconciler {
     /// Takes a new configuration into force, and notes what of the files is not, and why.
     pub(super) fn set_config(&mut self, loaded: Loaded) {
         self.config = loaded.model;
+        if loaded.refused.is_none() {
+            self.read_at = SystemTime::now();
+        }
         self.refused = loaded.refused.map(|refused| refused.to_string());
         self.refused_fragments = refused_fragments(&loaded.refused_fragments);
         self.complete();
     }
 
     pub(super) fn complete(&mut self) {
+        self.wish();
         self.model = self.store.content().complete(self.config.clone());
     }
 
@@ -171,6 +183,7 @@ impl Reconciler {
         }
         match load(&self.node.pins, rx, peers, self.variant) {
             Ok(dataplane) => {
+                self.wish();
                 self.node.dataplane = Some(dataplane);
                 self.unavailable = None;
                 self.known.forget_programs();
@@ -200,7 +213,7 @@ impl Reconciler {
             warn!("{problem}");
         }
         for problem in before.difference(&now) {
-            info!("no longer: {problem}");
+            info!("resolved: {problem}");
         }
         self.problems = problems;
         self.follow_probes();
@@ -284,6 +297,7 @@ impl Reconciler {
                 self.report = Report::default();
                 self.known.confirm(&desired.objects.peers);
                 self.observed.objects.peers = desired.objects.peers;
+                self.settle_on(&problems);
                 break;
             }
             if done.as_ref() == Some(&plan) {
@@ -292,10 +306,11 @@ impl Reconciler {
                 done = None;
                 continue;
             }
+            self.note_repairs(&plan, &problems);
             self.report = self.carry_out(&plan).await;
             let steps = plan.steps().len();
             if self.report.failed.is_empty() {
-                info!("applied {} steps", self.report.done);
+                info!("applied {}", count_of(self.report.done, "step"));
             } else {
                 // Told as problems, once; this would be told at every try.
                 debug!("applied {} of {steps} steps", self.report.done);

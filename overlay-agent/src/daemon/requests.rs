@@ -17,7 +17,7 @@ impl Reconciler {
     pub(super) async fn endpoint_add(&mut self, spec: &EndpointSpec) -> Reply {
         let endpoint = match self.validate(spec) {
             Ok(endpoint) => endpoint,
-            Err(error) => return Reply::BadInput(format!("add endpoint {:?}: {error}", spec.name)),
+            Err(refusal) => return refusal.of(&spec.name),
         };
         let name = endpoint.name.clone();
         if let Err(error) = self.admit(&endpoint) {
@@ -61,7 +61,7 @@ impl Reconciler {
             .iter()
             .find(|endpoint| endpoint.name.as_str() == name);
         let Some(name) = added.map(|endpoint| endpoint.name.clone()) else {
-            return Reply::BadInput(format!(
+            return Reply::NotFound(format!(
                 "delete endpoint {name}: there is none of this name; see \"overlay-agent endpoint list\""
             ));
         };
@@ -78,6 +78,7 @@ impl Reconciler {
                 "switch the fast path on: every network has fastpath = \"off\"; change it in the configuration".to_owned(),
             );
         }
+        self.wish();
         if let Err(error) = self.store.update(|content| content.fastpath_off = !on) {
             return Reply::Failed(error.to_string());
         }
@@ -128,10 +129,12 @@ impl Reconciler {
             self.store.admit(endpoint, network, identity)?;
             self.model.endpoints.push(endpoint.clone());
         }
+        self.wish();
         Ok(())
     }
 
     async fn forget(&mut self, name: &Name) -> Result<(), String> {
+        self.wish();
         let alone = self.alone(name).await;
         let forgotten = self.store.forget(name);
         forgotten.map_err(|error| error.to_string())?;
@@ -152,7 +155,7 @@ impl Reconciler {
     }
 
     /// The same rules as for an endpoint of the configuration.
-    fn validate(&self, spec: &EndpointSpec) -> Result<Endpoint, String> {
+    fn validate(&self, spec: &EndpointSpec) -> Result<Endpoint, Refusal> {
         let name: Name = spec.name.parse().map_err(text)?;
         if self
             .model
@@ -160,9 +163,9 @@ impl Reconciler {
             .iter()
             .any(|endpoint| endpoint.name == name)
         {
-            return Err(
+            return Err(Refusal::Exists(
                 "there is one of this name already; choose another, or delete it first".to_owned(),
-            );
+            ));
         }
         let network = self
             .model
@@ -176,20 +179,20 @@ impl Reconciler {
                 .iter()
                 .map(|network| network.name.as_str())
                 .collect();
-            format!(
+            Refusal::NotFound(format!(
                 "there is no network {:?}; there is: {}",
                 spec.network,
                 names.join(", ")
-            )
+            ))
         })?;
         let netns = match (&spec.netns, spec.pid) {
             (Some(netns), None) => netns_ref(netns).map_err(text)?,
             (None, Some(pid)) => NetnsRef::Pid(pid),
             _ => {
-                return Err(
+                return Err(Refusal::BadInput(
                     "give either a network namespace or a process: --netns NAME or --pid PID"
                         .to_owned(),
-                );
+                ));
             }
         };
         let interface = interface(spec.interface.as_deref()).map_err(text)?;
@@ -197,20 +200,20 @@ impl Reconciler {
         for address in &addresses {
             let mut taken = self.store.content().allocations.iter();
             if let Some((owner, _)) = taken.find(|(_, given)| given.addresses.contains(address)) {
-                return Err(format!(
+                return Err(Refusal::Exists(format!(
                     "address {address} is in use by endpoint {owner}; choose another, or leave it out"
-                ));
+                )));
             }
         }
         let place = netns.path();
         let same_place =
             |other: &&Endpoint| other.interface == interface && other.netns.path() == place;
         if let Some(other) = self.model.endpoints.iter().find(same_place) {
-            return Err(format!(
-                "{interface} in {} is endpoint {} already; choose another interface",
+            return Err(Refusal::Exists(format!(
+                "{interface} in {} is endpoint {} already; choose another with --interface",
                 netns.path().display(),
                 other.name
-            ));
+            )));
         }
         let allowed_sources = endpoint_sources(
             &spec.allowed_sources,
@@ -253,6 +256,25 @@ impl Reconciler {
     }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+/// Why an endpoint cannot be added.
+enum Refusal {
+    BadInput(String),
+    NotFound(String),
+    Exists(String),
+}
+
+impl Refusal {
+    /// For an endpoint of this name.
+    fn of(self, name: &str) -> Reply {
+        let whole = |reason: String| format!("add endpoint {name}: {reason}");
+        match self {
+            Self::BadInput(reason) => Reply::BadInput(whole(reason)),
+            Self::NotFound(reason) => Reply::NotFound(whole(reason)),
+            Self::Exists(reason) => Reply::Exists(whole(reason)),
+        }
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> Refusal {
+    Refusal::BadInput(error.to_string())
 }

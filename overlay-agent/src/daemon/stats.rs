@@ -10,16 +10,30 @@ use overlay_common::maps::{self, NODE_SLOT};
 use super::Reconciler;
 use crate::{
     api::{
-        Reply,
-        stats::{MapFill, STATS_SCHEMA, Stats},
+        Reply, SCHEMA, rfc3339,
+        stats::{Counter, Export, MapFill, PathCounts, Reload, Stats},
     },
-    desired::veth_name,
-    model::{Endpoint, Vni},
+    desired::{veth_name, vxlan_name},
+    kernel::{self, statistics},
+    model::{Endpoint, Family, Vni},
     objects::LinkRef,
     stats::{Counted, Owners},
 };
 
 impl Reconciler {
+    /// What Prometheus is given: a series that appears with its first packet has no rate for it,
+    /// so peers without traffic are there, too, unless there are very many.
+    pub(super) fn export(&mut self) -> Reply {
+        const MOST: usize = 1000;
+        match self.stats(self.model.peer_count() <= MOST) {
+            Reply::Stats(stats) => Reply::Export(Box::new(Export {
+                stats: *stats,
+                mesh: self.mesh(MOST),
+            })),
+            refused => refused,
+        }
+    }
+
     /// As of now; peers and endpoints as of the last round.
     pub(super) fn stats(&mut self, all: bool) -> Reply {
         let read = self.node.with_maps(|maps| Counted::read(maps.counters()));
@@ -29,8 +43,17 @@ impl Reconciler {
         };
         let problems = self.problems_now();
         let owners = self.owners();
+        let mut networks = counted.networks(&owners, all);
+        match self.by_kernel() {
+            Ok(by_kernel) => {
+                for (network, counts) in networks.iter_mut().zip(by_kernel) {
+                    network.kernel = counts;
+                }
+            }
+            Err(error) => return Reply::Failed(error.to_string()),
+        }
         Reply::Stats(Box::new(Stats {
-            schema: STATS_SCHEMA,
+            schema: SCHEMA,
             time_ms: milliseconds(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: crate::hooks::abi(),
@@ -40,7 +63,12 @@ impl Reconciler {
             healthy: problems.is_empty(),
             problems,
             programs: counted.programs(),
-            networks: counted.networks(&owners, all),
+            repairs: self.repairs.count,
+            reload: Reload {
+                successful: self.refused.is_none() && self.refused_fragments.is_empty(),
+                time: rfc3339(self.read_at),
+            },
+            networks,
             endpoints: counted.endpoints(&owners),
             host: counted.host(),
             former: counted.former(&owners),
@@ -66,6 +94,24 @@ impl Reconciler {
                 .map(|endpoint| (endpoint, self.slot_of(endpoint)))
                 .collect(),
         }
+    }
+
+    /// What the kernel's VXLAN devices have carried, by network.
+    pub(super) fn by_kernel(&self) -> kernel::Result<Vec<PathCounts>> {
+        let devices = statistics::traffic()?;
+        let networks = self.model.networks.iter();
+        Ok(networks
+            .map(|network| {
+                let mut sum = PathCounts::default();
+                let tunnels = Family::ALL.into_iter();
+                let tunnels = tunnels.filter_map(|family| vxlan_name(network.vni, family));
+                for counts in tunnels.filter_map(|device| devices.get(&device)) {
+                    sum.tx += counter(counts.tx);
+                    sum.rx += counter(counts.rx);
+                }
+                sum
+            })
+            .collect())
     }
 
     fn slot_of(&self, endpoint: &Endpoint) -> Option<u32> {
@@ -115,6 +161,10 @@ impl Reconciler {
         };
         fills.map(fill).into()
     }
+}
+
+fn counter((packets, bytes): (u64, u64)) -> Counter {
+    Counter { packets, bytes }
 }
 
 /// Since 1970, UTC.

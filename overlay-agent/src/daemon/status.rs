@@ -8,13 +8,14 @@ use tracing::warn;
 use super::Reconciler;
 use crate::{
     api::{
-        EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, Problem,
-        RangeStatus, Status, Traffic,
+        Carried, EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, Problem,
+        RangeStatus, SCHEMA, Status, Traffic,
+        stats::{Counter, PathCounts},
     },
     desired::bridge_name,
     kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
-    objects::{AttachmentState, Filter, FilterRules, LinkKind, Scope},
+    objects::{AttachmentState, Filter, FilterRules, LinkId, LinkKind, Scope},
     trouble::{Trouble, ids},
 };
 
@@ -29,13 +30,19 @@ impl Reconciler {
             warn!("{error}");
             None
         });
+        let by_kernel = self.by_kernel().unwrap_or_else(|error| {
+            warn!("{error}");
+            vec![PathCounts::default(); self.model.networks.len()]
+        });
         let networks: Vec<NetworkStatus> = self
             .model
             .networks
             .iter()
-            .map(|network| self.network_status(network, counted.as_ref()))
+            .zip(by_kernel)
+            .map(|(network, by_kernel)| self.network_status(network, counted.as_ref(), by_kernel))
             .collect();
         Status {
+            schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: crate::hooks::abi(),
             instance: self.store.content().instance().clone(),
@@ -196,8 +203,14 @@ impl Reconciler {
         &self,
         network: &Network,
         counted: Option<&BTreeMap<u32, PeerStats>>,
+        by_kernel: PathCounts,
     ) -> NetworkStatus {
         let rules = self.filter_rules();
+        let peers: Vec<PeerStatus> = network
+            .peers
+            .iter()
+            .map(|peer| self.peer_status(network, peer, counted))
+            .collect();
         NetworkStatus {
             name: network.name.clone(),
             vni: network.vni,
@@ -219,11 +232,11 @@ impl Reconciler {
             isolated: rules
                 .zip(bridge_name(network.vni))
                 .is_some_and(|(rules, bridge)| rules.isolates(bridge)),
-            peers: network
-                .peers
-                .iter()
-                .map(|peer| self.peer_status(network, peer, counted))
-                .collect(),
+            carried: Carried {
+                fastpath: carried(&peers),
+                kernel: by_kernel,
+            },
+            peers,
         }
     }
 
@@ -276,6 +289,13 @@ impl Reconciler {
                 LinkKind::Veth { peer } if peer.scope == scope => Some(id.name),
                 _ => None,
             });
+        let inside = self.observed.objects.links.get(&LinkId {
+            scope,
+            name: endpoint.interface,
+        });
+        let ifindex = device
+            .and_then(|device| self.observed.around.links.get(&device))
+            .map(|link| link.index);
         let given = self.store.content().allocations.get(&endpoint.name);
         EndpointStatus {
             name: endpoint.name.clone(),
@@ -287,7 +307,9 @@ impl Reconciler {
             netns: endpoint.netns.path(),
             forwarding: endpoint.forwarding,
             allowed_sources: endpoint.allowed_sources.clone(),
+            mac: inside.and_then(|link| link.mac),
             device,
+            ifindex,
             configured: self
                 .config
                 .endpoints
@@ -306,4 +328,20 @@ fn traffic(stats: PeerStats) -> Traffic {
         dropped_packets: stats.dropped.packets,
         dropped_bytes: stats.dropped.bytes,
     }
+}
+
+/// What the programs have carried, with all peers together.
+fn carried(peers: &[PeerStatus]) -> PathCounts {
+    let mut sum = PathCounts::default();
+    for traffic in peers.iter().filter_map(|peer| peer.traffic.as_ref()) {
+        sum.tx += Counter {
+            packets: traffic.tx_packets,
+            bytes: traffic.tx_bytes,
+        };
+        sum.rx += Counter {
+            packets: traffic.rx_packets,
+            bytes: traffic.rx_bytes,
+        };
+    }
+    sum
 }

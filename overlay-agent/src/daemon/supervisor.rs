@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::Reconciler;
+use crate::plural::count_of;
 
 /// A node on which something fails again and again is as ready as it can be.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,9 +84,13 @@ pub(super) fn stopping(meaning: &str) {
 fn summary(reconciler: &Reconciler) -> String {
     let model = &reconciler.model;
     let peers = model.peer_count();
-    let (networks, endpoints) = (model.networks.len(), model.endpoints.len());
+    let networks = count_of(model.networks.len(), "network");
+    let (peers, endpoints) = (
+        count_of(peers, "peer"),
+        count_of(model.endpoints.len(), "container"),
+    );
     match reconciler.troubles().as_slice() {
-        [] => format!("healthy: {networks} networks, {peers} peers, {endpoints} containers"),
+        [] => format!("healthy: {networks}, {peers}, {endpoints}"),
         [problem] => format!("degraded: {problem}"),
         [problem, more @ ..] => format!("degraded: {problem} (and {} more)", more.len()),
     }

@@ -75,7 +75,7 @@ pub struct Desired {
 }
 
 /// What the agent chose where the configuration left it open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// This node's outer addresses, at most one of a family.
     pub vteps: Vec<IpAddr>,

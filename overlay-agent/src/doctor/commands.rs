@@ -7,14 +7,26 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::model::Name;
+
 /// How commands reach what was examined.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Commands {
     /// The node's namespace, when it is not that of the machine.
     pub(super) netns: Option<PathBuf>,
+    /// The instance that was examined.
+    pub(super) instance: Option<Name>,
 }
 
 impl Commands {
+    /// A command of the agent's own, for this instance.
+    pub(super) fn agent(&self, command: impl Display) -> String {
+        match &self.instance {
+            Some(instance) => format!("overlay-agent {command} --instance {instance}"),
+            None => format!("overlay-agent {command}"),
+        }
+    }
+
     /// A command in the node's namespace.
     pub(super) fn on_node(&self, command: impl Display) -> String {
         match &self.netns {
@@ -76,7 +88,12 @@ mod tests {
         assert_eq!(machine.on_node("ip rule"), "ip rule");
         let lab = Commands {
             netns: Some("/run/netns/lab-n1".into()),
+            instance: Some("lab-n1".parse().unwrap()),
         };
+        assert_eq!(
+            lab.agent("fastpath on"),
+            "overlay-agent fastpath on --instance lab-n1"
+        );
         assert_eq!(
             lab.on_node("ip rule"),
             "nsenter --net=/run/netns/lab-n1 ip rule"

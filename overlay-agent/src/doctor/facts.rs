@@ -242,7 +242,7 @@ pub struct Health {
     pub rtt: Option<Duration>,
     /// Bytes of the largest packet that came through.
     pub largest: Option<u16>,
-    /// Whether it says that it hears us.
+    /// `false` where it is heard and says again and again that it does not hear us.
     pub heard_by_peer: Option<bool>,
     /// Its agent's version,
     pub version: Option<String>,

@@ -8,7 +8,7 @@
 mod checks;
 mod commands;
 mod facts;
-mod filter;
+pub(crate) mod filter;
 mod gather;
 
 pub use checks::names;

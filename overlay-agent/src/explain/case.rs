@@ -6,15 +6,16 @@ use ipnet::IpNet;
 use tokio::task::spawn_blocking;
 
 use super::{
-    arriving, kernel, leaving,
+    arriving, leaving,
     names::Names,
+    slow,
     stage::{self, Outcome, Seen},
 };
 use crate::{
     api::explain::{End, Hop, Question, Received, Stage},
     desired::Facts,
     kernel::netlink::Netlink,
-    model::{IfName, Model, Name, Rx},
+    model::{IfName, Model, Name, Rx, Vni},
     objects::{Hook, PeerObjects},
     shared::Shared,
     store::Content,
@@ -49,6 +50,7 @@ pub(crate) struct Case {
 #[derive(Clone, Debug)]
 pub(super) struct Local {
     pub(super) network: Name,
+    pub(super) vni: Vni,
     pub(super) subnet: IpNet,
     pub(super) gateway: std::net::IpAddr,
     pub(super) bridge: Option<IfName>,
@@ -119,19 +121,7 @@ impl Case {
         let Some(last) = seen.last() else {
             return Err("no program was asked".to_owned());
         };
-        let (sentences, end) = match &last.outcome {
-            Outcome::Dropped => (Vec::new(), End::Dropped),
-            Outcome::Delivered(end) => (Vec::new(), end.clone()),
-            Outcome::Passed(reason) => {
-                let left = kernel::Left {
-                    hook: last.hook,
-                    reason: *reason,
-                    frame: &last.frame,
-                };
-                let (sentences, delivers) = kernel::takes_over(&this, &left).await;
-                (sentences, End::Kernel { delivers })
-            }
-        };
+        let (sentences, end) = slow::after(&this, last).await;
         let stages = seen.into_iter().map(|seen| seen.stage).collect();
         Ok(this.ended(stages, sentences, end))
     }
@@ -181,6 +171,7 @@ fn locals(known: &Scene<'_>) -> Vec<Local> {
             });
             locals.push(Local {
                 network: network.name.clone(),
+                vni: network.vni,
                 subnet: range.subnet,
                 gateway: range.gateway(),
                 bridge: crate::desired::bridge_name(network.vni),

@@ -133,7 +133,7 @@ async fn routed(case: &Case, destination: IpAddr) -> Told {
         return bridged(local, destination);
     }
     if let Some(device) = device.filter(|device| is_tunnel(case, *device)) {
-        return tunnelled(case, device, &way, destination);
+        return tunnelled(case, device, &way, destination).await;
     }
     let via = way.gateway.map(|via| format!(" via {via}"));
     let sentence = format!(
@@ -161,7 +161,7 @@ fn bridged(local: &Local, destination: IpAddr) -> Told {
 }
 
 /// The three tables of the slow path, one after the other.
-fn tunnelled(case: &Case, device: IfName, way: &NextHop, destination: IpAddr) -> Told {
+async fn tunnelled(case: &Case, device: IfName, way: &NextHop, destination: IpAddr) -> Told {
     let next = way.gateway.unwrap_or(destination);
     let mut sentences = vec![format!("route: {destination} via {next} dev {device}")];
     let Some(mac) = case.peers.neighbours.get(&(device, next)) else {
@@ -180,7 +180,36 @@ fn tunnelled(case: &Case, device: IfName, way: &NextHop, destination: IpAddr) ->
     sentences.push(format!(
         "forwarding entry: {mac} dst {vtep}: the kernel's VXLAN device sends it there"
     ));
-    (sentences, true)
+    let (sentence, delivers) = by_underlay(case, *vtep).await;
+    sentences.push(sentence);
+    (sentences, delivers)
+}
+
+/// Whether what the VXLAN device sends leaves the node.
+async fn by_underlay(case: &Case, vtep: IpAddr) -> (String, bool) {
+    let way = match case.netlink.route_to(vtep, None).await {
+        Ok(Some(way)) => way,
+        Ok(None) => {
+            let sentence = format!("underlay: no route leads to {vtep}: it is not sent");
+            return (sentence, false);
+        }
+        Err(error) => return (error.to_string(), false),
+    };
+    match case.netlink.link_by_index(way.oif).await {
+        Ok(Some(link)) if link.up && link.running => {
+            (format!("underlay: {vtep} dev {}", link.name), true)
+        }
+        Ok(Some(link)) => {
+            let what = if link.up { "has no carrier" } else { "is down" };
+            let sentence = format!("underlay: {} {what}: it is not sent", link.name);
+            (sentence, false)
+        }
+        Ok(None) => (
+            "underlay: its device is gone: it is not sent".to_owned(),
+            false,
+        ),
+        Err(error) => (error.to_string(), false),
+    }
 }
 
 fn from_host(case: &Case, reason: Option<PassReason>, headers: &[Header]) -> Told {
@@ -270,7 +299,7 @@ fn inside_here(case: &Case, destination: IpAddr) -> (String, bool) {
 }
 
 /// Source and destination of the first IP header.
-fn addresses(headers: &[Header]) -> Option<(IpAddr, IpAddr)> {
+pub(super) fn addresses(headers: &[Header]) -> Option<(IpAddr, IpAddr)> {
     let ip = headers
         .iter()
         .find(|header| matches!(&*header.name, "IPv4" | "IPv6"))?;

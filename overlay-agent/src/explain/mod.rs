@@ -13,6 +13,7 @@ mod headers;
 mod kernel;
 mod leaving;
 mod names;
+mod slow;
 mod stage;
 
 pub(crate) use case::{Case, Scene};

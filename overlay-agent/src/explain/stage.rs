@@ -27,7 +27,9 @@ pub(super) struct Seen {
     pub(super) stage: Stage,
     pub(super) hook: Hook,
     pub(super) outcome: Outcome,
-    /// The packet as it went on.
+    /// The packet as it came,
+    pub(super) arrived: Vec<u8>,
+    /// and as it went on.
     pub(super) frame: Vec<u8>,
 }
 
@@ -90,6 +92,7 @@ pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, Strin
         stage,
         hook,
         outcome,
+        arrived: frame.to_vec(),
         frame: ran.bytes,
     })
 }

@@ -50,7 +50,8 @@ pub fn check_privileges() -> Result<()> {
     }
     let cause = format!("the agent lacks {}", missing.join(", "));
     Err(KernelError::new(operation, cause)
-        .with_cure("run it as root, or grant them (systemd: AmbientCapabilities=)"))
+        .with_cure("run it as root, or grant them (systemd: AmbientCapabilities=)")
+        .for_lack_of_rights())
 }
 
 /// Whether pins can be made at `path`: it, or the nearest directory above it that

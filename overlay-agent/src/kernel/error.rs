@@ -14,6 +14,8 @@ pub struct KernelError {
     cause: String,
     errno: Option<Errno>,
     cure: Option<Cow<'static, str>>,
+    /// Whether privileges are missing, where no system call has said so.
+    denied: bool,
 }
 
 impl KernelError {
@@ -24,6 +26,7 @@ impl KernelError {
             cause: cause.into(),
             errno: None,
             cure: None,
+            denied: false,
         }
     }
 
@@ -43,6 +46,12 @@ impl KernelError {
             Some(number) => Self::os(operation, Errno::from_raw(number)),
             None => Self::new(operation, error.to_string()),
         }
+    }
+
+    /// Says that it takes privileges which are not there.
+    pub(super) fn for_lack_of_rights(mut self) -> Self {
+        self.denied = true;
+        self
     }
 
     /// Adds what the kernel said beyond the number.
@@ -75,6 +84,11 @@ impl KernelError {
     /// What to do about it, if that is known.
     pub fn cure(&self) -> Option<&str> {
         self.cure.as_deref()
+    }
+
+    /// The kernel has refused because of who asked.
+    pub fn is_denied(&self) -> bool {
+        self.denied || matches!(self.errno, Some(Errno::EPERM | Errno::EACCES))
     }
 
     /// The thing that was to be made exists.

@@ -11,6 +11,24 @@ pub fn received() -> Result<BTreeMap<IfName, u64>> {
     Ok(lines.iter().filter_map(|line| parse(line)).collect())
 }
 
+/// What a device has sent and received, in packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceTraffic {
+    /// Packets and bytes sent.
+    pub tx: (u64, u64),
+    /// Packets and bytes received.
+    pub rx: (u64, u64),
+}
+
+/// What each device has sent and received.
+pub fn traffic() -> Result<BTreeMap<IfName, DeviceTraffic>> {
+    let lines = lines_of("dev")?;
+    Ok(lines
+        .iter()
+        .filter_map(|line| parse_traffic(line))
+        .collect())
+}
+
 /// The lines of a list; none where the kernel does not have it.
 pub fn lines_of(list: &str) -> Result<Vec<String>> {
     let path = format!("/proc/thread-self/net/{list}");
@@ -59,9 +77,26 @@ fn parse(line: &str) -> Option<(IfName, u64)> {
     Some((name.trim().parse().ok()?, packets.parse().ok()?))
 }
 
+/// The same line: eight numbers of what was received, then eight of what was sent.
+fn parse_traffic(line: &str) -> Option<(IfName, DeviceTraffic)> {
+    let (name, numbers) = line.rsplit_once(": ").or_else(|| line.rsplit_once(':'))?;
+    let numbers: Vec<u64> = numbers
+        .split_whitespace()
+        .map_while(|number| number.parse().ok())
+        .collect();
+    let pair = |at: usize| Some((*numbers.get(at + 1)?, *numbers.get(at)?));
+    let traffic = DeviceTraffic {
+        rx: pair(0)?,
+        tx: pair(8)?,
+    };
+    Some((name.trim().parse().ok()?, traffic))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{parse, received, wrong_checksums, wrong_of, wrong_of_ipv6};
+    use super::{
+        DeviceTraffic, parse, parse_traffic, received, wrong_checksums, wrong_of, wrong_of_ipv6,
+    };
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
@@ -86,6 +121,16 @@ mod tests {
         let lo = "    lo: 1294  16    0    0    0     0          0         0     1294      16";
         assert_eq!(parse(lo), Some(("lo".parse().unwrap(), 16)));
         assert_eq!(parse(" face |bytes    packets errs drop"), None);
+        let ovl1 = "  ovl1: 840 10 0 0 0 0 0 0 336 4 0 0 0 0 0 0";
+        let traffic = DeviceTraffic {
+            tx: (4, 336),
+            rx: (10, 840),
+        };
+        assert_eq!(
+            parse_traffic(ovl1),
+            Some(("ovl1".parse().unwrap(), traffic))
+        );
+        assert_eq!(parse_traffic(" face |bytes    packets errs drop"), None);
         assert!(received().unwrap().contains_key(&"lo".parse().unwrap()));
         assert!(super::lines_of("no_such_list").unwrap().is_empty());
     }

@@ -1,8 +1,8 @@
 //! What is exported: names and units by the conventions of Prometheus.
 //!
-//! Peers without traffic are left out, so that a node with very many of them, most of which it
-//! never talks to, is as quick to ask as any other. Reasons are there from the beginning: a
-//! counter that appears with its first packet has no rate for it.
+//! Of very many peers those without traffic are left out, so that a node that never talks to most
+//! of them is as quick to ask as any other. Reasons, and else all peers, are there from the
+//! beginning: a counter that appears with its first packet has no rate for it.
 
 use overlay_common::reasons::{DropReason, PassReason};
 use prometheus::{
@@ -12,43 +12,46 @@ use prometheus::{
 
 use crate::api::{
     FastPathState,
-    stats::{Counter, EndpointCounts, Sender, Stats},
+    stats::{Counter, EndpointCounts, Export, Sender, Stats},
 };
 
 /// The page that a scrape gets.
-pub(super) fn page(stats: &Stats) -> prometheus::Result<Vec<u8>> {
+pub(super) fn page(export: &Export) -> prometheus::Result<Vec<u8>> {
     let mut page = Vec::new();
-    TextEncoder::new().encode(&families(stats), &mut page)?;
+    TextEncoder::new().encode(&families(export), &mut page)?;
     Ok(page)
 }
 
 /// Every metric that has a value.
-pub(super) fn families(stats: &Stats) -> Vec<MetricFamily> {
+pub(super) fn families(export: &Export) -> Vec<MetricFamily> {
+    let Export { stats, mesh } = export;
     let mut page = Page::default();
     page.node(stats);
     page.programs(stats);
+    page.kernel(stats);
     page.peers(stats);
+    page.health(mesh);
     page.endpoints(stats);
     page.reasons(stats);
     page.maps(stats);
     page.families
 }
 
-type Labels<'a> = &'a [(&'a str, &'a str)];
+pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
 /// Labels that are put together.
-type OwnLabels<'a> = Vec<(&'a str, &'a str)>;
+pub(super) type OwnLabels<'a> = Vec<(&'a str, &'a str)>;
 /// A counter of an endpoint's.
 type Of = fn(&EndpointCounts) -> Counter;
 
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     families: Vec<MetricFamily>,
 }
 
 impl Page {
     fn node(&mut self, stats: &Stats) {
         let abi = stats.abi.to_string();
-        let gauges: [(&str, &str, OwnLabels<'_>, usize); 5] = [
+        let gauges: [(&str, &str, OwnLabels<'_>, usize); 6] = [
             (
                 "overlay_build_info",
                 "Version of the agent and layout of its maps; always 1.",
@@ -67,15 +70,21 @@ impl Page {
             ),
             (
                 "overlay_problems",
-                "What is not as it should be: overlay-agent status tells.",
+                "Number of current problems; see overlay-agent status.",
                 Vec::new(),
                 stats.problems.len(),
             ),
             (
                 "overlay_fastpath_on",
-                "Whether the eBPF programs carry the traffic that they understand.",
+                "1 if the fast path is attached.",
                 Vec::new(),
                 (stats.fastpath == FastPathState::On).into(),
+            ),
+            (
+                "overlay_config_last_reload_successful",
+                "1 if the configuration file is in force, 0 if it was refused.",
+                Vec::new(),
+                stats.reload.successful.into(),
             ),
             (
                 "overlay_endpoints",
@@ -87,6 +96,11 @@ impl Page {
         for (name, help, labels, value) in gauges {
             self.gauges(name, help, [(&labels[..], value)]);
         }
+        self.count(
+            "overlay_repairs_total",
+            "Things that others removed or changed and the agent has put right.",
+            stats.repairs,
+        );
         let networks = stats.networks.iter().map(|network| {
             let labels = vec![("network", network.name.as_str())];
             (labels, network.peers.len() + network.silent)
@@ -272,7 +286,7 @@ impl Page {
     }
 
     /// Packets and bytes of the same things.
-    fn counters(&mut self, name: &str, what: &str, counts: &[(OwnLabels<'_>, Counter)]) {
+    pub(super) fn counters(&mut self, name: &str, what: &str, counts: &[(OwnLabels<'_>, Counter)]) {
         for (unit, title) in [("packets", "Packets"), ("bytes", "Bytes of frames")] {
             let of = |count: &Counter| match unit {
                 "packets" => count.packets,
@@ -294,23 +308,33 @@ impl Page {
         }
     }
 
+    /// One number that only grows.
+    fn count(&mut self, name: &str, help: &str, count: u64) {
+        let mut value = CounterValue::default();
+        value.set_value(number(count));
+        let mut metric = Metric::default();
+        metric.set_counter(value);
+        self.family(name, help, MetricType::COUNTER, vec![metric]);
+    }
+
     fn gauges<'a>(
         &mut self,
         name: &str,
         help: &str,
         values: impl IntoIterator<Item = (Labels<'a>, usize)>,
     ) {
-        let metrics = values.into_iter().map(|(labels, value)| {
-            let mut gauge = Gauge::default();
-            gauge.set_value(number(value as u64));
-            let mut metric = labelled(labels);
-            metric.set_gauge(gauge);
-            metric
-        });
+        let metrics = values.into_iter();
+        let metrics = metrics.map(|(labels, value)| gauge(labels, number(value as u64)));
         self.family(name, help, MetricType::GAUGE, metrics.collect());
     }
 
-    fn family(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
+    pub(super) fn family(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        metrics: Vec<Metric>,
+    ) {
         if metrics.is_empty() {
             return;
         }
@@ -321,6 +345,14 @@ impl Page {
         family.set_metric(metrics);
         self.families.push(family);
     }
+}
+
+pub(super) fn gauge(labels: Labels<'_>, value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_gauge(gauge);
+    metric
 }
 
 fn labelled(labels: Labels<'_>) -> Metric {

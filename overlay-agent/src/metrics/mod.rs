@@ -4,6 +4,7 @@
 //! connects gets one page: few at a time, each within a time, whatever they send.
 
 mod export;
+mod paths;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::api::{self, Call, Caller, Reply, stats::Stats};
+use crate::api::{self, Call, Caller, Reply, stats::Export};
 
 /// Clients that are served at a time; more wait to be.
 const MAX_CLIENTS: usize = 8;
@@ -121,14 +122,14 @@ async fn answer(
 }
 
 async fn page(calls: &mpsc::Sender<Call>) -> Result<Vec<u8>, String> {
-    let stats = ask(calls).await?;
-    export::page(&stats).map_err(|error| error.to_string())
+    let export = ask(calls).await?;
+    export::page(&export).map_err(|error| error.to_string())
 }
 
-async fn ask(calls: &mpsc::Sender<Call>) -> Result<Stats, String> {
+async fn ask(calls: &mpsc::Sender<Call>) -> Result<Export, String> {
     let ending = || "the agent is ending".to_owned();
     let (reply, answer) = oneshot::channel();
-    let request = api::Request::Stats { all: false };
+    let request = api::Request::Export {};
     let call = Call {
         request,
         caller: Caller::own(),
@@ -137,7 +138,7 @@ async fn ask(calls: &mpsc::Sender<Call>) -> Result<Stats, String> {
     let asked = calls.send(call).await;
     asked.map_err(|_| ending())?;
     match answer.await.map_err(|_| ending())? {
-        Reply::Stats(stats) => Ok(*stats),
+        Reply::Export(export) => Ok(*export),
         Reply::Failed(error) | Reply::BadInput(error) => Err(error),
         _ => Err("the agent gave an answer to another question".to_owned()),
     }

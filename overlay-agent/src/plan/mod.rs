@@ -6,6 +6,7 @@
 
 mod diff;
 mod entries;
+mod lack;
 mod peers;
 mod step;
 

@@ -11,8 +11,8 @@ use overlay_common::{
 use super::Counted;
 use crate::{
     api::stats::{
-        Counter, DropStats, EndpointCounts, EndpointStats, NetworkStats, PassStats, PeerCounts,
-        PeerStats, ProgramCount, ProgramStats, Sender, SenderCount,
+        Counter, DropStats, EndpointCounts, EndpointStats, NetworkStats, PassStats, PathCounts,
+        PeerCounts, PeerStats, ProgramCount, ProgramStats, Sender, SenderCount,
     },
     model::{Endpoint, Network, Peer},
 };
@@ -77,6 +77,7 @@ impl Counted {
                 silent: peers.len() - told.len(),
                 peers: told,
                 total,
+                kernel: PathCounts::default(),
             }
         };
         owners.networks.iter().map(of_network).collect()

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::api::stats::{
-    Counter, DropStats, EndpointCounts, NetworkStats, PeerCounts, PeerStats, ProgramStats, Sender,
-    Stats,
+    Counter, DropStats, EndpointCounts, NetworkStats, PathCounts, PeerCounts, PeerStats,
+    ProgramStats, Sender, Stats,
 };
 
 /// The same as `now`, with counts per second since `before` in the place of totals.
@@ -56,6 +56,7 @@ fn nothing_of(network: &NetworkStats) -> NetworkStats {
     NetworkStats {
         peers: Vec::new(),
         total: PeerCounts::default(),
+        kernel: PathCounts::default(),
         ..network.clone()
     }
 }
@@ -96,6 +97,8 @@ impl Pace {
             total += peer.counts;
         }
         now.total = total;
+        self.count(before.kernel.tx, &mut now.kernel.tx);
+        self.count(before.kernel.rx, &mut now.kernel.rx);
     }
 
     fn peer(&self, before: &PeerCounts, now: &mut PeerCounts) {

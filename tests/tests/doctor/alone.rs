@@ -149,7 +149,7 @@ fn bad_input_is_told_from_a_node_that_is_not_well() -> Result<()> {
     let out = program.call(&["doctor", "--config", &none])?;
     assert_eq!(out.code, Some(2), "{}{}", out.stdout, out.stderr);
     let out = program.call(&["doctor", "--instance", "no-such-node"])?;
-    assert_eq!(out.code, Some(2), "{}{}", out.stdout, out.stderr);
+    assert_eq!(out.code, Some(3), "{}{}", out.stdout, out.stderr);
     let out = program.call(&["doctor", "--sample", "0"])?;
     assert_eq!(out.code, Some(2), "{}{}", out.stdout, out.stderr);
 

@@ -37,6 +37,10 @@ fn what_cannot_be_asked_is_bad_input() -> Result<()> {
         (&["texpbad-n1c1", "fd00::1"], "family"),
         (&["texpbad-n1c1", "10.244.2.10", "--size", "12"], "headers"),
         (
+            &["texpbad-n1c1", "10.244.2.10", "--dport", "53"],
+            "--proto udp",
+        ),
+        (
             &["texpbad-n1c1", "10.244.2.10", "--size", "60000"],
             "at most",
         ),
@@ -94,6 +98,8 @@ fn the_next_node_can_be_named() -> Result<()> {
         wrong.stderr
     );
     let nobody = agent.ask(&["explain", from, &far, "--peer", "nobody"])?;
-    assert_eq!(nobody.code, Some(1), "{}", nobody.stderr);
+    assert_eq!(nobody.code, Some(3), "{}", nobody.stderr);
+    // What was found out before is there all the same.
+    assert!(nobody.stdout.contains("from_endpoint"), "{}", nobody.stdout);
     Ok(guard.down()?)
 }

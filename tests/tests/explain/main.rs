@@ -4,6 +4,7 @@ mod asked;
 mod delivered;
 mod others;
 mod said;
+mod slow;
 
 /// Packets that were counted under a reason.
 fn count(counts: &[(String, u64)], reason: &str) -> u64 {

@@ -8,4 +8,5 @@ mod one_by_one;
 mod programs;
 mod random;
 mod stand;
+mod told;
 mod usurped;

@@ -146,7 +146,7 @@ impl Trial {
         let shown = self
             .machine
             .run(&format!("systemctl status --no-pager {UNIT}"))?;
-        ensure!(shown.contains("Status: \"healthy: 1 networks"), "{shown}");
+        ensure!(shown.contains("Status: \"healthy: 1 network,"), "{shown}");
         self.is_bounded()?;
         let levels = "journalctl --no-pager --unit overlay-agent --priority 6..6 --output cat";
         let log = self.machine.run(levels)?;

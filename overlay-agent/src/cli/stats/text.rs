@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::{
     api::stats::{
-        Counter, DropStats, EndpointCounts, NetworkStats, PassStats, PeerCounts, Sender, Stats,
+        Counter, DropStats, EndpointCounts, NetworkStats, PassStats, PathCounts, PeerCounts,
+        Sender, Stats,
     },
     stats::{bytes, count},
 };
@@ -113,6 +114,16 @@ impl Page {
             .map(|peer| row(peer.name.as_str(), peer.vtep.to_string(), &peer.counts))
             .collect();
         rows.push(row("all", String::new(), &network.total));
+        let PathCounts { tx, rx } = network.kernel;
+        rows.push([
+            "(kernel)".to_owned(),
+            String::new(),
+            count(tx.packets),
+            bytes(tx.bytes),
+            count(rx.packets),
+            bytes(rx.bytes),
+            String::new(),
+        ]);
         let head = [
             &format!("PEERS OF {}", network.name),
             "VTEP",

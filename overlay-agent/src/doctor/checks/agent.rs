@@ -88,7 +88,7 @@ fn switched_off(facts: &Facts) -> Vec<Finding> {
     if !facts.agent.fastpath_off {
         return Vec::new();
     }
-    let cure = command("switch it on again", "overlay-agent fastpath on");
+    let cure = command("switch it on again", facts.commands.agent("fastpath on"));
     let what = "it was switched off with \"overlay-agent fastpath off\"";
     vec![SWITCHED_OFF.at("fast path", what, cure)]
 }

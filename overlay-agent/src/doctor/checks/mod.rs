@@ -188,15 +188,6 @@ fn told(facts: &Facts, fault: &Fault, found: &[Finding]) -> Vec<Finding> {
     .collect()
 }
 
-/// `1 packet`, `2 packets`.
-fn count(number: u64, thing: &str) -> String {
-    if number == 1 {
-        format!("1 {thing}")
-    } else {
-        format!("{number} {thing}s")
-    }
-}
-
 /// Things as a list for people; of very many, the first.
 fn list(things: impl IntoIterator<Item = impl Display>) -> String {
     const NAMED: usize = 5;

@@ -2,11 +2,12 @@
 
 use overlay_common::reasons::PassReason;
 
-use super::{Check, Fault, Look, Looked, advice, count};
+use super::{Check, Fault, Look, Looked, advice};
 use crate::{
     api::{Cure, Finding, Severity},
     doctor::facts::{Facts, OtherProgram},
     objects::Hook,
+    plural::count,
 };
 
 const DETACHED: Fault = Fault::warning(

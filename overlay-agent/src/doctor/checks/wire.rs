@@ -2,13 +2,14 @@
 
 use overlay_common::reasons::{DropReason, PassReason};
 
-use super::{Check, Fault, Look, Looked, advice, count, list};
+use super::{Check, Fault, Look, Looked, advice, list};
 use crate::{
     api::{Cure, Finding},
     doctor::{
         commands::tcpdump,
         facts::{Facts, Growth},
     },
+    plural::count,
 };
 
 const STRANGER: Fault = Fault::warning(

@@ -10,19 +10,20 @@ mod walk;
 
 use std::net::IpAddr;
 
-pub(super) use ruleset::{Hook, Ruleset, Writer};
-pub(super) use walk::Place;
+pub(super) use ruleset::Writer;
+pub(crate) use ruleset::{Hook, Ruleset};
+pub(crate) use walk::Place;
 
 /// A packet, as far as rules can tell it from others; the first one of its connection.
 #[derive(Clone, Debug)]
-pub(super) struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     /// The device that it came in by, and the one that it leaves by.
-    pub(super) input: Option<&'a str>,
-    pub(super) output: Option<&'a str>,
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
+    pub(crate) input: Option<&'a str>,
+    pub(crate) output: Option<&'a str>,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     /// UDP to this port; `None`: of any protocol.
-    pub(super) udp_port: Option<u16>,
+    pub(crate) udp_port: Option<u16>,
 }
 
 #[cfg(test)]

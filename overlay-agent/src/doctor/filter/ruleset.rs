@@ -8,7 +8,7 @@ use super::Place;
 
 /// All tables of a node.
 #[derive(Clone, Debug, Default)]
-pub(in crate::doctor) struct Ruleset {
+pub(crate) struct Ruleset {
     pub(super) chains: BTreeMap<Key, Chain>,
     /// Elements of sets and maps.
     pub(super) sets: BTreeMap<Key, Vec<Value>>,
@@ -45,7 +45,7 @@ pub(super) struct Base {
 
 /// Where chains see packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::doctor) enum Hook {
+pub(crate) enum Hook {
     Ingress,
     Prerouting,
     Input,
@@ -57,7 +57,7 @@ pub(in crate::doctor) enum Hook {
 
 impl Ruleset {
     /// From what `nft --json list ruleset` prints, without the tables that `is_ours`.
-    pub(in crate::doctor) fn read(listing: &Value, is_ours: impl Fn(&str, &str) -> bool) -> Self {
+    pub(crate) fn read(listing: &Value, is_ours: impl Fn(&str, &str) -> bool) -> Self {
         let mut ruleset = Self::default();
         let objects = listing["nftables"].as_array().into_iter().flatten();
         for object in objects {
@@ -92,7 +92,7 @@ impl Ruleset {
     }
 
     /// Whose program writes the rules of a base chain, where names that only it uses say so.
-    pub(in crate::doctor) fn writer_of(&self, place: &Place) -> Option<Writer> {
+    pub(crate) fn writer_of(&self, place: &Place) -> Option<Writer> {
         let mut words = place.chain.split(' ');
         let (family, table) = (words.next()?, words.next()?);
         if table == "firewalld" {
@@ -126,7 +126,7 @@ impl Ruleset {
 
 /// A program that writes rules, and makes them anew when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::doctor) enum Writer {
+pub(crate) enum Writer {
     Firewalld,
     /// It has chains of its own in the tables that iptables made.
     Ufw,

@@ -15,24 +15,24 @@ const DEEPEST: usize = 16;
 
 /// What becomes of a packet at a hook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::doctor) struct Fate {
+pub(crate) struct Fate {
     /// Where it certainly ends.
-    pub(in crate::doctor) dropped: Option<Place>,
+    pub(crate) dropped: Option<Place>,
     /// Where it certainly gets another address.
-    pub(in crate::doctor) renamed: Option<Place>,
+    pub(crate) renamed: Option<Place>,
     /// Rules that drop some packets of its kind.
-    pub(in crate::doctor) in_danger: Vec<Place>,
+    pub(crate) in_danger: Vec<Place>,
 }
 
 /// A rule, or a policy, of a base chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::doctor) struct Place {
+pub(crate) struct Place {
     /// Family, table and name of the base chain.
-    pub(in crate::doctor) chain: String,
+    pub(crate) chain: String,
     /// Whether it is the chain's policy; else it is a rule, there or in a chain that it calls.
-    pub(in crate::doctor) is_policy: bool,
+    pub(crate) is_policy: bool,
     /// Whether it is at `ingress` or `egress`.
-    pub(in crate::doctor) at_device: bool,
+    pub(crate) at_device: bool,
 }
 
 impl fmt::Display for Place {
@@ -67,7 +67,7 @@ enum End {
 
 impl Ruleset {
     /// What becomes of a packet in all base chains of a hook.
-    pub(in crate::doctor) fn fate(&self, hook: Hook, packet: &Packet<'_>) -> Fate {
+    pub(crate) fn fate(&self, hook: Hook, packet: &Packet<'_>) -> Fate {
         let mut fate = Fate::default();
         for (key, chain, base) in self.at(hook, packet.destination.is_ipv6()) {
             if !is_asked(base, packet) {

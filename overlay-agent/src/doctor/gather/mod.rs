@@ -20,7 +20,7 @@ use super::{
     filter::Ruleset,
 };
 use crate::{
-    api::Diagnosis,
+    api::{Diagnosis, SCHEMA},
     daemon::look_ahead,
     kernel::{self, KernelError, capability, nft, statistics, sysctl},
     model::{Model, Name},
@@ -81,6 +81,7 @@ pub fn examine(patient: &Patient) -> Result<Diagnosis, ExamineError> {
         skipped,
     } = judge(&facts);
     Ok(Diagnosis {
+        schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance: patient.content.instance().clone(),
         node: patient.model.node.name.clone(),
@@ -136,6 +137,7 @@ async fn gather(patient: &Patient) -> kernel::Result<Facts> {
     Ok(Facts {
         commands: Commands {
             netns: patient.netns.clone(),
+            instance: Some(patient.content.instance().clone()),
         },
         machine: machine(patient)?,
         agent: AgentFacts {

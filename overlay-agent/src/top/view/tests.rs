@@ -10,8 +10,8 @@ use ratatui::{
 use super::draw;
 use crate::{
     api::{
-        FastPathState, Mesh, PeerState,
-        stats::{EndpointCounts, STATS_SCHEMA, Stats},
+        FastPathState, Mesh, PeerState, SCHEMA,
+        stats::{EndpointCounts, Reload, Stats},
     },
     model::Probe,
     top::{
@@ -22,7 +22,7 @@ use crate::{
 
 fn look(mesh: Mesh) -> Look {
     let stats = Stats {
-        schema: STATS_SCHEMA,
+        schema: SCHEMA,
         time_ms: 0,
         version: "0.1.0".to_owned(),
         abi: 4,
@@ -31,6 +31,11 @@ fn look(mesh: Mesh) -> Look {
         fastpath: FastPathState::On,
         healthy: true,
         problems: Vec::new(),
+        repairs: 0,
+        reload: Reload {
+            successful: true,
+            time: String::new(),
+        },
         programs: Vec::new(),
         networks: Vec::new(),
         endpoints: Vec::new(),

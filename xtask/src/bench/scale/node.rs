@@ -376,7 +376,10 @@ fn container(number: usize) -> String {
 fn applied(log: &str) -> Vec<u64> {
     let steps = |line: &str| {
         let (_, told) = line.split_once("applied ")?;
-        told.strip_suffix(" steps")?.parse().ok()
+        told.trim_end_matches('s')
+            .strip_suffix(" step")?
+            .parse()
+            .ok()
     };
     log.lines().filter_map(steps).collect()
 }

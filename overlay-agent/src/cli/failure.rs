@@ -1,0 +1,234 @@
+//! How a command fails: the exit codes, and errors as sentences or as JSON.
+
+use std::{ffi::OsStr, process::ExitCode};
+
+use serde_json::json;
+
+use super::Format;
+use crate::{
+    api::{ClientError, SCHEMA},
+    daemon::{LockError, StartError},
+    kernel::KernelError,
+    model::Name,
+    store::StoreError,
+};
+
+/// How a command ended that did not simply succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It ran and found a problem.
+    Problem(anyhow::Error),
+    /// What was asked for cannot be; nothing was changed.
+    BadInput(anyhow::Error),
+    /// Nobody answers for the instance.
+    NoAgent(anyhow::Error),
+    /// The user may not do it.
+    NoRights(anyhow::Error),
+    /// What is named does not exist.
+    NotFound(anyhow::Error),
+    /// What was to be made exists, or runs already.
+    Exists(anyhow::Error),
+    /// It has printed what there is to say.
+    Told,
+}
+
+impl Failure {
+    /// For input, or a node, that makes it impossible.
+    pub(super) fn bad_input(error: impl Into<anyhow::Error>) -> Self {
+        let error = error.into();
+        if lacks_rights(&error) {
+            Self::NoRights(error)
+        } else {
+            Self::BadInput(error)
+        }
+    }
+
+    /// For what was tried and has failed.
+    pub(super) fn problem(error: impl Into<anyhow::Error>) -> Self {
+        let error = error.into();
+        if lacks_rights(&error) {
+            Self::NoRights(error)
+        } else {
+            Self::Problem(error)
+        }
+    }
+
+    /// Why, for those who go on.
+    pub(super) fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Problem(error)
+            | Self::BadInput(error)
+            | Self::NoAgent(error)
+            | Self::NoRights(error)
+            | Self::NotFound(error)
+            | Self::Exists(error) => error,
+            Self::Told => anyhow::anyhow!("see above"),
+        }
+    }
+
+    /// The process's exit code, and what JSON calls it.
+    const fn code(&self) -> (u8, &'static str) {
+        match self {
+            Self::Problem(_) | Self::Told => (1, "problem"),
+            Self::BadInput(_) => BAD_INPUT,
+            Self::NoAgent(_) => (3, "no_agent"),
+            Self::NoRights(_) => (4, "no_rights"),
+            Self::NotFound(_) => (5, "not_found"),
+            Self::Exists(_) => (6, "exists"),
+        }
+    }
+
+    /// Prints the error to standard error.
+    pub(super) fn report(self, format: Format, instance: Option<&Name>) -> ExitCode {
+        let (code, kind) = self.code();
+        if matches!(self, Self::Told) {
+            return ExitCode::from(code);
+        }
+        let message = for_instance(&format!("{:#}", self.into_error()), instance);
+        match format {
+            Format::Json => eprintln!("{}", as_json(code, kind, &message)),
+            Format::Text => {
+                for line in message.lines() {
+                    eprintln!("overlay-agent: {line}");
+                }
+            }
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// Has the commands of a cure name the instance that this one was for, so that they can be pasted.
+fn for_instance(message: &str, instance: Option<&Name>) -> String {
+    let Some(instance) = instance else {
+        return message.to_owned();
+    };
+    // What stands between quotes is every other part.
+    let parts = message.split('"').enumerate().map(|(number, part)| {
+        let is_ours = number % 2 == 1 && part.starts_with("overlay-agent ");
+        let names_it = part.contains("--instance") || part.contains("--config");
+        if is_ours && !names_it {
+            format!("{part} --instance {instance}")
+        } else {
+            part.to_owned()
+        }
+    });
+    parts.collect::<Vec<_>>().join("\"")
+}
+
+const BAD_INPUT: (u8, &str) = (2, "bad_input");
+
+fn as_json(code: u8, kind: &str, message: &str) -> serde_json::Value {
+    json!({ "schema": SCHEMA, "error": { "code": code, "kind": kind, "message": message } })
+}
+
+/// Reports a command line that clap does not understand, or prints the help that was asked for.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    let wants_json = error.use_stderr() && asks_for_json(std::env::args_os());
+    if wants_json {
+        let (code, kind) = BAD_INPUT;
+        let text = error.render().to_string();
+        eprintln!("{}", as_json(code, kind, text.trim_end()));
+        return ExitCode::from(code);
+    }
+    error.exit()
+}
+
+/// Whether there is an `--output json` in a command line that could not be understood as a whole.
+fn asks_for_json(words: impl Iterator<Item = impl AsRef<OsStr>>) -> bool {
+    let words: Vec<String> = words
+        .map(|word| word.as_ref().to_string_lossy().into_owned())
+        .collect();
+    let joined = |word: &String| matches!(&**word, "-ojson" | "-o=json" | "--output=json");
+    let apart = |pair: &[String]| matches!(pair, [option, json] if matches!(&**option, "-o" | "--output") && json == "json");
+    words.iter().any(joined) || words.windows(2).any(apart)
+}
+
+/// Whether the kernel has refused because of who asks.
+fn lacks_rights(error: &anyhow::Error) -> bool {
+    fn denied(cause: &std::io::Error) -> bool {
+        cause.kind() == std::io::ErrorKind::PermissionDenied
+    }
+    fn lock(error: &LockError) -> bool {
+        matches!(error, LockError::Io { cause, .. } if denied(cause))
+    }
+    fn store(error: &StoreError) -> bool {
+        matches!(error, StoreError::Io { cause, .. } if denied(cause))
+    }
+    error.chain().any(|error| {
+        error.downcast_ref().is_some_and(denied)
+            || error.downcast_ref().is_some_and(KernelError::is_denied)
+            || error.downcast_ref().is_some_and(lock)
+            || error.downcast_ref().is_some_and(store)
+            || matches!(
+                error.downcast_ref(),
+                Some(ClientError::Connect { cause, .. }) if denied(cause)
+            )
+            || match error.downcast_ref() {
+                Some(StartError::Kernel(error)) => error.is_denied(),
+                Some(StartError::Lock(error)) => lock(error),
+                Some(StartError::Store(error)) => store(error),
+                _ => false,
+            }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, as_json, asks_for_json, for_instance};
+    use anyhow::anyhow;
+
+    #[test]
+    fn each_kind_has_a_code_of_its_own() {
+        let kinds = [
+            Failure::Problem(anyhow!("x")),
+            Failure::BadInput(anyhow!("x")),
+            Failure::NoAgent(anyhow!("x")),
+            Failure::NoRights(anyhow!("x")),
+            Failure::NotFound(anyhow!("x")),
+            Failure::Exists(anyhow!("x")),
+        ];
+        let codes: Vec<u8> = kinds.iter().map(|kind| kind.code().0).collect();
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn who_may_not_is_told_from_what_cannot_be() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Failure::bad_input(crate::daemon::LockError::Io {
+            path: "/run/overlay/x".into(),
+            cause: denied,
+        });
+        assert!(matches!(error, Failure::NoRights(_)), "{error:?}");
+        let error = Failure::bad_input(anyhow!("no such network"));
+        assert!(matches!(error, Failure::BadInput(_)), "{error:?}");
+    }
+
+    #[test]
+    fn a_cure_names_the_instance_that_was_asked() {
+        let text = "delete endpoint x: no; see \"overlay-agent endpoint list\", or \"ip link\"";
+        let name = "n1".parse().unwrap();
+        assert_eq!(for_instance(text, None), text);
+        assert_eq!(
+            for_instance(text, Some(&name)),
+            "delete endpoint x: no; see \"overlay-agent endpoint list --instance n1\", or \"ip link\""
+        );
+        let start = "start it with \"overlay-agent run --config FILE\"";
+        assert_eq!(for_instance(start, Some(&name)), start);
+    }
+
+    #[test]
+    fn json_is_asked_for_in_each_way_of_writing_it() {
+        for line in [
+            "x -o json y",
+            "x --output json",
+            "x -ojson",
+            "--output=json",
+        ] {
+            assert!(asks_for_json(line.split(' ')), "{line}");
+        }
+        for line in ["x -o text", "x --output", "json", "x -w json"] {
+            assert!(!asks_for_json(line.split(' ')), "{line}");
+        }
+        assert_eq!(as_json(5, "not_found", "no")["error"]["code"], 5);
+    }
+}

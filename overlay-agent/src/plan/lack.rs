@@ -1,0 +1,52 @@
+//! What a step tells of the node that it was needed on.
+
+use super::Step;
+
+impl Step {
+    /// What somebody else has removed, added or changed, where this step puts it right: `device
+    /// ovl1 was missing`. `None` for what follows from other changes, or from the node itself: a
+    /// row of the eBPF maps that belongs to a device, or to the way to a peer.
+    pub fn lack(&self) -> Option<String> {
+        Some(match self {
+            Self::CreateNamespace { name } => format!("namespace {name} was missing"),
+            Self::SetSysctl {
+                key,
+                from: Some(from),
+                to,
+            } => format!("{key} was {from} instead of {to}"),
+            Self::CreateLink { id, .. } => format!("device {id} was missing"),
+            Self::DeleteLink { id } => format!("device {id} was not as it was made"),
+            Self::ChangeLink { id, change } => format!("device {id} had lost \"{change}\""),
+            Self::AddAddress { address } => {
+                format!("address {} of {} was missing", address.net, address.link)
+            }
+            Self::DeleteAddress { address } => {
+                format!("address {} had been added to {}", address.net, address.link)
+            }
+            Self::SetRoute { key, route } => format!(
+                "route {} dev {} was missing or led elsewhere",
+                key.destination, route.dev
+            ),
+            Self::DeleteRoute { key, dev } => {
+                format!("route {} dev {dev} had been added", key.destination)
+            }
+            Self::AddLastResort { cidr } => format!("unreachable route {cidr} was missing"),
+            Self::SetNeighbour { link, address, .. } => {
+                format!("neighbour {address} dev {link} was missing or altered")
+            }
+            Self::SetFdb { link, mac, .. } => {
+                format!("forwarding entry {mac} dev {link} was missing or altered")
+            }
+            Self::DeleteStrayFdb { entry } => {
+                format!("forwarding entry {entry} had been added")
+            }
+            Self::PinMap { map } => format!("the pin of map {map} was missing"),
+            Self::DeleteStray { stray } => {
+                format!("row {stray} of map {} had been added", stray.map)
+            }
+            Self::SetFilter { .. } => "packet filter rules were missing or altered".to_owned(),
+            Self::Attach { link, hook } => format!("program {hook} was not attached to {link}"),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! Without the programs, and with an underlay that is down: the end is what really happens.
+
+use anyhow::Result;
+use overlay_tests::{
+    check::{self, Answer},
+    families::Families,
+    run,
+    script::{inside, words},
+};
+
+use crate::said::{explain, lab};
+
+fn within(node: &str, command: &str) -> Result<()> {
+    run::checked(&words(inside(node, command)))?;
+    Ok(())
+}
+
+#[test]
+fn what_is_not_attached_delivers_nothing() -> Result<()> {
+    let guard = lab("texpslow", Families::V4)?;
+    let (here, there) = (guard.agent(1), guard.agent(2));
+    let nodes = &guard.topology().nodes;
+    let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+    let question = [from.namespace.as_str(), to.namespace.as_str()];
+    let arrives = || -> Result<bool> {
+        Ok(matches!(
+            check::ping(&from.namespace, to.address)?,
+            Answer::Ttl(_)
+        ))
+    };
+
+    // The kernel's path alone, at both ends.
+    here.fastpath(false)?;
+    there.fastpath(false)?;
+    let said = explain(&here, &question)?;
+    assert!(arrives()? && said.good, "{:#?}", said.hops);
+    assert_eq!(said.hops.len(), 2, "{:#?}", said.hops);
+    assert_eq!(said.ttl(), Some(62));
+    assert!(
+        said.kernel().contains("no program is attached"),
+        "{}",
+        said.kernel()
+    );
+
+    // A filter that the programs would go past.
+    let rules = "table inet closed { chain input {
+        type filter hook input priority 0;
+        udp dport 4789 drop
+        }
+        }";
+    let node = format!("--net=/run/netns/{}", there.instance);
+    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
+    let said = explain(&here, &question)?;
+    assert!(!arrives()? && !said.good, "{:#?}", said.hops);
+    assert!(
+        said.kernel().contains("inet closed input drops it"),
+        "{}",
+        said.kernel()
+    );
+    // They do go past it.
+    there.fastpath(true)?;
+    let said = explain(&here, &question)?;
+    assert!(arrives()? && said.good, "{:#?}", said.hops);
+    within(&there.instance, "nft delete table inet closed")?;
+
+    // What forwards at the sender.
+    let rules = "table inet shut { chain forward {
+        type filter hook forward priority 0; policy drop;
+        }
+        }";
+    let node = format!("--net=/run/netns/{}", here.instance);
+    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
+    let said = explain(&here, &question)?;
+    assert!(!arrives()? && !said.good, "{:#?}", said.hops);
+    within(&here.instance, "nft delete table inet shut")?;
+    here.fastpath(true)?;
+    Ok(guard.down()?)
+}
+
+#[test]
+fn an_underlay_that_is_down_takes_nothing() -> Result<()> {
+    let guard = lab("texpdown", Families::V4)?;
+    let agent = guard.agent(1);
+    let nodes = &guard.topology().nodes;
+    let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+    let question = [from.namespace.as_str(), to.namespace.as_str()];
+    let said = explain(&agent, &question)?;
+    assert!(said.good, "{:#?}", said.hops);
+    within(&agent.instance, "ip link set eth1 down")?;
+    for on in [true, false] {
+        agent.ask(&["fastpath", if on { "on" } else { "off" }])?;
+        let said = explain(&agent, &question)?;
+        assert!(!said.good, "{on}: {:#?}", said.hops);
+        assert_eq!(said.hops.len(), 1, "{on}: {:#?}", said.hops);
+    }
+    let answer = check::ping(&from.namespace, to.address)?;
+    assert!(!matches!(answer, Answer::Ttl(_)), "{answer:?}");
+    Ok(guard.down()?)
+}

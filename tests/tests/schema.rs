@@ -1,0 +1,254 @@
+//! What `--output json` prints is what `docs/schema/v1.json` says, with nothing besides.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use overlay_tests::{
+    agent::Agent,
+    check,
+    guard::Guard,
+    netns::Temporary,
+    poll,
+    shape::{Scenario, Shape},
+};
+use serde_json::{Map, Value};
+
+/// The schema, of which only what it uses is understood.
+struct Schema(Value);
+
+/// What a definition may say.
+const KEYWORDS: [&str; 10] = [
+    "$ref",
+    "additionalProperties",
+    "anyOf",
+    "const",
+    "description",
+    "enum",
+    "items",
+    "properties",
+    "required",
+    "type",
+];
+
+impl Schema {
+    fn read() -> Result<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/v1.json");
+        Ok(Self(serde_json::from_str(&fs::read_to_string(path)?)?))
+    }
+
+    /// All that is wrong with a value, with its place.
+    fn faults(&self, definition: &str, value: &Value) -> Vec<String> {
+        let mut faults = Vec::new();
+        self.check(&self.0["$defs"][definition], value, definition, &mut faults);
+        faults
+    }
+
+    fn check(&self, schema: &Value, value: &Value, at: &str, faults: &mut Vec<String>) {
+        let Some(says) = schema.as_object() else {
+            faults.push(format!("{at}: the schema has no such definition"));
+            return;
+        };
+        let unknown = says
+            .keys()
+            .filter(|word| !KEYWORDS.contains(&word.as_str()));
+        faults.extend(unknown.map(|word| format!("{at}: {word} is not understood")));
+        if let Some(other) = says.get("$ref").and_then(Value::as_str) {
+            let name = other.trim_start_matches("#/$defs/");
+            self.check(&self.0["$defs"][name], value, at, faults);
+        }
+        if let Some(choices) = says.get("anyOf").and_then(Value::as_array) {
+            let fits = |choice: &&Value| {
+                let mut wrong = Vec::new();
+                self.check(choice, value, at, &mut wrong);
+                wrong.is_empty()
+            };
+            if !choices.iter().any(|choice| fits(&choice)) {
+                faults.push(format!("{at}: {value} is none of the choices"));
+            }
+        }
+        if let Some(only) = says.get("const").filter(|only| *only != value) {
+            faults.push(format!("{at}: {value} is not {only}"));
+        }
+        let allowed = says.get("enum").and_then(Value::as_array);
+        if allowed.is_some_and(|allowed| !allowed.contains(value)) {
+            faults.push(format!("{at}: {value} is no word of the list"));
+        }
+        if let Some(kind) = says.get("type").filter(|kind| !is_of(kind, value)) {
+            faults.push(format!("{at}: {value} is no {kind}"));
+        }
+        if let (Some(items), Some(list)) = (says.get("items"), value.as_array()) {
+            for (number, item) in list.iter().enumerate() {
+                self.check(items, item, &format!("{at}[{number}]"), faults);
+            }
+        }
+        if let Some(object) = value.as_object() {
+            self.check_object(says, object, at, faults);
+        }
+    }
+
+    fn check_object(
+        &self,
+        says: &Map<String, Value>,
+        object: &Map<String, Value>,
+        at: &str,
+        faults: &mut Vec<String>,
+    ) {
+        let required = says.get("required").and_then(Value::as_array);
+        for name in required.into_iter().flatten().filter_map(Value::as_str) {
+            if !object.contains_key(name) {
+                faults.push(format!("{at}: {name} is missing"));
+            }
+        }
+        let Some(known) = says.get("properties").and_then(Value::as_object) else {
+            return;
+        };
+        // Readers must bear with more; what we print is to be described.
+        let open = says.get("additionalProperties") == Some(&Value::Bool(true));
+        for (name, value) in object {
+            match known.get(name) {
+                Some(schema) => self.check(schema, value, &format!("{at}.{name}"), faults),
+                None if open => {}
+                None => faults.push(format!("{at}: {name} is not described")),
+            }
+        }
+    }
+}
+
+fn is_of(kind: &Value, value: &Value) -> bool {
+    let is = |kind: &str| match kind {
+        "array" => value.is_array(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "null" => value.is_null(),
+        "object" => value.is_object(),
+        "string" => value.is_string(),
+        _ => false,
+    };
+    match kind {
+        Value::String(kind) => is(kind),
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).any(is),
+        _ => false,
+    }
+}
+
+fn asked(agent: &Agent, words: &[&str]) -> Result<Value> {
+    let out = agent.ask(&[words, &["--output", "json"]].concat())?;
+    let text = if out.stdout.is_empty() {
+        &out.stderr
+    } else {
+        &out.stdout
+    };
+    serde_json::from_str(text).with_context(|| format!("{words:?}: {out:?}"))
+}
+
+#[test]
+fn every_command_prints_what_the_schema_says() -> Result<()> {
+    let schema = Schema::read()?;
+    let guard = Guard::configured(Shape::usual("tschema", Scenario::Overlay)?, |_, config| {
+        config.node.probe = Some("100ms");
+    })?;
+    check::all_pairs(guard.topology())?;
+    let agent = guard.agent(1);
+    // A peer that answers has all that probes find out, and something is wrong.
+    let answered = poll::until_well(|| match asked(&agent, &["peer", "list"]) {
+        Ok(peers) if peers[0]["health"]["rtt"].is_object() => None,
+        other => Some(format!("{other:?}")),
+    });
+    assert_eq!(answered, Ok(()));
+    let file = agent.config_file();
+    let good = fs::read_to_string(&file)?;
+    fs::write(&file, format!("{good}\nrubbish"))?;
+    let refused = poll::until_well(|| match asked(&agent, &["status"]) {
+        Ok(status) if status["problems"][0]["id"] == "config-refused" => None,
+        other => Some(format!("{other:?}")),
+    });
+    assert_eq!(refused, Ok(()));
+    let container = Temporary::make("tschema-more")?;
+    let (from, to) = ("tschema-n1c1", "tschema-n2c1");
+    for (definition, words) in [
+        ("status", &["status"][..]),
+        ("stats", &["stats", "--all"]),
+        ("doctor", &["doctor"]),
+        ("explain", &["explain", from, to]),
+        ("explain", &["explain", from, to, "--source", "10.244.1.99"]),
+        ("explain", &["explain", from, "10.244.1.1"]),
+        ("endpoint_list", &["endpoint", "list"]),
+        (
+            "endpoint_list",
+            &[
+                "endpoint",
+                "add",
+                "more",
+                "--network",
+                "lab",
+                "--netns",
+                "tschema-more",
+            ],
+        ),
+        ("endpoint_show", &["endpoint", "show", from]),
+        ("peer_list", &["peer", "list"]),
+        ("peer_show", &["peer", "show", "tschema-n2"]),
+        ("config", &["config", "show"]),
+        ("config", &["config", "example"]),
+        ("error", &["endpoint", "del", "nobody"]),
+        ("error", &["endpoint", "del", from]),
+    ] {
+        let said = asked(&agent, words)?;
+        let faults = schema.faults(definition, &said);
+        assert!(faults.is_empty(), "{words:?}: {faults:#?}");
+    }
+    agent.tell(&["endpoint", "del", "more"])?;
+    drop(container);
+    fs::write(&file, good)?;
+    let config = file.to_string_lossy();
+    let check = agent.call(&["check", "--config", &config, "-o", "json"])?;
+    let faults = schema.faults("check", &serde_json::from_str(&check.stdout)?);
+    assert!(faults.is_empty(), "{faults:#?}");
+    // Where everything is to be made.
+    agent.tell(&["down"])?;
+    let node = ["--netns", agent.instance.as_str()];
+    let plan = [&["plan", "--config", &config, "-o", "json"], &node[..]].concat();
+    let plan = agent.call(&plan)?;
+    let plan: Value = serde_json::from_str(&plan.stdout).with_context(|| format!("{plan:?}"))?;
+    assert!(
+        plan["steps"]
+            .as_array()
+            .is_some_and(|steps| steps.len() > 5),
+        "{plan:#}"
+    );
+    let faults = schema.faults("plan", &plan);
+    assert!(faults.is_empty(), "{faults:#?}");
+    Ok(guard.down()?)
+}
+
+#[test]
+fn what_the_schema_does_not_say_is_found() -> Result<()> {
+    let schema = Schema::read()?;
+    let good = serde_json::json!({
+        "schema": 1, "error": { "code": 5, "kind": "not_found", "message": "x" },
+    });
+    assert!(schema.faults("error", &good).is_empty());
+    for (place, value) in [
+        ("/schema", Value::from(2)),
+        ("/error/code", Value::from("5")),
+        ("/error/kind", Value::from("lost")),
+        ("/error", Value::Null),
+    ] {
+        let mut wrong = good.clone();
+        *wrong.pointer_mut(place).context("a place")? = value;
+        assert!(!schema.faults("error", &wrong).is_empty(), "{place}");
+    }
+    let mut more = good;
+    more["colour"] = Value::from("red");
+    assert!(!schema.faults("error", &more).is_empty());
+    // No definition speaks of what is not checked.
+    let definitions = schema.0["$defs"].as_object().context("definitions")?;
+    for name in definitions.keys() {
+        let faults = schema.faults(name, &Value::Null);
+        assert!(
+            faults.iter().all(|fault| !fault.contains("not understood")),
+            "{faults:?}"
+        );
+    }
+    Ok(())
+}
