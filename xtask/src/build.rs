@@ -55,7 +55,14 @@ pub(crate) fn compile(console: Console) -> Result<PathBuf> {
 /// Builds the agent with one of cargo's profiles.
 pub(crate) fn compile_as(console: Console, profile: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--package", "overlay-agent", "--profile", profile]);
+    cargo.args([
+        "build",
+        "--package",
+        "overlay-agent",
+        "--package",
+        "overlay-cni",
+    ]);
+    cargo.args(["--profile", profile]);
     let doing = format!("overlay-agent, profile {profile}");
     console.run("build", &doing, &mut cargo)?;
     let output = workspace::target()?.join(folder(profile));
@@ -70,7 +77,8 @@ pub(crate) fn compile_for(
     profile: &str,
 ) -> Result<PathBuf> {
     let mut cargo = cross.cargo("build")?;
-    cargo.args(["--package", "overlay-agent", "--profile", profile]);
+    cargo.args(["--package", "overlay-agent", "--package", "overlay-cni"]);
+    cargo.args(["--profile", profile]);
     let doing = format!("overlay-agent for {target}, profile {profile}");
     console.run("build", &doing, &mut cargo)?;
     Ok(cross.output(folder(profile))?.join("overlay-agent"))

@@ -14,10 +14,11 @@ pub mod stats;
 use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
+use overlay_api::{Attached, Believed, Key, Refusal, Unwanted, Wanted};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Dscp, FastPath, Guard, IfName, LogLevel, Mac, Name, Rx, Security, Vni},
+    model::{Attachment, Dscp, FastPath, Guard, IfName, LogLevel, Mac, Name, Rx, Security, Vni},
     progress::Activity,
 };
 
@@ -47,6 +48,22 @@ pub enum Request {
     EndpointDel {
         /// Its name.
         name: String,
+    },
+    /// Attaches a container for its runtime; can be repeated.
+    AttachmentAdd(Wanted),
+    /// Detaches it.
+    AttachmentDel(Unwanted),
+    /// Tells whether it is as believed.
+    AttachmentCheck(Believed),
+    /// Tells which there are of a source.
+    AttachmentList {
+        /// The source.
+        source: String,
+    },
+    /// Tells whether one could be added.
+    AttachmentReady {
+        /// The network; the only one when it is left out.
+        network: Option<String>,
     },
     /// Attaches or detaches the programs.
     Fastpath {
@@ -134,6 +151,12 @@ pub enum Reply {
     Exists(String),
     /// It was tried and has failed.
     Failed(String),
+    /// To [`Request::AttachmentAdd`].
+    Attached(Box<Attached>),
+    /// To [`Request::AttachmentList`].
+    Attachments(Vec<Key>),
+    /// To requests about attachments: why nothing was changed.
+    Refused(Refusal),
     /// To [`Request::Stats`].
     Stats(Box<stats::Stats>),
     /// To [`Request::Doctor`].
@@ -327,4 +350,7 @@ pub struct EndpointStatus {
     pub ifindex: Option<u32>,
     /// Whether the configuration names it, or it was added at run time.
     pub configured: bool,
+    /// What its runtime knows it by, where one has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Attachment>,
 }

@@ -98,6 +98,8 @@ fn endpoint(
         interface: interface?,
         forwarding: raw.forwarding,
         allowed_sources,
+        mac: None,
+        attachment: None,
     })
 }
 

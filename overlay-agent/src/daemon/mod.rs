@@ -2,6 +2,7 @@
 
 mod announce;
 mod attach;
+mod attachments;
 mod capture;
 mod config_file;
 mod doctor;
@@ -215,6 +216,11 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         Request::Status {} => Reply::Status(Box::new(reconciler.status())),
         Request::EndpointAdd(spec) => reconciler.endpoint_add(&spec).await,
         Request::EndpointDel { name } => reconciler.endpoint_del(&name).await,
+        Request::AttachmentAdd(wanted) => reconciler.attachment_add(&wanted).await,
+        Request::AttachmentDel(unwanted) => reconciler.attachment_del(&unwanted).await,
+        Request::AttachmentCheck(believed) => reconciler.attachment_check(&believed).await,
+        Request::AttachmentList { source } => reconciler.attachment_list(&source),
+        Request::AttachmentReady { network } => reconciler.attachment_ready(network.as_deref()),
         Request::Fastpath { on } => reconciler.fastpath(on).await,
         // Answered when it is done; the node is looked after meanwhile.
         Request::Doctor(spec) => return reconciler.doctor(spec, call.reply),

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, future::pending, path::Path, sync::Arc, time::SystemTime};
 
+use overlay_api::Spool;
 use overlay_common::maps::MAX_PEERS;
 use tokio::task::yield_now;
 use tracing::{debug, info, warn};
@@ -99,6 +100,8 @@ pub struct Reconciler {
     /// The capture that is under way.
     pub(super) capture: Option<Capture>,
     patrol: Patrol,
+    /// What is to be detached since nobody was there to hear it.
+    pub(super) spool: Spool,
     /// What the patrol does not know of.
     pub(super) untold: Untold,
     pub(super) probes: Probes,
@@ -106,7 +109,13 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// For a node on which nothing has been done yet.
-    pub(super) fn new(node: Node, store: Store, loaded: Loaded, watch: Watch) -> Self {
+    pub(super) fn new(
+        node: Node,
+        store: Store,
+        loaded: Loaded,
+        watch: Watch,
+        spool: Spool,
+    ) -> Self {
         let config = loaded.model;
         let model = store.content().complete(config.clone());
         Self {
@@ -134,6 +143,7 @@ impl Reconciler {
             variant: Variant::default(),
             capture: None,
             patrol: Patrol::default(),
+            spool,
             untold: Untold::default(),
             probes: Probes::default(),
         }
@@ -203,6 +213,7 @@ impl Reconciler {
     /// Brings the node to its desired state; what fails is logged, shown by `status` and tried again.
     pub async fn reconcile(&mut self) {
         let mut problems = Vec::new();
+        self.take_from_spool();
         match self.rounds().await {
             Ok(found) | Err(found) => problems.extend(found),
         }
@@ -216,6 +227,7 @@ impl Reconciler {
             info!("resolved: {problem}");
         }
         self.problems = problems;
+        self.forget_vanished();
         self.follow_probes();
         if !self.unfinished {
             if self.steps > MANY_STEPS {
@@ -401,8 +413,12 @@ impl Reconciler {
             node,
             store,
             probes,
+            spool,
             ..
         } = self;
+        if let Err(error) = spool.clear() {
+            warn!("remove what was to be detached: {error}");
+        }
         // Its sockets go before its devices.
         drop(probes);
         teardown(node, store).await

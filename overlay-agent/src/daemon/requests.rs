@@ -4,7 +4,7 @@ use crate::{
     api::{EndpointSpec, EndpointStatus, Reply},
     config::{endpoint_addresses, endpoint_sources, interface, netns_ref},
     desired::veth_name,
-    kernel::bpf::Variant,
+    kernel::{bpf::Variant, netns::Bound},
     model::{Endpoint, LogLevel, Name, NetnsRef},
     store::StoreError,
     trouble::{self, Trouble},
@@ -20,7 +20,7 @@ impl Reconciler {
             Err(refusal) => return refusal.of(&spec.name),
         };
         let name = endpoint.name.clone();
-        if let Err(error) = self.admit(&endpoint) {
+        if let Err(error) = self.admit(&endpoint, None) {
             return Reply::Failed(error.to_string());
         }
         if !self.attach(&endpoint).await {
@@ -124,16 +124,20 @@ impl Reconciler {
     }
 
     /// Remembers a container that was not there before.
-    fn admit(&mut self, endpoint: &Endpoint) -> Result<(), StoreError> {
+    pub(super) fn admit(
+        &mut self,
+        endpoint: &Endpoint,
+        bound: Option<Bound>,
+    ) -> Result<(), StoreError> {
         if let Some(network) = self.model.network(&endpoint.network) {
-            self.store.admit(endpoint, network, identity)?;
+            self.store.admit(endpoint, network, bound, identity)?;
             self.model.endpoints.push(endpoint.clone());
         }
         self.wish();
         Ok(())
     }
 
-    async fn forget(&mut self, name: &Name) -> Result<(), String> {
+    pub(super) async fn forget(&mut self, name: &Name) -> Result<(), String> {
         self.wish();
         let alone = self.alone(name).await;
         let forgotten = self.store.forget(name);
@@ -155,7 +159,7 @@ impl Reconciler {
     }
 
     /// The same rules as for an endpoint of the configuration.
-    fn validate(&self, spec: &EndpointSpec) -> Result<Endpoint, Refusal> {
+    pub(super) fn validate(&self, spec: &EndpointSpec) -> Result<Endpoint, Refusal> {
         let name: Name = spec.name.parse().map_err(text)?;
         if self
             .model
@@ -231,11 +235,13 @@ impl Reconciler {
             interface,
             forwarding: spec.forwarding,
             allowed_sources,
+            mac: None,
+            attachment: None,
         })
     }
 
     /// Why an endpoint is not attached, as far as it is known.
-    fn reasons(&self, name: &Name) -> String {
+    pub(super) fn reasons(&self, name: &Name) -> String {
         let device = veth_name(name);
         let concerns = |trouble: &&Trouble| {
             trouble.endpoint.as_ref() == Some(name)
@@ -249,7 +255,7 @@ impl Reconciler {
         }
     }
 
-    fn endpoint_status(&self, name: &Name) -> Option<EndpointStatus> {
+    pub(super) fn endpoint_status(&self, name: &Name) -> Option<EndpointStatus> {
         let mut endpoints = self.model.endpoints.iter();
         let endpoint = endpoints.find(|endpoint| endpoint.name == *name)?;
         Some(self.endpoint(endpoint))
@@ -257,13 +263,20 @@ impl Reconciler {
 }
 
 /// Why an endpoint cannot be added.
-enum Refusal {
+pub(super) enum Refusal {
     BadInput(String),
     NotFound(String),
     Exists(String),
 }
 
 impl Refusal {
+    /// Why, whatever kind it is of.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::BadInput(reason) | Self::NotFound(reason) | Self::Exists(reason) => reason,
+        }
+    }
+
     /// For an endpoint of this name.
     fn of(self, name: &str) -> Reply {
         let whole = |reason: String| format!("add endpoint {name}: {reason}");

@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
+use overlay_api::Spool;
 use tokio::sync::mpsc;
 use tracing::info;
 
@@ -148,8 +149,9 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     // Before the first thread is started.
     privileges::keep(&privileges::RUNNING)?;
     store.write_behind()?;
+    let spool = Spool::of(&options.dirs.runtime(&instance));
     let config = ConfigFile::watch(&options.config, files)?;
-    let mut reconciler = Reconciler::new(node, store, loaded, watch);
+    let mut reconciler = Reconciler::new(node, store, loaded, watch, spool);
     reconciler.node.dataplane = required_programs;
     reconciler.reconcile().await;
     reconciler.forget_the_unfinished()?;
@@ -159,6 +161,10 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
     let socket = options.dirs.socket(&instance);
     let server = Server::start(&socket, sender, options.progress.listen())?;
+    // Who found nobody listening has left word there.
+    if reconciler.take_from_spool() {
+        reconciler.reconcile().await;
+    }
     info!("instance {instance} is up");
     Ok(Started {
         reconciler,

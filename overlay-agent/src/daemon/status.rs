@@ -315,6 +315,7 @@ impl Reconciler {
                 .endpoints
                 .iter()
                 .any(|other| other.name == endpoint.name),
+            attachment: endpoint.attachment.clone(),
         }
     }
 }

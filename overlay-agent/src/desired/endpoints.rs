@@ -115,15 +115,19 @@ fn build_one(
     if addresses.len() < derived.network.ranges.len() {
         return;
     }
-    let mac = addresses
-        .first()
-        .and_then(|&(_, first)| names::endpoint_mac(first));
+    let derived_mac = |&(_, first): &(&Range, IpAddr)| names::endpoint_mac(first);
+    let mac = endpoint.mac.or(addresses.first().and_then(derived_mac));
     let (Some(host), Some(mac)) = (names::veth_name(name), mac) else {
         return;
     };
-    if let Some(problem) = problem(node, endpoint, &LinkId::node(host), desired) {
-        desired.problems.push(problem);
-        return;
+    match problem(node, endpoint, &LinkId::node(host), desired) {
+        None => {}
+        // A runtime's containers come and go; it is told when it asks.
+        Some(Problem::NoNamespace { .. }) if endpoint.attachment.is_some() => return,
+        Some(problem) => {
+            desired.problems.push(problem);
+            return;
+        }
     }
     if derived.fast
         && let Err(full) = room.for_endpoint(endpoint.allowed_sources.len())
@@ -165,6 +169,8 @@ impl Attached<'_> {
             objects.namespaces.insert(netns.clone());
         }
         let mtu = u32::from(self.derived.mtu);
+        // Smaller packets do no harm.
+        let kept = self.handed_over().map_or(mtu, |inside| inside.mtu.min(mtu));
         objects.links.insert(
             LinkId::node(self.host),
             Link {
@@ -187,7 +193,7 @@ impl Attached<'_> {
             Link {
                 kind: LinkKind::VethPeer { host: self.host },
                 mac: Some(self.mac),
-                mtu,
+                mtu: kept,
                 up: true,
                 master: None,
                 alias: None,
@@ -201,6 +207,15 @@ impl Attached<'_> {
         objects.addresses.extend(addresses);
     }
 
+    /// The container's side, where it is there and what others have changed of it is theirs: those
+    /// that a runtime calls after us may move routes to other tables, or make packets smaller.
+    fn handed_over(&self) -> Option<&Link> {
+        let inputs = self.node.inputs;
+        let handed_over = inputs.store.is_handed_over(&self.endpoint.name);
+        let links = &inputs.observed.objects.links;
+        links.get(&self.inside).filter(|_| handed_over)
+    }
+
     fn add_default_routes(&self, desired: &mut Desired) {
         let place = self.node.around.endpoints.get(&self.endpoint.name);
         for (range, _) in &self.addresses {
@@ -208,6 +223,10 @@ impl Attached<'_> {
             if let Some(EndpointPlace::There { default_routes, .. }) = place
                 && let Some(device) = default_routes.get(&family)
             {
+                // A runtime gives a container several networks, and the route to the first.
+                if self.endpoint.attachment.is_some() {
+                    continue;
+                }
                 desired.problems.push(Problem::OtherDefaultRoute {
                     endpoint: self.endpoint.name.clone(),
                     family,
@@ -215,11 +234,11 @@ impl Attached<'_> {
                 });
                 continue;
             }
-            let key = RouteKey {
-                scope: self.inside.scope.clone(),
-                destination: everything(family),
-                metric: default_metric(family),
-            };
+            let key = default_route(self.inside.scope.clone(), family);
+            let there = &self.node.inputs.observed.objects.routes;
+            if self.handed_over().is_some() && !there.contains_key(&key) {
+                continue;
+            }
             let route = Route {
                 dev: self.endpoint.interface,
                 via: range.gateway(),
@@ -299,6 +318,15 @@ impl Attached<'_> {
         objects
             .attachments
             .insert((self.host, Hook::FromEndpoint), AttachmentState::Current);
+    }
+}
+
+/// The default route of a namespace that we give it.
+pub fn default_route(scope: Scope, family: Family) -> RouteKey {
+    RouteKey {
+        scope,
+        destination: everything(family),
+        metric: default_metric(family),
     }
 }
 

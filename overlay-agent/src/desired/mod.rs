@@ -34,6 +34,7 @@ use crate::{
 
 use self::room::Room;
 
+pub use endpoints::default_route;
 pub use filter::is_needed as needs_filter;
 pub use names::{alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name};
 pub use obstacles::{Obstacle, Obstacles, OtherRoute};

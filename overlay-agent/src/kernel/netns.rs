@@ -35,7 +35,7 @@ const DIRECTORY: &str = "/run/netns";
 /// The calling thread's own namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
 /// Every namespace's loopback device has this index (`LOOPBACK_IFINDEX`).
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// The identity of a namespace: two files with equal ids are the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,6 +93,29 @@ impl Made {
     /// Whether a namespace that is there now is this one.
     pub fn is(&self, there: NetnsId) -> Result<bool> {
         Ok(self.id == there && self.boot.as_deref() == Some(boot_id()?))
+    }
+}
+
+/// A namespace that something of ours is bound to, whatever its path leads to later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The namespace.
+    #[serde(flatten)]
+    id: NetnsId,
+    /// Boot of the machine in which it was seen.
+    boot: String,
+}
+
+impl Bound {
+    /// To a namespace of this boot.
+    pub fn to(id: NetnsId) -> Result<Self> {
+        let boot = boot_id()?.to_owned();
+        Ok(Self { id, boot })
+    }
+
+    /// Whether a namespace that is there now is this one; it is not when the boot is not known.
+    pub fn is(&self, there: NetnsId) -> bool {
+        self.id == there && boot_id().is_ok_and(|boot| boot == self.boot)
     }
 }
 

@@ -13,7 +13,7 @@ mod range;
 mod security;
 mod types;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -200,6 +200,24 @@ pub struct Endpoint {
     pub forwarding: bool,
     /// Where those others are: it may send from there, and the node sends there through it.
     pub allowed_sources: Vec<IpNet>,
+    /// Its hardware address, where it is not derived from its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// What its runtime knows it by, where one has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Attachment>,
+}
+
+/// What a container runtime knows an endpoint by, together with its interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Who asked for it.
+    pub source: String,
+    /// The runtime's name for the container.
+    pub container: String,
+    /// What people know of it, such as the names of its pod.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Endpoint {
@@ -207,6 +225,15 @@ impl Endpoint {
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.addresses.iter().copied();
         addresses.find(|address| Family::of(*address) == family)
+    }
+
+    /// What its runtime knows it by, where one has asked for it.
+    pub fn key(&self) -> Option<overlay_api::Key> {
+        self.attachment.as_ref().map(|attachment| overlay_api::Key {
+            source: attachment.source.clone(),
+            container: attachment.container.clone(),
+            interface: self.interface.as_str().to_owned(),
+        })
     }
 }
 

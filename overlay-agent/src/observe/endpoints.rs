@@ -14,7 +14,7 @@ use super::{MAIN_TABLE, is_set, route};
 use crate::{
     kernel::{
         self,
-        netlink::{LinkInfo, Netlink},
+        netlink::{AddressInfo, LinkInfo, Netlink},
         netns,
     },
     model::{Endpoint, Family, IfName, Model, Name},
@@ -154,7 +154,7 @@ pub(super) async fn look(
         None => Ok(nothing(EndpointPlace::Absent)),
         Some(id) if !store.means(endpoint, id) => Ok(nothing(EndpointPlace::Absent)),
         Some(id) if id == node.netns => Ok(nothing(EndpointPlace::Node)),
-        Some(_) => match look_inside(&path, endpoint, ours).await {
+        Some(_) => match look_inside(&path, endpoint, store, ours).await {
             Ok(look) => Ok(look),
             // It can vanish at any moment; a look that comes too late finds nothing.
             Err(error) if error.not_there() => Ok(nothing(EndpointPlace::Absent)),
@@ -163,9 +163,18 @@ pub(super) async fn look(
     }
 }
 
+/// Whether an address inside is ours to keep or remove. An operator, or a plugin that a runtime
+/// calls after us, may give the container others.
+fn is_ours(address: &AddressInfo, endpoint: &Endpoint, store: &Content) -> bool {
+    let given = store.allocations.get(&endpoint.name);
+    let mut given = given.into_iter().flat_map(|given| &given.addresses);
+    address.protocol == ROUTE_PROTOCOL || given.any(|given| *given == address.net.addr())
+}
+
 async fn look_inside(
     path: &Path,
     endpoint: &Endpoint,
+    store: &Content,
     ours: &BTreeMap<u32, &LinkInfo>,
 ) -> kernel::Result<Look> {
     debug!("looking into {}", path.display());
@@ -193,7 +202,8 @@ async fn look_inside(
             let addresses = netlink.addresses().await?;
             let of_link = addresses
                 .iter()
-                .filter(|address| address.index == info.index && is_set(address));
+                .filter(|address| address.index == info.index && is_set(address))
+                .filter(|address| is_ours(address, endpoint, store));
             found.addresses.extend(of_link.map(|address| Address {
                 link: id.clone(),
                 net: address.net,

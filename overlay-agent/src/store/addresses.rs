@@ -66,6 +66,15 @@ pub(super) fn allocate_one(
     given.allocation(endpoint)
 }
 
+/// Whether an endpoint more would get an address of each family.
+pub(super) fn has_room(network: &Network, others: &Allocations) -> bool {
+    let mut given = Given::default();
+    let taken = others.values().flat_map(|other| &other.addresses);
+    given.taken.extend(taken);
+    let mut ranges = network.ranges.iter();
+    ranges.all(|range| given.next_free(range).is_some())
+}
+
 /// What has been handed out so far.
 #[derive(Default)]
 struct Given {

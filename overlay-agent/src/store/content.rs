@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{addresses, upgrade::FORMAT};
 use crate::{
-    kernel::netns::{Made, NetnsId},
+    kernel::netns::{Bound, Made, NetnsId},
     model::{Endpoint, Family, IfName, Model, Name, NetnsRef, Network, taken},
 };
 
@@ -52,6 +52,12 @@ pub struct Content {
     /// The namespaces of endpoints that are named by a process: its number comes again
     /// for another process, its namespace must not.
     processes: BTreeMap<Name, Process>,
+    /// The namespaces of endpoints that runtimes have asked for, whatever their paths lead to now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    bound: BTreeMap<Name, Bound>,
+    /// Those of them whose inside has been set: what others change there since is theirs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    handed_over: BTreeSet<Name>,
     /// Kernel settings as they were before us.
     pub sysctls: BTreeMap<String, String>,
     /// Whether an operator has switched the fast path off.
@@ -78,10 +84,14 @@ pub(super) struct Process {
 pub(super) enum Change {
     /// An endpoint has come at run time.
     Admit {
-        endpoint: Endpoint,
+        endpoint: Box<Endpoint>,
         allocation: Allocation,
         process: Option<Process>,
+        #[serde(default)]
+        bound: Option<Bound>,
     },
+    /// The inside of one that a runtime has asked for has been set.
+    HandOver(Name),
     /// It has gone.
     Forget(Name),
 }
@@ -98,6 +108,8 @@ impl Content {
             endpoints: Vec::new(),
             namespaces: BTreeMap::new(),
             processes: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            handed_over: BTreeSet::new(),
             sysctls: BTreeMap::new(),
             fastpath_off: false,
             packet_filter: false,
@@ -151,6 +163,7 @@ impl Content {
         &self,
         endpoint: &Endpoint,
         network: &Network,
+        bound: Option<Bound>,
         look: impl Fn(&Path) -> Option<NetnsId>,
     ) -> Change {
         let process = match endpoint.netns {
@@ -161,9 +174,10 @@ impl Content {
             NetnsRef::Name(_) | NetnsRef::Path(_) => None,
         };
         Change::Admit {
-            endpoint: endpoint.clone(),
+            endpoint: Box::new(endpoint.clone()),
             allocation: addresses::allocate_one(endpoint, network, &self.allocations),
             process,
+            bound,
         }
     }
 
@@ -173,14 +187,21 @@ impl Content {
                 endpoint,
                 allocation,
                 process,
+                bound,
             } => {
                 let name = &endpoint.name;
                 self.processes
                     .extend(process.map(|process| (name.clone(), process)));
+                self.bound.extend(bound.map(|bound| (name.clone(), bound)));
                 self.allocations.insert(name.clone(), allocation);
-                self.endpoints.push(endpoint);
+                self.endpoints.push(*endpoint);
+            }
+            Change::HandOver(name) => {
+                self.handed_over.insert(name);
             }
             Change::Forget(name) => {
+                self.bound.remove(&name);
+                self.handed_over.remove(&name);
                 self.processes.remove(&name);
                 self.allocations.remove(&name);
                 self.endpoints.retain(|endpoint| endpoint.name != name);
@@ -190,6 +211,9 @@ impl Content {
 
     /// Whether the namespace that an endpoint's reference leads to now is still the one it meant.
     pub fn means(&self, endpoint: &Endpoint, found: NetnsId) -> bool {
+        if endpoint.attachment.is_some() {
+            return self.is_bound(&endpoint.name, found);
+        }
         match endpoint.netns {
             NetnsRef::Pid(_) => {
                 let known = self.processes.get(&endpoint.name);
@@ -197,6 +221,17 @@ impl Content {
             }
             NetnsRef::Name(_) | NetnsRef::Path(_) => true,
         }
+    }
+
+    /// Whether this is the namespace that an endpoint is bound to.
+    pub fn is_bound(&self, endpoint: &Name, found: NetnsId) -> bool {
+        let bound = self.bound.get(endpoint);
+        bound.is_some_and(|bound| bound.is(found))
+    }
+
+    /// Whether what others have changed inside an endpoint since it was attached is theirs.
+    pub fn is_handed_over(&self, endpoint: &Name) -> bool {
+        self.handed_over.contains(endpoint)
     }
 
     /// The model of the configuration with the endpoints that were added at run time.
@@ -222,6 +257,11 @@ impl Content {
             model.endpoints.push(endpoint);
         }
         model
+    }
+
+    /// Whether an endpoint more of a network would get an address of each of its families.
+    pub fn has_room(&self, network: &Network) -> bool {
+        addresses::has_room(network, &self.allocations)
     }
 
     /// Gives every endpoint of the model an address of each family of its network, its old
@@ -317,7 +357,7 @@ mod tests {
             let mut one = all.clone();
             all.endpoints.push(after.endpoints[2].clone());
             all.allocate(&after);
-            let admission = one.admission(&after.endpoints[2], &after.networks[0], |_| None);
+            let admission = one.admission(&after.endpoints[2], &after.networks[0], None, |_| None);
             one.take_in(admission);
             assert_eq!(one, all);
             assert_eq!(one.complete(before.clone()), after);
@@ -331,7 +371,9 @@ mod tests {
         let model = config::parse(Path::new("t.toml"), &text).unwrap();
         let id = |inode| NetnsId { dev: 4, inode };
         let mut content = Content::new("n".parse().unwrap());
-        let admission = content.admission(&model.endpoints[0], &model.networks[0], |_| Some(id(1)));
+        let admission = content.admission(&model.endpoints[0], &model.networks[0], None, |_| {
+            Some(id(1))
+        });
         content.take_in(admission);
         assert!(content.means(&model.endpoints[0], id(1)));
         assert!(!content.means(&model.endpoints[0], id(2)));

@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::{
     dirs::Dirs,
     hooks,
-    kernel::netns::NetnsId,
+    kernel::netns::{Bound, NetnsId},
     model::{Endpoint, IfName, Name, Network},
 };
 
@@ -132,10 +132,16 @@ impl Store {
         &mut self,
         endpoint: &Endpoint,
         network: &Network,
+        bound: Option<Bound>,
         look: impl Fn(&Path) -> Option<NetnsId>,
     ) -> Result<(), StoreError> {
-        let change = self.content.admission(endpoint, network, look);
+        let change = self.content.admission(endpoint, network, bound, look);
         self.note(change)
+    }
+
+    /// Notes that the inside of an endpoint that a runtime has asked for has been set.
+    pub fn hand_over(&mut self, endpoint: &Name) -> Result<(), StoreError> {
+        self.note(Change::HandOver(endpoint.clone()))
     }
 
     /// Forgets an endpoint that was added at run time, and its addresses.

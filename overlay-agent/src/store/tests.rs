@@ -181,7 +181,7 @@ fn each_change_of_an_endpoint_is_in_the_journal_however_many_there_are() {
     store.write_behind().unwrap();
     let (mut longest, mut begun_anew) = (0, 0);
     for (number, endpoint) in model.endpoints.iter().enumerate() {
-        store.admit(endpoint, network, |_| None).unwrap();
+        store.admit(endpoint, network, None, |_| None).unwrap();
         if number % 3 == 0 {
             store.forget(&endpoint.name).unwrap();
         }
@@ -206,10 +206,14 @@ fn a_line_that_was_being_written_does_not_count_and_one_that_is_no_line_is_refus
     let mut store = Store::open(&dirs, &instance).unwrap();
     store.write_behind().unwrap();
     let network = &model.networks[0];
-    store.admit(&model.endpoints[0], network, |_| None).unwrap();
+    store
+        .admit(&model.endpoints[0], network, None, |_| None)
+        .unwrap();
     let expected = store.content().clone();
     let short = fs::metadata(dirs.journal(&instance)).unwrap().len();
-    store.admit(&model.endpoints[1], network, |_| None).unwrap();
+    store
+        .admit(&model.endpoints[1], network, None, |_| None)
+        .unwrap();
     drop(store);
     let journal = dirs.journal(&instance);
     let whole = fs::read(&journal).unwrap();

@@ -259,7 +259,6 @@ pub(crate) fn inside(stand: &Stand) -> Vec<Damage> {
         Damage::inside("ip link set eth0 address 02:00:00:00:00:07", link),
         Damage::inside(down_and_rename("eth0"), link),
         Damage::inside(format!("ip addr del {address}/24 dev eth0"), addresses),
-        Damage::inside("ip addr add 10.244.1.99/24 dev eth0", addresses),
         Damage::inside("ip route del default", "ip -j route show default"),
         Damage::inside(
             "ip route replace default via 10.244.1.77 proto 111",

@@ -8,12 +8,14 @@ use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
     packet_route::{
         RouteNetlinkMessage,
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+        address::{
+            AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
+        },
     },
 };
 
 use super::Netlink;
-use crate::{kernel::Result, model::Family};
+use crate::{kernel::Result, model::Family, objects::ROUTE_PROTOCOL};
 
 /// An address as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct AddressInfo {
     pub global: bool,
     /// Whether another address of the same subnet comes before it; for IPv6: temporary.
     pub secondary: bool,
+    /// Who gave it (`IFA_PROTO`); 0 where nobody says so, and before Linux 5.18.
+    pub protocol: u8,
     /// How long it stays.
     pub lifetime: Lifetime,
     /// Whether it can be this node's: no other turned out to have it.
@@ -52,11 +56,13 @@ impl Netlink {
         .await
     }
 
-    /// Gives a device an address; having it already is fine (`ip addr replace`).
+    /// Gives a device an address, as ours; having it already is fine (`ip addr replace`).
     ///
     /// An IPv6 address can be used at once, without asking for duplicates.
     pub async fn add_address(&self, index: u32, net: IpNet) -> Result<()> {
         let mut message = message(index, net);
+        let protocol = AddressAttribute::Protocol(AddressProtocol::Other(ROUTE_PROTOCOL));
+        message.attributes.push(protocol);
         if net.addr().is_ipv6() {
             message.header.flags = AddressHeaderFlags::Nodad;
         }
@@ -91,6 +97,10 @@ impl AddressInfo {
             AddressAttribute::Address(address) => Some(*address),
             _ => None,
         };
+        let protocol = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Protocol(protocol) => Some(u8::from(*protocol)),
+            _ => None,
+        };
         let attributes = &message.attributes;
         let flags = message.header.flags;
         let address: IpAddr = attributes
@@ -102,6 +112,7 @@ impl AddressInfo {
             net: IpNet::new(address, message.header.prefix_len).ok()?,
             global: message.header.scope == AddressScope::Universe,
             secondary: flags.contains(AddressHeaderFlags::Secondary),
+            protocol: attributes.iter().find_map(protocol).unwrap_or_default(),
             lifetime: if flags.contains(AddressHeaderFlags::Permanent) {
                 Lifetime::Permanent
             } else {

@@ -1,0 +1,235 @@
+//! The agent of this node, by its socket.
+
+use std::{
+    env, fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use overlay_api::{Key, Kind, Refusal, Reply, Request, Spool, Unwanted, Wanted, socket};
+
+/// An agent that is started again listens within a second or two.
+const RESTART: Duration = Duration::from_secs(3);
+/// An agent with many peers can be busy for so long.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Between two tries to connect.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One instance of the agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    runtime: PathBuf,
+}
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// Nobody listens.
+    #[error(
+        "connect to the agent at {}: {cause}; start it with \"systemctl start overlay-agent\"",
+        socket.display()
+    )]
+    Away {
+        /// Its socket.
+        socket: PathBuf,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// The connection broke, or the answer is of another version.
+    #[error("talk to the agent at {}: {cause}; see its log, and its version", socket.display())]
+    Broken {
+        /// Its socket.
+        socket: PathBuf,
+        /// What has happened.
+        cause: io::Error,
+    },
+    /// It has refused.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+}
+
+impl NoAnswer {
+    /// What the agent said, where it has said something.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.kind),
+            Self::Away { .. } | Self::Broken { .. } => None,
+        }
+    }
+}
+
+/// Which agent is meant cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoInstance {
+    /// None has ever run.
+    #[error("find the agent: none runs on this node, and none has; start one")]
+    None,
+    /// There are several.
+    #[error("find the agent: there are {0}; name one of them with \"instance\"")]
+    Several(String),
+    /// The name would lead elsewhere.
+    #[error("find the agent: {0:?} is no name of an instance; correct \"instance\"")]
+    Name(String),
+}
+
+impl Agent {
+    /// The one that is named, or the only one that is or was there.
+    pub(crate) fn find(instance: Option<&str>) -> Result<Self, NoInstance> {
+        let folder = |variable: &str, default: &str| {
+            env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
+        };
+        let runtimes = folder("OVERLAY_RUNTIME_DIR", "/run/overlay");
+        if let Some(name) = instance {
+            let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(fine) {
+                return Err(NoInstance::Name(name.to_owned()));
+            }
+            return Ok(Self {
+                runtime: runtimes.join(name),
+            });
+        }
+        let mut names = folders(&runtimes);
+        names.extend(folders(&folder("OVERLAY_STATE_DIR", "/var/lib/overlay")));
+        names.sort();
+        names.dedup();
+        match names.as_slice() {
+            [] => Err(NoInstance::None),
+            [only] => Ok(Self {
+                runtime: runtimes.join(only),
+            }),
+            several => Err(NoInstance::Several(several.join(", "))),
+        }
+    }
+
+    /// Attaches a container. An agent that is being started again is waited for.
+    pub(crate) fn add(&self, wanted: Wanted) -> Result<overlay_api::Attached, NoAnswer> {
+        match self.ask(&Request::AttachmentAdd(wanted), RESTART)? {
+            Reply::Attached(attached) => Ok(*attached),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Detaches a container; one that is not attached is fine. What an agent cannot be told that is
+    /// away it reads when it starts.
+    pub(crate) fn delete(&self, key: &Key) -> Result<(), NoAnswer> {
+        let unwanted = Unwanted {
+            key: key.clone(),
+            if_gone: false,
+        };
+        let request = Request::AttachmentDel(unwanted);
+        let spool = Spool::of(&self.runtime);
+        let told = match self.ask(&request, Duration::ZERO) {
+            Err(NoAnswer::Away { .. }) => {
+                let socket = socket(&self.runtime);
+                let kept = spool.put(key);
+                kept.map_err(|cause| NoAnswer::Broken { socket, cause })?;
+                // It may have come in between, and have looked there before.
+                self.ask(&request, Duration::ZERO)
+            }
+            told => told,
+        };
+        match told {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == Some(Kind::NotFound) => Ok(()),
+            Err(NoAnswer::Away { socket, .. }) => {
+                eprintln!(
+                    "overlay-cni: nobody listens at {}: the agent detaches container {} when it starts",
+                    socket.display(),
+                    key.container
+                );
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the agent do something of which there is nothing to tell.
+    pub(crate) fn tell(&self, request: &Request) -> Result<(), NoAnswer> {
+        match self.ask(request, RESTART)? {
+            Reply::Done => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The attachments of a source.
+    pub(crate) fn list(&self, source: &str) -> Result<Vec<Key>, NoAnswer> {
+        let source = source.to_owned();
+        match self.ask(&Request::AttachmentList { source }, RESTART)? {
+            Reply::Attachments(keys) => Ok(keys),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    fn unexpected(&self, reply: &Reply) -> NoAnswer {
+        NoAnswer::Broken {
+            socket: socket(&self.runtime),
+            cause: io::Error::other(format!("it answers another question: {reply:?}")),
+        }
+    }
+
+    fn ask(&self, request: &Request, patience: Duration) -> Result<Reply, NoAnswer> {
+        let socket = socket(&self.runtime);
+        let stream = connect(&socket, patience).map_err(|cause| NoAnswer::Away {
+            socket: socket.clone(),
+            cause,
+        })?;
+        let answer = converse(stream, request);
+        match answer.map_err(|cause| NoAnswer::Broken { socket, cause })? {
+            Reply::Refused(refusal) => Err(NoAnswer::Refused(refusal)),
+            Reply::BadInput(message) => Err(NoAnswer::Refused(Refusal {
+                kind: Kind::Invalid,
+                message,
+            })),
+            Reply::Failed(message) => Err(NoAnswer::Refused(Refusal {
+                kind: Kind::Failed,
+                message,
+            })),
+            reply => Ok(reply),
+        }
+    }
+}
+
+fn connect(socket: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let since = Instant::now();
+    loop {
+        match UnixStream::connect(socket) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::WouldBlock
+                ) && since.elapsed() < patience =>
+            {
+                thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn converse(mut stream: UnixStream, request: &Request) -> io::Result<Reply> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    if answer.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// Names of the folders in a folder; none where it cannot be read.
+fn folders(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    folders
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
