@@ -31,6 +31,7 @@ pub(crate) fn encapsulate<I: Family>(
 ) -> Result<Sent, Exit> {
     let bytes = packet.length();
     let network = &port.network;
+    packet.prioritise(I::priority(frame.tos));
     if Ip4::leads_to(peer) {
         wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?;
         send_to_neighbour::<Ip4>(peer);

@@ -45,6 +45,10 @@ pub(crate) trait Family: Address + Keyed {
     /// What becomes of a frame's header checksum, if it has one, with another TOS and TTL.
     fn checksum(frame: &Frame<Self>, tos: u8, ttl: u8) -> u16;
 
+    /// The `skb->priority` that routing a packet with this TOS or traffic class gives it, as
+    /// queueing disciplines read it (`TC_PRIO_*` of `linux/pkt_sched.h`).
+    fn priority(tos: u8) -> u32;
+
     /// Writes the frame at `offset`: its Ethernet header, and what a router changed in IP's.
     fn write(
         packet: &mut impl Received,

@@ -129,6 +129,12 @@ impl Packet {
         unsafe { (*self.skb()).queue_mapping = 0 };
     }
 
+    /// What queueing disciplines tell packets of different importance apart by.
+    pub(crate) fn prioritise(&mut self, priority: u32) {
+        // SAFETY: as for `forget_queue`.
+        unsafe { (*self.skb()).priority = priority };
+    }
+
     /// Its MAC is this machine's: not another's that came here by chance, nor everybody's.
     pub(crate) fn is_to_this_machine(&self) -> bool {
         // SAFETY: as for `interface`.

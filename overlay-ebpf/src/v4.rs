@@ -47,6 +47,14 @@ const HEADER_BYTES: u32 = 4 * (PLAIN & 0x0f) as u32;
 /// "More fragments" and the offset; "don't fragment" is no matter here.
 const IS_FRAGMENT: u32 = 0x3fff;
 
+/// Bits of TOS, by which a byte among four is found without a look into memory.
+const HIGH_THROUGHPUT: u8 = 1 << 3;
+const LOW_DELAY: u8 = 1 << 4;
+const TC_PRIO_BESTEFFORT: u8 = 0;
+const TC_PRIO_BULK: u8 = 2;
+const TC_PRIO_INTERACTIVE_BULK: u8 = 4;
+const TC_PRIO_INTERACTIVE: u8 = 6;
+
 const _: () = assert!(INNER == OVERHEAD_V4 as usize);
 
 impl Family for Ip4 {
@@ -82,6 +90,17 @@ impl Family for Ip4 {
         }
         let service = |tos| u16::from_ne_bytes([PLAIN, tos]);
         checksum::replace(older, service(frame.tos), service(tos))
+    }
+
+    /// The kernel's `rt_tos2priority()`: by the bits of RFC 1349 §3 for throughput and delay.
+    fn priority(tos: u8) -> u32 {
+        const PRIORITIES: u32 = u32::from_le_bytes([
+            TC_PRIO_BESTEFFORT,
+            TC_PRIO_BULK,
+            TC_PRIO_INTERACTIVE,
+            TC_PRIO_INTERACTIVE_BULK,
+        ]);
+        PRIORITIES >> (tos & (LOW_DELAY | HIGH_THROUGHPUT)) & 0xff
     }
 
     #[inline(always)]

@@ -88,6 +88,11 @@ impl Family for Ip6 {
         0
     }
 
+    /// `ip6_forward()` sets none, and a veth forgets the sender's.
+    fn priority(_: u8) -> u32 {
+        0
+    }
+
     #[inline(always)]
     fn write(
         packet: &mut impl Received,

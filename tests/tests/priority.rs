@@ -1,0 +1,179 @@
+//! The queueing disciplines of the underlay see the same `skb->priority`, whichever path a packet
+//! takes: a container's voice leaves before its bulk, as from a router without the programs.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    net::if_::if_nametoindex,
+    sys::socket::{setsockopt, sockopt::Ipv4Tos},
+};
+use overlay_tests::{
+    assembly::{EXIT, STACK, add, call, copy, helper, load, set, store},
+    bpf::{Hook, Link, Program},
+    check,
+    counters::carried,
+    families::{Families, Family},
+    frames::{Ip, Mac, ethernet},
+    guard::Guard,
+    netns,
+    raw::{self, Socket},
+    shape::{Scenario, Shape},
+    topology::UNDERLAY,
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const TAG: &[u8] = b"a packet with a priority";
+/// Where the outer UDP header's source port stands, over IPv4.
+const SOURCE_PORT: usize = 34;
+/// `TCX_NEXT` of `linux/bpf.h`: whoever is next decides.
+const TCX_NEXT: i32 = -1;
+
+/// What the router of a node makes of each precedence and type of service, over both families.
+type Priorities = BTreeMap<(&'static str, u8), u16>;
+
+/// Every value of the field that tells packets of different importance apart, ECN left out.
+fn services() -> impl Iterator<Item = u8> {
+    (0..=0xff).step_by(4)
+}
+
+/// A program at the end of the first node's underlay, where its queueing discipline is, that
+/// writes the priority of a tunnel's packets over their outer UDP source port.
+fn priority_writer(node: &str) -> Result<Link> {
+    /// Where `struct __sk_buff` has `priority`.
+    const PRIORITY: i16 = 32;
+    const CONTEXT: u8 = 6;
+    let program = Program::load(&[
+        copy(CONTEXT, 1),
+        load(2, CONTEXT, PRIORITY),
+        store(STACK, -8, 2),
+        copy(1, CONTEXT),
+        set(2, i32::try_from(SOURCE_PORT)?),
+        copy(3, STACK),
+        add(3, -8),
+        set(4, 2),
+        set(5, 0),
+        call(helper::STORE_BYTES),
+        set(0, TCX_NEXT),
+        EXIT,
+    ])?;
+    netns::inside(node, || -> Result<Link> {
+        Ok(program.attach(if_nametoindex(UNDERLAY)?, Hook::Egress)?)
+    })?
+}
+
+/// Sends raw frames from the first node's container to the second one's.
+struct Sender<'a> {
+    guard: &'a Guard,
+    entrance: Socket,
+    macs: (Mac, Mac),
+    /// MAC of the second node on the underlay.
+    receiver: Mac,
+    wire: Socket,
+}
+
+impl<'a> Sender<'a> {
+    fn open(guard: &'a Guard) -> Result<Self> {
+        let nodes = &guard.topology().nodes;
+        let container = &nodes[0].containers[0].namespace;
+        let gateway = nodes[0].gateway_at(Family::V4).context("a gateway")?;
+        check::ping(container, gateway)?;
+        Ok(Self {
+            guard,
+            entrance: Socket::open(container, "eth0")?,
+            macs: (
+                raw::neighbour_of(container, gateway)?,
+                raw::mac_of(container, "eth0")?,
+            ),
+            receiver: raw::mac_of(&nodes[1].namespace, UNDERLAY)?,
+            wire: Socket::open(&nodes[1].namespace, UNDERLAY)?,
+        })
+    }
+
+    /// A container's datagram.
+    fn send(&self, family: Family, tos: u8) -> Result<u16> {
+        let nodes = &self.guard.topology().nodes;
+        let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+        let ip = Ip {
+            tos,
+            ..Ip::new(from.at(family), to.at(family))
+        };
+        let packet = ip.around_udp(2000, 9, TAG);
+        let (to, from) = self.macs;
+        self.entrance
+            .send(&ethernet(to, from, ip.ethertype(), &packet))?;
+        self.seen(TAG)
+            .with_context(|| format!("{family:?} with {tos:#x}"))
+    }
+
+    /// The node's own datagram, from a socket with this type of service.
+    fn send_from_node(&self, tos: u8) -> Result<u16> {
+        let nodes = &self.guard.topology().nodes;
+        let to = nodes[1].containers[0].at(Family::V4);
+        netns::inside(&nodes[0].namespace, || -> Result<()> {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            setsockopt(&socket, Ipv4Tos, &tos.into())?;
+            socket.send_to(TAG, (to, 9))?;
+            Ok(())
+        })??;
+        self.seen(TAG)
+            .with_context(|| format!("the node with {tos:#x}"))
+    }
+
+    /// The priority that a packet with this payload had when it left the first node.
+    fn seen(&self, payload: &[u8]) -> Result<u16> {
+        let sent_to = |frame: &[u8]| {
+            frame.starts_with(&self.receiver)
+                && frame.windows(payload.len()).any(|part| part == payload)
+        };
+        let frame = self.wire.receive(PATIENCE, sent_to)?;
+        let frame = frame.context("nothing arrived")?;
+        Ok(u16::from_ne_bytes([
+            frame[SOURCE_PORT],
+            frame[SOURCE_PORT + 1],
+        ]))
+    }
+}
+
+fn of_containers(sender: &Sender) -> Result<Priorities> {
+    let mut priorities = Priorities::new();
+    for (name, family) in [("IPv4", Family::V4), ("IPv6", Family::V6)] {
+        for tos in services() {
+            priorities.insert((name, tos), sender.send(family, tos)?);
+        }
+    }
+    Ok(priorities)
+}
+
+/// The node's own packets have the priority of their socket already.
+fn of_the_node(sender: &Sender) -> Result<Vec<u16>> {
+    services().map(|tos| sender.send_from_node(tos)).collect()
+}
+
+#[test]
+fn the_fast_path_sets_the_kernel_s_priority() -> Result<()> {
+    let shape = Shape::new("tprio".parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
+    let _writer = priority_writer(&guard.topology().nodes[0].namespace)?;
+    let sender = Sender::open(&guard)?;
+    let instance = guard.agent(1).instance;
+
+    let before = carried(&instance)?;
+    let fast = of_containers(&sender)?;
+    let fast_node = of_the_node(&sender)?;
+    let by_programs = carried(&instance)?.sent - before.sent;
+    let sent = (fast.len() + fast_node.len()) as u64;
+    assert!(by_programs >= sent, "{by_programs} of {sent}");
+
+    guard.agent(1).fastpath(false)?;
+    let before = carried(&instance)?;
+    assert_eq!(fast, of_containers(&sender)?);
+    assert_eq!(fast_node, of_the_node(&sender)?);
+    assert_eq!(carried(&instance)?.sent, before.sent, "not the kernel's");
+    drop(sender);
+    Ok(guard.down()?)
+}
