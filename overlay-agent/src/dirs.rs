@@ -55,6 +55,11 @@ impl Dirs {
         self.state_dir.join(instance.as_str()).join("state.json")
     }
 
+    /// The network and peers that a cluster's store has given an instance.
+    pub fn cluster(&self, instance: &Name) -> PathBuf {
+        self.state_dir.join(instance.as_str()).join("cluster.toml")
+    }
+
     /// The same in memory, which may be ahead.
     pub fn journal(&self, instance: &Name) -> PathBuf {
         self.runtime(instance).join("journal")

@@ -89,6 +89,14 @@ pub mod ids {
     pub const CONFIG_REFUSED: &str = "config-refused";
     /// A file of peers counts not, or not as it is.
     pub const PEERS_REFUSED: &str = "peers-refused";
+    /// The helper of the cluster does not run.
+    pub const CLUSTER_HELPER: &str = "cluster-helper";
+    /// What the cluster's store says does not count.
+    pub const CLUSTER_REFUSED: &str = "cluster-refused";
+    /// No member of the cluster's store answers.
+    pub const CLUSTER_AWAY: &str = "cluster-away";
+    /// Something in the cluster's store is wrong, or in this node's way.
+    pub const CLUSTER_ENTRY: &str = "cluster-entry";
     /// The programs cannot be used.
     pub const FASTPATH_UNAVAILABLE: &str = "fastpath-unavailable";
     /// A step fails.

@@ -47,6 +47,16 @@ pub(crate) fn foreign(target: Option<Target>) -> Option<Target> {
     target.filter(|target| Some(*target) != Target::host())
 }
 
+/// The agent, the helper that it finds beside itself, and the plugin of container runtimes.
+const PROGRAMS: [&str; 6] = [
+    "--package",
+    "overlay-agent",
+    "--package",
+    "overlay-cluster",
+    "--package",
+    "overlay-cni",
+];
+
 /// Builds the agent on a machine that is set up.
 pub(crate) fn compile(console: Console) -> Result<PathBuf> {
     compile_as(console, "release")
@@ -55,14 +65,7 @@ pub(crate) fn compile(console: Console) -> Result<PathBuf> {
 /// Builds the agent with one of cargo's profiles.
 pub(crate) fn compile_as(console: Console, profile: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
-    cargo.args([
-        "build",
-        "--package",
-        "overlay-agent",
-        "--package",
-        "overlay-cni",
-    ]);
-    cargo.args(["--profile", profile]);
+    cargo.args(["build", "--profile", profile]).args(PROGRAMS);
     let doing = format!("overlay-agent, profile {profile}");
     console.run("build", &doing, &mut cargo)?;
     let output = workspace::target()?.join(folder(profile));
@@ -77,8 +80,7 @@ pub(crate) fn compile_for(
     profile: &str,
 ) -> Result<PathBuf> {
     let mut cargo = cross.cargo("build")?;
-    cargo.args(["--package", "overlay-agent", "--package", "overlay-cni"]);
-    cargo.args(["--profile", profile]);
+    cargo.args(["--profile", profile]).args(PROGRAMS);
     let doing = format!("overlay-agent for {target}, profile {profile}");
     console.run("build", &doing, &mut cargo)?;
     Ok(cross.output(folder(profile))?.join("overlay-agent"))

@@ -10,7 +10,7 @@ mod chain;
 pub(crate) mod cross;
 mod debian_rust;
 mod host;
-pub(crate) mod prometheus;
+pub(crate) mod servers;
 mod tools;
 
 use anyhow::Result;
@@ -34,7 +34,7 @@ pub(crate) fn run(console: Console) -> Result<()> {
     let parts = [
         chain::ensure(console, apt),
         tools::ensure(console, apt),
-        prometheus::ensure(console, apt),
+        servers::ensure(console, apt),
         host::ensure(console),
     ];
 

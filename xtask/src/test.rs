@@ -86,7 +86,7 @@ fn run_lab(console: Console, args: &Args, agent: &Path) -> Result<()> {
             .args(&args.filter)
             // A lab is many processes, and the kernel's counters are shared.
             .arg("--test-threads=1");
-        if let Some(path) = setup::prometheus::search_path() {
+        if let Some(path) = setup::servers::search_path() {
             lab.env("PATH", path);
         }
         if let Some(minutes) = args.soak {

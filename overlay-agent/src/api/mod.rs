@@ -198,6 +198,9 @@ pub struct Status {
     pub underlay: Vec<IfName>,
     /// The eBPF programs.
     pub fastpath: FastPathStatus,
+    /// The store that one of its networks comes from.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
     /// Its networks.
     pub networks: Vec<NetworkStatus>,
     /// Its endpoints.
@@ -208,6 +211,25 @@ pub struct Status {
     pub log_level: LogLevel,
     /// The capture that is under way.
     pub capture: Option<capture::CaptureStatus>,
+}
+
+/// The cluster's store, as the agent's helper sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The network that comes from there.
+    pub network: Name,
+    /// Whether the store is followed; otherwise what was last known counts.
+    pub connected: bool,
+    /// The member that is spoken with, or was tried last.
+    pub endpoint: Option<String>,
+    /// This node's subnet there, as flannel writes it in its keys.
+    pub subnet: Option<String>,
+    /// How many other nodes there are.
+    pub nodes: usize,
+    /// How many of them the store does not have any more, and are kept for now.
+    pub doubtful: usize,
+    /// The store's revision.
+    pub revision: i64,
 }
 
 /// The state of the eBPF programs.

@@ -87,13 +87,15 @@ fn alone(
     dirs: &Dirs,
     sample: Duration,
 ) -> Result<Diagnosis, Failure> {
-    let loaded = Files::new(path).load().map_err(Failure::bad_input)?;
-    let model = loaded.model;
+    let mut files = Files::new(path);
+    let loaded = files.load().map_err(Failure::bad_input)?;
+    let instance = instance.unwrap_or_else(|| loaded.model.node.name.clone());
+    let mut files = files.with_cluster(dirs.cluster(&instance));
+    let model = files.load().map_err(Failure::bad_input)?.model;
     let netns = netns.map(local::netns_path);
     if let Some(netns) = &netns {
         local::enter(netns)?;
     }
-    let instance = instance.unwrap_or_else(|| model.node.name.clone());
     let store = Store::open(dirs, &instance).map_err(Failure::bad_input)?;
     let patient = Patient {
         content: store.content().clone(),

@@ -38,6 +38,32 @@ Examples:
 Ending it, by Ctrl-C, SIGTERM or otherwise, changes no forwarding; SIGHUP reads the configuration
 again, as a change of the file does. \"overlay-agent down\" removes what it has made.";
 
+pub(super) const CLUSTER: &str = "\
+Examples:
+  overlay-agent cluster init --config node.toml --cidr 10.244.0.0/16    # once, on any node
+  overlay-agent cluster status
+  overlay-agent down && overlay-agent cluster leave --config node.toml";
+
+pub(super) const CLUSTER_INIT: &str = "\
+Examples:
+  overlay-agent cluster init --config node.toml --cidr 10.244.0.0/16
+  overlay-agent cluster init --config node.toml --cidr 10.244.0.0/16 --cidr6 fd00:244::/48 --vni 7
+
+What is written is what flannel reads. A configuration that is there already is left as it is.";
+
+pub(super) const CLUSTER_STATUS: &str = "\
+Examples:
+  overlay-agent cluster status
+  overlay-agent cluster status --output json | jq .subnet
+
+What is wrong there is told with the time since when.";
+
+pub(super) const CLUSTER_LEAVE: &str = "\
+Examples:
+  overlay-agent down && overlay-agent cluster leave --config node.toml
+
+An agent that merely ends keeps its subnet for a day, and has it again when it comes back.";
+
 pub(super) const CHECK: &str = "\
 Examples:
   overlay-agent check --config node.toml && sudo cp node.toml /etc/overlay/node.toml

@@ -4,6 +4,7 @@
 
 mod capture;
 mod client;
+mod cluster;
 mod completing;
 mod config;
 mod doctor;
@@ -94,6 +95,9 @@ enum Command {
     /// Print the effective configuration, or an example
     #[command(subcommand, after_help = examples::CONFIG)]
     Config(config::Command),
+    /// Join, look at or leave a cluster whose peers come from etcd
+    #[command(subcommand, after_help = examples::CLUSTER)]
+    Cluster(cluster::ClusterCommand),
     /// Detach or attach the eBPF programs under live traffic
     #[command(after_help = examples::FASTPATH)]
     Fastpath {
@@ -228,6 +232,7 @@ fn run(cli: Cli) -> ExitCode {
         }
         Command::Peer(command) => peers::peer(&cli.dirs, cli.instance, cli.output, command),
         Command::Config(command) => config::config(&cli.dirs, cli.instance, cli.output, command),
+        Command::Cluster(command) => cluster::run(command, &cli.dirs, cli.instance, cli.output),
         Command::Fastpath { state } => {
             client::fastpath(&cli.dirs, cli.instance, state == Switch::On)
         }

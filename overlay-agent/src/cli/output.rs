@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::{Failure, Format, health, journal, progress, watching};
+use super::{Failure, Format, cluster, health, journal, progress, watching};
 use crate::{
     api::{
         Carried, EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus,
@@ -166,6 +166,9 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io
     )?;
     print_guard(out, fastpath)?;
     watching::print(out, status)?;
+    if let Some(cluster) = &status.cluster {
+        cluster::print_line(out, cluster)?;
+    }
     for network in &status.networks {
         print_network(out, network)?;
         health::mesh(out, status, &network.peers)?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 use toml::Spanned;
 
 use super::{Report, error::Fault, networks::unique, raw, sources, subnets::no_such_family};
-use crate::model::{Endpoint, Family, IfName, InvalidValue, NetnsRef, Network};
+use crate::model::{Cluster, Endpoint, Family, IfName, InvalidValue, NetnsRef, Network};
 
 /// The interface name that containers expect.
 const DEFAULT_INTERFACE: &str = "eth0";
@@ -13,6 +13,7 @@ const DEFAULT_INTERFACE: &str = "eth0";
 pub(super) fn validate(
     raw: &[Spanned<raw::Endpoint>],
     raw_networks: &[Spanned<raw::Network>],
+    cluster: Option<&Cluster>,
     networks: &[Network],
     report: &mut Report<'_>,
 ) -> Vec<Endpoint> {
@@ -24,9 +25,12 @@ pub(super) fn validate(
         let field = format!("endpoints[{index}]");
         let (span, raw) = (raw.span(), raw.get_ref());
         let network = raw.network.get_ref();
-        if !raw_networks
-            .iter()
-            .any(|raw| raw.get_ref().name.get_ref() == network)
+        // One of the cluster's network waits for it.
+        let known = cluster.is_some_and(|cluster| cluster.network.as_str() == network);
+        if !known
+            && !raw_networks
+                .iter()
+                .any(|raw| raw.get_ref().name.get_ref() == network)
         {
             report.add(
                 raw.network.span(),

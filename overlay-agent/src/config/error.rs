@@ -198,6 +198,14 @@ pub enum Fault {
     /// A VTEP that no packet can be sent to.
     #[error("{0} cannot be a VTEP; use a unicast address of the peer's underlay interface")]
     NotUnicast(IpAddr),
+    /// No member of etcd.
+    #[error(
+        "{0:?} is no member of etcd; write it as \"http://192.0.2.1:2379\" (TLS is not there yet)"
+    )]
+    Member(String),
+    /// Where no keys of flannel's can be.
+    #[error("{0:?} is no prefix of keys; write it as \"/coreos.com/network\"")]
+    StorePrefix(String),
     /// A port that UDP does not have.
     #[error("0 is no UDP port; use 4789, or 8472 to join flannel")]
     PortZero,

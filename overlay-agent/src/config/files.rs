@@ -10,9 +10,9 @@ use std::{
 };
 
 use super::{
-    ConfigError, fragments,
+    ConfigError, Faults, fragments,
     fragments::{Fragment, Outcome},
-    parse,
+    parse, parse_with,
 };
 use crate::model::Model;
 
@@ -23,8 +23,12 @@ pub const PEERS_FOLDER: &str = "peers.d";
 #[derive(Debug)]
 pub struct Files {
     path: PathBuf,
+    /// Where the fragment of the cluster is kept.
+    cluster: Option<PathBuf>,
     last: Option<Fingerprint>,
-    main: Option<Model>,
+    /// The text of the configuration file.
+    main: Option<String>,
+    good_cluster: Option<String>,
     good: BTreeMap<PathBuf, String>,
 }
 
@@ -50,8 +54,10 @@ impl Files {
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            cluster: None,
             last: None,
             main: None,
+            good_cluster: None,
             good: BTreeMap::new(),
         }
     }
@@ -61,9 +67,29 @@ impl Files {
         folder_of(&self.path).join(PEERS_FOLDER)
     }
 
+    /// The same with the fragment of the cluster, which is left out without.
+    pub(crate) fn with_cluster(mut self, fragment: PathBuf) -> Self {
+        self.cluster = Some(fragment);
+        self
+    }
+
+    /// What is wrong with a fragment of the cluster that is not written yet.
+    pub(crate) fn cluster_faults(&self, text: &str) -> Option<Faults> {
+        let (main, fragment) = self.main.as_ref().zip(self.cluster.as_ref())?;
+        match parse_with(&self.path, main, Some((fragment, text))) {
+            Ok((_, refused)) => refused,
+            Err(faults) => Some(faults),
+        }
+    }
+
+    /// The fragment of the cluster that is in force.
+    pub(crate) fn cluster_text(&self) -> Option<&String> {
+        self.good_cluster.as_ref()
+    }
+
     /// Reads everything. An error is the configuration file's, when none was good before.
     pub fn load(&mut self) -> Result<Loaded, ConfigError> {
-        let texts = Texts::read(&self.path, &self.peers_folder());
+        let texts = Texts::read(&self.path, &self.peers_folder(), self.cluster.as_deref());
         self.last = Some(texts.fingerprint());
         self.take(texts)
     }
@@ -71,7 +97,7 @@ impl Files {
     /// The same, if anything differs from what was last read; `None` also when there was and is
     /// nothing good.
     pub fn reload(&mut self) -> Option<Loaded> {
-        let texts = Texts::read(&self.path, &self.peers_folder());
+        let texts = Texts::read(&self.path, &self.peers_folder(), self.cluster.as_deref());
         let new = texts.fingerprint();
         if self.last.replace(new) == Some(new) {
             return None;
@@ -80,19 +106,19 @@ impl Files {
     }
 
     fn take(&mut self, texts: Texts) -> Result<Loaded, ConfigError> {
-        let read = match texts.main {
-            Ok(text) => parse(&self.path, &text).map_err(ConfigError::from),
-            Err(cause) => Err(ConfigError::Unreadable {
-                path: self.path.clone(),
-                cause,
-            }),
-        };
-        let (mut model, refused) = match (read, &self.main) {
-            (Ok(model), _) => (model, None),
-            (Err(error), Some(before)) => (before.clone(), Some(error)),
+        let now = texts.main.map_err(|cause| ConfigError::Unreadable {
+            path: self.path.clone(),
+            cause,
+        });
+        let fragment = texts.cluster;
+        let read = now.and_then(|main| Ok((self.with_fragment(&main, fragment.clone())?, main)));
+        let (model, main, refused) = match (read, self.main.clone()) {
+            (Ok((model, main)), _) => (model, main, None),
+            (Err(error), Some(main)) => (self.with_fragment(&main, fragment)?, main, Some(error)),
             (Err(error), None) => return Err(error),
         };
-        self.main = Some(model.clone());
+        let (mut model, refused_cluster) = model;
+        self.main = Some(main);
         let fragments = texts.fragments.into_iter().map(|(path, text)| Fragment {
             before: self.good.get(&path).cloned(),
             path,
@@ -100,8 +126,9 @@ impl Files {
         });
         let Outcome {
             good,
-            refused: refused_fragments,
+            refused: mut refused_fragments,
         } = fragments::add(&mut model, fragments.collect());
+        refused_fragments.extend(refused_cluster.map(ConfigError::from));
         let fragments = good.len();
         self.good = good;
         Ok(Loaded {
@@ -113,14 +140,38 @@ impl Files {
     }
 }
 
+impl Files {
+    /// The model with the cluster's network, as it is now or else as it was.
+    fn with_fragment(
+        &mut self,
+        main: &str,
+        now: Option<String>,
+    ) -> Result<(Model, Option<Faults>), ConfigError> {
+        let Some(path) = self.cluster.clone() else {
+            return Ok((parse(&self.path, main)?, None));
+        };
+        let mut refused = None;
+        for text in [now, self.good_cluster.take()].into_iter().flatten() {
+            let (model, faults) = parse_with(&self.path, main, Some((&path, &text)))?;
+            if faults.is_none() {
+                self.good_cluster = Some(text);
+                return Ok((model, refused));
+            }
+            refused = refused.or(faults);
+        }
+        Ok((parse(&self.path, main)?, refused))
+    }
+}
+
 /// What the files say.
 struct Texts {
+    cluster: Option<String>,
     main: io::Result<String>,
     fragments: BTreeMap<PathBuf, Result<String, String>>,
 }
 
 impl Texts {
-    fn read(path: &Path, folder: &Path) -> Self {
+    fn read(path: &Path, folder: &Path, cluster: Option<&Path>) -> Self {
         let fragments = match fragments_in(folder) {
             Ok(paths) => {
                 let read = |path: &Path| fs::read_to_string(path);
@@ -134,6 +185,8 @@ impl Texts {
             Err(cause) => BTreeMap::from([(folder.to_owned(), Err(cause.to_string()))]),
         };
         Self {
+            // It is the agent's own; when it is not there, or cannot be read, nothing is remembered.
+            cluster: cluster.and_then(|path| fs::read_to_string(path).ok()),
             main: fs::read_to_string(path),
             fragments,
         }
@@ -142,7 +195,7 @@ impl Texts {
     fn fingerprint(&self) -> Fingerprint {
         let mut hasher = DefaultHasher::new();
         let main = self.main.as_ref().map_err(ToString::to_string);
-        (main, &self.fragments).hash(&mut hasher);
+        (main, &self.fragments, &self.cluster).hash(&mut hasher);
         Fingerprint(hasher.finish())
     }
 }

@@ -1,5 +1,6 @@
 //! From a file to a [`Model`]: everything is checked, all that is wrong is told at once.
 
+mod cluster;
 mod endpoints;
 mod error;
 mod files;
@@ -26,6 +27,16 @@ pub use text::text;
 
 /// Validates the text of a configuration file; `path` is for the messages only.
 pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {
+    Ok(parse_with(path, text, None)?.0)
+}
+
+/// The same with the path and the text of the fragment of the cluster, if the file has one; a
+/// fragment that is refused leaves its network out.
+pub(crate) fn parse_with(
+    path: &Path,
+    text: &str,
+    fragment: Option<(&Path, &str)>,
+) -> Result<(Model, Option<Faults>), Faults> {
     let plain = Plain::of(text);
     let mut report = Report {
         plain: &plain,
@@ -34,7 +45,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {
     let model = toml::from_str(&plain.rest)
         .map_err(|error| report.syntax(&error))
         .ok()
-        .and_then(|raw| validate(&raw, &plain, &mut report));
+        .and_then(|raw| validate(&raw, &plain, fragment, &mut report));
     report.faults.sort_by_key(|fault| fault.line);
     match model {
         Some(model) if report.faults.is_empty() => Ok(model),
@@ -45,19 +56,51 @@ pub fn parse(path: &Path, text: &str) -> Result<Model, Faults> {
     }
 }
 
-fn validate(raw: &raw::Config, plain: &Plain<'_>, report: &mut Report<'_>) -> Option<Model> {
+fn validate(
+    raw: &raw::Config,
+    plain: &Plain<'_>,
+    fragment: Option<(&Path, &str)>,
+    report: &mut Report<'_>,
+) -> Option<(Model, Option<Faults>)> {
     let node = node(&raw.node, report);
     let own_vtep = node.as_ref().and_then(|node| match node.underlay {
         Underlay::Address(address) => Some(address),
         Underlay::Interfaces(_) => None,
     });
-    let networks = networks::validate(&raw.networks, plain, own_vtep, report);
-    let endpoints = endpoints::validate(&raw.endpoints, &raw.networks, &networks, report);
-    Some(Model {
+    let mut networks = networks::validate(&raw.networks, plain, own_vtep, report);
+    let cluster = raw.cluster.as_ref();
+    let cluster = cluster.and_then(|raw| cluster::section(raw.get_ref(), report));
+    let mut refused = None;
+    if let (Some(raw), Some(cluster)) = (&raw.cluster, &cluster) {
+        if networks.iter().any(|other| other.name == cluster.network) {
+            let fault = Fault::Duplicate {
+                what: "network name",
+                value: cluster.network.to_string(),
+                first: "one of [[networks]]".to_owned(),
+            };
+            report.add(raw.get_ref().network.span(), "cluster.network", fault);
+        } else if let Some(fragment) = fragment {
+            match cluster::network(fragment, cluster, &networks, own_vtep) {
+                Ok(network) => networks.push(network),
+                Err(faults) => refused = Some(faults),
+            }
+            networks.sort_by_key(|network| network.vni);
+        }
+    }
+    let endpoints = endpoints::validate(
+        &raw.endpoints,
+        &raw.networks,
+        cluster.as_ref(),
+        &networks,
+        report,
+    );
+    let model = Model {
         node: node?,
+        cluster,
         networks,
         endpoints,
-    })
+    };
+    Some((model, refused))
 }
 
 fn node(raw: &raw::Node, report: &mut Report<'_>) -> Option<Node> {

@@ -44,7 +44,12 @@ pub(super) struct Peer<'a> {
 }
 
 /// Headers besides that of a peer after which lines may stand that nothing depends on here.
-const OTHERS: [&str; 3] = ["[node]", "[networks.security]", "[[endpoints]]"];
+const OTHERS: [&str; 4] = [
+    "[node]",
+    "[cluster]",
+    "[networks.security]",
+    "[[endpoints]]",
+];
 
 impl<'a> Plain<'a> {
     pub(super) fn of(text: &'a str) -> Self {

@@ -12,6 +12,7 @@ use crate::model::{Dscp, FastPath, Guard, Rx, Security};
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     pub(super) node: Node,
+    pub(super) cluster: Option<Spanned<Cluster>>,
     #[serde(default)]
     pub(super) networks: Vec<Spanned<Network>>,
     #[serde(default)]
@@ -28,6 +29,20 @@ pub(super) struct Node {
     pub(super) rx: Option<Spanned<Rx>>,
     pub(super) metrics: Option<Spanned<String>>,
     pub(super) probe: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub(super) etcd: Spanned<OneOrMany>,
+    pub(super) prefix: Option<Spanned<String>>,
+    pub(super) network: Spanned<String>,
+    pub(super) subnet: Option<Spanned<OneOrMany>>,
+    #[serde(default)]
+    pub(super) masquerade: bool,
+    #[serde(default)]
+    pub(super) fastpath: FastPath,
+    pub(super) subnet_env: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

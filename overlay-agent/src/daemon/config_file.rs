@@ -12,7 +12,7 @@ use notify::{
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::config::{Files, Loaded, PEERS_FOLDER, folder_of};
+use crate::config::{Faults, Files, Loaded, PEERS_FOLDER, folder_of};
 
 /// The files, and what was last read of them.
 pub(super) struct ConfigFile {
@@ -104,6 +104,16 @@ impl ConfigFile {
         if self.events.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// What is wrong with a fragment of the cluster that is not written yet.
+    pub(super) fn cluster_faults(&self, text: &str) -> Option<Faults> {
+        self.files.cluster_faults(text)
+    }
+
+    /// The fragment of the cluster that is in force.
+    pub(super) fn cluster_text(&self) -> Option<&String> {
+        self.files.cluster_text()
     }
 
     /// What the files ask for, if they differ from what was last read.

@@ -4,6 +4,7 @@ mod announce;
 mod attach;
 mod attachments;
 mod capture;
+pub(crate) mod cluster;
 mod config_file;
 mod doctor;
 mod explain;
@@ -31,6 +32,7 @@ use nix::sys::{
     resource::{UsageWho, getrusage},
     time::{TimeVal, TimeValLike as _},
 };
+use overlay_cluster::talk::News;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -38,7 +40,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use self::{greeting::Greeter, supervisor::Supervisor};
+use self::{cluster::Helper, config_file::ConfigFile, greeting::Greeter, supervisor::Supervisor};
 use crate::{
     api::{Call, Reply, Request},
     config::Loaded,
@@ -79,6 +81,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         mut config,
         mut calls,
         mut exports,
+        mut helper,
         server,
         lock,
     } = started;
@@ -117,8 +120,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             () = config.changed() => {
                 // A writer that is not done yet makes another event.
                 sleep(DEBOUNCE).await;
-                let Some(reading) = config.read() else { continue };
-                config_changed(&mut reconciler, reading);
+                if !read_again(&mut reconciler, &mut config) { continue }
+            }
+            told = helper.changed() => {
+                if !heed(told, &mut helper, &mut reconciler, &mut config).await { continue }
             }
             () = supervisor.wants_to_hear() => {
                 supervisor.alive();
@@ -126,9 +131,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             }
             _ = hangup.recv() => {
                 supervisor.reloading();
-                if let Some(reading) = config.read() {
-                    config_changed(&mut reconciler, reading);
-                }
+                read_again(&mut reconciler, &mut config);
                 reconciler.distrust();
             }
             Some(call) = calls.recv() => {
@@ -152,6 +155,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         supervisor.round(&reconciler);
         let (end, effort) = (Instant::now(), effort().saturating_sub(before));
         watches.renew();
+        helper.round(&mut reconciler, &config).await;
         reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
         rested = end + effort * REST_SHARE;
         let resync = if reconciler.is_well() { RESYNC } else { RETRY };
@@ -162,14 +166,19 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         };
         patrol = end + PATROL;
     }
-    supervisor::stopping("ended; forwarding goes on");
-    if let Err(error) = reconciler.close() {
-        error!("{error}");
-    }
+    close(reconciler);
     // Nobody else may have the instance before its state is on the disk.
     drop((server, lock));
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
     Ok(())
+}
+
+/// Brings what is remembered to the disk; what forwards stays.
+fn close(reconciler: Reconciler) {
+    supervisor::stopping("ended; forwarding goes on");
+    if let Err(error) = reconciler.close() {
+        error!("{error}");
+    }
 }
 
 /// Removes all that is the instance's, and tells meanwhile what has been done of it.
@@ -188,6 +197,27 @@ fn effort() -> Duration {
     getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
         of(usage.user_time()) + of(usage.system_time())
     })
+}
+
+/// Takes in what the cluster's helper has told; whether the configuration is another one now.
+async fn heed(
+    told: std::io::Result<News>,
+    helper: &mut Helper,
+    reconciler: &mut Reconciler,
+    config: &mut ConfigFile,
+) -> bool {
+    let again = helper.take(told, config) && read_again(reconciler, config);
+    helper.round(reconciler, config).await;
+    again
+}
+
+/// Reads the configuration again; whether it differs.
+fn read_again(reconciler: &mut Reconciler, config: &mut ConfigFile) -> bool {
+    let Some(loaded) = config.read() else {
+        return false;
+    };
+    config_changed(reconciler, loaded);
+    true
 }
 
 fn config_changed(reconciler: &mut Reconciler, loaded: Loaded) {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, future::pending, path::Path, sync::Arc, time::SystemTime};
 
 use overlay_api::Spool;
+use overlay_cluster::talk::News;
 use overlay_common::maps::MAX_PEERS;
 use tokio::task::yield_now;
 use tracing::{debug, info, warn};
@@ -87,6 +88,10 @@ pub struct Reconciler {
     pub(super) refused: Option<String>,
     /// Why files of peers are not in force, or only as they were before.
     pub(super) refused_fragments: Vec<Trouble>,
+    /// What the cluster's helper has told last,
+    pub(super) cluster: Option<News>,
+    /// and what is wrong there.
+    pub(super) cluster_troubles: Vec<Trouble>,
     /// Why the programs cannot be used.
     pub(super) unavailable: Option<KernelError>,
     /// Why Prometheus does not find the counters where it should.
@@ -136,6 +141,8 @@ impl Reconciler {
             read_at: SystemTime::now(),
             refused: loaded.refused.map(|refused| refused.to_string()),
             refused_fragments: refused_fragments(&loaded.refused_fragments),
+            cluster: None,
+            cluster_troubles: Vec::new(),
             unavailable: None,
             closed_to_metrics: None,
             repairs: Repairs::default(),

@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::{
     Calls, Preview, Reconciler,
+    cluster::Helper,
     config_file::{ConfigFile, WatchError},
     exports::Exports,
     lock::{InstanceLock, LockError},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{Server, ServerError},
-    config::{ConfigError, Files},
+    config::{ConfigError, Files, Loaded},
     desired::Obstacles,
     dirs::Dirs,
     kernel::{KernelError, bpf::Variant, capability, netlink::Watch, privileges},
@@ -100,19 +101,15 @@ pub(super) struct Started {
     pub(super) config: ConfigFile,
     pub(super) calls: Calls,
     pub(super) exports: Exports,
+    pub(super) helper: Helper,
     pub(super) server: Server,
     pub(super) lock: InstanceLock,
 }
 
 pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     options.progress.tell(Activity::Reading).await;
-    let mut files = Files::new(&options.config);
-    let loaded = files.load()?;
+    let (files, loaded, instance) = read(options)?;
     let model = &loaded.model;
-    let instance = options
-        .instance
-        .clone()
-        .unwrap_or_else(|| model.node.name.clone());
     check_machine(model, &options.dirs)?;
     let lock = InstanceLock::take(&options.dirs, &instance)?;
     let mut store = Store::open(&options.dirs, &instance)?;
@@ -147,7 +144,10 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let watch = Watch::open()?;
     let watches = Watches::open(&node, store.content());
     // Before the first thread is started.
-    privileges::keep(&privileges::RUNNING)?;
+    match model.cluster {
+        Some(_) => privileges::keep(&privileges::WITH_HELPER)?,
+        None => privileges::keep(&privileges::RUNNING)?,
+    }
     store.write_behind()?;
     let spool = Spool::of(&options.dirs.runtime(&instance));
     let config = ConfigFile::watch(&options.config, files)?;
@@ -156,6 +156,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     reconciler.reconcile().await;
     reconciler.forget_the_unfinished()?;
     watches.renew();
+    let mut helper = Helper::new(options.dirs.cluster(&instance));
+    helper.follow(&reconciler, config.cluster_text()).await;
     let (sender, calls) = mpsc::channel(WAITING_CALLS);
     let mut exports = Exports::new(sender.clone());
     reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
@@ -172,6 +174,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         config,
         calls,
         exports,
+        helper,
         server,
         lock,
     })
@@ -180,12 +183,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
 /// The steps that `run` would take.
 pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     options.progress.tell(Activity::Reading).await;
-    let loaded = Files::new(&options.config).load()?;
+    let (_, loaded, instance) = read(options)?;
     let model = &loaded.model;
-    let instance = options
-        .instance
-        .clone()
-        .unwrap_or_else(|| model.node.name.clone());
     capability::check_privileges()?;
     let store = Store::open(&options.dirs, &instance)?;
     let node = Node::open(options.dirs.pins(&instance))?;
@@ -194,6 +193,20 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     let refused = reconcile::refused_fragments(&loaded.refused_fragments);
     preview.problems.extend(refused);
     Ok(preview)
+}
+
+/// The configuration with all that belongs to it, and the instance that it is of.
+pub(crate) fn read(options: &Options) -> Result<(Files, Loaded, Name), ConfigError> {
+    let mut files = Files::new(&options.config);
+    let mut loaded = files.load()?;
+    let instance = options.instance.clone();
+    let instance = instance.unwrap_or_else(|| loaded.model.node.name.clone());
+    // A cluster that comes while the agent runs is kept there, too.
+    let mut files = files.with_cluster(options.dirs.cluster(&instance));
+    if loaded.model.cluster.is_some() {
+        loaded = files.load()?;
+    }
+    Ok((files, loaded, instance))
 }
 
 fn check_machine(model: &Model, dirs: &Dirs) -> Result<(), KernelError> {

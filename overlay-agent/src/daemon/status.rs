@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use overlay_cluster::talk::State;
 use overlay_common::maps::PeerStats;
 use tracing::warn;
 
 use super::Reconciler;
 use crate::{
     api::{
-        Carried, EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus, Problem,
-        RangeStatus, SCHEMA, Status, Traffic,
+        Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, NetworkStatus,
+        PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
         stats::{Counter, PathCounts},
     },
     desired::bridge_name,
@@ -52,6 +53,7 @@ impl Reconciler {
             vteps: self.facts.vteps.clone(),
             underlay: self.facts.underlay.clone(),
             fastpath,
+            cluster: self.cluster_status(),
             networks,
             endpoints: self
                 .model
@@ -63,6 +65,20 @@ impl Reconciler {
             log_level: self.log_level_now(),
             capture: self.capture.as_ref().map(|capture| capture.status.clone()),
         }
+    }
+
+    fn cluster_status(&self) -> Option<ClusterStatus> {
+        let cluster = self.config.cluster.as_ref()?;
+        let news = self.cluster.as_ref();
+        Some(ClusterStatus {
+            network: cluster.network.clone(),
+            connected: news.is_some_and(|news| news.state == State::Following),
+            endpoint: news.map(|news| news.endpoint.clone()),
+            subnet: news.and_then(|news| news.subnet.clone()),
+            nodes: news.map_or(0, |news| news.nodes),
+            doubtful: news.map_or(0, |news| news.doubtful),
+            revision: news.map_or(0, |news| news.revision),
+        })
     }
 
     /// What the attached programs tell; those that are not there tell nothing.
@@ -103,6 +119,7 @@ impl Reconciler {
             ));
         }
         troubles.extend(self.refused_fragments.iter().cloned());
+        troubles.extend(self.cluster_troubles.iter().cloned());
         if let Some(error) = self.unavailable_because() {
             troubles.push(Trouble::new(
                 ids::FASTPATH_UNAVAILABLE,

@@ -10,6 +10,8 @@ use super::{KernelError, Result, sysctl};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of capabilities(7)")]
 pub enum Capability {
+    SetGid,
+    SetUid,
     NetBroadcast,
     NetAdmin,
     SysPtrace,
@@ -22,6 +24,8 @@ impl Capability {
     /// Its bit in `linux/capability.h`.
     pub const fn number(self) -> u32 {
         match self {
+            Self::SetGid => 6,
+            Self::SetUid => 7,
             Self::NetBroadcast => 11,
             Self::NetAdmin => 12,
             Self::SysPtrace => 19,

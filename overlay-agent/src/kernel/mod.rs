@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod capability;
 mod error;
 pub mod ethtool;
+pub mod helper;
 pub mod memory;
 pub mod netlink;
 pub mod netns;

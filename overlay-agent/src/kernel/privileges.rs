@@ -23,15 +23,28 @@ pub const RUNNING: [Capability; 5] = [
     Capability::SysPtrace,
 ];
 
+/// What it works with when it has a helper, which it starts as somebody who may do nothing.
+pub const WITH_HELPER: [Capability; 7] = [
+    RUNNING[0],
+    RUNNING[1],
+    RUNNING[2],
+    RUNNING[3],
+    RUNNING[4],
+    Capability::SetGid,
+    Capability::SetUid,
+];
+
 /// What it needs besides until it listens to the kernel: events of the containers'
 /// namespaces reach a socket whose maker might broadcast there.
-pub const STARTING: [Capability; 6] = [
+pub const STARTING: [Capability; 8] = [
     RUNNING[0],
     RUNNING[1],
     RUNNING[2],
     RUNNING[3],
     RUNNING[4],
     Capability::NetBroadcast,
+    Capability::SetGid,
+    Capability::SetUid,
 ];
 
 /// What a program that the agent starts may use: `nft`.

@@ -35,6 +35,8 @@ pub const MIN_IPV6_MTU: u16 = 1280;
 pub struct Model {
     /// This node.
     pub node: Node,
+    /// The store that one of the networks comes from.
+    pub cluster: Option<Cluster>,
     /// Its networks, by ascending VNI.
     pub networks: Vec<Network>,
     /// Its endpoints, in the order of the configuration.
@@ -71,6 +73,25 @@ pub struct Node {
     pub metrics: Metrics,
     /// Whether it asks after its peers, and answers them.
     pub probe: Probe,
+}
+
+/// A store that defines a network, and whom this node asks for a subnet there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Members of etcd, as URLs.
+    pub etcd: Vec<String>,
+    /// Where flannel's keys begin, without a slash at the end.
+    pub prefix: String,
+    /// The network's name on this node.
+    pub network: Name,
+    /// The subnet that is asked for, at most one prefix of a family; any when empty.
+    pub subnet: Vec<IpNet>,
+    /// Whether what leaves the network gets the node's address.
+    pub masquerade: bool,
+    /// Whether the eBPF programs carry the network.
+    pub fastpath: FastPath,
+    /// Where flannel's CNI plugin finds the subnet.
+    pub subnet_env: Option<PathBuf>,
 }
 
 /// How the configuration points at the underlay.

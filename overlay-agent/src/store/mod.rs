@@ -70,6 +70,8 @@ pub struct Store {
     file: PathBuf,
     journal: Journal,
     making: PathBuf,
+    /// What a cluster's store has said last.
+    cluster: PathBuf,
     content: Arc<Content>,
     since: SystemTime,
     behind: Option<Behind>,
@@ -85,6 +87,7 @@ impl Store {
             file,
             journal,
             making: dirs.making(instance),
+            cluster: dirs.cluster(instance),
             content: Arc::new(Content::new(instance.clone())),
             since: SystemTime::UNIX_EPOCH,
             behind: None,
@@ -249,6 +252,9 @@ impl Store {
         gone(&self.making, fs::remove_file)?;
         self.journal.remove()?;
         gone(&self.file, fs::remove_file)?;
+        for of_cluster in [self.cluster.with_extension("new"), self.cluster] {
+            gone(&of_cluster, fs::remove_file)?;
+        }
         hooks::step_done();
         let folder = self.file.parent().unwrap_or(Path::new("/"));
         gone(folder, fs::remove_dir)

@@ -46,6 +46,12 @@ const LAYERS: &[Layer] = &[
         reason: "only `kernel` speaks with the kernel",
     },
     Layer {
+        folder: "overlay-agent/cluster/src",
+        except: &["client.rs", "main.rs", "proto.rs", "session.rs"],
+        foreign: &["nix", "prost", "tokio", "tonic"],
+        reason: "what follows from a store does not depend on how it is reached",
+    },
+    Layer {
         folder: "overlay-common/src",
         except: &[],
         foreign: &["aya_ebpf", "std"],

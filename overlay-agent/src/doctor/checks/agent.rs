@@ -11,6 +11,22 @@ const FRAGMENT_REFUSED: Fault = Fault::problem(
     ids::PEERS_REFUSED,
     "None of its peers counts but those of its last good version; all else is in force.",
 );
+const CLUSTER_HELPER: Fault = Fault::problem(
+    ids::CLUSTER_HELPER,
+    "The cluster's peers are those of before: who has come or moved since is not reached.",
+);
+const CLUSTER_REFUSED: Fault = Fault::problem(
+    ids::CLUSTER_REFUSED,
+    "The cluster's peers are those of before: who has come or moved since is not reached.",
+);
+const CLUSTER_AWAY: Fault = Fault::problem(
+    ids::CLUSTER_AWAY,
+    "Known peers are reached as before; who has come or moved since is not.",
+);
+const CLUSTER_ENTRY: Fault = Fault::problem(
+    ids::CLUSTER_ENTRY,
+    "A node of the cluster is not reached, or this one has no subnet there.",
+);
 const UNAVAILABLE: Fault = Fault::problem(
     ids::FASTPATH_UNAVAILABLE,
     "The kernel's VXLAN device carries everything, slower, and without the checks of sources.",
@@ -48,9 +64,13 @@ const SWITCHED_OFF: Fault = Fault::note(
     "An operator has switched it off; the kernel's VXLAN device carries everything.",
 );
 
-pub(super) const CHECKS: [Check; 11] = [
+pub(super) const CHECKS: [Check; 15] = [
     told(REFUSED),
     told(FRAGMENT_REFUSED),
+    told(CLUSTER_HELPER),
+    told(CLUSTER_REFUSED),
+    told(CLUSTER_AWAY),
+    told(CLUSTER_ENTRY),
     told(UNAVAILABLE),
     told(FAILED),
     told(NOT_SAVED),

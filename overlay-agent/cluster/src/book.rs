@@ -1,0 +1,304 @@
+//! What is known of the other nodes, and how much of it is in doubt.
+//!
+//! Who is new, or has changed, counts at once. Who is not in the store any more is in doubt, and
+//! goes only when a list taken [`DOUBT`] later still lacks him: a store that fails, is restored
+//! or lies for a moment takes nothing from the data plane. What comes from a store that is not
+//! the one before, or has gone back in time, is doubted for [`RESTORED`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    lease::{Lease, shown},
+    network::Network,
+    subnet::Subnet,
+};
+
+/// How long an entry that is missing is kept, at least.
+pub const DOUBT: Duration = Duration::from_secs(30);
+
+/// The same where the whole store has changed under us: nodes need time to register again.
+pub const RESTORED: Duration = Duration::from_mins(10);
+
+/// One key below `PREFIX/subnets/`, as it is in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What follows `PREFIX/subnets/`.
+    pub key: String,
+    /// The lease's attributes.
+    pub value: Vec<u8>,
+    /// The store's revision at which the key came.
+    pub create_revision: i64,
+    /// The one at which it last changed.
+    pub mod_revision: i64,
+    /// The lease in the sense of etcd; 0 without one.
+    pub lease: i64,
+}
+
+/// Whether a list continues what was seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Continuity {
+    /// The same store, and no earlier revision.
+    Kept,
+    /// Another store, or one that has gone back in time.
+    Broken,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    lease: Lease,
+    create_revision: i64,
+    /// Since when it is missing, and how long it is kept.
+    missing: Option<(Duration, Duration)>,
+}
+
+/// A node's lease that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node<'a> {
+    /// Its subnet.
+    pub subnet: Subnet,
+    /// Where it is.
+    pub lease: &'a Lease,
+    /// Whether the store does not have it any more.
+    pub doubtful: bool,
+}
+
+/// All entries below `PREFIX/subnets/`.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    known: BTreeMap<Subnet, Known>,
+    /// Entries that cannot be read, and why.
+    wrong: BTreeMap<String, String>,
+}
+
+impl Book {
+    /// With what was known when the program last ran.
+    pub fn remembering(leases: impl IntoIterator<Item = (Subnet, Lease)>) -> Self {
+        let known = leases.into_iter().map(|(subnet, lease)| {
+            let known = Known {
+                lease,
+                create_revision: 0,
+                missing: None,
+            };
+            (subnet, known)
+        });
+        Self {
+            known: known.collect(),
+            wrong: BTreeMap::new(),
+        }
+    }
+
+    /// The whole list, as it was `now`.
+    pub fn listed<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = &'a Entry>,
+        continuity: Continuity,
+        now: Duration,
+    ) {
+        self.wrong.clear();
+        let mut there = BTreeSet::new();
+        for entry in entries {
+            there.extend(self.put(entry, now));
+        }
+        let patience = match continuity {
+            Continuity::Kept => DOUBT,
+            Continuity::Broken => RESTORED,
+        };
+        self.known.retain(|subnet, known| {
+            if there.contains(subnet) {
+                return true;
+            }
+            let (since, kept) = known.missing.get_or_insert((now, patience));
+            *kept = patience.max(*kept);
+            now.saturating_sub(*since) < *kept
+        });
+    }
+
+    /// An entry that has come or changed; its subnet, if it counts.
+    pub fn put(&mut self, entry: &Entry, now: Duration) -> Option<Subnet> {
+        let read = || {
+            let subnet: Subnet = entry
+                .key
+                .parse()
+                .map_err(|_| "it is no subnet".to_owned())?;
+            let lease = Lease::read(&entry.value).map_err(|error| error.to_string())?;
+            Ok((subnet, lease))
+        };
+        match read() {
+            Ok((subnet, lease)) => {
+                self.wrong.remove(&entry.key);
+                let known = Known {
+                    lease,
+                    create_revision: entry.create_revision,
+                    missing: None,
+                };
+                self.known.insert(subnet, known);
+                Some(subnet)
+            }
+            Err(why) => {
+                self.wrong.insert(entry.key.clone(), why);
+                // The one before is in doubt, as if it had gone.
+                self.doubt(&entry.key, now);
+                None
+            }
+        }
+    }
+
+    /// An entry that has gone.
+    pub fn deleted(&mut self, key: &str, now: Duration) {
+        self.wrong.remove(key);
+        self.doubt(key, now);
+    }
+
+    fn doubt(&mut self, key: &str, now: Duration) {
+        let subnet = key.parse().ok();
+        if let Some(known) = subnet.and_then(|subnet: Subnet| self.known.get_mut(&subnet)) {
+            known.missing.get_or_insert((now, DOUBT));
+        }
+    }
+
+    /// When the store should be listed again, because somebody is missing.
+    pub fn doubt_ends(&self) -> Option<Duration> {
+        let missing = self.known.values().filter_map(|known| known.missing);
+        missing.map(|(since, kept)| since + kept).min()
+    }
+
+    /// How many are missing from the store and still count.
+    pub fn doubtful(&self) -> usize {
+        self.known
+            .values()
+            .filter(|known| known.missing.is_some())
+            .count()
+    }
+
+    /// Who is `me`'s peer, without those that cannot be one; and why they cannot.
+    pub fn peers(&self, network: &Network, me: Option<Subnet>) -> (Vec<Node<'_>>, Vec<String>) {
+        let mut problems: Vec<String> = self
+            .wrong
+            .iter()
+            .map(|(key, why)| format!("entry {:?} is left out: {why}", shown(key)))
+            .collect();
+        // Of two that overlap the older one counts.
+        let mut all: Vec<_> = self.known.iter().collect();
+        all.sort_by_key(|(subnet, known)| (known.create_revision, **subnet));
+        let mut nodes: BTreeMap<Subnet, Node<'_>> = BTreeMap::new();
+        let mut vteps = BTreeMap::new();
+        for (&subnet, known) in all {
+            if me == Some(subnet) {
+                continue;
+            }
+            let why = unusable(subnet, &known.lease, network, me).or_else(|| {
+                let other = overlapping(&nodes, subnet)?;
+                Some(format!("it overlaps {other}, which was there before"))
+            });
+            if let Some(why) = why {
+                // One that is not in the store any more is nothing to be put right there.
+                if known.missing.is_none() {
+                    problems.push(format!("entry {subnet} is left out: {why}"));
+                }
+                continue;
+            }
+            if let Some(other) = vteps.insert(known.lease.public_v4, subnet) {
+                // The later one: a node that has moved to another subnet.
+                nodes.remove(&other);
+                problems.push(format!(
+                    "entry {other} is left out: {subnet} is newer and has the same address {}",
+                    known.lease.public_v4
+                ));
+            }
+            let node = Node {
+                subnet,
+                lease: &known.lease,
+                doubtful: known.missing.is_some(),
+            };
+            nodes.insert(subnet, node);
+        }
+        (nodes.into_values().collect(), problems)
+    }
+
+    /// All that a new subnet must not overlap: also what is unusable, or not in the store any
+    /// more, and in `entries` what is not even readable.
+    pub fn taken(&self) -> impl Iterator<Item = Subnet> {
+        self.known.keys().copied()
+    }
+
+    /// The lease of a subnet.
+    pub fn lease(&self, subnet: Subnet) -> Option<&Lease> {
+        self.known.get(&subnet).map(|known| &known.lease)
+    }
+}
+
+fn unusable(
+    subnet: Subnet,
+    lease: &Lease,
+    network: &Network,
+    me: Option<Subnet>,
+) -> Option<String> {
+    if !network.has(&subnet) {
+        return Some("it is not a part of the network, or of other families".to_owned());
+    }
+    if me.is_some_and(|me| me.overlaps(&subnet)) {
+        return Some("it overlaps this node's own subnet".to_owned());
+    }
+    let complete = lease.public_v6.is_some() && lease.v6.is_some();
+    if subnet.v6.is_some() && !complete {
+        return Some("it has no IPv6 address or device".to_owned());
+    }
+    None
+}
+
+/// One that overlaps, of those that do not overlap each other.
+fn overlapping(nodes: &BTreeMap<Subnet, Node<'_>>, subnet: Subnet) -> Option<Subnet> {
+    // Nodes of both families have them by one number if they are ours; others may not.
+    let end = Subnet {
+        v4: ipnet::Ipv4Net::from(subnet.v4.broadcast()),
+        v6: None,
+    };
+    let before = nodes.range(..=end).next_back();
+    let after = nodes.range(subnet..).next();
+    let v6 = subnet
+        .v6
+        .and_then(|_| nodes.iter().find(|(other, _)| other.overlaps(&subnet)));
+    let near = [before, after, v6].into_iter().flatten();
+    near.map(|(other, _)| *other)
+        .find(|other| other.overlaps(&subnet))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Book, Entry};
+    use crate::network::Network;
+
+    fn entry(key: &str, last: u8, revision: i64) -> Entry {
+        let value = format!(
+            r#"{{"PublicIP":"192.0.2.{last}","BackendType":"vxlan","BackendData":{{"VtepMAC":"02:4f:c0:00:02:{last:02x}"}}}}"#
+        );
+        Entry {
+            key: key.to_owned(),
+            value: value.into_bytes(),
+            create_revision: revision,
+            mod_revision: revision,
+            lease: 1,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_as_long_as_it_is_in_the_store() {
+        let network = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
+        let network = Network::read(network.as_bytes()).unwrap();
+        let mut book = Book::default();
+        book.put(&entry("10.5.1.0-24", 1, 1), Duration::ZERO);
+        book.put(&entry("10.99.0.0-24", 2, 2), Duration::ZERO);
+        book.put(&entry("10.5.1.128-25", 3, 3), Duration::ZERO);
+        let (nodes, problems) = book.peers(&network, None);
+        assert_eq!((nodes.len(), problems.len()), (1, 2), "{problems:?}");
+        for key in ["10.99.0.0-24", "10.5.1.128-25"] {
+            book.deleted(key, Duration::ZERO);
+        }
+        assert_eq!(book.peers(&network, None).1, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,25 @@
+//! Peers and subnets of an overlay network from etcd, in the format that flannel keeps there.
+//!
+//! ```text
+//!  etcd ── client ──► Book ──► fragment (TOML) ──► agent, which validates it
+//!            ▲          │
+//!            └─ claim ◄─┘   whose is which subnet; which one this node asks for
+//! ```
+//!
+//! All but [`client`], [`session`] and the program is pure: it is told what the store says, and
+//! how late it is. So what a store can do is played through in tests.
+
+pub mod book;
+pub mod choose;
+pub mod claim;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod fragment;
+pub mod lease;
+pub mod network;
+#[cfg(feature = "client")]
+pub mod proto;
+#[cfg(feature = "client")]
+pub mod session;
+pub mod subnet;
+pub mod talk;

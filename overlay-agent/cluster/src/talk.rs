@@ -1,0 +1,65 @@
+//! What agent and helper tell each other: lines of JSON on the helper's standard input and output.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// What the helper is started with: the first line that it reads. It ends when there is no more
+/// to read, as when its agent has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Members of etcd, as URLs.
+    pub etcd: Vec<String>,
+    /// Where flannel's keys begin, without a slash at the end.
+    pub prefix: String,
+    /// The network's name on this node.
+    pub network: String,
+    /// This node's name.
+    pub node: String,
+    /// Its outer IPv4 address and the MAC of its device there.
+    pub v4: (Ipv4Addr, String),
+    /// The same of IPv6.
+    pub v6: Option<(Ipv6Addr, String)>,
+    /// The subnet that is asked for, as prefixes.
+    pub wanted: Vec<String>,
+    /// The subnet of last time, as prefixes.
+    pub last: Vec<String>,
+    /// Whether containers have addresses of that one.
+    pub bound: bool,
+    /// The fragment of last time.
+    pub fragment: Option<String>,
+}
+
+/// Where the helper stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It has no connection yet, or has lost it.
+    Disconnected,
+    /// It follows the store.
+    Following,
+}
+
+/// A line of the helper's output: all that it knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct News {
+    /// Where it stands.
+    pub state: State,
+    /// The member of etcd that it speaks with, or tried last.
+    pub endpoint: String,
+    /// What is wrong, one sentence each.
+    pub problems: Vec<String>,
+    /// The network with its peers; `None` as long as this node has no subnet, and when nothing
+    /// has changed since the last line.
+    pub fragment: Option<String>,
+    /// This node's subnet in the store.
+    pub subnet: Option<String>,
+    /// How many nodes there are besides this one.
+    pub nodes: usize,
+    /// How many of them the store does not have any more.
+    pub doubtful: usize,
+    /// The store's revision.
+    pub revision: i64,
+}

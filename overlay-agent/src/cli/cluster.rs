@@ -1,0 +1,210 @@
+//! Commands about a cluster's store.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, anyhow};
+use clap::Subcommand;
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::{CommandResult, Failure, Format, client, examples, output};
+use crate::{
+    api::{ClusterStatus, Reply, Request, Status},
+    config::Files,
+    daemon::cluster,
+    dirs::Dirs,
+    kernel::helper,
+    model::{Cluster, Model, Name},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ClusterCommand {
+    /// Write the network's configuration into etcd, if there is none
+    #[command(after_help = examples::CLUSTER_INIT)]
+    Init {
+        /// Configuration file, whose [cluster] says where etcd is
+        #[arg(long, env = "OVERLAY_CONFIG")]
+        config: PathBuf,
+        /// IPv4 addresses of all nodes together
+        #[arg(long)]
+        cidr: Ipv4Net,
+        /// The same of IPv6
+        #[arg(long)]
+        cidr6: Option<Ipv6Net>,
+        /// VXLAN network identifier
+        #[arg(long, default_value_t = 1)]
+        vni: u32,
+    },
+    /// Show what the agent knows of the cluster; exit 1 when anything there is wrong
+    #[command(after_help = examples::CLUSTER_STATUS)]
+    Status,
+    /// Give this node's subnet back, after "down"; containers must not need it any more
+    #[command(after_help = examples::CLUSTER_LEAVE)]
+    Leave {
+        /// Configuration file, whose [cluster] says where etcd is
+        #[arg(long, env = "OVERLAY_CONFIG")]
+        config: PathBuf,
+    },
+}
+
+pub(super) fn run(
+    command: ClusterCommand,
+    dirs: &Dirs,
+    instance: Option<Name>,
+    format: Format,
+) -> CommandResult {
+    match command {
+        ClusterCommand::Status => status(dirs, instance, format),
+        ClusterCommand::Init {
+            config,
+            cidr,
+            cidr6,
+            vni,
+        } => {
+            let (_, cluster) = section(&config)?;
+            let mut arguments = store("init", &cluster);
+            arguments.extend(["--cidr".to_owned(), cidr.to_string()]);
+            arguments.extend(["--vni".to_owned(), vni.to_string()]);
+            if let Some(cidr6) = cidr6 {
+                arguments.extend(["--cidr6".to_owned(), cidr6.to_string()]);
+            }
+            ask(&arguments)
+        }
+        ClusterCommand::Leave { config } => {
+            let (model, cluster) = section(&config)?;
+            let instance = instance.unwrap_or_else(|| model.node.name.clone());
+            if UnixStream::connect(dirs.socket(&instance)).is_ok() {
+                return Err(Failure::BadInput(anyhow!(
+                    "leave the cluster: the agent of instance {instance} runs, and would register again; run \
+                     \"overlay-agent down\" first"
+                )));
+            }
+            let mut arguments = store("leave", &cluster);
+            arguments.extend(["--node".to_owned(), model.node.name.to_string()]);
+            ask(&arguments)?;
+            forget(&dirs.cluster(&instance)).map_err(Failure::Problem)
+        }
+    }
+}
+
+/// What was known of the cluster is not wanted back.
+fn forget(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(cause).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn section(config: &Path) -> Result<(Model, Cluster), Failure> {
+    let loaded = Files::new(config).load().map_err(Failure::bad_input)?;
+    let cluster = loaded.model.cluster.clone();
+    let cluster = cluster.ok_or_else(|| {
+        Failure::BadInput(anyhow!(
+            "{} has no section [cluster]; add one with etcd and network",
+            config.display()
+        ))
+    })?;
+    Ok((loaded.model, cluster))
+}
+
+fn store(command: &str, cluster: &Cluster) -> Vec<String> {
+    let members = cluster.etcd.iter();
+    let members = members.flat_map(|url| ["--etcd".to_owned(), url.clone()]);
+    let prefix = ["--prefix".to_owned(), cluster.prefix.clone()];
+    [command.to_owned()]
+        .into_iter()
+        .chain(members)
+        .chain(prefix)
+        .collect()
+}
+
+/// Has the helper do it, and passes on what it says.
+fn ask(arguments: &[String]) -> CommandResult {
+    let program = cluster::program()
+        .context("find the cluster's helper")
+        .map_err(Failure::Problem)?;
+    let mut command = helper::command(&program);
+    let outcome = command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output();
+    let outcome = outcome
+        .with_context(|| format!("start {}", program.display()))
+        .map_err(Failure::Problem)?;
+    let print = |out: &mut dyn Write| out.write_all(&outcome.stdout);
+    output::print(print).map_err(Failure::Problem)?;
+    if outcome.status.success() {
+        Ok(())
+    } else {
+        Err(Failure::Told)
+    }
+}
+
+fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
+    let Reply::Status(status) = client::ask(dirs, instance, &Request::Status {})? else {
+        return Err(client::unexpected());
+    };
+    let Some(cluster) = &status.cluster else {
+        return Err(Failure::BadInput(anyhow!(
+            "node {} is in no cluster; add a section [cluster] to its configuration",
+            status.node
+        )));
+    };
+    let print = |out: &mut dyn Write| print(out, &status, cluster, format);
+    output::print(print).map_err(Failure::Problem)?;
+    if problems(&status).next().is_none() && cluster.connected {
+        Ok(())
+    } else {
+        Err(Failure::Told)
+    }
+}
+
+fn problems(status: &Status) -> impl Iterator<Item = &crate::api::Problem> {
+    let problems = status.problems.iter();
+    problems.filter(|problem| problem.id.starts_with("cluster-"))
+}
+
+fn print(
+    out: &mut dyn Write,
+    status: &Status,
+    cluster: &ClusterStatus,
+    format: Format,
+) -> io::Result<()> {
+    if format == Format::Json {
+        return writeln!(out, "{}", serde_json::to_string_pretty(cluster)?);
+    }
+    print_line(out, cluster)?;
+    for problem in problems(status) {
+        writeln!(out, "problem: {problem} (since {})", problem.since)?;
+    }
+    Ok(())
+}
+
+/// The line that `status` has, too.
+pub(super) fn print_line(out: &mut dyn Write, cluster: &ClusterStatus) -> io::Result<()> {
+    let state = if cluster.connected {
+        "follows"
+    } else {
+        "not connected to"
+    };
+    let subnet = cluster.subnet.as_deref().unwrap_or("none yet");
+    let doubtful = match cluster.doubtful {
+        0 => String::new(),
+        some => format!(" ({some} not in etcd any more)"),
+    };
+    writeln!(
+        out,
+        "cluster {}  {state} {}  subnet {subnet}  {} other nodes{doubtful}",
+        cluster.network,
+        cluster.endpoint.as_deref().unwrap_or("etcd"),
+        cluster.nodes,
+    )
+}

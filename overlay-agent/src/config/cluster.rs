@@ -1,0 +1,174 @@
+//! `[cluster]`: a network that a cluster's store defines, and the fragment that it hands over.
+
+use std::{net::IpAddr, path::Path};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{
+    Fault, Faults, Report, networks,
+    plain::Plain,
+    raw,
+    subnets::{Claim, overlaps, subnets},
+};
+use crate::model::{Cluster, Name, Network};
+
+/// Where flannel has its keys unless it is told otherwise.
+const PREFIX: &str = "/coreos.com/network";
+
+/// The section of the configuration file.
+pub(super) fn section(raw: &raw::Cluster, report: &mut Report<'_>) -> Option<Cluster> {
+    const ETCD: &str = "cluster.etcd";
+    let network = report.value(&raw.network, "cluster.network");
+    let etcd = raw.etcd.get_ref().as_slice();
+    if etcd.is_empty() {
+        let fault = Fault::Number {
+            what: "etcd",
+            takes: "at least one member",
+            given: 0,
+            cure: "write it as \"http://192.0.2.1:2379\"",
+        };
+        report.add(raw.etcd.span(), ETCD, fault);
+    }
+    for url in etcd.iter().filter(|url| !is_member(url)) {
+        report.add(raw.etcd.span(), ETCD, Fault::Member(url.clone()));
+    }
+    let prefix = match &raw.prefix {
+        None => PREFIX.to_owned(),
+        Some(prefix) => {
+            let text = prefix.get_ref();
+            let good = text.starts_with('/') && text.len() > 1 && !text.ends_with('/');
+            if !good || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                report.add(
+                    prefix.span(),
+                    "cluster.prefix",
+                    Fault::StorePrefix(text.clone()),
+                );
+            }
+            text.clone()
+        }
+    };
+    let subnet = raw.subnet.as_ref().map(|raw| {
+        let texts = raw.get_ref().as_slice();
+        subnets(texts, &raw.span(), || "cluster.subnet".to_owned(), report)
+    });
+    Some(Cluster {
+        etcd: etcd.to_vec(),
+        prefix,
+        network: network?,
+        subnet: subnet.unwrap_or_default(),
+        masquerade: raw.masquerade,
+        fastpath: raw.fastpath,
+        subnet_env: raw.subnet_env.clone(),
+    })
+}
+
+/// Whether a text is the URL of a member; there is no TLS yet.
+fn is_member(url: &str) -> bool {
+    let host = url
+        .strip_prefix("http://")
+        .map(|rest| rest.trim_end_matches('/'));
+    host.is_some_and(|host| {
+        let special = |c: char| c.is_whitespace() || c.is_control() || "/@?#".contains(c);
+        !host.is_empty() && !host.contains(special)
+    })
+}
+
+/// What the helper hands over, as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    networks: Vec<Spanned<raw::Network>>,
+}
+
+/// The network of a fragment, if it can stand beside those of the file: nothing is believed that
+/// the file would not be.
+pub(super) fn network(
+    (path, text): (&Path, &str),
+    cluster: &Cluster,
+    others: &[Network],
+    own_vtep: Option<IpAddr>,
+) -> Result<Network, Faults> {
+    let plain = Plain::of(text);
+    let mut report = Report {
+        plain: &plain,
+        faults: Vec::new(),
+    };
+    let network = match toml::from_str::<Raw>(&plain.rest) {
+        Ok(raw) => {
+            let mut networks = networks::validate(&raw.networks, &plain, own_vtep, &mut report);
+            let network = networks.pop();
+            if let [raw] = raw.networks.as_slice() {
+                beside(raw, cluster, others, &mut report);
+            } else {
+                let fault = Fault::Number {
+                    what: "the cluster's fragment",
+                    takes: "one network",
+                    given: raw.networks.len(),
+                    cure: "remove the file; it is written again",
+                };
+                report.add(0..0, "networks", fault);
+            }
+            network
+        }
+        Err(error) => {
+            report.syntax(&error);
+            None
+        }
+    };
+    let mut faults = report.faults;
+    match network {
+        Some(network) if faults.is_empty() => Ok(Network {
+            masquerade: cluster.masquerade,
+            fastpath: cluster.fastpath,
+            ..network
+        }),
+        _ => {
+            faults.sort_by_key(|fault| fault.line);
+            let path = path.to_owned();
+            Err(Faults { path, faults })
+        }
+    }
+}
+
+/// Reports what the file's networks have already.
+fn beside(
+    raw: &Spanned<raw::Network>,
+    cluster: &Cluster,
+    others: &[Network],
+    report: &mut Report<'_>,
+) {
+    let raw = raw.get_ref();
+    if raw.name.get_ref() != cluster.network.as_str() {
+        let fault = Fault::NoSuchNetwork(raw.name.get_ref().clone());
+        report.add(raw.name.span(), "networks[0].name", fault);
+    }
+    for other in others {
+        let first = format!("network {} of the configuration file", other.name);
+        if other.vni.get() == *raw.vni.get_ref() {
+            let value = other.vni.to_string();
+            let what = "VNI";
+            let fault = Fault::Duplicate { what, value, first };
+            report.add(raw.vni.span(), "networks[0].vni", fault);
+        }
+    }
+    let place = raw.cidr.span().start;
+    let texts = raw.cidr.get_ref().as_slice();
+    let own = texts.iter().filter_map(|text| text.parse().ok());
+    let own = own.map(|subnet| (subnet, place, None));
+    let theirs = others.iter().flat_map(|other| {
+        let ranges = other.ranges.iter();
+        ranges.map(move |range| (range.cidr, 0, Some(other.name.clone())))
+    });
+    let claims = own.chain(theirs).map(|(subnet, place, owner)| Claim {
+        subnet,
+        place,
+        owner,
+    });
+    let describe = |owner: &Option<Name>| {
+        let name = owner.as_ref();
+        let name = name.map_or("the cluster".to_owned(), |name| format!("network {name}"));
+        (name, "networks[0].cidr".to_owned())
+    };
+    overlaps(claims.collect(), describe, report);
+}

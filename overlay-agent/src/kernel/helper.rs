@@ -1,0 +1,69 @@
+//! A program that the agent starts for what it must not do itself: it may do nothing but speak.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use nix::{errno::Errno, libc, unistd};
+
+/// User and group without any rights.
+const NOBODY: u32 = 65_534;
+
+/// A command that runs as nobody, with no environment, without capabilities and the means to get
+/// one; of open files it has its standard ones alone, because all others are closed by `exec`.
+///
+/// An agent that is not root cannot be somebody else: its helper is the same user then, and has no
+/// capability either.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    if unistd::geteuid().is_root() {
+        // Also leaves all groups.
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    // SAFETY: between fork and exec it makes system calls alone, and takes no lock or memory.
+    unsafe { command.pre_exec(give_up) };
+    command
+}
+
+/// What a change of the user does not take away.
+fn give_up() -> std::io::Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: these options take numbers and touch no memory.
+    Errno::result(unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+            none,
+            none,
+            none,
+        )
+    })?;
+    // SAFETY: as above.
+    Errno::result(unsafe {
+        libc::prctl(
+            libc::PR_SET_NO_NEW_PRIVS,
+            1 as libc::c_ulong,
+            none,
+            none,
+            none,
+        )
+    })?;
+    // SAFETY: as above; so it does not outlive an agent that is killed.
+    Errno::result(unsafe {
+        libc::prctl(
+            libc::PR_SET_PDEATHSIG,
+            libc::SIGTERM as libc::c_ulong,
+            none,
+            none,
+            none,
+        )
+    })?;
+    Ok(())
+}
