@@ -8,6 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    kernel::netlink::{LinkLayer, NextHop, Question},
     model::{Family, IfName, Name},
     objects::Objects,
     shared::Shared,
@@ -29,6 +30,8 @@ pub struct Surroundings {
     pub links: BTreeMap<IfName, NodeLink>,
     /// The way to each VTEP that has one.
     pub ways: Shared<BTreeMap<IpAddr, Way>>,
+    /// What the kernel was asked for them, once for all that nothing tells apart.
+    pub asked: Shared<Vec<Asked>>,
     /// Kernel settings that may have to be changed, by path below `/proc/sys`.
     pub sysctls: BTreeMap<String, String>,
     /// Routes of others in the main table without a metric of their own, with their device.
@@ -62,6 +65,8 @@ pub struct NodeLink {
     pub index: u32,
     /// Hardware address, where that is an Ethernet one.
     pub mac: Option<[u8; 6]>,
+    /// What its packets begin with.
+    pub layer: LinkLayer,
     /// In bytes.
     pub mtu: u32,
     /// `IFLA_INFO_KIND`, empty for hardware.
@@ -74,14 +79,27 @@ pub struct NodeLink {
     pub vxlan_port: Option<u16>,
     /// Its addresses, primary ones first.
     pub addresses: Vec<IpNet>,
+    /// Those of them that may go soon: deprecated and temporary ones.
+    pub passing: BTreeSet<IpAddr>,
 }
+
+impl NodeLink {
+    /// Whether an address is one of this device.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|net| net.addr() == address)
+    }
+}
+
+/// A question about the way of tunnels' packets, and the kernel's answer.
+pub type Asked = (Question, Option<NextHop>);
 
 /// How the underlay reaches an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
     /// The device that packets leave by.
     pub link: IfName,
-    /// The neighbour that gets them: a router, or the address itself.
+    /// The neighbour that gets them: a router, or the address itself. A router may have an IPv6
+    /// address on the way to an IPv4 one (RFC 8950 §4, RFC 5549).
     pub next_hop: IpAddr,
     /// MTU of the path in bytes, where a router on it has told that it is less than the link's.
     pub path_mtu: Option<u32>,

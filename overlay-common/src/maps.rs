@@ -203,8 +203,8 @@ pub const fn mapped(address: [u8; 4]) -> [u8; 16] {
 pub struct Peer {
     /// Outer destination address; IPv4 is [`mapped`].
     pub vtep: [u8; 16],
-    /// Underlay neighbour that gets the packet: a router, or the VTEP itself. It is of the
-    /// VTEP's family.
+    /// Underlay neighbour that gets the packet: a router, or the VTEP itself. A router may be of
+    /// the other family; IPv4 is [`mapped`].
     pub next_hop: [u8; 16],
     /// Underlay interface; 0 while there is no way there.
     pub underlay_ifindex: u32,

@@ -34,11 +34,11 @@ pub(crate) fn encapsulate<I: Family>(
     packet.prioritise(I::priority(frame.tos));
     if Ip4::leads_to(peer) {
         wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?;
-        send_to_neighbour::<Ip4>(peer);
+        send_to_neighbour(peer);
     } else {
         must_take_no_checksum(peer)?;
         wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?;
-        send_to_neighbour::<Ip6>(peer);
+        send_to_neighbour(peer);
     }
     tell(Step::ToNeighbour, [peer.underlay_ifindex.into()]);
     Ok(sent(port, peer, bytes))

@@ -20,7 +20,12 @@ use overlay_common::maps::Peer;
 
 #[cfg(feature = "watched")]
 use crate::journal::Shown;
-use crate::{family::Family, headers::Headers, received::Received};
+use crate::{
+    addresses::{Address as _, Ip4, Ip6},
+    family::Family,
+    headers::Headers,
+    received::Received,
+};
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine.
 const PACKET_HOST: u32 = 0;
@@ -221,16 +226,21 @@ pub(crate) fn deliver_through(interface: u32) {
     unsafe { bpf_redirect_peer(interface, 0) };
 }
 
-/// Redirects the packet to the peer's neighbour on an underlay of `O`, whose MAC the kernel
-/// knows or finds.
-pub(crate) fn send_to_neighbour<O: Family>(peer: &Peer) {
+/// Redirects the packet to the peer's neighbour on the underlay, whose MAC the kernel knows or
+/// finds: by ARP or by neighbour discovery, as the neighbour's address is, whatever the family
+/// of the packet (`bpf_out_neigh_v4` of Linux).
+pub(crate) fn send_to_neighbour(peer: &Peer) {
     const SIZE: i32 = 20;
     const { assert!(size_of::<bpf_redir_neigh>() == SIZE as usize) };
+    let next_hop = Ip4::unmapped(peer.next_hop);
+    let (family, words) = if next_hop.mapped() == Ip6::from(peer.next_hop) {
+        (Ip4::NUMBER, next_hop.words())
+    } else {
+        (Ip6::NUMBER, Ip6::from(peer.next_hop).words())
+    };
     let mut neighbour = bpf_redir_neigh {
-        nh_family: O::NUMBER,
-        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
-            ipv6_nh: O::unmapped(peer.next_hop).words(),
-        },
+        nh_family: family,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: words },
     };
     // SAFETY: the pointer is valid for `SIZE` initialised bytes, which the helper copies.
     // It refuses flags and shorter structs, of which there are none.

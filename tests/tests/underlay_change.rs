@@ -97,8 +97,14 @@ fn another_address() -> Result<()> {
     let guard = lab("tuaddr")?;
     let (agent, other) = (guard.agent(1), guard.agent(2));
     ip(&guard, "addr del 192.168.56.11/24 dev eth1")?;
-    tells(&agent, "no global")?;
+    tells(&agent, "192.168.56.11 as VTEP")?;
     ip(&guard, "addr add 192.168.56.21/24 dev eth1")?;
+    // Another one is taken when somebody says so.
+    tells(&agent, "write vtep = \"192.168.56.21\"")?;
+    let config = guard.first_config().to_toml();
+    let named = "underlay = \"eth1\"\nvtep = \"192.168.56.21\"";
+    let config = config.replace("underlay = \"eth1\"", named);
+    fs::write(agent.config_file(), config)?;
     // The other node is told as people tell it.
     let mut config = scenario::agents::config(guard.topology(), &guard.topology().nodes[1]);
     config.networks[0].peers[0].vtep = "192.168.56.21".to_owned();

@@ -87,7 +87,7 @@ pub(super) fn network(
     (path, text): (&Path, &str),
     cluster: &Cluster,
     others: &[Network],
-    own_vtep: Option<IpAddr>,
+    own_vteps: &[IpAddr],
 ) -> Result<Network, Faults> {
     let plain = Plain::of(text);
     let mut report = Report {
@@ -96,7 +96,7 @@ pub(super) fn network(
     };
     let network = match toml::from_str::<Raw>(&plain.rest) {
         Ok(raw) => {
-            let mut networks = networks::validate(&raw.networks, &plain, own_vtep, &mut report);
+            let mut networks = networks::validate(&raw.networks, &plain, own_vteps, &mut report);
             let network = networks.pop();
             if let [raw] = raw.networks.as_slice() {
                 beside(raw, cluster, others, &mut report);

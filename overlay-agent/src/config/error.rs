@@ -195,6 +195,11 @@ pub enum Fault {
     /// A VTEP that is this node's own.
     #[error("{0} is this node's own underlay address; a peer is another node")]
     OwnVtep(IpAddr),
+    /// An outer address beside an underlay that is one.
+    #[error(
+        "node.underlay is an address already; name there the interfaces where tunnel packets arrive, such as \"eth1\", and here the address"
+    )]
+    VtepTwice,
     /// A VTEP that no packet can be sent to.
     #[error("{0} cannot be a VTEP; use a unicast address of the peer's underlay interface")]
     NotUnicast(IpAddr),

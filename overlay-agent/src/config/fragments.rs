@@ -17,7 +17,7 @@ use super::{
     plain::Plain,
     raw,
 };
-use crate::model::{Mac, Model, Name, Network, Peer, Peers, Underlay, overlap};
+use crate::model::{Mac, Model, Name, Network, Peer, Peers, overlap};
 
 /// A file of peers, and the last text of it that was good.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ struct Part {
 struct Sum {
     /// This node, which may be among the peers of a fragment: one folder serves all nodes.
     own: Name,
-    own_vtep: Option<IpAddr>,
+    own_vteps: Vec<IpAddr>,
     networks: Vec<Network>,
     taken: Vec<Taken>,
 }
@@ -116,7 +116,7 @@ impl Sum {
         });
         Self {
             own: model.node.name.clone(),
-            own_vtep: own_vtep(model),
+            own_vteps: model.node.configured_vteps(),
             taken: taken.collect(),
             networks: model.networks.clone(),
         }
@@ -192,8 +192,8 @@ impl Sum {
             subnet: 0,
             own: Some(self.own.as_str()),
         };
-        let (field, own_vtep) = (part.field, self.own_vtep);
-        let (numbers, new) = peers::validate(&written, field, &network.ranges, own_vtep, report);
+        let (field, own_vteps) = (part.field, &self.own_vteps);
+        let (numbers, new) = peers::validate(&written, field, &network.ranges, own_vteps, report);
         if report.faults.len() > before {
             return None;
         }
@@ -223,13 +223,6 @@ struct Place<'a> {
     plain: &'a Plain<'a>,
     index: usize,
     field: &'a str,
-}
-
-fn own_vtep(model: &Model) -> Option<IpAddr> {
-    match model.node.underlay {
-        Underlay::Address(address) => Some(address),
-        Underlay::Interfaces(_) => None,
-    }
 }
 
 /// Whose is what in a network. A file stands for each peer; none for those of the configuration.

@@ -16,7 +16,7 @@ mod text;
 use std::{net::IpAddr, ops::Range, path::Path};
 
 use self::plain::Plain;
-use crate::model::{Guard, IfName, Metrics, Model, Name, Node, Probe, Rx, Underlay};
+use crate::model::{Family, Guard, IfName, Metrics, Model, Name, Node, Probe, Rx, Underlay};
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
@@ -63,11 +63,9 @@ fn validate(
     report: &mut Report<'_>,
 ) -> Option<(Model, Option<Faults>)> {
     let node = node(&raw.node, report);
-    let own_vtep = node.as_ref().and_then(|node| match node.underlay {
-        Underlay::Address(address) => Some(address),
-        Underlay::Interfaces(_) => None,
-    });
-    let mut networks = networks::validate(&raw.networks, plain, own_vtep, report);
+    let own_vteps = node.as_ref().map(Node::configured_vteps);
+    let own_vteps = own_vteps.unwrap_or_default();
+    let mut networks = networks::validate(&raw.networks, plain, &own_vteps, report);
     let cluster = raw.cluster.as_ref();
     let cluster = cluster.and_then(|raw| cluster::section(raw.get_ref(), report));
     let mut refused = None;
@@ -80,7 +78,7 @@ fn validate(
             };
             report.add(raw.get_ref().network.span(), "cluster.network", fault);
         } else if let Some(fragment) = fragment {
-            match cluster::network(fragment, cluster, &networks, own_vtep) {
+            match cluster::network(fragment, cluster, &networks, &own_vteps) {
                 Ok(network) => networks.push(network),
                 Err(faults) => refused = Some(faults),
             }
@@ -106,6 +104,10 @@ fn validate(
 fn node(raw: &raw::Node, report: &mut Report<'_>) -> Option<Node> {
     let name = report.value::<Name>(&raw.name, "node.name");
     let underlay = underlay(&raw.underlay, report);
+    let vteps = match &raw.vtep {
+        Some(raw) => vteps(raw, underlay.as_ref(), report),
+        None => Some(Vec::new()),
+    };
     let rx = raw.rx.as_ref().map_or(Rx::Tc, |rx| *rx.get_ref());
     if let Some(raw) = raw.rx.as_ref().filter(|_| raw.guard != Guard::Native)
         && rx == Rx::Xdp
@@ -123,6 +125,7 @@ fn node(raw: &raw::Node, report: &mut Report<'_>) -> Option<Node> {
     Some(Node {
         name: name?,
         underlay: underlay?,
+        vteps: vteps?,
         guard: raw.guard,
         rx,
         metrics: metrics?,
@@ -166,6 +169,53 @@ fn underlay(raw: &toml::Spanned<raw::OneOrMany>, report: &mut Report<'_>) -> Opt
         })
         .collect();
     Some(Underlay::Interfaces(names))
+}
+
+/// This node's outer addresses.
+fn vteps(
+    raw: &toml::Spanned<raw::OneOrMany>,
+    underlay: Option<&Underlay>,
+    report: &mut Report<'_>,
+) -> Option<Vec<IpAddr>> {
+    const FIELD: &str = "node.vtep";
+    let mut vteps: Vec<IpAddr> = Vec::new();
+    for text in raw.get_ref().as_slice() {
+        let fault = match text.parse::<IpAddr>() {
+            Err(_) => Fault::Address(text.clone()),
+            Ok(address) if !peers::can_be_vtep(address) => Fault::NotUnicast(address),
+            Ok(address) => {
+                let family = Family::of(address);
+                let mut before = vteps.iter().copied();
+                let Some(first) = before.find(|vtep| Family::of(*vtep) == family) else {
+                    vteps.push(address);
+                    continue;
+                };
+                Fault::TwoOfFamily {
+                    what: "vtep",
+                    family,
+                    first: first.to_string(),
+                    second: address.to_string(),
+                }
+            }
+        };
+        report.add(raw.span(), FIELD, fault);
+        return None;
+    }
+    let fault = if vteps.is_empty() {
+        Fault::Number {
+            what: "vtep",
+            takes: "at least one address",
+            given: 0,
+            cure: "name the address that other nodes know this one by, or remove the key",
+        }
+    } else if matches!(underlay, Some(Underlay::Address(_))) {
+        Fault::VtepTwice
+    } else {
+        vteps.sort_by_key(IpAddr::is_ipv6);
+        return Some(vteps);
+    };
+    report.add(raw.span(), FIELD, fault);
+    None
 }
 
 /// Collects faults and knows the lines of the text.

@@ -24,7 +24,7 @@ const MIN_MTU: u16 = 576;
 pub(super) fn validate(
     raw: &[Spanned<raw::Network>],
     plain: &Plain<'_>,
-    own_vtep: Option<IpAddr>,
+    own_vteps: &[IpAddr],
     report: &mut Report<'_>,
 ) -> Vec<Network> {
     let mut names = BTreeMap::new();
@@ -50,7 +50,7 @@ pub(super) fn validate(
             format!("{field}.vni"),
             report,
         );
-        if let Some(network) = network(raw, (plain, index), &field, own_vtep, report) {
+        if let Some(network) = network(raw, (plain, index), &field, own_vteps, report) {
             cidrs.extend(network.ranges.iter().map(|range| Claim {
                 subnet: range.cidr,
                 place: raw.cidr.span().start,
@@ -71,7 +71,7 @@ fn network(
     raw: &raw::Network,
     plain: (&Plain<'_>, usize),
     field: &str,
-    own_vtep: Option<IpAddr>,
+    own_vteps: &[IpAddr],
     report: &mut Report<'_>,
 ) -> Option<Network> {
     let name = report.value(&raw.name, format!("{field}.name"));
@@ -93,7 +93,7 @@ fn network(
         subnet: raw.subnet.span().start,
         own: None,
     };
-    let (_, peers) = peers::validate(&list, field, &ranges, own_vtep, report);
+    let (_, peers) = peers::validate(&list, field, &ranges, own_vteps, report);
     let peers = Peers::from(peers);
     if let Some(fault) = check_lengths(&peers, raw.fastpath) {
         report.add(raw.name.span(), format!("{field}.peers"), fault);

@@ -56,7 +56,7 @@ pub(super) fn validate(
     list: &List<'_>,
     field: &str,
     ranges: &[Range],
-    own_vtep: Option<IpAddr>,
+    own_vteps: &[IpAddr],
     report: &mut Report<'_>,
 ) -> (Vec<usize>, Vec<Peer>) {
     let plain = list.plain;
@@ -72,7 +72,7 @@ pub(super) fn validate(
     let mut checked = Checked {
         field,
         ranges,
-        own_vtep,
+        own_vteps,
         numbers: Vec::with_capacity(plain.len()),
         claims: ranges.iter().map(own).collect(),
         peers: Vec::with_capacity(plain.len()),
@@ -101,7 +101,7 @@ pub(super) fn validate(
 struct Checked<'a> {
     field: &'a str,
     ranges: &'a [Range],
-    own_vtep: Option<IpAddr>,
+    own_vteps: &'a [IpAddr],
     /// Their numbers in the file: some there may be too wrong for the list.
     numbers: Vec<usize>,
     claims: Vec<Claim<Option<usize>>>,
@@ -115,7 +115,7 @@ impl Checked<'_> {
 
     fn add(&mut self, number: usize, written: &Written<'_>, report: &mut Report<'_>) {
         let field = |key: &str| self.field(number, key);
-        let Some(peer) = peer(written, field, self.own_vtep, report) else {
+        let Some(peer) = peer(written, field, self.own_vteps, report) else {
             return;
         };
         for &subnet in &peer.subnets {
@@ -208,14 +208,14 @@ fn outside(subnet: IpNet, ranges: &[Range]) -> Option<Fault> {
 fn peer(
     raw: &Written<'_>,
     field: impl Fn(&str) -> String,
-    own_vtep: Option<IpAddr>,
+    own_vteps: &[IpAddr],
     report: &mut Report<'_>,
 ) -> Option<Peer> {
     let name = raw.name.get_ref().parse();
     let name = name.map_err(|error: InvalidValue| {
         report.add(raw.name.span(), field("name"), error.into());
     });
-    let vtep = vtep(&raw.vtep, &field, own_vtep, report);
+    let vtep = vtep(&raw.vtep, &field, own_vteps, report);
     let texts = raw.subnet.get_ref();
     let subnets = subnets(texts, &raw.subnet.span(), || field("subnet"), report);
     let mac = match &raw.mac {
@@ -246,12 +246,12 @@ fn peer(
 fn vtep(
     raw: &Spanned<&str>,
     field: impl Fn(&str) -> String,
-    own_vtep: Option<IpAddr>,
+    own_vteps: &[IpAddr],
     report: &mut Report<'_>,
 ) -> Option<IpAddr> {
     let fault = match raw.get_ref().parse::<IpAddr>() {
         Err(_) => Fault::Address((*raw.get_ref()).to_owned()),
-        Ok(address) if Some(address) == own_vtep => Fault::OwnVtep(address),
+        Ok(address) if own_vteps.contains(&address) => Fault::OwnVtep(address),
         Ok(address) if can_be_vtep(address) => return Some(address),
         Ok(address) => Fault::NotUnicast(address),
     };

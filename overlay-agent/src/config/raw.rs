@@ -24,6 +24,7 @@ pub(super) struct Config {
 pub(super) struct Node {
     pub(super) name: Spanned<String>,
     pub(super) underlay: Spanned<OneOrMany>,
+    pub(super) vtep: Option<Spanned<OneOrMany>>,
     #[serde(default)]
     pub(super) guard: Guard,
     pub(super) rx: Option<Spanned<Rx>>,

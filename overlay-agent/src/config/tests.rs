@@ -202,3 +202,43 @@ fn more_prefix_lengths_than_the_data_plane_takes_are_refused() {
         "{message}"
     );
 }
+
+#[test]
+fn a_vtep_is_an_address_of_this_node_beside_interfaces() {
+    let with = |lines: &str| {
+        let text = format!("[node]\nname = \"n\"\n{lines}\n");
+        parse(Path::new("n.toml"), &text)
+    };
+    let good = with("underlay = [\"eth0\", \"eth1\"]\nvtep = [\"fd00::1\", \"10.0.0.1\"]").unwrap();
+    let vteps: Vec<String> = good.node.vteps.iter().map(ToString::to_string).collect();
+    assert_eq!(vteps, ["10.0.0.1", "fd00::1"]);
+    for (lines, fault) in [
+        (
+            "underlay = \"10.0.0.1\"\nvtep = \"10.0.0.1\"",
+            "node.underlay is an address already; name there the interfaces where tunnel packets arrive, such as \"eth1\", and here the address",
+        ),
+        (
+            "underlay = \"eth1\"\nvtep = \"eth1\"",
+            "\"eth1\" is no IP address; write it as 192.168.56.12",
+        ),
+        (
+            "underlay = \"eth1\"\nvtep = \"127.0.0.1\"",
+            "127.0.0.1 cannot be a VTEP; use a unicast address of the peer's underlay interface",
+        ),
+        (
+            "underlay = \"eth1\"\nvtep = [\"10.0.0.1\", \"10.0.0.2\"]",
+            "vtep has two IPv4 values, 10.0.0.1 and 10.0.0.2; keep one of them",
+        ),
+        (
+            "underlay = \"eth1\"\nvtep = []",
+            "vtep takes at least one address, not 0; name the address that other nodes know this one by, or remove the key",
+        ),
+    ] {
+        let faults = with(lines).unwrap_err();
+        let told = faults.faults.iter();
+        let told: Vec<(&str, String)> = told
+            .map(|located| (located.field.as_str(), located.fault.to_string()))
+            .collect();
+        assert_eq!(told, [("node.vtep", fault.to_owned())], "{lines}");
+    }
+}

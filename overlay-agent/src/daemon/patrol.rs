@@ -1,5 +1,6 @@
 //! What nobody announces: changed maps, detached links, most settings, devices that are not
-//! up, namespaces behind names, and what the kernel has learned of paths.
+//! up, namespaces behind names, and ways to peers: carriers, learned paths and some settings choose
+//! among routes that stay.
 //!
 //! A round looks at everything and takes its time on a large node. A patrol looks at little,
 //! twice a second: whether that is still what the last round has seen. What there may be many
@@ -9,7 +10,6 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fs,
-    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -22,7 +22,7 @@ use crate::{
     node::Node,
     objects::{Hook, PeerObjects, Scope},
     shared::Shared,
-    surroundings::Observed,
+    surroundings::{Asked, Observed},
 };
 
 /// Links, and namespaces, that one patrol looks at: more would cost a node with a thousand
@@ -30,15 +30,15 @@ use crate::{
 const LINKS: usize = 128;
 /// Devices that one patrol looks at.
 const DEVICES: usize = 64;
-/// Peers whose paths one patrol looks up.
-const PATHS: usize = 64;
+/// Questions about the ways to peers that one patrol asks again.
+const WAYS: usize = 64;
 
 /// What the last round has seen, as far as a patrol compares it, and how far it has come.
 #[derive(Default)]
 pub(super) struct Patrol {
     namespaces: Vec<(PathBuf, Option<Identity>)>,
     attachments: Vec<(IfName, u32, Hook)>,
-    narrow: Vec<(IpAddr, Option<u32>)>,
+    ways: Shared<Vec<Asked>>,
     peers: Option<Expected>,
     /// The kernel keeps to itself what becomes of these.
     down: Vec<LinkInfo>,
@@ -72,12 +72,7 @@ impl Patrol {
                 (path, known)
             })
             .collect();
-        // Routers fragment IPv4: only paths of IPv6 are narrow.
-        let ways = observed.around.ways.iter();
-        self.narrow = ways
-            .filter(|(vtep, _)| vtep.is_ipv6())
-            .map(|(vtep, way)| (*vtep, way.path_mtu))
-            .collect();
+        self.ways = observed.around.asked.clone();
         let indices: BTreeMap<IfName, u32> = links
             .iter()
             .map(|(name, link)| (*name, link.index))
@@ -172,10 +167,9 @@ impl Patrol {
                 }
             }
         }
-        for &(vtep, mtu) in turn(&self.narrow, PATHS, self.round) {
-            let hop = node.netlink.route_to(vtep, None).await?;
-            if hop.and_then(|hop| hop.mtu) != mtu {
-                return Ok(Some(format!("the path to {vtep}")));
+        for (question, answer) in turn(&self.ways, WAYS, self.round) {
+            if node.netlink.way_of(*question).await? != *answer {
+                return Ok(Some(format!("the way to {}", question.to)));
             }
         }
         let changed = node

@@ -84,6 +84,8 @@ pub struct Reconciler {
     pub(super) problems: Vec<Trouble>,
     /// When the configuration that is in force was read.
     pub(super) read_at: SystemTime,
+    /// What of the underlay is not there yet, or not at present: nothing is done until it is.
+    waiting: Option<String>,
     /// Why the file that is there now is not in force.
     pub(super) refused: Option<String>,
     /// Why files of peers are not in force, or only as they were before.
@@ -139,6 +141,7 @@ impl Reconciler {
             steps: 0,
             problems: Vec::new(),
             read_at: SystemTime::now(),
+            waiting: None,
             refused: loaded.refused.map(|refused| refused.to_string()),
             refused_fragments: refused_fragments(&loaded.refused_fragments),
             cluster: None,
@@ -296,6 +299,11 @@ impl Reconciler {
         self.known.distrust();
     }
 
+    /// What of the underlay is not there, if that is what everything waits for.
+    pub(super) fn waits_for(&self) -> Option<&str> {
+        self.waiting.as_deref()
+    }
+
     /// Whether nothing is left to be tried again.
     pub(super) fn is_well(&self) -> bool {
         self.problems.is_empty() && self.report == Report::default()
@@ -376,9 +384,18 @@ impl Reconciler {
         if let Some(watch) = &mut self.watch {
             watch.mind(tunnels(&self.observed));
         }
-        let desired = desired::desired(self.inputs())
+        let desired = desired::desired(self.inputs());
+        self.waiting = match &desired {
+            Err(obstacles) if obstacles.may_pass() => Some(obstacles.to_string()),
+            _ => None,
+        };
+        let desired = desired
             .map_err(|obstacles| obstacles.0.iter().map(Trouble::from).collect::<Vec<_>>())?;
         self.for_peers.clone_from(&desired.for_peers);
+        let (model, facts) = (&self.model, &desired.facts);
+        self.store
+            .update(|content| content.remember_vteps(model, &facts.vteps, &facts.underlay))
+            .map_err(|error| vec![remember(&error)])?;
         Ok(desired)
     }
 

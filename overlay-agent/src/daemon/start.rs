@@ -119,7 +119,11 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     options.progress.tell(Activity::Looking).await;
     // What would be shows that nothing stands in the way.
     let (_, desired) = preview::look_ahead(&node, model, store.content()).await?;
-    desired?;
+    if let Err(obstacles) = desired
+        && !obstacles.may_pass()
+    {
+        return Err(obstacles.into());
+    }
     let required = model
         .networks
         .iter()
@@ -167,7 +171,10 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     if reconciler.take_from_spool() {
         reconciler.reconcile().await;
     }
-    info!("instance {instance} is up");
+    match reconciler.waits_for() {
+        None => info!("instance {instance} is up"),
+        Some(what) => info!("instance {instance} waits: {what}"),
+    }
     Ok(Started {
         reconciler,
         watches,

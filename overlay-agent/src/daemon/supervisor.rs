@@ -12,6 +12,10 @@ use crate::plural::count_of;
 /// A node on which something fails again and again is as ready as it can be.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it should go on waiting for an agent that waits for its underlay: until the next
+/// round, which tells it again, and far longer.
+const WAIT: Duration = Duration::from_mins(1);
+
 /// The service manager, if there is one: without `NOTIFY_SOCKET` nobody is told anything.
 pub(super) struct Supervisor {
     since: Instant,
@@ -58,6 +62,12 @@ impl Supervisor {
             tell(&[NotifyState::Status(&text)]);
             self.told = Some(text);
         }
+        if reconciler.waits_for().is_some() && !self.ready {
+            let wait = u32::try_from(WAIT.as_micros()).unwrap_or(u32::MAX);
+            tell(&[NotifyState::ExtendTimeoutUsec(wait)]);
+            self.since = Instant::now();
+            return;
+        }
         let done = reconciler.is_well() && !reconciler.unfinished;
         if !self.ready && (done || self.since.elapsed() > PATIENCE) {
             self.ready = true;
@@ -84,6 +94,9 @@ pub(super) fn stopping(meaning: &str) {
 fn summary(reconciler: &Reconciler) -> String {
     let model = &reconciler.model;
     let peers = model.peer_count();
+    if let Some(what) = reconciler.waits_for() {
+        return format!("waits: {what}");
+    }
     let networks = count_of(model.networks.len(), "network");
     let (peers, endpoints) = (
         count_of(peers, "peer"),

@@ -42,6 +42,7 @@ pub use peers::{ForPeers, metric as metric_to};
 pub use problems::Problem;
 pub use room::Full;
 pub use settings::observed_settings;
+pub use underlay::devices as underlay_devices;
 
 /// Everything that the desired state follows from.
 #[derive(Clone, Copy, Debug)]

@@ -21,7 +21,7 @@ pub enum Obstacle {
         /// What there is.
         there: Vec<IfName>,
     },
-    /// No device has the configured underlay address.
+    /// No device has the configured outer address.
     NoSuchAddress {
         /// As configured.
         address: IpAddr,
@@ -30,6 +30,22 @@ pub enum Obstacle {
     NoVtep {
         /// As configured.
         underlay: Vec<IfName>,
+    },
+    /// The address that this node has been known by is away.
+    VtepGone {
+        /// The address.
+        address: IpAddr,
+        /// The devices that should have it.
+        underlay: Vec<IfName>,
+        /// One that they have.
+        instead: Option<IpAddr>,
+    },
+    /// No packet of another machine arrives by a device.
+    NothingArrives {
+        /// The device.
+        name: IfName,
+        /// An address of it.
+        address: Option<IpAddr>,
     },
     /// The configured MTU does not fit.
     MtuTooBig {
@@ -138,9 +154,29 @@ pub struct OtherRoute {
     pub owner: Option<Name>,
 }
 
+impl Obstacle {
+    /// Whether it may go by itself: what makes devices and addresses can be later than the agent.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchUnderlay { .. }
+                | Self::NoSuchAddress { .. }
+                | Self::NoVtep { .. }
+                | Self::VtepGone { .. }
+        )
+    }
+}
+
 /// All obstacles at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacles(pub Vec<Obstacle>);
+
+impl Obstacles {
+    /// Whether all of them may go by themselves.
+    pub fn may_pass(&self) -> bool {
+        self.0.iter().all(Obstacle::may_pass)
+    }
+}
 
 impl std::error::Error for Obstacles {}
 

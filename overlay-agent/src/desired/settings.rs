@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Derived, Node, bridge_name, underlay::owner_of, vxlan_name};
+use super::{Derived, Node, bridge_name, underlay, vxlan_name};
 use crate::{
-    model::{Family, IfName, Model, Network, Underlay},
+    model::{Family, IfName, Model, Network},
     store::Content,
     surroundings::{NodeLink, Observed},
 };
@@ -29,10 +29,7 @@ fn rp_filter(device: impl std::fmt::Display) -> String {
 
 /// Every setting on which [`wanted`] may depend.
 pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> BTreeSet<String> {
-    let underlay: Vec<IfName> = match &model.node.underlay {
-        Underlay::Interfaces(names) => names.clone(),
-        Underlay::Address(address) => owner_of(*address, links).into_iter().collect(),
-    };
+    let underlay = underlay::devices(&model.node.underlay, links);
     let tunnels = |network: &Network| {
         let vni = network.vni;
         Family::ALL

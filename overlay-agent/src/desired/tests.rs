@@ -16,6 +16,7 @@ use crate::{
 
 mod alone;
 mod dual_stack;
+mod uplinks;
 
 const CONFIG: &str = r#"
 [node]
@@ -275,7 +276,7 @@ fn what_stands_in_the_way_is_told_before_anything_is_planned() {
     assert_eq!(
         with("eth1", |link| link.addresses = Vec::new()),
         [
-            "use underlay eth1: no global IPv4 or IPv6 address there; add one with \"ip address add\""
+            "use underlay eth1: no global IPv4 or IPv6 address there that stays; add one with \"ip address add\""
         ]
     );
     let text = CONFIG.replace("\"eth1\"", "\"eth9\"");

@@ -1,7 +1,7 @@
 //! The words for what stands in the way and for what is left out, and the ids that `doctor` and
 //! `status` know them by.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -295,6 +295,11 @@ impl From<&Problem> for Trouble {
     }
 }
 
+/// An address to write, or where to write one.
+fn or_placeholder(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string())
+}
+
 impl From<&Obstacle> for Trouble {
     #[expect(clippy::too_many_lines, reason = "a list of words")]
     fn from(obstacle: &Obstacle) -> Self {
@@ -309,14 +314,47 @@ impl From<&Obstacle> for Trouble {
             Obstacle::NoSuchAddress { address } => Self::new(
                 UNDERLAY_MISSING,
                 address,
-                "no interface has this address",
-                "correct node.underlay, or add it with \"ip address add\"",
+                "no interface has this address, or IPv6 is still asking whether another machine has it",
+                "add it with \"ip address add\", or correct node.vtep or node.underlay",
             )
-            .during(format!("use underlay {address}")),
+            .during(format!("use {address} as VTEP")),
+            Obstacle::VtepGone {
+                address,
+                underlay,
+                instead,
+            } => Self::new(
+                UNDERLAY_MISSING,
+                address,
+                format!(
+                    "other nodes know this one by it, and {} not have it at present: the tunnels \
+                     wait for it",
+                    match underlay.as_slice() {
+                        [one] => format!("{one} does"),
+                        several => format!("{} do", list(several)),
+                    }
+                ),
+                format!(
+                    "if it does not come back, write vtep = \"{}\" under [node], and tell the \
+                     other nodes",
+                    or_placeholder(*instead)
+                ),
+            )
+            .during(format!("use {address} as VTEP")),
+            Obstacle::NothingArrives { name, address } => Self::new(
+                UNDERLAY_MISSING,
+                name,
+                "what other machines send never arrives there",
+                format!(
+                    "under [node], write vtep = \"{}\", and as underlay the interfaces where tunnel \
+                     packets arrive, such as [\"eth0\", \"eth1\"]",
+                    or_placeholder(*address)
+                ),
+            )
+            .during(format!("use underlay {name}")),
             Obstacle::NoVtep { underlay } => Self::new(
                 UNDERLAY_MISSING,
                 list(underlay),
-                "no global IPv4 or IPv6 address there",
+                "no global IPv4 or IPv6 address there that stays",
                 "add one with \"ip address add\"",
             )
             .during(format!("use underlay {}", list(underlay))),

@@ -5,8 +5,11 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
+
 use super::{Derived, Inputs, Node, Obstacle};
 use crate::{
+    kernel::netlink::LinkLayer,
     model::{Family, Guard, IfName, Underlay},
     objects::{AttachmentState, Hook, LinkKind, Objects},
     surroundings::{NodeLink, Surroundings},
@@ -22,8 +25,17 @@ pub(super) fn node<'a>(inputs: Inputs<'a>, obstacles: &mut Vec<Obstacle>) -> Opt
     }
     let vteps: Vec<IpAddr> = Family::ALL
         .into_iter()
-        .filter_map(|family| own_vtep(inputs, &links, family))
+        .filter_map(|family| {
+            let vtep = own_vtep(inputs, &names, &links, family);
+            vtep.unwrap_or_else(|obstacle| {
+                obstacles.push(obstacle);
+                None
+            })
+        })
         .collect();
+    if !obstacles.is_empty() {
+        return None;
+    }
     if vteps.is_empty() {
         obstacles.push(Obstacle::NoVtep { underlay: names });
         return None;
@@ -33,30 +45,40 @@ pub(super) fn node<'a>(inputs: Inputs<'a>, obstacles: &mut Vec<Obstacle>) -> Opt
         instance: inputs.store.instance(),
         around,
         vteps,
+        underlay_mtu: mtu(&links, around),
         underlay: names,
-        underlay_mtu: links.iter().map(|link| link.mtu).min().unwrap_or(u32::MAX),
     })
 }
 
+/// The smallest of the devices by which tunnel packets arrive or leave, in bytes.
+fn mtu(links: &[&NodeLink], around: &Surroundings) -> u32 {
+    let leaving: BTreeSet<IfName> = around.ways.values().map(|way| way.link).collect();
+    let leaving = leaving.iter().filter_map(|name| around.links.get(name));
+    let devices = links.iter().copied().chain(leaving);
+    devices.map(|link| link.mtu).min().unwrap_or(u32::MAX)
+}
+
 fn names(underlay: &Underlay, around: &Surroundings, obstacles: &mut Vec<Obstacle>) -> Vec<IfName> {
+    let names = devices(underlay, &around.links);
+    if let (Underlay::Address(address), []) = (underlay, names.as_slice()) {
+        obstacles.push(Obstacle::NoSuchAddress { address: *address });
+    }
+    names
+}
+
+/// The devices of the underlay, as they are configured or by the address that is.
+pub fn devices(underlay: &Underlay, links: &BTreeMap<IfName, NodeLink>) -> Vec<IfName> {
     match underlay {
         Underlay::Interfaces(names) => names.clone(),
-        Underlay::Address(address) => {
-            let owner = owner_of(*address, &around.links);
-            if owner.is_none() {
-                obstacles.push(Obstacle::NoSuchAddress { address: *address });
-            }
-            owner.into_iter().collect()
-        }
+        Underlay::Address(address) => owner_of(*address, links).into_iter().collect(),
     }
 }
 
 /// The device that has an address.
-pub(super) fn owner_of(address: IpAddr, links: &BTreeMap<IfName, NodeLink>) -> Option<IfName> {
-    let has = |link: &NodeLink| link.addresses.iter().any(|net| net.addr() == address);
+fn owner_of(address: IpAddr, links: &BTreeMap<IfName, NodeLink>) -> Option<IfName> {
+    let mut links = links.iter();
     links
-        .iter()
-        .find(|(_, link)| has(link))
+        .find(|(_, link)| link.has(address))
         .map(|(name, _)| *name)
 }
 
@@ -67,45 +89,95 @@ fn links<'a>(
 ) -> Vec<&'a NodeLink> {
     let mut links = Vec::new();
     for name in names {
-        if let Some(link) = around.links.get(name) {
-            links.push(link);
+        let Some(link) = around.links.get(name) else {
+            let there = around.links.keys().copied();
+            obstacles.push(Obstacle::NoSuchUnderlay {
+                name: *name,
+                there: there.filter(|name| name.as_str() != "lo").collect(),
+            });
             continue;
+        };
+        if link.layer == LinkLayer::Loopback || link.kind == "dummy" {
+            let mut addresses = link.addresses.iter().map(IpNet::addr);
+            obstacles.push(Obstacle::NothingArrives {
+                name: *name,
+                address: addresses.find(|address| !address.is_loopback()),
+            });
         }
-        let there = around.links.keys().copied();
-        obstacles.push(Obstacle::NoSuchUnderlay {
-            name: *name,
-            there: there.filter(|name| name.as_str() != "lo").collect(),
-        });
+        links.push(link);
     }
     links
 }
 
-/// This node's outer address of a family: the configured one, else the one in use, else the
-/// first. The kernel lists the newest IPv6 address first; tunnels must not follow it.
-fn own_vtep(inputs: Inputs<'_>, links: &[&NodeLink], family: Family) -> Option<IpAddr> {
-    if let Underlay::Address(address) = inputs.model.node.underlay
-        && Family::of(address) == family
-    {
-        return Some(address);
+/// This node's outer address of a family, by which others know it: the configured one, else the
+/// one that is remembered. Only a node that has had none chooses: the address of a device from
+/// before there was a memory, else the first that stays. Nothing else moves it. What is on the
+/// devices besides, or comes while the address is away for a moment, may be a virtual one, which
+/// is another machine's the next time.
+fn own_vtep(
+    inputs: Inputs<'_>,
+    names: &[IfName],
+    links: &[&NodeLink],
+    family: Family,
+) -> Result<Option<IpAddr>, Obstacle> {
+    if let Some(address) = inputs.model.node.configured_vtep(family) {
+        let mut others = inputs.observed.around.links.values();
+        return if others.any(|link| !link.ours && link.has(address)) {
+            Ok(Some(address))
+        } else {
+            Err(Obstacle::NoSuchAddress { address })
+        };
     }
-    let in_use: BTreeSet<IpAddr> = inputs
-        .observed
-        .objects
-        .links
-        .values()
+    let choice = choice(inputs, links, family);
+    let Some(address) = inputs.store.vtep(family, names) else {
+        return Ok(choice);
+    };
+    if links.iter().any(|link| link.has(address)) {
+        Ok(Some(address))
+    } else if is_needed(inputs, family) {
+        Err(Obstacle::VtepGone {
+            address,
+            underlay: names.to_vec(),
+            instead: choice,
+        })
+    } else {
+        Ok(choice)
+    }
+}
+
+/// What a node would take that has had none.
+fn choice(inputs: Inputs<'_>, links: &[&NodeLink], family: Family) -> Option<IpAddr> {
+    let ours = inputs.observed.objects.links.values();
+    let in_use: BTreeSet<IpAddr> = ours
         .filter_map(|link| match &link.kind {
             LinkKind::Vxlan(vxlan) => Some(vxlan.local),
             _ => None,
         })
         .collect();
-    let mut there = links
-        .iter()
-        .flat_map(|link| &link.addresses)
-        .map(ipnet::IpNet::addr)
-        .filter(|address| Family::of(*address) == family)
-        .peekable();
-    let first = there.peek().copied();
-    there.find(|address| in_use.contains(address)).or(first)
+    let there = links.iter().flat_map(|link| {
+        let stays = |net: &&IpNet| !link.passing.contains(&net.addr());
+        link.addresses.iter().filter(stays)
+    });
+    let of_family = there.filter(|net| Family::of(net.addr()) == family);
+    // Virtual addresses have no subnet, as a rule; so have those of some clouds.
+    let rank = |net: &&IpNet| {
+        let alone = net.prefix_len() == net.max_prefix_len();
+        (!in_use.contains(&net.addr()), alone)
+    };
+    of_family.min_by_key(rank).map(IpNet::addr)
+}
+
+/// Whether tunnels leave from an address of this family.
+fn is_needed(inputs: Inputs<'_>, family: Family) -> bool {
+    let first = inputs.store.vteps.first();
+    let first = first.map(|vtep| Family::of(vtep.address));
+    inputs.model.networks.iter().any(|network| {
+        if network.peers.is_empty() {
+            first == Some(family)
+        } else {
+            network.peers.vtep_families().contains(&family)
+        }
+    })
 }
 
 /// The programs that look at what arrives.

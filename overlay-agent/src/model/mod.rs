@@ -65,6 +65,8 @@ pub struct Node {
     pub name: Name,
     /// Where tunnel packets leave and arrive.
     pub underlay: Underlay,
+    /// Its outer addresses as configured, at most one of a family; others are found.
+    pub vteps: Vec<IpAddr>,
     /// Whether XDP looks at packets of the underlay before the stack does.
     pub guard: Guard,
     /// Where the tunnel's headers are stripped.
@@ -73,6 +75,22 @@ pub struct Node {
     pub metrics: Metrics,
     /// Whether it asks after its peers, and answers them.
     pub probe: Probe,
+}
+
+impl Node {
+    /// Its outer addresses, as far as the configuration tells them.
+    pub fn configured_vteps(&self) -> Vec<IpAddr> {
+        match self.underlay {
+            Underlay::Address(address) => vec![address],
+            Underlay::Interfaces(_) => self.vteps.clone(),
+        }
+    }
+
+    /// The one of a family.
+    pub fn configured_vtep(&self, family: Family) -> Option<IpAddr> {
+        let mut vteps = self.configured_vteps().into_iter();
+        vteps.find(|vtep| Family::of(*vtep) == family)
+    }
 }
 
 /// A store that defines a network, and whom this node asks for a subnet there.
@@ -97,7 +115,7 @@ pub struct Cluster {
 /// How the configuration points at the underlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Underlay {
-    /// Interfaces; the first address of each family on the first one that has one is a VTEP.
+    /// Interfaces; a VTEP that is not configured is an address of one of them.
     Interfaces(Vec<IfName>),
     /// The VTEP's address; its interface is looked up.
     Address(IpAddr),

@@ -120,6 +120,9 @@ impl Known {
     /// Whatever nobody announces may have changed.
     pub fn distrust(&mut self) {
         self.devices.distrust();
+        if let Some(tables) = &mut self.tables {
+            tables.others_changed = true;
+        }
         self.pins = None;
         self.peer_strays = None;
         self.attachments.known = false;

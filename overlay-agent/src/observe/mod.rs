@@ -18,13 +18,16 @@ mod ways;
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    net::IpAddr,
 };
 
 use crate::{
     desired::{is_ours, needs_filter, observed_settings, owner},
     kernel::{
         self, bpf,
-        netlink::{AddressInfo, Bulk, Changes, Event, Lifetime, LinkInfo, RouteInfo, VxlanInfo},
+        netlink::{
+            AddressInfo, Bulk, Changes, Event, Lifetime, LinkInfo, Place, RouteInfo, VxlanInfo,
+        },
         netns::{self, Made},
         nft, sysctl, udp,
     },
@@ -103,9 +106,17 @@ pub async fn observe(
     settings(model, store, &mut objects, &mut around)?;
     if let Some(model) = model {
         if let Some(tables) = &mut known.tables {
-            known.ways.update(&mut bulk, model, tables, &nodes)?;
+            let locals: Vec<IpAddr> = ours
+                .iter()
+                .filter_map(|link| link.vxlan.as_ref()?.local)
+                .collect();
+            let sources = ways::sources(model, store, &locals, &around);
+            known
+                .ways
+                .update(&mut bulk, model, sources, tables, &nodes)?;
         }
         around.ways = known.ways.found.clone();
+        around.asked = known.ways.asked.clone();
         around.busy_ports = busy_ports(model, &ours)?;
     }
     programs(node, all, &names, known, &mut objects)?;
@@ -155,15 +166,21 @@ fn node_links(
     let ours: BTreeSet<u32> = ours.iter().map(|link| link.index).collect();
     let mut link = |info: &LinkInfo| {
         let mut addresses = by_link.remove(&info.index).unwrap_or_default();
-        addresses.sort_by_key(|address| address.secondary);
+        addresses.sort_by_key(|address| address.place);
         NodeLink {
             index: info.index,
             mac: info.mac,
+            layer: info.layer,
             mtu: info.mtu,
             kind: info.kind.clone().unwrap_or_default(),
             ours: ours.contains(&info.index),
             owner: info.alias.as_deref().and_then(owner),
             vxlan_port: info.vxlan.as_ref().map(|vxlan| vxlan.port),
+            passing: addresses
+                .iter()
+                .filter(|address| address.place == Place::Passing)
+                .map(|address| address.net.addr())
+                .collect(),
             addresses: addresses.into_iter().map(|address| address.net).collect(),
         }
     };

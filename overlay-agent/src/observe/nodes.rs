@@ -39,6 +39,19 @@ impl<'a> Nodes<'a> {
         self.by_index.get(&index).copied()
     }
 
+    pub(super) fn is_ours(&self, index: u32) -> bool {
+        self.ours.contains(&index)
+    }
+
+    /// Devices of others that are up and have a carrier.
+    pub(super) fn carriers(&self) -> BTreeSet<u32> {
+        let others = self
+            .by_index
+            .iter()
+            .filter(|(index, link)| link.up && link.running && !self.is_ours(**index));
+        others.map(|(index, _)| *index).collect()
+    }
+
     pub(super) fn is_tunnel(&self, link: &LinkInfo) -> bool {
         link.vxlan.is_some() && self.ours.contains(&link.index)
     }

@@ -39,6 +39,8 @@ pub(super) struct Tables {
     pub(super) stray_fdb: BTreeSet<StrayFdb>,
     /// Whether those have changed since this was last reset.
     pub(super) others_changed: bool,
+    /// Devices of others that are up and have a carrier.
+    carriers: BTreeSet<u32>,
     /// Devices on which something is whose end is not announced: name and state.
     devices: BTreeMap<u32, (IfName, bool)>,
 }
@@ -59,6 +61,7 @@ impl Tables {
     pub(super) fn read(bulk: &mut Bulk, nodes: &Nodes<'_>) -> kernel::Result<Self> {
         let mut tables = Self {
             others_changed: true,
+            carriers: nodes.carriers(),
             ..Self::default()
         };
         let mut ours = Vec::new();
@@ -132,13 +135,24 @@ impl Tables {
                 Event::Lessened { index } if self.devices.contains_key(&index) => return false,
                 // Of other devices; and filters are in no table.
                 Event::Lessened { .. } | Event::Filters => {}
-                Event::Rules => self.others_changed = true,
+                Event::Ways => self.others_changed = true,
             }
         }
+        self.note_carriers(nodes);
         let agrees = |(index, device): (&u32, &(IfName, bool))| {
             nodes.link(*index).map(|link| (link.name, link.up)) == Some(*device)
         };
         self.devices.iter().all(agrees)
+    }
+
+    /// The kernel passes over routes of devices without a carrier, or whose next hops went with
+    /// it, and announces no route for it.
+    fn note_carriers(&mut self, nodes: &Nodes<'_>) {
+        let carriers = nodes.carriers();
+        if self.carriers != carriers {
+            self.carriers = carriers;
+            self.others_changed = true;
+        }
     }
 
     /// The destinations of others in the main table that have no metric of their own.

@@ -15,11 +15,12 @@ use super::{nodes::Nodes, tables::Tables};
 use crate::{
     kernel::{
         self,
-        netlink::{Bulk, NextHop},
+        netlink::{Bulk, NextHop, Question},
     },
     model::{Family, Model, Peers},
     shared::Shared,
-    surroundings::Way,
+    store::Content,
+    surroundings::{Asked, Surroundings, Way},
 };
 
 /// The ways, and what they follow from besides the routes.
@@ -27,7 +28,11 @@ use crate::{
 pub(super) struct Ways {
     peers: Vec<Peers>,
     learned: BTreeSet<(IpNet, Option<u32>)>,
+    /// The outer addresses that tunnels leave from.
+    sources: BTreeMap<Family, IpAddr>,
     pub(super) found: Shared<BTreeMap<IpAddr, Way>>,
+    /// What the kernel was asked for that.
+    pub(super) asked: Shared<Vec<Asked>>,
 }
 
 impl Ways {
@@ -36,6 +41,7 @@ impl Ways {
         &mut self,
         bulk: &mut Bulk,
         model: &Model,
+        sources: BTreeMap<Family, IpAddr>,
         tables: &mut Tables,
         nodes: &Nodes<'_>,
     ) -> kernel::Result<()> {
@@ -45,17 +51,45 @@ impl Ways {
             .map(|network| network.peers.clone())
             .collect();
         let learned = learned(bulk, &peers)?;
-        if self.peers == peers && self.learned == learned && !tables.others_changed {
+        let same = self.peers == peers && self.learned == learned && self.sources == sources;
+        if same && !tables.others_changed {
             return Ok(());
         }
-        let found = find(bulk, model, tables, &learned, nodes)?;
+        let (found, asked) = find(bulk, model, tables, &learned, &sources, nodes)?;
         if *self.found != found {
             self.found = found.into();
         }
-        (self.peers, self.learned) = (peers, learned);
+        self.asked = asked.into();
+        (self.peers, self.learned, self.sources) = (peers, learned, sources);
         tables.others_changed = false;
         Ok(())
     }
+}
+
+/// The addresses that tunnels leave from: as configured or remembered, or a device's from before
+/// there was a memory. One that is away is none: the kernel refuses questions from it.
+pub(super) fn sources(
+    model: &Model,
+    store: &Content,
+    locals: &[IpAddr],
+    around: &Surroundings,
+) -> BTreeMap<Family, IpAddr> {
+    let is_here = |address: &IpAddr| {
+        let mut others = around.links.values().filter(|link| !link.ours);
+        others.any(|link| link.has(*address))
+    };
+    let of = |family: Family| {
+        let mut remembered = store.vteps.iter().map(|vtep| vtep.address);
+        let mut locals = locals.iter().copied();
+        let of_family = |address: &IpAddr| Family::of(*address) == family;
+        let address = model
+            .node
+            .configured_vtep(family)
+            .or_else(|| remembered.find(of_family))
+            .or_else(|| locals.find(of_family));
+        address.filter(is_here).map(|address| (family, address))
+    };
+    Family::ALL.into_iter().filter_map(of).collect()
 }
 
 /// What routers have told of paths. Only over IPv6 it matters: there they do not fragment.
@@ -75,8 +109,9 @@ fn find(
     model: &Model,
     tables: &Tables,
     learned: &BTreeSet<(IpNet, Option<u32>)>,
+    sources: &BTreeMap<Family, IpAddr>,
     nodes: &Nodes<'_>,
-) -> kernel::Result<BTreeMap<IpAddr, Way>> {
+) -> kernel::Result<(BTreeMap<IpAddr, Way>, Vec<Asked>)> {
     let mut prefixes = Prefixes::default();
     for route in &tables.others {
         prefixes.add(route.destination);
@@ -94,39 +129,48 @@ fn find(
         // The peers' own routes are not among those that tell VTEPs apart.
         .chain(ranges.map(|range| range.cidr))
         .collect();
-    let vteps: BTreeSet<IpAddr> = model
-        .networks
-        .iter()
-        .flat_map(|network| &network.peers)
-        .map(|peer| peer.vtep)
-        .collect();
-
-    let mut classes: HashMap<Class, usize> = HashMap::default();
+    // Rules may tell by the port. Where two networks lead to one VTEP, the first one's decides.
+    let mut vteps: BTreeMap<IpAddr, u16> = BTreeMap::new();
+    for network in &model.networks {
+        for peer in &network.peers {
+            vteps.entry(peer.vtep).or_insert(network.port);
+        }
+    }
+    let mut classes: HashMap<(Class, u16), usize> = HashMap::default();
     let mut asked = Vec::new();
     let mut answers = Vec::with_capacity(vteps.len());
-    for vtep in vteps {
+    for (vtep, port) in vteps {
         let single = singles.iter().any(|net| net.contains(&vtep));
         let class = if single {
             Class::Single(vtep)
         } else {
             Class::Prefix(Family::of(vtep), prefixes.longest(vtep))
         };
-        let number = *classes.entry(class).or_insert_with(|| {
-            asked.push(vtep);
+        let number = *classes.entry((class, port)).or_insert_with(|| {
+            asked.push(Question {
+                to: vtep,
+                from: sources.get(&Family::of(vtep)).copied(),
+                port,
+            });
             asked.len() - 1
         });
         answers.push((vtep, number));
     }
-    let hops = bulk.routes_to(&asked)?;
+    let hops = bulk.ways_of(&asked)?;
     let way = |(vtep, number): (IpAddr, usize)| {
         let hop = hops.get(number)?.as_ref()?;
         Some((vtep, way(vtep, hop, nodes)?))
     };
-    Ok(answers.into_iter().filter_map(way).collect())
+    let ways = answers.into_iter().filter_map(way).collect();
+    Ok((ways, asked.into_iter().zip(hops).collect()))
 }
 
 fn way(vtep: IpAddr, hop: &NextHop, nodes: &Nodes<'_>) -> Option<Way> {
-    let link = *nodes.names.get(&hop.oif).filter(|_| !hop.local)?;
+    // A device of ours leads to peers, and so cannot be the way to one.
+    if hop.local || nodes.is_ours(hop.oif) {
+        return None;
+    }
+    let link = *nodes.names.get(&hop.oif)?;
     Some(Way {
         link,
         next_hop: hop.gateway.unwrap_or(vtep),

@@ -32,6 +32,16 @@ impl Allocation {
     }
 }
 
+/// An outer address of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vtep {
+    /// By which other nodes know it.
+    pub address: IpAddr,
+    /// The devices that it was found on, or beside.
+    pub underlay: Vec<IfName>,
+}
+
 /// The content of the state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +54,10 @@ pub struct Content {
     pub config: PathBuf,
     /// By endpoint.
     pub allocations: BTreeMap<Name, Allocation>,
+    /// The outer addresses that were chosen, at most one of a family, IPv4 first; configured ones
+    /// need no memory. Earlier versions had none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vteps: Vec<Vtep>,
     /// Endpoints added at run time.
     pub endpoints: Vec<Endpoint>,
     /// Namespaces that we made or were about to make; earlier versions noted a name before
@@ -105,6 +119,7 @@ impl Content {
             netns: None,
             config: PathBuf::new(),
             allocations: BTreeMap::new(),
+            vteps: Vec::new(),
             endpoints: Vec::new(),
             namespaces: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -128,6 +143,31 @@ impl Content {
             return Err(format!("it belongs to instance {}", self.instance));
         }
         Ok(())
+    }
+
+    /// The outer address of a family that was chosen on this underlay, or on a part of it.
+    pub fn vtep(&self, family: Family, underlay: &[IfName]) -> Option<IpAddr> {
+        let on = |vtep: &&Vtep| vtep.underlay.iter().any(|name| underlay.contains(name));
+        let mut vteps = self.vteps.iter().filter(on).map(|vtep| vtep.address);
+        vteps.find(|address| Family::of(*address) == family)
+    }
+
+    /// Notes the outer addresses that are in use, but those that the configuration tells.
+    pub fn remember_vteps(&mut self, model: &Model, vteps: &[IpAddr], underlay: &[IfName]) {
+        for family in Family::ALL {
+            let used = vteps.iter().find(|vtep| Family::of(**vtep) == family);
+            let configured = model.node.configured_vtep(family).is_some();
+            if used.is_some() || configured {
+                self.vteps.retain(|vtep| Family::of(vtep.address) != family);
+            }
+            if let Some(&address) = used.filter(|_| !configured) {
+                self.vteps.push(Vtep {
+                    address,
+                    underlay: underlay.to_vec(),
+                });
+            }
+        }
+        self.vteps.sort_by_key(|vtep| vtep.address.is_ipv6());
     }
 
     /// Whether a device without a mark of anybody is the one that we were stopped while making.

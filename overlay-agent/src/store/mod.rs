@@ -34,7 +34,7 @@ use content::Change;
 use copies::{Durable, Version, gone, temporary};
 use journal::Journal;
 
-pub use content::{Allocation, Content};
+pub use content::{Allocation, Content, Vtep};
 
 /// Why the state file cannot be used.
 #[derive(Debug, thiserror::Error)]

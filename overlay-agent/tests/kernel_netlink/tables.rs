@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use overlay_agent::{
-    kernel::netlink::{FdbInfo, RouteKind, RouteSpec},
+    kernel::netlink::{FdbInfo, Place, RouteKind, RouteSpec},
     model::{Family, Mac},
     objects::ROUTE_PROTOCOL,
 };
@@ -24,7 +24,7 @@ async fn addresses_come_and_go() {
         let v4 = all
             .into_iter()
             .filter(|found| found.index == index && found.net.addr().is_ipv4());
-        v4.map(|found| (found.net, found.global, found.secondary))
+        v4.map(|found| (found.net, found.global, found.place == Place::Secondary))
             .collect::<Vec<_>>()
     };
     assert_eq!(

@@ -111,7 +111,7 @@ const MISTAKES: [(&str, &str, &str); 27] = [
     (
         "rx = \"xdp\"",
         "rx = \"xdp\" # in\nguard2 = 1",
-        "n.toml:7: unknown field `guard2`, expected one of `name`, `underlay`, `guard`, `rx`, `metrics`, `probe`",
+        "n.toml:7: unknown field `guard2`, expected one of `name`, `underlay`, `vtep`, `guard`, `rx`, `metrics`, `probe`",
     ),
     (
         "guard = \"native\"",

@@ -264,7 +264,7 @@ fn a_new_address_of_the_underlay_does_not_move_the_tunnels() {
     let again = built(CONFIG, &observed);
     assert_eq!(again.facts.vteps[1].to_string(), "fd56::11");
     assert_eq!(plan(&observed.objects, &again.objects).to_string(), "");
-    // Once the old one is gone, there is no choice.
+    // Once the old one is gone, a node without a memory has no choice.
     let eth1 = observed.around.links.get_mut(&name("eth1")).unwrap();
     eth1.addresses
         .retain(|net| net.to_string() != "fd56::11/64");

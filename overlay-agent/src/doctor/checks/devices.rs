@@ -140,7 +140,13 @@ fn duplicate(facts: &Facts) -> Vec<Finding> {
                  and add it again, as the kernel asks the others only then",
             );
             found.push(DUPLICATE.at(ip, what, cure));
-        } else if facts.vteps.contains(&ip) && !is_underlay(facts, device) {
+        } else if facts.vteps.contains(&ip)
+            && !is_underlay(facts, device)
+            && facts
+                .addresses
+                .iter()
+                .any(|of| of.net.addr() == ip && of.device != device)
+        {
             let what = format!("{device}, which is no underlay, has the address, too");
             found.push(DUPLICATE.at(ip, what, command("take it from there", remove())));
         }

@@ -9,10 +9,10 @@ use overlay_common::maps::{
 
 use super::{Look, NetworkFacts, told};
 use crate::{
-    desired::{self, bridge_name, vxlan_name},
+    desired::{self, bridge_name, underlay_devices, vxlan_name},
     doctor::facts::{Device, MapUse, NodeAddress, Seen},
     kernel::{self, ethtool},
-    model::{Family, IfName, Model, Underlay},
+    model::{Family, IfName, Model},
     objects::Capacity,
     surroundings::Observed,
 };
@@ -47,15 +47,7 @@ pub(super) fn networks(
 /// The underlay's devices, as far as they are there.
 pub(super) async fn underlay(look: &Look<'_>) -> kernel::Result<Vec<Device>> {
     let links = look.node.netlink.links().await?;
-    let names: Vec<IfName> = match &look.model.node.underlay {
-        Underlay::Interfaces(names) => names.clone(),
-        Underlay::Address(address) => {
-            let has = |net: &ipnet::IpNet| net.addr() == *address;
-            let owner = look.observed.around.links.iter();
-            let mut owner = owner.filter(|(_, link)| link.addresses.iter().any(has));
-            owner.next().map(|(name, _)| *name).into_iter().collect()
-        }
-    };
+    let names = underlay_devices(&look.model.node.underlay, &look.observed.around.links);
     let there = names
         .iter()
         .filter_map(|name| links.iter().find(|link| link.name == *name));

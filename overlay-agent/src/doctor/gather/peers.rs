@@ -19,7 +19,7 @@ use crate::{
     doctor::facts::{Answer, Device, Growth, Neighbour, NeighbourState, PeerFacts, Reach, Seen},
     kernel::{
         self,
-        netlink::{Answers, Reachability},
+        netlink::{Answers, Question, Reachability},
         statistics,
     },
     model::{Family, IfName, Mac, Network, Peer, Range},
@@ -48,7 +48,7 @@ pub(super) async fn watch(
     vteps: &[IpAddr],
     sample: Duration,
 ) -> kernel::Result<Watched> {
-    let mut peers = peers(look).await?;
+    let mut peers = peers(look, vteps).await?;
     let slots = slots(look, &peers);
     let start = Instant::now();
     // Programs count before devices do: what arrives in between must not seem to be missing.
@@ -97,7 +97,7 @@ fn is_attached(look: &Look<'_>, underlay: &[Device]) -> Result<(), String> {
 }
 
 /// The peers that there is a way to, as far as they are spoken to, with nothing asked yet.
-async fn peers(look: &Look<'_>) -> kernel::Result<Vec<PeerFacts>> {
+async fn peers(look: &Look<'_>, vteps: &[IpAddr]) -> kernel::Result<Vec<PeerFacts>> {
     let mut found = Vec::new();
     let all = look.model.networks.iter().flat_map(|network| {
         let peers = network.peers.iter();
@@ -106,7 +106,15 @@ async fn peers(look: &Look<'_>) -> kernel::Result<Vec<PeerFacts>> {
     for (network, peer) in all.take(PEERS) {
         let way = look.observed.around.ways.get(&peer.vtep);
         let path = match way {
-            Some(_) => look.node.netlink.route_to(peer.vtep, None).await?,
+            Some(_) => {
+                let mut own = vteps.iter().copied();
+                let question = Question {
+                    to: peer.vtep,
+                    from: own.find(|vtep| Family::of(*vtep) == Family::of(peer.vtep)),
+                    port: network.port,
+                };
+                look.node.netlink.way_of(question).await?
+            }
             None => None,
         };
         let facts = look

@@ -26,14 +26,26 @@ pub struct AddressInfo {
     pub net: IpNet,
     /// Whether it is valid beyond its link (`scope global`).
     pub global: bool,
-    /// Whether another address of the same subnet comes before it; for IPv6: temporary.
-    pub secondary: bool,
+    /// Which of several is used before it.
+    pub place: Place,
     /// Who gave it (`IFA_PROTO`); 0 where nobody says so, and before Linux 5.18.
     pub protocol: u8,
     /// How long it stays.
     pub lifetime: Lifetime,
-    /// Whether it can be this node's: no other turned out to have it.
+    /// Whether it can be this node's: no other turned out to have it, and none is being asked.
     pub usable: bool,
+}
+
+/// Where an address stands among those of its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Before others.
+    Primary,
+    /// Behind another one of the same subnet.
+    Secondary,
+    /// None that others should know this node by: nothing new should be sent from it
+    /// (`preferred_lft 0`), or it is temporary, for privacy (RFC 8981).
+    Passing,
 }
 
 /// How long an address stays.
@@ -111,14 +123,25 @@ impl AddressInfo {
             index: message.header.index,
             net: IpNet::new(address, message.header.prefix_len).ok()?,
             global: message.header.scope == AddressScope::Universe,
-            secondary: flags.contains(AddressHeaderFlags::Secondary),
+            place: if flags.contains(AddressHeaderFlags::Deprecated) {
+                Place::Passing
+            } else if !flags.contains(AddressHeaderFlags::Secondary) {
+                Place::Primary
+            } else if address.is_ipv6() {
+                // `IFA_F_TEMPORARY` is IPv6's reading of the same bit.
+                Place::Passing
+            } else {
+                Place::Secondary
+            },
             protocol: attributes.iter().find_map(protocol).unwrap_or_default(),
             lifetime: if flags.contains(AddressHeaderFlags::Permanent) {
                 Lifetime::Permanent
             } else {
                 Lifetime::Limited
             },
-            usable: !flags.contains(AddressHeaderFlags::Dadfailed),
+            usable: !flags.intersects(AddressHeaderFlags::Dadfailed)
+                && (!flags.contains(AddressHeaderFlags::Tentative)
+                    || flags.contains(AddressHeaderFlags::Optimistic)),
         })
     }
 }

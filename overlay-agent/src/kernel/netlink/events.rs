@@ -99,8 +99,8 @@ pub enum Event {
         /// `ifindex` of the device.
         index: u32,
     },
-    /// Rules have changed.
-    Rules,
+    /// Rules have changed, or what else chooses among routes.
+    Ways,
     /// Filters or qdiscs have: all of a device's can go with one event that names none.
     Filters,
 }
@@ -146,7 +146,7 @@ pub(super) fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Even
         RouteNetlinkMessage::DelAddress(message) => Some(Event::Lessened {
             index: message.header.index,
         }),
-        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::Rules),
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::Ways),
         RouteNetlinkMessage::NewTrafficFilter(_)
         | RouteNetlinkMessage::DelTrafficFilter(_)
         | RouteNetlinkMessage::NewTrafficChain(_)

@@ -8,7 +8,7 @@ use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{
         self, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
-        LinkMessage,
+        LinkLayerType, LinkMessage,
     },
 };
 
@@ -27,6 +27,8 @@ pub struct LinkInfo {
     pub name: IfName,
     /// Hardware address, where that is an Ethernet one.
     pub mac: Option<[u8; 6]>,
+    /// What its packets begin with.
+    pub layer: LinkLayer,
     /// In bytes.
     pub mtu: u32,
     /// Administrative state (`IFF_UP`).
@@ -47,6 +49,18 @@ pub struct LinkInfo {
     pub vxlan: Option<VxlanInfo>,
     /// Whether a bridge, or a port of one, has settings other than those it is made with.
     pub altered: bool,
+}
+
+/// What the packets of a device begin with (`ARPHRD_…`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkLayer {
+    /// An Ethernet header.
+    #[default]
+    Ethernet,
+    /// The IP header, or one of another kind: that of a VPN, of a tunnel.
+    Other,
+    /// They never leave this machine.
+    Loopback,
 }
 
 /// Settings of a VXLAN device.
@@ -203,6 +217,11 @@ impl LinkInfo {
             index: message.header.index,
             name: "?".parse().ok()?,
             mac: None,
+            layer: match message.header.link_layer_type {
+                LinkLayerType::Ether => LinkLayer::Ethernet,
+                LinkLayerType::Loopback => LinkLayer::Loopback,
+                _ => LinkLayer::Other,
+            },
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
             running: flags.contains(LinkFlags::Running),

@@ -38,14 +38,14 @@ use super::{KernelError, Result, netns};
 use crate::model::Family;
 
 pub use self::{
-    addresses::{AddressInfo, Lifetime},
+    addresses::{AddressInfo, Lifetime, Place},
     bulk::{Bulk, Request},
     create::VethPeerSpec,
     events::{Changes, Event, Touched},
-    links::{LinkInfo, VxlanInfo},
+    links::{LinkInfo, LinkLayer, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
     reachability::{Answers, Reachability},
-    routes::{NextHop, RouteInfo, RouteKind, RouteSpec},
+    routes::{NextHop, Question, RouteInfo, RouteKind, RouteSpec},
     rules::RuleInfo,
     watch::Watch,
 };

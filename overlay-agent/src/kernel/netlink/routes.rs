@@ -19,6 +19,9 @@ use rtnetlink::{
 use super::{Bulk, Netlink, Request, refusal::Refusal};
 use crate::{kernel::Result, model::Family};
 
+/// `IPPROTO_UDP`.
+const UDP: u8 = 17;
+
 /// A route as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteInfo {
@@ -78,6 +81,17 @@ pub struct RouteSpec {
     pub protocol: u8,
 }
 
+/// What a VXLAN device asks before it sends (`udp_tunnel_dst_lookup` of Linux).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Question {
+    /// The outer destination.
+    pub to: IpAddr,
+    /// The outer source, an address of this node; `None`: the kernel's choice.
+    pub from: Option<IpAddr>,
+    /// UDP destination port.
+    pub port: u16,
+}
+
 /// Where the kernel sends packets for a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
@@ -115,6 +129,15 @@ impl Netlink {
         match self.get(RouteNetlinkMessage::GetRoute(message)).await {
             Ok(answer) => Ok(NextHop::of(answer)),
             Err(refusal) => no_way(refusal, destination),
+        }
+    }
+
+    /// The way that packets of a tunnel take; `None` when there is none.
+    pub async fn way_of(&self, question: Question) -> Result<Option<NextHop>> {
+        let message = RouteNetlinkMessage::GetRoute(question.message());
+        match self.get(message).await {
+            Ok(answer) => Ok(NextHop::of(answer)),
+            Err(refusal) => no_way(refusal, question.to),
         }
     }
 
@@ -248,17 +271,17 @@ impl Bulk {
         )
     }
 
-    /// As [`Netlink::route_to`], for each of many destinations.
-    pub fn routes_to(&mut self, destinations: &[IpAddr]) -> Result<Vec<Option<NextHop>>> {
-        let ask = |destination: &IpAddr| Request {
-            message: RouteNetlinkMessage::GetRoute(way_to(*destination, None)),
+    /// As [`Netlink::way_of`], for each of many questions.
+    pub fn ways_of(&mut self, questions: &[Question]) -> Result<Vec<Option<NextHop>>> {
+        let ask = |question: &Question| Request {
+            message: RouteNetlinkMessage::GetRoute(question.message()),
             flags: 0,
         };
-        let answers = self.ask(destinations.iter().map(ask).collect());
-        let hops = destinations.iter().zip(answers);
-        hops.map(|(destination, answer)| match answer {
+        let answers = self.ask(questions.iter().map(ask).collect());
+        let hops = questions.iter().zip(answers);
+        hops.map(|(question, answer)| match answer {
             Ok(answer) => Ok(answer.and_then(NextHop::of)),
-            Err(refusal) => no_way(refusal, *destination),
+            Err(refusal) => no_way(refusal, question.to),
         })
         .collect()
     }
@@ -289,6 +312,18 @@ fn question(family: Family, flags: RouteFlags) -> RouteNetlinkMessage {
     message.header.address_family = family.into();
     message.header.flags = flags;
     RouteNetlinkMessage::GetRoute(message)
+}
+
+impl Question {
+    fn message(self) -> RouteMessage {
+        let mut message = way_to(self.to, self.from);
+        // For rules that tell by them, and for the hash among next hops.
+        message.attributes.extend([
+            RouteAttribute::IpProto(UDP),
+            RouteAttribute::Dport(self.port),
+        ]);
+        message
+    }
 }
 
 fn way_to(destination: IpAddr, from: Option<IpAddr>) -> RouteMessage {

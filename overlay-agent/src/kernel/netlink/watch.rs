@@ -27,7 +27,7 @@ use super::{
 use crate::kernel::{KernelError, Result, netns};
 
 /// What is listened to.
-const GROUPS: [MulticastGroup; 11] = [
+const GROUPS: [MulticastGroup; 12] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Tc,
@@ -39,6 +39,7 @@ const GROUPS: [MulticastGroup; 11] = [
     MulticastGroup::Ipv6Rule,
     MulticastGroup::Ipv4Netconf,
     MulticastGroup::Ipv6Netconf,
+    MulticastGroup::Nexthop,
 ];
 
 /// No datagram of the kernel is larger (`NLMSG_GOODSIZE` and dumps aside).
@@ -74,7 +75,7 @@ impl Watch {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             let groups = GROUPS
                 .iter()
-                .fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
+                .fold(0_u32, |mask, group| mask | 1 << (*group as u32 - 1));
             setsockopt(&socket, RcvBufForce, &ROOM)?;
             socket.set_listen_all_namespaces(true)?;
             socket.set_non_blocking(true)?;
@@ -170,6 +171,12 @@ impl Watch {
                     return Ok(false);
                 }
                 if is_setting(datagram) {
+                    // Some choose among routes, such as `ignore_routes_with_linkdown`.
+                    self.events.push(Event::Ways);
+                    return Ok(true);
+                }
+                if is_next_hop(datagram) {
+                    self.events.push(Event::Ways);
                     return Ok(true);
                 }
                 let (events, touched) = (&mut self.events, &mut self.touched);
@@ -191,8 +198,21 @@ impl Watch {
 fn is_setting(datagram: &[u8]) -> bool {
     /// `RTM_NEWNETCONF` and `RTM_DELNETCONF`.
     const NETCONF: [u16; 2] = [80, 81];
-    let kind = datagram.get(4..6).and_then(|bytes| bytes.try_into().ok());
-    kind.is_some_and(|bytes| NETCONF.contains(&u16::from_ne_bytes(bytes)))
+    kind(datagram).is_some_and(|kind| NETCONF.contains(&kind))
+}
+
+/// Whether it tells of an object that routes share. IPv4 routes go with it unannounced; what it
+/// looks like, nobody here has to know.
+fn is_next_hop(datagram: &[u8]) -> bool {
+    /// `RTM_NEWNEXTHOP` and `RTM_DELNEXTHOP`, and the same of a group's buckets.
+    const NEXT_HOPS: [u16; 4] = [104, 105, 116, 117];
+    kind(datagram).is_some_and(|kind| NEXT_HOPS.contains(&kind))
+}
+
+/// What the first message of a datagram is.
+fn kind(datagram: &[u8]) -> Option<u16> {
+    let bytes = datagram.get(4..6)?.try_into().ok()?;
+    Some(u16::from_ne_bytes(bytes))
 }
 
 fn broken(error: &io::Error) -> KernelError {

@@ -1,0 +1,138 @@
+//! Which address is a node's VTEP, and how wide its underlay is.
+
+use super::*;
+use crate::kernel::netlink::LinkLayer;
+
+fn vteps(config: &str, store: &Content, observed: &Observed) -> Result<Vec<String>, String> {
+    let model = config::parse(Path::new("t.toml"), config).unwrap();
+    let mut store = store.clone();
+    store.allocate(&model);
+    let built = desired(Inputs {
+        model: &model,
+        store: &store,
+        observed,
+        loaded: true,
+        attached: true,
+        capacity: Capacity::default(),
+        before: None,
+    });
+    let of = |desired: Desired| {
+        desired
+            .facts
+            .vteps
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
+    built.map(of).map_err(|obstacles| obstacles.to_string())
+}
+
+fn with(addresses: &[&str]) -> Observed {
+    let mut observed = bare();
+    let eth1 = observed.around.links.get_mut(&name("eth1")).unwrap();
+    eth1.addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
+    observed
+}
+
+fn remembering(address: &str) -> Content {
+    let mut store = Content::new("n1".parse().unwrap());
+    let model = config::parse(Path::new("t.toml"), CONFIG).unwrap();
+    store.remember_vteps(&model, &[address.parse().unwrap()], &[name("eth1")]);
+    store
+}
+
+#[test]
+fn a_node_that_had_none_takes_one_that_stays() {
+    let new = Content::new("n1".parse().unwrap());
+    let first = |addresses: &[&str]| vteps(CONFIG, &new, &with(addresses));
+    assert_eq!(
+        first(&["10.0.0.9/32", "10.0.0.1/24"]).unwrap(),
+        ["10.0.0.1"]
+    );
+    // As some clouds give them.
+    assert_eq!(first(&["10.0.0.9/32"]).unwrap(), ["10.0.0.9"]);
+    let mut observed = with(&["10.0.0.1/24", "10.0.0.2/24"]);
+    let eth1 = observed.around.links.get_mut(&name("eth1")).unwrap();
+    eth1.passing.insert("10.0.0.1".parse().unwrap());
+    assert_eq!(vteps(CONFIG, &new, &observed).unwrap(), ["10.0.0.2"]);
+}
+
+#[test]
+fn a_remembered_one_is_kept_and_waited_for() {
+    let store = remembering("10.0.0.2");
+    let both = with(&["10.0.0.1/24", "10.0.0.2/24"]);
+    assert_eq!(vteps(CONFIG, &store, &both).unwrap(), ["10.0.0.2"]);
+    // Now on its way out: peers know it all the same.
+    let mut leaving = both.clone();
+    let eth1 = leaving.around.links.get_mut(&name("eth1")).unwrap();
+    eth1.passing.insert("10.0.0.2".parse().unwrap());
+    assert_eq!(vteps(CONFIG, &store, &leaving).unwrap(), ["10.0.0.2"]);
+    let gone = vteps(CONFIG, &store, &with(&["10.0.0.1/24"]));
+    assert_eq!(
+        gone.unwrap_err(),
+        "use 10.0.0.2 as VTEP: other nodes know this one by it, and eth1 does not have it at present: the tunnels wait for it; if it does not come back, write vtep = \"10.0.0.1\" under [node], and tell the other nodes"
+    );
+    // Whoever names another underlay means another address.
+    let mut moved = with(&["10.0.0.1/24"]);
+    let eth1 = moved.around.links.remove(&name("eth1")).unwrap();
+    moved.around.links.insert(name("eth2"), eth1);
+    let config = CONFIG.replace("\"eth1\"", "\"eth2\"");
+    assert_eq!(vteps(&config, &store, &moved).unwrap(), ["10.0.0.1"]);
+}
+
+#[test]
+fn one_of_a_family_that_no_peer_has_is_not_waited_for() {
+    let mut store = remembering("10.0.0.2");
+    let model = config::parse(Path::new("t.toml"), CONFIG).unwrap();
+    store.remember_vteps(&model, &["fd00::2".parse().unwrap()], &[name("eth1")]);
+    let observed = with(&["10.0.0.2/24", "fd00::9/64"]);
+    assert_eq!(
+        vteps(CONFIG, &store, &observed).unwrap(),
+        ["10.0.0.2", "fd00::9"]
+    );
+}
+
+#[test]
+fn a_configured_one_is_on_any_device_and_does_not_decide_the_mtu() {
+    let config = CONFIG.replace("\"eth1\"", "\"eth1\"\nvtep = \"10.255.0.1\"");
+    let mut observed = bare();
+    let store = remembering("192.168.56.11");
+    let away = vteps(&config, &store, &observed).unwrap_err();
+    assert!(
+        away.starts_with("use 10.255.0.1 as VTEP: no interface has"),
+        "{away}"
+    );
+    let lo = NodeLink {
+        index: 1,
+        mtu: 65536,
+        layer: LinkLayer::Loopback,
+        addresses: vec!["10.255.0.1/32".parse().unwrap()],
+        ..NodeLink::default()
+    };
+    observed.around.links.insert(name("lo"), lo);
+    assert_eq!(vteps(&config, &store, &observed).unwrap(), ["10.255.0.1"]);
+    let built = build(&config, &observed).unwrap();
+    assert_eq!(
+        built.facts.mtus.values().copied().collect::<Vec<u16>>(),
+        [1450]
+    );
+    // Nor does the card with the address, when the way is by another one.
+    let narrow = NodeLink {
+        index: 3,
+        mtu: 1400,
+        ..NodeLink::default()
+    };
+    observed.around.links.insert(name("wan"), narrow);
+    for way in observed.around.ways.values_mut() {
+        way.link = name("wan");
+    }
+    let built = build(&config, &observed).unwrap();
+    assert_eq!(
+        built.facts.mtus.values().copied().collect::<Vec<u16>>(),
+        [1350]
+    );
+    // Where nothing arrives is no underlay.
+    let config = CONFIG.replace("\"eth1\"", "\"10.255.0.1\"");
+    let nowhere = vteps(&config, &store, &observed).unwrap_err();
+    assert!(nowhere.contains("write vtep = \"10.255.0.1\""), "{nowhere}");
+}
