@@ -11,6 +11,7 @@ use crate::{
         bpf::{self, DataPlane, Maps},
         netlink::Netlink,
         netns::{self, NetnsId},
+        nft::GuardTable,
     },
     model::IfName,
     objects::{AttachmentState, Hook},
@@ -28,6 +29,8 @@ pub struct Node {
     pub pins: PathBuf,
     /// The programs, once they are loaded.
     pub dataplane: Option<DataPlane>,
+    /// The table that guards the tunnels' ports.
+    pub guard: GuardTable,
     /// Who is told what is done to it.
     pub progress: Progress,
     /// Indices of the devices that carried our mark at the last look, and of those made since.
@@ -43,6 +46,7 @@ impl Node {
             netns,
             pins,
             dataplane: None,
+            guard: GuardTable::default(),
             progress: Progress::default(),
             marked: BTreeSet::new(),
         })

@@ -23,6 +23,7 @@ mod attachments;
 mod capacity;
 mod entries;
 mod filter;
+mod guard;
 mod peers;
 mod slots;
 
@@ -30,6 +31,8 @@ pub use attachments::{AttachmentState, Hook};
 pub use capacity::Capacity;
 pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
 pub use filter::{Filter, FilterRules, FilterTable, Masquerade, TableOwner, filter_table};
+pub(crate) use guard::Fnv;
+pub use guard::{Guard, GuardRules, GuardSenders, Length, TUNNEL_FROM_ENDPOINT, guard_table};
 pub use peers::{PeerEntries, PeerEntry, PeerObjects};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).
@@ -70,6 +73,8 @@ pub struct Objects {
     pub layouts: BTreeSet<u32>,
     /// The table of packet filter rules, when there is one.
     pub filter: Option<Filter>,
+    /// What the guard of the tunnels' ports does, when there is one.
+    pub guard: Option<Guard>,
 }
 
 impl Objects {

@@ -48,6 +48,34 @@ pub struct Surroundings {
     /// Whether the table that ours would be is somebody else's; and which other instance's, where
     /// its mark says so. Looked for only when rules are needed, or may have been made.
     pub filter_of: Option<Option<Name>>,
+    /// Why there can be no guard of the tunnels' ports.
+    pub no_guard: Option<NoGuard>,
+}
+
+/// Why nothing stands, or can be made to stand, before the tunnels' ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoGuard {
+    /// This machine has no `nft`, or this kernel no nftables.
+    Unavailable(String),
+    /// Whoever looks may not see the tables.
+    Hidden(String),
+    /// The tables cannot be listed.
+    Failed(String),
+    /// The table's name is taken by one that this instance did not make; and which other instance
+    /// did, where its mark says so.
+    Taken(Option<Name>),
+}
+
+impl NoGuard {
+    /// Why, where the table has this name.
+    pub fn cause(&self, table: &str) -> String {
+        match self {
+            Self::Unavailable(cause) | Self::Hidden(cause) | Self::Failed(cause) => cause.clone(),
+            Self::Taken(_) => {
+                format!("nftables table inet {table} is not one that this instance made")
+            }
+        }
+    }
 }
 
 impl Surroundings {

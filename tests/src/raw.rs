@@ -42,6 +42,15 @@ impl Socket {
         Ok(Self { file, name })
     }
 
+    /// Makes a device without Ethernet headers in a namespace, which is gone with this: what is
+    /// sent here, bare IP packets, arrives there.
+    pub fn tun(namespace: &str, device: &str) -> Result<Self> {
+        let name = format!("{device} of {namespace}");
+        let file = netns::inside(namespace, || tun(device))?
+            .map_err(Error::file("make a TUN device", &name))?;
+        Ok(Self { file, name })
+    }
+
     /// Sends a frame as it is.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         (&self.file)
@@ -107,6 +116,32 @@ fn mac_in(argv: &[String], field: &str) -> Result<Mac> {
         .filter_map(|byte| u8::from_str_radix(byte, 16).ok())
         .collect();
     bytes.try_into().map_err(|_| not_understood())
+}
+
+/// A TUN device of this thread's namespace.
+fn tun(device: &str) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).map_err(io::Error::other)?,
+        },
+    };
+    // The last byte stays zero.
+    let places = request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1);
+    for (place, byte) in places.zip(device.bytes()) {
+        *place = byte.cast_signed();
+    }
+    // SAFETY: the descriptor is open, and the request is an initialised `ifreq`, which the kernel
+    // reads and writes back, and which lives for the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
 }
 
 /// A packet socket on a device of this thread's namespace.

@@ -201,6 +201,8 @@ pub struct Status {
     /// The store that one of its networks comes from.
     #[serde(default)]
     pub cluster: Option<ClusterStatus>,
+    /// What holds the rules of networks on the kernel's path.
+    pub guard_table: GuardTableStatus,
     /// Its networks.
     pub networks: Vec<NetworkStatus>,
     /// Its endpoints.
@@ -230,6 +232,17 @@ pub struct ClusterStatus {
     pub doubtful: usize,
     /// The store's revision.
     pub revision: i64,
+}
+
+/// The nftables table that what the kernel receives for a tunnel passes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardTableStatus {
+    /// Its name, in the family `inet`.
+    pub name: String,
+    /// Whether it is there and does what it should.
+    pub holds: bool,
+    /// Why it cannot be.
+    pub reason: Option<String>,
 }
 
 /// The state of the eBPF programs.

@@ -98,6 +98,14 @@ pub(super) async fn run(
             nft::delete(&filter_table(instance), instance)?;
             Ok(store.update(|content| content.packet_filter = false)?)
         }
+        Step::SetGuard { rules } => {
+            let instance = store.content().instance();
+            Ok(node.guard.set(instance, rules)?)
+        }
+        Step::DeleteGuard => {
+            let instance = store.content().instance();
+            Ok(node.guard.delete(instance)?)
+        }
         Step::Attach { link, hook } => {
             let index = index(node, *link).await?;
             let dataplane = node.dataplane.as_mut().ok_or(ApplyError::NoMaps)?;

@@ -13,8 +13,8 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use super::{Failure, Format, cluster, health, journal, progress, watching};
 use crate::{
     api::{
-        Carried, EndpointStatus, FastPathState, FastPathStatus, NetworkStatus, PeerStatus,
-        RangeStatus, SCHEMA, Status, stats::EndpointCounts,
+        Carried, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus, NetworkStatus,
+        PeerStatus, RangeStatus, SCHEMA, Status, stats::EndpointCounts,
     },
     config::{Loaded, PEERS_FOLDER},
     daemon::Preview,
@@ -165,6 +165,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io
         fastpath.pins.display()
     )?;
     print_guard(out, fastpath)?;
+    print_guard_table(out, &status.guard_table, fastpath.state)?;
     watching::print(out, status)?;
     if let Some(cluster) = &status.cluster {
         cluster::print_line(out, cluster)?;
@@ -196,6 +197,22 @@ fn print_guard(out: &mut dyn Write, fastpath: &FastPathStatus) -> io::Result<()>
     };
     let devices = list(&fastpath.guarded, ", ");
     writeln!(out, "guard {mode}  on {devices}{stripping}")
+}
+
+/// Where it holds, there is nothing to say.
+fn print_guard_table(
+    out: &mut dyn Write,
+    table: &GuardTableStatus,
+    fastpath: FastPathState,
+) -> io::Result<()> {
+    let Some(reason) = &table.reason else {
+        return Ok(());
+    };
+    let extent = match fastpath {
+        FastPathState::On => "hold for what the programs take, not on the kernel's path",
+        FastPathState::Off | FastPathState::Unavailable => "do not hold for what tunnels bring",
+    };
+    writeln!(out, "rules {extent}: {reason}")
 }
 
 /// What there is, or that there is none.

@@ -14,10 +14,14 @@ use crate::{
         stats::{Counter, Export, MapFill, PathCounts, Reload, Stats},
     },
     desired::{veth_name, vxlan_name},
-    kernel::{self, statistics},
+    kernel::{
+        self,
+        nft::{self, Dropped},
+        statistics,
+    },
     model::{Endpoint, Family, Vni},
     objects::LinkRef,
-    stats::{Counted, Owners},
+    stats::{Counted, Owners, with_drops_of_kernel, with_kernel},
 };
 
 impl Reconciler {
@@ -41,6 +45,10 @@ impl Reconciler {
             Ok(counted) => counted.unwrap_or_default(),
             Err(error) => return Reply::Failed(error.to_string()),
         };
+        let dropped_by_kernel = match self.dropped_by_kernel() {
+            Ok(dropped) => dropped,
+            Err(error) => return Reply::Failed(error.to_string()),
+        };
         let problems = self.problems_now();
         let owners = self.owners();
         let mut networks = counted.networks(&owners, all);
@@ -62,7 +70,7 @@ impl Reconciler {
             fastpath: self.fastpath_state(),
             healthy: problems.is_empty(),
             problems,
-            programs: counted.programs(),
+            programs: with_kernel(counted.programs(), &dropped_by_kernel),
             repairs: self.repairs.count,
             reload: Reload {
                 successful: self.refused.is_none() && self.refused_fragments.is_empty(),
@@ -72,10 +80,18 @@ impl Reconciler {
             endpoints: counted.endpoints(&owners),
             host: counted.host(),
             former: counted.former(&owners),
-            drops: counted.drops(&owners),
+            drops: with_drops_of_kernel(counted.drops(&owners), &dropped_by_kernel),
             passes: counted.passes(),
             maps: self.fill(),
         }))
+    }
+
+    /// What the guard of the tunnels' ports has dropped.
+    fn dropped_by_kernel(&self) -> kernel::Result<Dropped> {
+        if self.observed.objects.guard.is_none() {
+            return Ok(Dropped::new());
+        }
+        nft::dropped_by_guard(self.store.content().instance())
     }
 
     /// Whose the slots are.

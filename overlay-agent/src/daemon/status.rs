@@ -9,14 +9,14 @@ use tracing::warn;
 use super::Reconciler;
 use crate::{
     api::{
-        Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, NetworkStatus,
-        PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
+        Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
+        NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
         stats::{Counter, PathCounts},
     },
     desired::bridge_name,
     kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
-    objects::{AttachmentState, Filter, FilterRules, LinkId, LinkKind, Scope},
+    objects::{AttachmentState, Filter, FilterRules, Guard, LinkId, LinkKind, Scope, guard_table},
     trouble::{Trouble, ids},
 };
 
@@ -54,6 +54,7 @@ impl Reconciler {
             underlay: self.facts.underlay.clone(),
             fastpath,
             cluster: self.cluster_status(),
+            guard_table: self.guard_table(),
             networks,
             endpoints: self
                 .model
@@ -85,6 +86,17 @@ impl Reconciler {
     fn log_level_now(&self) -> LogLevel {
         let dataplane = self.node.dataplane.as_ref();
         dataplane.map_or(LogLevel::Off, |dataplane| dataplane.variant().log)
+    }
+
+    /// What holds the rules of networks on the kernel's path.
+    fn guard_table(&self) -> GuardTableStatus {
+        let name = guard_table(self.store.content().instance());
+        let reason = self.observed.around.no_guard.as_ref();
+        GuardTableStatus {
+            holds: matches!(self.observed.objects.guard, Some(Guard::Does(_))),
+            reason: reason.map(|reason| reason.cause(&name)),
+            name,
+        }
     }
 
     /// What is not as it should be, and since when.

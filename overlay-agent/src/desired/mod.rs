@@ -6,6 +6,7 @@
 
 mod endpoints;
 mod filter;
+mod guard;
 mod last_resorts;
 mod names;
 mod networks;
@@ -203,9 +204,10 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     slots::assign_to_endpoints(kept, &mut desired.objects.entries);
     desired.objects.peers = for_peers.objects.clone();
     desired.problems.extend(for_peers.problems.iter().cloned());
-    desired.for_peers = Some(for_peers);
+    desired.for_peers = Some(Arc::clone(&for_peers));
     desired.objects.sysctls = settings::wanted(&node, &derived);
     desired.objects.filter = filter::rules(&derived).map(Filter::Rules);
+    guard::build(&node, &derived, &for_peers.senders, &mut desired);
     underlay::attach(&node, &derived, &mut desired.objects);
     desired.objects.layouts = layouts(inputs.observed);
     // Those of devices that may get programs again: packets are lost while one comes or goes.

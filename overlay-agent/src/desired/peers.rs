@@ -12,10 +12,13 @@ use std::{
 use ipnet::IpNet;
 use overlay_common::wire::OVERHEAD_V6;
 
-use super::{Derived, Full, Problem, Tunnel, slots};
+use super::{Derived, Full, Problem, Tunnel, guard, slots};
 use crate::{
     model::{Family, IfName, Mac, Network, Peer, Range, Vni},
-    objects::{Capacity, LinkRef, PeerEntries, PeerEntry, PeerObjects, Route, RouteKey, Scope},
+    objects::{
+        Capacity, GuardSenders, LinkRef, PeerEntries, PeerEntry, PeerObjects, Route, RouteKey,
+        Scope,
+    },
     shared::Shared,
     surroundings::Way,
 };
@@ -29,6 +32,8 @@ pub struct ForPeers {
     cause: Cause,
     pub(super) objects: Shared<PeerObjects>,
     pub(super) problems: Vec<Problem>,
+    /// Who may send into the tunnels.
+    pub(super) senders: Arc<GuardSenders>,
     /// Networks of which not all peers are in the maps.
     pub(super) crowded: BTreeSet<Vni>,
 }
@@ -101,6 +106,7 @@ pub(super) fn build(
         cause,
         objects: objects.into(),
         problems: made.problems,
+        senders: guard::senders(derived).into(),
         crowded: made.crowded,
     })
 }

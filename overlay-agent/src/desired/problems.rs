@@ -19,6 +19,18 @@ pub enum Problem {
         /// The outer address in it.
         vtep: IpAddr,
     },
+    /// The tables of nftables cannot be looked at.
+    NoGuard {
+        /// Why.
+        cause: String,
+    },
+    /// A table of somebody else has the name of the guard's.
+    GuardTaken {
+        /// Its name.
+        table: String,
+        /// The other instance that made it.
+        owner: Option<Name>,
+    },
     /// The underlay has no route to a VTEP.
     NoWay {
         /// The peer.

@@ -29,6 +29,10 @@ pub const UNDERLAY_MISSING: &str = "underlay-missing";
 pub const MTU_DOES_NOT_FIT: &str = "mtu-does-not-fit";
 /// There can be no packet filter rules.
 pub const PACKET_FILTER_MISSING: &str = "packet-filter-missing";
+/// The rules do not hold on the kernel's path.
+pub const GUARD_TABLE_MISSING: &str = "guard-table-missing";
+/// A table of somebody else has the name of the one that would hold them.
+pub const GUARD_TABLE_TAKEN: &str = "guard-table-taken";
 /// A device of somebody else has a name that we need.
 pub const DEVICE_NAME_TAKEN: &str = "device-name-taken";
 /// A VXLAN device of somebody else has the port.
@@ -124,6 +128,22 @@ impl From<&Problem> for Trouble {
     #[expect(clippy::too_many_lines, reason = "a list of words")]
     fn from(problem: &Problem) -> Self {
         match problem {
+            Problem::NoGuard { cause } => Self::new(
+                GUARD_TABLE_MISSING,
+                "nft",
+                cause,
+                "see what \"nft list ruleset\" says",
+            )
+            .during("hold the rules of networks on the kernel's path"),
+            Problem::GuardTaken { table, owner } => {
+                let (what, cure) = table_of(table, owner.as_ref());
+                Self::new(GUARD_TABLE_TAKEN, format!("table inet {table}"), what, cure).during(
+                    format!(
+                        "make nftables table inet {table}, which holds the rules of networks on \
+                         the kernel's path"
+                    ),
+                )
+            }
             Problem::RangeAroundVtep {
                 network,
                 cidr,

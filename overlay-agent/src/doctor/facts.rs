@@ -10,6 +10,7 @@ use crate::{
     desired::{Obstacle, Problem},
     model::{FastPath, IfName, Mac, Name, Vni},
     objects::Hook,
+    surroundings::NoGuard,
     trouble::Trouble,
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Facts {
     /// What stands in the agent's way, and what it has to leave out.
     pub(super) obstacles: Vec<Obstacle>,
     pub(super) problems: Vec<Problem>,
+    /// Why nothing guards the tunnels' ports on the kernel's path.
+    pub(super) no_guard: Option<NoGuard>,
     /// Kernel settings by path below `/proc/sys`.
     pub(super) settings: BTreeMap<String, String>,
     pub(super) networks: Vec<NetworkFacts>,

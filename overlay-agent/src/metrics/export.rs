@@ -10,9 +10,12 @@ use prometheus::{
     proto::{Counter as CounterValue, Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use crate::api::{
-    FastPathState,
-    stats::{Counter, EndpointCounts, Export, Sender, Stats},
+use crate::{
+    api::{
+        FastPathState,
+        stats::{Counter, EndpointCounts, Export, Sender, Stats},
+    },
+    objects::TUNNEL_FROM_ENDPOINT,
 };
 
 /// The page that a scrape gets.
@@ -221,8 +224,8 @@ impl Page {
     }
 
     fn reasons(&mut self, stats: &Stats) {
-        let drops = DropReason::ALL.iter().map(|reason| {
-            let name = reason.name();
+        let reasons = DropReason::ALL.iter().map(|reason| reason.name());
+        let drops = reasons.chain([TUNNEL_FROM_ENDPOINT]).map(|name| {
             let counted = stats.drops.iter().find(|drops| drops.reason == name);
             let count = counted.map(|drops| drops.count).unwrap_or_default();
             (vec![("reason", name)], count)

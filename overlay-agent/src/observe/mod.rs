@@ -37,7 +37,7 @@ use crate::{
         Address, FilterTable, LinkId, Objects, Route, RouteKey, Scope, TableOwner, filter_table,
     },
     store::Content,
-    surroundings::{NodeLink, Observed, Surroundings},
+    surroundings::{NoGuard, NodeLink, Observed, Surroundings},
 };
 
 use self::{nodes::Nodes, tables::Tables};
@@ -139,6 +139,7 @@ pub async fn observe(
         }
     }
     filter(model, store, &mut objects, &mut around)?;
+    guard(node, model, store, &mut objects, &mut around)?;
     known.devices = devices;
     Ok(Observed { objects, around })
 }
@@ -375,6 +376,30 @@ fn filter(
         // Rules of ours that cannot be removed are an error, those that cannot be made a reason.
         Err(error) if !needed => return Err(error),
         Err(error) => around.no_filter = Some(error.to_string()),
+    }
+    Ok(())
+}
+
+/// What stands before the tunnels' ports, or why nothing can.
+fn guard(
+    node: &Node,
+    model: Option<&Model>,
+    store: &Content,
+    objects: &mut Objects,
+    around: &mut Surroundings,
+) -> kernel::Result<()> {
+    match node.guard.read(store.instance()) {
+        Ok(nft::Found::Ours(guard)) => objects.guard = Some(guard),
+        Ok(nft::Found::Nothing) => {}
+        Ok(nft::Found::Foreign(owner)) => around.no_guard = Some(NoGuard::Taken(owner)),
+        // Where none can be made, none has been.
+        Ok(nft::Found::Unavailable(cause)) => around.no_guard = Some(NoGuard::Unavailable(cause)),
+        // A table of ours that cannot be removed is an error.
+        Err(error) if model.is_none() => return Err(error),
+        Err(error) if error.is_denied() => {
+            around.no_guard = Some(NoGuard::Hidden(error.to_string()));
+        }
+        Err(error) => around.no_guard = Some(NoGuard::Failed(error.to_string())),
     }
     Ok(())
 }

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     model::{IfName, Mac},
     objects::{
-        Address, AttachmentState, Filter, Link, LinkId, LinkKind, Objects, Route, RouteKey, Scope,
+        Address, AttachmentState, Filter, Guard, Link, LinkId, LinkKind, Objects, Route, RouteKey,
+        Scope,
     },
 };
 
@@ -35,6 +36,7 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     set_sysctls(observed, desired, &mut steps);
     raise_links(desired, &renewed, &mut steps);
     set_filter(observed, desired, &mut steps);
+    set_guard(observed, desired, &mut steps);
     add_addresses_and_routes(observed, desired, &renewed, &peers, &mut steps);
     for &map in desired.pins.difference(&observed.pins) {
         steps.push(Step::PinMap { map });
@@ -68,6 +70,9 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     // By their maps alone are programs of another build known to be ours.
     for &abi in observed.layouts.difference(&desired.layouts) {
         steps.push(Step::DeleteLayout { abi });
+    }
+    if observed.guard.is_some() && desired.guard.is_none() {
+        steps.push(Step::DeleteGuard);
     }
     if observed.filter.is_some() && desired.filter.is_none() {
         steps.push(Step::DeleteFilter);
@@ -120,6 +125,20 @@ fn set_filter(observed: &Objects, desired: &Objects, steps: &mut Vec<Step>) {
     {
         steps.push(Step::SetFilter {
             rules: rules.clone(),
+        });
+    }
+}
+
+/// Before a tunnel can be reached.
+fn set_guard(observed: &Objects, desired: &Objects, steps: &mut Vec<Step>) {
+    if let Some(Guard::Rules(rules)) = &desired.guard
+        && !observed
+            .guard
+            .as_ref()
+            .is_some_and(|there| there.does(rules))
+    {
+        steps.push(Step::SetGuard {
+            rules: Box::new(rules.as_ref().clone()),
         });
     }
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::{
     model::{IfName, Mac, Name, Vni},
     objects::{
-        Address, EndpointEntry, FilterRules, Hook, Link, LinkId, LinkKind, LinkRef, Masquerade,
-        PeerEntry, Route, RouteKey, Scope, Stray, StrayFdb,
+        Address, EndpointEntry, FilterRules, GuardRules, Hook, Link, LinkId, LinkKind, LinkRef,
+        Masquerade, PeerEntry, Route, RouteKey, Scope, Stray, StrayFdb,
     },
 };
 
@@ -131,6 +131,10 @@ pub enum Step {
     SetFilter { rules: FilterRules },
     /// Removes the packet filter rules.
     DeleteFilter,
+    /// Sets the rules of the guard of the tunnels' ports.
+    SetGuard { rules: Box<GuardRules> },
+    /// Removes that guard.
+    DeleteGuard,
     /// Attaches a program, or replaces the one that is there without a gap.
     Attach { link: IfName, hook: Hook },
     /// Detaches a program.
@@ -317,6 +321,8 @@ impl fmt::Display for Step {
             Self::PinMap { map } => write!(f, "pin map {map}"),
             Self::SetFilter { rules } => set_filter(f, rules),
             Self::DeleteFilter => f.write_str("delete packet filter rules"),
+            Self::SetGuard { rules } => set_guard(f, rules),
+            Self::DeleteGuard => f.write_str("delete the guard of the tunnels' ports"),
             Self::Attach { link, hook } => write!(f, "attach {hook} to {link}"),
             Self::Detach { link, hook } => write!(f, "detach {hook} from {link}"),
             Self::DeleteQdisc { link } => write!(f, "delete the clsact qdisc of {link}"),
@@ -402,6 +408,16 @@ fn set_filter(f: &mut fmt::Formatter<'_>, rules: &FilterRules) -> fmt::Result {
         write!(f, " masquerade {subnet} to other than {cidr}")?;
     }
     Ok(())
+}
+
+fn set_guard(f: &mut fmt::Formatter<'_>, rules: &GuardRules) -> fmt::Result {
+    let ports: Vec<String> = rules.ports.iter().map(u16::to_string).collect();
+    write!(
+        f,
+        "guard UDP port {} for {} VTEPs",
+        ports.join(","),
+        rules.senders.vteps.len()
+    )
 }
 
 fn of(scope: &Scope) -> String {

@@ -1,6 +1,7 @@
 //! From what the programs have counted, slot by slot, to whose it is.
 
 mod build;
+mod kernel_path;
 mod rates;
 mod units;
 
@@ -15,6 +16,7 @@ use overlay_common::{
 use crate::kernel::{self, bpf::Counters};
 
 pub(crate) use build::Owners;
+pub(crate) use kernel_path::{with_drops_of_kernel, with_kernel};
 pub use rates::rates;
 pub use units::{ago, bytes, count, milliseconds};
 

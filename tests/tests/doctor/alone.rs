@@ -130,8 +130,18 @@ fn counters_that_nobody_counts_in(stand: &Stand) -> Result<()> {
 
 /// Without `nft`, where it is needed.
 fn a_packet_filter_that_cannot_be_set(stand: &Stand) -> Result<()> {
-    let back = reconfigured(&stand.agent, "vni = 1", "vni = 1\nmasquerade = true")?;
     let none = stand.agent.with("PATH", "/nonexistent");
+    // A table that is there holds the rules without it, too.
+    stand.agent.stop()?;
+    let table = format!("guard.overlay-{}", stand.agent.instance);
+    stand.within("n1", &format!("nft delete table inet {table}"))?;
+    let found = only_finding(stand, "guard-table-missing", "nft", || {
+        diagnosis_by(&alone(&none))
+    })?;
+    assert_eq!(found["severity"], "warning", "{found:#}");
+    stand.agent.start()?;
+    stand.is_healthy("the rules hold on the kernel's path again")?;
+    let back = reconfigured(&stand.agent, "vni = 1", "vni = 1\nmasquerade = true")?;
     only_finding(stand, "packet-filter-missing", "nft", || {
         diagnosis_by(&alone(&none))
     })?;

@@ -74,6 +74,13 @@ fn faults() -> Vec<Fault> {
              ip rule add to 10.244.2.0/24 lookup 77 priority 100",
         )
         .cleared_by("n1", "ip route flush table 77"),
+        // Not ours, whatever its name; there is none of that name in between.
+        Fault::new(
+            "guard-table-taken",
+            "guard.overlay-tdoc-n1",
+            "nft 'delete table inet guard.overlay-tdoc-n1; add table inet guard.overlay-tdoc-n1'",
+        )
+        .cured_by("n1", "nft delete table inet guard.overlay-tdoc-n1"),
         nft(
             "firewall-drops-tunnel",
             "inet fw c",

@@ -23,7 +23,7 @@ table inet overlay-{i} {
     map own { type inet_service : verdict; elements = { 7 : accept } }
 }
 END",
-            look: "nft -a list ruleset",
+            look: "nft -a list table inet overlay-{i}",
             said: "one that this instance did not make",
             never_said: "nft delete",
             stops: true,
@@ -40,10 +40,27 @@ fn one_of_another_instance_is_said_to_be_its() -> Result<()> {
             needs: |config| config.networks[0].masquerade = Some(true),
             clear: "nft delete table inet overlay-{i}",
             make: "nft 'table inet overlay-{i} { chain made-by-overlay-other { }; chain more { ip saddr 203.0.113.1 counter accept; }; }'",
-            look: "nft -a list ruleset",
+            look: "nft -a list table inet overlay-{i}",
             said: "instance other of this node has it",
             never_said: "nft delete",
             stops: true,
+        },
+    )
+}
+
+#[test]
+fn one_that_merely_has_the_name_of_the_guard_s_stays() -> Result<()> {
+    survives(
+        "tstrg",
+        &Case {
+            what: "an nftables table with the guard's name",
+            needs: |_| {},
+            clear: "nft delete table inet guard.overlay-{i}",
+            make: "nft 'table inet guard.overlay-{i} { chain input { type filter hook input priority -5; udp dport 4789 counter packets 7 bytes 700 accept; }; set vteps4 { type ipv4_addr; elements = { 198.51.100.1 }; }; }'",
+            look: "nft -a list table inet guard.overlay-{i}",
+            said: "one that this instance did not make",
+            never_said: "nft delete",
+            stops: false,
         },
     )
 }

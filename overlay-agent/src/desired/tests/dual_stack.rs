@@ -7,9 +7,11 @@ use overlay_common::maps::{endpoint_flags, network_flags};
 use super::{bare, build, name};
 use crate::{
     desired::{Desired, Obstacle, Problem, peers},
-    objects::{Filter, FilterRules, Hook, LinkId, LinkKind, LinkRef, Objects, RouteKey, Scope},
+    objects::{
+        Filter, FilterRules, Guard, Hook, LinkId, LinkKind, LinkRef, Objects, RouteKey, Scope,
+    },
     plan::plan,
-    surroundings::{EndpointPlace, Observed, Way},
+    surroundings::{EndpointPlace, NoGuard, Observed, Way},
 };
 
 const CONFIG: &str = r#"
@@ -360,6 +362,56 @@ fn without_nft_nothing_is_built_that_needs_it() {
     assert_eq!(
         obstacle.to_string(),
         "set the packet filter, which keeping networks apart needs: there is no program nft; or use one network a node"
+    );
+}
+
+#[test]
+fn the_kernel_s_path_is_guarded_for_each_peer_and_what_is_behind_it() {
+    let Some(Guard::Rules(rules)) = built(CONFIG, &dual()).objects.guard else {
+        panic!("no guard");
+    };
+    let devices: Vec<String> = rules.inside.iter().map(ToString::to_string).collect();
+    assert_eq!(devices, ["ovl6-7", "ovl7", "ovlbr7"]);
+    assert_eq!(rules.own.len(), 2);
+    let sources = rules.senders.sources.iter();
+    let sources: Vec<String> = sources
+        .map(|(vni, vtep, net)| format!("{vni} {vtep} {net}"))
+        .collect();
+    assert_eq!(
+        sources,
+        [
+            "7 192.168.56.12 10.244.2.0/24",
+            "7 192.168.56.12 192.168.56.12/32",
+            "7 192.168.56.12 fd00:244:0:2::/64",
+            "7 fd56::13 10.244.3.0/24",
+            "7 fd56::13 fd00:244:0:3::/64",
+            "7 fd56::13 fd56::13/128",
+        ]
+    );
+    assert_eq!(rules.senders.lengths.len(), 6);
+}
+
+#[test]
+fn a_machine_without_nftables_is_no_problem_and_a_foreign_table_is_one() {
+    let with = |reason: NoGuard| {
+        let mut observed = dual();
+        observed.around.no_guard = Some(reason);
+        let desired = built(CONFIG, &observed);
+        assert_eq!(desired.objects.guard, None);
+        desired.problems
+    };
+    for quiet in [NoGuard::Unavailable, NoGuard::Hidden] {
+        assert_eq!(with(quiet("none".to_owned())), []);
+    }
+    let taken = with(NoGuard::Taken(None));
+    assert!(
+        matches!(taken[..], [Problem::GuardTaken { owner: None, .. }]),
+        "{taken:?}"
+    );
+    let failed = with(NoGuard::Failed("no".to_owned()));
+    assert!(
+        matches!(failed[..], [Problem::NoGuard { .. }]),
+        "{failed:?}"
     );
 }
 

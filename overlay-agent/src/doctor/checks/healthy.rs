@@ -58,6 +58,7 @@ pub(super) fn facts() -> Facts {
         },
         obstacles: Vec::new(),
         problems: Vec::new(),
+        no_guard: None,
         settings: settings(),
         networks: vec![NetworkFacts {
             name: "lab".parse().unwrap(),

@@ -2,7 +2,7 @@
 //!
 //! The agent tells the same in `status`; here each has a name, and a command where one helps.
 
-use super::{Check, Fault, Look, devices, room};
+use super::{Check, Fault, Look, Looked, advice, devices, room};
 use crate::{
     api::{Cure, Finding},
     desired::{Obstacle, Problem, troubles},
@@ -10,6 +10,7 @@ use crate::{
         commands::{remove_address, remove_link, remove_route},
         facts::Facts,
     },
+    surroundings::NoGuard,
     trouble::Trouble,
 };
 
@@ -19,6 +20,11 @@ const STOPPED: &str =
 const UNDERLAY: Fault = Fault::problem(troubles::UNDERLAY_MISSING, STOPPED);
 const MTU: Fault = Fault::problem(troubles::MTU_DOES_NOT_FIT, STOPPED);
 const FILTER: Fault = Fault::problem(troubles::PACKET_FILTER_MISSING, STOPPED);
+const GUARD: Fault = Fault::warning(troubles::GUARD_TABLE_MISSING, ROUND);
+const GUARD_NAME: Fault = Fault::problem(troubles::GUARD_TABLE_TAKEN, ROUND);
+const ROUND: &str = "The rules of [networks.security] hold for what the programs take, but not for \
+                     what the kernel receives for a tunnel: outer fragments and IP options, other \
+                     devices of the node, and everything while the fast path is off.";
 const NAME: Fault = Fault::problem(troubles::DEVICE_NAME_TAKEN, STOPPED);
 const VXLAN: Fault = Fault::problem(troubles::FOREIGN_VXLAN, STOPPED);
 const PORT: Fault = Fault::problem(troubles::PORT_TAKEN, STOPPED);
@@ -46,7 +52,7 @@ const DEFAULT_ROUTE: Fault = Fault::warning(
     "The container reaches the network only if it has routes of its own there.",
 );
 
-pub(super) const CHECKS: [Check; 13] = [
+pub(super) const CHECKS: [Check; 15] = [
     Check {
         fault: UNDERLAY,
         look: Look::Always(|facts| found(facts, &UNDERLAY)),
@@ -58,6 +64,14 @@ pub(super) const CHECKS: [Check; 13] = [
     Check {
         fault: FILTER,
         look: Look::Always(|facts| found(facts, &FILTER)),
+    },
+    Check {
+        fault: GUARD,
+        look: Look::IfSeen(guard),
+    },
+    Check {
+        fault: GUARD_NAME,
+        look: Look::Always(|facts| found(facts, &GUARD_NAME)),
     },
     Check {
         fault: NAME,
@@ -146,6 +160,24 @@ fn removal_of_obstacle(facts: &Facts, obstacle: &Obstacle) -> Option<String> {
     }
 }
 
+/// Why there can be no guard of the tunnels' ports, which is no problem of the agent's. Where
+/// nothing is done without `nft`, that is what is told.
+fn guard(facts: &Facts) -> Looked {
+    let mut obstacles = facts.obstacles.iter();
+    if obstacles.any(|obstacle| matches!(obstacle, Obstacle::NoFilter { .. })) {
+        return Ok(Vec::new());
+    }
+    match &facts.no_guard {
+        Some(NoGuard::Hidden(cause)) => Err(cause.clone()),
+        Some(NoGuard::Unavailable(cause)) if !facts.networks.is_empty() => {
+            let cure =
+                advice("install nftables, and use a kernel that has it (CONFIG_NF_TABLES_INET)");
+            Ok(vec![GUARD.at("nft", cause, cure)])
+        }
+        _ => Ok(found(facts, &GUARD)),
+    }
+}
+
 fn removal_of_problem(problem: &Problem) -> Option<String> {
     match problem {
         Problem::RouteTaken {
@@ -187,7 +219,11 @@ fn is_elsewhere(facts: &Facts, problem: &Problem) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::healthy::{broken, only};
-    use crate::desired::{Obstacle, Problem};
+    use crate::{
+        api::Severity,
+        desired::{Obstacle, Problem},
+        surroundings::NoGuard,
+    };
 
     #[test]
     fn an_obstacle_has_a_name_an_object_and_a_command() {
@@ -234,6 +270,26 @@ mod tests {
             }];
         });
         assert_eq!(found.object, "10.0.0.0/8");
+    }
+
+    #[test]
+    fn a_node_without_nftables_is_told_how_far_its_rules_hold() {
+        let found = only("guard-table-missing", |facts| {
+            facts.no_guard = Some(NoGuard::Unavailable("there is no program nft".to_owned()));
+        });
+        assert_eq!(
+            (found.severity, found.object.as_str()),
+            (Severity::Warning, "nft")
+        );
+        let hidden = broken(|facts| facts.no_guard = Some(NoGuard::Hidden("no".to_owned())));
+        assert!(hidden.is_empty(), "{hidden:#?}");
+        let found = only("guard-table-taken", |facts| {
+            facts.problems = vec![Problem::GuardTaken {
+                table: "guard.overlay-n1".to_owned(),
+                owner: None,
+            }];
+        });
+        assert!(found.object.contains("guard.overlay-n1"), "{found:#?}");
     }
 
     #[test]

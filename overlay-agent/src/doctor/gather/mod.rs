@@ -149,6 +149,7 @@ async fn gather(patient: &Patient) -> kernel::Result<Facts> {
         },
         obstacles,
         problems: desired.problems,
+        no_guard: observed.around.no_guard.clone(),
         settings: settings(&observed)?,
         vteps,
         addresses: node::addresses(&look).await?,
@@ -213,7 +214,7 @@ fn legacy_tables() -> kernel::Result<Vec<String>> {
     Ok(tables)
 }
 
-/// Without our own table, whose rules hold on both paths.
+/// Without our own tables, whose rules hold on both paths.
 fn ruleset(content: &Content) -> Seen<Ruleset> {
     let listing = told(nft::ruleset())?;
     let ours = nft::tables_of(&listing, content.instance());

@@ -2,6 +2,9 @@
 //!
 //! It is set as a whole, in one transaction: no packet passes between the old rules and the new.
 
+mod dump;
+mod generation;
+mod guard;
 mod listing;
 mod ownership;
 mod rules;
@@ -21,6 +24,7 @@ use crate::{
     objects::{Filter, FilterRules, FilterTable, TableOwner},
 };
 
+pub use guard::{Dropped, Found, GuardTable, dropped_by_guard};
 pub use ownership::tables_of;
 pub use watch::Watch;
 

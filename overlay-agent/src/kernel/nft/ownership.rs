@@ -22,12 +22,22 @@ use crate::{model::Name, objects::TableOwner};
 /// What the name of the chain starts with; the instance follows.
 const MARK: &str = "made-by-overlay-";
 
+/// Name of the chain that names the instance.
+pub(super) fn mark_of(instance: &Name) -> String {
+    format!("{MARK}{instance}")
+}
+
+/// The instance that a chain of this name marks.
+pub(super) fn owner_by(chain: &str) -> Option<Name> {
+    chain.strip_prefix(MARK)?.parse().ok()
+}
+
 /// The chain that names the instance.
 pub(super) fn mark<'a>(table: &'a str, instance: &Name) -> NfListObject<'a> {
     NfListObject::Chain(Chain {
         family: NfFamily::INet,
         table: table.into(),
-        name: format!("{MARK}{instance}").into(),
+        name: mark_of(instance).into(),
         ..Chain::default()
     })
 }
@@ -38,9 +48,7 @@ pub(super) fn marked_by(listing: &Value, instance: &Name) -> Option<TableOwner> 
     let chains = objects
         .iter()
         .filter_map(|object| object.get("chain")?.get("name")?.as_str());
-    let owners: Vec<Name> = chains
-        .filter_map(|chain| chain.strip_prefix(MARK)?.parse().ok())
-        .collect();
+    let owners: Vec<Name> = chains.filter_map(owner_by).collect();
     if owners.contains(instance) {
         return Some(TableOwner::This);
     }
@@ -50,7 +58,7 @@ pub(super) fn marked_by(listing: &Value, instance: &Name) -> Option<TableOwner> 
 /// The tables, by family and name, that have an instance's mark, of all that `nft --json list
 /// ruleset` prints.
 pub fn tables_of(ruleset: &Value, instance: &Name) -> BTreeSet<(String, String)> {
-    let mark = format!("{MARK}{instance}");
+    let mark = mark_of(instance);
     let objects = ruleset.get("nftables").and_then(Value::as_array);
     let chains = objects.into_iter().flatten().filter_map(|object| {
         let chain = object.get("chain")?;

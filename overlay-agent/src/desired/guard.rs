@@ -1,0 +1,100 @@
+//! What the guard of the tunnels' ports lets in, whichever way a packet came.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use ipnet::IpNet;
+
+use super::{Derived, Desired, Node, Problem};
+use crate::{
+    objects::{Guard, GuardRules, GuardSenders, guard_table},
+    surroundings::NoGuard,
+};
+
+/// The guard of a node; none without networks, or where there can be none. That a machine has no
+/// nftables is no problem of ours: `status` and doctor say how far the rules hold there.
+pub(super) fn build(
+    node: &Node<'_>,
+    networks: &[Derived<'_>],
+    senders: &Arc<GuardSenders>,
+    desired: &mut Desired,
+) {
+    let Some(rules) = rules(networks, senders) else {
+        return;
+    };
+    let problem = match &node.around.no_guard {
+        None => {
+            desired.objects.guard = Some(Guard::Rules(rules.into()));
+            return;
+        }
+        Some(NoGuard::Unavailable(_) | NoGuard::Hidden(_)) => return,
+        Some(NoGuard::Failed(cause)) => Problem::NoGuard {
+            cause: cause.clone(),
+        },
+        Some(NoGuard::Taken(owner)) => Problem::GuardTaken {
+            table: guard_table(node.instance),
+            owner: owner.clone(),
+        },
+    };
+    desired.problems.push(problem);
+}
+
+/// The rules of a node; `None` without networks.
+fn rules(networks: &[Derived<'_>], senders: &Arc<GuardSenders>) -> Option<GuardRules> {
+    let mut rules = GuardRules {
+        senders: Arc::clone(senders),
+        ..GuardRules::default()
+    };
+    for derived in networks {
+        rules.ports.insert(derived.network.port);
+        rules.inside.extend(derived.devices());
+        let security = derived.network.security;
+        rules.networks.insert(derived.network.vni, security);
+        let tunnels = derived.tunnels.iter();
+        rules.own.extend(tunnels.map(|tunnel| tunnel.local));
+    }
+    (!networks.is_empty()).then_some(rules)
+}
+
+/// The peers of all networks, each with what is behind it. A peer answers containers from its
+/// own address, too.
+pub(super) fn senders(networks: &[Derived<'_>]) -> GuardSenders {
+    let (mut vteps, mut sources) = (BTreeSet::new(), BTreeSet::new());
+    for derived in networks {
+        let vni = derived.network.vni;
+        for peer in &derived.network.peers {
+            vteps.insert((vni, peer.vtep));
+            let nets = peer.subnets.iter().flat_map(halves_of_all);
+            let nets = nets.chain([peer.vtep.into()]);
+            sources.extend(nets.map(|net| (vni, peer.vtep, net)));
+        }
+    }
+    GuardSenders::new(vteps, sources)
+}
+
+/// The prefix; instead of one that is everything, its halves: comparing no bit at all is no
+/// comparison to the packet filter.
+fn halves_of_all(net: &IpNet) -> impl Iterator<Item = IpNet> + use<> {
+    let nets = net.trunc().subnets(net.prefix_len().max(1));
+    nets.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::IpNet;
+
+    use super::halves_of_all;
+
+    #[test]
+    fn only_everything_is_cut() {
+        for (net, expected) in [
+            ("10.244.2.128/25", &["10.244.2.128/25"][..]),
+            ("10.244.2.7/24", &["10.244.2.0/24"]),
+            ("0.0.0.0/0", &["0.0.0.0/1", "128.0.0.0/1"]),
+            ("::/0", &["::/1", "8000::/1"]),
+        ] {
+            let nets: Vec<IpNet> = halves_of_all(&net.parse().unwrap()).collect();
+            let expected: Vec<IpNet> = expected.iter().map(|net| net.parse().unwrap()).collect();
+            assert_eq!(nets, expected);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The guard of the tunnels' ports: a table of its own, which everything passes that the kernel
+//! receives for a tunnel, whatever device it came by.
+//!
+//! It is made whole in one transaction by `nft`, and then changed by what comes and goes of the
+//! peers. It is ours by the chain that marks it; a table of this name without that is somebody else's,
+//! and stays as it is. Chains without rules note what it was made from, and what the kernel said of it then:
+//! so a change by anybody shows.
+
+mod elements;
+mod look;
+mod script;
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use nix::errno::Errno;
+
+use self::look::Look;
+use super::{generation::generation, ownership::mark_of};
+use crate::{
+    kernel::{KernelError, Result},
+    model::Name,
+    objects::{Guard, GuardRules, guard_table},
+};
+
+/// Packets and bytes that were dropped, by reason.
+pub type Dropped = BTreeMap<String, (u64, u64)>;
+
+/// What has the name of the guard's table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The table of ours.
+    Ours(Guard),
+    /// A table without our mark; whose, where it has another instance's.
+    Foreign(Option<Name>),
+    /// There can be no table: this kernel or this machine lacks what it takes.
+    Unavailable(String),
+}
+
+/// What is known of the guard's table in this thread's namespace.
+#[derive(Debug, Default)]
+pub struct GuardTable(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// Of all tables, when this one was looked at,
+    generation: Option<u32>,
+    /// and what was seen.
+    look: Option<Look>,
+    /// What this process has set last.
+    set: Option<GuardRules>,
+}
+
+impl Memory {
+    /// The table as it is at a generation of all tables, looked at where that is a new one.
+    fn look_at(&mut self, instance: &Name, now: u32) -> Result<Option<&Look>> {
+        if self.generation != Some(now) {
+            self.look = look_at(&guard_table(instance))?;
+            self.generation = Some(now);
+        }
+        Ok(self.look.as_ref())
+    }
+}
+
+impl GuardTable {
+    /// What the table of an instance does. It is looked at only when some table of anybody has
+    /// changed since the last look.
+    pub fn read(&self, instance: &Name) -> Result<Found> {
+        let now = match generation() {
+            Ok(now) => now,
+            Err(error) if is_unknown(&error) => return Ok(Found::Unavailable(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        Ok(match self.memory().look_at(instance, now)? {
+            Some(look) if is_ours(look, instance) => Found::Ours(look.understand()),
+            Some(look) => Found::Foreign(look.owners.first().cloned()),
+            None if is_installed() => Found::Nothing,
+            None => Found::Unavailable("there is no program nft in PATH".to_owned()),
+        })
+    }
+
+    /// Makes the table do just this. Where it does what this process has set before, only what
+    /// differs of the senders is changed. A table of somebody else is an error.
+    pub fn set(&self, instance: &Name, rules: &GuardRules) -> Result<()> {
+        let table = &guard_table(instance);
+        let mut memory = self.memory();
+        let there = memory.look_at(instance, generation()?)?.cloned();
+        if there
+            .as_ref()
+            .is_some_and(|there| !is_ours(there, instance))
+        {
+            let operation = format!("set nftables table inet {table}");
+            let cause = "a table of this name is there that this instance did not make";
+            return Err(KernelError::new(operation, cause).with_cure("rename or remove that table"));
+        }
+        let does = there.as_ref().map(Look::understand);
+        let before = memory.set.take();
+        let kept = before
+            .filter(|before| does.as_ref().is_some_and(|there| there.does(before)))
+            .filter(|before| has_same_rules(before, rules));
+        let mut commands = if let (Some(before), Some(there)) = (&kept, &there) {
+            forgotten(table, there) + &changed(table, before, rules)
+        } else {
+            let dropped = dropped_by_guard(instance)?;
+            removal(instance, there.is_some()) + &whole(instance, rules, &dropped)
+        };
+        let note = look::made_of(rules.digest());
+        commands.push_str(&add_chain(table, &note));
+        run(&["-f", "-"], &commands, || {
+            format!("set nftables table inet {table}")
+        })?;
+        let before = generation()?;
+        let mut made = look_at(table)?.unwrap_or_default();
+        let seal = look::seen(made.digest);
+        let script = add_chain(table, &seal);
+        run(&["-f", "-"], &script, || {
+            format!("seal nftables table inet {table}")
+        })?;
+        made.notes.push(seal);
+        memory.set = Some(rules.clone());
+        // Each transaction is one generation: where this was the only one, all is known.
+        let sealed = before.wrapping_add(1);
+        memory.generation = (generation()? == sealed).then_some(sealed);
+        memory.look = Some(made);
+        Ok(())
+    }
+
+    /// Removes the table, if there is one of ours.
+    pub fn delete(&self, instance: &Name) -> Result<()> {
+        let table = &guard_table(instance);
+        let mut memory = self.memory();
+        *memory = Memory::default();
+        if !look_at(table)?.is_some_and(|there| is_ours(&there, instance)) {
+            return Ok(());
+        }
+        run(&["-f", "-"], &removal(instance, true), || {
+            format!("delete nftables table inet {table}")
+        })
+        .map(drop)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // What is in it is looked at again before anything is built on it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the guard of an instance has dropped since it was made; nothing when there is none.
+pub fn dropped_by_guard(instance: &Name) -> Result<Dropped> {
+    let table = guard_table(instance);
+    look::counts(&table).map_err(|error| {
+        KernelError::io(
+            format!("read the counters of nftables table inet {table}"),
+            &error,
+        )
+    })
+}
+
+fn look_at(table: &str) -> Result<Option<Look>> {
+    Look::at(table)
+        .map_err(|error| KernelError::io(format!("look at nftables table inet {table}"), &error))
+}
+
+/// Whether the kernel does not know nftables, or netlink of the packet filter at all.
+fn is_unknown(error: &KernelError) -> bool {
+    let unknown = [
+        Errno::EPROTONOSUPPORT,
+        Errno::EINVAL,
+        Errno::EOPNOTSUPP,
+        Errno::ENOENT,
+    ];
+    unknown
+        .iter()
+        .any(|errno| error.errno() == Some(*errno as i32))
+}
+
+fn is_installed() -> bool {
+    run(&["--version"], "", String::new).is_ok()
+}
+
+/// Whether a table has the mark of the instance.
+fn is_ours(there: &Look, instance: &Name) -> bool {
+    there.owners.contains(instance)
+}
+
+/// Commands that delete the table where it is there. The mark goes first: where that is gone, as
+/// with a table that somebody has made meanwhile, the kernel refuses all of it.
+fn removal(instance: &Name, is_there: bool) -> String {
+    if !is_there {
+        return String::new();
+    }
+    let (table, mark) = (guard_table(instance), mark_of(instance));
+    format!("delete chain inet {table} {mark}\ndelete table inet {table}\n")
+}
+
+/// Commands that make the table; they fail where there is one.
+fn whole(instance: &Name, rules: &GuardRules, dropped: &Dropped) -> String {
+    let table = &guard_table(instance);
+    let counts = |reason: &str| dropped.get(reason).copied().unwrap_or_default();
+    let senders = &rules.senders;
+    format!("create table inet {table}\n")
+        + &add_chain(table, &mark_of(instance))
+        + &script::skeleton(table, rules, counts)
+        + &elements::change(table, "add", senders.vteps.iter(), senders.sources.iter())
+        + &elements::change_ends(table, "add", elements::ends(rules, senders).into_iter())
+}
+
+fn has_same_rules(one: &GuardRules, other: &GuardRules) -> bool {
+    if one.senders.lengths != other.senders.lengths {
+        return false;
+    }
+    let without = |rules: &GuardRules| GuardRules {
+        senders: Arc::default(),
+        ..rules.clone()
+    };
+    without(one) == without(other)
+}
+
+/// From the senders of one set of rules to those of another.
+fn changed(table: &str, before: &GuardRules, after: &GuardRules) -> String {
+    use elements::{change, change_ends, ends};
+    let (old, new) = (&before.senders, &after.senders);
+    let (old_ends, new_ends) = (ends(before, old), ends(after, new));
+    change(
+        table,
+        "delete",
+        old.vteps.difference(&new.vteps),
+        old.sources.difference(&new.sources),
+    ) + &change(
+        table,
+        "add",
+        new.vteps.difference(&old.vteps),
+        new.sources.difference(&old.sources),
+    ) + &change_ends(table, "delete", old_ends.difference(&new_ends).copied())
+        + &change_ends(table, "add", new_ends.difference(&old_ends).copied())
+}
+
+fn add_chain(table: &str, name: &str) -> String {
+    format!("add chain inet {table} {name}\n")
+}
+
+/// Commands that take the notes away that were true of the table before.
+fn forgotten(table: &str, there: &Look) -> String {
+    let notes = there.notes.iter();
+    let lines = notes.map(|chain| format!("delete chain inet {table} {chain}\n"));
+    lines.collect()
+}
+
+fn run(arguments: &[&str], script: &str, operation: impl Fn() -> String) -> Result<String> {
+    let failed = |error: &std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            KernelError::new(operation(), "there is no program nft in PATH")
+                .with_cure("install nftables")
+        }
+        _ => KernelError::io(operation(), error),
+    };
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let written = match child.stdin.take() {
+        Some(mut stdin) => stdin.write_all(script.as_bytes()),
+        None => Ok(()),
+    };
+    let output = child.wait_with_output().map_err(|error| failed(&error))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let cause = said.lines().find(|line| !line.trim().is_empty());
+        let cause = cause.unwrap_or("nft failed without a reason").to_owned();
+        return Err(KernelError::new(operation(), cause));
+    }
+    written.map_err(|error| failed(&error))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,148 @@
+//! The guard of the tunnels' ports: what it is called, and lets in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash as _, Hasher},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::model::{Family, IfName, Name, Security, Vni};
+
+/// Name of the nftables table of an instance's guard, of the family `inet`.
+pub fn guard_table(instance: &Name) -> String {
+    format!("guard.overlay-{instance}")
+}
+
+/// Why the guard drops what a container sends to a tunnel's port, of whichever node.
+pub const TUNNEL_FROM_ENDPOINT: &str = "tunnel_from_endpoint";
+
+/// What the guard's table does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// It is to do this.
+    Rules(Arc<GuardRules>),
+    /// It does what rules of this digest say.
+    Does(u64),
+    /// Somebody has changed it.
+    Altered,
+}
+
+/// What the guard does with packets that the kernel receives for a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GuardRules {
+    /// UDP ports of the tunnels.
+    pub ports: BTreeSet<u16>,
+    /// Devices of the networks. What enters by them never gets to a tunnel's port.
+    pub inside: BTreeSet<IfName>,
+    /// The networks, with what each drops.
+    #[serde(skip)]
+    pub networks: BTreeMap<Vni, Security>,
+    /// Addresses of this node's ends of the tunnels.
+    pub own: BTreeSet<IpAddr>,
+    /// Who may send.
+    #[serde(skip)]
+    pub senders: Arc<GuardSenders>,
+}
+
+impl Guard {
+    /// Whether it does just what these rules say.
+    pub fn does(&self, rules: &GuardRules) -> bool {
+        match self {
+            Self::Rules(same) => same.as_ref() == rules,
+            Self::Does(digest) => *digest == rules.digest(),
+            Self::Altered => false,
+        }
+    }
+}
+
+/// To be raised when the same rules are written in another way.
+const FORM: u32 = 2;
+
+impl GuardRules {
+    /// Stands for the rules where they cannot be read back; the same in every build.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = Fnv::default();
+        FORM.hash(&mut hasher);
+        let words = format!(
+            "{:?} {:?} {:?} {:?}",
+            self.ports, self.inside, self.networks, self.own
+        );
+        hasher.write(words.as_bytes());
+        hasher.write_u64(self.senders.digest);
+        hasher.finish()
+    }
+}
+
+/// Who may send into a tunnel, and with which sources.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct GuardSenders {
+    /// The peers' ends of the tunnels.
+    pub vteps: BTreeSet<(Vni, IpAddr)>,
+    /// What is behind them, and they themselves; no prefix is of length 0.
+    pub sources: BTreeSet<(Vni, IpAddr, IpNet)>,
+    /// The lengths of those.
+    pub lengths: BTreeSet<Length>,
+    /// Of all that.
+    digest: u64,
+}
+
+/// How many bits of an inner source are compared, of which families outside and inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Length {
+    /// Of the VTEP.
+    pub outer: Family,
+    /// Of the source.
+    pub inner: Family,
+    /// At least one.
+    pub bits: u8,
+}
+
+impl GuardSenders {
+    /// Of these peers.
+    pub fn new(vteps: BTreeSet<(Vni, IpAddr)>, sources: BTreeSet<(Vni, IpAddr, IpNet)>) -> Self {
+        let mut hasher = Fnv::default();
+        for (vni, vtep) in &vteps {
+            hasher.write(format!("{vni} {vtep}").as_bytes());
+        }
+        for (vni, vtep, net) in &sources {
+            hasher.write(format!("{vni} {vtep} {net}").as_bytes());
+        }
+        let lengths = sources.iter().map(|(_, vtep, net)| Length {
+            outer: Family::of(*vtep),
+            inner: Family::of(net.addr()),
+            bits: net.prefix_len(),
+        });
+        Self {
+            lengths: lengths.collect(),
+            vteps,
+            sources,
+            digest: hasher.finish(),
+        }
+    }
+}
+
+/// FNV-1a: the same in every build, as what stands in a table outlives the agent.
+pub(crate) struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        // The end of a part counts, too.
+        for byte in bytes.iter().chain(&[0]) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
