@@ -245,10 +245,6 @@ fn what_cannot_be_built_is_refused_before_anything_is_changed() -> Result<()> {
     let ip = |line: &str| run::checked(&words(format!("ip -n {node} {line}")));
 
     let mut config = good.clone();
-    config.node.underlay = "eth7".to_owned();
-    refuses(&agent, &[], &config, &["eth7", "eth1"])?;
-
-    let mut config = good.clone();
     config.networks[0].peers[0].vtep = "192.168.56.11".to_owned();
     refuses(&agent, &[], &config, &["192.168.56.11", "own"])?;
 
