@@ -45,6 +45,8 @@ pub struct Surroundings {
     /// Whether the table that ours would be is somebody else's; and which other instance's, where
     /// its mark says so. Looked for only when rules are needed, or may have been made.
     pub filter_of: Option<Option<Name>>,
+    /// Networks whose connections rules of others follow, and which rules, in a sentence.
+    pub followed: BTreeMap<Name, String>,
 }
 
 impl Surroundings {

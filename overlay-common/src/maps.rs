@@ -127,6 +127,9 @@ pub mod network_flags {
     pub const MALFORMED: u32 = 1 << 5;
     /// The outer header carries the inner DSCP; otherwise 0.
     pub const COPY_DSCP: u32 = 1 << 6;
+    /// What would be forwarded is left to the kernel, whose connection tracking has to see it:
+    /// rules of others translate addresses or ask for the state of connections.
+    pub const TRACKED: u32 = 1 << 7;
 }
 
 /// A network and an IPv4 address masked to one of its prefix lengths.

@@ -138,6 +138,9 @@ reasons! {
     ForwardingAggregate = forwarding_aggregate: "an aggregate for an endpoint that forwards",
     /// In a tunnel already, too long for the outer length field, or of a foreign GSO type.
     NotResizable = not_resizable: "the kernel cannot add or take away tunnel headers on this packet",
+    /// Rules of the node translate addresses or ask for the state of connections: connection
+    /// tracking has to see every packet of a connection, or none.
+    Tracked = tracked: "rules of the node follow connections of this network",
 }
 
 impl PassReason {
@@ -163,6 +166,9 @@ impl PassReason {
             Self::PeerNeedsChecksum => "the kernel's VXLAN device sends it",
             Self::ForwardingAggregate => "the kernel's VXLAN device receives it, and cuts it up",
             Self::NotResizable => "the kernel cuts it up, and carries it by its VXLAN device",
+            Self::Tracked => {
+                "the kernel's connection tracking sees it, its rules hold, and it carries it"
+            }
         }
     }
 }

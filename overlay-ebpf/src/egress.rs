@@ -16,7 +16,7 @@ use crate::{
     own,
     packet::{Packet, deliver_through},
     received::Received as _,
-    tables,
+    tables, tracking,
     verdict::{Exit, Sender, Sent, Way, malformed},
 };
 
@@ -61,6 +61,7 @@ fn from_address<F: Family>(
     if is_here(frame.destination, network) {
         tell(Step::Here, []);
         let endpoint = local_endpoint(&frame, port)?;
+        tracking::must_not_follow(network)?;
         return deliver(packet, &frame, port, endpoint);
     }
     let Some(peer) = reachable_peer(network, frame.destination) else {
@@ -68,6 +69,7 @@ fn from_address<F: Family>(
         return Err(PassReason::NoRoute.into());
     };
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
+    tracking::must_not_follow(network)?;
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded(frame.tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);

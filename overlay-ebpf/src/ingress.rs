@@ -20,7 +20,7 @@ use crate::{
     packet::Packet,
     received::Received,
     strip::{self, Note},
-    tables,
+    tables, tracking,
     verdict::{Exit, Sender, Sent, malformed},
 };
 
@@ -142,6 +142,7 @@ pub(crate) fn judge<O: Family, I: Family>(
     tell(Step::Ecn, [tos.into()]);
     let forwarded = frame.forwarded(tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
+    tracking::must_not_follow(network)?;
     Ok(Delivery {
         endpoint,
         forwarded,

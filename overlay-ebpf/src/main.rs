@@ -43,6 +43,7 @@ mod received;
 mod stats;
 mod strip;
 mod tables;
+mod tracking;
 mod v4;
 mod v6;
 mod verdict;

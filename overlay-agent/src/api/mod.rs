@@ -256,6 +256,9 @@ pub struct NetworkStatus {
     pub mtu: Option<u16>,
     /// As configured.
     pub fastpath: FastPath,
+    /// Which rules follow its connections, so that the programs leave what they would forward to
+    /// the kernel.
+    pub followed: Option<String>,
     /// As configured.
     pub dscp: Dscp,
     /// What is dropped, as configured.

@@ -1,6 +1,13 @@
 //! One round: observe, compute what should be, plan, apply; until nothing is left to do.
 
-use std::{collections::BTreeSet, future::pending, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    mem,
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use overlay_api::Spool;
 use overlay_common::maps::MAX_PEERS;
@@ -13,6 +20,7 @@ use super::{
     repairs::Repairs,
     since::Since,
     teardown::{TeardownError, teardown},
+    watches::Changed,
 };
 use crate::{
     apply::{self, Report},
@@ -25,7 +33,7 @@ use crate::{
         netlink::Watch,
         netns::{self, NetnsId},
     },
-    model::{FastPath, Metrics, Model, Rx},
+    model::{FastPath, Metrics, Model, Name, Rx},
     node::Node,
     objects::Capacity,
     observe::{Known, observe},
@@ -289,6 +297,16 @@ impl Reconciler {
         self.known.distrust();
     }
 
+    /// Notes what a watch has told of.
+    pub(super) fn heed(&mut self, changed: Changed) {
+        if changed != Changed::RulesOfOthers {
+            self.distrust();
+        }
+        if changed != Changed::Pins {
+            self.known.forget_rules();
+        }
+    }
+
     /// Whether nothing is left to be tried again.
     pub(super) fn is_well(&self) -> bool {
         self.problems.is_empty() && self.report == Report::default()
@@ -354,6 +372,7 @@ impl Reconciler {
             .map_err(|error| vec![remember(&error)])?;
         let changes = self.watch.as_mut().and_then(Watch::take);
         debug!("looking at everything");
+        let before = mem::take(&mut self.observed.around.followed);
         // What was seen last is of no more use, and can be large.
         self.observed = Observed::default();
         self.observed = observe(
@@ -366,6 +385,7 @@ impl Reconciler {
         .await
         .map_err(|error| vec![unseen(&error)])?;
         self.node.recognise(&self.observed.around.links);
+        self.tell_of_followed(&before);
         if let Some(watch) = &mut self.watch {
             watch.mind(tunnels(&self.observed));
         }
@@ -373,6 +393,32 @@ impl Reconciler {
             .map_err(|obstacles| obstacles.0.iter().map(Trouble::from).collect::<Vec<_>>())?;
         self.for_peers.clone_from(&desired.for_peers);
         Ok(desired)
+    }
+
+    /// Says which networks are left to the kernel from now on, and which are not any more.
+    fn tell_of_followed(&self, before: &BTreeMap<Name, String>) {
+        let now = &self.observed.around.followed;
+        for network in &self.model.networks {
+            match (before.get(&network.name), now.get(&network.name)) {
+                (before, Some(rule)) if before != Some(rule) => {
+                    let name = &network.name;
+                    if network.fastpath == FastPath::Required {
+                        warn!(
+                            "network {name} is left to the kernel, although its fast path is required: {rule}"
+                        );
+                    } else {
+                        info!("network {name} is left to the kernel: {rule}");
+                    }
+                }
+                (Some(rule), None) => {
+                    info!(
+                        "network {} takes the fast path: no longer: {rule}",
+                        network.name
+                    );
+                }
+                _ => {}
+            }
+        }
     }
 
     /// What the desired state follows from.

@@ -226,6 +226,7 @@ impl Reconciler {
                 .collect(),
             mtu: self.facts.mtus.get(&network.name).copied(),
             fastpath: network.fastpath,
+            followed: self.observed.around.followed.get(&network.name).cloned(),
             dscp: network.dscp,
             security: network.security,
             masquerade: rules.is_some_and(|rules| rules.masquerades(network)),

@@ -110,6 +110,8 @@ struct Derived<'a> {
     mtu: u16,
     /// Whether the programs carry it.
     fast: bool,
+    /// Whether rules of others follow its connections.
+    followed: bool,
     /// Whether some of its peers are not in the maps.
     crowded: bool,
 }

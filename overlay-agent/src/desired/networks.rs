@@ -28,6 +28,7 @@ pub(super) fn derive<'a>(
         tunnels,
         headroom: names::headroom_name(network.vni)?,
         fast: is_fast(node.inputs, network),
+        followed: node.around.followed.contains_key(&network.name),
         crowded: false,
     })
 }

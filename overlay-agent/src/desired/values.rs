@@ -118,7 +118,12 @@ fn flags(derived: &Derived<'_>) -> u32 {
     } else {
         0
     };
-    let accepted = accepted | unlisted;
+    let tracked = if derived.followed {
+        network_flags::TRACKED
+    } else {
+        0
+    };
+    let accepted = accepted | unlisted | tracked;
     match network.dscp {
         Dscp::Zero => accepted,
         Dscp::Copy => accepted | network_flags::COPY_DSCP,

@@ -12,6 +12,7 @@ mod known;
 mod links;
 mod nodes;
 mod one;
+mod rules;
 mod tables;
 mod ways;
 
@@ -107,6 +108,7 @@ pub async fn observe(
         }
         around.ways = known.ways.found.clone();
         around.busy_ports = busy_ports(model, &ours)?;
+        rules::observe(model, store, known, &mut around);
     }
     programs(node, all, &names, known, &mut objects)?;
     if let Some(tables) = &known.tables {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub use ownership::tables_of;
-pub use watch::Watch;
+pub use watch::{Watch, Whose};
 
 /// Whose the table of this name is, for an instance, and what it does; `None` when there is none.
 pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
