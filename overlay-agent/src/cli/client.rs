@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 
-use super::{CommandResult, EndpointCommand, Failure, Format, output};
+use super::{CommandResult, EndpointCommand, Failure, Format, output, patience};
 use crate::{
     api::{self, ClientError, EndpointSpec, EndpointStatus, Reply, Request},
     dirs::Dirs,
@@ -37,6 +37,7 @@ pub(super) fn endpoint(
             interface,
             forwarding,
             allowed_sources,
+            wait,
         } => {
             let spec = EndpointSpec {
                 name,
@@ -48,14 +49,16 @@ pub(super) fn endpoint(
                 forwarding,
                 allowed_sources,
             };
-            let Reply::Endpoint(endpoint) = ask(dirs, instance, &Request::EndpointAdd(spec))?
+            let request = Request::EndpointAdd(spec);
+            let Reply::Endpoint(endpoint) = patience::ask(dirs, instance, &request, wait.seconds)?
             else {
                 return Err(unexpected());
             };
             print_endpoints(&[endpoint], format)
         }
-        EndpointCommand::Del { name } => {
-            done(&ask(dirs, instance, &Request::EndpointDel { name })?)
+        EndpointCommand::Del { name, wait } => {
+            let request = Request::EndpointDel { name };
+            done(&patience::ask(dirs, instance, &request, wait.seconds)?)
         }
         EndpointCommand::List => {
             let Reply::Status(status) = ask(dirs, instance, &Request::Status {})? else {
@@ -104,7 +107,12 @@ pub(super) fn ask(
 
 /// Asks the daemon of an instance; its refusals become failures.
 pub(super) fn call(dirs: &Dirs, instance: &Name, request: &Request) -> Result<Reply, Failure> {
-    match api::call(&dirs.socket(instance), request) {
+    outcome(api::call(&dirs.socket(instance), request))
+}
+
+/// The refusals of a daemon, and what keeps it from being asked, as failures.
+pub(super) fn outcome(answer: Result<Reply, ClientError>) -> Result<Reply, Failure> {
+    match answer {
         Ok(Reply::BadInput(message)) => Err(Failure::BadInput(anyhow!(message))),
         Ok(Reply::Failed(message)) => Err(Failure::Problem(anyhow!(message))),
         Ok(reply) => Ok(reply),

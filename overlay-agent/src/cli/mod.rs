@@ -13,6 +13,7 @@ mod health;
 mod journal;
 mod local;
 mod output;
+mod patience;
 mod pcapng;
 mod progress;
 mod stats;
@@ -176,16 +177,27 @@ enum EndpointCommand {
             requires = "forwarding"
         )]
         allowed_sources: Vec<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Detach a container that was attached with add
     #[command(visible_alias = "delete", after_help = examples::ENDPOINT_DEL)]
     Del {
         /// Its name
         name: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// List all containers
     #[command(visible_alias = "ls", after_help = examples::ENDPOINT_LIST)]
     List,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Wait {
+    /// How long to wait for an agent that is just restarting; 0: not at all
+    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 10)]
+    seconds: u32,
 }
 
 /// Runs a command line; prints errors as one sentence each.

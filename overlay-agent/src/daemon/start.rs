@@ -3,7 +3,7 @@
 use std::{fs, io, path::PathBuf};
 
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Calls, Preview, Reconciler,
@@ -148,6 +148,11 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     // Before the first thread is started.
     privileges::keep(&privileges::RUNNING)?;
     store.write_behind()?;
+    if let Some(endpoint) = store.forget_unanswered()? {
+        warn!(
+            "endpoint {endpoint} was being added when the last agent ended, and nobody was told that it is there: it is undone"
+        );
+    }
     let config = ConfigFile::watch(&options.config, files)?;
     let mut reconciler = Reconciler::new(node, store, loaded, watch);
     reconciler.node.dataplane = required_programs;
