@@ -168,6 +168,19 @@ fn until_well(agent: &Agent) -> Result<()> {
     })
 }
 
+/// Waits until doctor names a fault.
+fn until_found(agent: &Agent, check: &str) -> Result<()> {
+    until(check, || {
+        let found = agent.json(&["doctor", "--sample", "0.1"])?.to_string();
+        anyhow::ensure!(
+            found.contains(&format!("\"{check}\"")),
+            "{found}; {}",
+            agent.log()?
+        );
+        Ok(())
+    })
+}
+
 fn the_helper_may_do_nothing() -> Result<()> {
     let helper = run::checked(&words("pgrep -f overlay-cluster.follow -U nobody"))?;
     let pid = helper.lines().next().context("a helper")?;
@@ -196,6 +209,7 @@ fn foreign_entries(cluster: &Cluster, agent: &Agent) -> Result<()> {
         agent,
         "10.244.251.0-24\" is left out: its value is no JSON object",
     )?;
+    until_found(agent, "cluster-entry")?;
     let route = run::checked(&words("ip -n tetcd-n2 route show 10.244.250.0/24"))?;
     assert!(route.contains("via 10.244.250.0"), "{route}");
     cluster.reaches(2, 3)?;
@@ -254,6 +268,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
         &agents[0],
         "no connection to etcd, the last known peers stay",
     )?;
+    until_found(&agents[0], "cluster-away")?;
     agents[0].stop()?;
     agents[0].start_anyhow()?;
     until_said(&agents[0], "not connected to")?;
@@ -326,5 +341,29 @@ fn of_two_nodes_that_want_one_subnet_one_has_it_and_the_other_says_so() -> Resul
         anyhow::ensure!(text == expected, "{text}");
         Ok(())
     })?;
+    Ok(cluster.guard.down()?)
+}
+
+#[test]
+fn doctor_finds_a_helper_that_is_missing_and_a_network_that_cannot_be() -> Result<()> {
+    let cluster = Cluster::up("tenone", 2)?;
+    cluster.configure(1, "")?;
+    cluster.init()?;
+    let agent = cluster.guard.agent(1);
+    let program = agent.argv(&[]).remove(0);
+    let elsewhere = cluster.data.path().join("overlay-agent");
+    fs::copy(&program, &elsewhere)?;
+    let alone = Agent::new(&cluster.name.parse()?, &elsewhere, agent.instance.clone());
+    alone.start_anyhow()?;
+    until_found(&alone, "cluster-helper")?;
+    alone.stop()?;
+
+    // The store's network has the same VNI.
+    let other = "\n[[networks]]\nname = \"other\"\nvni = 1\ncidr = \"10.99.0.0/16\"\nsubnet = \"10.99.1.0/24\"\n";
+    cluster.configure(1, other)?;
+    agent.start_anyhow()?;
+    until_found(&agent, "cluster-refused")?;
+    cluster.configure(1, "")?;
+    until_well(&agent)?;
     Ok(cluster.guard.down()?)
 }

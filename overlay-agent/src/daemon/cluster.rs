@@ -46,6 +46,8 @@ pub(super) struct Helper {
     pub(super) news: Option<News>,
     /// Why it does not run, or what it said does not count.
     failure: Option<Trouble>,
+    /// A network that was refused, until the configuration file is no longer in its way.
+    refused: Option<String>,
     /// The text of `subnet.env` that was written last.
     subnet_env: Option<String>,
 }
@@ -68,12 +70,19 @@ impl Helper {
             restart: Instant::now(),
             news: None,
             failure: None,
+            refused: None,
             subnet_env: None,
         }
     }
 
     /// Does what the configuration asks for, and notes what is to be told.
     pub(super) async fn round(&mut self, reconciler: &mut Reconciler, config: &ConfigFile) {
+        let may_be = |text: &String| config.cluster_faults(text).is_none();
+        if self.refused.as_ref().is_some_and(may_be) {
+            // A new helper tells it again.
+            (self.running, self.refused) = (None, None);
+            self.restart = Instant::now();
+        }
         self.follow(reconciler, config.cluster_text()).await;
         reconciler.cluster_troubles = self.troubles();
         reconciler.cluster.clone_from(&self.news);
@@ -153,12 +162,14 @@ impl Helper {
         let fragment = news.fragment.take();
         self.news = Some(news);
         let Some(text) = fragment else { return false };
+        self.refused = None;
         if let Some(faults) = config.cluster_faults(&text) {
             self.fail(
                 ids::CLUSTER_REFUSED,
                 format!("what the cluster's store says is refused, the network before stays in force: {faults}"),
                 "correct the configuration file if that is in the way, or the store",
             );
+            self.refused = Some(text);
             return false;
         }
         match replace(&self.file, &text, 0o600) {
