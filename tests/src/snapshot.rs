@@ -127,6 +127,8 @@ fn is_steady(path: &str, value: &Value) -> bool {
         // What nft says of itself.
         _ if path.starts_with("metainfo") => false,
         "operstate" | "fdb_n_learned" => false,
+        // What traffic there was, not what it met.
+        "bytes" | "packets" => !path.starts_with("counter."),
         // nft's are in the order of making; those of qdiscs are somebody's choice.
         "handle" => path == "handle",
         _ => !key.ends_with("_timer"),
