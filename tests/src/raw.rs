@@ -133,7 +133,7 @@ fn tun(device: &str) -> io::Result<File> {
     // The last byte stays zero.
     let places = request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1);
     for (place, byte) in places.zip(device.bytes()) {
-        *place = byte.cast_signed();
+        *place = libc::c_char::from_ne_bytes([byte]);
     }
     // SAFETY: the descriptor is open, and the request is an initialised `ifreq`, which the kernel
     // reads and writes back, and which lives for the call.
