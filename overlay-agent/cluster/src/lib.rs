@@ -6,7 +6,7 @@
 //!            └─ claim ◄─┘   whose is which subnet; which one this node asks for
 //! ```
 //!
-//! All but [`client`], [`session`] and the program is pure: it is told what the store says, and
+//! All but [`client`], [`leave`](mod@leave), [`session`] and the program is pure: it is told what the store says, and
 //! how late it is. So what a store can do is played through in tests.
 
 pub mod book;
@@ -15,7 +15,10 @@ pub mod claim;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod fragment;
+pub mod keys;
 pub mod lease;
+#[cfg(feature = "client")]
+pub mod leave;
 pub mod network;
 #[cfg(feature = "client")]
 pub mod proto;

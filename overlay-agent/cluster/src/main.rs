@@ -14,9 +14,11 @@ use overlay_cluster::{
     claim::Me,
     client::{self, Client},
     fragment,
+    keys::Keys,
     lease::{Device, Lease, Mac},
+    leave,
     network::{Network, NewNetwork},
-    session::{self, Keys, Session},
+    session::Session,
     subnet::Subnet,
     talk::{News, Start},
 };
@@ -171,7 +173,7 @@ fn end_with_agent() -> Result<()> {
 
 async fn leave(etcd: &[String], prefix: &str, node: &str) -> Result<()> {
     let client = connect(etcd).await?;
-    for subnet in session::leave(&client, prefix, node).await? {
+    for subnet in leave::leave(&client, prefix, node).await? {
         println!("{subnet}");
     }
     Ok(())

@@ -12,6 +12,7 @@ use crate::{
     claim::{Me, Step},
     client::{self, Client, ClientError},
     fragment,
+    keys::{Keys, below},
     lease::Lease,
     network::Network,
     proto::{EventType, KeyValue, ResponseHeader, WatchResponse},
@@ -33,34 +34,6 @@ const CALM: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Before the next connection, at first and at most.
 const RECONNECT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
-
-/// Where the network's keys are.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    /// Such as `/coreos.com/network`.
-    pub prefix: String,
-}
-
-impl Keys {
-    /// The network's configuration.
-    pub fn config(&self) -> String {
-        format!("{}/config", self.prefix)
-    }
-
-    /// Before all leases.
-    pub fn subnets(&self) -> String {
-        format!("{}/subnets/", self.prefix)
-    }
-
-    /// Before all subnets that were ever used; flannel does not look there.
-    pub fn used(&self) -> String {
-        format!("{}/overlay/used/", self.prefix)
-    }
-
-    fn lease(&self, subnet: Subnet) -> String {
-        format!("{}{subnet}", self.subnets())
-    }
-}
 
 /// Which store it was, and when: the same one never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -436,13 +409,6 @@ impl Session {
     }
 }
 
-/// What follows a prefix of a key; a key that is no text is shown with replacements, so that
-/// it can be told of.
-fn below(prefix: &str, key: &[u8]) -> Option<String> {
-    let key = key.strip_prefix(prefix.as_bytes())?;
-    Some(String::from_utf8_lossy(key).into_owned())
-}
-
 /// What a claim has come to.
 enum Outcome {
     /// The store has changed meanwhile.
@@ -469,32 +435,6 @@ async fn next_message(events: &mut Streaming<WatchResponse>) -> Result<WatchResp
             status.message()
         ))),
     }
-}
-
-/// Gives this node's subnet back: its entry goes if it is this node's still.
-pub async fn leave(client: &Client, prefix: &str, node: &str) -> Result<Vec<String>, ClientError> {
-    let keys = Keys {
-        prefix: prefix.to_owned(),
-    };
-    let list = client.list(&keys.subnets(), None).await?;
-    let mut left = Vec::new();
-    for kv in &list.keys {
-        let lease = Lease::read(&kv.value);
-        if lease.is_ok_and(|lease| lease.node() == Some(node)) {
-            let key = String::from_utf8_lossy(&kv.key).into_owned();
-            let subnet = key.strip_prefix(&keys.subnets()).unwrap_or(&key).to_owned();
-            let used = format!("{}{subnet}", keys.used());
-            let operations = vec![client::delete(&key), client::put(&used, node, 0)];
-            let guard = client::unchanged(&key, kv.mod_revision);
-            if client.transact(vec![guard], operations).await? {
-                left.push(subnet);
-                if kv.lease != 0 {
-                    client.revoke(kv.lease).await?;
-                }
-            }
-        }
-    }
-    Ok(left)
 }
 
 /// Since the machine has started, its sleep included.

@@ -12,7 +12,10 @@ use notify::{
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::config::{Faults, Files, Loaded, PEERS_FOLDER, folder_of};
+use crate::{
+    config::{ConfigError, Faults, Files, Loaded, PEERS_FOLDER, folder_of},
+    trouble::{Trouble, ids},
+};
 
 /// The files, and what was last read of them.
 pub(super) struct ConfigFile {
@@ -127,6 +130,19 @@ impl ConfigFile {
 /// Whether an event can have changed a file. That somebody reads it, as we do, is one, too.
 fn can_change(kind: EventKind) -> bool {
     !kind.is_access() || kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+}
+
+/// Files of peers that are not in force, or only as they were before.
+pub(super) fn refused_fragments(refused: &[ConfigError]) -> Vec<Trouble> {
+    let told = refused.iter().map(|refused| {
+        Trouble::new(
+            ids::PEERS_REFUSED,
+            refused.file().display(),
+            format!("a file of peers is refused, what was good of it before stays in force: {refused}"),
+            "correct that file, or remove it; \"overlay-agent check --config FILE\" tells all that is wrong",
+        )
+    });
+    told.collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod mesh;
 mod patrol;
 mod preview;
 mod probing;
+mod programs;
 mod reconcile;
 mod repairs;
 mod requests;

@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, future::pending, path::Path, sync::Arc, time::S
 
 use overlay_api::Spool;
 use overlay_cluster::talk::News;
-use overlay_common::maps::MAX_PEERS;
 use tokio::task::yield_now;
 use tracing::{debug, info, warn};
 
 use super::{
     capture::Capture,
+    config_file::refused_fragments,
     patrol::Patrol,
     repairs::Repairs,
     since::Since,
@@ -17,18 +17,17 @@ use super::{
 };
 use crate::{
     apply::{self, Report},
-    config::{ConfigError, Loaded},
+    config::Loaded,
     desired::{self, Desired, Facts, ForPeers, Inputs},
     kernel::{
-        self, KernelError,
-        bpf::{AttachMode, DataPlane, Variant},
+        KernelError,
+        bpf::Variant,
         memory,
         netlink::Watch,
         netns::{self, NetnsId},
     },
-    model::{FastPath, Metrics, Model, Rx},
+    model::{Metrics, Model},
     node::Node,
-    objects::Capacity,
     observe::{Known, observe},
     plan::{Plan, plan},
     plural::count_of,
@@ -90,9 +89,9 @@ pub struct Reconciler {
     pub(super) refused: Option<String>,
     /// Why files of peers are not in force, or only as they were before.
     pub(super) refused_fragments: Vec<Trouble>,
-    /// What the cluster's helper has told last,
+    /// What the cluster's helper has told last.
     pub(super) cluster: Option<News>,
-    /// and what is wrong there.
+    /// What is wrong with the cluster.
     pub(super) cluster_troubles: Vec<Trouble>,
     /// Why the programs cannot be used.
     pub(super) unavailable: Option<KernelError>,
@@ -178,46 +177,6 @@ impl Reconciler {
     /// Where Prometheus should find the counters.
     pub(super) fn metrics(&self) -> Metrics {
         self.model.node.metrics
-    }
-
-    /// Whether any network wants the programs.
-    pub(super) fn wants_programs(&self) -> bool {
-        self.model
-            .networks
-            .iter()
-            .any(|network| network.fastpath != FastPath::Off)
-    }
-
-    /// Loads the programs, as the configuration wants them, and takes over the maps that are
-    /// pinned.
-    pub(super) fn load_programs(&mut self) {
-        let rx = self.model.node.rx;
-        let peers = self.model.peer_count();
-        let fits = |dataplane: &DataPlane| {
-            dataplane.rx() == rx
-                && *dataplane.variant() == self.variant
-                && dataplane.maps().counters().slots() > peers.min(MAX_PEERS)
-        };
-        if self.node.dataplane.as_ref().is_some_and(fits) || !self.wants_programs() {
-            return;
-        }
-        match load(&self.node.pins, rx, peers, self.variant) {
-            Ok(dataplane) => {
-                self.wish();
-                self.node.dataplane = Some(dataplane);
-                self.unavailable = None;
-                self.known.forget_programs();
-                self.listen();
-            }
-            Err(error) => {
-                if self.unavailable.as_ref() != Some(&error) {
-                    warn!(
-                        "the fast path is unavailable, the kernel's VXLAN device carries everything: {error}"
-                    );
-                }
-                self.unavailable = Some(error);
-            }
-        }
     }
 
     /// Brings the node to its desired state; what fails is logged, shown by `status` and tried again.
@@ -412,12 +371,6 @@ impl Reconciler {
         }
     }
 
-    /// How much the maps hold.
-    pub(super) fn capacity(&self) -> Capacity {
-        let dataplane = self.node.dataplane.as_ref();
-        dataplane.map_or_else(Capacity::default, |dataplane| dataplane.maps().capacity())
-    }
-
     /// What an agent that was killed was making is finished or gone, once all has been done.
     pub(super) fn forget_the_unfinished(&mut self) -> Result<(), StoreError> {
         if self.is_well() {
@@ -449,19 +402,6 @@ impl Reconciler {
     }
 }
 
-/// Files of peers that are not in force, or only as they were before.
-pub(super) fn refused_fragments(refused: &[ConfigError]) -> Vec<Trouble> {
-    let told = refused.iter().map(|refused| {
-        Trouble::new(
-            ids::PEERS_REFUSED,
-            refused.file().display(),
-            format!("a file of peers is refused, what was good of it before stays in force: {refused}"),
-            "correct that file, or remove it; \"overlay-agent check --config FILE\" tells all that is wrong",
-        )
-    });
-    told.collect()
-}
-
 /// Notes what follows from the model: whose namespaces processes stand for, and addresses.
 pub(super) fn settle(content: &mut Content, model: &Model) {
     content.recognise(model, identity);
@@ -488,28 +428,4 @@ fn tunnels(observed: &Observed) -> BTreeSet<u32> {
     let links = observed.around.links.values();
     let tunnels = links.filter(|link| link.ours && link.vxlan_port.is_some());
     tunnels.map(|link| link.index).collect()
-}
-
-/// Loads the programs into the kernel.
-pub(super) fn load(
-    pins: &Path,
-    rx: Rx,
-    peers: usize,
-    variant: Variant,
-) -> kernel::Result<DataPlane> {
-    let object = if variant.is_watched() {
-        crate::WATCHED
-    } else {
-        crate::PROGRAMS
-    };
-    DataPlane::open_as(pins, object, attach_mode(), rx, peers, variant)
-}
-
-/// TCX where the kernel has it; tests of the older way force it.
-fn attach_mode() -> AttachMode {
-    match std::env::var("OVERLAY_ATTACH").as_deref() {
-        Ok("clsact") => AttachMode::Clsact,
-        Ok("tcx") => AttachMode::Tcx,
-        _ => AttachMode::Auto,
-    }
 }

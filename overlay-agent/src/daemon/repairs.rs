@@ -1,7 +1,11 @@
 //! Telling repairs from all other work: what is put right although nothing that was asked for has
 //! changed was broken by somebody else.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use tracing::warn;
 
@@ -9,6 +13,8 @@ use super::Reconciler;
 use crate::{
     desired::Facts,
     plan::{Plan, Step},
+    shared::Shared,
+    surroundings::Way,
     trouble::Trouble,
 };
 
@@ -33,6 +39,8 @@ pub(super) struct Repairs {
 struct Settled {
     wishes: u64,
     facts: Facts,
+    /// A path whose MTU is another now changes routes.
+    ways: Shared<BTreeMap<IpAddr, Way>>,
     problems: Vec<Trouble>,
 }
 
@@ -51,6 +59,7 @@ impl Reconciler {
         Settled {
             wishes: self.repairs.wishes,
             facts: self.facts.clone(),
+            ways: self.observed.around.ways.clone(),
             problems: problems.to_vec(),
         }
     }

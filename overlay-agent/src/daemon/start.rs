@@ -9,11 +9,11 @@ use tracing::info;
 use super::{
     Calls, Preview, Reconciler,
     cluster::Helper,
-    config_file::{ConfigFile, WatchError},
+    config_file::{ConfigFile, WatchError, refused_fragments},
     exports::Exports,
     lock::{InstanceLock, LockError},
     preview::{self, PreviewError},
-    reconcile,
+    programs,
     watches::Watches,
 };
 use crate::{
@@ -131,7 +131,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let mut required_programs = None;
     if let Some(network) = required {
         let network = network.name.clone();
-        let loaded = reconcile::load(
+        let loaded = programs::load(
             &node.pins,
             model.node.rx,
             model.peer_count(),
@@ -197,7 +197,7 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     let node = Node::open(options.dirs.pins(&instance))?;
     options.progress.tell(Activity::Looking).await;
     let mut preview = preview::preview(&node, model, store.content()).await?;
-    let refused = reconcile::refused_fragments(&loaded.refused_fragments);
+    let refused = refused_fragments(&loaded.refused_fragments);
     preview.problems.extend(refused);
     Ok(preview)
 }

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Family, IfName, Mac, Name, Vni};
+use crate::{
+    fnv::{START, fnv1a},
+    model::{Family, IfName, Mac, Name, Vni},
+};
 
 /// The bridge of a network.
 pub fn bridge_name(vni: Vni) -> Option<IfName> {
@@ -29,17 +32,14 @@ pub fn veth_name(endpoint: &Name) -> Option<IfName> {
     const PREFIX: &str = "ovl-";
     let name = endpoint.as_str();
     format!("{PREFIX}{name}").parse().ok().or_else(|| {
-        let hash = fnv1a(name.as_bytes());
+        let hash = short_hash(name.as_bytes());
         format!("{PREFIX}{hash:011x}").parse().ok()
     })
 }
 
-/// 44 bits of FNV-1a: short enough for an interface name, and the same in every build.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash >> 20
+/// 44 bits: short enough for an interface name.
+fn short_hash(bytes: &[u8]) -> u64 {
+    fnv1a(START, bytes) >> 20
 }
 
 /// The mark that proves a device to be ours: `IFLA_IFALIAS`, shown by `ip link`.
@@ -71,7 +71,7 @@ pub fn owner(device_alias: &str) -> Option<Name> {
 /// one node, but for one pair of names in 65,536, because a route has no other place for a name.
 pub fn last_resort_metric(instance: &Name) -> u32 {
     // Where the last letter of a name makes a difference, too.
-    let [.., high, low, _, _] = fnv1a(instance.as_str().as_bytes()).to_be_bytes();
+    let [.., high, low, _, _] = short_hash(instance.as_str().as_bytes()).to_be_bytes();
     u32::MAX - u32::from(u16::from_be_bytes([high, low]))
 }
 
@@ -91,7 +91,7 @@ fn local_mac(kind: u8, address: IpAddr) -> Option<Mac> {
     let (kind, [a, b, c, d]) = match address {
         IpAddr::V4(address) => (kind, address.octets()),
         IpAddr::V6(address) => {
-            let [.., a, b, c, d] = fnv1a(&address.octets()).to_be_bytes();
+            let [.., a, b, c, d] = short_hash(&address.octets()).to_be_bytes();
             (kind | 0x20, [a, b, c, d])
         }
     };

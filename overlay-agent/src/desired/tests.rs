@@ -16,6 +16,7 @@ use crate::{
 
 mod alone;
 mod dual_stack;
+mod packet_filter;
 mod uplinks;
 
 const CONFIG: &str = r#"

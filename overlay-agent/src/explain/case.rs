@@ -1,6 +1,9 @@
 //! A packet at a place of a node.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use ipnet::IpNet;
 use tokio::task::spawn_blocking;
@@ -43,6 +46,8 @@ pub(crate) struct Case {
     /// What leads to the peers in the kernel.
     pub(super) peers: Shared<PeerObjects>,
     pub(super) networks: Vec<Local>,
+    /// The node's ends of the tunnels.
+    pub(super) vteps: Vec<IpAddr>,
     pub(super) start: Start,
 }
 
@@ -52,12 +57,12 @@ pub(super) struct Local {
     pub(super) network: Name,
     pub(super) vni: Vni,
     pub(super) subnet: IpNet,
-    pub(super) gateway: std::net::IpAddr,
+    pub(super) gateway: IpAddr,
     pub(super) bridge: Option<IfName>,
     pub(super) port: u16,
     pub(super) mtu: Option<u16>,
     /// The endpoints that are in it.
-    pub(super) endpoints: Vec<(std::net::IpAddr, Name)>,
+    pub(super) endpoints: Vec<(IpAddr, Name)>,
 }
 
 /// Where a packet's journey begins.
@@ -99,6 +104,7 @@ impl Case {
             names: Names::of(known),
             peers: known.observed.objects.peers.clone(),
             networks: locals(known),
+            vteps: known.facts.vteps.clone(),
             start,
         }
     }

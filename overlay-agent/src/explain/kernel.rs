@@ -9,7 +9,12 @@ use super::{
     case::{Case, Local},
     headers,
 };
-use crate::{api::explain::Header, kernel::netlink::NextHop, model::IfName, objects::Hook};
+use crate::{
+    api::explain::Header,
+    kernel::netlink::{NextHop, Question},
+    model::{Family, IfName},
+    objects::Hook,
+};
 
 /// A packet that was left.
 pub(super) struct Left<'a> {
@@ -106,7 +111,7 @@ fn not_ip(case: &Case, headers: &[Header]) -> Told {
 
 /// By the node's routes.
 async fn routed(case: &Case, destination: IpAddr) -> Told {
-    let way = match case.netlink.route_to(destination, None).await {
+    let way = match case.netlink.route_to(destination).await {
         Ok(way) => way,
         Err(error) => return told(error.to_string(), false),
     };
@@ -187,7 +192,17 @@ async fn tunnelled(case: &Case, device: IfName, way: &NextHop, destination: IpAd
 
 /// Whether what the VXLAN device sends leaves the node.
 async fn by_underlay(case: &Case, vtep: IpAddr) -> (String, bool) {
-    let way = match case.netlink.route_to(vtep, None).await {
+    let family = Family::of(vtep);
+    let question = Question {
+        to: vtep,
+        from: case
+            .vteps
+            .iter()
+            .copied()
+            .find(|own| Family::of(*own) == family),
+        port: case.port(),
+    };
+    let way = match case.netlink.way_of(question).await {
         Ok(Some(way)) => way,
         Ok(None) => {
             let sentence = format!("underlay: no route leads to {vtep}: it is not sent");

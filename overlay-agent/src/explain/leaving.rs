@@ -111,7 +111,7 @@ async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, Stri
         .first()
         .ok_or("send from the node: it has no network")?;
     let destination = destination(known, network, question)?;
-    let way = known.netlink.route_to(destination, None).await;
+    let way = known.netlink.route_to(destination).await;
     let Some(way) = way.map_err(|error| error.to_string())? else {
         let sentence = format!("the node has no route to {destination}: network is unreachable");
         return Ok(Start::Nowhere(vec![sentence], false));

@@ -10,7 +10,10 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::model::{Family, IfName, Name, Security, Vni};
+use crate::{
+    fnv::{START, fnv1a},
+    model::{Family, IfName, Name, Security, Vni},
+};
 
 /// Name of the nftables table of an instance's guard, of the family `inet`.
 pub fn guard_table(instance: &Name) -> String {
@@ -125,21 +128,19 @@ impl GuardSenders {
     }
 }
 
-/// FNV-1a: the same in every build, as what stands in a table outlives the agent.
+/// FNV-1a, as what stands in a table outlives the agent.
 pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+        Self(START)
     }
 }
 
 impl Hasher for Fnv {
     fn write(&mut self, bytes: &[u8]) {
         // The end of a part counts, too.
-        for byte in bytes.iter().chain(&[0]) {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.0 = fnv1a(self.0, bytes.iter().chain(&[0]));
     }
 
     fn finish(&self) -> u64 {

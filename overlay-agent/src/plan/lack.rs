@@ -34,6 +34,9 @@ impl Step {
             Self::SetNeighbour { link, address, .. } => {
                 format!("neighbour {address} dev {link} was missing or altered")
             }
+            Self::DeleteNeighbour { link, address } => {
+                format!("neighbour {address} had been added to {link}")
+            }
             Self::SetFdb { link, mac, .. } => {
                 format!("forwarding entry {mac} dev {link} was missing or altered")
             }
@@ -45,6 +48,9 @@ impl Step {
                 format!("row {stray} of map {} had been added", stray.map)
             }
             Self::SetFilter { .. } => "packet filter rules were missing or altered".to_owned(),
+            Self::SetGuard { .. } => {
+                "the guard of the tunnels' ports was missing or altered".to_owned()
+            }
             Self::Attach { link, hook } => format!("program {hook} was not attached to {link}"),
             _ => return None,
         })

@@ -33,6 +33,10 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
         ("ip link del ovl1", "device ovl1 was missing"),
         ("ip route del 10.244.2.0/24", "route 10.244.2.0/24"),
         ("ip link set ovlbr1 down", "device ovlbr1 had lost"),
+        (
+            "nft delete table inet guard.overlay-trtold-n1",
+            "the guard of the tunnels' ports",
+        ),
     ] {
         let before = repairs()?;
         stand.on_node(command)?;

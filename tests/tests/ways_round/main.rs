@@ -21,7 +21,7 @@ use overlay_tests::{
 use crate::packets::{fragments, tagged, with_options};
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// As long as a packet that should not come is waited for; its drop was counted before.
+/// Time given to a packet that should not come; its drop was counted before.
 const MOMENT: Duration = Duration::from_millis(50);
 const FLAGS: u32 = 0x0800_0000;
 /// A card of both nodes that is no underlay.

@@ -6,15 +6,13 @@ use overlay_common::maps::{endpoint_flags, network_flags};
 
 use super::{bare, build, name};
 use crate::{
-    desired::{Desired, Obstacle, Problem, peers},
-    objects::{
-        Filter, FilterRules, Guard, Hook, LinkId, LinkKind, LinkRef, Objects, RouteKey, Scope,
-    },
+    desired::{Desired, Problem, peers},
+    objects::{Hook, LinkId, LinkKind, LinkRef, Objects, RouteKey, Scope},
     plan::plan,
-    surroundings::{EndpointPlace, NoGuard, Observed, Way},
+    surroundings::{EndpointPlace, Observed, Way},
 };
 
-const CONFIG: &str = r#"
+pub(super) const CONFIG: &str = r#"
 [node]
 name = "n1"
 underlay = "eth1"
@@ -43,16 +41,8 @@ forwarding = true
 allowed_sources = ["10.99.0.0/24", "fd99::/64"]
 "#;
 
-const BLUE: &str = r#"
-[[networks]]
-name = "blue"
-vni = 8
-cidr = "10.245.0.0/16"
-subnet = "10.245.1.0/24"
-"#;
-
 /// A node with both families on its underlay, and a way to both peers.
-fn dual() -> Observed {
+pub(super) fn dual() -> Observed {
     let mut observed = bare();
     let eth1 = observed.around.links.get_mut(&name("eth1")).unwrap();
     eth1.addresses.push("fd56::11/64".parse().unwrap());
@@ -66,7 +56,7 @@ fn dual() -> Observed {
     observed
 }
 
-fn built(config: &str, observed: &Observed) -> Desired {
+pub(super) fn built(config: &str, observed: &Observed) -> Desired {
     build(config, observed).unwrap_or_else(|obstacles| panic!("{obstacles:?}"))
 }
 
@@ -306,112 +296,6 @@ fn what_is_behind_an_endpoint_is_not_taken_from_others() {
     assert_eq!(
         desired.problems[0].to_string(),
         "lead 10.99.0.0/24 to endpoint web: there is a route already, through eth1; remove it with \"ip route del 10.99.0.0/24\""
-    );
-}
-
-fn rules(config: &str) -> Option<FilterRules> {
-    match built(config, &dual()).objects.filter {
-        Some(Filter::Rules(rules)) => Some(rules),
-        Some(Filter::Altered) => panic!("nobody wants this"),
-        None => None,
-    }
-}
-
-#[test]
-fn one_network_needs_no_packet_filter() {
-    assert_eq!(rules(CONFIG), None);
-}
-
-#[test]
-fn networks_are_kept_apart_unless_both_are_open() {
-    let two = format!("{CONFIG}{BLUE}");
-    let found = rules(&two).unwrap();
-    assert_eq!(found.isolated.len(), 5);
-    let pair = |from: &str, to: &str| (name(from), name(to));
-    assert!(found.together.contains(&pair("ovl7", "ovl6-7")));
-    assert!(!found.together.contains(&pair("ovlbr7", "ovlbr8")));
-    // 3 devices of one network, 2 of the other.
-    assert_eq!(found.together.len(), 9 + 4);
-
-    let one_open = format!("{CONFIG}{BLUE}security = {{ other_networks = \"accept\" }}\n");
-    assert_eq!(rules(&one_open).unwrap().together.len(), 9 + 4);
-    let both_open = one_open.replace("martians =", "other_networks = \"accept\", martians =");
-    assert_eq!(rules(&both_open).unwrap().together.len(), 25);
-}
-
-#[test]
-fn each_family_of_a_network_is_masqueraded_where_it_leaves() {
-    let masqueraded = CONFIG.replace("dscp = \"copy\"", "masquerade = true");
-    let found = rules(&masqueraded).unwrap();
-    assert!(found.isolated.is_empty());
-    let subnets: Vec<String> = found
-        .masqueraded
-        .iter()
-        .map(|rule| format!("{} {}", rule.subnet, rule.inside.len()))
-        .collect();
-    assert_eq!(subnets, ["10.244.1.0/24 3", "fd00:244:0:1::/64 3"]);
-}
-
-#[test]
-fn without_nft_nothing_is_built_that_needs_it() {
-    let mut observed = dual();
-    observed.around.no_filter = Some("there is no program nft".to_owned());
-    let two = format!("{CONFIG}{BLUE}");
-    let obstacle = &build(&two, &observed).unwrap_err()[0];
-    assert!(matches!(obstacle, Obstacle::NoFilter { .. }));
-    assert_eq!(
-        obstacle.to_string(),
-        "set the packet filter, which keeping networks apart needs: there is no program nft; or use one network a node"
-    );
-}
-
-#[test]
-fn the_kernel_s_path_is_guarded_for_each_peer_and_what_is_behind_it() {
-    let Some(Guard::Rules(rules)) = built(CONFIG, &dual()).objects.guard else {
-        panic!("no guard");
-    };
-    let devices: Vec<String> = rules.inside.iter().map(ToString::to_string).collect();
-    assert_eq!(devices, ["ovl6-7", "ovl7", "ovlbr7"]);
-    assert_eq!(rules.own.len(), 2);
-    let sources = rules.senders.sources.iter();
-    let sources: Vec<String> = sources
-        .map(|(vni, vtep, net)| format!("{vni} {vtep} {net}"))
-        .collect();
-    assert_eq!(
-        sources,
-        [
-            "7 192.168.56.12 10.244.2.0/24",
-            "7 192.168.56.12 192.168.56.12/32",
-            "7 192.168.56.12 fd00:244:0:2::/64",
-            "7 fd56::13 10.244.3.0/24",
-            "7 fd56::13 fd00:244:0:3::/64",
-            "7 fd56::13 fd56::13/128",
-        ]
-    );
-    assert_eq!(rules.senders.lengths.len(), 6);
-}
-
-#[test]
-fn a_machine_without_nftables_is_no_problem_and_a_foreign_table_is_one() {
-    let with = |reason: NoGuard| {
-        let mut observed = dual();
-        observed.around.no_guard = Some(reason);
-        let desired = built(CONFIG, &observed);
-        assert_eq!(desired.objects.guard, None);
-        desired.problems
-    };
-    for quiet in [NoGuard::Unavailable, NoGuard::Hidden] {
-        assert_eq!(with(quiet("none".to_owned())), []);
-    }
-    let taken = with(NoGuard::Taken(None));
-    assert!(
-        matches!(taken[..], [Problem::GuardTaken { owner: None, .. }]),
-        "{taken:?}"
-    );
-    let failed = with(NoGuard::Failed("no".to_owned()));
-    assert!(
-        matches!(failed[..], [Problem::NoGuard { .. }]),
-        "{failed:?}"
     );
 }
 

@@ -122,7 +122,7 @@ impl Inside<'_> {
             let Some(gateway) = self.network.range(family).map(Range::gateway) else {
                 continue;
             };
-            let hop = self.netlink.route_to(destination, None).await?;
+            let hop = self.netlink.route_to(destination).await?;
             let oif = hop.as_ref().map(|hop| hop.oif);
             let via = hop.as_ref().and_then(|hop| hop.gateway);
             let mtu = hop.as_ref().and_then(|hop| hop.mtu);

@@ -101,7 +101,7 @@ impl Tables<'_> {
         address: IpAddr,
         route: Option<IpNet>,
     ) -> kernel::Result<Option<Diverted>> {
-        let hop = self.look.node.netlink.route_to(address, None).await?;
+        let hop = self.look.node.netlink.route_to(address).await?;
         let is_here = network
             .subnets
             .iter()

@@ -225,11 +225,11 @@ impl DataPlane {
                 let id = load::load_xdp(&mut self.ebpf, hook)?;
                 self.programs.insert(hook.program(), id);
             }
-            let mut ours = self.ours()?;
+            let mut ours = self.ours();
             let program = load::xdp_program(&mut self.ebpf, hook)?;
             return xdp::attach(&self.pins, target, ifindex, program, &mut ours);
         }
-        let mut ours = self.ours()?;
+        let mut ours = self.ours();
         let program = load::program(&mut self.ebpf, hook)?;
         // What another mode has attached goes last, so that there always is one.
         if self.mode == AttachMode::Clsact {
@@ -246,7 +246,7 @@ impl DataPlane {
     }
 
     /// What tells our programs from those of others.
-    fn ours(&self) -> Result<Ours> {
+    fn ours(&self) -> Ours {
         Ours::of(&self.pins, self.ids.values().copied())
     }
 
@@ -257,7 +257,7 @@ impl DataPlane {
         &self,
         devices: &[(IfName, u32)],
     ) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
-        observe(&self.pins, devices, self.ours()?, |mode, hook, program| {
+        observe(&self.pins, devices, self.ours(), |mode, hook, program| {
             (hook.is_xdp() || mode == self.mode)
                 && self.programs.get(hook.program()) == Some(&program)
         })
@@ -280,7 +280,7 @@ pub fn attachments(
     devices: &[(IfName, u32)],
 ) -> Result<BTreeMap<(IfName, Hook), AttachmentState>> {
     let pins = Pins::new(dir);
-    let ours = Ours::of(&pins, [])?;
+    let ours = Ours::of(&pins, []);
     observe(&pins, devices, ours, |_, _, _| true)
 }
 
@@ -298,7 +298,7 @@ pub fn running(dir: &Path, device: IfName, ifindex: u32, hook: Hook) -> Result<O
     let pins = Pins::new(dir);
     let devices = BTreeMap::from([(device, ifindex)]);
     let target = Target { device, hook };
-    let mut ours = Ours::of(&pins, [])?;
+    let mut ours = Ours::of(&pins, []);
     let mut found = links::found(&pins, &devices, &mut ours)?;
     found.extend(clsact::found(&pins, &devices, &mut ours)?);
     let mut running = found.into_iter().filter(|found| found.target == target);
@@ -315,7 +315,7 @@ pub fn pinned(dir: &Path) -> Result<BTreeSet<&'static str>> {
 pub fn detach(dir: &Path, device: IfName, ifindex: Option<u32>, hook: Hook) -> Result<()> {
     let pins = Pins::new(dir);
     let target = Target { device, hook };
-    let mut ours = Ours::of(&pins, [])?;
+    let mut ours = Ours::of(&pins, []);
     links::detach(&pins, target, &mut ours)?;
     if hook.is_xdp() {
         return Ok(());
@@ -350,12 +350,12 @@ pub fn remove_qdisc(dir: &Path, device: IfName, ifindex: Option<u32>) -> Result<
 }
 
 /// Removes all pins of an instance, its folder, and the folder above if these are empty then:
-/// what others have pinned there stays.
+/// what others have pinned beside ours stays.
 ///
 /// Links are detached by it. Filters must have been detached before.
 pub fn remove_all(dir: &Path) -> Result<()> {
     let pins = Pins::new(dir);
-    links::detach_all(&pins, &mut Ours::of(&pins, [])?)?;
+    links::detach_all(&pins, &mut Ours::of(&pins, []))?;
     pins.remove()
 }
 

@@ -45,14 +45,14 @@ pub fn before(dir: &Path, device: IfName, ifindex: u32, hook: Hook) -> Result<Op
     let pins = Pins::new(dir);
     let target = Target { device, hook };
     let mut before = attached(target, ifindex)?;
-    let ours = links::read(&pins.link(target))?.filter(|link| link.ifindex == ifindex);
-    if let Some(ours) = ours {
-        let Some(place) = before.iter().position(|(id, _)| *id == ours.program) else {
+    let mut ours = Ours::of(&pins, []);
+    let link = links::read_ours(&pins.link(target), &mut ours)?;
+    if let Some(link) = link.filter(|link| link.ifindex == ifindex) {
+        let Some(place) = before.iter().position(|(id, _)| *id == link.program) else {
             return Ok(None);
         };
         before.truncate(place);
     } else {
-        let mut ours = Ours::of(&pins, [])?;
         let Some(filters) = clsact::before(&pins, target, ifindex, &mut ours)? else {
             return Ok(None);
         };
@@ -77,9 +77,10 @@ pub fn foreign_xdp(dir: &Path, device: IfName, ifindex: u32) -> Result<Option<Ot
     let Some((program, mode)) = xdp_of(ifindex)? else {
         return Ok(None);
     };
+    let mut ours = Ours::of(&pins, []);
     for hook in [Hook::GuardNative, Hook::GuardGeneric] {
-        let ours = links::read(&pins.link(Target { device, hook }))?;
-        if ours.is_some_and(|ours| ours.program == program) {
+        let link = links::read_ours(&pins.link(Target { device, hook }), &mut ours)?;
+        if link.is_some_and(|link| link.program == program) {
             return Ok(None);
         }
     }

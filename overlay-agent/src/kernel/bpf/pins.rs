@@ -54,37 +54,29 @@ impl Pins {
     }
 
     /// The folder of the maps of a layout.
-    fn layout(&self, abi: u32) -> PathBuf {
+    pub(super) fn layout(&self, abi: u32) -> PathBuf {
         self.dir.join(format!("v{abi}"))
     }
 
     /// The layouts of other builds, of which maps are pinned.
     pub(super) fn other_layouts(&self) -> Result<BTreeSet<u32>> {
-        let layout = |name: String| name.strip_prefix('v')?.parse().ok();
-        let layouts = children(&self.dir)?.into_iter().filter_map(layout);
-        Ok(layouts.filter(|&layout| layout != abi()).collect())
+        let mut layouts = self.layouts()?;
+        layouts.remove(&abi());
+        Ok(layouts)
     }
 
-    /// The folders of the maps of all layouts.
-    pub(super) fn layouts(&self) -> Result<Vec<PathBuf>> {
-        let number = |name: &String| {
-            name.strip_prefix('v')
-                .is_some_and(|n| n.parse::<u32>().is_ok())
-        };
-        let layouts = children(&self.dir)?.into_iter().filter(number);
-        Ok(layouts.map(|name| self.dir.join(name)).collect())
+    /// The layouts of which maps are pinned.
+    pub(super) fn layouts(&self) -> Result<BTreeSet<u32>> {
+        let layout = |name: String| name.strip_prefix('v')?.parse().ok();
+        Ok(children(&self.dir)?
+            .into_iter()
+            .filter_map(layout)
+            .collect())
     }
 
     /// Removes the maps of a layout; a program that still runs keeps those that it uses.
     pub(super) fn remove_layout(&self, abi: u32) -> Result<()> {
-        let folder = self.layout(abi);
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::io(
-                format!("remove {}", folder.display()),
-                &error,
-            )),
-            _ => Ok(()),
-        }
+        remove_folder(&self.layout(abi))
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
@@ -110,17 +102,12 @@ impl Pins {
     }
 
     /// Removes the maps and the notes, and the folder and the one above if they are empty then.
-    /// Links must have been removed before; what others have pinned in the folder stays.
+    /// Links must have been removed before; what others have pinned beside all that stays.
     pub(super) fn remove(&self) -> Result<()> {
-        for folder in self.layouts()?.into_iter().chain([self.clsact()]) {
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let operation = format!("remove {}", folder.display());
-                    return Err(KernelError::io(operation, &error));
-                }
-                _ => {}
-            }
+        for layout in self.layouts()? {
+            self.remove_layout(layout)?;
         }
+        remove_folder(&self.clsact())?;
         let stays = remove_empty(&self.links())? | remove_empty(&self.dir)?;
         if stays {
             warn!(
@@ -130,6 +117,17 @@ impl Pins {
         }
         // Other instances are there, or it is the bpffs itself.
         self.dir.parent().map_or(Ok(false), remove_empty).map(drop)
+    }
+}
+
+/// Removes a folder with all that is in it, if it is there.
+fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::io(
+            format!("remove {}", folder.display()),
+            &error,
+        )),
+        _ => Ok(()),
     }
 }
 

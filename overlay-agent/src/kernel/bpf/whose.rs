@@ -16,47 +16,37 @@ use nix::{errno::Errno, libc};
 
 use super::{
     failure::failed,
-    links::{ById, InfoByFd, bpf},
+    links::{BPF_OBJ_GET_INFO_BY_FD, ById, InfoByFd, bpf},
     pins::{Pins, children},
 };
 use crate::kernel::{KernelError, Result};
 
-/// Commands of `bpf(2)` (`enum bpf_cmd`).
+/// A command of `bpf(2)` (`enum bpf_cmd`).
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 /// Maps of a program that are looked at; ours have fewer.
 const MOST: usize = 64;
 
 /// What tells the programs of an instance from those of others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ours {
-    maps: BTreeSet<u32>,
+    pins: Pins,
+    /// Of programs that this process has loaded.
+    loaded: BTreeSet<u32>,
+    /// These and the pinned ones, from the first question on: mostly there is none.
+    maps: Option<BTreeSet<u32>>,
     /// What was asked before, by the program's id.
     known: BTreeMap<u32, bool>,
 }
 
 impl Ours {
     /// By the maps that are pinned, and by those of programs that this process has `loaded`.
-    pub(super) fn of(pins: &Pins, loaded: impl IntoIterator<Item = u32>) -> Result<Self> {
-        let mut maps: BTreeSet<u32> = loaded.into_iter().collect();
-        for layout in pins.layouts()? {
-            for map in children(&layout)? {
-                let pin = layout.join(map);
-                match MapInfo::from_pin(&pin) {
-                    Ok(info) => drop(maps.insert(info.id())),
-                    Err(error) => {
-                        let error = failed(format!("look at map {}", pin.display()), &error);
-                        // Something else is pinned there, or nothing any more.
-                        let other = error.errno() == Some(Errno::EINVAL as i32);
-                        if !error.not_there() && !other {
-                            return Err(error);
-                        }
-                    }
-                }
-            }
+    pub(super) fn of(pins: &Pins, loaded: impl IntoIterator<Item = u32>) -> Self {
+        Self {
+            pins: pins.clone(),
+            loaded: loaded.into_iter().collect(),
+            maps: None,
+            known: BTreeMap::new(),
         }
-        let known = BTreeMap::new();
-        Ok(Self { maps, known })
     }
 
     /// Whether a program, by its id, is the instance's; one that has gone is nobody's.
@@ -64,12 +54,39 @@ impl Ours {
         if let Some(&known) = self.known.get(&program) {
             return Ok(known);
         }
+        let maps = match self.maps.take() {
+            Some(maps) => maps,
+            None => with_pinned(&self.pins, self.loaded.clone())?,
+        };
         let operation = || format!("look at program {program}");
-        let maps = maps_of(program).map_err(|errno| KernelError::os(operation(), errno))?;
-        let ours = self.maps.is_empty() || maps.iter().any(|map| self.maps.contains(map));
+        let uses = maps_of(program).map_err(|errno| KernelError::os(operation(), errno))?;
+        let ours = maps.is_empty() || uses.iter().any(|map| maps.contains(map));
+        self.maps = Some(maps);
         self.known.insert(program, ours);
         Ok(ours)
     }
+}
+
+/// These maps, and those that are pinned in any layout.
+fn with_pinned(pins: &Pins, mut maps: BTreeSet<u32>) -> Result<BTreeSet<u32>> {
+    for abi in pins.layouts()? {
+        let layout = pins.layout(abi);
+        for map in children(&layout)? {
+            let pin = layout.join(map);
+            match MapInfo::from_pin(&pin) {
+                Ok(info) => drop(maps.insert(info.id())),
+                Err(error) => {
+                    let error = failed(format!("look at map {}", pin.display()), &error);
+                    // Something else is pinned there, or nothing any more.
+                    let other = error.errno() == Some(Errno::EINVAL as i32);
+                    if !error.not_there() && !other {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+    Ok(maps)
 }
 
 /// Ids of the maps that a program uses.

@@ -18,6 +18,7 @@ mod refusal;
 mod routes;
 mod rules;
 mod watch;
+mod ways;
 
 use std::{io, path::Path};
 
@@ -45,9 +46,10 @@ pub use self::{
     links::{LinkInfo, LinkLayer, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
     reachability::{Answers, Reachability},
-    routes::{NextHop, Question, RouteInfo, RouteKind, RouteSpec},
+    routes::{RouteInfo, RouteKind, RouteSpec},
     rules::RuleInfo,
     watch::Watch,
+    ways::{NextHop, Question},
 };
 
 /// How often a dump is repeated when the table changes under it.

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use nix::errno::Errno;
 use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
@@ -16,11 +15,8 @@ use rtnetlink::{
     },
 };
 
-use super::{Bulk, Netlink, Request, refusal::Refusal};
+use super::{Bulk, Netlink, Request};
 use crate::{kernel::Result, model::Family};
-
-/// `IPPROTO_UDP`.
-const UDP: u8 = 17;
 
 /// A route as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,32 +77,6 @@ pub struct RouteSpec {
     pub protocol: u8,
 }
 
-/// What a VXLAN device asks before it sends (`udp_tunnel_dst_lookup` of Linux).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Question {
-    /// The outer destination.
-    pub to: IpAddr,
-    /// The outer source, an address of this node; `None`: the kernel's choice.
-    pub from: Option<IpAddr>,
-    /// UDP destination port.
-    pub port: u16,
-}
-
-/// Where the kernel sends packets for a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NextHop {
-    /// `ifindex` of the device; loopback for a local destination.
-    pub oif: u32,
-    /// Next hop; `None` when the destination is on the link.
-    pub gateway: Option<IpAddr>,
-    /// The destination is an address of this node.
-    pub local: bool,
-    /// The source address that the kernel would take.
-    pub source: Option<IpAddr>,
-    /// MTU of the path in bytes, if the route has one or a router has told it.
-    pub mtu: Option<u32>,
-}
-
 impl Netlink {
     /// Every route of every table of one family.
     pub async fn routes(&self, family: Family) -> Result<Vec<RouteInfo>> {
@@ -115,30 +85,6 @@ impl Netlink {
             RouteInfo::of(answer, family)
         })
         .await
-    }
-
-    /// The way to a destination (`ip route get`); `None` when there is none.
-    ///
-    /// `from` must be an address of this node.
-    pub async fn route_to(
-        &self,
-        destination: IpAddr,
-        from: Option<IpAddr>,
-    ) -> Result<Option<NextHop>> {
-        let message = way_to(destination, from);
-        match self.get(RouteNetlinkMessage::GetRoute(message)).await {
-            Ok(answer) => Ok(NextHop::of(answer)),
-            Err(refusal) => no_way(refusal, destination),
-        }
-    }
-
-    /// The way that packets of a tunnel take; `None` when there is none.
-    pub async fn way_of(&self, question: Question) -> Result<Option<NextHop>> {
-        let message = RouteNetlinkMessage::GetRoute(question.message());
-        match self.get(message).await {
-            Ok(answer) => Ok(NextHop::of(answer)),
-            Err(refusal) => no_way(refusal, question.to),
-        }
     }
 
     /// Makes a route, in the place of one with the same destination, table and metric.
@@ -271,21 +217,6 @@ impl Bulk {
         )
     }
 
-    /// As [`Netlink::way_of`], for each of many questions.
-    pub fn ways_of(&mut self, questions: &[Question]) -> Result<Vec<Option<NextHop>>> {
-        let ask = |question: &Question| Request {
-            message: RouteNetlinkMessage::GetRoute(question.message()),
-            flags: 0,
-        };
-        let answers = self.ask(questions.iter().map(ask).collect());
-        let hops = questions.iter().zip(answers);
-        hops.map(|(question, answer)| match answer {
-            Ok(answer) => Ok(answer.and_then(NextHop::of)),
-            Err(refusal) => no_way(refusal, question.to),
-        })
-        .collect()
-    }
-
     /// The destinations that rules tell apart.
     pub fn rules(&mut self, family: Family) -> Result<Vec<IpNet>> {
         let mut message = RuleMessage::default();
@@ -312,41 +243,6 @@ fn question(family: Family, flags: RouteFlags) -> RouteNetlinkMessage {
     message.header.address_family = family.into();
     message.header.flags = flags;
     RouteNetlinkMessage::GetRoute(message)
-}
-
-impl Question {
-    fn message(self) -> RouteMessage {
-        let mut message = way_to(self.to, self.from);
-        // For rules that tell by them, and for the hash among next hops.
-        message.attributes.extend([
-            RouteAttribute::IpProto(UDP),
-            RouteAttribute::Dport(self.port),
-        ]);
-        message
-    }
-}
-
-fn way_to(destination: IpAddr, from: Option<IpAddr>) -> RouteMessage {
-    let whole = IpNet::from(destination).prefix_len();
-    let mut message = RouteMessage::default();
-    message.header.address_family = Family::of(destination).into();
-    message.header.destination_prefix_length = whole;
-    let attributes = &mut message.attributes;
-    attributes.push(RouteAttribute::Destination(destination.into()));
-    if let Some(from) = from {
-        message.header.source_prefix_length = whole;
-        attributes.push(RouteAttribute::Source(from.into()));
-    }
-    message
-}
-
-/// Nothing, if that is what a refusal means.
-fn no_way(refusal: Refusal, destination: IpAddr) -> Result<Option<NextHop>> {
-    match refusal.errno {
-        // The last is the answer of a `prohibit` route.
-        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES => Ok(None),
-        _ => Err(refusal.during(format!("look up the route to {destination}"))),
-    }
 }
 
 impl RouteInfo {
@@ -399,40 +295,7 @@ impl RouteInfo {
     }
 }
 
-impl NextHop {
-    fn of(answer: RouteNetlinkMessage) -> Option<Self> {
-        match answer {
-            RouteNetlinkMessage::NewRoute(route) => Self::from_message(&route),
-            _ => None,
-        }
-    }
-
-    fn from_message(message: &RouteMessage) -> Option<Self> {
-        let mut oif = None;
-        let mut gateway = None;
-        let mut source = None;
-        let mut path = None;
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => oif = Some(*index),
-                RouteAttribute::Gateway(found) => gateway = address(found),
-                RouteAttribute::Via(found) => gateway = via(found),
-                RouteAttribute::PrefSource(found) => source = address(found),
-                RouteAttribute::Metrics(metrics) => path = mtu(metrics),
-                _ => {}
-            }
-        }
-        Some(Self {
-            oif: oif?,
-            gateway,
-            local: message.header.kind == RouteType::Local,
-            source,
-            mtu: path,
-        })
-    }
-}
-
-fn mtu(metrics: &[RouteMetric]) -> Option<u32> {
+pub(super) fn mtu(metrics: &[RouteMetric]) -> Option<u32> {
     metrics.iter().find_map(|metric| match metric {
         RouteMetric::Mtu(mtu) => Some(*mtu),
         _ => None,
@@ -463,7 +326,7 @@ fn message(destination: IpNet, protocol: u8) -> RouteMessage {
     message
 }
 
-fn address(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
@@ -471,7 +334,7 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn via(via: &RouteVia) -> Option<IpAddr> {
+pub(super) fn via(via: &RouteVia) -> Option<IpAddr> {
     match via {
         RouteVia::Inet(address) => Some((*address).into()),
         RouteVia::Inet6(address) => Some((*address).into()),

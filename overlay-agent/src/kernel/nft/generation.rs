@@ -16,8 +16,5 @@ pub(super) fn generation() -> Result<u32> {
         id.map(u32::from_be_bytes)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no generation"))
     };
-    ask().map_err(|error| {
-        KernelError::io("ask nftables for its generation", &error)
-            .with_cure("use a kernel with nf_tables, or load that module")
-    })
+    ask().map_err(|error| KernelError::io("ask nftables for its generation", &error))
 }

@@ -72,7 +72,7 @@ pub fn set(table: &str, instance: &Name, rules: &FilterRules) -> Result<()> {
     let operation = || format!("set nftables table inet {table}");
     let there = read(table, instance)?.map(|there| there.owner);
     let Some(mut batch) = ownership::renewal(table, instance, there.as_ref()) else {
-        return Err(KernelError::new(operation(), "somebody else has made it"));
+        return Err(ownership::taken(operation()));
     };
     for object in rules::render(table, rules) {
         batch.add(object);

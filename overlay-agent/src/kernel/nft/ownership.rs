@@ -17,7 +17,7 @@ use nftables::{
 use serde_json::Value;
 
 use super::itself;
-use crate::{model::Name, objects::TableOwner};
+use crate::{kernel::KernelError, model::Name, objects::TableOwner};
 
 /// What the name of the chain starts with; the instance follows.
 const MARK: &str = "made-by-overlay-";
@@ -66,6 +66,12 @@ pub fn tables_of(ruleset: &Value, instance: &Name) -> BTreeSet<(String, String)>
         (text("name") == Some(&mark)).then_some((text("family")?.into(), text("table")?.into()))
     });
     chains.collect()
+}
+
+/// The refusal to touch a table of somebody else.
+pub(super) fn taken(operation: String) -> KernelError {
+    let cause = "a table of this name is there that this instance did not make";
+    KernelError::new(operation, cause).with_cure("give this instance another node.name")
 }
 
 /// A transaction that makes a table of the instance as new, to be filled; `None` where the table

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, hash::Hasher as _, io};
 
-use super::Dropped;
+use super::{Dropped, script::REASONS};
 use crate::{
     kernel::nft::{
         dump::{Kind, attribute, attributes, dump, name, terminated},
@@ -142,7 +142,9 @@ pub(super) fn counts(table: &str) -> io::Result<Dropped> {
         let data = attribute(counter, OBJECT_DATA)?;
         let number = |kind| Some(u64::from_be_bytes(attribute(data, kind)?.try_into().ok()?));
         let counted = (number(COUNTER_PACKETS)?, number(COUNTER_BYTES)?);
-        Some((name(counter, OBJECT_NAME)?.to_owned(), counted))
+        // Another counter in the table is somebody else's.
+        let reason = name(counter, OBJECT_NAME).filter(|name| REASONS.contains(name))?;
+        Some((reason.to_owned(), counted))
     };
     Ok(counters
         .iter()

@@ -12,15 +12,22 @@ mod script;
 
 use std::{
     collections::BTreeMap,
+    env,
     io::Write as _,
     process::{Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    unistd::{AccessFlags, access},
+};
 
 use self::look::Look;
-use super::{generation::generation, ownership::mark_of};
+use super::{
+    generation::generation,
+    ownership::{mark_of, taken},
+};
 use crate::{
     kernel::{KernelError, Result},
     model::Name,
@@ -50,9 +57,9 @@ pub struct GuardTable(Mutex<Memory>);
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// Of all tables, when this one was looked at,
+    /// Of all tables, when this one was looked at.
     generation: Option<u32>,
-    /// and what was seen.
+    /// What was seen then.
     look: Option<Look>,
     /// What this process has set last.
     set: Option<GuardRules>,
@@ -75,7 +82,10 @@ impl GuardTable {
     pub fn read(&self, instance: &Name) -> Result<Found> {
         let now = match generation() {
             Ok(now) => now,
-            Err(error) if is_unknown(&error) => return Ok(Found::Unavailable(error.to_string())),
+            Err(error) if is_unknown(&error) => {
+                let error = error.with_cure("use a kernel with nf_tables, or load that module");
+                return Ok(Found::Unavailable(error.to_string()));
+            }
             Err(error) => return Err(error),
         };
         Ok(match self.memory().look_at(instance, now)? {
@@ -91,14 +101,14 @@ impl GuardTable {
     pub fn set(&self, instance: &Name, rules: &GuardRules) -> Result<()> {
         let table = &guard_table(instance);
         let mut memory = self.memory();
-        let there = memory.look_at(instance, generation()?)?.cloned();
+        let operation = || format!("set nftables table inet {table}");
+        let now = generation()?;
+        let there = memory.look_at(instance, now)?.cloned();
         if there
             .as_ref()
             .is_some_and(|there| !is_ours(there, instance))
         {
-            let operation = format!("set nftables table inet {table}");
-            let cause = "a table of this name is there that this instance did not make";
-            return Err(KernelError::new(operation, cause).with_cure("rename or remove that table"));
+            return Err(taken(operation()));
         }
         let does = there.as_ref().map(Look::understand);
         let before = memory.set.take();
@@ -113,20 +123,22 @@ impl GuardTable {
         };
         let note = look::made_of(rules.digest());
         commands.push_str(&add_chain(table, &note));
-        run(&["-f", "-"], &commands, || {
-            format!("set nftables table inet {table}")
-        })?;
-        let before = generation()?;
+        run(&commands, operation)?;
+        let set = generation()?;
+        if set != now.wrapping_add(1) {
+            // Somebody else has changed something, too: what is there now need not be ours, and
+            // without a seal the next look finds it altered.
+            *memory = Memory::default();
+            return Ok(());
+        }
         let mut made = look_at(table)?.unwrap_or_default();
         let seal = look::seen(made.digest);
         let script = add_chain(table, &seal);
-        run(&["-f", "-"], &script, || {
-            format!("seal nftables table inet {table}")
-        })?;
+        run(&script, || format!("seal nftables table inet {table}"))?;
         made.notes.push(seal);
         memory.set = Some(rules.clone());
         // Each transaction is one generation: where this was the only one, all is known.
-        let sealed = before.wrapping_add(1);
+        let sealed = set.wrapping_add(1);
         memory.generation = (generation()? == sealed).then_some(sealed);
         memory.look = Some(made);
         Ok(())
@@ -140,10 +152,9 @@ impl GuardTable {
         if !look_at(table)?.is_some_and(|there| is_ours(&there, instance)) {
             return Ok(());
         }
-        run(&["-f", "-"], &removal(instance, true), || {
+        run(&removal(instance, true), || {
             format!("delete nftables table inet {table}")
         })
-        .map(drop)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -181,8 +192,10 @@ fn is_unknown(error: &KernelError) -> bool {
         .any(|errno| error.errno() == Some(*errno as i32))
 }
 
+/// Whether there is a program nft, without starting it.
 fn is_installed() -> bool {
-    run(&["--version"], "", String::new).is_ok()
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| access(&folder.join("nft"), AccessFlags::X_OK).is_ok())
 }
 
 /// Whether a table has the mark of the instance.
@@ -253,7 +266,8 @@ fn forgotten(table: &str, there: &Look) -> String {
     lines.collect()
 }
 
-fn run(arguments: &[&str], script: &str, operation: impl Fn() -> String) -> Result<String> {
+/// Has nft carry out a script, in one transaction.
+fn run(script: &str, operation: impl Fn() -> String) -> Result<()> {
     let failed = |error: &std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             KernelError::new(operation(), "there is no program nft in PATH")
@@ -262,10 +276,10 @@ fn run(arguments: &[&str], script: &str, operation: impl Fn() -> String) -> Resu
         _ => KernelError::io(operation(), error),
     };
     let mut child = Command::new("nft")
-        .args(arguments)
+        .args(["-f", "-"])
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| failed(&error))?;
@@ -280,6 +294,5 @@ fn run(arguments: &[&str], script: &str, operation: impl Fn() -> String) -> Resu
         let cause = cause.unwrap_or("nft failed without a reason").to_owned();
         return Err(KernelError::new(operation(), cause));
     }
-    written.map_err(|error| failed(&error))?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    written.map_err(|error| failed(&error))
 }

@@ -1,0 +1,204 @@
+//! The words for what stands in the way.
+
+use std::net::IpAddr;
+
+use super::{
+    DEVICE_NAME_TAKEN, DUPLICATE_VTEP, FOREIGN_VXLAN, GATEWAY_TAKEN, MTU_DOES_NOT_FIT,
+    PACKET_FILTER_MISSING, PORT_TAKEN, UNDERLAY_MISSING, route_taken, table_of, taken_by,
+};
+use crate::{
+    desired::{Obstacle, obstacles::list},
+    model::Name,
+    trouble::Trouble,
+};
+
+/// Whose it is that is in use; it is to be removed only where no other instance uses it.
+fn in_use(removal: &str, owner: Option<&Name>) -> (String, String) {
+    match owner {
+        Some(owner) => (format!(" of instance {owner}"), String::new()),
+        None => (String::new(), format!("{removal}, or ")),
+    }
+}
+
+/// An address to write, or where to write one.
+fn or_placeholder(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string())
+}
+
+impl From<&Obstacle> for Trouble {
+    #[expect(clippy::too_many_lines, reason = "a list of words")]
+    fn from(obstacle: &Obstacle) -> Self {
+        match obstacle {
+            Obstacle::NoSuchUnderlay { name, there } => Self::new(
+                UNDERLAY_MISSING,
+                name,
+                format!("there is no such interface (there are: {})", list(there)),
+                "correct node.underlay",
+            )
+            .during(format!("use underlay {name}")),
+            Obstacle::NoSuchAddress { address } => Self::new(
+                UNDERLAY_MISSING,
+                address,
+                "no interface has this address, or IPv6 is still asking whether another machine has it",
+                "add it with \"ip address add\", or correct node.vtep or node.underlay",
+            )
+            .during(format!("use {address} as VTEP")),
+            Obstacle::VtepGone {
+                address,
+                underlay,
+                instead,
+            } => Self::new(
+                UNDERLAY_MISSING,
+                address,
+                format!(
+                    "other nodes know this one by it, and {} not have it at present: the tunnels \
+                     wait for it",
+                    match underlay.as_slice() {
+                        [one] => format!("{one} does"),
+                        several => format!("{} do", list(several)),
+                    }
+                ),
+                format!(
+                    "if it does not come back, write vtep = \"{}\" under [node], and tell the \
+                     other nodes",
+                    or_placeholder(*instead)
+                ),
+            )
+            .during(format!("use {address} as VTEP")),
+            Obstacle::NothingArrives { name, address } => Self::new(
+                UNDERLAY_MISSING,
+                name,
+                "what other machines send never arrives there",
+                format!(
+                    "under [node], write vtep = \"{}\", and as underlay the interfaces where tunnel \
+                     packets arrive, such as [\"eth0\", \"eth1\"]",
+                    or_placeholder(*address)
+                ),
+            )
+            .during(format!("use underlay {name}")),
+            Obstacle::NoVtep { underlay } => Self::new(
+                UNDERLAY_MISSING,
+                list(underlay),
+                "no global IPv4 or IPv6 address there that stays",
+                "add one with \"ip address add\"",
+            )
+            .during(format!("use underlay {}", list(underlay))),
+            Obstacle::MtuTooBig {
+                network,
+                mtu,
+                room,
+                underlay,
+            } => Self::new(
+                MTU_DOES_NOT_FIT,
+                network,
+                format!("the underlay's {underlay} leaves {room} bytes"),
+                "use mtu = \"auto\", or raise the underlay's MTU",
+            )
+            .during(format!("set MTU {mtu} on network {network}")),
+            Obstacle::MtuForIpv6 {
+                network,
+                mtu,
+                underlay,
+                needed,
+            } => Self::new(
+                MTU_DOES_NOT_FIT,
+                network,
+                format!("IPv6 needs 1280 bytes and the underlay has {underlay}"),
+                format!(
+                    "raise the underlay's MTU to {needed}, or remove the network's IPv6 subnets"
+                ),
+            )
+            .during(format!("set MTU {mtu} on network {network}")),
+            Obstacle::NoFilter {
+                use_for,
+                cause,
+                instead,
+            } => Self::new(
+                PACKET_FILTER_MISSING,
+                "nft",
+                cause.clone(),
+                format!("or use {instead}"),
+            )
+            .during(format!("set the packet filter, which {use_for} needs")),
+            Obstacle::TableTaken {
+                table,
+                use_for,
+                owner,
+            } => {
+                let (what, cure) = table_of(table, owner.as_ref());
+                Self::new(
+                    PACKET_FILTER_MISSING,
+                    format!("table inet {table}"),
+                    what,
+                    cure,
+                )
+                .during(format!(
+                    "make nftables table inet {table}, which {use_for} needs"
+                ))
+            }
+            Obstacle::DeviceTaken { device, owner } => {
+                let (what, cure) = taken_by(*device, owner.as_ref());
+                let cure = format!("{cure}, or choose another VNI");
+                Self::new(DEVICE_NAME_TAKEN, device, what, cure)
+                    .during(format!("make device {device}"))
+            }
+            Obstacle::PortTaken {
+                network,
+                port,
+                device,
+                owner,
+            } => {
+                let (of, cure) = in_use("remove that device", owner.as_ref());
+                Self::new(
+                    FOREIGN_VXLAN,
+                    device,
+                    format!("VXLAN device {device}{of} has it"),
+                    format!("{cure}choose another port"),
+                )
+                .during(format!("open UDP port {port} for network {network}"))
+            }
+            Obstacle::PortBusy { network, port } => Self::new(
+                PORT_TAKEN,
+                format!("UDP port {port}"),
+                "a socket of another program has it",
+                format!("find it with \"ss -lunp sport = {port}\", or choose another port"),
+            )
+            .during(format!("open UDP port {port} for network {network}")),
+            Obstacle::AddressTaken {
+                network,
+                address,
+                bridge,
+                device,
+                owner,
+            } => {
+                let (of, cure) = in_use("remove it there", owner.as_ref());
+                Self::new(
+                    GATEWAY_TAKEN,
+                    address,
+                    format!("the address is in use on {device}{of}"),
+                    format!("{cure}choose another subnet"),
+                )
+                .during(format!(
+                    "give {address} to {bridge} as gateway of network {network}"
+                ))
+            }
+            Obstacle::RouteTaken {
+                peer,
+                destination,
+                other,
+            } => route_taken(*destination, other)
+                .during(format!("add route {destination} for peer {peer}")),
+            Obstacle::OwnVtep {
+                network,
+                peer,
+                vtep,
+            } => Self::new(
+                DUPLICATE_VTEP,
+                vtep,
+                format!("{vtep} is this node's own underlay address"),
+                "a peer is another node: correct its vtep, or remove it",
+            )
+            .during(format!("add peer {peer} of network {network}")),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Which way packets take.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage, RouteType},
+};
+
+use super::{
+    Bulk, Netlink, Request,
+    refusal::Refusal,
+    routes::{address, mtu, via},
+};
+use crate::{kernel::Result, model::Family};
+
+/// `IPPROTO_UDP`.
+const UDP: u8 = 17;
+
+/// What a VXLAN device asks before it sends (`udp_tunnel_dst_lookup` of Linux).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Question {
+    /// The outer destination.
+    pub to: IpAddr,
+    /// The outer source, an address of this node; `None`: the kernel's choice.
+    pub from: Option<IpAddr>,
+    /// UDP destination port.
+    pub port: u16,
+}
+
+/// Where the kernel sends packets for a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// `ifindex` of the device; loopback for a local destination.
+    pub oif: u32,
+    /// Next hop; `None` when the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The destination is an address of this node.
+    pub local: bool,
+    /// The source address that the kernel would take.
+    pub source: Option<IpAddr>,
+    /// MTU of the path in bytes, if the route has one or a router has told it.
+    pub mtu: Option<u32>,
+}
+
+impl Netlink {
+    /// The way to a destination, whatever its source (`ip route get`); `None` when there is none.
+    pub async fn route_to(&self, destination: IpAddr) -> Result<Option<NextHop>> {
+        self.ask_way(way_to(destination, None), destination).await
+    }
+
+    /// The way that packets of a tunnel take; `None` when there is none.
+    ///
+    /// Its source, if it has one, must be an address of this node.
+    pub async fn way_of(&self, question: Question) -> Result<Option<NextHop>> {
+        self.ask_way(question.message(), question.to).await
+    }
+
+    async fn ask_way(&self, message: RouteMessage, to: IpAddr) -> Result<Option<NextHop>> {
+        match self.get(RouteNetlinkMessage::GetRoute(message)).await {
+            Ok(answer) => Ok(NextHop::of(answer)),
+            Err(refusal) => no_way(refusal, to),
+        }
+    }
+}
+
+impl Bulk {
+    /// As [`Netlink::way_of`], for each of many questions.
+    pub fn ways_of(&mut self, questions: &[Question]) -> Result<Vec<Option<NextHop>>> {
+        let ask = |question: &Question| Request {
+            message: RouteNetlinkMessage::GetRoute(question.message()),
+            flags: 0,
+        };
+        let answers = self.ask(questions.iter().map(ask).collect());
+        let hops = questions.iter().zip(answers);
+        hops.map(|(question, answer)| match answer {
+            Ok(answer) => Ok(answer.and_then(NextHop::of)),
+            Err(refusal) => no_way(refusal, question.to),
+        })
+        .collect()
+    }
+}
+
+impl Question {
+    fn message(self) -> RouteMessage {
+        let mut message = way_to(self.to, self.from);
+        // For rules that tell by them, and for the hash among next hops.
+        message.attributes.extend([
+            RouteAttribute::IpProto(UDP),
+            RouteAttribute::Dport(self.port),
+        ]);
+        message
+    }
+}
+
+fn way_to(destination: IpAddr, from: Option<IpAddr>) -> RouteMessage {
+    let whole = IpNet::from(destination).prefix_len();
+    let mut message = RouteMessage::default();
+    message.header.address_family = Family::of(destination).into();
+    message.header.destination_prefix_length = whole;
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Destination(destination.into()));
+    if let Some(from) = from {
+        message.header.source_prefix_length = whole;
+        attributes.push(RouteAttribute::Source(from.into()));
+    }
+    message
+}
+
+/// Nothing, if that is what a refusal means.
+fn no_way(refusal: Refusal, destination: IpAddr) -> Result<Option<NextHop>> {
+    match refusal.errno {
+        // The last is the answer of a `prohibit` route.
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES => Ok(None),
+        _ => Err(refusal.during(format!("look up the route to {destination}"))),
+    }
+}
+
+impl NextHop {
+    fn of(answer: RouteNetlinkMessage) -> Option<Self> {
+        match answer {
+            RouteNetlinkMessage::NewRoute(route) => Self::from_message(&route),
+            _ => None,
+        }
+    }
+
+    fn from_message(message: &RouteMessage) -> Option<Self> {
+        let mut oif = None;
+        let mut gateway = None;
+        let mut source = None;
+        let mut path = None;
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => oif = Some(*index),
+                RouteAttribute::Gateway(found) => gateway = address(found),
+                RouteAttribute::Via(found) => gateway = via(found),
+                RouteAttribute::PrefSource(found) => source = address(found),
+                RouteAttribute::Metrics(metrics) => path = mtu(metrics),
+                _ => {}
+            }
+        }
+        Some(Self {
+            oif: oif?,
+            gateway,
+            local: message.header.kind == RouteType::Local,
+            source,
+            mtu: path,
+        })
+    }
+}
