@@ -1,6 +1,6 @@
 //! A client of etcd that does what is asked, once: who asks tries again, with another member.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prost::Message;
 use tokio::time::timeout;
@@ -14,11 +14,18 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::proto::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyValue, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
-    LeaseRevokeResponse, Op, PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseHeader,
-    Target, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, WatchUnion,
+pub use crate::failure::ClientError;
+use crate::{
+    access::Access,
+    failure::whole,
+    login::{self, Login},
+    proto::{
+        AuthenticateRequest, AuthenticateResponse, Compare, CompareResult, CompareTarget,
+        DeleteRangeRequest, KeyValue, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+        LeaseKeepAliveResponse, LeaseRevokeRequest, LeaseRevokeResponse, Op, PutRequest,
+        RangeRequest, RangeResponse, RequestOp, ResponseHeader, Target, TxnRequest, TxnResponse,
+        WatchCreateRequest, WatchRequest, WatchResponse, WatchUnion,
+    },
 };
 
 /// No call takes longer.
@@ -31,37 +38,11 @@ const PONG: Duration = Duration::from_secs(5);
 /// Keys in one answer: etcd's limit is a message of 1.5 MiB, ours one of 4 MiB.
 const PAGE: i64 = 1000;
 
-/// A call that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The text is no URL.
-    #[error("{0:?} is no URL of an etcd member; write it as http://192.0.2.1:2379")]
-    Url(String),
-    /// No connection.
-    #[error("connect to etcd at {url}: {cause}")]
-    Connect {
-        /// The member.
-        url: String,
-        /// Why.
-        cause: String,
-    },
-    /// It was refused, or the connection ended.
-    #[error("{call} in etcd: {cause}")]
-    Refused {
-        /// What was asked.
-        call: &'static str,
-        /// The member's words.
-        cause: String,
-    },
-    /// No answer in time.
-    #[error("{0} in etcd: no answer for 5 seconds")]
-    Timeout(&'static str),
-}
-
 /// A connection to one member.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
+    login: Option<Arc<Login>>,
 }
 
 /// Keys as they were at one revision.
@@ -74,22 +55,51 @@ pub struct List {
 }
 
 impl Client {
-    /// Connects to a member.
-    pub async fn connect(url: &str) -> Result<Self, ClientError> {
+    /// Connects to a member, and logs in there.
+    pub async fn connect(url: &str, access: &Access) -> Result<Self, ClientError> {
         let endpoint = Endpoint::from_shared(url.to_owned());
         let endpoint = endpoint.map_err(|_| ClientError::Url(url.to_owned()))?;
-        let endpoint = endpoint
+        let failed = |error: &tonic::transport::Error| ClientError::Connect {
+            url: url.to_owned(),
+            cause: whole(error),
+        };
+        let mut endpoint = endpoint
             .connect_timeout(CALL)
             .http2_keep_alive_interval(PING)
             .keep_alive_timeout(PONG)
             .keep_alive_while_idle(true);
+        if let Some(tls) = login::tls(url, access)? {
+            endpoint = endpoint.tls_config(tls).map_err(|error| failed(&error))?;
+        }
         let channel = timeout(CALL, endpoint.connect()).await;
         let channel = channel.map_err(|_| ClientError::Timeout("connect"))?;
-        let channel = channel.map_err(|error| ClientError::Connect {
-            url: url.to_owned(),
-            cause: whole(&error),
-        })?;
-        Ok(Self { channel })
+        let client = Self {
+            channel: channel.map_err(|error| failed(&error))?,
+            login: Login::of(access),
+        };
+        client.log_in().await?;
+        Ok(client)
+    }
+
+    /// Gets a token, which lasts for minutes only.
+    async fn log_in(&self) -> Result<(), ClientError> {
+        let Some(login) = &self.login else {
+            return Ok(());
+        };
+        let request = AuthenticateRequest {
+            name: login.name.clone(),
+            password: login.password(),
+        };
+        // The token of before would be looked at.
+        login.renew(None)?;
+        let path = "/etcdserverpb.Auth/Authenticate";
+        let answer: Result<AuthenticateResponse, _> = self.call_once("log in", path, request).await;
+        match answer {
+            Ok(answer) => login.renew(Some(&answer.token)),
+            // There are no users there, or not yet.
+            Err(ClientError::Refused { cause, .. }) if cause.contains("is not enabled") => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// All keys that begin with `prefix`, at one revision: that of `at`, or the newest.
@@ -168,55 +178,79 @@ impl Client {
     /// Has a lease last from now on; whether there is one.
     pub async fn keep_alive(&self, id: i64) -> Result<bool, ClientError> {
         const CALLED: &str = "renew a lease";
-        let requests = tokio_stream::once(LeaseKeepAliveRequest { id });
-        let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
-        let answer = timeout(CALL, async {
+        let failed = |status: Status| ClientError::of(CALLED, &status);
+        let attempt = async || {
+            let requests = tokio_stream::once(LeaseKeepAliveRequest { id });
+            let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
             let mut grpc = self.ready(CALLED).await?;
             let codec = ProstCodec::<LeaseKeepAliveRequest, LeaseKeepAliveResponse>::default();
-            let answers = grpc.streaming(demanding(requests), path, codec).await;
-            let mut answers = answers
-                .map_err(|status| refused(CALLED, &status))?
-                .into_inner();
-            answers
-                .message()
-                .await
-                .map_err(|status| refused(CALLED, &status))
-        });
-        let answer = answer.await.map_err(|_| ClientError::Timeout(CALLED))??;
+            let answers = grpc.streaming(self.demanding(requests), path, codec).await;
+            let mut answers = answers.map_err(failed)?.into_inner();
+            answers.message().await.map_err(failed)
+        };
+        let answer = timeout(CALL, self.with_token(attempt)).await;
+        let answer = answer.map_err(|_| ClientError::Timeout(CALLED))??;
         Ok(answer.is_some_and(|answer| answer.ttl > 0))
     }
 
-    /// Watches keys that begin with one of `prefixes`, from a revision on.
+    /// Watches one key, and those that begin with `prefix`, from a revision on. A user needs no
+    /// right to any other.
     pub async fn watch(
         &self,
-        prefixes: &[String],
+        (key, prefix): (&str, &str),
         start_revision: i64,
     ) -> Result<Streaming<WatchResponse>, ClientError> {
         const CALLED: &str = "watch keys";
-        let creates: Vec<WatchRequest> = prefixes
-            .iter()
-            .map(|prefix| WatchRequest {
-                request_union: Some(WatchUnion::Create(WatchCreateRequest {
-                    key: prefix.as_bytes().to_vec(),
-                    range_end: after(prefix),
-                    start_revision,
-                    progress_notify: true,
-                })),
-            })
-            .collect();
+        let create = |key: &str, range_end: Vec<u8>| WatchRequest {
+            request_union: Some(WatchUnion::Create(WatchCreateRequest {
+                key: key.as_bytes().to_vec(),
+                range_end,
+                start_revision,
+                progress_notify: true,
+            })),
+        };
+        let creates = [create(key, Vec::new()), create(prefix, after(prefix))];
         // The watch lasts as long as requests may follow.
         let requests = tokio_stream::iter(creates).chain(tokio_stream::pending());
         let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
         let mut grpc = self.ready(CALLED).await?;
-        let opened = grpc.streaming(demanding(requests), path, ProstCodec::default());
+        let opened = grpc.streaming(self.demanding(requests), path, ProstCodec::default());
         let opened = timeout(CALL, opened).await;
         let opened = opened.map_err(|_| ClientError::Timeout(CALLED))?;
         Ok(opened
-            .map_err(|status| refused(CALLED, &status))?
+            .map_err(|status| ClientError::of(CALLED, &status))?
             .into_inner())
     }
 
     async fn call<Q, A>(
+        &self,
+        called: &'static str,
+        path: &'static str,
+        request: Q,
+    ) -> Result<A, ClientError>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        self.with_token(async || self.call_once(called, path, request.clone()).await)
+            .await
+    }
+
+    /// Does it again with a new token, if the one before is of no use any more.
+    async fn with_token<T>(
+        &self,
+        attempt: impl AsyncFn() -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        match attempt().await {
+            Err(ClientError::Token { .. }) if self.login.is_some() => {
+                self.log_in().await?;
+                attempt().await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn call_once<Q, A>(
         &self,
         called: &'static str,
         path: &'static str,
@@ -229,8 +263,10 @@ impl Client {
         let path = PathAndQuery::from_static(path);
         let answer = timeout(CALL, async {
             let mut grpc = self.ready(called).await?;
-            let answer = grpc.unary(demanding(request), path, ProstCodec::default());
-            answer.await.map_err(|status| refused(called, &status))
+            let answer = grpc.unary(self.demanding(request), path, ProstCodec::default());
+            answer
+                .await
+                .map_err(|status| ClientError::of(called, &status))
         });
         let answer = answer.await.map_err(|_| ClientError::Timeout(called))??;
         Ok(answer.into_inner())
@@ -246,30 +282,17 @@ impl Client {
         })?;
         Ok(grpc)
     }
-}
 
-/// A member that has lost the others answers nothing rather than what was.
-fn demanding<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let yes = MetadataValue::from_static("true");
-    request.metadata_mut().insert("hasleader", yes);
-    request
-}
-
-fn refused(call: &'static str, status: &Status) -> ClientError {
-    let cause = format!("{:?}: {}", status.code(), status.message());
-    ClientError::Refused { call, cause }
-}
-
-/// An error with its causes.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+    /// A member that has lost the others answers nothing rather than what was.
+    fn demanding<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let yes = MetadataValue::from_static("true");
+        request.metadata_mut().insert("hasleader", yes);
+        if let Some(login) = &self.login {
+            login.sign(&mut request);
+        }
+        request
     }
-    text
 }
 
 /// The first key that does not begin with `prefix`, which ends in a byte less than 255.

@@ -9,16 +9,21 @@
 //! All but [`client`], [`leave`](mod@leave), [`session`] and the program is pure: it is told what the store says, and
 //! how late it is. So what a store can do is played through in tests.
 
+pub mod access;
 pub mod book;
 pub mod choose;
 pub mod claim;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
+mod failure;
 pub mod fragment;
 pub mod keys;
 pub mod lease;
 #[cfg(feature = "client")]
 pub mod leave;
+#[cfg(feature = "client")]
+mod login;
 pub mod network;
 #[cfg(feature = "client")]
 pub mod proto;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_cluster::{
+    access::Access,
     book::Book,
     claim::Me,
     client::{self, Client},
@@ -22,6 +23,8 @@ use overlay_cluster::{
     subnet::Subnet,
     talk::{News, Start},
 };
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -88,25 +91,22 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<()> {
     match command {
-        Command::Follow => follow(&start()?).await,
-        Command::Leave { etcd, prefix, node } => leave(&etcd, &prefix, &node).await,
+        Command::Follow => follow(read()?.context("nobody says what to do")?).await,
+        Command::Leave { etcd, prefix, node } => {
+            let client = connect(&etcd).await?;
+            leave(&client, &prefix, &node).await
+        }
         Command::Init {
             etcd,
             prefix,
             cidr,
             cidr6,
             vni,
-        } => init(&etcd, prefix, &NewNetwork::new(cidr, cidr6, vni)).await,
+        } => {
+            let client = connect(&etcd).await?;
+            init(&client, prefix, &NewNetwork::new(cidr, cidr6, vni)).await
+        }
     }
-}
-
-fn start() -> Result<Start> {
-    let mut line = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .context("read what to do")?;
-    serde_json::from_str(&line).context("read what to do")
 }
 
 fn me(start: &Start) -> Result<Me> {
@@ -133,11 +133,12 @@ fn me(start: &Start) -> Result<Me> {
     })
 }
 
-async fn follow(start: &Start) -> Result<()> {
+async fn follow(start: Start) -> Result<()> {
     let remembered = fragment::read(start.fragment.as_deref().unwrap_or_default());
     let book = Book::remembering(remembered);
-    let (prefix, network) = (start.prefix.clone(), start.network.clone());
-    let mut session = Session::new(prefix, network, me(start)?, book);
+    let names = (start.prefix.clone(), start.network.clone());
+    let (sender, access) = watch::channel(start.access.clone());
+    let mut session = Session::new(names, me(&start)?, book, access);
     let following = session.follow(&start.etcd, |news| {
         if let Err(error) = tell(&news) {
             // The agent reads no more: it has ended, or wants an end.
@@ -145,7 +146,7 @@ async fn follow(start: &Start) -> Result<()> {
             std::process::exit(1);
         }
     });
-    end_with_agent()?;
+    listen(sender)?;
     following.await;
     bail!("no member of etcd is given")
 }
@@ -157,32 +158,47 @@ fn tell(news: &News) -> io::Result<()> {
     out.flush()
 }
 
-/// Ends the program when standard input does: its other end is open as long as the agent lives.
-fn end_with_agent() -> Result<()> {
-    let wait = || {
-        let code = match io::copy(&mut io::stdin().lock(), &mut io::sink()) {
-            Ok(_) => 0,
-            Err(_) => 1,
+/// Listens to what the agent says of certificates and passwords, and ends the program when
+/// standard input does: its other end is open as long as the agent lives.
+fn listen(access: watch::Sender<Access>) -> Result<()> {
+    let thread = std::thread::Builder::new().name("agent".to_owned());
+    let wait = move || {
+        let code = loop {
+            match read() {
+                Ok(Some(new)) => drop(access.send_replace(new)),
+                Ok(None) => break 0,
+                Err(error) => {
+                    eprintln!("overlay-cluster: {error:#}");
+                    break 1;
+                }
+            }
         };
         std::process::exit(code);
     };
-    let thread = std::thread::Builder::new().name("agent".to_owned());
-    thread.spawn(wait).context("wait for the agent's end")?;
+    thread.spawn(wait).context("listen to the agent")?;
     Ok(())
 }
 
-async fn leave(etcd: &[String], prefix: &str, node: &str) -> Result<()> {
-    let client = connect(etcd).await?;
-    for subnet in leave::leave(&client, prefix, node).await? {
+/// The next line of standard input; `None` at its end.
+fn read<T: DeserializeOwned>() -> Result<Option<T>> {
+    const WHAT: &str = "read what to do";
+    let mut line = String::new();
+    if io::stdin().lock().read_line(&mut line).context(WHAT)? == 0 {
+        return Ok(None);
+    }
+    serde_json::from_str(&line).map(Some).context(WHAT)
+}
+
+async fn leave(client: &Client, prefix: &str, node: &str) -> Result<()> {
+    for subnet in leave::leave(client, prefix, node).await? {
         println!("{subnet}");
     }
     Ok(())
 }
 
-async fn init(etcd: &[String], prefix: String, network: &NewNetwork) -> Result<()> {
+async fn init(client: &Client, prefix: String, network: &NewNetwork) -> Result<()> {
     let text = network.write();
     Network::read(text.as_bytes()).context("these values make no network")?;
-    let client = connect(etcd).await?;
     let key = Keys { prefix }.config();
     let compare = vec![client::version(&key, 0)];
     if client
@@ -204,11 +220,12 @@ async fn init(etcd: &[String], prefix: String, network: &NewNetwork) -> Result<(
     )
 }
 
-/// The first member that answers.
+/// The first member that answers. What it asks for stands on standard input.
 async fn connect(etcd: &[String]) -> Result<Client> {
+    let access: Access = read()?.unwrap_or_default();
     let mut failures = Vec::new();
     for url in etcd {
-        match Client::connect(url).await {
+        match Client::connect(url, &access).await {
             Ok(client) => return Ok(client),
             Err(error) => failures.push(error.to_string()),
         }

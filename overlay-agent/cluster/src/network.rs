@@ -23,8 +23,6 @@ pub struct Network {
     pub port: u16,
     /// Largest inner packet in bytes, if all nodes are to have the same.
     pub mtu: Option<u16>,
-    /// Whether flannel nodes on one link send each other plain IP.
-    pub direct_routing: bool,
     /// The IPv4 addresses.
     pub v4: Share<Ipv4Net>,
     /// The IPv6 addresses.
@@ -89,6 +87,10 @@ impl Network {
             let cure = "packets with group policy bits are dropped as malformed; set it to false";
             return Err(backend.wrong("GBP", cure));
         }
+        if backend.flag("DirectRouting") == Some(true) {
+            let cure = "it sends plain IP past the tunnel and its checks; set it to false";
+            return Err(backend.wrong("DirectRouting", cure));
+        }
         let vni = backend.number("VNI", 1)?;
         if !(1..1 << 24).contains(&vni) {
             return Err(backend.wrong("VNI", "use 1 to 16777215"));
@@ -110,7 +112,6 @@ impl Network {
             vni,
             port,
             mtu,
-            direct_routing: backend.flag("DirectRouting").unwrap_or(false),
             v4,
             v6,
         })
@@ -420,6 +421,11 @@ mod tests {
             (
                 r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","GBP":true}}"#.to_owned(),
                 "its GBP is true; ",
+            ),
+            (
+                r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}"#
+                    .to_owned(),
+                "its DirectRouting is true; ",
             ),
         ];
         for (text, start) in cases {

@@ -106,6 +106,16 @@ messages! {
         #[prost(int64, tag = "2")] id: i64,
         #[prost(int64, tag = "3")] ttl: i64,
     }
+    /// Shows a password for a token.
+    AuthenticateRequest {
+        #[prost(string, tag = "1")] name: String,
+        #[prost(string, tag = "2")] password: String,
+    }
+    /// Its answer.
+    AuthenticateResponse {
+        #[prost(message, optional, tag = "1")] header: Option<ResponseHeader>,
+        #[prost(string, tag = "2")] token: String,
+    }
     /// Opens a watch.
     WatchRequest {
         #[prost(oneof = "WatchUnion", tags = "1")] request_union: Option<WatchUnion>,

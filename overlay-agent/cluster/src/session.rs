@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 use tonic::Streaming;
 
 use crate::{
+    access::Access,
     book::{Book, Continuity, Entry},
     choose,
     claim::{Me, Step},
@@ -61,12 +62,16 @@ pub struct Session {
     connection: Option<String>,
     endpoint: String,
     told: Option<String>,
+    /// What members ask for; it changes when certificates are renewed.
+    access: watch::Receiver<Access>,
 }
 
 /// Why a watch has ended.
 enum End {
     /// The store must be listed again.
     List,
+    /// Members are to be shown something else.
+    Access,
     /// The connection is of no use any more.
     Failed(ClientError),
 }
@@ -79,7 +84,12 @@ impl From<ClientError> for End {
 
 impl Session {
     /// With what is remembered of the last time.
-    pub fn new(prefix: String, name: String, me: Me, book: Book) -> Self {
+    pub fn new(
+        (prefix, name): (String, String),
+        me: Me,
+        book: Book,
+        access: watch::Receiver<Access>,
+    ) -> Self {
         Self {
             keys: Keys { prefix },
             name,
@@ -94,6 +104,7 @@ impl Session {
             connection: Some("not connected yet".to_owned()),
             endpoint: String::new(),
             told: None,
+            access,
         }
     }
 
@@ -101,10 +112,15 @@ impl Session {
     pub async fn follow(&mut self, members: &[String], mut tell: impl FnMut(News)) {
         let [shortest, longest] = RECONNECT;
         let mut pause = shortest;
-        for member in members.iter().cycle() {
+        // Not all nodes at the first one.
+        let count = u64::try_from(members.len()).unwrap_or(1).max(1);
+        let first = usize::try_from(choose::seed(self.node()) % count).unwrap_or(0);
+        let mut turn = members.iter().cycle().skip(first).peekable();
+        while let Some(member) = turn.peek() {
             self.endpoint.clone_from(member);
-            let failure = match Client::connect(member).await {
-                Err(error) => error,
+            let access = self.access.borrow_and_update().clone();
+            let end = match Client::connect(member, &access).await {
+                Err(error) => End::Failed(error),
                 Ok(client) => loop {
                     match self.follow_one(&client, &mut tell).await {
                         End::List => {
@@ -112,18 +128,23 @@ impl Session {
                             // A member that ends each watch at once is not asked in a circle.
                             sleep(CALM).await;
                         }
-                        End::Failed(error) => break error,
+                        end => break end,
                     }
                 },
             };
+            let End::Failed(failure) = end else { continue };
+            turn.next();
             if self.connection.is_none() {
                 pause = shortest;
             }
             self.connection = Some(failure.to_string());
             tell(self.news());
             // Jitter, so that nodes do not come back all at once.
-            sleep(pause.mul_f64(0.5 + self.part())).await;
-            pause = (pause * 2).min(longest);
+            let rest = sleep(pause.mul_f64(0.5 + self.part()));
+            tokio::select! {
+                () = rest => pause = (pause * 2).min(longest),
+                Ok(()) = self.access.changed() => pause = shortest,
+            }
         }
     }
 
@@ -275,8 +296,8 @@ impl Session {
         lease: Option<i64>,
         tell: &mut impl FnMut(News),
     ) -> Result<(), End> {
-        let prefixes = [self.keys.subnets(), self.keys.config()];
-        let mut events = client.watch(&prefixes, revision + 1).await?;
+        let keys = (&*self.keys.config(), &*self.keys.subnets());
+        let mut events = client.watch(keys, revision + 1).await?;
         let begin = now();
         let mut renewal = begin + RENEWAL.mul_f64(0.9 + self.part() / 5.0);
         let look = begin + LOOK.mul_f64(0.9 + self.part() / 5.0);
@@ -293,8 +314,15 @@ impl Session {
             let message = tokio::select! {
                 message = next_message(&mut events) => Some(message?),
                 () = sleep(wait) => None,
+                Ok(()) = self.access.changed() => return Err(End::Access),
             };
             if let Some(message) = message {
+                if message.canceled && message.compact_revision == 0 {
+                    return Err(End::Failed(ClientError::Refused {
+                        call: "watch keys",
+                        cause: message.cancel_reason,
+                    }));
+                }
                 if self.take(&message, lease) {
                     return Ok(());
                 }
@@ -321,7 +349,7 @@ impl Session {
 
     /// Takes events in; whether the store has to be listed again.
     fn take(&mut self, message: &WatchResponse, lease: Option<i64>) -> bool {
-        if message.canceled || message.compact_revision != 0 {
+        if message.compact_revision != 0 {
             return true;
         }
         if let (Some(store), Some(header)) = (&mut self.store, &message.header) {
@@ -371,13 +399,6 @@ impl Session {
             let (peers, wrong) = self.book.peers(network, self.own);
             problems.extend(wrong);
             nodes = peers.len();
-            if network.direct_routing {
-                problems.push(
-                    "the network has DirectRouting: flannel nodes on this node's link send it plain IP, past the \
-                     checks of VXLAN; set it to false in etcd, or accept that"
-                        .to_owned(),
-                );
-            }
             fragment = self
                 .own
                 .map(|own| fragment::write(&self.name, network, own, &peers));
@@ -402,9 +423,13 @@ impl Session {
         }
     }
 
+    fn node(&self) -> &str {
+        self.me.lease.node().unwrap_or_default()
+    }
+
     /// A number from 0 to 1 that differs between nodes.
     fn part(&self) -> f64 {
-        let seed = choose::seed(self.me.lease.node().unwrap_or_default());
+        let seed = choose::seed(self.node());
         f64::from(u16::try_from(seed & 0xffff).unwrap_or(0)) / f64::from(u16::MAX)
     }
 }
@@ -420,20 +445,13 @@ enum Outcome {
 }
 
 async fn next_message(events: &mut Streaming<WatchResponse>) -> Result<WatchResponse, End> {
-    let refused = |cause| {
-        End::Failed(ClientError::Refused {
-            call: "watch keys",
-            cause,
-        })
-    };
     match events.message().await {
         Ok(Some(message)) => Ok(message),
-        Ok(None) => Err(refused("the member has ended it".to_owned())),
-        Err(status) => Err(refused(format!(
-            "{:?}: {}",
-            status.code(),
-            status.message()
-        ))),
+        Ok(None) => Err(End::Failed(ClientError::Refused {
+            call: "watch keys",
+            cause: "the member has ended it".to_owned(),
+        })),
+        Err(status) => Err(End::Failed(ClientError::of("watch keys", &status))),
     }
 }
 

@@ -4,13 +4,18 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-/// What the helper is started with: the first line that it reads. It ends when there is no more
-/// to read, as when its agent has ended.
+use crate::access::Access;
+
+/// What the helper is started with: the first line that it reads. Each further one is an
+/// [`Access`] that counts from then on. It ends when there is no more to read, as when its agent
+/// has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
     /// Members of etcd, as URLs.
     pub etcd: Vec<String>,
+    /// What they ask for, and by what they are known.
+    pub access: Access,
     /// Where flannel's keys begin, without a slash at the end.
     pub prefix: String,
     /// The network's name on this node.

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Output, Stdio},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -16,7 +16,7 @@ use super::{CommandResult, Failure, Format, client, examples, output};
 use crate::{
     api::{ClusterStatus, Reply, Request, Status},
     config::Files,
-    daemon::cluster,
+    daemon::{access, cluster},
     dirs::Dirs,
     kernel::helper,
     model::{Cluster, Model, Name},
@@ -31,14 +31,17 @@ pub(super) enum ClusterCommand {
         #[arg(long, env = "OVERLAY_CONFIG")]
         config: PathBuf,
         /// IPv4 addresses of all nodes together
-        #[arg(long)]
-        cidr: Ipv4Net,
+        #[arg(long, required_unless_present = "role")]
+        cidr: Option<Ipv4Net>,
         /// The same of IPv6
         #[arg(long)]
         cidr6: Option<Ipv6Net>,
         /// VXLAN network identifier
         #[arg(long, default_value_t = 1)]
         vni: u32,
+        /// Print the commands that make a user of etcd for nodes, with the rights that they need
+        #[arg(long, conflicts_with_all = ["cidr", "cidr6", "vni"])]
+        role: bool,
     },
     /// Show what the agent knows of the cluster; exit 1 when anything there is wrong
     #[command(after_help = examples::CLUSTER_STATUS)]
@@ -65,15 +68,20 @@ pub(super) fn run(
             cidr,
             cidr6,
             vni,
+            role,
         } => {
             let (_, cluster) = section(&config)?;
+            let Some(cidr) = cidr.filter(|_| !role) else {
+                let print = |out: &mut dyn Write| print_role(out, &cluster);
+                return output::print(print).map_err(Failure::Problem);
+            };
             let mut arguments = store("init", &cluster);
             arguments.extend(["--cidr".to_owned(), cidr.to_string()]);
             arguments.extend(["--vni".to_owned(), vni.to_string()]);
             if let Some(cidr6) = cidr6 {
                 arguments.extend(["--cidr6".to_owned(), cidr6.to_string()]);
             }
-            ask(&arguments)
+            ask(&arguments, &cluster)
         }
         ClusterCommand::Leave { config } => {
             let (model, cluster) = section(&config)?;
@@ -86,10 +94,27 @@ pub(super) fn run(
             }
             let mut arguments = store("leave", &cluster);
             arguments.extend(["--node".to_owned(), model.node.name.to_string()]);
-            ask(&arguments)?;
+            ask(&arguments, &cluster)?;
             forget(&dirs.cluster(&instance)).map_err(Failure::Problem)
         }
     }
+}
+
+/// What makes a user for nodes: it may read the configuration, and write what nodes write.
+fn print_role(out: &mut dyn Write, cluster: &Cluster) -> io::Result<()> {
+    let prefix = &cluster.prefix;
+    let user = cluster.access.user.as_ref();
+    let user = user.map_or("overlay", |(user, _)| user.as_str());
+    writeln!(
+        out,
+        "# run these as etcd's root, with its --endpoints and --user; the second one asks for the password\n\
+         etcdctl role add overlay-node\n\
+         etcdctl user add {user}\n\
+         etcdctl role grant-permission overlay-node read {prefix}/config\n\
+         etcdctl role grant-permission overlay-node readwrite --prefix {prefix}/subnets/\n\
+         etcdctl role grant-permission overlay-node readwrite --prefix {prefix}/overlay/\n\
+         etcdctl user grant-role {user} overlay-node"
+    )
 }
 
 /// What was known of the cluster is not wanted back.
@@ -126,18 +151,24 @@ fn store(command: &str, cluster: &Cluster) -> Vec<String> {
 }
 
 /// Has the helper do it, and passes on what it says.
-fn ask(arguments: &[String]) -> CommandResult {
+fn ask(arguments: &[String], cluster: &Cluster) -> CommandResult {
+    let access = access::read(&cluster.access).map_err(|error| Failure::BadInput(error.into()))?;
     let program = cluster::program()
         .context("find the cluster's helper")
         .map_err(Failure::Problem)?;
     let mut command = helper::command(&program);
-    let outcome = command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output();
-    let outcome = outcome
-        .with_context(|| format!("start {}", program.display()))
+    command.args(arguments).stderr(Stdio::inherit());
+    let mut run = || -> io::Result<Output> {
+        let mut child = command.spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            // Not among its arguments, which everybody may read.
+            serde_json::to_writer(&mut input, &access)?;
+            input.write_all(b"\n")?;
+        }
+        child.wait_with_output()
+    };
+    let outcome = run()
+        .with_context(|| format!("run {}", program.display()))
         .map_err(Failure::Problem)?;
     let print = |out: &mut dyn Write| out.write_all(&outcome.stdout);
     output::print(print).map_err(Failure::Problem)?;

@@ -48,6 +48,7 @@ pub(super) const CLUSTER_INIT: &str = "\
 Examples:
   overlay-agent cluster init --config node.toml --cidr 10.244.0.0/16
   overlay-agent cluster init --config node.toml --cidr 10.244.0.0/16 --cidr6 fd00:244::/48 --vni 7
+  overlay-agent cluster init --config node.toml --role    # for an etcd that demands users
 
 What is written is what flannel reads. A configuration that is there already is left as it is.";
 

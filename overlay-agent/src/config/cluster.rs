@@ -1,6 +1,10 @@
 //! `[cluster]`: a network that a cluster's store defines, and the fragment that it hands over.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::IpAddr,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -11,7 +15,7 @@ use super::{
     raw,
     subnets::{Claim, overlaps, subnets},
 };
-use crate::model::{Cluster, Name, Network};
+use crate::model::{Cluster, ClusterAccess, Name, Network};
 
 /// Where flannel has its keys unless it is told otherwise.
 const PREFIX: &str = "/coreos.com/network";
@@ -53,6 +57,7 @@ pub(super) fn section(raw: &raw::Cluster, report: &mut Report<'_>) -> Option<Clu
         subnets(texts, &raw.span(), || "cluster.subnet".to_owned(), report)
     });
     Some(Cluster {
+        access: access(raw, report),
         etcd: etcd.to_vec(),
         prefix,
         network: network?,
@@ -63,10 +68,82 @@ pub(super) fn section(raw: &raw::Cluster, report: &mut Report<'_>) -> Option<Clu
     })
 }
 
-/// Whether a text is the URL of a member; there is no TLS yet.
+/// What members ask for.
+fn access(raw: &raw::Cluster, report: &mut Report<'_>) -> ClusterAccess {
+    let files = [
+        ("cluster.ca", &raw.ca),
+        ("cluster.cert", &raw.cert),
+        ("cluster.key", &raw.key),
+        ("cluster.password_file", &raw.password_file),
+    ];
+    for (field, file) in files {
+        if let Some(file) = file.as_ref().filter(|file| !file.get_ref().is_absolute()) {
+            let fault = Fault::NotWhole(file.get_ref().clone());
+            report.add(file.span(), field, fault);
+        }
+    }
+    let pairs = [
+        (
+            "cert",
+            span(raw.cert.as_ref()),
+            "key",
+            span(raw.key.as_ref()),
+        ),
+        (
+            "user",
+            span(raw.user.as_ref()),
+            "password_file",
+            span(raw.password_file.as_ref()),
+        ),
+    ];
+    for (one, at_one, other, at_other) in pairs {
+        let (at, given, lacking) = match (at_one, at_other) {
+            (Some(at), None) => (at, one, other),
+            (None, Some(at)) => (at, other, one),
+            _ => continue,
+        };
+        report.add(
+            at,
+            format!("cluster.{given}"),
+            Fault::Half { given, lacking },
+        );
+    }
+    let has_tls = |url: &String| url.starts_with("https://");
+    let members = raw.etcd.get_ref().as_slice();
+    if members.iter().any(has_tls) && raw.ca.is_none() {
+        report.add(raw.etcd.span(), "cluster.etcd", Fault::NoCa);
+    }
+    if !members.iter().any(has_tls) {
+        for (field, at) in [
+            ("cluster.ca", span(raw.ca.as_ref())),
+            ("cluster.cert", span(raw.cert.as_ref())),
+        ] {
+            if let Some(at) = at {
+                report.add(at, field, Fault::NoTls(field));
+            }
+        }
+    }
+    let user = raw.user.as_ref().map(|user| user.get_ref().clone());
+    ClusterAccess {
+        ca: file(raw.ca.as_ref()),
+        identity: file(raw.cert.as_ref()).zip(file(raw.key.as_ref())),
+        user: user.zip(file(raw.password_file.as_ref())),
+    }
+}
+
+fn span<T>(value: Option<&Spanned<T>>) -> Option<Range<usize>> {
+    value.map(Spanned::span)
+}
+
+fn file(value: Option<&Spanned<PathBuf>>) -> Option<PathBuf> {
+    value.map(|file| file.get_ref().clone())
+}
+
+/// Whether a text is the URL of a member.
 fn is_member(url: &str) -> bool {
-    let host = url
-        .strip_prefix("http://")
+    let host = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| url.strip_prefix(scheme))
         .map(|rest| rest.trim_end_matches('/'));
     host.is_some_and(|host| {
         let special = |c: char| c.is_whitespace() || c.is_control() || "/@?#".contains(c);

@@ -205,9 +205,29 @@ pub enum Fault {
     NotUnicast(IpAddr),
     /// No member of etcd.
     #[error(
-        "{0:?} is no member of etcd; write it as \"http://192.0.2.1:2379\" (TLS is not there yet)"
+        "{0:?} is no member of etcd; write it as \"https://192.0.2.1:2379\", or \"http://…\" without TLS"
     )]
     Member(String),
+    /// One of two that make sense together alone.
+    #[error("{given} is given without {lacking}; give both, or neither")]
+    Half {
+        /// The key that is there,
+        given: &'static str,
+        /// and the one that is not.
+        lacking: &'static str,
+    },
+    /// Members with TLS, and nothing to know them by.
+    #[error(
+        "members at https:// are known by their certificates, and there is no cluster.ca; give the file of the CA that \
+         has signed them"
+    )]
+    NoCa,
+    /// Certificates where there is no TLS.
+    #[error("{0} is for members with TLS; write them as https:// in cluster.etcd, or leave it out")]
+    NoTls(&'static str),
+    /// A path that depends on where the agent was started.
+    #[error("{} is not a whole path; begin it with a slash", .0.display())]
+    NotWhole(PathBuf),
     /// Where no keys of flannel's can be.
     #[error("{0:?} is no prefix of keys; write it as \"/coreos.com/network\"")]
     StorePrefix(String),

@@ -36,6 +36,11 @@ pub(super) struct Node {
 #[serde(deny_unknown_fields)]
 pub(super) struct Cluster {
     pub(super) etcd: Spanned<OneOrMany>,
+    pub(super) ca: Option<Spanned<PathBuf>>,
+    pub(super) cert: Option<Spanned<PathBuf>>,
+    pub(super) key: Option<Spanned<PathBuf>>,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<PathBuf>>,
     pub(super) prefix: Option<Spanned<String>>,
     pub(super) network: Spanned<String>,
     pub(super) subnet: Option<Spanned<OneOrMany>>,

@@ -5,16 +5,13 @@
 //! fragment of the configuration does: it is validated, kept in the state folder, and stays in
 //! force whatever becomes of helper and store.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    net::IpAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{io, net::IpAddr, path::PathBuf, process::Stdio, time::Duration};
 
-use overlay_cluster::talk::{News, Start, State};
+use overlay_cluster::{
+    access::Access,
+    talk::{News, Start, State},
+};
+use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -22,7 +19,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Reconciler, config_file::ConfigFile};
+use super::{Reconciler, access, config_file::ConfigFile, files::replace, subnet_env::subnet_env};
 use crate::{
     kernel::helper,
     model::{Cluster, Mac},
@@ -56,7 +53,7 @@ struct Running {
     start: Start,
     child: Child,
     // Its end tells the helper to end.
-    _input: ChildStdin,
+    input: ChildStdin,
     output: BufReader<ChildStdout>,
     line: Vec<u8>,
 }
@@ -94,7 +91,17 @@ impl Helper {
             (self.running, self.news, self.failure) = (None, None, None);
             return;
         };
-        let Some(start) = start(reconciler, cluster, fragment) else {
+        let access = match access::read(&cluster.access) {
+            Ok(access) => access,
+            // One that runs goes on with what was there before.
+            Err(error) => {
+                let text = error.to_string();
+                let (what, cure) = text.rsplit_once("; ").unwrap_or((&text, ""));
+                self.fail(ids::CLUSTER_HELPER, what, cure.to_owned());
+                return;
+            }
+        };
+        let Some(start) = start(reconciler, cluster, access, fragment) else {
             // One that runs knows where this node was.
             if self.running.is_some() {
                 return;
@@ -110,6 +117,7 @@ impl Helper {
         // Only one that has ended is waited for: a new question is asked at once.
         let waits = self.running.is_none() && Instant::now() < self.restart;
         if self.running.as_ref().is_some_and(same) || waits {
+            self.renew(start.access).await;
             self.write_subnet_env(reconciler, cluster);
             return;
         }
@@ -191,7 +199,31 @@ impl Helper {
         }
     }
 
-    fn fail(&mut self, id: &'static str, what: impl Into<String>, cure: &'static str) {
+    /// Tells the helper of certificates that were renewed, or of another password.
+    async fn renew(&mut self, access: Access) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if running.start.access != access {
+            info!("the files of certificates and passwords of the cluster have changed");
+            // One that does not hear it has ended, which its output says.
+            if let Err(cause) = running.tell(&access).await {
+                warn!("tell the cluster's helper: {cause}");
+            }
+            running.start.access = access;
+        }
+        let of_helper = |failure: &Trouble| failure.id == ids::CLUSTER_HELPER;
+        if self.failure.as_ref().is_some_and(of_helper) {
+            self.failure = None;
+        }
+    }
+
+    fn fail(
+        &mut self,
+        id: &'static str,
+        what: impl Into<String>,
+        cure: impl Into<std::borrow::Cow<'static, str>>,
+    ) {
         let failure = Trouble::new(id, "cluster", what, cure);
         if self.failure.as_ref() != Some(&failure) {
             warn!("{failure}");
@@ -207,12 +239,14 @@ impl Helper {
         };
         let mut problems = news.problems.iter();
         if news.state == State::Disconnected {
-            let why = problems.next().map_or("no connection yet", String::as_str);
+            let why = problems.next().map_or("not connected yet", String::as_str);
+            let usual = "start etcd, or correct cluster.etcd";
+            let (why, cure) = why.rsplit_once("; ").unwrap_or((why, usual));
             troubles.push(Trouble::new(
                 ids::CLUSTER_AWAY,
                 "cluster",
-                format!("no connection to etcd, the last known peers stay: {why}"),
-                "start etcd, or correct cluster.etcd; it is tried again every few seconds",
+                format!("etcd cannot be followed, the last known peers stay: {why}"),
+                cure.to_owned(),
             ));
         }
         troubles.extend(problems.enumerate().map(|(number, problem)| {
@@ -250,18 +284,24 @@ impl Running {
             .kill_on_drop(true)
             .spawn()?;
         let missing = || io::Error::other("it has no standard input or output");
-        let mut input = child.stdin.take().ok_or_else(missing)?;
+        let input = child.stdin.take().ok_or_else(missing)?;
         let output = child.stdout.take().ok_or_else(missing)?;
-        let mut line = serde_json::to_vec(&start)?;
-        line.push(b'\n');
-        input.write_all(&line).await?;
-        Ok(Self {
+        let mut running = Self {
             start,
             child,
-            _input: input,
+            input,
             output: BufReader::new(output),
             line: Vec::new(),
-        })
+        };
+        let start = running.start.clone();
+        running.tell(&start).await?;
+        Ok(running)
+    }
+
+    async fn tell(&mut self, what: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(what)?;
+        line.push(b'\n');
+        self.input.write_all(&line).await
     }
 
     /// The next line. What was read of one is kept when the wait is given up.
@@ -288,7 +328,12 @@ impl Running {
 }
 
 /// What the helper is told; `None` without an IPv4 address.
-fn start(reconciler: &Reconciler, cluster: &Cluster, fragment: Option<&String>) -> Option<Start> {
+fn start(
+    reconciler: &Reconciler,
+    cluster: &Cluster,
+    access: Access,
+    fragment: Option<&String>,
+) -> Option<Start> {
     let vteps = reconciler.facts.vteps.iter();
     let (mut v4, mut v6) = (None, None);
     for &vtep in vteps {
@@ -303,6 +348,7 @@ fn start(reconciler: &Reconciler, cluster: &Cluster, fragment: Option<&String>) 
     let mut allocations = reconciler.store.content().allocations.values();
     Some(Start {
         etcd: cluster.etcd.clone(),
+        access,
         prefix: cluster.prefix.clone(),
         network: cluster.network.to_string(),
         node: reconciler.config.node.name.to_string(),
@@ -316,12 +362,13 @@ fn start(reconciler: &Reconciler, cluster: &Cluster, fragment: Option<&String>) 
 }
 
 /// Whether a helper that was started by one need not be started anew for the other: what it hands
-/// over itself is no reason.
+/// over itself is no reason, and what members ask for it is told anew.
 fn asks_alike(one: &Start, other: &Start) -> bool {
     let question = |start: &Start| Start {
         last: Vec::new(),
         bound: false,
         fragment: None,
+        access: Access::default(),
         ..start.clone()
     };
     question(one) == question(other)
@@ -331,49 +378,4 @@ fn asks_alike(one: &Start, other: &Start) -> bool {
 pub(crate) fn program() -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     Ok(own.with_file_name(PROGRAM))
-}
-
-/// flannel's `subnet.env`: its lines, in its order.
-fn subnet_env(reconciler: &Reconciler, cluster: &Cluster) -> Option<String> {
-    let network = reconciler.config.network(&cluster.network)?;
-    let mtu = reconciler.facts.mtus.get(&cluster.network)?;
-    let families = network.ranges.iter().map(|range| {
-        let family = if range.cidr.addr().is_ipv4() {
-            ""
-        } else {
-            "IPV6_"
-        };
-        format!(
-            "FLANNEL_{family}NETWORK={}\nFLANNEL_{family}SUBNET={}/{}\n",
-            range.cidr,
-            range.gateway(),
-            range.subnet.prefix_len()
-        )
-    });
-    Some(format!(
-        "{}FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ={}\n",
-        families.collect::<String>(),
-        network.masquerade
-    ))
-}
-
-/// Replaces a file in one step, so that nobody reads half of it and a crash leaves one or the other.
-fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    let folder = crate::config::folder_of(path);
-    fs::create_dir_all(folder)?;
-    let new = path.with_extension("new");
-    let mut options = File::options();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&new)?;
-    // Whatever the mask of the process takes away.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }

@@ -1,5 +1,6 @@
 //! The agent's life: look, plan, apply, wait until something changes; and again.
 
+pub(crate) mod access;
 mod announce;
 mod attach;
 mod attachments;
@@ -9,6 +10,7 @@ mod config_file;
 mod doctor;
 mod explain;
 mod exports;
+mod files;
 mod greeting;
 mod lock;
 mod mesh;
@@ -23,6 +25,7 @@ mod since;
 mod start;
 mod stats;
 mod status;
+mod subnet_env;
 mod supervisor;
 mod teardown;
 mod watches;

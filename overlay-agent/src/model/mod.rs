@@ -98,6 +98,8 @@ impl Node {
 pub struct Cluster {
     /// Members of etcd, as URLs.
     pub etcd: Vec<String>,
+    /// Where it is written what they ask for.
+    pub access: ClusterAccess,
     /// Where flannel's keys begin, without a slash at the end.
     pub prefix: String,
     /// The network's name on this node.
@@ -110,6 +112,17 @@ pub struct Cluster {
     pub fastpath: FastPath,
     /// Where flannel's CNI plugin finds the subnet.
     pub subnet_env: Option<PathBuf>,
+}
+
+/// Files with what members of a cluster's store ask for. They are read again when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterAccess {
+    /// Certificates that theirs are signed by.
+    pub ca: Option<PathBuf>,
+    /// This node's certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// A user, and the file with the password.
+    pub user: Option<(String, PathBuf)>,
 }
 
 /// How the configuration points at the underlay.

@@ -1,185 +1,16 @@
 //! A cluster whose peers and subnets come from a real etcd: nodes find each other, and nothing that
 //! happens to the store takes from the data plane what works.
 
-use std::{fs, net::IpAddr, path::Path, time::Instant};
+mod access;
+mod certificates;
+mod lab;
+
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use nix::sys::signal::Signal;
-use overlay_tests::{
-    agent::Agent,
-    check::{self, Answer},
-    guard::Guard,
-    poll, processes, run,
-    script::{Step, words},
-    shape::{Scenario, Shape},
-    snapshot::Snapshot,
-    state,
-};
+use overlay_tests::{agent::Agent, run, script::words, snapshot::Snapshot};
 
-const SUBNETS: &str = "/coreos.com/network/subnets/";
-
-/// Nodes that know only the store, which runs on the first one.
-struct Cluster {
-    guard: Guard,
-    name: &'static str,
-    data: tempfile::TempDir,
-    url: String,
-}
-
-impl Cluster {
-    fn up(name: &'static str, nodes: u8) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(nodes), Some(1))?;
-        let guard = Guard::underlay(shape)?;
-        let url = format!("http://{}:2379", guard.topology().nodes[0].underlay);
-        let cluster = Self {
-            guard,
-            name,
-            data: tempfile::tempdir()?,
-            url,
-        };
-        cluster.start_etcd("first")?;
-        Ok(cluster)
-    }
-
-    fn inside(&self, command: &str) -> Vec<String> {
-        words(format!("ip netns exec {}-n1 {command}", self.name))
-    }
-
-    fn start_etcd(&self, data: &str) -> Result<()> {
-        let (url, lab) = (&self.url, self.name.parse()?);
-        let peer = url.replace("2379", "2380");
-        let data = self.data.path().join(data);
-        let start = Step::Start {
-            task: "etcd".to_owned(),
-            argv: self.inside(&format!(
-                "etcd --data-dir {} --listen-client-urls {url} --advertise-client-urls {url} --listen-peer-urls \
-                 {peer} --initial-advertise-peer-urls {peer} --initial-cluster default={peer} --log-level error",
-                data.display()
-            )),
-            log: state::log_file(&lab, "etcd"),
-        };
-        run::run_step(&lab, &start)?;
-        until("etcd", || self.etcdctl("endpoint health").map(drop))
-    }
-
-    fn kill_etcd(&self) -> Result<()> {
-        let etcd = processes::task(&self.name.parse()?, "etcd")?.context("etcd runs")?;
-        etcd.signal(Signal::SIGKILL)?;
-        let deadline = Instant::now() + std::time::Duration::from_secs(20);
-        anyhow::ensure!(etcd.wait(deadline), "etcd lives");
-        Ok(())
-    }
-
-    fn etcdctl(&self, command: &str) -> Result<String> {
-        let command = format!(
-            "env ETCDCTL_API=3 etcdctl --endpoints={} {command}",
-            self.url
-        );
-        Ok(run::checked(&self.inside(&command))?)
-    }
-
-    /// Puts what flannel, or somebody else, would put.
-    fn put(&self, key: &str, value: &str) -> Result<()> {
-        let mut command = self.inside(&format!(
-            "env ETCDCTL_API=3 etcdctl --endpoints={}",
-            self.url
-        ));
-        command.extend(["put", key, value].map(str::to_owned));
-        run::checked(&command)?;
-        Ok(())
-    }
-
-    /// The keys of all leases, without their prefix.
-    fn leases(&self) -> Result<Vec<String>> {
-        let keys = self.etcdctl(&format!("get --prefix --keys-only {SUBNETS}"))?;
-        let keys = keys.lines().filter_map(|key| key.strip_prefix(SUBNETS));
-        Ok(keys.map(str::to_owned).collect())
-    }
-
-    fn configure(&self, node: u8, more: &str) -> Result<()> {
-        let agent = self.guard.agent(node);
-        let name = &agent.instance;
-        let text = format!(
-            "[node]\nname = \"{name}\"\nunderlay = \"eth1\"\nprobe = \"off\"\n\n[cluster]\netcd = \"{}\"\nnetwork = \
-             \"lab\"\n{more}\n[[endpoints]]\nname = \"c1\"\nnetwork = \"lab\"\nnetns = \"{name}c1\"\n",
-            self.url
-        );
-        Ok(fs::write(agent.config_file(), text)?)
-    }
-
-    fn init(&self) -> Result<String> {
-        let agent = self.guard.agent(1);
-        let config = agent.config_file();
-        let config = config.to_string_lossy();
-        // The store is in the node's namespace.
-        let arguments = [
-            "cluster",
-            "init",
-            "--config",
-            &config,
-            "--cidr",
-            "10.244.0.0/16",
-        ];
-        let command = agent.argv(&arguments).join(" ");
-        Ok(run::checked(&self.inside(&command))?)
-    }
-
-    fn address(&self, node: u8) -> Result<IpAddr> {
-        let status = self.guard.agent(node).json(&["status"])?;
-        let address = status["endpoints"][0]["addresses"][0].as_str();
-        Ok(address
-            .with_context(|| format!("no address in {status}"))?
-            .parse()?)
-    }
-
-    /// Waits until the container of one node reaches that of another.
-    fn reaches(&self, from: u8, to: u8) -> Result<()> {
-        let namespace = format!("{}-n{from}c1", self.name);
-        until("a ping", || {
-            match check::ping(&namespace, self.address(to)?)? {
-                Answer::Ttl(_) => Ok(()),
-                answer @ Answer::None(_) => {
-                    anyhow::bail!("{answer:?}; {}", self.guard.agent(from).log()?)
-                }
-            }
-        })
-    }
-}
-
-fn until(what: &str, attempt: impl Fn() -> Result<()>) -> Result<()> {
-    let outcome = poll::until_well(|| attempt().err().map(|error| format!("{error:#}")));
-    outcome.map_err(|why| anyhow::anyhow!("{what}: {why}"))
-}
-
-/// Waits until `cluster status` has a text.
-fn until_said(agent: &Agent, text: &str) -> Result<()> {
-    until(text, || {
-        let said = agent.ask(&["cluster", "status"])?;
-        anyhow::ensure!(said.stdout.contains(text), "{said:?}; {}", agent.log()?);
-        Ok(())
-    })
-}
-
-fn until_well(agent: &Agent) -> Result<()> {
-    until("status", || {
-        let said = agent.ask(&["status"])?;
-        anyhow::ensure!(said.success, "{said:?}; {}", agent.log()?);
-        Ok(())
-    })
-}
-
-/// Waits until doctor names a fault.
-fn until_found(agent: &Agent, check: &str) -> Result<()> {
-    until(check, || {
-        let found = agent.json(&["doctor", "--sample", "0.1"])?.to_string();
-        anyhow::ensure!(
-            found.contains(&format!("\"{check}\"")),
-            "{found}; {}",
-            agent.log()?
-        );
-        Ok(())
-    })
-}
+use crate::lab::{Cluster, SUBNETS, until, until_found, until_said, until_well};
 
 fn the_helper_may_do_nothing() -> Result<()> {
     let helper = run::checked(&words("pgrep -f overlay-cluster.follow -U nobody"))?;
@@ -263,10 +94,10 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
 
     // A store that is away, also when a node starts.
     let before = Snapshot::of(&agents[1].instance)?;
-    cluster.kill_etcd()?;
+    cluster.kill(1)?;
     until_said(
         &agents[0],
-        "no connection to etcd, the last known peers stay",
+        "etcd cannot be followed, the last known peers stay",
     )?;
     until_found(&agents[0], "cluster-away")?;
     agents[0].stop()?;
@@ -279,7 +110,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     assert!(changes.lines.is_empty(), "{changes}");
 
     // One that comes back empty, and counts from one again.
-    cluster.start_etcd("second")?;
+    cluster.start("second")?;
     until_said(&agents[1], "there is no /coreos.com/network/config in etcd")?;
     cluster.init()?;
     for agent in &agents {
@@ -301,13 +132,12 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     cluster.reaches(3, 2)?;
 
     // Who leaves gives the subnet back.
-    let config = agents[2].config_file();
-    let leave = ["cluster", "leave", "--config", &config.to_string_lossy()];
-    let refused = agents[2].ask(&leave)?;
+    let refused = cluster.cluster(3, &["leave"])?;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     agents[2].tell(&["down"])?;
-    let command = agents[2].argv(&leave).join(" ");
-    let left = run::checked(&cluster.inside(&command))?;
+    let left = cluster.cluster(3, &["leave"])?;
+    assert!(left.success, "{left:?}");
+    let left = left.stdout;
     assert_eq!(left.trim(), subnet);
     assert!(!cluster.leases()?.contains(&subnet));
     Ok(cluster.guard.down()?)

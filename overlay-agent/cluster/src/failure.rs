@@ -1,0 +1,147 @@
+//! Calls that fail: what, why, and what can be done.
+
+use tonic::{Code, Status};
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The text is no URL.
+    #[error("{0:?} is no URL of an etcd member; write it as http://192.0.2.1:2379")]
+    Url(String),
+    /// What is to be shown or believed is not what it should be.
+    #[error("connect to etcd: {what}; {cure}")]
+    Access {
+        /// What is wrong.
+        what: String,
+        /// What would do.
+        cure: &'static str,
+    },
+    /// No connection.
+    #[error("connect to etcd at {url}: {cause}; {}", of_connection(cause))]
+    Connect {
+        /// The member.
+        url: String,
+        /// Why.
+        cause: String,
+    },
+    /// The member does not know this client's token any more, or has no token of it.
+    #[error("{call} in etcd: {cause}; {}", of_refusal(cause))]
+    Token {
+        /// What was asked.
+        call: &'static str,
+        /// The member's words.
+        cause: String,
+    },
+    /// It was refused, or the connection ended.
+    #[error("{call} in etcd: {cause}; {}", of_refusal(cause))]
+    Refused {
+        /// What was asked.
+        call: &'static str,
+        /// The member's words.
+        cause: String,
+    },
+    /// No answer in time.
+    #[error("{0} in etcd: no answer for 5 seconds; {AWAY}")]
+    Timeout(&'static str),
+}
+
+const AWAY: &str =
+    "start etcd, or correct cluster.etcd; all members are tried again every few seconds";
+const OWN_CERTIFICATE: &str =
+    "give in cluster.cert and cluster.key a certificate that the members' trusted CA has signed";
+
+impl ClientError {
+    /// From a member's answer.
+    pub(crate) fn of(call: &'static str, status: &Status) -> Self {
+        let message = status.message();
+        let cause = match std::error::Error::source(status) {
+            Some(source) => format!("{:?}: {message}: {}", status.code(), whole(source)),
+            None => format!("{:?}: {message}", status.code()),
+        };
+        // A token of before users or roles were changed is as good as none.
+        let old = status.code() == Code::Unauthenticated || message.contains("auth store is old");
+        if old {
+            Self::Token { call, cause }
+        } else {
+            Self::Refused { call, cause }
+        }
+    }
+}
+
+/// What helps when there is no connection.
+fn of_connection(cause: &str) -> &'static str {
+    let cures: [(&[&str], &str); 5] = [
+        (
+            &["UnknownIssuer", "BadSignature"],
+            "give in cluster.ca the CA that has signed the members' certificates",
+        ),
+        (
+            &["not valid for name", "NotValidForName"],
+            "write the member in cluster.etcd by a name or an address that its certificate has",
+        ),
+        (
+            &["Expired", "expired", "NotValidYet", "not valid yet"],
+            "renew the member's certificate, or set this node's clock",
+        ),
+        (
+            &["InvalidContentType"],
+            "the member speaks no TLS, so write it as http:// in cluster.etcd",
+        ),
+        (
+            &["fatal alert", "KeyMismatch", "InconsistentKeys"],
+            OWN_CERTIFICATE,
+        ),
+    ];
+    find(&cures, cause).unwrap_or(AWAY)
+}
+
+/// What helps when a member refuses something, or ends the connection.
+fn of_refusal(cause: &str) -> &'static str {
+    let cures: [(&[&str], &str); 6] = [
+        (
+            &["invalid user ID or password"],
+            "correct cluster.user, or the password in cluster.password_file",
+        ),
+        (
+            &["permission denied"],
+            "grant the role that \"overlay-agent cluster init --role\" prints to this node's user",
+        ),
+        (
+            &["user name is empty", "invalid auth token"],
+            "give cluster.user and cluster.password_file, because etcd demands a user",
+        ),
+        (
+            &["no leader", "leader changed", "request timed out"],
+            "the member has lost the others, so start enough of them for a majority",
+        ),
+        (&["fatal alert"], OWN_CERTIFICATE),
+        (
+            &["NOSPACE", "database space exceeded"],
+            "make room in etcd: compact, defragment and disarm its alarm",
+        ),
+    ];
+    find(&cures, cause).unwrap_or(AWAY)
+}
+
+fn find(cures: &[(&[&str], &'static str)], cause: &str) -> Option<&'static str> {
+    let applies = |words: &[&str]| words.iter().any(|word| cause.contains(word));
+    let mut cures = cures.iter();
+    cures
+        .find(|(words, _)| applies(words))
+        .map(|(_, cure)| *cure)
+}
+
+/// An error with its causes.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some repeat what is below them.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
