@@ -4,6 +4,7 @@
 mod access;
 mod certificates;
 mod lab;
+mod members;
 
 use std::{fs, path::Path};
 
