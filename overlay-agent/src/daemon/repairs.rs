@@ -7,19 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Reconciler;
 use crate::{
     desired::Facts,
+    kernel::managers,
     plan::{Plan, Step},
     shared::Shared,
     surroundings::Way,
     trouble::Trouble,
 };
 
-/// Who breaks the same again and again is told of once in so long.
+/// What is broken again before so long has passed is not told again.
 const PAUSE: Duration = Duration::from_mins(1);
+/// Who has broken the same so often, with no such pause, will not stop.
+const FIGHT: u32 = 3;
 /// What a line names.
 const NAMED: usize = 3;
 
@@ -31,7 +34,26 @@ pub(super) struct Repairs {
     settled: Option<Settled>,
     /// Things that were put right since the agent's start.
     pub(super) count: u64,
-    told: Option<(Instant, Vec<String>)>,
+    /// What was put right within the last [`PAUSE`].
+    lately: BTreeMap<String, Lately>,
+    /// When something was put right last for at least the [`FIGHT`]th time.
+    fought: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Lately {
+    last: Instant,
+    times: u32,
+    /// Whether a line has named it.
+    told: bool,
+}
+
+/// What is worth a line.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct News {
+    lacks: Vec<String>,
+    /// What is put right in vain.
+    in_vain: Vec<String>,
 }
 
 /// What a node that was as it should be followed from.
@@ -72,25 +94,80 @@ impl Reconciler {
             return;
         }
         let lacks: Vec<String> = plan.steps().iter().filter_map(Step::lack).collect();
+        let News { lacks, in_vain } = self.repairs.note(lacks, Instant::now());
         if !lacks.is_empty() {
-            self.repairs.tell(lacks, Instant::now());
+            warn!(
+                "repairing what somebody else has changed: {}",
+                first(&lacks)
+            );
+        }
+        if !in_vain.is_empty() {
+            warn!("{}", fight(&in_vain, &suspects()));
         }
     }
 }
 
 impl Repairs {
-    fn tell(&mut self, lacks: Vec<String>, now: Instant) {
+    /// Counts what is put right, and finds what has not been told yet.
+    fn note(&mut self, lacks: Vec<String>, now: Instant) -> News {
         self.count += u64::try_from(lacks.len()).unwrap_or(u64::MAX);
-        let told = self.told.as_ref();
-        if told.is_some_and(|(at, same)| *same == lacks && now.duration_since(*at) < PAUSE) {
-            return;
+        let is_old = |then: Instant| now.duration_since(then) >= PAUSE;
+        self.lately.retain(|_, lately| !is_old(lately.last));
+        let mut news = News::default();
+        let mut goes_on = false;
+        for lack in lacks {
+            let new = Lately {
+                last: now,
+                times: 0,
+                told: false,
+            };
+            let lately = self.lately.entry(lack.clone()).or_insert(new);
+            lately.last = now;
+            lately.times += 1;
+            goes_on |= lately.times >= FIGHT;
+            if lately.times == FIGHT {
+                news.in_vain.push(lack);
+            } else if lately.times < FIGHT && !lately.told {
+                // What a line only counts may have one of its own the next time.
+                lately.told = news.lacks.len() < NAMED;
+                news.lacks.push(lack);
+            }
         }
-        warn!(
-            "repairing what somebody else has changed: {}",
-            first(&lacks)
-        );
-        self.told = Some((now, lacks));
+        if self.fought.is_some_and(|then| !is_old(then)) {
+            // The same fight, though about something else.
+            news.in_vain.clear();
+        }
+        if goes_on {
+            self.fought = Some(now);
+        }
+        news
     }
+}
+
+/// Who runs here and configures networks.
+fn suspects() -> Vec<&'static str> {
+    match managers::running() {
+        Ok(running) => running.into_iter().collect(),
+        Err(error) => {
+            debug!("nobody is suspected: {error}");
+            Vec::new()
+        }
+    }
+}
+
+fn fight(in_vain: &[String], suspects: &[&str]) -> String {
+    let whom = match suspects {
+        [] => "none of those that usually do runs in this network namespace".to_owned(),
+        [one] => format!("probably {one}, which runs here"),
+        several => format!("probably one of {}, which run here", several.join(", ")),
+    };
+    format!(
+        "somebody undoes again and again what is repaired, {whom}: {}; have it leave devices named \
+         ovl… alone (docs/beside.md). It goes on being repaired and counted, and is not told again \
+         before it has stopped for {} s",
+        first(in_vain),
+        PAUSE.as_secs()
+    )
 }
 
 fn first(lacks: &[String]) -> String {
@@ -104,21 +181,79 @@ fn first(lacks: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
-    use super::{PAUSE, Repairs, first};
+    use super::{FIGHT, NAMED, News, PAUSE, Repairs, fight, first};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lacks(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
 
     #[test]
     fn the_same_is_counted_each_time_and_told_once_in_a_while() {
         let mut repairs = Repairs::default();
         let now = Instant::now();
-        let lacks = || vec!["device ovl1 was missing".to_owned()];
-        repairs.tell(lacks(), now);
-        repairs.tell(lacks(), now);
-        assert_eq!(repairs.count, 2);
-        assert_eq!(repairs.told.as_ref().map(|(at, _)| *at), Some(now));
-        repairs.tell(lacks(), now + PAUSE);
-        assert_eq!(repairs.told.map(|(at, _)| at), Some(now + PAUSE));
+        let told = |names: &[&str]| News {
+            lacks: lacks(names),
+            in_vain: Vec::new(),
+        };
+        assert_eq!(repairs.note(lacks(&["a"]), now), told(&["a"]));
+        assert_eq!(repairs.note(lacks(&["a", "b"]), now), told(&["b"]));
+        assert_eq!(repairs.count, 3);
+        assert_eq!(repairs.note(lacks(&["a"]), now + PAUSE), told(&["a"]));
+    }
+
+    #[test]
+    fn what_was_only_counted_is_named_the_next_time() {
+        let mut repairs = Repairs::default();
+        let now = Instant::now();
+        assert_eq!(NAMED, 3);
+        repairs.note(lacks(&["a", "b", "c", "d"]), now);
+        let news = repairs.note(lacks(&["c", "d"]), now + SECOND);
+        assert_eq!(news.lacks, ["d"]);
+    }
+
+    #[test]
+    fn a_fight_is_told_once_whatever_it_is_about() {
+        let mut repairs = Repairs::default();
+        let mut now = Instant::now();
+        let mut round = |name: &str, after: Duration| {
+            now += after;
+            repairs.note(lacks(&[name]), now).in_vain
+        };
+        for _ in 1..FIGHT {
+            assert!(round("a", SECOND).is_empty());
+        }
+        assert_eq!(round("a", SECOND), ["a"]);
+        for _ in 0..100 {
+            assert!(round("a", SECOND).is_empty());
+            assert!(round("b", SECOND).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_fight_that_has_ended_and_begins_anew_is_told_anew() {
+        let mut repairs = Repairs::default();
+        let mut now = Instant::now();
+        for _ in 0..2 {
+            let mut told = 0;
+            for _ in 0..10 {
+                now += SECOND;
+                told += repairs.note(lacks(&["a"]), now).in_vain.len();
+            }
+            assert_eq!(told, 1);
+            now += PAUSE;
+        }
+    }
+
+    #[test]
+    fn whoever_runs_is_suspected() {
+        let told = |suspects: &[&str]| fight(&lacks(&["device ovl1 was missing"]), suspects);
+        assert!(told(&["dhcpcd"]).contains("probably dhcpcd, which runs here: device ovl1 was"));
+        assert!(told(&["bird", "dhcpcd"]).contains("one of bird, dhcpcd, which run here"));
+        assert!(told(&[]).contains("none of those"));
     }
 
     #[test]

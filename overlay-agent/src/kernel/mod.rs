@@ -13,6 +13,7 @@ pub mod capability;
 mod error;
 pub mod ethtool;
 pub mod helper;
+pub mod managers;
 pub mod memory;
 pub mod netlink;
 pub mod netns;

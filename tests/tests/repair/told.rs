@@ -1,7 +1,14 @@
 //! A repair of what others broke is told and counted; what somebody asked for is no repair.
 
-use anyhow::Result;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
 use overlay_tests::poll;
+use tempfile::TempDir;
 
 use crate::stand::Stand;
 
@@ -30,7 +37,8 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
     assert_eq!(warnings()?, Vec::<String>::new());
 
     for (command, missing) in [
-        ("ip link del ovl1", "device ovl1 was missing"),
+        // The device, or what was on it, whichever a look that was under way came to first.
+        ("ip link del ovl1", "ovl1 was missing"),
         ("ip route del 10.244.2.0/24", "route 10.244.2.0/24"),
         ("ip link set ovlbr1 down", "device ovlbr1 had lost"),
         (
@@ -48,5 +56,74 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
         stand.is_whole(command)?;
         assert!(repairs()? > before, "{command}");
     }
+    Ok(stand.guard.down()?)
+}
+
+/// Something that is called like a network manager and runs on a node until the value goes: it
+/// waits for the end of its input.
+struct Daemon {
+    _folder: TempDir,
+    process: Child,
+}
+
+impl Daemon {
+    fn start(name: &str, namespace: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let script = folder.path().join(name);
+        fs::write(&script, "#!/bin/sh\nread forever\n")?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        let process = Command::new("ip")
+            .args(["netns", "exec", namespace])
+            .arg(&script)
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("start a daemon")?;
+        Ok(Self {
+            _folder: folder,
+            process,
+        })
+    }
+
+    fn end(mut self) -> Result<()> {
+        drop(self.process.stdin.take());
+        self.process.wait().context("end a daemon")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn who_undoes_the_same_again_and_again_is_told_of_once_with_a_guess() -> Result<()> {
+    const TIMES: u64 = 6;
+    let stand = Stand::raise("trfight")?;
+    let agent = &stand.agent;
+    let daemon = Daemon::start("dhcpcd", &agent.instance)?;
+    for round in 1..=TIMES {
+        stand.on_node("ip route del 10.244.2.0/24")?;
+        let repaired = poll::until_well(|| {
+            let route = stand.on_node("ip route show 10.244.2.0/24");
+            match route {
+                Ok(route) if !route.trim().is_empty() => None,
+                other => Some(format!("round {round}: {other:?}")),
+            }
+        });
+        assert_eq!(repaired, Ok(()));
+    }
+    stand.is_whole("a fight")?;
+    daemon.end()?;
+    let log = agent.log()?;
+    let lines_with = |text: &str| -> Vec<String> {
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
+    };
+    let told = lines_with("again and again");
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(
+        told[0].contains("probably dhcpcd, which runs here"),
+        "{told:?}"
+    );
+    assert!(told[0].contains("route 10.244.2.0/24"), "{told:?}");
+    assert_eq!(lines_with("WARN repairing").len(), 1, "{log}");
+    let repairs = agent.json(&["stats"])?["repairs"].as_u64();
+    assert!(repairs >= Some(TIMES), "{repairs:?}");
     Ok(stand.guard.down()?)
 }
