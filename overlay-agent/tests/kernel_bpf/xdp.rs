@@ -141,6 +141,8 @@ fn what_cannot_be_a_link_is_refused_and_told() {
     let native = node.inside(|| dataplane.attach(ifname("br0"), index("br0"), Hook::GuardNative));
     let error = native.unwrap_err();
     assert_eq!(error.cure(), Some("set guard = \"generic\""), "{error}");
+    // In the kernel's own words.
+    assert!(error.cause().contains("XDP in native mode"), "{error}");
     assert_eq!(shown(&node, "br0"), "");
     assert_eq!(node.states(Some(&dataplane)), states([]));
 

@@ -49,6 +49,11 @@ impl Refusal {
         }
     }
 
+    /// The kernel's own sentence, where it has one for this.
+    pub(in crate::kernel) fn into_text(self) -> Option<String> {
+        self.text
+    }
+
     /// As the error of this layer.
     pub(in crate::kernel) fn during(self, operation: impl Into<String>) -> KernelError {
         let error = KernelError::os(operation, self.errno);
