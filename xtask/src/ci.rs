@@ -12,16 +12,24 @@ use crate::{
         self, Apt,
         cross::{Cross, Target},
     },
+    steps::Steps,
     test, toolchain, vm, workspace,
 };
 
 /// The crate that is built for the kernel.
 const EBPF: &str = "overlay-ebpf";
 
-/// Runs every check; the first that fails ends it.
+/// Runs every check; the first that fails ends it. Says at the end where the time went.
 pub(crate) fn run(console: Console) -> Result<()> {
     test::require_root()?;
-    setup::run(console)?;
+    let mut steps = Steps::new(console);
+    let outcome = check(console, &mut steps);
+    steps.tell();
+    outcome
+}
+
+fn check(console: Console, steps: &mut Steps) -> Result<()> {
+    steps.take("set-up", || setup::run(console))?;
     layers::check()?;
     console.say("layers", "every layer keeps to its dependencies");
 
@@ -31,7 +39,14 @@ pub(crate) fn run(console: Console) -> Result<()> {
         "cargo fmt --check",
         fmt.args(["fmt", "--all", "--", "--check"]),
     )?;
+    steps.take("clippy, for this machine", || clippy(console))?;
+    steps.take("check for arm64", || check_elsewhere(console))?;
+    steps.take("clippy, for the kernel", || clippy_of_programs(console))?;
+    test::run_all(console, steps, &test::Args::default())?;
+    steps.take("virtual machines", || vm::run(console, &vm::Args::in_ci()))
+}
 
+fn clippy(console: Console) -> Result<()> {
     let mut clippy = workspace::cargo();
     clippy.args([
         "clippy",
@@ -41,11 +56,11 @@ pub(crate) fn run(console: Console) -> Result<()> {
         "--deny",
         "warnings",
     ]);
-    console.run("lints", "cargo clippy, for this machine", &mut clippy)?;
+    console.run("lints", "cargo clippy, for this machine", &mut clippy)
+}
 
-    check_elsewhere(console)?;
-
-    // The programs as they carry the traffic, and as they are watched.
+/// The programs as they carry the traffic, and as they are watched.
+fn clippy_of_programs(console: Console) -> Result<()> {
     for features in ["", "watched"] {
         match ebpf_clippy(features)? {
             Some(mut clippy) => {
@@ -57,8 +72,7 @@ pub(crate) fn run(console: Console) -> Result<()> {
             ),
         }
     }
-    test::run_all(console, &test::Args::default())?;
-    vm::run(console, &vm::Args::default())
+    Ok(())
 }
 
 /// Compiles all of it for the other processors that are supported, as far as that goes without

@@ -9,6 +9,7 @@ mod lab;
 mod machine;
 mod package;
 mod setup;
+mod steps;
 mod test;
 mod toolchain;
 mod vm;

@@ -1,18 +1,24 @@
 //! `cargo xtask test`: all tests.
 
 mod lab;
+pub(crate) mod programs;
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use overlay_tests::scenario::openvswitch;
 
 use crate::{
     build,
     console::Console,
     setup::{self, Unmet},
+    steps::Steps,
     workspace,
 };
+use programs::Program;
 
 /// The crate of the lab and of the end-to-end tests.
 const LAB: &str = "overlay-tests";
@@ -28,6 +34,9 @@ pub(crate) struct Args {
     /// Let the soak last so many minutes instead of one
     #[arg(long, value_name = "MINUTES")]
     soak: Option<u64>,
+    /// An agent that is built already, instead of this workspace's for release
+    #[arg(long, env = "OVERLAY_AGENT", value_name = "FILE")]
+    agent: Option<PathBuf>,
 }
 
 /// Sets up what is missing, and runs the tests.
@@ -36,8 +45,12 @@ pub(crate) struct Args {
 /// When a test fails; [`Unmet`] when not run by root.
 pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     require_root()?;
-    setup::run(console)?;
-    run_all(console, args)
+    let mut steps = Steps::new(console);
+    let outcome = steps
+        .take("set-up", || setup::run(console))
+        .and_then(|()| run_all(console, &mut steps, args));
+    steps.tell();
+    outcome
 }
 
 /// That the end-to-end tests can be run at all.
@@ -53,52 +66,76 @@ pub(crate) fn require_root() -> Result<()> {
     .into())
 }
 
-/// Runs the unit tests of all crates, then the tests in the kernel and in the lab.
-pub(crate) fn run_all(console: Console, args: &Args) -> Result<()> {
-    let agent = build::compile(console)?;
+/// Builds all of it, and runs the unit tests of all crates, then the tests in the kernel and in
+/// the lab.
+pub(crate) fn run_all(console: Console, steps: &mut Steps, args: &Args) -> Result<()> {
+    let agent = match &args.agent {
+        // Tests run elsewhere.
+        Some(agent) => agent
+            .canonicalize()
+            .with_context(|| format!("find {}", agent.display()))?,
+        None => steps.take("the agent, for release", || build::compile(console))?,
+    };
+    let programs = steps.take("the tests", programs::build_all)?;
+    let (lab, units): (Vec<&Program>, Vec<&Program>) =
+        programs.iter().partition(|program| program.is_of_the_lab());
+    ensure!(
+        !lab.is_empty() && !units.is_empty(),
+        "cargo built no tests of units, or none of the lab"
+    );
 
     // What fails here says nothing of the lab: its tests run all the same.
-    let mut units = workspace::cargo();
-    units
-        .args(["test", "--workspace", "--no-fail-fast", "--exclude", LAB])
-        .arg("--")
-        .args(&args.filter);
-    let units = workspace::run(&mut units);
+    let units = steps.take("tests of units", || run_units(console, args, units));
     if let Err(error) = &units {
         console.say("units", format_args!("{error:#}; now the tests of the lab"));
     }
-    let lab = run_lab(console, args, &agent);
+    let lab = steps.take("tests in the lab", || run_lab(console, args, &agent, &lab));
     match (units, lab) {
         (Err(units), Err(lab)) => bail!("{units:#}; and {lab:#}"),
         (units, lab) => units.and(lab),
     }
 }
 
+/// Runs the tests of units, and those in documents.
+fn run_units(console: Console, args: &Args, programs: Vec<&Program>) -> Result<()> {
+    let units = lab::run_units(console, programs, |mut command| {
+        command.args(&args.filter);
+        command
+    });
+    let mut documents = workspace::cargo();
+    documents
+        .args(["test", "--workspace", "--doc", "--no-fail-fast", "--"])
+        .args(&args.filter);
+    let documents = console.run("documents", "tests in documents", &mut documents);
+    units.and(documents)
+}
+
 /// Runs the tests in the kernel and in the lab, and those with programs of others.
-fn run_lab(console: Console, args: &Args, agent: &Path) -> Result<()> {
-    let tests = |which: &[String], ignored: &[&str]| {
-        let mut lab = workspace::cargo();
-        lab.env("OVERLAY_AGENT", agent)
-            .args(["test", "--package", LAB, "--no-fail-fast"])
-            .args(which)
-            .arg("--")
+fn run_lab(console: Console, args: &Args, agent: &Path, programs: &[&Program]) -> Result<()> {
+    let prepare = |mut command: Command, ignored: &[&str]| {
+        command
+            .env("OVERLAY_AGENT", agent)
             .args(ignored)
             .args(&args.filter)
-            // A lab is many processes, and the kernel's counters are shared.
+            // A lab is many processes, and its name is its program's.
             .arg("--test-threads=1");
         if let Some(path) = setup::servers::search_path() {
-            lab.env("PATH", path);
+            command.env("PATH", path);
         }
         if let Some(minutes) = args.soak {
-            lab.env("OVERLAY_SOAK_MINUTES", minutes.to_string());
+            command.env("OVERLAY_SOAK_MINUTES", minutes.to_string());
         }
-        lab
+        command
     };
-    lab::run(console, &[], |which| tests(which, &[]))?;
+    lab::run(console, programs, |command| prepare(command, &[]))?;
     if setup::is_there(openvswitch::PROGRAM) {
         // What these tests need the set-up does not install.
-        let which = ["--test", INTEROPERATION].map(str::to_owned);
-        return lab::run(console, &which, |which| tests(which, &["--ignored"]));
+        let which: Vec<&Program> = programs
+            .iter()
+            .filter(|program| program.name == INTEROPERATION)
+            .copied()
+            .collect();
+        return lab::run(console, &which, |command| prepare(command, &["--ignored"]));
     }
     console.say("open vSwitch", "not installed: its tests are left out");
     Ok(())

@@ -9,31 +9,29 @@ mod archive;
 mod guest;
 mod image;
 mod kernel;
+mod nic;
 mod runner;
 mod selection;
 mod tether;
 mod verifier;
 mod wire;
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build,
     console::Console,
     setup::{self, Apt, Unmet, cross::Cross},
+    test::programs,
     toolchain, workspace,
 };
 use arch::{Arch, Pages};
 use archive::Archive;
 use guest::{Accelerator, Emulator};
 use kernel::{Kernel, Release};
+use nic::Nic;
 use runner::{Bootable, Runner};
 use selection::Selection;
 use verifier::{Table, Verified};
@@ -68,6 +66,12 @@ pub(crate) struct Args {
     /// The size of their pages of memory; 16k on arm64 with kernels 6.12 and 7.2
     #[arg(long, value_enum, default_value = "4k")]
     pages: Pages,
+    /// Try two machines with such network cards, on Debian's kernels with all drivers
+    #[arg(long, value_enum, conflicts_with = "full")]
+    nic: Option<Nic>,
+    /// Of a kernel between two others, whether it takes the programs, and no more
+    #[arg(skip)]
+    brief: bool,
 }
 
 impl Default for Args {
@@ -82,11 +86,23 @@ impl Default for Args {
             accelerator: Accelerator::Tcg,
             arch: Arch::Amd64,
             pages: Pages::Four,
+            nic: None,
+            brief: false,
         }
     }
 }
 
 impl Args {
+    /// What says most in the least time: the core of the tests on the oldest and the newest
+    /// kernel, whose ways of attaching programs are the two that there are, and of those between
+    /// them what their verifiers say.
+    pub(crate) fn in_ci() -> Self {
+        Self {
+            brief: true,
+            ..Self::default()
+        }
+    }
+
     /// The kernels, each with its tests.
     fn selections(&self) -> Vec<(Release, Selection)> {
         let choices = self.kernels.iter();
@@ -100,13 +116,23 @@ impl Args {
             .iter()
             .rfind(|release| release.is_supported())
             .copied();
+        let oldest = releases
+            .iter()
+            .find(|release| release.is_supported())
+            .copied();
         let selections = releases.into_iter().map(|release| {
             let selection = if !(self.tests.is_empty() && self.pair_tests.is_empty()) {
                 Selection::of(&self.tests, &self.pair_tests)
             } else if !release.is_supported() {
                 Selection::refused()
+            } else if self.nic.is_some() {
+                Selection::card()
             } else if self.full {
                 Selection::full()
+            } else if self.brief && ![oldest, newest].contains(&Some(release)) {
+                Selection::verified()
+            } else if self.brief {
+                Selection::core_in_ci(Some(release) == newest)
             } else {
                 // Two machines say of one kernel what they would of the others.
                 Selection::core(Some(release) == newest)
@@ -151,7 +177,8 @@ impl Choice {
 /// When a test fails on one of them; all are tried. [`Unmet`] without Debian's packages.
 pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     setup::run(console)?;
-    let newest = args.arch.newest_kernel(args.pages).ok_or_else(|| {
+    let newest = args.arch.newest_kernel(args.pages, args.nic.is_some());
+    let newest = newest.ok_or_else(|| {
         Unmet("leave --pages out, or take --arch arm64: amd64 has pages of 4k alone".to_owned())
     })?;
     let apt = Apt::find(console).ok_or_else(|| {
@@ -172,8 +199,8 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     apt.install("vm", &guest::PACKAGES)?;
     let selections = args.selections();
     let all = selections.iter().map(|(_, selection)| selection);
-    let files = all.flat_map(Selection::files).collect();
-    let tests = executables(&files, cross.as_ref())?;
+    let files: BTreeSet<&str> = all.flat_map(Selection::files).collect();
+    let tests = programs::build(files.into_iter(), cross.as_ref())?;
     let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
     let tools = Archive::of(console, &cache, &guest::SUITES, Arch::Amd64)?;
     let emulator = Emulator::find(console, &tools, args.arch, args.accelerator)?;
@@ -197,6 +224,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
             programs: programs.as_deref(),
             agent: &agent,
             tests: &tests,
+            cards: args.nic.is_some(),
         };
         let image = image::build(console, &folder, &kernel, &contents)?;
         kernels.push(Bootable {
@@ -210,6 +238,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
         console,
         emulator,
         limit: Duration::from_secs(60 * args.minutes),
+        nic: args.nic.unwrap_or(Nic::Virtio),
     };
     let outcomes = runner.run(&kernels);
 
@@ -240,71 +269,9 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     bail!("not all tests passed on {}", failed.join(", "))
 }
 
-/// Builds end-to-end tests, and tells where they are.
-fn executables(names: &BTreeSet<&str>, cross: Option<&Cross>) -> Result<Vec<PathBuf>> {
-    let mut cargo = match cross {
-        None => {
-            let mut cargo = workspace::cargo();
-            cargo.arg("test");
-            cargo
-        }
-        Some(cross) => cross.cargo("test")?,
-    };
-    cargo.args(["--package", "overlay-tests", "--no-run"]);
-    cargo.arg("--message-format=json-render-diagnostics");
-    for name in names {
-        cargo.args(["--test", name]);
-    }
-    let output = cargo
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("run cargo")?;
-    ensure!(output.status.success(), "the tests cannot be built");
-    let messages = String::from_utf8(output.stdout).context("read what cargo built")?;
-    let executables: Vec<PathBuf> = messages.lines().filter_map(executable).collect();
-    ensure!(
-        executables.len() == names.len(),
-        "cargo built {} tests, not {}",
-        executables.len(),
-        names.len()
-    );
-    Ok(executables)
-}
-
-/// The test in one of cargo's messages.
-fn executable(message: &str) -> Option<PathBuf> {
-    let message: serde_json::Value = serde_json::from_str(message).ok()?;
-    let is_test = message["profile"]["test"].as_bool()?;
-    is_test.then(|| message["executable"].as_str().map(PathBuf::from))?
-}
-
-/// The name of a test's file, of which cargo made `name-0123456789abcdef`.
-fn test_name(executable: &Path) -> Option<&str> {
-    let name = executable.file_name()?.to_str()?;
-    Some(name.rsplit_once('-').map_or(name, |(name, _)| name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cargos_messages_name_the_tests() {
-        let test = r#"{"reason":"compiler-artifact","profile":{"test":true},
-            "executable":"/t/debug/deps/wire-0123456789abcdef"}"#;
-        assert_eq!(
-            executable(&test.replace('\n', " ")),
-            Some("/t/debug/deps/wire-0123456789abcdef".into())
-        );
-        let library =
-            r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":null}"#;
-        assert_eq!(executable(library), None);
-        assert_eq!(executable("Compiling x"), None);
-        assert_eq!(
-            test_name(Path::new("/t/kernel_peer-0123456789abcdef")),
-            Some("kernel_peer")
-        );
-    }
 
     #[test]
     fn a_kernel_that_is_too_old_is_only_refused() {
@@ -325,6 +292,29 @@ mod tests {
     }
 
     #[test]
+    fn ci_asks_each_verifier_and_runs_the_core_on_the_oldest_and_the_newest() {
+        let selections = Args::in_ci().selections();
+        let core = Selection::core(false).alone();
+        for (release, selection) in selections {
+            let is_core = selection.alone() == core;
+            assert_eq!(is_core, release != Release::V6_12, "{release:?}");
+            assert!(selection.alone().starts_with("programs:"));
+        }
+    }
+
+    #[test]
+    fn a_card_is_tried_between_two_machines_alone() {
+        let args = Args {
+            nic: Some(Nic::Igb),
+            ..Args::default()
+        };
+        for (_, selection) in args.selections() {
+            assert_eq!(selection.alone(), "");
+            assert_eq!(selection.pair(), "machines:card_");
+        }
+    }
+
+    #[test]
     fn large_pages_leave_out_the_kernels_without_them() {
         let args = Args {
             arch: Arch::Arm64,
@@ -335,9 +325,9 @@ mod tests {
         let releases: Vec<Release> = selections.iter().map(|(release, _)| *release).collect();
         assert_eq!(releases, [Release::V6_12, Release::V7_2]);
         for pages in [Pages::Four, Pages::Sixteen] {
-            assert!(Arch::Arm64.newest_kernel(pages).is_some());
+            assert!(Arch::Arm64.newest_kernel(pages, false).is_some());
         }
-        assert!(Arch::Amd64.newest_kernel(Pages::Sixteen).is_none());
+        assert!(Arch::Amd64.newest_kernel(Pages::Sixteen, false).is_none());
     }
 
     #[test]

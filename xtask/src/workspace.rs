@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 /// The folder of the workspace's `Cargo.toml`.
 pub(crate) fn root() -> &'static Path {
@@ -34,24 +34,4 @@ pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(cargo);
     cargo.current_dir(root());
     cargo
-}
-
-/// Runs a command with its output shown.
-///
-/// # Errors
-/// When it cannot be started or fails.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let words: Vec<_> = command
-        .get_args()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    let status = command
-        .status()
-        .with_context(|| format!("run {}", command.get_program().display()))?;
-    ensure!(
-        status.success(),
-        "`cargo {}` failed ({status})",
-        words.join(" ")
-    );
-    Ok(())
 }

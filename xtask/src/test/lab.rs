@@ -1,39 +1,72 @@
-//! The tests in the kernel and in the lab, and those that failed once more.
+//! The tests in the kernel and in the lab, several programs at a time, and those that failed
+//! once more.
 //!
-//! A lab is dozens of processes on a machine that others may use, too, where a frame or a timer
-//! can be late. So all tests run, and then those programs again in which one failed: what fails
-//! twice is a failure, and what passes the second time is told, not hidden.
+//! A lab is dozens of processes that mostly wait for each other, and each test program has labs
+//! under names of its own; so there is one program more at a time than processors. What
+//! measures the machine itself has it to itself ([`ALONE`]).
+//!
+//! On a machine that others may use, too, a frame or a timer can be late. So all tests run, and
+//! then those programs again in which one failed, one after the other: what fails twice is a
+//! failure, and what passes the second time is told, not hidden.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    collections::VecDeque,
+    io::{self, Read as _, Seek as _, Write as _},
+    num::NonZero,
+    process::Command,
+    sync::{Mutex, PoisonError},
+    thread::{self, available_parallelism},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
+use super::programs::Program;
 use crate::console::Console;
 
-/// Runs tests, and what fails a second time.
+/// Programs that send at fixed rates, look at what the whole machine lost or has left, or bound
+/// what a step may take.
+const ALONE: [&str; 4] = ["full_maps", "hitless", "scale", "soak"];
+/// More labs at a time than this would wait for the kernel's one lock of network devices.
+const MOST: usize = 4;
+/// How many of the slowest programs are told.
+const SLOWEST: usize = 10;
+
+/// How a program ended.
+struct Outcome<'a> {
+    program: &'a Program,
+    passed: bool,
+    took: Duration,
+}
+
+/// Runs test programs, and what fails a second time.
 ///
-/// `tests` makes cargo's command for the test programs that such words select.
+/// `prepare` adds to a program's command what its tests need.
 ///
 /// # Errors
-/// When a test fails twice, or a test program cannot be built or started.
+/// When a test fails twice, or a program cannot be started.
 pub(super) fn run(
     console: Console,
-    which: &[String],
-    tests: impl Fn(&[String]) -> Command,
+    programs: &[&Program],
+    prepare: impl Fn(Command) -> Command + Sync,
 ) -> Result<()> {
-    let failed = once(&mut tests(which))?;
+    let (alone, together): (Vec<&Program>, Vec<&Program>) = programs
+        .iter()
+        .partition(|program| ALONE.contains(&program.name.as_str()));
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let at_a_time = (processors + 1).min(MOST);
+    let mut outcomes = run_all(console, together, at_a_time, &prepare)?;
+    outcomes.extend(run_all(console, alone, 1, &prepare)?);
+    tell_slowest(console, &mut outcomes);
+
+    let failed: Vec<&Program> = failures(&outcomes);
     if failed.is_empty() {
         return Ok(());
     }
     let told = names(&failed);
     console.say("second run", format_args!("of what failed: {told}"));
-    let mut again = Vec::new();
-    for words in &failed {
-        again.extend(once(&mut tests(words))?);
-    }
+    let again = run_all(console, failed, 1, &prepare)?;
+    let again = failures(&again);
     if again.is_empty() {
         console.say("flaky", format_args!("failed once and passed then: {told}"));
         return Ok(());
@@ -41,53 +74,175 @@ pub(super) fn run(
     bail!("tests failed twice: {}", names(&again))
 }
 
-fn names(programs: &[Vec<String>]) -> String {
-    let names: Vec<String> = programs.iter().map(|words| words.join(" ")).collect();
+/// Runs the tests of units, one program after the other.
+///
+/// # Errors
+/// When one fails, after all have run.
+pub(super) fn run_units(
+    console: Console,
+    programs: Vec<&Program>,
+    prepare: impl Fn(Command) -> Command + Sync,
+) -> Result<()> {
+    let outcomes = run_all(console, programs, 1, &prepare)?;
+    let failed = failures(&outcomes);
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("tests failed: {}", names(&failed))
+}
+
+fn failures<'a>(outcomes: &[Outcome<'a>]) -> Vec<&'a Program> {
+    let failed = outcomes.iter().filter(|outcome| !outcome.passed);
+    failed.map(|outcome| outcome.program).collect()
+}
+
+fn names(programs: &[&Program]) -> String {
+    let names: Vec<String> = programs.iter().map(|program| program.label()).collect();
     names.join(", ")
 }
 
-/// Runs tests; the words that select each test program in which one failed.
-fn once(command: &mut Command) -> Result<Vec<Vec<String>>> {
-    let mut child = command
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("run cargo test")?;
-    let stderr = child.stderr.take().context("read what cargo says")?;
-    let mut failed = Vec::new();
-    for line in BufReader::new(stderr).split(b'\n') {
-        let line = line.context("read what cargo says")?;
-        let line = String::from_utf8_lossy(&line);
-        eprintln!("{line}");
-        failed.extend(selection(&line));
-    }
-    let status = child.wait().context("wait for cargo test")?;
-    ensure!(
-        status.success() || !failed.is_empty(),
-        "cargo test failed before a test did ({status})"
-    );
-    Ok(failed)
+fn tell_slowest(console: Console, outcomes: &mut [Outcome<'_>]) {
+    outcomes.sort_by_key(|outcome| std::cmp::Reverse(outcome.took));
+    let slowest = outcomes.iter().take(SLOWEST);
+    let slowest: Vec<String> = slowest
+        .map(|outcome| {
+            let seconds = outcome.took.as_secs();
+            format!("{} {seconds} s", outcome.program.label())
+        })
+        .collect();
+    console.say("slowest", slowest.join(", "));
 }
 
-/// The words with which cargo, at its end, names a test program that failed.
-fn selection(line: &str) -> Option<Vec<String>> {
-    let words = line.trim().strip_prefix("`-p ")?.strip_suffix('`')?;
-    let (_, target) = words.split_once(' ')?;
-    Some(target.split(' ').map(str::to_owned).collect())
+/// Runs programs, so many at a time; what each prints is shown when it has ended.
+fn run_all<'a>(
+    console: Console,
+    programs: Vec<&'a Program>,
+    at_a_time: usize,
+    prepare: &(impl Fn(Command) -> Command + Sync),
+) -> Result<Vec<Outcome<'a>>> {
+    let waiting = Mutex::new(VecDeque::from(programs));
+    let next = || {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.pop_front()
+    };
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(program) = next() {
+            done.push(run_one(console, program, prepare)?);
+        }
+        Ok(done)
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
+        let mut outcomes = Vec::new();
+        for worker in workers {
+            let done: Result<Vec<_>> = worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcomes.extend(done?);
+        }
+        Ok(outcomes)
+    })
+}
+
+fn run_one<'a>(
+    console: Console,
+    program: &'a Program,
+    prepare: &impl Fn(Command) -> Command,
+) -> Result<Outcome<'a>> {
+    const KEEP: &str = "keep what a test prints";
+    let label = program.label();
+    let mut output = tempfile::tempfile().context(KEEP)?;
+    let [to, errors] = [output.try_clone(), output.try_clone()];
+    let (to, errors) = (to.context(KEEP)?, errors.context(KEEP)?);
+    console.say("tests", format_args!("{label} …"));
+    let began = Instant::now();
+    let status = prepare(program.command())
+        .stdout(to)
+        .stderr(errors)
+        .status()
+        .with_context(|| format!("run {}", program.executable.display()))?;
+    let took = began.elapsed();
+    let mut said = Vec::new();
+    output.rewind().context(KEEP)?;
+    output.read_to_end(&mut said).context(KEEP)?;
+    let said = String::from_utf8_lossy(&said);
+    if !(status.success() && is_idle(&said)) {
+        let verdict = if status.success() { "passed" } else { "FAILED" };
+        let mut stdout = io::stdout().lock();
+        // When nobody reads any more, the tests still have to be run.
+        let _unread = stdout.write_all(said.as_bytes());
+        drop(stdout);
+        console.say(
+            "tests",
+            format_args!("{label}: {verdict} ({} s)", took.as_secs()),
+        );
+    }
+    Ok(Outcome {
+        program,
+        passed: status.success(),
+        took,
+    })
+}
+
+/// Whether the words on the command line left nothing to run.
+fn is_idle(said: &str) -> bool {
+    let results = || {
+        said.lines()
+            .filter(|line| line.starts_with("test result: "))
+    };
+    results().next().is_some()
+        && results().all(|line| line.contains(" 0 passed; 0 failed; 0 ignored;"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::selection;
+    use std::process::Command;
+
+    use anyhow::Result;
+
+    use super::{Program, is_idle, run};
+    use crate::console::Console;
 
     #[test]
-    fn cargo_names_what_failed_at_its_end() {
-        let words = |line| selection(line).map(|words| words.join(" "));
-        let told = "    `-p overlay-tests --test conformance`";
-        assert_eq!(words(told).as_deref(), Some("--test conformance"));
-        let lib = "    `-p overlay-tests --lib`";
-        assert_eq!(words(lib).as_deref(), Some("--lib"));
-        let at_once = "error: test failed, to rerun pass `-p overlay-tests --test stale`";
-        assert_eq!(words(at_once), None);
-        assert_eq!(words("error: 2 targets failed:"), None);
+    fn a_program_without_tests_says_nothing() {
+        let result = |passed| {
+            format!("test result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; 9 filtered")
+        };
+        assert!(is_idle(&result(0)));
+        assert!(!is_idle(&result(2)));
+        assert!(!is_idle("it ended before a test"));
+    }
+
+    fn shell(name: &str) -> Program {
+        Program {
+            name: name.to_owned(),
+            executable: "/bin/sh".into(),
+            folder: "/".into(),
+            is_integration: true,
+        }
+    }
+
+    /// A program that passes when it is run for the `passes`th time.
+    fn run_until(name: &str, passes: u32) -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let script = format!(
+            "echo >> {name}; [ $(wc -l < {name}) -ge {passes} ]",
+            name = folder.path().join("runs").display()
+        );
+        let prepare = |mut command: Command| {
+            command.args(["-c", &script]);
+            command
+        };
+        run(Console::default(), &[&shell(name)], prepare)
+    }
+
+    #[test]
+    fn what_fails_twice_has_failed() -> Result<()> {
+        run_until("hitless", 1)?;
+        run_until("wire", 2)?;
+        let failed = run_until("wire", 3);
+        assert!(failed.is_err_and(|error| error.to_string() == "tests failed twice: wire"));
+        Ok(())
     }
 }

@@ -70,14 +70,21 @@ impl Arch {
         }
     }
 
-    /// The package that always depends on a suite's newest kernel; `None` where there is none.
-    pub(super) const fn newest_kernel(self, pages: Pages) -> Option<&'static str> {
-        match (self, pages) {
-            (Self::Amd64, Pages::Four) => Some("linux-image-cloud-amd64"),
-            (Self::Arm64, Pages::Four) => Some("linux-image-cloud-arm64"),
-            (Self::Arm64, Pages::Sixteen) => Some("linux-image-arm64-16k"),
-            (Self::Amd64, Pages::Sixteen) => None,
-        }
+    /// The package that always depends on a suite's newest kernel, with the drivers of real
+    /// hardware or the cloud's alone; `None` where there is none.
+    pub(super) const fn newest_kernel(
+        self,
+        pages: Pages,
+        all_drivers: bool,
+    ) -> Option<&'static str> {
+        Some(match (self, pages, all_drivers) {
+            (Self::Amd64, Pages::Four, false) => "linux-image-cloud-amd64",
+            (Self::Amd64, Pages::Four, true) => "linux-image-amd64",
+            (Self::Arm64, Pages::Four, false) => "linux-image-cloud-arm64",
+            (Self::Arm64, Pages::Four, true) => "linux-image-arm64",
+            (Self::Arm64, Pages::Sixteen, _) => "linux-image-arm64-16k",
+            (Self::Amd64, Pages::Sixteen, _) => return None,
+        })
     }
 
     /// The folder of its kernel's modules for this processor alone.

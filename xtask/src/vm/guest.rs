@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{arch::Arch, archive::Archive, kernel::Kernel, tether, verifier::Verified, wire};
+use super::{
+    arch::Arch, archive::Archive, kernel::Kernel, nic::Nic, tether, verifier::Verified, wire,
+};
 use crate::console::Console;
 
 /// What has to be installed: what makes a RAM disk.
@@ -60,6 +62,8 @@ pub(super) struct Guest<'a> {
     pub(super) tests: &'a str,
     /// How many packets the programs are tried with.
     pub(super) fuzz_runs: u64,
+    /// The cards of two machines.
+    pub(super) nic: Nic,
     /// Where its console goes.
     pub(super) folder: &'a Path,
 }
@@ -135,13 +139,13 @@ impl Emulator {
         limit: Duration,
     ) -> Result<Told> {
         let second = guest.folder.join("second.log");
-        let machines = wire::nodes()?.map(|node| {
+        let machines = wire::nodes(guest.nic)?.map(|node| {
             let mut argv = self.argv(guest, &node.parameters());
             argv.extend(node.arguments());
             argv
         });
         let doing = format!("tests on two machines with kernel {}", guest.kernel.version);
-        let qemu = wire::join(&machines, &second);
+        let qemu = wire::join(guest.nic, &machines, &second);
         self.watch(
             console,
             &doing,

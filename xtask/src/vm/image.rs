@@ -13,9 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     arch::Arch,
     kernel::{self, Kernel},
-    test_name,
 };
-use crate::{console::Console, setup::cross::Target, workspace};
+use crate::{console::Console, setup::cross::Target, test::programs::Program, workspace};
 
 /// What the tests run besides the agent.
 const PROGRAMS: [&str; 15] = [
@@ -38,8 +37,17 @@ const MODULES: [&str; 13] = [
     "net/netfilter",
     "net/sched",
 ];
+/// What drivers of emulated network cards need besides.
+const MODULES_OF_CARDS: [&str; 4] = [
+    "drivers/dca",
+    "drivers/i2c/algos",
+    "drivers/pps",
+    "drivers/ptp",
+];
 /// Folders of `drivers/net` for hardware that a virtual machine does not have.
 const UNUSED: [&str; 6] = ["ethernet", "wireless", "wwan", "usb", "phy", "fddi"];
+/// Where emulated network cards have their drivers among them.
+const CARDS: [&str; 2] = ["ethernet/intel", "phy"];
 /// Where programs are looked for.
 const FOLDERS: [&str; 6] = [
     "/usr/local/sbin",
@@ -76,7 +84,9 @@ pub(super) struct Contents<'a> {
     /// Where the programs of another processor were unpacked; they are this machine's own else.
     pub(super) programs: Option<&'a Path>,
     pub(super) agent: &'a Path,
-    pub(super) tests: &'a [PathBuf],
+    pub(super) tests: &'a [Program],
+    /// Whether drivers of network cards other than virtio's are needed.
+    pub(super) cards: bool,
 }
 
 /// Writes the RAM disk of a kernel into `folder`.
@@ -124,13 +134,12 @@ pub(super) fn build(
     add(contents.agent, name)?;
     strip(console, contents.arch, &root.join(name))?;
     for test in contents.tests {
-        let name = test_name(test).context("a test has no name")?;
-        let name = Path::new("tests").join(name);
-        add(test, &name)?;
+        let name = Path::new("tests").join(&test.name);
+        add(&test.executable, &name)?;
         strip(console, contents.arch, &root.join(name))?;
     }
     add_data(&root)?;
-    add_modules(console, &root, kernel, contents.arch)?;
+    add_modules(console, &root, kernel, contents)?;
     write(&root.join("init"), INIT, 0o755)?;
     pack(console, &root, &image)?;
     fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
@@ -158,7 +167,7 @@ mount -t devpts pts /dev/pts
 mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
 echo 1 > /proc/sys/kernel/printk
-for module in vxlan veth bridge virtio_pci virtio_net nf_tables nft_chain_nat nft_masq nft_ct \
+for module in vxlan veth bridge virtio_pci ${NIC:-virtio_net} crc32c_generic nf_tables nft_chain_nat nft_masq nft_ct \
     nft_limit nft_objref sch_ingress sch_fq cls_bpf cls_u32 act_bpf act_mirred af_packet \
     xt_comment 8021q; do
     modprobe $module 2>/dev/null
@@ -298,16 +307,26 @@ fn add_data(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn add_modules(console: Console, root: &Path, kernel: &Kernel, arch: Arch) -> Result<()> {
+fn add_modules(
+    console: Console,
+    root: &Path,
+    kernel: &Kernel,
+    contents: &Contents<'_>,
+) -> Result<()> {
     let to = root.join("lib/modules").join(&kernel.version);
-    for module in kernel::files(&kernel.modules, &[&MODULES, &[arch.crypto()][..]].concat())? {
+    let crypto = [contents.arch.crypto()];
+    let of_cards: &[&str] = if contents.cards {
+        &MODULES_OF_CARDS
+    } else {
+        &[]
+    };
+    let of_net = |folder: &str| Path::new("kernel/drivers/net").join(folder);
+    for module in kernel::files(&kernel.modules, &[&MODULES, of_cards, &crypto].concat())? {
         let place = module
             .strip_prefix(&kernel.modules)
             .context("a module lies outside its folder")?;
-        let unused = UNUSED
-            .iter()
-            .any(|folder| place.starts_with(Path::new("kernel/drivers/net").join(folder)));
-        if unused {
+        let is_in = |folders: &[&str]| folders.iter().any(|name| place.starts_with(of_net(name)));
+        if is_in(&UNUSED) && !(contents.cards && is_in(&CARDS)) {
             continue;
         }
         let copied = to.join(place);

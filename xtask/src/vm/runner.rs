@@ -12,6 +12,7 @@ use std::{
 use super::{
     guest::{Emulator, Guest, Told},
     kernel::Kernel,
+    nic::Nic,
     selection::Selection,
     verifier::Verified,
 };
@@ -32,6 +33,8 @@ pub(super) struct Runner {
     pub(super) emulator: Emulator,
     /// How long a machine may take.
     pub(super) limit: Duration,
+    /// The cards of two machines.
+    pub(super) nic: Nic,
 }
 
 /// How it went with a kernel.
@@ -117,6 +120,7 @@ impl Runner {
             image: &bootable.image,
             tests,
             fuzz_runs: bootable.selection.fuzz_runs,
+            nic: self.nic,
             folder: &bootable.folder,
         };
         let told = match machines {

@@ -13,6 +13,8 @@ const CORE: [&str; 5] = [
     WATCHING,
     "explain:what_is_said_to_be_delivered_arrives_over_ipv4",
 ];
+/// The verifier's word alone, and the maps.
+const VERIFIED: [&str; 1] = ["programs:the_verifier:the_maps"];
 /// Captures and messages of the programs, but for what takes tshark to read.
 const WATCHING: &str = "capture:whoever_goes_away:the_log_tells";
 /// What two machines show that namespaces do not: programs in a network card's driver.
@@ -43,9 +45,13 @@ const FULL: [&str; 21] = [
     "faults:reboot",
 ];
 const FULL_PAIR: [&str; 1] = ["machines"];
+/// What a network card shows: sizes, fragments and streams with each of its offloads off in turn,
+/// with each guard that it takes.
+const CARD: [&str; 1] = ["machines:card_"];
 /// What remains where the programs are refused.
 const REFUSED: [&str; 1] = ["old_kernel"];
 /// Packets that the programs are tried with, on an emulated processor.
+const CI_FUZZ_RUNS: u64 = 4_000;
 const CORE_FUZZ_RUNS: u64 = 20_000;
 const FULL_FUZZ_RUNS: u64 = 200_000;
 
@@ -65,6 +71,22 @@ impl Selection {
             fuzz_runs: CORE_FUZZ_RUNS,
             ..Self::of(&CORE, pair)
         }
+    }
+
+    /// The same with fewer packets: they are half of the time.
+    pub(super) fn core_in_ci(pair: bool) -> Self {
+        Self {
+            fuzz_runs: CI_FUZZ_RUNS,
+            ..Self::core(pair)
+        }
+    }
+
+    pub(super) fn verified() -> Self {
+        Self::of(&VERIFIED, &[] as &[&str])
+    }
+
+    pub(super) fn card() -> Self {
+        Self::of(&[] as &[&str], &CARD)
     }
 
     pub(super) fn full() -> Self {

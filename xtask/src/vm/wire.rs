@@ -1,4 +1,4 @@
-//! Two machines on one wire: virtio network cards that meet at a bridge.
+//! Two machines on one wire: network cards that meet at a bridge.
 //!
 //! The bridge is in a network namespace of its own, which ends with the machines: nothing of
 //! it is seen on this machine's network. Between the cards packets travel as they do between
@@ -15,29 +15,34 @@ use overlay_tests::{
     topology::{self, Topology, UNDERLAY},
 };
 
+use super::nic::Nic;
 use crate::setup;
 
-/// Queues of each card: one for the machine's processor, and one for what XDP sends there.
-const QUEUES: u8 = 2;
-/// Makes the wire, `$1` and `$2` being its ends.
-const LAY: &str = "\
+/// Makes the wire, with ends of one queue or of several.
+fn lay(nic: Nic) -> String {
+    let queues = if nic.queues() > 1 { "multi_queue " } else { "" };
+    format!(
+        "\
 ip link add wire type bridge
 ip link set wire up
 for end in one two; do
-    ip tuntap add dev $end mode tap multi_queue vnet_hdr
+    ip tuntap add dev $end mode tap {queues}vnet_hdr
     ip link set $end master wire up
 done
-";
+"
+    )
+}
 
 /// A machine on the wire.
 pub(super) struct Node {
+    nic: Nic,
     number: u8,
     addresses: [String; 2],
     other: String,
 }
 
 /// The two machines, numbered and addressed like the nodes of a lab.
-pub(super) fn nodes() -> Result<[Node; 2]> {
+pub(super) fn nodes(nic: Nic) -> Result<[Node; 2]> {
     let shape = Shape::new("vm".parse()?, Scenario::Overlay, Some(2), Some(1))?
         .speaking(Families::Both, Families::Both)?;
     let topology = Topology::new(shape);
@@ -45,6 +50,7 @@ pub(super) fn nodes() -> Result<[Node; 2]> {
         anyhow::bail!("two nodes were asked for");
     };
     Ok([(one, two), (two, one)].map(|(node, other)| Node {
+        nic,
         number: node.number,
         addresses: [
             format!("{}/{}", node.underlay, topology.underlay_length),
@@ -59,31 +65,38 @@ impl Node {
     pub(super) fn parameters(&self) -> String {
         let [four, six] = &self.addresses;
         format!(
-            "NODE={} UNDERLAY={UNDERLAY} ADDRESS4={four} ADDRESS6={six} OTHER={}",
-            self.number, self.other
+            "NODE={} NIC={} UNDERLAY={UNDERLAY} ADDRESS4={four} ADDRESS6={six} OTHER={}",
+            self.number,
+            self.nic.driver(),
+            self.other
         )
     }
 
     /// Its network card.
     pub(super) fn arguments(&self) -> [String; 4] {
+        let queues = match self.nic.queues() {
+            1 => String::new(),
+            several => format!(",queues={several}"),
+        };
         let (number, end) = (self.number, if self.number == 1 { "one" } else { "two" });
         [
             "-netdev".to_owned(),
-            format!("tap,id=wire,ifname={end},script=no,downscript=no,vhost=off,queues={QUEUES}"),
+            format!("tap,id=wire,ifname={end},script=no,downscript=no,vhost=off{queues}"),
             "-device".to_owned(),
             format!(
-                "virtio-net-pci,netdev=wire,mq=on,vectors={},romfile=,mac=02:00:00:00:00:0{number}",
-                2 * QUEUES + 2
+                "{},netdev=wire,romfile=,mac=02:00:00:00:00:0{number}",
+                self.nic.device()
             ),
         ]
     }
 }
 
 /// The command that runs both, until the first one ends.
-pub(super) fn join(machines: &[Vec<String>; 2], second_log: &Path) -> Command {
+pub(super) fn join(nic: Nic, machines: &[Vec<String>; 2], second_log: &Path) -> Command {
     let [first, second] = machines;
     let script = format!(
-        "{LAY}{} >'{}' 2>&1 &\n{}\n",
+        "{}{} >'{}' 2>&1 &\n{}\n",
+        lay(nic),
         shell(second),
         second_log.display(),
         shell(first)

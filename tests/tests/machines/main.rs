@@ -1,6 +1,8 @@
 //! Two machines with a network card each, whose driver segments, checksums and runs XDP: what
 //! no veth shows. `cargo xtask vm` raises them.
 
+mod cards;
+
 use std::net::SocketAddr;
 
 use anyhow::Result;
@@ -201,13 +203,20 @@ fn all_arrives(over: Families) -> Result<()> {
     Ok(machines.down()?)
 }
 
-/// That a program runs in the driver, and not behind it.
-fn runs_in_the_driver(machine: &Machine) -> Result<()> {
-    /// `XDP_ATTACHED_DRV` of `linux/if_link.h`.
-    const IN_THE_DRIVER: u64 = 1;
+/// Where a program of XDP runs, by `linux/if_link.h`.
+#[derive(Clone, Copy, PartialEq)]
+enum XdpMode {
+    /// `XDP_ATTACHED_DRV`
+    Driver = 1,
+    /// `XDP_ATTACHED_SKB`
+    Generic = 2,
+}
+
+/// That a program runs there, and not elsewhere.
+fn runs_xdp(machine: &Machine, mode: XdpMode) -> Result<()> {
     let link = machine.run(&format!("ip -d -j link show dev {UNDERLAY}"))?;
     let links: serde_json::Value = serde_json::from_str(&link)?;
-    assert_eq!(links[0]["xdp"]["mode"], IN_THE_DRIVER, "{link}");
+    assert_eq!(links[0]["xdp"]["mode"], mode as u8, "{link}");
     Ok(())
 }
 
@@ -218,7 +227,7 @@ fn guards(over: Families) -> Result<()> {
     let machines = raise(over, |config| config.node.guard = Some("native"))?;
     let [one, two] = &machines.both;
     for machine in &machines.both {
-        runs_in_the_driver(machine)?;
+        runs_xdp(machine, XdpMode::Driver)?;
     }
     let port = two.echo()?;
     pings_are_counted(&machines, Path::Tc(over))?;
@@ -246,7 +255,7 @@ fn strips(over: Families) -> Result<()> {
         config.node.rx = Some("xdp");
     })?;
     for machine in &machines.both {
-        runs_in_the_driver(machine)?;
+        runs_xdp(machine, XdpMode::Driver)?;
     }
     let port = machines.both[1].echo()?;
     pings_are_counted(&machines, Path::Fast)?;

@@ -1,0 +1,120 @@
+//! What each model of a network card shows, whatever it can: `cargo xtask vm --nic CARD`.
+
+use anyhow::Result;
+use overlay_tests::{
+    config::Config,
+    families::{Families, Family},
+    machines::{Machine, Machines},
+    topology::UNDERLAY,
+};
+
+use crate::{
+    Path, XdpMode, nothing_was_dropped, payloads_arrive, payloads_of, pings_are_counted, raise,
+    runs_xdp, switch,
+};
+
+/// What a card may do itself, as `ethtool -K` takes it.
+const OFFLOADS: [&str; 7] = ["rx", "tx", "sg", "tso", "gso", "gro", "rxvlan"];
+/// What is worth knowing of it, as `ethtool -k` prints it.
+const TELLING: &str = "checksum-ip|checksumming|generic-seg|tcp-seg|udp_tnl|receive-off";
+
+/// Switches an offload of both cards; false where they do not let it be switched.
+fn set(machines: &Machines, offload: &str, to: &str) -> Result<bool> {
+    let outcomes = machines
+        .both
+        .each_ref()
+        .map(|machine| machine.run(&format!("ethtool -K {UNDERLAY} {offload} {to}")));
+    match outcomes {
+        [Ok(_), Ok(_)] => Ok(true),
+        [Err(_), Err(_)] => Ok(false),
+        [Err(error), _] | [_, Err(error)] => Err(error.into()),
+    }
+}
+
+fn describe(machine: &Machine) -> Result<()> {
+    for command in [
+        format!("ethtool -i {UNDERLAY} | head -n 2"),
+        format!("ethtool -k {UNDERLAY} | grep -E '{TELLING}'"),
+    ] {
+        println!("{}", machine.run(&command)?);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "it needs a second machine: cargo xtask vm"]
+fn card_with_each_offload_off_in_turn() -> Result<()> {
+    let over = Families::V4;
+    let machines = raise(over, |_| {})?;
+    describe(&machines.both[0])?;
+    let port = machines.both[1].echo()?;
+    for (on, path, what) in [(true, Path::Tc(over), "fast"), (false, Path::Slow, "slow")] {
+        switch(&machines, on)?;
+        pings_are_counted(&machines, path)?;
+        payloads_arrive(&machines, port, what)?;
+    }
+    switch(&machines, true)?;
+    for offload in OFFLOADS {
+        if !set(&machines, offload, "off")? {
+            println!("{offload}: it does not let it be switched off");
+            continue;
+        }
+        payloads_of(&machines, port, &format!("{offload} off"), Family::V4)?;
+        if !set(&machines, offload, "on")? {
+            println!("{offload}: it does not have it");
+        }
+    }
+    nothing_was_dropped(&machines)?;
+    Ok(machines.down()?)
+}
+
+/// The programs carry everything with such a guard; false where the driver refuses it, and the
+/// agent says what to set instead.
+fn carries(mode: XdpMode, change: impl Fn(&mut Config)) -> Result<bool> {
+    let over = Families::V4;
+    let (machines, path) = match raise(over, &change) {
+        Ok(machines) => (machines, Path::Tc(over)),
+        Err(error) if mode == XdpMode::Driver => {
+            let said = format!("{error:#}");
+            assert!(said.contains("set guard = \"generic\""), "{said}");
+            println!("{said}");
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    for machine in &machines.both {
+        runs_xdp(machine, mode)?;
+    }
+    let port = machines.both[1].echo()?;
+    pings_are_counted(&machines, path)?;
+    payloads_arrive(&machines, port, "guarded")?;
+    nothing_was_dropped(&machines)?;
+    machines.down()?;
+    Ok(true)
+}
+
+#[test]
+#[ignore = "it needs a second machine: cargo xtask vm"]
+fn card_guarded_behind_the_driver() -> Result<()> {
+    assert!(carries(XdpMode::Generic, |config| {
+        config.node.guard = Some("generic");
+    })?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "it needs a second machine: cargo xtask vm"]
+fn card_guarded_and_stripped_in_the_driver_if_it_lets_that_be_done() -> Result<()> {
+    let guarded = carries(XdpMode::Driver, |config| {
+        config.node.guard = Some("native");
+    })?;
+    println!("guard = \"native\": {guarded}");
+    if guarded {
+        let stripped = carries(XdpMode::Driver, |config| {
+            config.node.guard = Some("native");
+            config.node.rx = Some("xdp");
+        })?;
+        println!("rx = \"xdp\": {stripped}");
+    }
+    Ok(())
+}
