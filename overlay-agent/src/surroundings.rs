@@ -8,6 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    doctor::filter::Following,
     kernel::netlink::{LinkLayer, NextHop, Question},
     model::{Family, IfName, Name},
     objects::Objects,
@@ -50,6 +51,8 @@ pub struct Surroundings {
     pub filter_of: Option<Option<Name>>,
     /// Why there can be no guard of the tunnels' ports.
     pub no_guard: Option<NoGuard>,
+    /// Networks whose connections rules of others follow.
+    pub(crate) followed: BTreeMap<Name, Following>,
 }
 
 /// Why nothing stands, or can be made to stand, before the tunnels' ports.

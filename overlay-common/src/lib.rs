@@ -21,7 +21,7 @@ pub mod wire;
 ///
 /// It is part of the pin path: an agent never fills maps of another layout.
 /// Raise it with every change to a key, a value, a map's type or a reason's order.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 
 /// Names of the programs in the eBPF object, as `bpftool prog show` prints them.
 pub mod programs {
@@ -31,6 +31,9 @@ pub mod programs {
     pub const FROM_UNDERLAY: &str = "from_underlay";
     /// TC egress on the VXLAN device: what the node itself sends or routes.
     pub const FROM_HOST: &str = "from_host";
+    /// TC egress on the host side of an endpoint's veth: what the kernel delivers. It counts
+    /// nothing, and leaves everything as it is.
+    pub const TO_ENDPOINT: &str = "to_endpoint";
     /// XDP in the driver of an underlay interface.
     pub const UNDERLAY_GUARD: &str = "underlay_guard";
     /// The same in the stack. It counts as [`UNDERLAY_GUARD`].

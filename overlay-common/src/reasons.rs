@@ -138,6 +138,12 @@ reasons! {
     ForwardingAggregate = forwarding_aggregate: "an aggregate for an endpoint that forwards",
     /// In a tunnel already, too long for the outer length field, or of a foreign GSO type.
     NotResizable = not_resizable: "the kernel cannot add or take away tunnel headers on this packet",
+    /// Rules of the node ask for the state of connections: connection tracking has to see every
+    /// packet of a connection, or none. Of a network whose rules only drop what it has not seen,
+    /// these are packets to and from peers that send checksums, or of which nothing is known yet.
+    Tracked = tracked: "rules of the node follow connections of this network",
+    /// The kernel has translated what this answers: it has to translate the answer back.
+    Translated = translated: "the kernel translates addresses of this flow",
 }
 
 impl PassReason {
@@ -163,6 +169,10 @@ impl PassReason {
             Self::PeerNeedsChecksum => "the kernel's VXLAN device sends it",
             Self::ForwardingAggregate => "the kernel's VXLAN device receives it, and cuts it up",
             Self::NotResizable => "the kernel cuts it up, and carries it by its VXLAN device",
+            Self::Tracked => {
+                "the kernel's connection tracking sees it, its rules hold, and it carries it"
+            }
+            Self::Translated => "the kernel translates it back, and carries it",
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     encap::{encapsulate, encapsulate_routed},
     family::Family,
     fits::must_fit,
+    flows,
     frame::{Ethernet, Frame},
     journal::tell,
     own,
@@ -61,6 +62,7 @@ fn from_address<F: Family>(
     if is_here(frame.destination, network) {
         tell(Step::Here, []);
         let endpoint = local_endpoint(&frame, port)?;
+        flows::must_not_be_followed(packet, 0, &frame, network)?;
         return deliver(packet, &frame, port, endpoint);
     }
     let Some(peer) = reachable_peer(network, frame.destination) else {
@@ -68,6 +70,8 @@ fn from_address<F: Family>(
         return Err(PassReason::NoRoute.into());
     };
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
+    flows::must_come_back(network, peer)?;
+    flows::must_not_be_followed(packet, 0, &frame, network)?;
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded(frame.tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
@@ -106,6 +110,7 @@ fn from_kernel<F: Family>(
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
     must_be_addressed_to(peer.mac, &frame)?;
     must_fit(packet, 0, &frame, peer.mtu)?;
+    flows::leaves_to_peer(packet, &frame, network, peer);
     encapsulate_routed(packet, &frame, port, peer)
 }
 

@@ -14,6 +14,7 @@ use crate::{
     ecn,
     family::Family,
     fits::must_fit,
+    flows,
     frame::{Ethernet, Frame},
     journal::tell,
     outer::Outer,
@@ -84,14 +85,14 @@ fn inside<O: Family, I: Family>(
     outer: &Outer<O>,
     ethernet: Ethernet,
 ) -> Result<Sent, Exit> {
-    let delivery = judge::<O, I>(packet, outer, ethernet)?;
+    let delivery = judge::<O, I, _>(packet, outer, ethernet)?;
     decapsulate::<O, I>(packet, &delivery)
 }
 
 /// Whether a packet may come in, and what becomes of it.
 #[inline(always)]
-pub(crate) fn judge<O: Family, I: Family>(
-    packet: &mut impl Received,
+pub(crate) fn judge<O: Family, I: Family, P: Received>(
+    packet: &mut P,
     outer: &Outer<O>,
     ethernet: Ethernet,
 ) -> Result<Delivery, Exit> {
@@ -111,7 +112,12 @@ pub(crate) fn judge<O: Family, I: Family>(
         return Err(malformed(packet, network, sender));
     }
     outer.must_fill_its_packet()?;
-    if outer.has_checksum() && !packet.checksum_is_verified() {
+    let is_verified = !outer.has_checksum() || packet.checksum_is_verified();
+    flows::must_go_back::<P, O>(outer, network, is_verified)?;
+    if !is_verified {
+        if endpoint.is_some() {
+            flows::enters(packet, O::OVERHEAD.into(), &frame, network);
+        }
         return Err(PassReason::UnverifiedChecksum.into());
     }
     tell(Step::Verified, []);
@@ -142,6 +148,7 @@ pub(crate) fn judge<O: Family, I: Family>(
     tell(Step::Ecn, [tos.into()]);
     let forwarded = frame.forwarded(tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
+    flows::must_not_be_followed(packet, O::OVERHEAD.into(), &frame, network)?;
     Ok(Delivery {
         endpoint,
         forwarded,

@@ -27,6 +27,7 @@ mod egress;
 mod encap;
 mod family;
 mod fits;
+mod flows;
 mod frame;
 mod guard;
 mod headers;
@@ -78,6 +79,14 @@ fn from_host(ctx: TcContext) -> i32 {
     let bytes = came(program, &packet);
     let outcome = egress::from_host(&mut packet);
     went(program, &packet, bytes, outcome)
+}
+
+/// TC egress on the host side of an endpoint's veth: what the kernel delivers.
+#[classifier]
+fn to_endpoint(ctx: TcContext) -> i32 {
+    // It decides nothing, so there is nothing to count.
+    let _ = flows::to_endpoint(&mut Packet::new(ctx));
+    TC_ACT_UNSPEC
 }
 
 /// TC ingress on an underlay interface.

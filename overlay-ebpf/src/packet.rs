@@ -65,6 +65,13 @@ impl Packet {
         unsafe { (*self.skb()).ifindex }
     }
 
+    /// Index of the device that the packet came by, 0 for what the node itself sends. Behind a
+    /// VXLAN device it is that one's.
+    pub(crate) fn came_by(&self) -> u32 {
+        // SAFETY: as for `interface`.
+        unsafe { (*self.skb()).ingress_ifindex }
+    }
+
     /// A VLAN tag stands in the metadata, not in the bytes.
     pub(crate) fn has_vlan_tag(&self) -> bool {
         // SAFETY: as for `interface`.
@@ -158,6 +165,8 @@ impl Packet {
 }
 
 impl Received for Packet {
+    const IS_LAST: bool = true;
+
     fn length(&self) -> usize {
         self.ctx.len() as usize
     }

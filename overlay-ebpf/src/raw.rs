@@ -47,6 +47,8 @@ impl Raw {
 }
 
 impl Received for Raw {
+    const IS_LAST: bool = false;
+
     /// Further buffers included.
     fn length(&self) -> usize {
         // SAFETY: the kernel passes a valid context.

@@ -5,6 +5,9 @@ use crate::headers::Headers;
 
 /// A packet at some hook.
 pub(crate) trait Received {
+    /// No other program of ours sees it after this one.
+    const IS_LAST: bool;
+
     /// Bytes from the Ethernet header to the end of the payload, all segments included.
     fn length(&self) -> usize;
 

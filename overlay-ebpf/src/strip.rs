@@ -66,7 +66,7 @@ fn inside<O: Family, I: Family>(
     inner: Ethernet,
 ) -> Result<(), Exit> {
     // What cannot be delivered is judged again, and counted, in an skb.
-    let Ok(delivery) = judge::<O, I>(packet, outer, inner) else {
+    let Ok(delivery) = judge::<O, I, _>(packet, outer, inner) else {
         return Ok(());
     };
     // To the kernel it stays addressed as it is: to this machine, and not to everybody.

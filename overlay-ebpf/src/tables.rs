@@ -2,15 +2,15 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_NO_PREALLOC},
-    btf_maps::{HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     macros::btf_map,
 };
 use overlay_common::{
     maps::{
-        AddressKey4, AddressKey6, CidrKey, Count, Endpoint, EndpointStats, MAX_CIDRS,
-        MAX_ENDPOINT_SLOTS, MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, MAX_PREFIX_LENGTHS,
-        MAX_SENDERS, MAX_SOURCES, Network, Peer, PeerStats, Port, PrefixKey4, PrefixKey6,
-        SenderKey, SourceKey, Vtep,
+        AddressKey4, AddressKey6, CidrKey, Count, Endpoint, EndpointStats, FlowKey, MAX_CIDRS,
+        MAX_ENDPOINT_SLOTS, MAX_ENDPOINTS, MAX_ENTERED, MAX_FLOWS, MAX_NETWORKS, MAX_PEERS,
+        MAX_PORTS, MAX_PREFIX_LENGTHS, MAX_SENDERS, MAX_SOURCES, Network, Peer, PeerStats, Port,
+        PrefixKey4, PrefixKey6, SenderKey, SourceKey, Vtep,
     },
     programs::Program,
     reasons::{Drops, Passes},
@@ -52,6 +52,12 @@ static DROPS: PerCpuArray<Drops, { Program::ALL.len() }> = PerCpuArray::new();
 static DROPS_BY_SENDER: PerCpuHashMap<SenderKey, Count, MAX_SENDERS, BY_USE> = PerCpuHashMap::new();
 #[btf_map]
 static PASSES: PerCpuArray<Passes, { Program::ALL.len() }> = PerCpuArray::new();
+#[btf_map]
+static FLOWS: LruHashMap<FlowKey, u32, MAX_FLOWS> = LruHashMap::new();
+#[btf_map]
+static ENTERED: LruHashMap<FlowKey, u64, MAX_ENTERED> = LruHashMap::new();
+#[btf_map]
+static FLOWS_IN_USE: Array<u32, 1> = Array::new();
 
 /// The network with this VNI, if this node takes part in it.
 pub(crate) fn network(vni: u32) -> Option<&'static Network> {
@@ -214,4 +220,40 @@ pub(crate) fn count_pass(program: u32, count: impl FnOnce(&mut Passes)) {
         // SAFETY: as for `count_for_peer`.
         count(unsafe { &mut *passes });
     }
+}
+
+/// Whether the kernel has ever translated a flow.
+pub(crate) fn has_flows() -> bool {
+    FLOWS_IN_USE.get(0).is_some_and(|in_use| *in_use != 0)
+}
+
+/// What the kernel does with a flow, one of [`translated`](overlay_common::maps::translated).
+pub(crate) fn flow(key: &FlowKey) -> Option<*mut u32> {
+    FLOWS.get_ptr_mut(key)
+}
+
+/// Writes down what the kernel does with a flow.
+pub(crate) fn set_flow(key: &FlowKey, translated: u32) {
+    // Refused only where no row can be taken from another flow: then this one is as before.
+    let _ = FLOWS.insert(key, translated, BPF_ANY.into());
+}
+
+/// From now on it is worth a look what the kernel does with flows.
+pub(crate) fn use_flows() {
+    if !has_flows() {
+        // An element of an array is always there.
+        let _ = FLOWS_IN_USE.set(0, 1, BPF_ANY.into());
+    }
+}
+
+/// When a packet of the flow was last left to the kernel on its way to an endpoint.
+pub(crate) fn entered(key: &FlowKey) -> Option<u64> {
+    // SAFETY: as for `network`.
+    unsafe { ENTERED.get(key) }.copied()
+}
+
+/// Writes down that one is.
+pub(crate) fn set_entered(key: &FlowKey, now: u64) {
+    // As in `set_flow`.
+    let _ = ENTERED.insert(key, now, BPF_ANY.into());
 }

@@ -291,6 +291,8 @@ pub struct NetworkStatus {
     pub mtu: Option<u16>,
     /// As configured.
     pub fastpath: FastPath,
+    /// What the programs leave to the kernel, because rules follow connections, and which rules.
+    pub followed: Option<String>,
     /// As configured.
     pub dscp: Dscp,
     /// What is dropped, as configured.

@@ -251,6 +251,9 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
     {
         writeln!(out, "cidr {cidr}  subnet {subnet}  gateway {gateway}")?;
     }
+    if let Some(rule) = &network.followed {
+        writeln!(out, "{rule}")?;
+    }
     let rows = network.peers.iter().map(peer_row).collect();
     print_table(
         out,

@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 mod exports;
 mod files;
+mod following;
 mod greeting;
 mod lock;
 mod mesh;
@@ -107,8 +108,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 wake = wake.min(rested.max(Instant::now() + DEBOUNCE));
                 continue;
             }
-            () = watches.changed() => {
-                reconciler.distrust();
+            changed = watches.changed() => {
+                reconciler.heed(changed);
                 wake = wake.min(rested.max(Instant::now() + DEBOUNCE));
                 continue;
             }
@@ -194,13 +195,16 @@ async fn remove(reconciler: Reconciler, progress: &Progress) -> Reply {
     done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done)
 }
 
-/// The processor's time that this process has taken. Not the clock's: on a busy machine a
+/// The processor's time that this process and those it started have taken. Not the clock's: on a busy machine a
 /// round is slow, and to rest the longer for it would not help anybody.
 fn effort() -> Duration {
     let of = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
-    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
-        of(usage.user_time()) + of(usage.system_time())
-    })
+    // Listing rules takes a program, and of many rules its time.
+    let whose = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN];
+    let usages = whose.into_iter().filter_map(|who| getrusage(who).ok());
+    usages
+        .map(|usage| of(usage.user_time()) + of(usage.system_time()))
+        .sum()
 }
 
 /// Takes in what the cluster's helper has told; whether the configuration is another one now.

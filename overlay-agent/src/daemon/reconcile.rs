@@ -1,6 +1,6 @@
 //! One round: observe, compute what should be, plan, apply; until nothing is left to do.
 
-use std::{collections::BTreeSet, future::pending, path::Path, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, future::pending, mem, path::Path, sync::Arc, time::SystemTime};
 
 use overlay_api::Spool;
 use overlay_cluster::talk::News;
@@ -328,6 +328,7 @@ impl Reconciler {
             .map_err(|error| vec![remember(&error)])?;
         let changes = self.watch.as_mut().and_then(Watch::take);
         debug!("looking at everything");
+        let before = mem::take(&mut self.observed.around.followed);
         // What was seen last is of no more use, and can be large.
         self.observed = Observed::default();
         self.observed = observe(
@@ -340,6 +341,7 @@ impl Reconciler {
         .await
         .map_err(|error| vec![unseen(&error)])?;
         self.node.recognise(&self.observed.around.links);
+        self.tell_of_followed(&before);
         if let Some(watch) = &mut self.watch {
             watch.mind(tunnels(&self.observed));
         }

@@ -14,6 +14,7 @@ use crate::{
         stats::{Counter, PathCounts},
     },
     desired::bridge_name,
+    doctor::filter::Following,
     kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
     objects::{AttachmentState, Filter, FilterRules, Guard, LinkId, LinkKind, Scope, guard_table},
@@ -255,6 +256,10 @@ impl Reconciler {
                 .collect(),
             mtu: self.facts.mtus.get(&network.name).copied(),
             fastpath: network.fastpath,
+            followed: {
+                let following = self.observed.around.followed.get(&network.name);
+                following.map(Following::text)
+            },
             dscp: network.dscp,
             security: network.security,
             masquerade: rules.is_some_and(|rules| rules.masquerades(network)),

@@ -5,7 +5,11 @@ use std::future::pending;
 use tracing::error;
 
 use crate::{
-    kernel::{self, bpf::PinWatch, nft},
+    kernel::{
+        self,
+        bpf::PinWatch,
+        nft::{self, Whose},
+    },
     node::Node,
     objects::filter_table,
     store::Content,
@@ -28,10 +32,13 @@ impl Watches {
     }
 
     /// Waits for a change. Nothing is lost when the wait is given up.
-    pub(super) async fn changed(&mut self) {
+    pub(super) async fn changed(&mut self) -> Changed {
         tokio::select! {
-            () = one(&mut self.filter, nft::Watch::changed) => {}
-            () = one(&mut self.pins, PinWatch::changed) => {}
+            whose = one(&mut self.filter, nft::Watch::changed) => match whose {
+                Whose::Ours => Changed::Rules,
+                Whose::Others => Changed::RulesOfOthers,
+            },
+            () = one(&mut self.pins, PinWatch::changed) => Changed::Pins,
         }
     }
 
@@ -49,16 +56,29 @@ fn kept<T>(opened: kernel::Result<T>) -> Option<T> {
         .ok()
 }
 
+/// What has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// The packet filter, our own table included.
+    Rules,
+    /// The packet filter, but for our own table.
+    RulesOfOthers,
+    Pins,
+}
+
 /// A watch that fails is given up: the looks at longer intervals find what it would have told.
-async fn one<T>(watch: &mut Option<T>, changed: impl AsyncFnOnce(&mut T) -> kernel::Result<()>) {
+async fn one<T, C>(
+    watch: &mut Option<T>,
+    changed: impl AsyncFnOnce(&mut T) -> kernel::Result<C>,
+) -> C {
     if let Some(open) = watch {
         match changed(open).await {
-            Ok(()) => return,
+            Ok(what) => return what,
             Err(error) => {
                 error!("{error}; changes are found later");
                 *watch = None;
             }
         }
     }
-    pending::<()>().await;
+    pending().await
 }

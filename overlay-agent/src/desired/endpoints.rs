@@ -315,9 +315,11 @@ impl Attached<'_> {
             .extend(sources.map(|&prefix| (link, prefix)));
         let port = values::endpoint_port(row, addresses(), self.mac, entry.forwarding);
         objects.entries.ports.insert(link, port);
-        objects
-            .attachments
-            .insert((self.host, Hook::FromEndpoint), AttachmentState::Current);
+        for hook in [Hook::FromEndpoint, Hook::ToEndpoint] {
+            objects
+                .attachments
+                .insert((self.host, hook), AttachmentState::Current);
+        }
     }
 }
 

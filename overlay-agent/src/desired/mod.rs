@@ -112,6 +112,8 @@ struct Derived<'a> {
     mtu: u16,
     /// Whether the programs carry it.
     fast: bool,
+    /// Whether rules of others follow its connections; and whether all of them.
+    followed: Option<bool>,
     /// Whether some of its peers are not in the maps.
     crowded: bool,
 }

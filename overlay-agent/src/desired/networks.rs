@@ -28,6 +28,10 @@ pub(super) fn derive<'a>(
         tunnels,
         headroom: names::headroom_name(network.vni)?,
         fast: is_fast(node.inputs, network),
+        followed: {
+            let following = node.around.followed.get(&network.name);
+            following.map(|following| following.whole)
+        },
         crowded: false,
     })
 }

@@ -191,6 +191,7 @@ fn a_node_is_planned_from_nothing_and_the_second_plan_is_empty() {
         "map port ovl7 of network 7",
         "attach from_underlay to eth1",
         "attach from_endpoint to ovl-web",
+        "attach to_endpoint to ovl-web",
         "attach from_host to ovl7",
     ];
     let mut rest = steps.as_str();

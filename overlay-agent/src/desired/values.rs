@@ -118,7 +118,12 @@ fn flags(derived: &Derived<'_>) -> u32 {
     } else {
         0
     };
-    let accepted = accepted | unlisted;
+    let tracked = match derived.followed {
+        None => 0,
+        Some(false) => network_flags::ONE_PATH,
+        Some(true) => network_flags::TRACKED,
+    };
+    let accepted = accepted | unlisted | tracked;
     match network.dscp {
         Dscp::Zero => accepted,
         Dscp::Copy => accepted | network_flags::COPY_DSCP,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::explain::{Attached, End},
     desired::vxlan_name,
-    doctor::filter::{self, Packet, Ruleset},
+    doctor::filter::{self, Connection, Packet, Ruleset},
     kernel::nft,
     model::Family,
     objects::{Hook, filter_table},
@@ -133,6 +133,7 @@ async fn filtered(case: &Case, last: &Seen) -> Result<Option<String>, String> {
         source,
         destination,
         udp_port,
+        connection: Connection::New,
     };
     let forwarded = [filter::Hook::Forward];
     Ok(if arrives {

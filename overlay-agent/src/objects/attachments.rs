@@ -15,6 +15,8 @@ pub enum Hook {
     FromUnderlay,
     /// TC egress of a VXLAN device.
     FromHost,
+    /// TC egress of the node's side of an endpoint's veth.
+    ToEndpoint,
     /// XDP of an underlay device, in its driver.
     GuardNative,
     /// XDP of an underlay device, in the stack.
@@ -23,10 +25,11 @@ pub enum Hook {
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::FromEndpoint,
         Self::FromUnderlay,
         Self::FromHost,
+        Self::ToEndpoint,
         Self::GuardNative,
         Self::GuardGeneric,
     ];
@@ -37,6 +40,7 @@ impl Hook {
             Self::FromEndpoint => programs::FROM_ENDPOINT,
             Self::FromUnderlay => programs::FROM_UNDERLAY,
             Self::FromHost => programs::FROM_HOST,
+            Self::ToEndpoint => programs::TO_ENDPOINT,
             Self::GuardNative => programs::UNDERLAY_GUARD,
             Self::GuardGeneric => programs::GENERIC_GUARD,
         }
@@ -55,8 +59,15 @@ impl Hook {
         match self {
             Self::GuardNative => "underlay_guard_native",
             Self::GuardGeneric => "underlay_guard_generic",
-            Self::FromEndpoint | Self::FromUnderlay | Self::FromHost => self.program(),
+            Self::FromEndpoint | Self::FromUnderlay | Self::FromHost | Self::ToEndpoint => {
+                self.program()
+            }
         }
+    }
+
+    /// Whether it sees what leaves by the device; else it sees what arrives there.
+    pub const fn is_egress(self) -> bool {
+        matches!(self, Self::FromHost | Self::ToEndpoint)
     }
 
     /// Whether it is one of XDP; else it is one of TC.

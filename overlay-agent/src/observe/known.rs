@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{devices::Devices, endpoints::Insides, tables::Tables, ways::Ways};
 use crate::{
+    doctor::filter::Ruleset,
     kernel::netlink::Event,
     model::IfName,
     objects::{AttachmentState, Hook, PeerObjects, Stray},
@@ -23,6 +24,8 @@ pub struct Known {
     pub(super) pins: Option<BTreeSet<&'static str>>,
     /// Strays among the map entries of the peers, if those are known.
     pub(super) peer_strays: Option<BTreeSet<Stray>>,
+    /// The packet filter of others, if it is known.
+    pub(super) ruleset: Option<Ruleset>,
 }
 
 /// What is attached where.
@@ -115,6 +118,11 @@ impl Known {
         if events.is_none_or(changed) {
             self.attachments.known = false;
         }
+    }
+
+    /// Rules of the packet filter have changed.
+    pub fn forget_rules(&mut self) {
+        self.ruleset = None;
     }
 
     /// Whatever nobody announces may have changed.

@@ -12,6 +12,7 @@ mod known;
 mod links;
 mod nodes;
 mod one;
+mod rules;
 mod tables;
 mod ways;
 
@@ -118,6 +119,7 @@ pub async fn observe(
         around.ways = known.ways.found.clone();
         around.asked = known.ways.asked.clone();
         around.busy_ports = busy_ports(model, &ours)?;
+        rules::observe(model, store, known, &mut around);
     }
     programs(node, all, &names, known, &mut objects)?;
     if let Some(tables) = &known.tables {

@@ -148,7 +148,7 @@ fn what_others_have_pinned_in_our_folder_stays() {
     assert!(taken.exists());
     assert_eq!(node.tcx_ids("v0", TcAttachType::Ingress), running);
     assert!(node.tcx("v1.5", TcAttachType::Ingress).is_empty(), "ours");
-    assert!(!node.escaped_pins().join("v5").exists());
+    assert!(!node.escaped_pins().join("v6").exists());
 
     std::fs::remove_file(&taken).unwrap();
     drop(theirs);

@@ -6,6 +6,7 @@ mod damaged;
 mod leaving;
 mod senders;
 mod switches;
+mod translated;
 
 use std::net::IpAddr;
 
@@ -70,6 +71,7 @@ fn each_way_out_has_its_reason_and_its_counter() {
     met.extend(check(&mut node, damaged::all()));
     met.extend(check(&mut node, arriving::all()));
     met.extend(check(&mut node, senders::all()));
+    met.extend(check(&mut node, translated::all()));
     let mut node = node.without_port();
     for (program, packet) in [
         (FROM_ENDPOINT, to_remote(&ROADS[0])),

@@ -12,7 +12,9 @@ use overlay_common::{
     globals::STRIP,
     journal::{WATCH, Watch},
     maps::{SenderKey, SenderKind},
-    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, GENERIC_GUARD, UNDERLAY_GUARD},
+    programs::{
+        FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, GENERIC_GUARD, TO_ENDPOINT, UNDERLAY_GUARD,
+    },
 };
 
 use crate::{
@@ -260,7 +262,7 @@ fn load_object(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Ebpf {
     let mut ebpf = loader
         .load(object)
         .expect("tests of the programs need CAP_BPF");
-    for name in [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY] {
+    for name in [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, TO_ENDPOINT] {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
     }

@@ -5,9 +5,9 @@ use crate::{
     api::{Cure, Finding},
     doctor::{
         facts::{Facts, NetworkFacts, PeerFacts},
-        filter::{Hook, Packet, Place, Ruleset},
+        filter::{Between, Connection, Hook, Packet, Place, Ruleset},
     },
-    model::{Family, FastPath},
+    model::{Family, FastPath, IfName},
     trouble::ids,
 };
 
@@ -107,6 +107,7 @@ fn tunnel_of(facts: &Facts, ruleset: &Ruleset, peer: &PeerFacts) -> Vec<(Place, 
         source: peer.vtep,
         destination: own,
         udp_port: Some(peer.port),
+        connection: Connection::New,
     };
     let leaving = Packet {
         input: None,
@@ -114,6 +115,7 @@ fn tunnel_of(facts: &Facts, ruleset: &Ruleset, peer: &PeerFacts) -> Vec<(Place, 
         source: own,
         destination: peer.vtep,
         udp_port: Some(peer.port),
+        connection: Connection::New,
     };
     let arrives = [Hook::Ingress, Hook::Prerouting, Hook::Input];
     let leaves = [Hook::Output, Hook::Postrouting, Hook::Egress];
@@ -149,6 +151,7 @@ fn through(network: &NetworkFacts) -> Vec<Packet<'_>> {
                 source: here,
                 destination: there,
                 udp_port: None,
+                connection: Connection::New,
             });
             packets.push(Packet {
                 input: Some(tunnel.as_str()),
@@ -156,6 +159,7 @@ fn through(network: &NetworkFacts) -> Vec<Packet<'_>> {
                 source: there,
                 destination: here,
                 udp_port: None,
+                connection: Connection::New,
             });
         }
     }
@@ -166,6 +170,28 @@ fn is_fast(facts: &Facts, network: &NetworkFacts) -> bool {
     network.fastpath != FastPath::Off
         && !facts.agent.fastpath_off
         && !facts.agent.says(ids::FASTPATH_UNAVAILABLE)
+        && !is_followed(facts, network)
+}
+
+/// Whether rules follow all connections of a network: then the programs leave it to the kernel.
+fn is_followed(facts: &Facts, network: &NetworkFacts) -> bool {
+    let ranges: Vec<_> = network
+        .cidrs
+        .iter()
+        .copied()
+        .zip(network.subnets.iter().copied())
+        .collect();
+    let tunnels: Vec<&str> = network.tunnels.iter().map(IfName::as_str).collect();
+    let between = Between {
+        bridge: network.bridge.as_str(),
+        tunnels: &tunnels,
+        ranges: &ranges,
+    };
+    let ruleset = facts.ruleset.as_ref();
+    ruleset.is_ok_and(|ruleset| {
+        let following = ruleset.follows(&between);
+        following.is_some_and(|following| following.whole)
+    })
 }
 
 fn forward(facts: &Facts) -> Looked {
@@ -212,6 +238,7 @@ fn blocked(facts: &Facts) -> Looked {
             // Not ICMP, which most let through.
             let packet = Packet {
                 udp_port: Some(ANY_PORT),
+                connection: Connection::New,
                 ..packet
             };
             let Some(place) = ruleset.fate(Hook::Forward, &packet).dropped else {

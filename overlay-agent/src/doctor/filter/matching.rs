@@ -107,7 +107,7 @@ fn of_packet(expression: &Value, packet: &Packet<'_>) -> Has {
     }
     if let Some(key) = expression["ct"]["key"].as_str() {
         return match key {
-            "state" => text(Some("new")),
+            "state" => text(Some(packet.connection.state())),
             // None of those that have a name.
             "status" => text(Some("")),
             _ => Has::Unknown,

@@ -6,15 +6,17 @@
 
 mod matching;
 mod ruleset;
+mod tracking;
 mod walk;
 
 use std::net::IpAddr;
 
 pub(super) use ruleset::Writer;
 pub(crate) use ruleset::{Hook, Ruleset};
+pub(crate) use tracking::{Between, Following};
 pub(crate) use walk::Place;
 
-/// A packet, as far as rules can tell it from others; the first one of its connection.
+/// A packet, as far as rules can tell it from others.
 #[derive(Clone, Debug)]
 pub(crate) struct Packet<'a> {
     /// The device that it came in by, and the one that it leaves by.
@@ -24,6 +26,31 @@ pub(crate) struct Packet<'a> {
     pub(crate) destination: IpAddr,
     /// UDP to this port; `None`: of any protocol.
     pub(crate) udp_port: Option<u16>,
+    /// What connection tracking says of it.
+    pub(crate) connection: Connection,
+}
+
+/// What connection tracking says of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// The first one of its connection.
+    #[default]
+    New,
+    /// One of a connection that was seen in both directions.
+    Established,
+    /// One that belongs to no connection that it has seen from its start.
+    Invalid,
+}
+
+impl Connection {
+    /// As `ct state` is printed.
+    fn state(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Established => "established",
+            Self::Invalid => "invalid",
+        }
+    }
 }
 
 #[cfg(test)]

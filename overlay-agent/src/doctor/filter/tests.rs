@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{Hook, Packet, Ruleset};
+use super::{Connection, Hook, Packet, Ruleset};
 
 /// VXLAN that arrives at eth1.
 fn tunnel() -> Packet<'static> {
@@ -10,6 +10,7 @@ fn tunnel() -> Packet<'static> {
         source: "192.168.56.12".parse().unwrap(),
         destination: "192.168.56.11".parse().unwrap(),
         udp_port: Some(4789),
+        connection: Connection::New,
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn ahead(look: &Look<'_>) -> Seen<Vec<Ahead>> {
 }
 
 fn program(other: Other, device: IfName, hook: Hook) -> OtherProgram {
-    let side = if hook == Hook::FromHost {
+    let side = if hook.is_egress() {
         "egress"
     } else {
         "ingress"

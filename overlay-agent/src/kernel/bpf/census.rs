@@ -138,7 +138,7 @@ impl Census {
                 sum: 0,
             })
         };
-        let maps = specs::MAPS.iter().filter(|spec| !spec.is_counters());
+        let maps = specs::MAPS.iter().filter(|spec| !spec.is_theirs());
         let maps: Vec<Counted> = maps.map(open).collect::<Result<_>>()?;
         let (small, large) = maps.into_iter().partition(|map| is_small(map.spec));
         Ok(Self {

@@ -309,7 +309,7 @@ fn filter_name(pins: &Pins, hook: Hook) -> String {
 }
 
 fn filter(ifindex: u32, hook: Hook, handle: TcHandle, priority: u16) -> TcMessage {
-    let minor = if hook == Hook::FromHost {
+    let minor = if hook.is_egress() {
         TcHandle::MIN_EGRESS
     } else {
         TcHandle::MIN_INGRESS

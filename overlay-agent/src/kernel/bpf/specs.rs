@@ -6,10 +6,11 @@ use aya::maps::{MapInfo, MapType};
 use overlay_common::{
     maps::{
         AddressKey4, AddressKey6, CIDRS, CidrKey, Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS,
-        ENDPOINTS4, ENDPOINTS6, Endpoint, EndpointStats, MAX_CIDRS, MAX_ENDPOINT_SLOTS,
-        MAX_ENDPOINTS, MAX_NETWORKS, MAX_PEERS, MAX_PORTS, MAX_SENDERS, MAX_SOURCES, NETWORKS,
-        Network, PASSES, PEER_STATS, PEERS4, PEERS6, PORTS, Peer, PeerStats, Port, PrefixKey4,
-        PrefixKey6, SOURCES, SenderKey, SourceKey, VTEPS4, VTEPS6, Vtep,
+        ENDPOINTS4, ENDPOINTS6, ENTERED, Endpoint, EndpointStats, FLOWS, FLOWS_IN_USE, FlowKey,
+        MAX_CIDRS, MAX_ENDPOINT_SLOTS, MAX_ENDPOINTS, MAX_ENTERED, MAX_FLOWS, MAX_NETWORKS,
+        MAX_PEERS, MAX_PORTS, MAX_SENDERS, MAX_SOURCES, NETWORKS, Network, PASSES, PEER_STATS,
+        PEERS4, PEERS6, PORTS, Peer, PeerStats, Port, PrefixKey4, PrefixKey6, SOURCES, SenderKey,
+        SourceKey, VTEPS4, VTEPS6, Vtep,
     },
     programs::Program,
     reasons::{Drops, Passes},
@@ -80,9 +81,34 @@ impl MapSpec {
         }
     }
 
-    /// Whether the programs write to it, and we do not.
+    const fn lru<K, V>(name: &'static str, entries: usize) -> Self {
+        Self {
+            name,
+            kind: MapType::LruHash,
+            key: size_of::<K>(),
+            value: size_of::<V>(),
+            entries,
+        }
+    }
+
+    const fn array<V>(name: &'static str, entries: usize) -> Self {
+        Self {
+            name,
+            kind: MapType::Array,
+            key: size_of::<u32>(),
+            value: size_of::<V>(),
+            entries,
+        }
+    }
+
+    /// Whether it counts.
     pub(super) fn is_counters(&self) -> bool {
         matches!(self.kind, MapType::PerCpuArray | MapType::PerCpuHash)
+    }
+
+    /// Whether the programs write to it, and we do not.
+    pub(super) fn is_theirs(&self) -> bool {
+        self.is_counters() || matches!(self.kind, MapType::LruHash | MapType::Array)
     }
 
     /// Whether such a map is pinned at `path`; another one there is an error.
@@ -128,7 +154,7 @@ impl MapSpec {
 }
 
 /// Every map of the ABI.
-pub(super) static MAPS: [MapSpec; 15] = [
+pub(super) static MAPS: [MapSpec; 18] = [
     MapSpec::hash::<u32, Network>(NETWORKS, MAX_NETWORKS),
     MapSpec::hash::<PrefixKey4, Peer>(PEERS4, MAX_PEERS),
     MapSpec::hash::<PrefixKey6, Peer>(PEERS6, MAX_PEERS),
@@ -145,6 +171,9 @@ pub(super) static MAPS: [MapSpec; 15] = [
     MapSpec::counters::<Drops>(DROPS, Program::ALL.len()),
     MapSpec::counters_by::<SenderKey, Count>(DROPS_BY_SENDER, MAX_SENDERS),
     MapSpec::counters::<Passes>(PASSES, Program::ALL.len()),
+    MapSpec::lru::<FlowKey, u32>(FLOWS, MAX_FLOWS),
+    MapSpec::lru::<FlowKey, u64>(ENTERED, MAX_ENTERED),
+    MapSpec::array::<u32>(FLOWS_IN_USE, 1),
 ];
 
 /// How many entries a map takes.

@@ -68,7 +68,7 @@ pub(super) fn attached(target: Target, ifindex: u32) -> Result<Vec<(u32, u32)>> 
     let mut links = [0_u32; MOST];
     let mut query = Query {
         ifindex,
-        attach_type: if target.hook == Hook::FromHost {
+        attach_type: if target.hook.is_egress() {
             TCX_EGRESS
         } else {
             TCX_INGRESS
@@ -167,7 +167,7 @@ pub(super) fn attach(
 }
 
 fn direction(hook: Hook) -> TcAttachType {
-    if hook == Hook::FromHost {
+    if hook.is_egress() {
         TcAttachType::Egress
     } else {
         TcAttachType::Ingress

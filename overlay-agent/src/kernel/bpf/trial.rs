@@ -5,9 +5,13 @@ use std::{path::Path, time::Duration};
 
 use aya::{
     Ebpf, TestRun as _,
+    maps::{Array, HashMap, Map, MapData, MapError},
     programs::{ProgramInfo, SchedClassifier, TestRunOptions, TestRunResult, Xdp, loaded_programs},
 };
-use overlay_common::{journal::Watch, maps::PEER_STATS};
+use overlay_common::{
+    journal::Watch,
+    maps::{FLOWS, FLOWS_IN_USE, FlowKey, PEER_STATS},
+};
 
 use super::{
     Event, Variant,
@@ -62,6 +66,25 @@ pub struct Ran {
     pub events: Vec<Event>,
 }
 
+/// Gives the copies what the programs have learned of flows; what they learn themselves is
+/// nobody's.
+fn copy_flows(pins: &Pins, ebpf: &mut Ebpf) -> Result<(), MapError> {
+    let pinned = |name| MapData::from_pin(pins.map(name));
+    let in_use: Array<_, u32> = Map::Array(pinned(FLOWS_IN_USE)?).try_into()?;
+    if let Some(map) = ebpf.map_mut(FLOWS_IN_USE) {
+        Array::<_, u32>::try_from(map)?.set(0, in_use.get(&0, 0)?, 0)?;
+    }
+    let flows: HashMap<_, FlowKey, u32> = Map::LruHashMap(pinned(FLOWS)?).try_into()?;
+    if let Some(map) = ebpf.map_mut(FLOWS) {
+        let mut copy: HashMap<_, FlowKey, u32> = map.try_into()?;
+        // One that goes meanwhile ends the walk, or starts it again: those seen so far are enough.
+        for (key, translated) in flows.iter().map_while(Result::ok) {
+            copy.insert(key, translated, 0)?;
+        }
+    }
+    Ok(())
+}
+
 /// A program that is attached nowhere.
 pub struct Trial {
     ebpf: Ebpf,
@@ -87,7 +110,7 @@ impl Trial {
         };
         let globals = Globals::of(rx, &variant);
         let mut loader = globals.loader();
-        for map in specs::MAPS.iter().filter(|map| !map.is_counters()) {
+        for map in specs::MAPS.iter().filter(|map| !map.is_theirs()) {
             let pin = pins.map(map.name);
             // The loader would make it, where it is missing.
             if !map.is_pinned(&pin)? {
@@ -104,6 +127,7 @@ impl Trial {
         let mut ebpf = loader
             .load(object)
             .map_err(|error| failed(operation, &error))?;
+        copy_flows(&pins, &mut ebpf).map_err(|error| failed(operation, &error))?;
         if hook.is_xdp() {
             load::load_xdp(&mut ebpf, hook)?;
         } else {

@@ -17,6 +17,8 @@ use nftables::{
     schema::{NfListObject, Nftables, Table},
     types::NfFamily,
 };
+use serde_json::json;
+use tracing::debug;
 
 use super::{KernelError, Result};
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
 
 pub use guard::{Dropped, Found, GuardTable, dropped_by_guard};
 pub use ownership::tables_of;
-pub use watch::Watch;
+pub use watch::{Watch, Whose};
 
 /// Whose the table of this name is, for an instance, and what it does; `None` when there is none.
 pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
@@ -59,10 +61,33 @@ pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
 /// All tables of everybody, as `nft --json list ruleset` prints them: others use much that the
 /// library does not know.
 pub fn ruleset() -> Result<serde_json::Value> {
-    let operation = "list the nftables ruleset";
-    let text = helper::get_current_ruleset_raw(DEFAULT_NFT, ["list", "ruleset"])
-        .map_err(|error| failed(operation.to_owned(), error))?;
-    serde_json::from_str(&text).map_err(|error| KernelError::new(operation, error.to_string()))
+    listed(&["list", "ruleset"])
+}
+
+/// The tables that are not the instance's and have chains that judge packets, as [`ruleset`] has
+/// them. What the instance has made can be much, and is not listed.
+pub fn rules_of_others(instance: &Name) -> Result<serde_json::Value> {
+    let chains = listed(&["list", "chains"])?;
+    let ours = tables_of(&chains, instance);
+    let mut objects = Vec::new();
+    for (family, table) in ownership::judging(&chains).difference(&ours) {
+        match listed(&["list", "table", family, table]) {
+            Ok(listing) => {
+                let listed = listing["nftables"].as_array();
+                objects.extend(listed.into_iter().flatten().cloned());
+            }
+            // It has gone meanwhile, which is announced.
+            Err(error) => debug!("{error}"),
+        }
+    }
+    Ok(json!({ "nftables": objects }))
+}
+
+fn listed(arguments: &[&str]) -> Result<serde_json::Value> {
+    let operation = || format!("nft {}", arguments.join(" "));
+    let text = helper::get_current_ruleset_raw(DEFAULT_NFT, arguments)
+        .map_err(|error| failed(operation(), error))?;
+    serde_json::from_str(&text).map_err(|error| KernelError::new(operation(), error.to_string()))
 }
 
 /// Makes the instance's table do just this, whatever it did before.

@@ -14,7 +14,16 @@ const GROUP: u32 = 7;
 /// No datagram of the kernel is larger.
 const BUFFER: usize = 32 * 1024;
 
-/// Changes of one table of the calling thread's namespace.
+/// Which tables have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Among them the one that was asked for.
+    Ours,
+    /// Others only.
+    Others,
+}
+
+/// Changes of the tables of the calling thread's namespace.
 ///
 /// It says that something changed, not what, as [`netlink::Watch`](crate::kernel::netlink::Watch).
 pub struct Watch {
@@ -45,17 +54,15 @@ impl Watch {
 
     /// Waits for the next change. Nothing is lost when the future is dropped.
     ///
-    /// Events that the kernel could not deliver count as a change. An error means
-    /// that this watch is of no more use.
-    pub async fn changed(&mut self) -> Result<()> {
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer).await {
-                Ok(()) if names(&self.buffer, &self.table) => return Ok(()),
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
-                Err(error) => return Err(KernelError::io("listen to nftables", &error)),
-            }
+    /// Events that the kernel could not deliver count as a change of the table that was asked
+    /// for. An error means that this watch is of no more use.
+    pub async fn changed(&mut self) -> Result<Whose> {
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer).await {
+            Ok(()) if names(&self.buffer, &self.table) => Ok(Whose::Ours),
+            Ok(()) => Ok(Whose::Others),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(Whose::Ours),
+            Err(error) => Err(KernelError::io("listen to nftables", &error)),
         }
     }
 }

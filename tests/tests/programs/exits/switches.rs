@@ -28,6 +28,7 @@ pub(super) fn all() -> Vec<(u32, Vec<Case>)> {
             any_vtep(true),
         ),
         (network_flags::ANY_INNER_SOURCE, any_inner_source()),
+        (network_flags::TRACKED, tracked()),
         (network_flags::MARTIANS, martians(false)),
         (
             network_flags::MARTIANS | network_flags::ANY_INNER_SOURCE,
@@ -116,6 +117,35 @@ fn any_vtep(for_others: bool) -> Vec<Case> {
                 others,
                 outcome,
             )])
+        })
+        .collect()
+}
+
+/// What would be forwarded is the kernel's; what is forbidden is dropped all the same.
+fn tracked() -> Vec<Case> {
+    let left = Outcome::Pass(PassReason::Tracked);
+    roads()
+        .iter()
+        .flat_map(|road| {
+            let index = Some(road.tunnel.index);
+            let forbidden = inside(road, inner(road.places().world, road.here));
+            let neighbour = routed(inner(road.here, road.places().database));
+            [
+                case(
+                    "to a peer",
+                    FROM_ENDPOINT,
+                    routed(inner(road.here, road.there)),
+                    left,
+                ),
+                case("to a neighbour", FROM_ENDPOINT, neighbour, left),
+                case(road.name(), FROM_UNDERLAY, from_remote(road), left),
+                case(
+                    "from nobody's address",
+                    FROM_UNDERLAY,
+                    forbidden,
+                    Outcome::Drop(DropReason::SourceNotBehindVtep, index),
+                ),
+            ]
         })
         .collect()
 }
