@@ -97,6 +97,8 @@ pub mod ids {
     pub const CLUSTER_AWAY: &str = "cluster-away";
     /// Something in the cluster's store is wrong, or in this node's way.
     pub const CLUSTER_ENTRY: &str = "cluster-entry";
+    /// `subnet.env` cannot be written.
+    pub const SUBNET_ENV: &str = "cluster-subnet-env";
     /// The programs cannot be used.
     pub const FASTPATH_UNAVAILABLE: &str = "fastpath-unavailable";
     /// A step fails.

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -21,6 +22,9 @@ pub const DOUBT: Duration = Duration::from_secs(30);
 
 /// The same where the whole store has changed under us: nodes need time to register again.
 pub const RESTORED: Duration = Duration::from_mins(10);
+
+/// The agent looks up peers by so many prefix lengths of a family.
+pub const MAX_LENGTHS: usize = 8;
 
 /// One key below `PREFIX/subnets/`, as it is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,8 +177,15 @@ impl Book {
             .count()
     }
 
-    /// Who is `me`'s peer, without those that cannot be one; and why they cannot.
-    pub fn peers(&self, network: &Network, me: Option<Subnet>) -> (Vec<Node<'_>>, Vec<String>) {
+    /// Who is a peer of the node that has subnet `me` and writes lease `own`, without those that
+    /// cannot be one; and why they cannot. The agent takes all of what is left: one bad entry
+    /// leaves out itself and nobody else.
+    pub fn peers(
+        &self,
+        network: &Network,
+        me: Option<Subnet>,
+        own: &Lease,
+    ) -> (Vec<Node<'_>>, Vec<String>) {
         let mut problems: Vec<String> = self
             .wrong
             .iter()
@@ -184,15 +195,19 @@ impl Book {
         let mut all: Vec<_> = self.known.iter().collect();
         all.sort_by_key(|(subnet, known)| (known.create_revision, **subnet));
         let mut nodes: BTreeMap<Subnet, Node<'_>> = BTreeMap::new();
-        let mut vteps = BTreeMap::new();
+        let mut unique = BTreeMap::new();
+        let mut lengths = BTreeSet::new();
         for (&subnet, known) in all {
             if me == Some(subnet) {
                 continue;
             }
-            let why = unusable(subnet, &known.lease, network, me).or_else(|| {
-                let other = overlapping(&nodes, subnet)?;
-                Some(format!("it overlaps {other}, which was there before"))
-            });
+            let why = unusable(subnet, &known.lease, network, me)
+                .or_else(|| is_ours(&known.lease, own))
+                .or_else(|| {
+                    let other = overlapping(&nodes, subnet)?;
+                    Some(format!("it overlaps {other}, which was there before"))
+                })
+                .or_else(|| one_length_more(&mut lengths, subnet));
             if let Some(why) = why {
                 // One that is not in the store any more is nothing to be put right there.
                 if known.missing.is_none() {
@@ -200,13 +215,14 @@ impl Book {
                 }
                 continue;
             }
-            if let Some(other) = vteps.insert(known.lease.public_v4, subnet) {
-                // The later one: a node that has moved to another subnet.
-                nodes.remove(&other);
-                problems.push(format!(
-                    "entry {other} is left out: {subnet} is newer and has the same address {}",
-                    known.lease.public_v4
-                ));
+            for what in identity(&known.lease, network) {
+                let other = unique.insert(what.clone(), subnet);
+                // The later one counts: a node that has moved to another subnet.
+                if let Some(other) = other.filter(|other| nodes.remove(other).is_some()) {
+                    problems.push(format!(
+                        "entry {other} is left out: {subnet} is newer and has the same {what}"
+                    ));
+                }
             }
             let node = Node {
                 subnet,
@@ -246,7 +262,56 @@ fn unusable(
     if subnet.v6.is_some() && !complete {
         return Some("it has no IPv6 address or device".to_owned());
     }
+    if network.v6.is_some()
+        && let (Some(_), Some(v6)) = (lease.public_v6, &lease.v6)
+        && v6.mac == lease.v4.mac
+    {
+        return Some(format!("both its devices have MAC {}", v6.mac));
+    }
     None
+}
+
+/// Why an entry of another subnet cannot be a peer: it leads to this very node.
+fn is_ours(lease: &Lease, own: &Lease) -> Option<String> {
+    let v4 = Some(IpAddr::V4(lease.public_v4)).filter(|_| lease.public_v4 == own.public_v4);
+    let v6 = lease.public_v6.filter(|_| lease.public_v6 == own.public_v6);
+    let address = v4.or(v6.map(IpAddr::V6))?;
+    Some(format!("{address} is this node's own address"))
+}
+
+/// Why a subnet cannot be looked up, if not: the data plane knows so many prefix lengths of each
+/// family.
+fn one_length_more(lengths: &mut BTreeSet<(bool, u8)>, subnet: Subnet) -> Option<String> {
+    let v4 = (false, subnet.v4.prefix_len());
+    let v6 = subnet.v6.map(|v6| (true, v6.prefix_len()));
+    for new in [Some(v4), v6].into_iter().flatten() {
+        let alike = lengths.iter().filter(|(family, _)| *family == new.0);
+        if !lengths.contains(&new) && alike.count() == MAX_LENGTHS {
+            return Some(format!(
+                "the network has subnets of {MAX_LENGTHS} other prefix lengths already"
+            ));
+        }
+    }
+    lengths.extend([Some(v4), v6].into_iter().flatten());
+    None
+}
+
+/// What no two peers have in common: the addresses and MACs of their devices.
+fn identity(lease: &Lease, network: &Network) -> Vec<String> {
+    let mut all = vec![
+        format!("address {}", lease.public_v4),
+        format!("MAC {}", lease.v4.mac),
+    ];
+    if network.v6.is_some() {
+        all.extend(lease.public_v6.map(|address| format!("address {address}")));
+        all.extend(
+            lease
+                .v6
+                .as_ref()
+                .map(|device| format!("MAC {}", device.mac)),
+        );
+    }
+    all
 }
 
 /// One that overlaps, of those that do not overlap each other.
@@ -271,7 +336,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Book, Entry};
-    use crate::network::Network;
+    use crate::{lease::Lease, network::Network};
 
     fn entry(key: &str, last: u8, revision: i64) -> Entry {
         let value = format!(
@@ -294,11 +359,12 @@ mod tests {
         book.put(&entry("10.5.1.0-24", 1, 1), Duration::ZERO);
         book.put(&entry("10.99.0.0-24", 2, 2), Duration::ZERO);
         book.put(&entry("10.5.1.128-25", 3, 3), Duration::ZERO);
-        let (nodes, problems) = book.peers(&network, None);
+        let own = Lease::read(&entry("10.5.9.0-24", 9, 9).value).unwrap();
+        let (nodes, problems) = book.peers(&network, None, &own);
         assert_eq!((nodes.len(), problems.len()), (1, 2), "{problems:?}");
         for key in ["10.99.0.0-24", "10.5.1.128-25"] {
             book.deleted(key, Duration::ZERO);
         }
-        assert_eq!(book.peers(&network, None).1, Vec::<String>::new());
+        assert_eq!(book.peers(&network, None, &own).1, Vec::<String>::new());
     }
 }

@@ -120,7 +120,7 @@ impl Me {
                 return Step::Refuse {
                     why: format!(
                         "{subnet} belongs to node {} with this node's address {address}; give each node its own \
-                         address and name, or run \"overlay-agent cluster leave\" there",
+                         address and name, or run \"overlay-agent down && overlay-agent cluster leave --config FILE\" there",
                         shown(other.unwrap_or_default()),
                     ),
                     subnet: None,
@@ -153,8 +153,8 @@ impl Me {
         match choose::free(network, &taken, used, choose::seed(self.name())) {
             Some(subnet) => Step::Create { subnet },
             None => Step::Refuse {
-                why: "all subnets of the network are taken; let nodes leave that are gone (\"overlay-agent cluster \
-                      leave\"), or make the network larger"
+                why: "all subnets of the network are taken; let nodes leave that are gone (\"overlay-agent down && \
+                      overlay-agent cluster leave --config FILE\"), or make the network larger"
                     .to_owned(),
                 subnet: None,
             },

@@ -104,7 +104,7 @@ fn of_refusal(cause: &str) -> &'static str {
         ),
         (
             &["permission denied"],
-            "grant the role that \"overlay-agent cluster init --role\" prints to this node's user",
+            "grant the role that \"overlay-agent cluster init --config FILE --role\" prints to this node's user",
         ),
         (
             &["user name is empty", "invalid auth token"],

@@ -3,7 +3,7 @@
 //! Each peer has the lease that it follows from beside it, in a comment, so that the file is all
 //! that has to be remembered.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr};
 
 use crate::{book::Node, lease::Lease, network::Network, subnet::Subnet};
 
@@ -60,7 +60,9 @@ fn peers(
         ""
     };
     let name = name(lease, names);
-    writeln!(text, "\n{LEASE}{} {}{doubt}", node.subnet, lease.write())?;
+    // The one character that JSON holds as it is, and a comment of TOML does not.
+    let value = lease.write().replace('\u{7f}', "\\u007f");
+    writeln!(text, "\n{LEASE}{} {value}{doubt}", node.subnet)?;
     writeln!(
         text,
         "[[networks.peers]]\nname = \"{name}\"\nvtep = \"{}\"",
@@ -100,6 +102,8 @@ fn name(lease: &Lease, names: &mut BTreeSet<String>) -> String {
                 .next()
                 .is_some_and(|first| first.is_ascii_alphanumeric())
             && bytes.all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+            // That is what another node is called that has no name.
+            && name.strip_suffix("-v6").unwrap_or(name).parse::<Ipv4Addr>().is_err()
     };
     let given = lease.node().filter(is_name).map(str::to_owned);
     let name = given

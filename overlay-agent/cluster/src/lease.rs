@@ -117,6 +117,7 @@ impl Lease {
             None | Some(Value::Null) => None,
             Some(value) => {
                 let address = value.as_str().and_then(|text| text.parse().ok());
+                let address = address.filter(|address| can_be_vtep_v6(*address));
                 Some(address.ok_or_else(|| fields.wrong("PublicIPv6"))?)
             }
         };
@@ -152,6 +153,14 @@ impl Lease {
 
 fn can_be_vtep(address: Ipv4Addr) -> bool {
     !(address.is_broadcast()
+        || address.is_multicast()
+        || address.is_unspecified()
+        || address.is_loopback())
+}
+
+fn can_be_vtep_v6(address: Ipv6Addr) -> bool {
+    !(address.is_unicast_link_local()
+        || address.to_ipv4_mapped().is_some()
         || address.is_multicast()
         || address.is_unspecified()
         || address.is_loopback())

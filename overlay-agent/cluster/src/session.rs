@@ -172,8 +172,9 @@ impl Session {
     /// Lists everything and does what follows from it; the revision that was listed and the lease
     /// of this node, if the store can be watched from there.
     async fn look(&mut self, client: &Client) -> Result<Option<(i64, Option<i64>)>, ClientError> {
-        let (_, config) = client.get(&self.keys.config()).await?;
         let list = client.list(&self.keys.subnets(), None).await?;
+        // After the list, from whose revision on it is watched: so no change of it is missed.
+        let (_, config) = client.get(&self.keys.config()).await?;
         let entries: Vec<Entry> = list.keys.iter().filter_map(|key| self.entry(key)).collect();
         let continuity = self.continuity(&list.header);
         self.book.listed(&entries, continuity, now());
@@ -221,7 +222,7 @@ impl Session {
         let key = self.keys.config();
         let read = match config {
             None => Err(format!(
-                "there is no {key} in etcd; make it with \"overlay-agent cluster init --cidr 10.244.0.0/16\""
+                "there is no {key} in etcd; make it with \"overlay-agent cluster init --config FILE --cidr 10.244.0.0/16\""
             )),
             Some(config) => Network::read(&config.value)
                 .map_err(|error| format!("{key} in etcd cannot be followed: {error}")),
@@ -272,12 +273,22 @@ impl Session {
             client::put(&key, &self.me.lease.write(), lease),
             client::put(&used, self.me.lease.node().unwrap_or_default(), 0),
         ];
-        if client.transact(vec![guard], operations).await? {
-            self.has(subnet);
-            return Ok(Outcome::Has(lease));
+        match client.transact(vec![guard], operations).await {
+            Ok(true) => {
+                self.has(subnet);
+                Ok(Outcome::Has(lease))
+            }
+            Ok(false) => {
+                client.revoke(lease).await?;
+                Ok(Outcome::Again)
+            }
+            Err(error) => {
+                // Not to leave one behind at each try. Where the member does not answer at all it
+                // ends by itself, and an entry that was written all the same is claimed again.
+                let _ = client.revoke(lease).await;
+                Err(error)
+            }
         }
-        client.revoke(lease).await?;
-        Ok(Outcome::Again)
     }
 
     fn has(&mut self, subnet: Subnet) {
@@ -396,7 +407,7 @@ impl Session {
         let mut fragment = None;
         let mut nodes = 0;
         if let Some(network) = &self.network {
-            let (peers, wrong) = self.book.peers(network, self.own);
+            let (peers, wrong) = self.book.peers(network, self.own, &self.me.lease);
             problems.extend(wrong);
             nodes = peers.len();
             fragment = self

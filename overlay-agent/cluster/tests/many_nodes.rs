@@ -252,7 +252,7 @@ proptest! {
         let of_store: BTreeMap<Subnet, Lease> = owners(&store).into_iter().collect();
         for node in &mut nodes {
             node.look(&store, now);
-            let (peers, _) = node.book.peers(&network, None);
+            let (peers, _) = node.book.peers(&network, None, &node.me.lease);
             for peer in peers {
                 prop_assert_eq!(of_store.get(&peer.subnet), Some(peer.lease));
                 prop_assert!(!peer.doubtful);

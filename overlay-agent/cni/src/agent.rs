@@ -73,6 +73,40 @@ pub(crate) enum NoInstance {
     /// The name would lead elsewhere.
     #[error("find the agent: {0:?} is no name of an instance; correct \"instance\"")]
     Name(String),
+    /// No agent of that name has ever run.
+    #[error(
+        "find the agent: instance {name} does not run on this node, and never has{}; correct \"instance\", or \
+         start it",
+        there_are(there)
+    )]
+    Absent {
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        there: Vec<String>,
+    },
+    /// Where agents leave their traces cannot be looked at.
+    #[error("find the agent: read {}: {cause}; run this plugin as root", folder.display())]
+    Unreadable {
+        /// The folder.
+        folder: PathBuf,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+}
+
+impl NoInstance {
+    /// Whether there has never been an agent, so that there is nothing to detach from.
+    pub(crate) fn never_ran(&self) -> bool {
+        matches!(self, Self::None | Self::Absent { .. })
+    }
+}
+
+fn there_are(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(" (there are: {})", names.join(", "))
 }
 
 impl Agent {
@@ -82,19 +116,26 @@ impl Agent {
             env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
         };
         let runtimes = folder("OVERLAY_RUNTIME_DIR", "/run/overlay");
+        let states = folder("OVERLAY_STATE_DIR", "/var/lib/overlay");
+        let mut names = folders(&runtimes)?;
+        names.extend(folders(&states)?);
+        names.sort();
+        names.dedup();
         if let Some(name) = instance {
             let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
             if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(fine) {
                 return Err(NoInstance::Name(name.to_owned()));
             }
+            if !names.iter().any(|there| there == name) {
+                return Err(NoInstance::Absent {
+                    name: name.to_owned(),
+                    there: names,
+                });
+            }
             return Ok(Self {
                 runtime: runtimes.join(name),
             });
         }
-        let mut names = folders(&runtimes);
-        names.extend(folders(&folder("OVERLAY_STATE_DIR", "/var/lib/overlay")));
-        names.sort();
-        names.dedup();
         match names.as_slice() {
             [] => Err(NoInstance::None),
             [only] => Ok(Self {
@@ -225,11 +266,22 @@ fn converse(mut stream: UnixStream, request: &Request) -> io::Result<Reply> {
     Ok(serde_json::from_str(&answer)?)
 }
 
-/// Names of the folders in a folder; none where it cannot be read.
-fn folders(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.path().is_dir());
-    folders
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+/// Names of the folders in a folder; none where it is not there.
+fn folders(folder: &Path) -> Result<Vec<String>, NoInstance> {
+    let unreadable = |cause| NoInstance::Unreadable {
+        folder: folder.to_owned(),
+        cause,
+    };
+    let entries = match fs::read_dir(folder) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(unreadable)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(unreadable)?;
+        if entry.path().is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
 }

@@ -9,10 +9,7 @@ use overlay_api::{Attached, Key, Request, Wanted};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    agent::{Agent, NoInstance},
-    netns,
-};
+use crate::{agent::Agent, netns};
 
 /// Newest version of the protocol; 1.0.0 since netavark 1.6.
 const API_VERSION: &str = "1.0.0";
@@ -203,7 +200,7 @@ fn teardown() -> Result<()> {
             .delete(&asked.key())
             .map_err(|error| error.to_string()),
         // Where no agent has ever been there is nothing to detach from.
-        Err(NoInstance::None) => Ok(()),
+        Err(error) if error.never_ran() => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }

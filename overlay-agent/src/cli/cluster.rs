@@ -86,11 +86,25 @@ pub(super) fn run(
         ClusterCommand::Leave { config } => {
             let (model, cluster) = section(&config)?;
             let instance = instance.unwrap_or_else(|| model.node.name.clone());
-            if UnixStream::connect(dirs.socket(&instance)).is_ok() {
-                return Err(Failure::BadInput(anyhow!(
-                    "leave the cluster: the agent of instance {instance} runs, and would register again; run \
-                     \"overlay-agent down\" first"
-                )));
+            let socket = dirs.socket(&instance);
+            match UnixStream::connect(&socket) {
+                Ok(_) => {
+                    return Err(Failure::BadInput(anyhow!(
+                        "leave the cluster: the agent of instance {instance} runs, and would register again; run \
+                         \"overlay-agent down\" first"
+                    )));
+                }
+                // There is none, or nobody listens.
+                Err(cause)
+                    if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused]
+                        .contains(&cause.kind()) => {}
+                Err(cause) => {
+                    let cause = anyhow!(
+                        "leave the cluster: see whether an agent runs at {}: {cause}; run this as root",
+                        socket.display()
+                    );
+                    return Err(Failure::BadInput(cause));
+                }
             }
             let mut arguments = store("leave", &cluster);
             arguments.extend(["--node".to_owned(), model.node.name.to_string()]);

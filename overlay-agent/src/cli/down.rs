@@ -1,5 +1,7 @@
 //! Removes an instance: through its daemon, or, when that is gone, from what it left.
 
+use overlay_api::Spool;
+
 use super::{CommandResult, Failure, client, local, progress};
 use crate::{
     api::Request,
@@ -61,6 +63,10 @@ fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
     }
     capability::check_privileges().map_err(Failure::bad_input)?;
     let store = Store::open(dirs, instance).map_err(Failure::bad_input)?;
+    // What was to be detached goes with all the rest.
+    Spool::of(&dirs.runtime(instance))
+        .clear()
+        .map_err(Failure::problem)?;
     if let Some(netns) = &store.content().netns {
         local::enter(netns)?;
     }

@@ -18,7 +18,7 @@ use crate::{
     },
     config::{Loaded, PEERS_FOLDER},
     daemon::Preview,
-    model::{Dscp, Guard, Rx},
+    model::{Attachment, Dscp, Guard, Rx},
     plural::count_of,
 };
 
@@ -332,10 +332,12 @@ pub(super) fn endpoint(
     let device = endpoint.device.zip(endpoint.ifindex);
     let device = device.map(|(device, index)| format!("{device}  ifindex {index}"));
     writeln!(out, "  on node    {}", known(device))?;
-    let origin = if endpoint.configured {
-        "the configuration"
-    } else {
-        "overlay-agent endpoint add"
+    let origin = match &endpoint.attachment {
+        Some(Attachment {
+            source, container, ..
+        }) => format!("{source}, for its container {container}"),
+        None if endpoint.configured => "the configuration".to_owned(),
+        None => "overlay-agent endpoint add".to_owned(),
     };
     writeln!(out, "  from       {origin}")?;
     if endpoint.forwarding {

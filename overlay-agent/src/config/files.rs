@@ -142,6 +142,8 @@ impl Files {
 
 impl Files {
     /// The model with the cluster's network, as it is now or else as it was.
+    ///
+    /// A file that neither goes with is refused itself: a network that carries traffic stays.
     fn with_fragment(
         &mut self,
         main: &str,
@@ -151,7 +153,7 @@ impl Files {
             return Ok((parse(&self.path, main)?, None));
         };
         let mut refused = None;
-        for text in [now, self.good_cluster.take()].into_iter().flatten() {
+        for text in [now, self.good_cluster.clone()].into_iter().flatten() {
             let (model, faults) = parse_with(&self.path, main, Some((&path, &text)))?;
             if faults.is_none() {
                 self.good_cluster = Some(text);
@@ -159,7 +161,16 @@ impl Files {
             }
             refused = refused.or(faults);
         }
-        Ok((parse(&self.path, main)?, refused))
+        let model = parse(&self.path, main)?;
+        match refused {
+            Some(faults) if self.good_cluster.is_some() && model.cluster.is_some() => {
+                Err(faults.into())
+            }
+            refused => {
+                self.good_cluster = None;
+                Ok((model, refused))
+            }
+        }
     }
 }
 

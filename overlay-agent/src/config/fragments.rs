@@ -39,14 +39,19 @@ pub(crate) struct Outcome {
 }
 
 /// Adds the fragments' peers to the networks, one fragment after the other: what an earlier one
-/// has, a later one may not have, too.
+/// has, a later one may not have, too. Those in force come first, so that a new file takes nothing
+/// from them, and then the others in the order of their names.
 pub(crate) fn add(model: &mut Model, fragments: Vec<Fragment>) -> Outcome {
     let mut outcome = Outcome::default();
     if fragments.is_empty() {
         return outcome;
     }
     let mut sum = Sum::of(model);
-    for Fragment { path, text, before } in fragments {
+    let in_force = |fragment: &Fragment| fragment.text.as_ref().ok() == fragment.before.as_ref();
+    let (first, then): (Vec<_>, Vec<_>) = fragments
+        .into_iter()
+        .partition(|fragment| fragment.before.is_some() && in_force(fragment));
+    for Fragment { path, text, before } in first.into_iter().chain(then) {
         let refused = match text {
             Ok(text) => match sum.take(&path, &text) {
                 Ok(()) => {

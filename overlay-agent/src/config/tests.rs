@@ -3,6 +3,7 @@ use std::path::Path;
 use super::parse;
 use crate::model::Security;
 
+mod cluster;
 mod dual_stack;
 
 const GOOD: &str = r#"

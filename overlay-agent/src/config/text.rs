@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use crate::model::{
-    Dscp, Endpoint, FastPath, Guard, Mac, Metrics, Model, NetnsRef, Network, Peer, Rx, Security,
-    Underlay, Verdict,
+    Cluster, ClusterAccess, Dscp, Endpoint, FastPath, Guard, Mac, Metrics, Model, NetnsRef,
+    Network, Peer, Rx, Security, Underlay, Verdict,
 };
 
 /// The file that leads to a model: whoever loads it gets the same one.
@@ -25,6 +25,9 @@ fn write_all(out: &mut String, model: &Model) -> fmt::Result {
         Underlay::Address(address) => quoted(address),
     };
     writeln!(out, "underlay = {underlay}")?;
+    if !node.vteps.is_empty() {
+        writeln!(out, "vtep = {}", list(&node.vteps))?;
+    }
     let guard = match node.guard {
         Guard::Off => "off",
         Guard::Native => "native",
@@ -45,7 +48,13 @@ fn write_all(out: &mut String, model: &Model) -> fmt::Result {
         (_, None) => writeln!(out, "metrics = \"off\"")?,
     }
     writeln!(out, "probe = {}", quoted(String::from(node.probe)))?;
-    for network in &model.networks {
+    let cluster = model.cluster.as_ref();
+    if let Some(cluster) = cluster {
+        write_cluster(out, cluster)?;
+    }
+    // What the cluster defines is no part of the file.
+    let of_cluster = |network: &&Network| cluster.is_some_and(|it| it.network == network.name);
+    for network in model.networks.iter().filter(|it| !of_cluster(it)) {
         write_network(out, network)?;
     }
     for endpoint in &model.endpoints {
@@ -67,12 +76,7 @@ fn write_network(out: &mut String, network: &Network) -> fmt::Result {
         Some(mtu) => writeln!(out, "mtu = {mtu}")?,
         None => writeln!(out, "mtu = \"auto\"")?,
     }
-    let fastpath = match network.fastpath {
-        FastPath::Auto => "auto",
-        FastPath::Required => "required",
-        FastPath::Off => "off",
-    };
-    writeln!(out, "fastpath = {}", quoted(fastpath))?;
+    writeln!(out, "fastpath = {}", fastpath(network.fastpath))?;
     writeln!(out, "masquerade = {}", network.masquerade)?;
     let dscp = match network.dscp {
         Dscp::Zero => "zero",
@@ -84,6 +88,42 @@ fn write_network(out: &mut String, network: &Network) -> fmt::Result {
         .peers
         .iter()
         .try_for_each(|peer| write_peer(out, peer))
+}
+
+fn write_cluster(out: &mut String, cluster: &Cluster) -> fmt::Result {
+    writeln!(out, "\n[cluster]")?;
+    writeln!(out, "etcd = {}", list(&cluster.etcd))?;
+    let ClusterAccess { ca, identity, user } = &cluster.access;
+    if let Some(ca) = ca {
+        writeln!(out, "ca = {}", quoted(ca.display()))?;
+    }
+    if let Some((cert, key)) = identity {
+        writeln!(out, "cert = {}", quoted(cert.display()))?;
+        writeln!(out, "key = {}", quoted(key.display()))?;
+    }
+    if let Some((user, password_file)) = user {
+        writeln!(out, "user = {}", quoted(user))?;
+        writeln!(out, "password_file = {}", quoted(password_file.display()))?;
+    }
+    writeln!(out, "prefix = {}", quoted(&cluster.prefix))?;
+    writeln!(out, "network = {}", quoted(&cluster.network))?;
+    if !cluster.subnet.is_empty() {
+        writeln!(out, "subnet = {}", list(&cluster.subnet))?;
+    }
+    writeln!(out, "masquerade = {}", cluster.masquerade)?;
+    writeln!(out, "fastpath = {}", fastpath(cluster.fastpath))?;
+    if let Some(path) = &cluster.subnet_env {
+        writeln!(out, "subnet_env = {}", quoted(path.display()))?;
+    }
+    Ok(())
+}
+
+fn fastpath(fastpath: FastPath) -> String {
+    quoted(match fastpath {
+        FastPath::Auto => "auto",
+        FastPath::Required => "required",
+        FastPath::Off => "off",
+    })
 }
 
 fn write_security(out: &mut String, security: Security) -> fmt::Result {
@@ -168,10 +208,25 @@ mod tests {
 [node]
 name = "n1"
 underlay = ["eth1", "eth2"]
+vtep = ["192.0.2.1", "2001:db8::1"]
 guard = "native"
 rx = "xdp"
 metrics = "[::1]:9000"
 probe = "1500ms"
+
+[cluster]
+etcd = ["https://192.0.2.9:2379", "https://192.0.2.10:2379"]
+ca = "/etc/overlay/ca.pem"
+cert = "/etc/overlay/node.pem"
+key = "/etc/overlay/node.key"
+user = "node"
+password_file = "/etc/overlay/password"
+prefix = "/somewhere"
+network = "common"
+subnet = "10.96.7.0/24"
+masquerade = true
+fastpath = "off"
+subnet_env = "/run/flannel/subnet.env"
 
 [[networks]]
 name = "lab"

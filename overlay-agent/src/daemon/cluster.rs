@@ -45,8 +45,20 @@ pub(super) struct Helper {
     failure: Option<Trouble>,
     /// A network that was refused, until the configuration file is no longer in its way.
     refused: Option<String>,
-    /// The text of `subnet.env` that was written last.
-    subnet_env: Option<String>,
+    /// One that could not be written, and when that is tried again.
+    unsaved: Option<(String, Instant)>,
+    /// Where `subnet.env` was written last, and its text.
+    subnet_env: Option<(PathBuf, String)>,
+    /// Why it could not be.
+    no_subnet_env: Option<Trouble>,
+}
+
+/// What the helper's turn brings.
+pub(super) enum Told {
+    /// It has told something.
+    News(News),
+    /// A network that could not be written is to be written again.
+    SaveAgain,
 }
 
 struct Running {
@@ -68,7 +80,9 @@ impl Helper {
             news: None,
             failure: None,
             refused: None,
+            unsaved: None,
             subnet_env: None,
+            no_subnet_env: None,
         }
     }
 
@@ -106,6 +120,7 @@ impl Helper {
             if self.running.is_some() {
                 return;
             }
+            self.restart = Instant::now() + RESTART;
             self.fail(
                 ids::CLUSTER_HELPER,
                 "this node's underlay has no IPv4 address, which each node of a cluster has",
@@ -139,9 +154,19 @@ impl Helper {
     }
 
     /// Waits until the helper tells something or ends; nothing is lost when the wait is given up.
-    pub(super) async fn changed(&mut self) -> io::Result<News> {
+    pub(super) async fn changed(&mut self) -> io::Result<Told> {
+        let again = self.unsaved.as_ref().map(|(_, again)| *again);
+        let again = async {
+            match again {
+                Some(again) => sleep_until(again).await,
+                None => std::future::pending().await,
+            }
+        };
         if let Some(running) = &mut self.running {
-            return running.next().await;
+            return tokio::select! {
+                news = running.next() => news.map(Told::News),
+                () = again => Ok(Told::SaveAgain),
+            };
         }
         if self.failure.is_some() {
             sleep_until(self.restart).await;
@@ -151,9 +176,12 @@ impl Helper {
     }
 
     /// Takes in what the helper has told; whether the configuration has to be read again.
-    pub(super) fn take(&mut self, told: io::Result<News>, config: &ConfigFile) -> bool {
+    pub(super) fn take(&mut self, told: io::Result<Told>, config: &ConfigFile) -> bool {
         let mut news = match told {
-            Ok(news) => news,
+            Ok(Told::News(news)) => news,
+            Ok(Told::SaveAgain) => {
+                return self.unsaved.take().is_some_and(|(text, _)| self.save(text));
+            }
             Err(cause) => {
                 if self.running.take().is_some() {
                     self.restart = Instant::now() + RESTART;
@@ -170,7 +198,7 @@ impl Helper {
         let fragment = news.fragment.take();
         self.news = Some(news);
         let Some(text) = fragment else { return false };
-        self.refused = None;
+        (self.refused, self.unsaved) = (None, None);
         if let Some(faults) = config.cluster_faults(&text) {
             self.fail(
                 ids::CLUSTER_REFUSED,
@@ -180,6 +208,11 @@ impl Helper {
             self.refused = Some(text);
             return false;
         }
+        self.save(text)
+    }
+
+    /// Writes a network down; whether the configuration has to be read again.
+    fn save(&mut self, text: String) -> bool {
         match replace(&self.file, &text, 0o600) {
             Ok(()) => {
                 self.failure = None;
@@ -194,6 +227,8 @@ impl Helper {
                     ),
                     "make room on that disk",
                 );
+                // The helper tells it no second time.
+                self.unsaved = Some((text, Instant::now() + RESTART));
                 false
             }
         }
@@ -233,7 +268,8 @@ impl Helper {
 
     /// What is wrong, for `status` and doctor.
     pub(super) fn troubles(&self) -> Vec<Trouble> {
-        let mut troubles: Vec<Trouble> = self.failure.iter().cloned().collect();
+        let failures = self.failure.iter().chain(&self.no_subnet_env);
+        let mut troubles: Vec<Trouble> = failures.cloned().collect();
         let Some(news) = &self.news else {
             return troubles;
         };
@@ -263,14 +299,24 @@ impl Helper {
     fn write_subnet_env(&mut self, reconciler: &Reconciler, cluster: &Cluster) {
         let path = cluster.subnet_env.as_ref();
         let Some((path, text)) = path.zip(subnet_env(reconciler, cluster)) else {
+            self.no_subnet_env = None;
             return;
         };
-        if self.subnet_env.as_ref() == Some(&text) {
+        let new = (path.clone(), text);
+        if self.subnet_env.as_ref() == Some(&new) {
             return;
         }
-        match replace(path, &text, 0o644) {
-            Ok(()) => self.subnet_env = Some(text),
-            Err(cause) => warn!("write {}: {cause}", path.display()),
+        match replace(path, &new.1, 0o644) {
+            Ok(()) => (self.subnet_env, self.no_subnet_env) = (Some(new), None),
+            Err(cause) => {
+                let what = format!("write {}: {cause}", path.display());
+                let cure = "correct cluster.subnet_env, or let the agent write there";
+                let trouble = Trouble::new(ids::SUBNET_ENV, "subnet_env", what, cure);
+                if self.no_subnet_env.as_ref() != Some(&trouble) {
+                    warn!("{trouble}");
+                }
+                self.no_subnet_env = Some(trouble);
+            }
         }
     }
 }

@@ -37,7 +37,6 @@ use nix::sys::{
     resource::{UsageWho, getrusage},
     time::{TimeVal, TimeValLike as _},
 };
-use overlay_cluster::talk::News;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -209,7 +208,7 @@ fn effort() -> Duration {
 
 /// Takes in what the cluster's helper has told; whether the configuration is another one now.
 async fn heed(
-    told: std::io::Result<News>,
+    told: std::io::Result<cluster::Told>,
     helper: &mut Helper,
     reconciler: &mut Reconciler,
     config: &mut ConfigFile,

@@ -213,7 +213,7 @@ impl Reconciler {
         let same_place =
             |other: &&Endpoint| other.interface == interface && other.netns.path() == place;
         if let Some(other) = self.model.endpoints.iter().find(same_place) {
-            return Err(Refusal::Exists(format!(
+            return Err(Refusal::InterfaceTaken(format!(
                 "{interface} in {} is endpoint {} already; choose another with --interface",
                 netns.path().display(),
                 other.name
@@ -267,13 +267,17 @@ pub(super) enum Refusal {
     BadInput(String),
     NotFound(String),
     Exists(String),
+    InterfaceTaken(String),
 }
 
 impl Refusal {
     /// Why, whatever kind it is of.
     pub(super) fn reason(&self) -> &str {
         match self {
-            Self::BadInput(reason) | Self::NotFound(reason) | Self::Exists(reason) => reason,
+            Self::BadInput(reason)
+            | Self::NotFound(reason)
+            | Self::Exists(reason)
+            | Self::InterfaceTaken(reason) => reason,
         }
     }
 
@@ -283,7 +287,7 @@ impl Refusal {
         match self {
             Self::BadInput(reason) => Reply::BadInput(whole(reason)),
             Self::NotFound(reason) => Reply::NotFound(whole(reason)),
-            Self::Exists(reason) => Reply::Exists(whole(reason)),
+            Self::Exists(reason) | Self::InterfaceTaken(reason) => Reply::Exists(whole(reason)),
         }
     }
 }

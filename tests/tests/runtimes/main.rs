@@ -197,10 +197,7 @@ fn what_is_asked_for_is_given_or_refused_by_its_code() -> Result<()> {
     let outside = two.setting("CNI_ARGS", "IP=10.9.9.9");
     ensure!(outside.run("ADD")?.code()? == 7);
     let other = Cni::new("tcnj-n1", "three", "tcnj-a");
-    ensure!(
-        [7, 100].contains(&other.run("ADD")?.code()?),
-        "an interface twice"
-    );
+    ensure!(other.run("ADD")?.code()? == 100, "an interface twice");
     ensure!(two.with("network", json!("none")).run("ADD")?.code()? == 7);
     ensure!(two.with("network", json!("none")).run("STATUS")?.code()? == 50);
     ensure!(

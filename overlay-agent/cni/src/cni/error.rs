@@ -76,8 +76,9 @@ impl From<NoAnswer> for Error {
 impl From<NoInstance> for Error {
     fn from(error: NoInstance) -> Self {
         let code = match error {
-            NoInstance::None => Code::TryAgain,
+            NoInstance::None | NoInstance::Absent { .. } => Code::TryAgain,
             NoInstance::Several(_) | NoInstance::Name(_) => Code::Config,
+            NoInstance::Unreadable { .. } => Code::Io,
         };
         Self::new(code, error.to_string())
     }

@@ -12,10 +12,7 @@ use std::{env, process::ExitCode};
 use overlay_api::{Believed, Key, Kind, Request, Unwanted, Wanted};
 use serde_json::{Value, json};
 
-use crate::{
-    agent::{Agent, NoInstance},
-    netns,
-};
+use crate::{agent::Agent, netns};
 use config::{Config, version};
 use environment::Environment;
 use error::{Code, Error};
@@ -106,7 +103,7 @@ fn delete(config: &Config, environment: &Environment) -> Result<()> {
     match Agent::find(config.instance.as_deref()) {
         Ok(agent) => Ok(agent.delete(&key(config, environment))?),
         // Where no agent has ever been there is nothing to detach from.
-        Err(NoInstance::None) => Ok(()),
+        Err(error) if error.never_ran() => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -130,7 +127,7 @@ fn collect(config: &Config) -> Result<()> {
         return Ok(());
     };
     let agent = match Agent::find(config.instance.as_deref()) {
-        Err(NoInstance::None) => return Ok(()),
+        Err(error) if error.never_ran() => return Ok(()),
         agent => agent?,
     };
     let mut failed = Vec::new();

@@ -171,6 +171,28 @@ fn of_two_fragments_the_first_one_wins() {
 }
 
 #[test]
+fn a_new_file_takes_nothing_from_one_that_is_in_force() {
+    let mut folder = Folder::new();
+    let old = fragment(&[peer("node03", "192.0.2.3", "10.244.3.0/24")]);
+    folder.write("peers.d/2.toml", &old);
+    folder.load();
+    let new = fragment(&[
+        peer("node03", "192.0.2.3", "10.244.3.0/24"),
+        peer("node04", "192.0.2.4", "10.244.4.0/24"),
+    ]);
+    folder.write("peers.d/1.toml", &new);
+    let loaded = folder.files.reload().unwrap();
+    assert_eq!(names(&loaded), ["node02", "node03"]);
+    let told = refused(&loaded, folder.folder.path());
+    assert!(told[0].starts_with("peers.d/1.toml:"), "{told:?}");
+    // The second half of a move from one file to the other.
+    folder.write("peers.d/2.toml", "");
+    let loaded = folder.files.reload().unwrap();
+    assert_eq!(names(&loaded), ["node02", "node03", "node04"]);
+    assert!(loaded.refused_fragments.is_empty());
+}
+
+#[test]
 fn what_was_good_stays_in_force_until_it_is_good_again_or_gone() {
     let mut folder = Folder::new();
     let text = |last: u8| fragment(&[peer("node03", &format!("192.0.2.{last}"), "10.244.3.0/24")]);

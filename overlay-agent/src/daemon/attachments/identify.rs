@@ -7,7 +7,7 @@ use overlay_api::{Key, Kind, MAX_LABELS, MAX_TEXT, Namespace, Refusal, Wanted};
 use super::{Reconciler, Result, refused};
 use crate::{
     api::EndpointSpec,
-    daemon::reconcile::identity,
+    daemon::{reconcile::identity, requests},
     kernel::netns::NetnsId,
     model::{Attachment, Endpoint, Mac, Name, Network},
 };
@@ -124,7 +124,13 @@ impl Reconciler {
             forwarding: false,
             allowed_sources: Vec::new(),
         };
-        let mut endpoint = self.validate(&spec).map_err(|why| invalid(&why.reason()))?;
+        let mut endpoint = self.validate(&spec).map_err(|why| {
+            let kind = match why {
+                requests::Refusal::InterfaceTaken(_) => Kind::InterfaceTaken,
+                _ => Kind::Invalid,
+            };
+            refused(kind, format!("{what}: {}", why.reason()))
+        })?;
         if let Some(mac) = &wanted.mac {
             let mac: Mac = mac.parse().map_err(|why| invalid(&why))?;
             let mut others = self.model.endpoints.iter();

@@ -27,6 +27,10 @@ const CLUSTER_ENTRY: Fault = Fault::problem(
     ids::CLUSTER_ENTRY,
     "A node of the cluster is not reached, or this one has no subnet there.",
 );
+const SUBNET_ENV: Fault = Fault::problem(
+    ids::SUBNET_ENV,
+    "flannel's CNI plugin gives containers addresses of an old subnet, or none.",
+);
 const UNAVAILABLE: Fault = Fault::problem(
     ids::FASTPATH_UNAVAILABLE,
     "The kernel's VXLAN device carries everything, slower, and without the checks of sources.",
@@ -64,13 +68,14 @@ const SWITCHED_OFF: Fault = Fault::note(
     "An operator has switched it off; the kernel's VXLAN device carries everything.",
 );
 
-pub(super) const CHECKS: [Check; 15] = [
+pub(super) const CHECKS: [Check; 16] = [
     told(REFUSED),
     told(FRAGMENT_REFUSED),
     told(CLUSTER_HELPER),
     told(CLUSTER_REFUSED),
     told(CLUSTER_AWAY),
     told(CLUSTER_ENTRY),
+    told(SUBNET_ENV),
     told(UNAVAILABLE),
     told(FAILED),
     told(NOT_SAVED),
