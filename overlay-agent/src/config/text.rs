@@ -207,7 +207,7 @@ mod tests {
     const ALL: &str = r#"
 [node]
 name = "n1"
-underlay = ["eth1", "eth2"]
+underlay = ["eth1", "eth2", "the-card-in-the-second-slot-of-rack-7"]
 vtep = ["192.0.2.1", "2001:db8::1"]
 guard = "native"
 rx = "xdp"
