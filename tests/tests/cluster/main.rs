@@ -194,6 +194,15 @@ fn doctor_finds_a_helper_that_is_missing_and_a_network_that_cannot_be() -> Resul
     cluster.configure(1, other)?;
     agent.start_anyhow()?;
     until_found(&agent, "cluster-refused")?;
+    // No file can be made there.
+    cluster.configure(1, "subnet_env = \"/proc/overlay/subnet.env\"\n")?;
+    until_found(&agent, "cluster-subnet-env")?;
+    cluster.configure(1, "")?;
+    until_well(&agent)?;
+    // A network that is in use stays, whatever is written beside it.
+    cluster.configure(1, other)?;
+    until_found(&agent, "config-refused")?;
+    anyhow::ensure!(agent.json(&["status"])?["networks"][0]["name"] == "lab");
     cluster.configure(1, "")?;
     until_well(&agent)?;
     Ok(cluster.guard.down()?)

@@ -26,7 +26,7 @@ fn every_check_has_a_fault_that_is_made() -> Result<()> {
     for part in [
         "doctor",
         "fragments.rs",
-        "cluster.rs",
+        "cluster",
         "ways_round",
         "strangers",
     ] {
