@@ -7,6 +7,7 @@
 mod apt;
 mod bpf_linker;
 mod chain;
+pub(crate) mod clients;
 pub(crate) mod cross;
 mod debian_rust;
 mod host;
@@ -37,6 +38,8 @@ pub(crate) fn run(console: Console) -> Result<()> {
         servers::ensure(console, apt),
         host::ensure(console),
     ];
+
+    clients::ensure(console, apt);
 
     let mut unmet = Vec::new();
     for part in parts {

@@ -4,8 +4,8 @@
 //! and the programs that they run: on one machine alone, and on two with a wire between them.
 //! Nothing of it touches this machine's kernel or network.
 
-mod arch;
-mod archive;
+pub(crate) mod arch;
+pub(crate) mod archive;
 mod guest;
 mod image;
 mod kernel;

@@ -6,7 +6,7 @@ use crate::setup::cross::Target;
 
 /// A processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Arch {
+pub(crate) enum Arch {
     /// 64-bit x86
     Amd64,
     /// 64-bit Arm

@@ -19,7 +19,7 @@ const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A suite of the archive that this machine's own packages come from, or several of which the
 /// last goes before the others.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     console: Console,
     suites: &'static [&'static str],
     arch: Arch,
@@ -28,7 +28,7 @@ pub(super) struct Archive {
 
 impl Archive {
     /// The suites, with lists that are fetched now if there are none yet.
-    pub(super) fn of(
+    pub(crate) fn of(
         console: Console,
         cache: &Path,
         suites: &'static [&'static str],
@@ -59,6 +59,16 @@ impl Archive {
             archive.update(&source, &file)?;
         }
         Ok(archive)
+    }
+
+    /// Fetches its lists anew.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        let file = self.folder.join("sources/debian.sources");
+        let source =
+            fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        // Two files with the same source would be a fault.
+        fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+        self.update(&source, &file)
     }
 
     fn update(&self, source: &str, file: &Path) -> Result<()> {
@@ -117,7 +127,7 @@ impl Archive {
 
     /// Unpacks packages into a folder, once, with all that they need on a machine that has
     /// nothing.
-    pub(super) fn unpack_with_dependencies(
+    pub(crate) fn unpack_with_dependencies(
         &self,
         packages: &[String],
         folder: &Path,

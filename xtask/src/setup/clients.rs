@@ -1,0 +1,97 @@
+//! Container runtimes that tests run: whole roots of packages, unpacked into the user's cache. None
+//! of them is installed or started here.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use super::apt::Apt;
+use crate::{
+    console::Console,
+    toolchain::cache,
+    vm::{arch::Arch, archive::Archive},
+};
+
+/// The packages of a release, with all that they need.
+struct Root {
+    release: &'static [&'static str; 1],
+    packages: &'static [&'static str],
+}
+
+const ROOTS: [Root; 2] = [
+    // podman has CNI here, and containerd is 1.6.
+    Root {
+        release: &["bookworm"],
+        packages: &[
+            "busybox-static",
+            "containerd",
+            "containernetworking-plugins",
+            "iptables",
+            "podman",
+            "runc",
+        ],
+    },
+    // podman has netavark here, and containerd is 2.
+    Root {
+        release: &["forky"],
+        packages: &[
+            "busybox-static",
+            "containerd",
+            "containernetworking-plugins",
+            "iptables",
+            "netavark",
+            "nftables",
+            "podman",
+            "runc",
+        ],
+    },
+];
+
+/// Where the roots are, each in a folder with its release's name.
+pub(crate) fn folder() -> Option<PathBuf> {
+    cache("clients")
+}
+
+/// Fetches what is not there. What cannot be had is told, and its tests are skipped.
+pub(super) fn ensure(console: Console, apt: Option<&Apt>) {
+    for root in &ROOTS {
+        let [release] = root.release;
+        match root.ensure(console, apt) {
+            Ok(folder) => console.say("runtimes", folder.display()),
+            Err(error) => console.say(
+                "runtimes",
+                format_args!(
+                    "those of {release} are not to be had, their tests are skipped: {error:#}"
+                ),
+            ),
+        }
+    }
+}
+
+impl Root {
+    fn ensure(&self, console: Console, apt: Option<&Apt>) -> Result<PathBuf> {
+        let [release] = self.release;
+        let folder = folder()
+            .context("find the user's cache: set HOME")?
+            .join(release);
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        apt.context("there is no apt")?;
+        let arch = if cfg!(target_arch = "aarch64") {
+            Arch::Arm64
+        } else {
+            Arch::Amd64
+        };
+        let lists = cache("vm").context("find the user's cache: set HOME")?;
+        let archive = Archive::of(console, &lists, self.release, arch)?;
+        let packages: Vec<String> = self.packages.iter().map(|&name| name.to_owned()).collect();
+        let unpack = || archive.unpack_with_dependencies(&packages, &folder);
+        // Old lists name versions that the archive no longer has.
+        unpack().or_else(|_| {
+            archive.refresh()?;
+            unpack()
+        })?;
+        Ok(folder)
+    }
+}
