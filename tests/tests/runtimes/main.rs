@@ -1,5 +1,6 @@
 //! Container runtimes: the plugin as they were seen to drive it.
 
+mod clients;
 mod plugin;
 
 use std::{net::IpAddr, path::Path, time::Duration};
