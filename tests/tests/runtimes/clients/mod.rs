@@ -35,14 +35,10 @@ fn podman_4_runs_containers_by_cni() -> Result<()> {
         "--detach --name web --network pods --publish 8081:80",
         SERVE,
     )?;
-    is_served(&clients.guard, HostPort::Near(8081))?;
+    is_served(&clients.guard, HostPort::At(8081))?;
     agent.kill()?;
     agent.start()?;
-    is_served(&clients.guard, HostPort::Near(8081))?;
-    // Answers to containers of other nodes have to pass connection tracking.
-    agent.fastpath(false)?;
-    is_served(&clients.guard, HostPort::All(8081))?;
-    agent.fastpath(true)?;
+    is_served(&clients.guard, HostPort::At(8081))?;
     let inside = server.tell("exec web /bin/ip link show eth0")?;
     ensure!(
         inside.contains("mtu 1400"),
@@ -58,7 +54,7 @@ fn podman_4_runs_containers_by_cni() -> Result<()> {
     server.tell("stop --time 0 web")?;
     ensure!(attachments(&agent)?.is_empty());
     server.tell("start web")?;
-    is_served(&clients.guard, HostPort::Near(8081))?;
+    is_served(&clients.guard, HostPort::At(8081))?;
     let asked = client.run(
         "--rm --network pods --ip 10.244.2.77 --mac-address 02:00:00:00:00:77",
         "ip addr show eth0",
@@ -159,14 +155,8 @@ fn pods(release: Release, name: &str, versions: &[&str]) -> Result<()> {
     let Some(clients) = Clients::up(release, name)? else {
         return Ok(());
     };
-    let mut portmap = portmap();
-    // Debian 12's does not know that.
-    portmap["masqAll"] = json!(true);
-    let port = match release {
-        Release::Bookworm => HostPort::Near(8090),
-        Release::Forky => HostPort::All(8090),
-    };
-    let chained = [portmap, json!({ "type": "firewall" })];
+    let port = HostPort::At(8090);
+    let chained = [portmap(), json!({ "type": "firewall" })];
     clients.configure(1, versions, &chained)?;
     clients.configure(2, versions, &chained)?;
     let agent = clients.guard.agent(1);

@@ -134,10 +134,8 @@ fn serves(namespace: &str, at: &str) -> Result<()> {
 pub(super) enum HostPort {
     /// To nobody: there is none
     None,
-    /// To all but containers of other nodes
-    Near(u16),
-    /// To all
-    All(u16),
+    /// To everybody
+    At(u16),
 }
 
 /// A server on the first node answers both nodes and containers of both, and by the host's port.
@@ -145,19 +143,16 @@ pub(super) fn is_served(guard: &Guard, port: HostPort) -> Result<()> {
     let server = only_address(&guard.agent(1))?.to_string();
     let [first, second] = [1, 2].map(|node| guard.agent(node).instance);
     let far = format!("{second}c1");
-    let near = [first.clone(), second, format!("{first}c1")];
-    for from in near.iter().chain([&far]) {
+    let all = [first.clone(), second, format!("{first}c1"), far];
+    for from in &all {
         serves(from, &server)?;
     }
-    let (HostPort::Near(number) | HostPort::All(number)) = port else {
+    let HostPort::At(number) = port else {
         return Ok(());
     };
     let at = format!("{}:{number}", guard.topology().nodes[0].underlay);
-    for from in &near {
+    for from in &all {
         serves(from, &at)?;
-    }
-    if matches!(port, HostPort::All(_)) {
-        serves(&far, &at)?;
     }
     Ok(())
 }
