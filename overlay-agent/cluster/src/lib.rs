@@ -6,8 +6,8 @@
 //!            └─ claim ◄─┘   whose is which subnet; which one this node asks for
 //! ```
 //!
-//! All but [`client`], [`leave`](mod@leave), [`session`] and the program is pure: it is told what the store says, and
-//! how late it is. So what a store can do is played through in tests.
+//! All but [`client`] with its logins and failures, [`leave`](mod@leave), [`session`] and the program is
+//! pure: it is told what the store says, and how late it is. So what a store can do is played through in tests.
 
 pub mod access;
 pub mod book;

@@ -47,7 +47,14 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         folder: "overlay-agent/cluster/src",
-        except: &["client.rs", "main.rs", "proto.rs", "session.rs"],
+        except: &[
+            "client.rs",
+            "failure.rs",
+            "login.rs",
+            "main.rs",
+            "proto.rs",
+            "session.rs",
+        ],
         foreign: &["nix", "prost", "tokio", "tonic"],
         reason: "what follows from a store does not depend on how it is reached",
     },
