@@ -270,7 +270,7 @@ pub struct Route {
 }
 
 /// Names of all eBPF maps.
-pub const MAPS: [&str; 15] = [
+pub const MAPS: [&str; 18] = [
     maps::NETWORKS,
     maps::PEERS4,
     maps::PEERS6,
@@ -286,4 +286,7 @@ pub const MAPS: [&str; 15] = [
     maps::DROPS,
     maps::DROPS_BY_SENDER,
     maps::PASSES,
+    maps::FLOWS,
+    maps::ENTERED,
+    maps::FLOWS_IN_USE,
 ];

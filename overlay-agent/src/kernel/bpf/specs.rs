@@ -181,3 +181,14 @@ pub(super) fn capacity(map: &str) -> usize {
     let spec = MAPS.iter().find(|spec| spec.name == map);
     spec.map_or(0, MapSpec::entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::MAPS;
+    use crate::objects;
+
+    #[test]
+    fn each_map_is_one_whose_pin_is_looked_after() {
+        assert_eq!(MAPS.each_ref().map(|map| map.name), objects::MAPS);
+    }
+}
