@@ -58,6 +58,20 @@ fn clsact_filters_outlive_the_agent_and_are_replaced_in_place() {
 }
 
 #[test]
+fn a_filter_of_others_for_one_protocol_keeps_the_qdisc() {
+    let node = Node::new();
+    let mut ours = node.open(AttachMode::Clsact);
+    node.attach(&mut ours, "v0", Hook::FromUnderlay);
+    node.run(
+        "tc filter add dev v0 ingress pref 7 protocol ip u32 match u32 0 0 action mirred egress redirect dev v1.5",
+    );
+    node.detach("v0", Hook::FromUnderlay);
+    node.remove_qdisc("v0");
+    let filters = node.run("tc filter show dev v0 ingress");
+    assert!(filters.contains("protocol ip pref 7 u32"), "{filters}");
+}
+
+#[test]
 fn a_clsact_qdisc_of_others_stays_with_their_filters() {
     let node = Node::new();
     let other = Node::new();

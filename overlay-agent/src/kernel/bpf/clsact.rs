@@ -269,7 +269,9 @@ fn find(ifindex: u32, hook: Hook, name: &str, ours: &mut Ours) -> Result<Option<
 
 /// Every filter at the hook's side of a device.
 fn filters(ifindex: u32, hook: Hook) -> Result<Vec<TcMessage>> {
-    let message = filter(ifindex, hook, TcHandle::UNSPEC, 0);
+    let mut message = filter(ifindex, hook, TcHandle::UNSPEC, 0);
+    // With a protocol, the kernel leaves out filters of others (`tc_dump_tfilter`).
+    message.header.info = 0;
     let answers = blocking::dump(RouteNetlinkMessage::GetTrafficFilter(message))
         .map_err(|refusal| refusal.during(format!("list filters of ifindex {ifindex}")))?;
     let filters = answers.into_iter().filter_map(|answer| match answer {
