@@ -70,6 +70,11 @@ impl Dirs {
         self.runtime(instance).join("making")
     }
 
+    /// The endpoint that an instance adds, until it says that it has.
+    pub fn adding(&self, instance: &Name) -> PathBuf {
+        self.runtime(instance).join("adding")
+    }
+
     /// The runtime folder of an instance.
     pub fn runtime(&self, instance: &Name) -> PathBuf {
         self.runtime_dir.join(instance.as_str())

@@ -324,10 +324,13 @@ fn an_endpoint_of_the_api_s() -> Result<()> {
     stand.write(&stand.config(&[web]))?;
     agent.start()?;
     let without = stand.state()?;
+    // It is over when the agent has died.
+    let wait = ["--wait", "0"];
     let add = ["endpoint", "add", job, "--network", "lab", "--netns", job];
+    let add = [&add[..], &wait].concat();
     agent.tell(&add)?;
     let with = stand.state()?;
-    let del = ["endpoint", "del", job];
+    let del = [&["endpoint", "del", job][..], &wait].concat();
     agent.tell(&del)?;
     let mut crashes = 0;
     for step in 1..MOST_STEPS {
@@ -354,10 +357,13 @@ fn an_endpoint_of_the_api_s() -> Result<()> {
             died = true;
             agent.start()?;
             let state = stand.state()?;
-            // It is done as soon as it is written down, and not before; what was answered is.
+            // It is deleted as soon as that is written down, and not before; what was answered is
+            // done, and what was not promised to anybody is not there.
             let is_there = state.addresses.contains_key(job);
             if answer.success {
                 assert_eq!(is_there, done.addresses.contains_key(job), "{when}");
+            } else if command == add {
+                assert!(!is_there, "{when}");
             }
             same(&state, if is_there { &with } else { &without }, &when);
             if is_there {

@@ -4,7 +4,7 @@ use std::io;
 
 use anyhow::anyhow;
 
-use super::{CommandResult, EndpointCommand, Failure, Format, output};
+use super::{CommandResult, EndpointCommand, Failure, Format, output, patience};
 use crate::{
     api::{self, ClientError, EndpointSpec, EndpointStatus, Reply, Request, SCHEMA, Status},
     dirs::Dirs,
@@ -37,6 +37,7 @@ pub(super) fn endpoint(
             interface,
             forwarding,
             allowed_sources,
+            wait,
         } => {
             let spec = EndpointSpec {
                 name,
@@ -48,14 +49,16 @@ pub(super) fn endpoint(
                 forwarding,
                 allowed_sources,
             };
-            let Reply::Endpoint(endpoint) = ask(dirs, instance, &Request::EndpointAdd(spec))?
+            let request = Request::EndpointAdd(spec);
+            let Reply::Endpoint(endpoint) = patience::ask(dirs, instance, &request, wait.seconds)?
             else {
                 return Err(unexpected());
             };
             print_endpoints(&[endpoint], format)
         }
-        EndpointCommand::Del { name } => {
-            done(&ask(dirs, instance, &Request::EndpointDel { name })?)
+        EndpointCommand::Del { name, wait } => {
+            let request = Request::EndpointDel { name };
+            done(&patience::ask(dirs, instance, &request, wait.seconds)?)
         }
         EndpointCommand::Show { name } => endpoint_show(dirs, instance, format, &name),
         EndpointCommand::List => print_endpoints(&status_of(dirs, instance)?.endpoints, format),
@@ -134,7 +137,16 @@ pub(super) fn ask(
 
 /// Asks the daemon of an instance; its refusals become failures.
 pub(super) fn call(dirs: &Dirs, instance: &Name, request: &Request) -> Result<Reply, Failure> {
-    match api::call(&dirs.socket(instance), request) {
+    answered(dirs, instance, api::call(&dirs.socket(instance), request))
+}
+
+/// What has come of a call to the daemon of an instance, as [`call`] gives it.
+pub(super) fn answered(
+    dirs: &Dirs,
+    instance: &Name,
+    result: Result<Reply, ClientError>,
+) -> Result<Reply, Failure> {
+    match result {
         Err(ClientError::Connect { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
             Err(Failure::NoAgent(nobody(dirs, instance)))
         }

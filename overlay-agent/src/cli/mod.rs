@@ -17,6 +17,7 @@ mod health;
 mod journal;
 mod local;
 mod output;
+mod patience;
 mod pcapng;
 mod peers;
 mod progress;
@@ -191,6 +192,8 @@ enum EndpointCommand {
             requires = "forwarding"
         )]
         allowed_sources: Vec<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Detach a container that was attached with add
     #[command(visible_alias = "delete", after_help = examples::ENDPOINT_DEL)]
@@ -198,6 +201,8 @@ enum EndpointCommand {
         /// Its name
         #[arg(add = ArgValueCompleter::new(completing::endpoints))]
         name: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Show all that is known of a container; exit 5 when there is none of that name
     #[command(after_help = examples::ENDPOINT_SHOW)]
@@ -209,6 +214,13 @@ enum EndpointCommand {
     /// List all containers
     #[command(visible_alias = "ls", after_help = examples::ENDPOINT_LIST)]
     List,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Wait {
+    /// How long to wait for an agent that is just restarting; 0: not at all
+    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 10)]
+    seconds: u32,
 }
 
 /// Runs the command line of this process; prints errors as one sentence each, or as JSON.

@@ -19,11 +19,23 @@ impl Reconciler {
             Ok(endpoint) => endpoint,
             Err(refusal) => return refusal.of(&spec.name),
         };
-        let name = endpoint.name.clone();
-        if let Err(error) = self.admit(&endpoint, None) {
+        if let Err(error) = self.store.begins_to_add(&endpoint.name) {
             return Reply::Failed(error.to_string());
         }
-        if !self.attach(&endpoint).await {
+        let reply = self.add_endpoint(&endpoint).await;
+        match self.store.has_added() {
+            Ok(()) => reply,
+            // The next agent would undo it.
+            Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    async fn add_endpoint(&mut self, endpoint: &Endpoint) -> Reply {
+        let name = endpoint.name.clone();
+        if let Err(error) = self.admit(endpoint, None) {
+            return Reply::Failed(error.to_string());
+        }
+        if !self.attach(endpoint).await {
             self.reconcile().await;
         }
         match self.endpoint_status(&name) {

@@ -4,7 +4,7 @@ use std::{fs, io, path::PathBuf};
 
 use overlay_api::Spool;
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Calls, Preview, Reconciler,
@@ -21,7 +21,7 @@ use crate::{
     config::{ConfigError, Files, Loaded},
     desired::Obstacles,
     dirs::Dirs,
-    kernel::{KernelError, bpf::Variant, capability, netlink::Watch, privileges},
+    kernel::{KernelError, bpf::Variant, capability, netlink::Watch, netns, privileges},
     model::{FastPath, Model, Name},
     node::Node,
     progress::{Activity, Progress},
@@ -151,6 +151,12 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     }
     store.write_behind()?;
     let spool = Spool::of(&options.dirs.runtime(&instance));
+    if let Some(endpoint) = store.forget_unanswered()? {
+        warn!(
+            "endpoint {endpoint} was being added when the last agent ended, and nobody was told that it is there: it is undone"
+        );
+    }
+    clear_unfinished_namespaces(&mut store)?;
     let config = ConfigFile::watch(&options.config, files);
     let mut reconciler = Reconciler::new(node, store, loaded, watch, spool);
     reconciler.node.dataplane = required_programs;
@@ -182,6 +188,24 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         server,
         lock,
     })
+}
+
+/// Removes the names of namespaces that an agent which was killed had begun to make, and forgets
+/// those that are gone: for whoever still needs one it is made anew.
+fn clear_unfinished_namespaces(store: &mut Store) -> Result<(), StoreError> {
+    let mut gone = Vec::new();
+    for (name, made) in &store.content().namespaces {
+        let Some(made) = made else { continue };
+        let cleared = match netns::id(&netns::path_of(name)) {
+            Ok(None) => netns::clear_unfinished(name, made).map(|()| gone.push(name.clone())),
+            Ok(Some(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = cleared {
+            warn!("{error}");
+        }
+    }
+    store.update(|content| content.namespaces.retain(|name, _| !gone.contains(name)))
 }
 
 /// The steps that `run` would take.

@@ -379,7 +379,16 @@ fn problem(
         Some(EndpointPlace::Absent) | None => match endpoint.netns {
             // It will be made.
             NetnsRef::Name(_) => None,
-            NetnsRef::Path(_) | NetnsRef::Pid(_) => Some(Problem::NoNamespace {
+            NetnsRef::Pid(pid) => {
+                let mut added = node.inputs.store.endpoints.iter();
+                let added = added.any(|other| other.name == endpoint.name);
+                Some(Problem::ProcessEnded {
+                    endpoint: name,
+                    pid,
+                    added_to: added.then(|| node.instance.clone()),
+                })
+            }
+            NetnsRef::Path(_) => Some(Problem::NoNamespace {
                 endpoint: name,
                 path,
             }),

@@ -136,6 +136,15 @@ pub enum Problem {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The process that the container was named by has ended.
+    ProcessEnded {
+        /// The endpoint.
+        endpoint: Name,
+        /// Its number.
+        pid: u32,
+        /// The instance, where the endpoint was added at run time.
+        added_to: Option<Name>,
+    },
     /// The namespace is the node's.
     NodeNamespace {
         /// The endpoint.

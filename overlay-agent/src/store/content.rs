@@ -82,6 +82,10 @@ pub struct Content {
     /// own, because it does not outlive a reboot.
     #[serde(skip)]
     pub making: Option<IfName>,
+    /// The endpoint that was being added when the agent was killed: nobody has been told that it
+    /// is there. In a file of its own for the same reason.
+    #[serde(skip)]
+    pub adding: Option<Name>,
 }
 
 /// A process that an endpoint was found by.
@@ -129,6 +133,7 @@ impl Content {
             fastpath_off: false,
             packet_filter: false,
             making: None,
+            adding: None,
         }
     }
 

@@ -72,6 +72,7 @@ pub struct Store {
     making: PathBuf,
     /// What a cluster's store has said last.
     cluster: PathBuf,
+    adding: PathBuf,
     content: Arc<Content>,
     since: SystemTime,
     behind: Option<Behind>,
@@ -88,6 +89,7 @@ impl Store {
             journal,
             making: dirs.making(instance),
             cluster: dirs.cluster(instance),
+            adding: dirs.adding(instance),
             content: Arc::new(Content::new(instance.clone())),
             since: SystemTime::UNIX_EPOCH,
             behind: None,
@@ -109,6 +111,10 @@ impl Store {
         if let Some(noted) = copies::read(&store.making)? {
             let name = String::from_utf8_lossy(&noted.text).into_owned();
             content.making = name.parse().ok();
+        }
+        if let Some(noted) = copies::read(&store.adding)? {
+            let name = String::from_utf8_lossy(&noted.text).into_owned();
+            content.adding = name.parse().ok();
         }
         (store.content, store.since) = (Arc::new(content), since);
         Ok(store)
@@ -205,6 +211,35 @@ impl Store {
         gone(&self.making, fs::remove_file)
     }
 
+    /// Notes the endpoint that is about to be added: until whoever asked is answered, it is nobody's.
+    pub fn begins_to_add(&mut self, endpoint: &Name) -> Result<(), StoreError> {
+        let noted = Version {
+            text: endpoint.as_str().into(),
+            since: SystemTime::now(),
+        };
+        copies::replace(&self.adding, &noted, Durable::No)?;
+        hooks::step_done();
+        Ok(())
+    }
+
+    /// It is added, or gone again.
+    pub fn has_added(&mut self) -> Result<(), StoreError> {
+        if self.content.adding.is_some() {
+            Arc::make_mut(&mut self.content).adding = None;
+        }
+        gone(&self.adding, fs::remove_file)
+    }
+
+    /// Forgets the endpoint that was being added when the agent was killed; its name.
+    pub fn forget_unanswered(&mut self) -> Result<Option<Name>, StoreError> {
+        let unanswered = self.content.adding.clone();
+        if let Some(endpoint) = &unanswered {
+            self.forget(endpoint)?;
+        }
+        self.has_added()?;
+        Ok(unanswered)
+    }
+
     /// Writes the file behind from now on; what is remembered now is on the disk then.
     ///
     /// Only for the one that holds the instance's lock.
@@ -229,7 +264,9 @@ impl Store {
         if let Some(behind) = self.behind.take() {
             behind.finish()?;
         }
-        let removed = gone(&self.making, fs::remove_file).and_then(|()| self.journal.remove());
+        let removed = gone(&self.making, fs::remove_file)
+            .and_then(|()| gone(&self.adding, fs::remove_file))
+            .and_then(|()| self.journal.remove());
         removed.map_err(|error| error.to_string())
     }
 
@@ -238,6 +275,7 @@ impl Store {
     /// Only for the one that holds the instance's lock: there may be another writer.
     pub fn clear_unfinished(&self) -> Result<(), StoreError> {
         gone(&temporary(&self.making), fs::remove_file)?;
+        gone(&temporary(&self.adding), fs::remove_file)?;
         gone(&temporary(self.journal.path()), fs::remove_file)?;
         gone(&temporary(&self.file), fs::remove_file)
     }
@@ -250,6 +288,7 @@ impl Store {
         self.clear_unfinished()?;
         // First the journal: without a file it would not count.
         gone(&self.making, fs::remove_file)?;
+        gone(&self.adding, fs::remove_file)?;
         self.journal.remove()?;
         gone(&self.file, fs::remove_file)?;
         for of_cluster in [self.cluster.with_extension("new"), self.cluster] {

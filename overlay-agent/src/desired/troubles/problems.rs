@@ -168,6 +168,21 @@ impl From<&Problem> for Trouble {
                 format!("there is no network namespace {}", path.display()),
                 "start the container first, or correct netns or pid",
             ),
+            Problem::ProcessEnded {
+                endpoint,
+                pid,
+                added_to,
+            } => attach(
+                endpoint,
+                format!("process {pid} has ended, and its network namespace is not known any more"),
+                match added_to {
+                    Some(instance) => format!(
+                        "delete it with \"overlay-agent endpoint delete {endpoint} --instance \
+                         {instance}\", and add it for the new process"
+                    ),
+                    None => "correct pid, or name the namespace instead".to_owned(),
+                },
+            ),
             Problem::NodeNamespace { endpoint, path } => attach(
                 endpoint,
                 format!("{} is the node's own network namespace", path.display()),

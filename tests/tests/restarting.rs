@@ -1,0 +1,139 @@
+//! Endpoints come and go although the agent is just restarting, and none stays that nobody was
+//! promised.
+
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use overlay_tests::{agent::Agent, guard::Guard, netns::Temporary, poll};
+use serde_json::Value;
+
+/// The names of the endpoints that an agent has.
+fn endpoints(agent: &Agent) -> Result<Vec<String>> {
+    let status = agent.json(&["status"])?;
+    let endpoints = status["endpoints"].as_array().context("no endpoints")?;
+    let name = |endpoint: &Value| endpoint["name"].as_str().map(str::to_owned);
+    Ok(endpoints.iter().filter_map(name).collect())
+}
+
+/// Asks while `restart` goes on; the answer's standard error when it is a refusal.
+fn ask_during(
+    agent: &Agent,
+    arguments: &[&str],
+    restart: impl FnOnce() -> Result<()>,
+) -> Result<std::result::Result<(), String>> {
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| agent.ask(arguments));
+        restart()?;
+        let out = asked.join().ok().context("it panicked")??;
+        Ok(if out.success { Ok(()) } else { Err(out.stderr) })
+    })
+}
+
+#[test]
+fn add_and_delete_wait_for_the_next_agent() -> Result<()> {
+    let guard = Guard::overlay("trest")?;
+    let agent = guard.agent(1);
+    let netns = Temporary::make("trest-job")?;
+    let add = [
+        "endpoint",
+        "add",
+        "job",
+        "--network",
+        "lab",
+        "--netns",
+        "trest-job",
+    ];
+    let delete = ["endpoint", "delete", "job"];
+    for end in [Signal::SIGTERM, Signal::SIGKILL] {
+        let stop = || {
+            if end == Signal::SIGTERM {
+                agent.stop()
+            } else {
+                agent.kill()
+            }
+        };
+        for arguments in [&add[..], &delete] {
+            stop()?;
+            let refused = agent.ask(&[arguments, &["--wait", "0"]].concat())?;
+            assert_eq!(refused.code, Some(3), "{end}: {}", refused.stderr);
+            let answer = ask_during(&agent, arguments, || Ok(agent.start()?))?;
+            assert_eq!(answer, Ok(()), "{end}: {arguments:?}");
+            let there = endpoints(&agent)?.iter().any(|name| name == "job");
+            assert_eq!(there, arguments == &add[..], "{end}: {arguments:?}");
+        }
+    }
+    drop(netns);
+    Ok(guard.down()?)
+}
+
+#[test]
+fn what_an_agent_that_was_killed_has_not_answered_is_asked_again() -> Result<()> {
+    let guard = Guard::overlay("tresk")?;
+    let agent = guard.agent(1);
+    let netns = Temporary::make("tresk-job")?;
+    let add = [
+        "endpoint",
+        "add",
+        "job",
+        "--network",
+        "lab",
+        "--netns",
+        "tresk-job",
+    ];
+    for arguments in [&add[..], &["endpoint", "delete", "job"]] {
+        let process = agent.process()?.context("no agent")?;
+        process.signal(Signal::SIGSTOP)?;
+        let answer = ask_during(&agent, arguments, || {
+            agent.kill()?;
+            Ok(agent.start()?)
+        })?;
+        assert_eq!(answer, Ok(()), "{arguments:?}");
+        let there = endpoints(&agent)?.iter().any(|name| name == "job");
+        assert_eq!(there, arguments == &add[..], "{arguments:?}");
+    }
+    drop(netns);
+    Ok(guard.down()?)
+}
+
+#[test]
+fn a_process_that_has_ended_is_said_to_have() -> Result<()> {
+    let guard = Guard::overlay("tresp")?;
+    let agent = guard.agent(1);
+    let mut process = std::process::Command::new("unshare")
+        .args(["--net", "sleep", "600"])
+        .spawn()?;
+    let pid = process.id().to_string();
+    let own = std::fs::read_link("/proc/self/ns/net")?;
+    let apart = poll::until_well(|| {
+        let there = std::fs::read_link(format!("/proc/{pid}/ns/net"));
+        there
+            .map_or(true, |there| there == own)
+            .then_some("not yet in its namespace")
+    });
+    let added = agent.ask(&["endpoint", "add", "job", "--network", "lab", "--pid", &pid]);
+    process.kill()?;
+    process.wait()?;
+    assert_eq!(apart, Ok(()));
+    let added = added?;
+    assert!(added.success, "{}", added.stderr);
+
+    let cure = format!(
+        "overlay-agent endpoint delete job --instance {}",
+        agent.instance
+    );
+    let said = poll::until_well(|| match agent.ask(&["status"]) {
+        Ok(out) if out.stdout.contains(&cure) => None,
+        Ok(out) => Some(out.stdout),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(said, Ok(()), "{}", agent.log()?);
+    agent.tell(&["endpoint", "delete", "job"])?;
+    let well = poll::until_well(|| match agent.ask(&["status"]) {
+        Ok(out) if out.success => None,
+        Ok(out) => Some(out.stdout),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(well, Ok(()));
+    Ok(guard.down()?)
+}
