@@ -8,7 +8,7 @@ use overlay_tests::{
     check,
     guard::Guard,
     netns::Temporary,
-    poll,
+    poll, run,
     shape::{Scenario, Shape},
 };
 use serde_json::{Map, Value};
@@ -190,6 +190,10 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
         ("peer_show", &["peer", "show", "tschema-n2"]),
         ("config", &["config", "show"]),
         ("config", &["config", "example"]),
+        ("endpoint_del", &["endpoint", "del", "more"]),
+        ("fastpath", &["fastpath", "off"]),
+        ("fastpath", &["fastpath", "on"]),
+        ("log_level", &["log-level", "off"]),
         ("error", &["endpoint", "del", "nobody"]),
         ("error", &["endpoint", "del", from]),
     ] {
@@ -197,7 +201,6 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
         let faults = schema.faults(definition, &said);
         assert!(faults.is_empty(), "{words:?}: {faults:#?}");
     }
-    agent.tell(&["endpoint", "del", "more"])?;
     drop(container);
     fs::write(&file, good)?;
     let config = file.to_string_lossy();
@@ -205,7 +208,10 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
     let faults = schema.faults("check", &serde_json::from_str(&check.stdout)?);
     assert!(faults.is_empty(), "{faults:#?}");
     // Where everything is to be made.
-    agent.tell(&["down"])?;
+    for _ in ["the instance", "nothing"] {
+        let faults = schema.faults("down", &asked(&agent, &["down"])?);
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
     let node = ["--netns", agent.instance.as_str()];
     let plan = [&["plan", "--config", &config, "-o", "json"], &node[..]].concat();
     let plan = agent.call(&plan)?;

@@ -30,8 +30,10 @@ pub struct Wanted {
 pub struct CaptureStatus {
     /// Who has started it.
     pub by: Caller,
-    /// When: milliseconds since 1970, UTC.
-    pub since_ms: u64,
+    /// When, as RFC 3339 writes it, in UTC,
+    pub since: String,
+    /// and how many milliseconds ago.
+    pub age_ms: u64,
     /// What is captured.
     pub wanted: Wanted,
 }

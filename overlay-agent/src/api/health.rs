@@ -69,9 +69,9 @@ pub struct PeerHealth {
     /// How the two hear each other.
     pub state: PeerState,
     /// Milliseconds since anything was heard of it, asked or answered.
-    pub heard_ms: Option<u64>,
+    pub heard_age_ms: Option<u64>,
     /// Milliseconds since it last answered.
-    pub answered_ms: Option<u64>,
+    pub answered_age_ms: Option<u64>,
     /// Whether it hears this node, by what it said last; `None` when it has not said lately.
     pub hears_this_node: Option<bool>,
     /// Round trips, of those questions that were answered.

@@ -141,6 +141,9 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::EndpointAdd`].
     Endpoint(EndpointStatus),
+    /// To [`Request::Down`]: what was left alone although the instance once changed it, a sentence
+    /// each.
+    Removed(Vec<String>),
     /// To everything else.
     Done,
     /// The request cannot be carried out; nothing was changed.

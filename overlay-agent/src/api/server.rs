@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -85,6 +85,8 @@ pub struct ServerError {
 #[derive(Debug)]
 pub struct Server {
     socket: PathBuf,
+    /// Of the socket: another file of its name is somebody else's.
+    inode: u64,
 }
 
 impl Server {
@@ -101,23 +103,33 @@ impl Server {
             socket: socket.to_owned(),
             cause,
         };
-        match fs::remove_file(socket) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(error(cause)),
-            _ => {}
+        match fs::symlink_metadata(socket) {
+            Ok(there) if there.file_type().is_socket() => {
+                fs::remove_file(socket).map_err(error)?;
+            }
+            // To listen there is refused, and says so.
+            Ok(_) | Err(_) => {}
         }
         // Nobody else can connect before the mode is set: the folder is private.
         let listener = UnixListener::bind(socket).map_err(error)?;
         fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(error)?;
+        let inode = fs::symlink_metadata(socket).map_err(error)?.ino();
         tokio::spawn(accept(listener, Desk { calls, activity }));
         Ok(Self {
             socket: socket.to_owned(),
+            inode,
         })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.socket) {
+        let removed = match fs::symlink_metadata(&self.socket) {
+            Ok(there) if there.ino() == self.inode => fs::remove_file(&self.socket),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
             debug!("remove {}: {error}", self.socket.display());
         }
     }

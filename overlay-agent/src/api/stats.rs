@@ -13,6 +13,8 @@ use crate::model::{Name, Vni};
 pub struct Stats {
     /// [`crate::api::SCHEMA`].
     pub schema: u32,
+    /// When it was read, as RFC 3339 writes it, in UTC.
+    pub time: String,
     /// When it was read: milliseconds since 1970, UTC.
     pub time_ms: u64,
     /// Version of the agent.

@@ -1,8 +1,9 @@
 //! Commands that ask a running daemon.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use anyhow::anyhow;
+use serde_json::{Value, json};
 
 use super::{CommandResult, EndpointCommand, Failure, Format, output, patience};
 use crate::{
@@ -57,8 +58,9 @@ pub(super) fn endpoint(
             print_endpoints(&[endpoint], format)
         }
         EndpointCommand::Del { name, wait } => {
-            let request = Request::EndpointDel { name };
-            done(&patience::ask(dirs, instance, &request, wait.seconds)?)
+            let request = Request::EndpointDel { name: name.clone() };
+            done(&patience::ask(dirs, instance, &request, wait.seconds)?)?;
+            told(format, &json!({ "schema": SCHEMA, "deleted": name }))
         }
         EndpointCommand::Show { name } => endpoint_show(dirs, instance, format, &name),
         EndpointCommand::List => print_endpoints(&status_of(dirs, instance)?.endpoints, format),
@@ -103,12 +105,33 @@ fn print_endpoints(endpoints: &[EndpointStatus], format: Format) -> CommandResul
     output::print(|out| output::endpoints(out, endpoints, format)).map_err(Failure::Problem)
 }
 
-pub(super) fn fastpath(dirs: &Dirs, instance: Option<Name>, on: bool) -> CommandResult {
-    done(&ask(dirs, instance, &Request::Fastpath { on })?)
+pub(super) fn fastpath(
+    dirs: &Dirs,
+    instance: Option<Name>,
+    format: Format,
+    on: bool,
+) -> CommandResult {
+    done(&ask(dirs, instance, &Request::Fastpath { on })?)?;
+    let state = if on { "on" } else { "off" };
+    told(format, &json!({ "schema": SCHEMA, "fastpath": state }))
 }
 
-pub(super) fn log_level(dirs: &Dirs, instance: Option<Name>, level: LogLevel) -> CommandResult {
-    done(&ask(dirs, instance, &Request::LogLevel { level })?)
+pub(super) fn log_level(
+    dirs: &Dirs,
+    instance: Option<Name>,
+    format: Format,
+    level: LogLevel,
+) -> CommandResult {
+    done(&ask(dirs, instance, &Request::LogLevel { level })?)?;
+    told(format, &json!({ "schema": SCHEMA, "log_level": level }))
+}
+
+/// What was done, for programs; people need not be told that it was.
+fn told(format: Format, value: &Value) -> CommandResult {
+    match format {
+        Format::Text => Ok(()),
+        Format::Json => output::print(|out| writeln!(out, "{value:#}")).map_err(Failure::Problem),
+    }
 }
 
 pub(super) fn done(reply: &Reply) -> CommandResult {

@@ -1,10 +1,13 @@
 //! Removes an instance: through its daemon, or, when that is gone, from what it left.
 
-use overlay_api::Spool;
+use std::io::Write as _;
 
-use super::{CommandResult, Failure, client, local, progress};
+use overlay_api::Spool;
+use serde_json::json;
+
+use super::{CommandResult, Failure, Format, client, local, output, progress};
 use crate::{
-    api::Request,
+    api::{Reply, Request, SCHEMA},
     daemon::{self, InstanceLock, LockError},
     dirs::Dirs,
     kernel::{bpf, capability},
@@ -14,11 +17,43 @@ use crate::{
     store::Store,
 };
 
-pub(super) fn down(dirs: &Dirs, instance: Option<Name>) -> CommandResult {
+pub(super) fn down(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
+    let removed = take_down(dirs, instance)?;
+    output::print(|out| match (format, &removed) {
+        (Format::Json, removed) => writeln!(out, "{:#}", value(removed)),
+        (Format::Text, Removed::Nothing(why)) => writeln!(out, "nothing to remove: {why}"),
+        (Format::Text, Removed::Instance { left, .. }) => left
+            .iter()
+            .try_for_each(|sentence| writeln!(out, "{sentence}")),
+    })
+    .map_err(Failure::Problem)
+}
+
+/// What `down` has come to.
+enum Removed {
+    /// There was nothing, and why.
+    Nothing(String),
+    /// The instance is gone.
+    Instance {
+        name: Name,
+        /// What was left alone although it once changed it.
+        left: Vec<String>,
+    },
+}
+
+fn value(removed: &Removed) -> serde_json::Value {
+    let (instance, left) = match removed {
+        Removed::Nothing(_) => (None, &[][..]),
+        Removed::Instance { name, left } => (Some(name), &left[..]),
+    };
+    json!({ "schema": SCHEMA, "removed": instance, "left": left })
+}
+
+fn take_down(dirs: &Dirs, instance: Option<Name>) -> Result<Removed, Failure> {
     let there = dirs.instances().map_err(Failure::bad_input)?;
     if instance.is_none() && there.is_empty() {
-        println!("nothing to remove: there is no instance on this machine");
-        return Ok(());
+        let why = "there is no instance on this machine";
+        return Ok(Removed::Nothing(why.to_owned()));
     }
     let instance = client::the_instance(dirs, instance, |_, _| true)?;
     match InstanceLock::take(dirs, &instance) {
@@ -29,7 +64,13 @@ pub(super) fn down(dirs: &Dirs, instance: Option<Name>) -> CommandResult {
         }
         Err(LockError::Running(_)) => {
             let call = || client::call(dirs, &instance, &Request::Down {});
-            progress::while_waiting(&dirs.socket(&instance), call).map(drop)
+            match progress::while_waiting(&dirs.socket(&instance), call)? {
+                Reply::Removed(left) => Ok(Removed::Instance {
+                    name: instance.clone(),
+                    left,
+                }),
+                _ => Err(client::unexpected()),
+            }
         }
         Err(error) => Err(Failure::bad_input(error)),
     }
@@ -53,13 +94,11 @@ fn others(dirs: &Dirs, instance: &Name) -> String {
     }
 }
 
-fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
+fn remove(dirs: &Dirs, instance: &Name) -> Result<Removed, Failure> {
     if !is_left_behind(dirs, instance) {
-        println!(
-            "nothing to remove: there is no instance {instance}{}",
-            others(dirs, instance)
-        );
-        return Ok(());
+        let others = others(dirs, instance);
+        let why = format!("there is no instance {instance}{others}");
+        return Ok(Removed::Nothing(why));
     }
     capability::check_privileges().map_err(Failure::bad_input)?;
     let store = Store::open(dirs, instance).map_err(Failure::bad_input)?;
@@ -78,6 +117,11 @@ fn remove(dirs: &Dirs, instance: &Name) -> CommandResult {
             daemon::teardown(node, store).await
         };
         let removed = progress::shown(&progress, Box::pin(removed)).await;
-        removed.map_err(Failure::problem)
+        removed
+            .map(|left| Removed::Instance {
+                name: instance.clone(),
+                left,
+            })
+            .map_err(Failure::problem)
     })?
 }

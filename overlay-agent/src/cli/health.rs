@@ -29,10 +29,10 @@ pub(super) fn figures(health: &PeerHealth) -> String {
     let mut parts = match health.state {
         PeerState::NotAsked | PeerState::Waiting => vec!["no answer yet".to_owned()],
         PeerState::NoAgent => vec!["no agent answers".to_owned()],
-        PeerState::Silent => vec![format!("silent, answered {}", ago(health.answered_ms))],
+        PeerState::Silent => vec![format!("silent, answered {}", ago(health.answered_age_ms))],
         PeerState::OneWay => vec![format!(
             "one way: heard {}, does not hear this node",
-            ago(health.heard_ms)
+            ago(health.heard_age_ms)
         )],
         PeerState::Answers => measured(health),
     };
@@ -66,8 +66,8 @@ mod tests {
     fn health(state: PeerState) -> PeerHealth {
         PeerHealth {
             state,
-            heard_ms: Some(400),
-            answered_ms: Some(130_000),
+            heard_age_ms: Some(400),
+            answered_age_ms: Some(130_000),
             hears_this_node: Some(true),
             rtt: Some(RoundTrip {
                 last_ns: 1,

@@ -246,15 +246,17 @@ fn run(cli: Cli) -> ExitCode {
         Command::Config(command) => config::config(&cli.dirs, cli.instance, cli.output, command),
         Command::Cluster(command) => cluster::run(command, &cli.dirs, cli.instance, cli.output),
         Command::Fastpath { state } => {
-            client::fastpath(&cli.dirs, cli.instance, state == Switch::On)
+            client::fastpath(&cli.dirs, cli.instance, cli.output, state == Switch::On)
         }
-        Command::Down => down::down(&cli.dirs, cli.instance),
+        Command::Down => down::down(&cli.dirs, cli.instance, cli.output),
         Command::Stats(args) => stats::stats(&cli.dirs, cli.instance.as_ref(), cli.output, &args),
         Command::Top(args) => top::top(&cli.dirs, cli.instance.as_ref(), &args),
         Command::Documents { into } => documents::write(&into),
         Command::Doctor(args) => doctor::doctor(args, cli.instance, &cli.dirs, cli.output),
         Command::Explain(args) => explain::explain(&cli.dirs, cli.instance, cli.output, args),
-        Command::LogLevel { level } => client::log_level(&cli.dirs, cli.instance, level),
+        Command::LogLevel { level } => {
+            client::log_level(&cli.dirs, cli.instance, cli.output, level)
+        }
         Command::Capture(args) => capture::capture(&cli.dirs, cli.instance, args),
     };
     match result {

@@ -1,9 +1,6 @@
 //! Who looks at packets just now: for people who wonder why other programs are attached.
 
-use std::{
-    io::{self, Write},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::io::{self, Write};
 
 use crate::{
     api::{
@@ -17,9 +14,7 @@ use crate::{
 /// A line for a capture, and one for messages in the log; nothing without them.
 pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     if let Some(capture) = &status.capture {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-        writeln!(out, "{}", line(capture, now))?;
+        writeln!(out, "{}", line(capture))?;
     }
     if status.log_level != LogLevel::Off {
         writeln!(
@@ -31,23 +26,31 @@ pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     Ok(())
 }
 
-fn line(capture: &CaptureStatus, now_ms: u64) -> String {
+fn line(capture: &CaptureStatus) -> String {
     let by = match capture.by.process {
         Some(process) => format!("process {process} of user {}", capture.by.user),
         None => format!("user {}", capture.by.user),
     };
-    let since = ago(now_ms.saturating_sub(capture.since_ms));
+    let since = ago(capture.age_ms);
     format!(
         "capture by {by}  started {since}  of {}",
         filter(&capture.wanted)
     )
 }
 
+/// Names of a kind that a line has room for.
+const MOST: usize = 4;
+
 fn filter(wanted: &Wanted) -> String {
     let mut parts = Vec::new();
     let mut add = |what: &str, names: &[String]| {
         if !names.is_empty() {
-            parts.push(format!("{what} {}", names.join(",")));
+            let (shown, more) = if names.len() > MOST {
+                (&names[..2], format!(" and {} more", names.len() - 2))
+            } else {
+                (names, String::new())
+            };
+            parts.push(format!("{what} {}{more}", shown.join(",")));
         }
     };
     add("endpoint", wanted.endpoint.as_slice());
@@ -72,20 +75,26 @@ mod tests {
                 user: 0,
                 process: Some(4711),
             },
-            since_ms: 1_000,
+            since: "2026-11-29T10:00:00.000Z".to_owned(),
+            age_ms: 12_500,
             wanted: Wanted::default(),
         };
         assert_eq!(
-            line(&capture, 13_500),
+            line(&capture),
             "capture by process 4711 of user 0  started 12 s ago  of all packets"
         );
         capture.by.process = None;
         capture.wanted.endpoint = Some("web".to_owned());
         capture.wanted.reasons = vec!["dropped".to_owned(), "no_route".to_owned()];
-        // Clocks of people may be set back.
         assert_eq!(
-            line(&capture, 0),
-            "capture by user 0  started 0 s ago  of endpoint web  reason dropped,no_route"
+            line(&capture),
+            "capture by user 0  started 12 s ago  of endpoint web  reason dropped,no_route"
+        );
+        let more = ["ttl_expired", "too_big", "fragment"].map(str::to_owned);
+        capture.wanted.reasons.extend(more);
+        assert_eq!(
+            line(&capture),
+            "capture by user 0  started 12 s ago  of endpoint web  reason dropped,no_route and 3 more"
         );
     }
 }

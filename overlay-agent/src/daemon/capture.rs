@@ -23,6 +23,7 @@ use crate::{
         Caller, Reply,
         capture::{Bytes, CaptureStatus, Captured, Seen, Wanted},
         explain::Action,
+        rfc3339,
     },
     explain::{Names, device_of},
     kernel::bpf::{Event, Events, Variant},
@@ -41,10 +42,20 @@ const BUDGET: u32 = 50;
 pub(super) struct Capture {
     /// `None` while the programs are not there that would tell.
     session: Option<Session>,
+    begun: Instant,
     read: Instant,
     names: Arc<Names>,
+    status: CaptureStatus,
+}
+
+impl Capture {
     /// For those who wonder why other programs are attached.
-    pub(super) status: CaptureStatus,
+    pub(super) fn status(&self) -> CaptureStatus {
+        CaptureStatus {
+            age_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            ..self.status.clone()
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -64,11 +75,13 @@ impl Reconciler {
         };
         self.capture = Some(Capture {
             session: None,
+            begun: Instant::now(),
             read: Instant::now(),
             names: Arc::new(Names::of(&self.scene())),
             status: CaptureStatus {
                 by,
-                since_ms: super::stats::milliseconds(),
+                since: rfc3339(SystemTime::now()),
+                age_ms: 0,
                 wanted,
             },
         });

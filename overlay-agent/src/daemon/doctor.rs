@@ -72,10 +72,10 @@ fn health_of(health: PeerHealth) -> Health {
     let agent = health.agent;
     let answers = health.state == PeerState::Answers;
     Health {
-        last_heard: health.heard_ms.map(Duration::from_millis),
+        last_heard: health.heard_age_ms.map(Duration::from_millis),
         // That it once did proves nothing now.
         last_answered: health
-            .answered_ms
+            .answered_age_ms
             .filter(|_| answers)
             .map(Duration::from_millis),
         rtt: health.rtt.map(|rtt| Duration::from_nanos(rtt.last_ns)),
@@ -102,8 +102,8 @@ mod tests {
     fn what_a_peer_said_before_it_could_hear_this_node_is_no_fault() {
         let mut health = PeerHealth {
             state: PeerState::Waiting,
-            heard_ms: Some(3),
-            answered_ms: None,
+            heard_age_ms: Some(3),
+            answered_age_ms: None,
             hears_this_node: Some(false),
             rtt: None,
             asked: 0,

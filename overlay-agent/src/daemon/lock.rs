@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::{
+        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 
@@ -11,7 +14,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::geteuid,
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{dirs::Dirs, model::Name};
 
@@ -32,6 +35,17 @@ pub enum LockError {
         owner: u32,
         /// Who we are.
         user: u32,
+    },
+    /// What has the name of a file of an agent is none.
+    #[error(
+        "use {}: {what}, which no agent has made; move it away, or choose another name with --instance",
+        path.display()
+    )]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
     },
     /// The folder for socket and lock cannot be made.
     #[error("make {}: {cause}; {}", path.display(), cure_of(cause))]
@@ -76,16 +90,21 @@ impl InstanceLock {
                 .create(&folder)
                 .map_err(io(&folder))?;
             make_private(&folder)?;
-            let file = File::create(&path).map_err(io(&path))?;
+            must_be_a_lock(&path)?;
+            let mut options = File::options();
+            let options = options.write(true).create(true).truncate(false);
+            let file = options.open(&path).map_err(io(&path))?;
             let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                 .map_err(|_| LockError::Running(instance.clone()))?;
             // Its last owner may have removed the file between our opening and locking it.
             let mine = file.metadata().map_err(io(&path))?.ino();
             if fs::metadata(&path).is_ok_and(|there| there.ino() == mine) {
+                let socket = dirs.socket(instance);
+                must_be_left_behind(&socket)?;
                 return Ok(Self {
                     folder,
                     path,
-                    socket: dirs.socket(instance),
+                    socket,
                     _file: file,
                 });
             }
@@ -114,13 +133,59 @@ fn make_private(folder: &Path) -> Result<(), LockError> {
     Ok(())
 }
 
+/// What is at a lock's place must be one, before it is opened: an empty file.
+fn must_be_a_lock(path: &Path) -> Result<(), LockError> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.is_file() => Err(LockError::NotOurs {
+            path: path.to_owned(),
+            what: "it is no file",
+        }),
+        Ok(there) if there.len() != 0 => Err(LockError::NotOurs {
+            path: path.to_owned(),
+            what: "it is a file with content",
+        }),
+        // What cannot be looked at cannot be opened either.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// What is at the place of the API socket must be one that nobody listens at any more: the
+/// caller has the lock, so an agent would be this one.
+fn must_be_left_behind(socket: &Path) -> Result<(), LockError> {
+    let not_ours = |what| {
+        Err(LockError::NotOurs {
+            path: socket.to_owned(),
+            what,
+        })
+    };
+    match fs::symlink_metadata(socket) {
+        Ok(there) if !there.file_type().is_socket() => not_ours("it is no socket"),
+        Ok(_) if UnixStream::connect(socket).is_ok() => {
+            not_ours("it is a socket at which another program listens")
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Removes what an agent has left, if that is still what is there.
+fn remove(path: &Path, is_ours: fn(&fs::Metadata) -> bool) {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(there) if is_ours(&there) => fs::remove_file(path),
+        Ok(_) => {
+            warn!("{} is not this agent's: left alone", path.display());
+            return;
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed {
+        debug!("remove {}: {error}", path.display());
+    }
+}
+
 impl Drop for InstanceLock {
     fn drop(&mut self) {
-        for path in [&self.socket, &self.path] {
-            if let Err(error) = fs::remove_file(path) {
-                debug!("remove {}: {error}", path.display());
-            }
-        }
+        remove(&self.socket, |there| there.file_type().is_socket());
+        remove(&self.path, |there| there.is_file() && there.len() == 0);
         // It stays with what an agent that was killed still had to bring to the disk.
         if let Err(error) = fs::remove_dir(&self.folder) {
             debug!("remove {}: {error}", self.folder.display());

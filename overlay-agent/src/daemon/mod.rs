@@ -191,7 +191,7 @@ async fn remove(reconciler: Reconciler, progress: &Progress) -> Reply {
     progress.tell(Activity::Looking).await;
     let down = Box::pin(reconciler.down());
     let done = progress.followed(announce::teller("removing"), down).await;
-    done.map_or_else(|error| Reply::Failed(error.to_string()), |()| Reply::Done)
+    done.map_or_else(|error| Reply::Failed(error.to_string()), Reply::Removed)
 }
 
 /// The processor's time that this process and those it started have taken. Not the clock's: on a busy machine a

@@ -387,7 +387,7 @@ impl Reconciler {
     }
 
     /// Removes all that is the instance's.
-    pub(super) async fn down(self) -> Result<(), TeardownError> {
+    pub(super) async fn down(self) -> Result<Vec<String>, TeardownError> {
         let Self {
             node,
             store,

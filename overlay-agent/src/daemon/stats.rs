@@ -62,6 +62,7 @@ impl Reconciler {
         }
         Reply::Stats(Box::new(Stats {
             schema: SCHEMA,
+            time: rfc3339(SystemTime::now()),
             time_ms: milliseconds(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: crate::hooks::abi(),

@@ -6,7 +6,7 @@ use overlay_cluster::talk::State;
 use overlay_common::maps::PeerStats;
 use tracing::warn;
 
-use super::Reconciler;
+use super::{Reconciler, capture::Capture};
 use crate::{
     api::{
         Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
@@ -65,7 +65,7 @@ impl Reconciler {
                 .collect(),
             probe: self.probes.status(),
             log_level: self.log_level_now(),
-            capture: self.capture.as_ref().map(|capture| capture.status.clone()),
+            capture: self.capture.as_ref().map(Capture::status),
         }
     }
 

@@ -33,12 +33,13 @@ pub enum TeardownError {
     },
 }
 
-/// Removes all that is an instance's: devices, routes, namespaces, programs, pins, state.
-pub async fn teardown(mut node: Node, mut store: Store) -> Result<(), TeardownError> {
+/// Removes all that is an instance's: devices, routes, namespaces, programs, pins, state. Returns
+/// what it has left alone although the instance once changed it, a sentence each.
+pub async fn teardown(mut node: Node, mut store: Store) -> Result<Vec<String>, TeardownError> {
     let known = &mut Known::default();
     let observed = observe(&node, None, store.content(), known, None).await?;
     let nothing = desired::nothing(store.content(), &observed);
-    let plan = plan(&observed.objects, &nothing);
+    let plan = plan(&observed.objects, &nothing.objects);
     let report = apply::apply(&plan, &mut node, None, &mut store).await;
     if !report.failed.is_empty() {
         let instance = store.content().instance().clone();
@@ -51,5 +52,5 @@ pub async fn teardown(mut node: Node, mut store: Store) -> Result<(), TeardownEr
     drop(node);
     bpf::remove_all(&pins)?;
     store.remove()?;
-    Ok(())
+    Ok(nothing.left)
 }

@@ -148,11 +148,24 @@ impl Tunnel {
 }
 
 /// The kernel objects of a node that should have none: only its settings are put back.
-pub fn nothing(store: &Content, observed: &Observed) -> Objects {
-    Objects {
-        sysctls: settings::before_us(store, observed),
-        ..Objects::default()
+pub fn nothing(store: &Content, observed: &Observed) -> Nothing {
+    let settings::BeforeUs { put_back, left } = settings::before_us(store, observed);
+    Nothing {
+        objects: Objects {
+            sysctls: put_back,
+            ..Objects::default()
+        },
+        left,
     }
+}
+
+/// A node without the instance.
+#[derive(Debug)]
+pub struct Nothing {
+    /// Its objects: the settings that are put back.
+    pub objects: Objects,
+    /// What is left alone although the instance once changed it, a sentence each.
+    pub left: Vec<String>,
 }
 
 /// The kernel objects of a node.

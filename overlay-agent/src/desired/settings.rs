@@ -15,6 +15,11 @@ const ROUTER_ADVERTISEMENTS: &str = "accept_ra";
 const NO_IPV6: &str = "disable_ipv6";
 const ASK_FOR_DUPLICATES: &str = "accept_dad";
 
+/// Of `ip_forward` and `forwarding`.
+const FORWARDS: &str = "1";
+/// Of `rp_filter`: a loose one; of `accept_ra`: also where the node forwards.
+const LISTEN_OR_LOOSE: &str = "2";
+
 fn of_device(family: Family, device: impl std::fmt::Display, setting: &str) -> String {
     let family = match family {
         Family::V4 => "ipv4",
@@ -63,10 +68,10 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
 
 /// The settings that the node needs.
 pub(super) fn wanted(node: &Node<'_>, networks: &[Derived<'_>]) -> BTreeMap<String, String> {
-    let mut wanted = BTreeMap::from([(FORWARD4.to_owned(), "1".to_owned())]);
+    let mut wanted = BTreeMap::from([(FORWARD4.to_owned(), FORWARDS.to_owned())]);
     loosen_reverse_path_filters(node, networks, &mut wanted);
     if networks.iter().any(|derived| derived.network.has_ipv6()) {
-        wanted.insert(FORWARD6.to_owned(), "1".to_owned());
+        wanted.insert(FORWARD6.to_owned(), FORWARDS.to_owned());
         keep_router_advertisements(node, &mut wanted);
         allow_ipv6(node, networks, &mut wanted);
     }
@@ -90,7 +95,7 @@ fn loosen_reverse_path_filters(
         let inherited = || value(node, &rp_filter("default"));
         let effective = value(node, &rp_filter("all")).max(value(node, &own).or_else(inherited));
         if effective == Some("1") {
-            wanted.insert(own, "2".to_owned());
+            wanted.insert(own, LISTEN_OR_LOOSE.to_owned());
         }
     }
 }
@@ -103,7 +108,7 @@ fn keep_router_advertisements(node: &Node<'_>, wanted: &mut BTreeMap<String, Str
     for key in others.map(|(name, _)| of_device(Family::V6, name, ROUTER_ADVERTISEMENTS)) {
         let ours_to_keep = was_host || node.inputs.store.sysctls.contains_key(&key);
         if ours_to_keep && value(node, &key) == Some("1") {
-            wanted.insert(key, "2".to_owned());
+            wanted.insert(key, LISTEN_OR_LOOSE.to_owned());
         }
     }
 }
@@ -130,8 +135,9 @@ fn value<'a>(node: &Node<'a>, key: &str) -> Option<&'a str> {
     node.around.sysctls.get(key).map(String::as_str)
 }
 
-/// The settings as they were before us, without those that go with our devices.
-pub(super) fn before_us(store: &Content, observed: &Observed) -> BTreeMap<String, String> {
+/// The settings as they were before us, without those that go with our devices. What somebody
+/// else has changed since is not ours to put back.
+pub(super) fn before_us(store: &Content, observed: &Observed) -> BeforeUs {
     let ours: Vec<String> = observed
         .objects
         .links
@@ -142,8 +148,43 @@ pub(super) fn before_us(store: &Content, observed: &Observed) -> BTreeMap<String
         observed.around.sysctls.contains_key(key)
             && !ours.iter().any(|device| key.starts_with(device))
     };
+    let is_as_we_left_it = |key: &str| {
+        let now = observed.around.sysctls.get(key);
+        now.is_some_and(|now| now == as_we_set(key))
+    };
     let before = store.sysctls.iter().filter(|(key, _)| stays(key));
-    before
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+    let (ours, theirs): (Vec<_>, Vec<_>) = before.partition(|(key, _)| is_as_we_left_it(key));
+    let owned = |(key, value): (&String, &String)| (key.clone(), value.clone());
+    BeforeUs {
+        put_back: ours.into_iter().map(owned).collect(),
+        left: theirs
+            .into_iter()
+            .filter(|(key, before)| observed.around.sysctls.get(*key) != Some(*before))
+            .map(|(key, before)| {
+                let now = observed.around.sysctls.get(key).map_or("", String::as_str);
+                format!(
+                    "setting {key} is {now} since somebody else changed it; it was {before} before \
+                     this instance, which leaves it alone"
+                )
+            })
+            .collect(),
+    }
+}
+
+/// The settings as they were before us.
+pub(super) struct BeforeUs {
+    /// Those that are still as we set them, with the value that they had.
+    pub(super) put_back: BTreeMap<String, String>,
+    /// A sentence for each that somebody else has changed since.
+    pub(super) left: Vec<String>,
+}
+
+/// The value that we give a setting of the node, or of a device that is not ours.
+fn as_we_set(key: &str) -> &'static str {
+    let setting = key.rsplit('/').next();
+    if matches!(setting, Some("rp_filter" | ROUTER_ADVERTISEMENTS)) {
+        LISTEN_OR_LOOSE
+    } else {
+        FORWARDS
+    }
 }

@@ -38,14 +38,14 @@ fn everything() -> Export {
         "peers": [{
             "network": "lab", "name": "n2", "mtu": 1450,
             "health": {
-                "state": "answers", "heard_ms": 1, "answered_ms": 1, "hears_this_node": true,
+                "state": "answers", "heard_age_ms": 1, "answered_age_ms": 1, "hears_this_node": true,
                 "rtt": { "last_ns": 1, "mean_ns": 1_500_000, "min_ns": 1, "jitter_ns": 500 },
                 "asked": 100, "lost": 25, "path_mtu": 1400, "agent": null,
             },
         }],
     });
     let stats = json!({
-        "schema": 1, "time_ms": 0, "version": "1.2.3", "abi": 4, "instance": "n1", "node": "n1",
+        "schema": 1, "time": "1970-01-01T00:00:00.000Z", "time_ms": 0, "version": "1.2.3", "abi": 4, "instance": "n1", "node": "n1",
         "fastpath": "on", "healthy": true, "problems": [],
         "repairs": 3, "reload": { "successful": true, "time": "2026-11-29T04:00:00.000Z" },
         "programs": [with(json!({ "program": "from_endpoint" }), &counts(&["delivered", "passed", "dropped"]))],

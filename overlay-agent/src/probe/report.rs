@@ -113,8 +113,8 @@ fn health_status(
     let loss = health.loss(interval);
     PeerHealth {
         state: health.reach(now, silence),
-        heard_ms: ago(health.last_heard),
-        answered_ms: ago(health.last_answered),
+        heard_age_ms: ago(health.last_heard),
+        answered_age_ms: ago(health.last_answered),
         hears_this_node: health.is_heard(now, silence),
         rtt: health.rtt.as_ref().map(round_trip),
         asked: loss.asked,

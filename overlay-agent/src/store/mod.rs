@@ -16,6 +16,7 @@ mod tests;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    str::FromStr,
     sync::Arc,
     time::SystemTime,
 };
@@ -108,14 +109,8 @@ impl Store {
             Some(newer) if newer.1 > since => newer,
             _ => (on_disk, since),
         };
-        if let Some(noted) = copies::read(&store.making)? {
-            let name = String::from_utf8_lossy(&noted.text).into_owned();
-            content.making = name.parse().ok();
-        }
-        if let Some(noted) = copies::read(&store.adding)? {
-            let name = String::from_utf8_lossy(&noted.text).into_owned();
-            content.adding = name.parse().ok();
-        }
+        content.making = noted(&store.making)?;
+        content.adding = noted(&store.adding)?;
         (store.content, store.since) = (Arc::new(content), since);
         Ok(store)
     }
@@ -298,6 +293,18 @@ impl Store {
         let folder = self.file.parent().unwrap_or(Path::new("/"));
         gone(folder, fs::remove_dir)
     }
+}
+
+/// The name that a file of this agent holds; what holds none is somebody else's file.
+fn noted<T: FromStr>(path: &Path) -> Result<Option<T>, StoreError> {
+    let Some(noted) = copies::read(path)? else {
+        return Ok(None);
+    };
+    let name = String::from_utf8_lossy(&noted.text).into_owned();
+    name.parse().map(Some).map_err(|_| StoreError::Foreign {
+        path: path.to_owned(),
+        cause: "it holds no name".to_owned(),
+    })
 }
 
 /// The content of a file of this or an earlier layout; the error says what does not fit.

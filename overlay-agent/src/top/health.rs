@@ -87,15 +87,21 @@ pub(super) fn remarks(peer: &MeshPeer) -> Vec<String> {
     let mut remarks = Vec::new();
     match health.state {
         PeerState::Silent => {
-            let when = health.answered_ms.map_or_else(|| "never".to_owned(), ago);
+            let when = health
+                .answered_age_ms
+                .map_or_else(|| "never".to_owned(), ago);
             remarks.push(format!("it answered {when}"));
         }
         PeerState::OneWay => {
-            let when = health.heard_ms.map_or_else(|| "before".to_owned(), ago);
+            let when = health.heard_age_ms.map_or_else(|| "before".to_owned(), ago);
             remarks.push(format!("it was heard {when}, and does not hear this node"));
         }
         PeerState::NotAsked => {
-            remarks.extend(health.heard_ms.map(|ms| format!("it asked {}", ago(ms))));
+            remarks.extend(
+                health
+                    .heard_age_ms
+                    .map(|ms| format!("it asked {}", ago(ms))),
+            );
         }
         _ => {}
     }

@@ -14,8 +14,8 @@ pub(super) fn peer(name: &str, state: PeerState, ms: u64, lost: u32) -> MeshPeer
         mtu: Some(1450),
         health: PeerHealth {
             state,
-            heard_ms: Some(1_000),
-            answered_ms: Some(14_000),
+            heard_age_ms: Some(1_000),
+            answered_age_ms: Some(14_000),
             hears_this_node: Some(true),
             rtt: Some(RoundTrip {
                 last_ns: ns,

@@ -127,7 +127,8 @@ fn standstill(facts: &Facts) -> Looked {
         "{} arrived, answers of peers among them, and none was counted",
         count(arrived, "packet")
     );
-    let cure = advice("\"overlay-agent fastpath off\" and \"on\" attach the programs anew");
+    let [off, on] = ["fastpath off", "fastpath on"].map(|words| facts.commands.agent(words));
+    let cure = advice(format!("\"{off}\" and \"{on}\" attach the programs anew"));
     Ok(vec![STANDSTILL.at(devices, what, cure)])
 }
 

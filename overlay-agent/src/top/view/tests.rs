@@ -23,6 +23,7 @@ use crate::{
 fn look(mesh: Mesh) -> Look {
     let stats = Stats {
         schema: SCHEMA,
+        time: String::new(),
         time_ms: 0,
         version: "0.1.0".to_owned(),
         abi: 4,
