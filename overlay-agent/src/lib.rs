@@ -15,6 +15,7 @@ pub mod desired;
 pub mod dirs;
 pub mod doctor;
 mod explain;
+mod flow;
 mod fnv;
 pub mod hooks;
 pub mod kernel;

@@ -141,6 +141,28 @@ fn asked(agent: &Agent, words: &[&str]) -> Result<Value> {
     serde_json::from_str(text).with_context(|| format!("{words:?}: {out:?}"))
 }
 
+/// What `monitor` says of probes and pings, which are left to the kernel where they come in.
+fn monitored(agent: &Agent) -> Result<String> {
+    let monitor = [
+        "monitor",
+        "--seconds",
+        "3",
+        "--output",
+        "json",
+        "--instance",
+    ];
+    let monitor = agent.argv(&[&monitor[..], &[&agent.instance]].concat());
+    let told = std::thread::scope(|scope| {
+        let told = scope.spawn(|| run::checked(&monitor));
+        while !told.is_finished() {
+            agent.ask(&["ping", "tschema-n2", "-c", "1", "--no-mtu"])?;
+        }
+        anyhow::Ok(told.join().ok().context("it panicked")??)
+    })?;
+    anyhow::ensure!(told.contains("packet"), "{told}");
+    Ok(told)
+}
+
 #[test]
 fn every_command_prints_what_the_schema_says() -> Result<()> {
     let schema = Schema::read()?;
@@ -194,6 +216,10 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
         ("fastpath", &["fastpath", "off"]),
         ("fastpath", &["fastpath", "on"]),
         ("log_level", &["log-level", "off"]),
+        ("ping", &["ping", "tschema-n2", "-c", "1"]),
+        ("ping", &["ping", "10.244.2.200", "-c", "1"]),
+        ("error", &["ping", "nobody"]),
+        ("error", &["monitor", "--reason", "nosuch"]),
         ("error", &["endpoint", "del", "nobody"]),
         ("error", &["endpoint", "del", from]),
     ] {
@@ -202,6 +228,10 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
         assert!(faults.is_empty(), "{words:?}: {faults:#?}");
     }
     drop(container);
+    for line in monitored(&agent)?.lines() {
+        let faults = schema.faults("monitor", &serde_json::from_str(line)?);
+        assert!(faults.is_empty(), "{line}: {faults:#?}");
+    }
     fs::write(&file, good)?;
     let config = file.to_string_lossy();
     let check = agent.call(&["check", "--config", &config, "-o", "json"])?;

@@ -7,6 +7,7 @@ mod client;
 mod doctor;
 pub mod explain;
 mod health;
+pub mod ping;
 mod problem;
 mod server;
 pub mod stats;
@@ -95,6 +96,8 @@ pub enum Request {
     CaptureRead {},
     /// Ends it.
     CaptureStop {},
+    /// Sends a packet as a container does, and waits for its answer.
+    Ping(ping::Ping),
     /// How the peers are.
     Mesh {
         /// Peers that are told at most.
@@ -168,6 +171,8 @@ pub enum Reply {
     Hop(Box<explain::Hop>),
     /// To [`Request::CaptureRead`] and [`Request::CaptureStop`].
     Captured(capture::Captured),
+    /// To [`Request::Ping`].
+    Pinged(Box<ping::Pinged>),
     /// To [`Request::Mesh`].
     Mesh(Box<Mesh>),
     /// To [`Request::Export`].

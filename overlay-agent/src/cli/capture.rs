@@ -128,7 +128,7 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
     Ok(())
 }
 
-fn captured(reply: Reply) -> Result<Captured, Failure> {
+pub(super) fn captured(reply: Reply) -> Result<Captured, Failure> {
     match reply {
         Reply::Captured(captured) => Ok(captured),
         _ => Err(client::unexpected()),
@@ -212,7 +212,7 @@ impl Writing<'_> {
 }
 
 /// Ctrl-C and its like, to be asked for between two reads.
-fn signals() -> anyhow::Result<SignalFd> {
+pub(super) fn signals() -> anyhow::Result<SignalFd> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGINT);
     set.add(Signal::SIGTERM);
@@ -222,6 +222,6 @@ fn signals() -> anyhow::Result<SignalFd> {
         .map_err(|errno| anyhow!("handle signals: {errno}"))
 }
 
-fn was_told_to_end(signals: &SignalFd) -> bool {
+pub(super) fn was_told_to_end(signals: &SignalFd) -> bool {
     matches!(signals.read_signal(), Ok(Some(_)))
 }

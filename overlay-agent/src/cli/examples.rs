@@ -206,3 +206,22 @@ Examples:
   sudo overlay-agent log-level warn     # each drop, with its reason
   sudo overlay-agent log-level debug    # and each packet that is left to the kernel
   sudo overlay-agent log-level off      # takes the code out again";
+
+pub(super) const MONITOR: &str = "\
+Examples:
+  sudo overlay-agent monitor
+  sudo overlay-agent monitor --reason dropped --endpoint web
+  sudo overlay-agent monitor --peer node02 --reason forwarded --count 10
+  sudo overlay-agent monitor --seconds 10 --output json | jq -c '[.reason, .flow]'
+
+It takes a capture's place: one of the two at a time. Without either the programs tell nothing.";
+
+pub(super) const PING: &str = "\
+Examples:
+  sudo overlay-agent ping node02
+  sudo overlay-agent ping 10.244.2.10 --from web --count 10
+  sudo overlay-agent ping node02 --size 1450 --output json | jq '{lost, rtt, path_mtu}'
+
+The packets leave the container's own interface, so the same programs carry them that carry
+its traffic. They are datagrams for port 33434, which whoever gets them refuses; a kernel does
+so about once a second.";

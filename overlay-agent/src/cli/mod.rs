@@ -16,10 +16,12 @@ mod failure;
 mod health;
 mod journal;
 mod local;
+mod monitor;
 mod output;
 mod patience;
 mod pcapng;
 mod peers;
+mod ping;
 mod progress;
 mod stats;
 mod top;
@@ -136,6 +138,11 @@ enum Command {
     /// Write packets as the programs see them, with what became of them, to a pcapng file
     #[command(after_help = examples::CAPTURE)]
     Capture(capture::Args),
+    /// Print each packet that is dropped or left to the kernel, with its reason, as it happens
+    Monitor(monitor::Args),
+    /// Send packets as a container does, and tell loss, round trip and the largest that arrives;
+    /// exit 1 when nothing is answered
+    Ping(ping::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -258,6 +265,8 @@ fn run(cli: Cli) -> ExitCode {
             client::log_level(&cli.dirs, cli.instance, cli.output, level)
         }
         Command::Capture(args) => capture::capture(&cli.dirs, cli.instance, args),
+        Command::Ping(args) => ping::ping(&cli.dirs, cli.instance, cli.output, &args),
+        Command::Monitor(args) => monitor::monitor(&cli.dirs, cli.instance, cli.output, args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,6 +16,7 @@ mod greeting;
 mod lock;
 mod mesh;
 mod patrol;
+mod ping;
 mod preview;
 mod probing;
 mod programs;
@@ -249,6 +250,7 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         Request::LogLevel { level } => reconciler.log_level(level).await,
         Request::CaptureStart(wanted) => reconciler.capture_start(wanted, call.caller).await,
         Request::CaptureRead {} => return reconciler.capture_read(call.reply),
+        Request::Ping(ping) => return reconciler.ping(&ping, call.reply),
         Request::CaptureStop {} => reconciler.capture_stop().await,
         Request::Status {} => Reply::Status(Box::new(reconciler.status())),
         Request::EndpointAdd(spec) => reconciler.endpoint_add(&spec).await,

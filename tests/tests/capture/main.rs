@@ -2,6 +2,7 @@
 //! everything is as it was.
 
 mod capturing;
+mod monitoring;
 
 use std::{
     fs,

@@ -2,6 +2,7 @@
 
 mod answers;
 mod faults;
+mod ping;
 mod stand;
 
 use anyhow::Result;

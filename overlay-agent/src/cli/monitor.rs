@@ -1,0 +1,322 @@
+//! `monitor`: a line for each packet that is dropped or left to the kernel.
+
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+
+use clap_complete::ArgValueCompleter;
+use overlay_common::reasons::PassReason;
+use serde_json::{Value, json};
+
+use super::{
+    CommandResult, Failure, Format,
+    capture::{captured, signals, was_told_to_end},
+    client, completing, examples,
+};
+use crate::{
+    api::{
+        Request, SCHEMA,
+        capture::{Captured, Seen, Wanted},
+        explain::Action,
+        rfc3339,
+    },
+    dirs::Dirs,
+    flow::Flows,
+    model::Name,
+};
+
+/// Bytes of each packet that are looked at: the headers of a tunnel over IPv6 and of what is in it.
+const SNAP: u32 = 192;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = examples::MONITOR)]
+pub(super) struct Args {
+    /// Only what this endpoint sends or gets
+    #[arg(long, add = ArgValueCompleter::new(completing::endpoints))]
+    endpoint: Option<String>,
+    /// Only what is for this peer, or from it
+    #[arg(long, add = ArgValueCompleter::new(completing::peers))]
+    peer: Option<String>,
+    /// Only packets with this reason, as counters name it, or all that were "forwarded", "passed"
+    /// or "dropped"; can be given several times [default: all but forwarded and not_ours]
+    #[arg(long = "reason")]
+    reasons: Vec<String>,
+    /// End after so many packets
+    #[arg(long)]
+    count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Packets that are printed in a second at most; 0: all
+    #[arg(long, default_value_t = 200, value_name = "PACKETS")]
+    rate: u64,
+}
+
+pub(super) fn monitor(
+    dirs: &Dirs,
+    instance: Option<Name>,
+    format: Format,
+    args: Args,
+) -> CommandResult {
+    let instance = client::the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
+    let ask = |request: &Request| client::call(dirs, &instance, request);
+    let signals = signals().map_err(Failure::Problem)?;
+    let wanted = Wanted {
+        endpoint: args.endpoint,
+        peer: args.peer,
+        reasons: reasons(args.reasons),
+        hooks: Vec::new(),
+        snap: SNAP,
+    };
+    client::done(&ask(&Request::CaptureStart(wanted))?)?;
+    if format == Format::Text {
+        eprintln!("monitoring {instance}; Ctrl-C ends it");
+    }
+    let mut lines = Lines {
+        format,
+        left: args.count.unwrap_or(u64::MAX),
+        rate: if args.rate == 0 { u64::MAX } else { args.rate },
+        since: Instant::now(),
+        printed: 0,
+        left_out: 0,
+        untold: 0,
+    };
+    let end = args
+        .seconds
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let printed = loop {
+        let captured = captured(ask(&Request::CaptureRead {})?)?;
+        let goes_on = lines.print(&mut io::stdout().lock(), &captured);
+        let is_over = end.is_some_and(|end| Instant::now() >= end);
+        match goes_on {
+            Ok(true) if !is_over && !was_told_to_end(&signals) => {}
+            other => break other,
+        }
+    };
+    let rest = captured(ask(&Request::CaptureStop {})?)?;
+    let out = &mut io::stdout().lock();
+    let printed = printed
+        .and_then(|_| lines.print(out, &rest))
+        .and_then(|_| lines.settle(out));
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Problem(
+            anyhow::Error::new(error).context("write to standard output"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What is asked for: the programs call what they forward "sent", and most of what is on the
+/// underlay is nobody's business here.
+fn reasons(named: Vec<String>) -> Vec<String> {
+    if !named.is_empty() {
+        let word = |name: String| match &*name {
+            "forwarded" => "sent".to_owned(),
+            _ => name,
+        };
+        return named.into_iter().map(word).collect();
+    }
+    let passed = PassReason::ALL.iter();
+    let passed = passed.filter(|reason| **reason != PassReason::NotOurs);
+    let names = passed.map(|reason| reason.name().to_owned());
+    std::iter::once("dropped".to_owned()).chain(names).collect()
+}
+
+/// What is printed, and how much of it.
+struct Lines {
+    format: Format,
+    /// Packets that are still wanted.
+    left: u64,
+    /// Packets of a second.
+    rate: u64,
+    /// When the present second began,
+    since: Instant,
+    /// what of it was printed,
+    printed: u64,
+    /// and what was not.
+    left_out: u64,
+    /// What the agent was not told of, since the beginning.
+    untold: u64,
+}
+
+impl Lines {
+    /// Whether more are wanted.
+    fn print(&mut self, out: &mut impl Write, captured: &Captured) -> io::Result<bool> {
+        if self.since.elapsed() >= SECOND {
+            self.settle(out)?;
+        }
+        for packet in &captured.packets {
+            if self.left == 0 {
+                break;
+            }
+            if self.printed >= self.rate {
+                self.left_out += 1;
+                continue;
+            }
+            let frame = hex::decode(&packet.before.hex).map_err(io::Error::other)?;
+            let flows = Flows::of(&frame);
+            match self.format {
+                Format::Text => writeln!(out, "{}", line(packet, &flows))?,
+                Format::Json => writeln!(out, "{}", value(packet, &flows))?,
+            }
+            self.printed += 1;
+            self.left -= 1;
+        }
+        let untold = captured.over_budget + captured.ring_full;
+        self.left_out += untold.saturating_sub(self.untold);
+        self.untold = untold;
+        out.flush()?;
+        Ok(self.left > 0)
+    }
+
+    /// Begins another second, and tells what was left out of the one before.
+    fn settle(&mut self, out: &mut impl Write) -> io::Result<()> {
+        (self.since, self.printed) = (Instant::now(), 0);
+        let left_out = std::mem::take(&mut self.left_out);
+        if left_out == 0 {
+            return Ok(());
+        }
+        match self.format {
+            Format::Text => writeln!(out, "{left_out} more packets are not shown")?,
+            Format::Json => {
+                let value = json!({ "schema": SCHEMA, "event": "left_out", "packets": left_out });
+                writeln!(out, "{value}")?;
+            }
+        }
+        out.flush()
+    }
+}
+
+const fn verdict(action: Action) -> &'static str {
+    match action {
+        Action::Sent => "forwarded",
+        Action::Passed => "passed",
+        Action::Dropped => "dropped",
+    }
+}
+
+fn time(seen: &Seen) -> String {
+    rfc3339(UNIX_EPOCH + Duration::from_nanos(seen.time_ns))
+}
+
+fn line(seen: &Seen, flows: &Flows) -> String {
+    let mut line = format!("{} {}", time(seen), verdict(seen.action));
+    let mut add = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            line.push_str(name);
+            line.push_str(value);
+        }
+    };
+    add(" ", seen.reason.as_deref());
+    add("  endpoint ", seen.endpoint.as_ref().map(Name::as_str));
+    add("  peer ", seen.peer.as_ref().map(Name::as_str));
+    add("  ", Some(&flows.to_string()));
+    add("  bytes ", Some(&seen.before.length.to_string()));
+    add("  at ", Some(&format!("{} {}", seen.program, seen.device)));
+    line
+}
+
+fn value(seen: &Seen, flows: &Flows) -> Value {
+    json!({
+        "schema": SCHEMA,
+        "event": "packet",
+        "time": time(seen),
+        "verdict": verdict(seen.action),
+        "reason": seen.reason,
+        "text": seen.text,
+        "endpoint": seen.endpoint,
+        "peer": seen.peer,
+        "flow": flows.inner,
+        "outer": flows.outer,
+        "vni": flows.vni,
+        "bytes": seen.before.length,
+        "program": seen.program,
+        "device": seen.device,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::{Format, Lines, reasons};
+    use crate::api::{
+        capture::{Bytes, Captured, Seen},
+        explain::Action,
+    };
+
+    fn seen() -> Seen {
+        Seen {
+            time_ns: 1_000_000,
+            program: "from_endpoint".to_owned(),
+            device: "ovl-web".to_owned(),
+            action: Action::Dropped,
+            reason: Some("spoofed_source".to_owned()),
+            text: "a text".to_owned(),
+            peer: None,
+            endpoint: Some("web".parse().unwrap()),
+            handed_to: None,
+            before: Bytes {
+                length: 60,
+                hex: String::new(),
+            },
+            after: None,
+        }
+    }
+
+    #[test]
+    fn a_flood_becomes_as_many_lines_as_were_asked_for() {
+        let mut lines = Lines {
+            format: Format::Text,
+            left: u64::MAX,
+            rate: 2,
+            since: Instant::now(),
+            printed: 0,
+            left_out: 0,
+            untold: 0,
+        };
+        let flood = Captured {
+            packets: vec![seen(); 5],
+            over_budget: 3,
+            ring_full: 4,
+        };
+        let mut out = Vec::new();
+        assert!(lines.print(&mut out, &flood).unwrap());
+        lines.settle(&mut out).unwrap();
+        // The agent counts what it was not told from the beginning.
+        assert!(
+            lines
+                .print(
+                    &mut out,
+                    &Captured {
+                        packets: vec![],
+                        ..flood
+                    }
+                )
+                .unwrap()
+        );
+        lines.settle(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let line = "1970-01-01T00:00:00.001Z dropped spoofed_source  endpoint web  unreadable  \
+                    bytes 60  at from_endpoint ovl-web";
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [line, line, "10 more packets are not shown"]
+        );
+    }
+
+    #[test]
+    fn what_is_forwarded_and_others_traffic_must_be_asked_for() {
+        let usual = reasons(Vec::new());
+        assert!(usual.iter().any(|name| name == "dropped"));
+        assert!(usual.iter().any(|name| name == "no_route"));
+        assert!(
+            !usual
+                .iter()
+                .any(|name| name == "not_ours" || name == "sent")
+        );
+        assert_eq!(reasons(vec!["forwarded".to_owned()]), ["sent"]);
+    }
+}
