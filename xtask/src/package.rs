@@ -133,7 +133,7 @@ fn package(
     // As Debian's policy has them: small, and the same each time.
     let mut gzip = Command::new("sh");
     gzip.current_dir(documents.join("man"));
-    gzip.args(["-c", "gzip --best --no-name *.1"]);
+    gzip.args(["-c", "gzip --best --no-name *.5 *.8"]);
     console.run("documents", "compress manual pages", &mut gzip)?;
 
     let of = |name: &str| -> Result<PathBuf> {

@@ -1,20 +1,40 @@
-//! Manual pages and completions, written from the command line's own definition.
+//! Manual pages and completions, written from the command line's own definition, and the one of the
+//! configuration file from its page in the documentation.
+
+mod roff;
 
 use std::{fs, io, path::Path};
 
 use anyhow::Context as _;
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
+use clap_mangen::Man;
 
 use super::{Cli, CommandResult, Failure, completing};
 
-/// Writes `man/*.1` and a completion for each shell in `completions/`.
+/// Of the commands, which only root has a use for, and of the configuration file (man(1)).
+const COMMANDS: &str = "8";
+const FILES: &str = "5";
+
+/// The page that describes each key.
+const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
+
+/// Writes `man/*.8`, `man/overlay-agent.toml.5` and a completion for each shell in `completions/`.
 pub(super) fn write(folder: &Path) -> CommandResult {
     let pages = folder.join("man");
     let completions = folder.join("completions");
     let written = || -> io::Result<()> {
         fs::create_dir_all(&pages)?;
         fs::create_dir_all(&completions)?;
-        clap_mangen::generate_to(Cli::command(), &pages)?;
+        let mut command = Cli::command().disable_help_subcommand(true);
+        command.build();
+        manual(command, &pages)?;
+        let name = format!("overlay-agent.toml.{FILES}");
+        let title = "overlay\\-agent.toml \\- configuration of a node of overlay networks";
+        let version = env!("CARGO_PKG_VERSION");
+        let head = format!(
+            ".TH OVERLAY\\-AGENT.TOML {FILES} \"\" \"overlay {version}\"\n.SH NAME\n{title}\n"
+        );
+        fs::write(pages.join(name), head + &roff::of_markdown(CONFIGURATION))?;
         for (file, script) in completing::scripts()? {
             fs::write(completions.join(file), script)?;
         }
@@ -25,10 +45,24 @@ pub(super) fn write(folder: &Path) -> CommandResult {
         .map_err(Failure::Problem)
 }
 
+/// The pages of a command and of those below it.
+fn manual(command: Command, folder: &Path) -> io::Result<()> {
+    for below in command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set())
+    {
+        manual(below.clone(), folder)?;
+    }
+    let page = Man::new(command).section(COMMANDS).manual("overlay");
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    // What the library calls the text behind the options.
+    let text = String::from_utf8_lossy(&text).replace("\n.SH EXTRA\n", "\n.SH EXAMPLES\n");
+    fs::write(folder.join(page.get_filename()), text)
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::Command;
-
     use super::*;
 
     /// Every command that people see, with the words that lead to it.
@@ -62,9 +96,11 @@ mod tests {
         write(folder.path()).unwrap();
         let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
         for (page, words) in [
-            ("overlay-agent.1", "NO_COLOR"),
-            ("overlay-agent-run.1", "SIGHUP"),
-            ("overlay-agent-endpoint-add.1", "4711"),
+            ("overlay-agent.8", "NO_COLOR"),
+            ("overlay-agent-run.8", "SIGHUP"),
+            ("overlay-agent-endpoint-add.8", ".SH EXAMPLES"),
+            ("overlay-agent.toml.5", "unknown_vtep"),
+            ("overlay-agent.toml.5", ".SH node.underlay"),
         ] {
             let page = read(&format!("man/{page}"));
             assert!(page.contains(".TH") && page.contains(words), "{page}");

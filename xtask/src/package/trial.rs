@@ -118,8 +118,9 @@ impl Trial {
             "ConditionResult=no",
         )?;
         for file in [
-            "/usr/share/man/man1/overlay-agent.1.gz",
-            "/usr/share/man/man1/overlay-agent-status.1.gz",
+            "/usr/share/man/man8/overlay-agent.8.gz",
+            "/usr/share/man/man8/overlay-agent-status.8.gz",
+            "/usr/share/man/man5/overlay-agent.toml.5.gz",
             "/usr/share/bash-completion/completions/overlay-agent",
             "/usr/share/zsh/vendor-completions/_overlay-agent",
             "/usr/share/fish/vendor_completions.d/overlay-agent.fish",
