@@ -1,5 +1,6 @@
 //! `cargo xtask test`: all tests.
 
+mod flakes;
 mod lab;
 pub(crate) mod programs;
 
@@ -18,6 +19,7 @@ use crate::{
     steps::Steps,
     workspace,
 };
+use flakes::Record;
 use programs::Program;
 
 /// The crate of the lab and of the end-to-end tests.
@@ -130,7 +132,7 @@ fn run_lab(console: Console, args: &Args, agent: &Path, programs: &[&Program]) -
         }
         command
     };
-    lab::run(console, programs, |command| prepare(command, &[]))?;
+    let mut flaky = lab::run(console, programs, |command| prepare(command, &[]))?;
     if setup::is_there(openvswitch::PROGRAM) {
         // What these tests need the set-up does not install.
         let which: Vec<&Program> = programs
@@ -138,8 +140,10 @@ fn run_lab(console: Console, args: &Args, agent: &Path, programs: &[&Program]) -
             .filter(|program| program.name == INTEROPERATION)
             .copied()
             .collect();
-        return lab::run(console, &which, |command| prepare(command, &["--ignored"]));
+        let ignored = |command| prepare(command, &["--ignored"]);
+        flaky.extend(lab::run(console, &which, ignored)?);
+    } else {
+        console.say("open vSwitch", "not installed: its tests are left out");
     }
-    console.say("open vSwitch", "not installed: its tests are left out");
-    Ok(())
+    Record::find()?.add(&flaky)
 }

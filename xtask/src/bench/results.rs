@@ -265,7 +265,7 @@ pub(crate) mod tests {
             (Subject::Overlay, [430e3, 410e3, 420e3]),
         ] {
             for (round, value) in (1..).zip(values) {
-                let reading = Reading::new("udp_1_sent", value).unwrap();
+                let reading = Reading::new("udp_1_received", value).unwrap();
                 results.add(round, subject, &[reading]);
             }
         }
@@ -286,13 +286,13 @@ pub(crate) mod tests {
     fn the_schema_is_stable() {
         let (context, results) = sample();
         let document = serde_json::to_value(Document::new(&context, &results)).unwrap();
-        let summary = &document["subjects"]["overlay"]["udp_1_sent"];
+        let summary = &document["subjects"]["overlay"]["udp_1_received"];
         for (field, value) in [("median", 420e3), ("min", 410e3), ("max", 430e3)] {
             assert_eq!(summary[field], value, "{field}");
         }
         assert_eq!(summary["unit"], "packets/s");
         assert_eq!(summary["values"].as_array().unwrap().len(), 3);
-        assert_eq!(document["metrics"]["udp_1_sent"]["better"], "higher");
+        assert_eq!(document["metrics"]["udp_1_received"]["better"], "higher");
 
         let keys =
             |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
@@ -359,7 +359,7 @@ pub(crate) mod tests {
     #[test]
     fn a_ratio_needs_both_sides() {
         let (_, results) = sample();
-        let ratio = |to| results.ratio(Subject::Overlay, "udp_1_sent", to);
+        let ratio = |to| results.ratio(Subject::Overlay, "udp_1_received", to);
         assert!(ratio(Subject::Vxlan).is_some());
         assert_eq!(ratio(Subject::Tun), None);
     }

@@ -7,10 +7,11 @@
 //!
 //! On a machine that others may use, too, a frame or a timer can be late. So all tests run, and
 //! then those programs again in which one failed, one after the other: what fails twice is a
-//! failure, and what passes the second time is told, not hidden.
+//! failure, and what passes the second time is told, not hidden: twice in ten runs
+//! ([`super::flakes`]) it is a failure, too.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io::{self, Read as _, Seek as _, Write as _},
     num::NonZero,
     process::Command,
@@ -36,10 +37,12 @@ const SLOWEST: usize = 10;
 struct Outcome<'a> {
     program: &'a Program,
     passed: bool,
+    /// The tests that failed, each with its program.
+    failed: Vec<String>,
     took: Duration,
 }
 
-/// Runs test programs, and what fails a second time.
+/// Runs test programs, and what fails a second time. Returns the tests that then passed.
 ///
 /// `prepare` adds to a program's command what its tests need.
 ///
@@ -49,7 +52,7 @@ pub(super) fn run(
     console: Console,
     programs: &[&Program],
     prepare: impl Fn(Command) -> Command + Sync,
-) -> Result<()> {
+) -> Result<BTreeSet<String>> {
     let (alone, together): (Vec<&Program>, Vec<&Program>) = programs
         .iter()
         .partition(|program| ALONE.contains(&program.name.as_str()));
@@ -61,7 +64,7 @@ pub(super) fn run(
 
     let failed: Vec<&Program> = failures(&outcomes);
     if failed.is_empty() {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let told = names(&failed);
     console.say("second run", format_args!("of what failed: {told}"));
@@ -69,7 +72,8 @@ pub(super) fn run(
     let again = failures(&again);
     if again.is_empty() {
         console.say("flaky", format_args!("failed once and passed then: {told}"));
-        return Ok(());
+        let tests = outcomes.into_iter().flat_map(|outcome| outcome.failed);
+        return Ok(tests.collect());
     }
     bail!("tests failed twice: {}", names(&again))
 }
@@ -181,8 +185,19 @@ fn run_one<'a>(
     Ok(Outcome {
         program,
         passed: status.success(),
+        failed: failed_tests(&label, &said),
         took,
     })
+}
+
+/// The tests that say that they failed.
+fn failed_tests(label: &str, said: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+        // A word each in the record.
+        Some(format!("{label}/{name}").replace(char::is_whitespace, "_"))
+    };
+    said.lines().filter_map(name).collect()
 }
 
 /// Whether the words on the command line left nothing to run.
@@ -201,7 +216,7 @@ mod tests {
 
     use anyhow::Result;
 
-    use super::{Program, is_idle, run};
+    use super::{Program, failed_tests, is_idle, run};
     use crate::console::Console;
 
     #[test]
@@ -212,6 +227,12 @@ mod tests {
         assert!(is_idle(&result(0)));
         assert!(!is_idle(&result(2)));
         assert!(!is_idle("it ended before a test"));
+    }
+
+    #[test]
+    fn a_test_names_itself_where_it_fails() {
+        let said = "test a::b ... FAILED\ntest c ... ok\ntest result: FAILED. 1 passed";
+        assert_eq!(failed_tests("strangers", said), ["strangers/a::b"]);
     }
 
     fn shell(name: &str) -> Program {
@@ -234,7 +255,7 @@ mod tests {
             command.args(["-c", &script]);
             command
         };
-        run(Console::default(), &[&shell(name)], prepare)
+        run(Console::default(), &[&shell(name)], prepare).map(drop)
     }
 
     #[test]

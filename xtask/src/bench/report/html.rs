@@ -6,6 +6,7 @@ use super::{
     chart,
     figure::{ratio, spread, with_unit},
     svg::{escape, shapes, style},
+    table::unreliable,
 };
 use crate::bench::{
     goals::{self, Goal},
@@ -60,6 +61,12 @@ pub(super) fn page(context: &Context, results: &Results) -> String {
         shapes = shapes(),
     ));
     head(&mut page, context);
+    if let Some(warning) = unreliable(context) {
+        page.add(format_args!(
+            "<p class=\"about\">{}</p>\n",
+            escape(&warning)
+        ));
+    }
     goal_cards(&mut page, &goals::judge(results));
     for group in Group::ALL {
         panels(&mut page, group, results);
@@ -116,11 +123,10 @@ fn goal_cards(page: &mut Page, goals: &[Goal]) {
     page.add(format_args!(
         "<h2>Goals</h2>\n<p class=\"about\">{met} of {judged} are met.</p>\n<div class=\"goals\">\n"
     ));
-    for goal in goals {
+    for goal in goals.iter().filter(|goal| goal.met.is_some()) {
         let (class, mark) = match goal.met {
             Some(true) => ("met", "✓ "),
-            Some(false) => ("missed", "✗ "),
-            None => ("", ""),
+            _ => ("missed", "✗ "),
         };
         page.add(format_args!(
             "<div class=\"goal-card {class}\"><b>{mark}{}</b><span>{}</span><small>goal {}</small></div>\n",

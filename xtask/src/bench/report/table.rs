@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::figure::{ratio, spread, with_unit};
 use crate::bench::{
     goals,
+    machine::QUIET,
     metric::{Group, Metric},
     results::{Context, Results},
     subject::Subject,
@@ -56,7 +57,23 @@ pub(crate) fn table(context: &Context, results: &Results) -> String {
             context.stolen * 100.0
         ),
     );
+    if let Some(warning) = unreliable(context) {
+        line(&mut text, &warning);
+    }
     text
+}
+
+/// Why numbers of a busy machine are not to be compared with others.
+pub(super) fn unreliable(context: &Context) -> Option<String> {
+    let load = context.load_before.max(context.load_between);
+    (load > QUIET).then(|| {
+        format!(
+            "unreliable: others used up to {:.0} % of the CPUs, where {:.0} % are allowed without \
+             --force; ratios of one run may hold, numbers do not",
+            load * 100.0,
+            QUIET * 100.0
+        )
+    })
 }
 
 fn rows(text: &mut String, metric: &Metric, results: &Results) {
@@ -91,12 +108,9 @@ fn goal_rows(text: &mut String, results: &Results) {
         return;
     }
     line(text, "── Goals ");
-    for goal in goals {
-        let mark = match goal.met {
-            Some(true) => "✓",
-            Some(false) => "✗",
-            None => "·",
-        };
+    let (judged, open): (Vec<_>, Vec<_>) = goals.into_iter().partition(|goal| goal.met.is_some());
+    for goal in judged {
+        let mark = if goal.met == Some(true) { "✓" } else { "✗" };
         line(
             text,
             &format!(
@@ -106,6 +120,9 @@ fn goal_rows(text: &mut String, results: &Results) {
                 goal.bound_text()
             ),
         );
+    }
+    if !open.is_empty() {
+        line(text, &format!("  {} more were not measured", open.len()));
     }
     text.push('\n');
 }
@@ -131,7 +148,20 @@ mod tests {
         let words: Vec<_> = row.split_whitespace().collect();
         let expected = "overlay 420 kpps 410 – 430 kpps 2.15× vxlan 0.87× bare";
         assert_eq!(words.join(" "), expected);
-        assert!(text.contains("✓ UDP 64 B sent, overlay ÷ vxlan"));
+        assert!(text.contains("✓ UDP 64 B received, overlay ÷ vxlan"));
+        // One line for all that nobody asked for.
+        assert!(!text.contains("Round trip"), "{text}");
+        assert_eq!(text.matches("not measured").count(), 1, "{text}");
         assert!(text.contains("✗ round 2, udp-1 of tun: <b>lost</b>"));
+        assert!(!text.contains("unreliable"), "{text}");
+    }
+
+    #[test]
+    fn numbers_of_a_busy_machine_are_said_to_be_unreliable() {
+        let (mut context, results) = sample();
+        context.load_before = 0.17;
+        let text = table(&context, &results);
+        let warning = "unreliable: others used up to 17 % of the CPUs, where 5 % are allowed";
+        assert!(text.contains(warning), "{text}");
     }
 }
