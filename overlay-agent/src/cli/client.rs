@@ -1,6 +1,6 @@
 //! Commands that ask a running daemon.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use anyhow::anyhow;
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! Removes an instance: through its daemon, or, when that is gone, from what it left.
 
-use std::io::Write as _;
-
 use overlay_api::Spool;
 use serde_json::json;
 

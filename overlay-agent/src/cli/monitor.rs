@@ -40,7 +40,8 @@ pub(super) struct Args {
     #[arg(long, add = ArgValueCompleter::new(completing::peers))]
     peer: Option<String>,
     /// Only packets with this reason, as counters name it, or all that were "forwarded", "passed"
-    /// or "dropped"; can be given several times [default: all but forwarded and not_ours]
+    /// or "dropped"; can be given several times [default: dropped, and what was left to the kernel of
+    /// tunnels and endpoints]
     #[arg(long = "reason")]
     reasons: Vec<String>,
     /// End after so many packets
@@ -120,8 +121,10 @@ fn reasons(named: Vec<String>) -> Vec<String> {
     }
     let passed = PassReason::ALL.iter();
     let passed = passed.filter(|reason| **reason != PassReason::NotOurs);
-    let names = passed.map(|reason| reason.name().to_owned());
-    std::iter::once("dropped".to_owned()).chain(names).collect()
+    let passed = passed.map(|reason| reason.name().to_owned());
+    std::iter::once("dropped".to_owned())
+        .chain(passed)
+        .collect()
 }
 
 /// What is printed, and how much of it.

@@ -1,7 +1,6 @@
 //! `ping`: whether packets of a container arrive, how long they take and how large they may be.
 
 use std::{
-    io::Write,
     thread,
     time::{Duration, Instant},
 };

@@ -55,12 +55,12 @@ fn packets_take_the_way_of_containers() -> Result<()> {
 
     // What is broken on the way of containers is seen, though the underlay is well.
     let drop = "nsenter --net=/run/netns/tping-n2 nft add table inet tping";
-    run::checked(&words(drop.to_owned()))?;
+    run::checked(&words(drop))?;
     for line in [
         "add chain inet tping in { type filter hook forward priority 0; policy drop; }",
         "add chain inet tping own { type filter hook input priority 0; policy drop; }",
     ] {
-        let mut command = words("nsenter --net=/run/netns/tping-n2 nft".to_owned());
+        let mut command = words("nsenter --net=/run/netns/tping-n2 nft");
         command.push(line.to_owned());
         run::checked(&command)?;
     }

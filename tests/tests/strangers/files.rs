@@ -31,6 +31,7 @@ fn refuses(agent: &Agent, path: &Path, said: &str) -> Result<()> {
 fn none_is_removed() -> Result<()> {
     let guard = Guard::underlay(Shape::usual("tstrf", Scenario::Overlay)?)?;
     let agent = guard.agent(1);
+    fs::write(agent.config_file(), guard.first_config().to_toml())?;
     let [_, runtime, _] = lab::traces(&agent.instance);
     let [socket, lock]: [PathBuf; 2] = ["api.sock", "lock"].map(|name| runtime.join(name));
     agent.start()?;

@@ -1,5 +1,7 @@
 //! Kernel settings that somebody else has changed after the agent did.
 
+use std::fs;
+
 use anyhow::Result;
 use overlay_tests::{
     guard::Guard,
@@ -15,6 +17,7 @@ const FORWARD: &str = "net.ipv4.ip_forward";
 fn only_what_is_as_we_left_it_is_put_back() -> Result<()> {
     let guard = Guard::underlay(Shape::usual("tstrs", Scenario::Overlay)?)?;
     let agent = guard.agent(1);
+    fs::write(agent.config_file(), guard.first_config().to_toml())?;
     let on_node = |command: String| -> Result<String> {
         let command = format!("nsenter --net=/run/netns/{} {command}", agent.instance);
         Ok(run::checked(&words(command))?.trim().to_owned())

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 /// The page from its first heading of the second level on, and what stands before it as its
-/// description; see groff_man(7) for the requests.
+/// description; see `groff_man(7)` for the requests.
 pub(super) fn of_markdown(text: &str) -> String {
     let mut page = Page::default();
     page.request(".SH DESCRIPTION");
@@ -155,6 +155,6 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part:?} in\n{page}");
         }
-        assert!(!page.contains("Title") && !page.contains("|"), "{page}");
+        assert!(!page.contains("Title") && !page.contains('|'), "{page}");
     }
 }

@@ -179,7 +179,7 @@ mod tests {
         let [(title, drawing)] = &panels(Group::Udp, &results)[..] else {
             panic!("one metric was measured");
         };
-        assert_eq!(*title, "UDP 64 B, 1 flow, sent");
+        assert_eq!(*title, "UDP 64 B, 1 flow, received");
         let text = drawing.inline(title);
         for part in ["bare", "vxlan", "overlay", "420 kpps", "2.15× vxlan"] {
             assert!(text.contains(part), "{part}");
