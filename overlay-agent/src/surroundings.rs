@@ -8,7 +8,11 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    kernel::netlink::{LinkLayer, NextHop, Question},
+    kernel::{
+        bpf::{ForeignHook, TcxPrograms},
+        netlink::{LinkLayer, NextHop, Question, RefusingRule},
+        xfrm::Policy,
+    },
     model::{Family, IfName, Name},
     objects::Objects,
     shared::Shared,
@@ -50,6 +54,18 @@ pub struct Surroundings {
     pub filter_of: Option<Option<Name>>,
     /// Why there can be no guard of the tunnels' ports.
     pub no_guard: Option<NoGuard>,
+    /// What others have hooked in at our devices and at the underlay's, but for what has its
+    /// turn before our programs; by device.
+    pub hooks: BTreeMap<IfName, Vec<ForeignHook>>,
+    /// The TCX programs of those devices, ours too.
+    pub programs: BTreeMap<(IfName, u32), TcxPrograms>,
+    /// What `IPsec` has to do with packets.
+    pub policies: Vec<Policy>,
+    /// The prefixes that routes of others in the main table refuse, and how: `blackhole`,
+    /// `prohibit`, `unreachable`.
+    pub refused: BTreeMap<IpNet, &'static str>,
+    /// The rules of routing that refuse packets.
+    pub refusing_rules: Vec<RefusingRule>,
 }
 
 /// Why nothing stands, or can be made to stand, before the tunnels' ports.

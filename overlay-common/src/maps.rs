@@ -127,6 +127,9 @@ pub mod network_flags {
     pub const MALFORMED: u32 = 1 << 5;
     /// The outer header carries the inner DSCP; otherwise 0.
     pub const COPY_DSCP: u32 = 1 << 6;
+    /// Something of somebody else is on the tunnels' way that the programs would pass by: what
+    /// goes to peers and comes from them is left to the kernel, once it has been checked.
+    pub const HOOKED: u32 = 1 << 7;
 }
 
 /// A network and an IPv4 address masked to one of its prefix lengths.
@@ -260,6 +263,10 @@ pub struct Endpoint {
 pub mod endpoint_flags {
     /// It forwards packets to others behind it.
     pub const FORWARDING: u16 = 1 << 0;
+    /// Something of somebody else is at the device that the programs would pass by. In a
+    /// [`Port`](super::Port): what it sends is left to the kernel, once it has been checked; in an
+    /// [`Endpoint`](super::Endpoint): what it gets.
+    pub const HOOKED: u16 = 1 << 1;
 }
 
 /// What a packet that enters at a device of ours is measured against.

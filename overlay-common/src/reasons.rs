@@ -138,6 +138,8 @@ reasons! {
     ForwardingAggregate = forwarding_aggregate: "an aggregate for an endpoint that forwards",
     /// In a tunnel already, too long for the outer length field, or of a foreign GSO type.
     NotResizable = not_resizable: "the kernel cannot add or take away tunnel headers on this packet",
+    /// What somebody else has put there has its turn on the kernel's way alone.
+    Hooked = hooked: "somebody else's hook is on the kernel's way, and the programs would pass it by",
 }
 
 impl PassReason {
@@ -163,6 +165,7 @@ impl PassReason {
             Self::PeerNeedsChecksum => "the kernel's VXLAN device sends it",
             Self::ForwardingAggregate => "the kernel's VXLAN device receives it, and cuts it up",
             Self::NotResizable => "the kernel cuts it up, and carries it by its VXLAN device",
+            Self::Hooked => "the kernel carries it, and what was hooked in has its turn",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use overlay_common::{
     journal::Step,
-    maps::{Endpoint, Network, Peer, Port, network_flags},
+    maps::{Endpoint, Network, Peer, Port, endpoint_flags, network_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     packet::{Packet, deliver_through},
     received::Received as _,
     tables,
-    verdict::{Exit, Sender, Sent, Way, malformed},
+    verdict::{Exit, Sender, Sent, Way, malformed, must_meet_no_hook},
 };
 
 /// What a container sends.
@@ -58,9 +58,11 @@ fn from_address<F: Family>(
         return Err(PassReason::NoRoute.into());
     }
     must_be_plain(packet, &frame, network)?;
+    let hooked = port.flags & endpoint_flags::HOOKED != 0;
     if is_here(frame.destination, network) {
         tell(Step::Here, []);
         let endpoint = local_endpoint(&frame, port)?;
+        must_meet_no_hook(hooked || endpoint.flags & endpoint_flags::HOOKED != 0)?;
         return deliver(packet, &frame, port, endpoint);
     }
     let Some(peer) = reachable_peer(network, frame.destination) else {
@@ -68,6 +70,7 @@ fn from_address<F: Family>(
         return Err(PassReason::NoRoute.into());
     };
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
+    must_meet_no_hook(hooked || network.flags & network_flags::HOOKED != 0)?;
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded(frame.tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
@@ -104,6 +107,7 @@ fn from_kernel<F: Family>(
     must_be_plain(packet, &frame, network)?;
     let peer = reachable_peer(network, frame.destination).ok_or(PassReason::NoRoute)?;
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
+    must_meet_no_hook(network.flags & network_flags::HOOKED != 0)?;
     must_be_addressed_to(peer.mac, &frame)?;
     must_fit(packet, 0, &frame, peer.mtu)?;
     encapsulate_routed(packet, &frame, port, peer)

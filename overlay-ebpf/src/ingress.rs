@@ -3,7 +3,7 @@
 use network_types::eth::{EthHdr, EtherType};
 use overlay_common::{
     journal::Step,
-    maps::{Network, network_flags},
+    maps::{Network, endpoint_flags, network_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     received::Received,
     strip::{self, Note},
     tables,
-    verdict::{Exit, Sender, Sent, malformed},
+    verdict::{Exit, Sender, Sent, malformed, must_meet_no_hook},
 };
 
 /// What other nodes send, among everything else that arrives on the underlay.
@@ -111,6 +111,7 @@ pub(crate) fn judge<O: Family, I: Family>(
         return Err(malformed(packet, network, sender));
     }
     outer.must_fill_its_packet()?;
+    must_meet_no_hook(network.flags & network_flags::HOOKED != 0)?;
     if outer.has_checksum() && !packet.checksum_is_verified() {
         return Err(PassReason::UnverifiedChecksum.into());
     }
@@ -133,6 +134,7 @@ pub(crate) fn judge<O: Family, I: Family>(
         Step::Endpoint,
         [endpoint.ifindex.into(), endpoint.flags.into()],
     );
+    must_meet_no_hook(endpoint.flags & endpoint_flags::HOOKED != 0)?;
     must_add_up::<O, I>(packet)?;
     tell(Step::AddsUp, []);
     must_fit(packet, O::OVERHEAD.into(), &frame, network.mtu)?;

@@ -51,6 +51,14 @@ impl From<PassReason> for Exit {
     }
 }
 
+/// Something that a redirected packet would pass by is to have its turn.
+pub(crate) fn must_meet_no_hook(hooked: bool) -> Result<(), PassReason> {
+    if hooked {
+        return Err(PassReason::Hooked);
+    }
+    Ok(())
+}
+
 /// A packet that is cut off, or whose lengths contradict each other.
 ///
 /// Those of an aggregate are the kernel's, which leaves them 0 when they do not fit their

@@ -52,7 +52,7 @@ pub(super) fn endpoint(
             else {
                 return Err(unexpected());
             };
-            print_endpoints(&[endpoint], format)
+            print_endpoints(&[*endpoint], format)
         }
         EndpointCommand::Del { name } => {
             done(&ask(dirs, instance, &Request::EndpointDel { name })?)

@@ -251,6 +251,13 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
     {
         writeln!(out, "cidr {cidr}  subnet {subnet}  gateway {gateway}")?;
     }
+    for hook in &network.hooks {
+        writeln!(
+            out,
+            "left to the kernel for {} at {}",
+            hook.what, hook.device
+        )?;
+    }
     let rows = network.peers.iter().map(peer_row).collect();
     print_table(
         out,
@@ -335,6 +342,9 @@ pub(super) fn endpoint(
         "overlay-agent endpoint add"
     };
     writeln!(out, "  from       {origin}")?;
+    for hook in &endpoint.hooks {
+        writeln!(out, "  to kernel  for {} at {}", hook.what, hook.device)?;
+    }
     if endpoint.forwarding {
         let sources = list(&endpoint.allowed_sources, ", ");
         writeln!(out, "  forwards   for {sources}")?;

@@ -10,10 +10,10 @@ use super::Reconciler;
 use crate::{
     api::{
         Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
-        NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
+        HookStatus, NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
         stats::{Counter, PathCounts},
     },
-    desired::bridge_name,
+    desired::{PassedBy, bridge_name},
     kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
     objects::{AttachmentState, Filter, FilterRules, Guard, LinkId, LinkKind, Scope, guard_table},
@@ -261,6 +261,7 @@ impl Reconciler {
             isolated: rules
                 .zip(bridge_name(network.vni))
                 .is_some_and(|(rules, bridge)| rules.isolates(bridge)),
+            hooks: told(self.facts.hooks.get(&network.name)),
             carried: Carried {
                 fastpath: carried(&peers),
                 kernel: by_kernel,
@@ -344,9 +345,19 @@ impl Reconciler {
                 .endpoints
                 .iter()
                 .any(|other| other.name == endpoint.name),
+            hooks: told(self.facts.endpoint_hooks.get(&endpoint.name)),
             attachment: endpoint.attachment.clone(),
         }
     }
+}
+
+fn told(hooks: Option<&Vec<PassedBy>>) -> Vec<HookStatus> {
+    let hooks = hooks.into_iter().flatten();
+    let told = hooks.map(|hook| HookStatus {
+        device: hook.device,
+        what: hook.what.clone(),
+    });
+    told.collect()
 }
 
 fn traffic(stats: PeerStats) -> Traffic {

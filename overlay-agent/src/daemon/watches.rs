@@ -5,7 +5,7 @@ use std::future::pending;
 use tracing::error;
 
 use crate::{
-    kernel::{self, bpf::PinWatch, nft},
+    kernel::{self, bpf::PinWatch, nft, xfrm},
     node::Node,
     objects::filter_table,
     store::Content,
@@ -16,6 +16,7 @@ use crate::{
 pub(super) struct Watches {
     filter: Option<nft::Watch>,
     pins: Option<PinWatch>,
+    policies: Option<xfrm::Watch>,
 }
 
 impl Watches {
@@ -24,6 +25,7 @@ impl Watches {
         Self {
             filter: kept(nft::Watch::open(&filter_table(store.instance()))),
             pins: kept(PinWatch::open(&node.pins)),
+            policies: kept(xfrm::Watch::open()).flatten(),
         }
     }
 
@@ -32,6 +34,7 @@ impl Watches {
         tokio::select! {
             () = one(&mut self.filter, nft::Watch::changed) => {}
             () = one(&mut self.pins, PinWatch::changed) => {}
+            () = one(&mut self.policies, xfrm::Watch::changed) => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{devices::Devices, endpoints::Insides, tables::Tables, ways::Ways};
+use super::{devices::Devices, endpoints::Insides, hooks::Hooks, tables::Tables, ways::Ways};
 use crate::{
     kernel::netlink::Event,
     model::IfName,
@@ -19,6 +19,7 @@ pub struct Known {
     pub(super) ways: Ways,
     pub(super) insides: Insides,
     pub(super) attachments: Attachments,
+    pub(super) hooks: Hooks,
     /// Names of the maps that are pinned, if those are known.
     pub(super) pins: Option<BTreeSet<&'static str>>,
     /// Strays among the map entries of the peers, if those are known.
@@ -65,6 +66,9 @@ impl Known {
             if let Some(endpoint) = step.endpoint() {
                 self.insides.forget(endpoint);
             }
+            if let Step::Attach { link, .. } | Step::Detach { link, .. } = step {
+                self.hooks.forget(*link);
+            }
             match step {
                 Step::SetVtep { .. }
                 | Step::DeleteVtep { .. }
@@ -103,6 +107,7 @@ impl Known {
     /// Other programs are loaded than those that were current.
     pub fn forget_programs(&mut self) {
         self.attachments.known = false;
+        self.hooks.forget_all();
         self.pins = None;
     }
 
@@ -114,6 +119,7 @@ impl Known {
         };
         if events.is_none_or(changed) {
             self.attachments.known = false;
+            self.hooks.forget_all();
         }
     }
 
@@ -126,6 +132,7 @@ impl Known {
         self.pins = None;
         self.peer_strays = None;
         self.attachments.known = false;
+        self.hooks.forget_all();
         self.insides.forget_all();
     }
 }

@@ -26,6 +26,7 @@ fn every_check_has_a_fault_that_is_made() -> Result<()> {
     for part in [
         "doctor",
         "fragments.rs",
+        "hooks.rs",
         "cluster.rs",
         "ways_round",
         "strangers",

@@ -180,6 +180,47 @@ pub(super) fn before(
     }))
 }
 
+/// What others have at one side of a device behind a filter of ours, or without one at all, by
+/// kind and preference; and whether there is one of ours.
+pub(super) fn foreign_after(
+    pins: &Pins,
+    target: Target,
+    ifindex: u32,
+    ours: &mut Ours,
+) -> Result<(BTreeSet<String>, bool)> {
+    let names = [Hook::FromEndpoint, Hook::FromHost, Hook::FromUnderlay];
+    let names = names.map(|hook| filter_name(pins, hook));
+    let mut after = BTreeSet::new();
+    let mut own = BTreeSet::new();
+    for message in filters(ifindex, target.hook)? {
+        let preference = (message.header.info >> 16) as u16;
+        let kind = message.attributes.iter().find_map(|of| match of {
+            TcAttribute::Kind(kind) => Some(kind.clone()),
+            _ => None,
+        });
+        let kind = kind.unwrap_or_default();
+        let filter = parse(message);
+        let mut is_ours = false;
+        if let Some(filter) = &filter {
+            for name in &names {
+                is_ours |= filter.is(name, ours)?;
+            }
+        }
+        if is_ours {
+            own.insert(preference);
+            after.clear();
+        } else {
+            after.insert((preference, kind));
+        }
+    }
+    // Each preference of ours comes once more, without a program.
+    after.retain(|(preference, _)| !own.contains(preference));
+    let told = after
+        .into_iter()
+        .map(|(preference, kind)| format!("{kind} pref {preference}"));
+    Ok((told.collect(), !own.is_empty()))
+}
+
 /// Where filters of ours must be, and what is there.
 pub(super) fn found(
     pins: &Pins,
@@ -269,7 +310,9 @@ fn find(ifindex: u32, hook: Hook, name: &str, ours: &mut Ours) -> Result<Option<
 
 /// Every filter at the hook's side of a device.
 fn filters(ifindex: u32, hook: Hook) -> Result<Vec<TcMessage>> {
-    let message = filter(ifindex, hook, TcHandle::UNSPEC, 0);
+    let mut message = filter(ifindex, hook, TcHandle::UNSPEC, 0);
+    // With a protocol, those for others are left out.
+    message.header.info = 0;
     let answers = blocking::dump(RouteNetlinkMessage::GetTrafficFilter(message))
         .map_err(|refusal| refusal.during(format!("list filters of ifindex {ifindex}")))?;
     let filters = answers.into_iter().filter_map(|answer| match answer {
