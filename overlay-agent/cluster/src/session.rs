@@ -62,6 +62,9 @@ pub struct Session {
     connection: Option<String>,
     endpoint: String,
     told: Option<String>,
+    connections: u64,
+    /// When a member last answered.
+    answered: Option<Duration>,
     /// What members ask for; it changes when certificates are renewed.
     access: watch::Receiver<Access>,
 }
@@ -104,6 +107,8 @@ impl Session {
             connection: Some("not connected yet".to_owned()),
             endpoint: String::new(),
             told: None,
+            connections: 0,
+            answered: None,
             access,
         }
     }
@@ -152,7 +157,7 @@ impl Session {
     async fn follow_one(&mut self, client: &Client, tell: &mut impl FnMut(News)) -> End {
         match self.look(client).await {
             Ok(Some((revision, lease))) => {
-                self.connection = None;
+                self.connected();
                 tell(self.news());
                 match self.watch(client, revision, lease, tell).await {
                     Ok(()) => End::List,
@@ -160,13 +165,20 @@ impl Session {
                 }
             }
             Ok(None) => {
-                self.connection = None;
+                self.connected();
                 tell(self.news());
                 sleep(AGAIN).await;
                 End::List
             }
             Err(error) => End::Failed(error),
         }
+    }
+
+    fn connected(&mut self) {
+        if self.connection.take().is_some() {
+            self.connections += 1;
+        }
+        self.answered = Some(now());
     }
 
     /// Lists everything and does what follows from it; the revision that was listed and the lease
@@ -317,6 +329,7 @@ impl Session {
                 Ok(()) = self.access.changed() => return Err(End::Access),
             };
             if let Some(message) = message {
+                self.answered = Some(now());
                 if message.canceled && message.compact_revision == 0 {
                     return Err(End::Failed(ClientError::Refused {
                         call: "watch keys",
@@ -420,6 +433,10 @@ impl Session {
             nodes,
             doubtful: self.book.doubtful(),
             revision: self.store.map_or(0, |store| store.revision),
+            connections: self.connections,
+            answered_ms: self
+                .answered
+                .and_then(|at| u64::try_from(at.as_millis()).ok()),
         }
     }
 

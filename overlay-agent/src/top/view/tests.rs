@@ -31,6 +31,7 @@ fn look(mesh: Mesh) -> Look {
         fastpath: FastPathState::On,
         healthy: true,
         problems: Vec::new(),
+        cluster: None,
         repairs: 0,
         reload: Reload {
             successful: true,
