@@ -1,8 +1,9 @@
 //! The configuration: a change is applied as a difference, a mistake is refused whole.
 
-use std::{fs, net::IpAddr, path::Path};
+use std::{fs, net::IpAddr, os::unix::fs::symlink, path::Path, thread};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use nix::libc;
 use overlay_tests::{
     check::{self, Answer},
     config::{Endpoint, line_of},
@@ -143,5 +144,91 @@ fn plan_changes_nothing() -> Result<()> {
     assert!(!agent.plan()?.is_empty(), "everything is to be made");
     let changes = Snapshot::of(&agent.instance)?.changes_since(&before);
     assert!(changes.lines.is_empty(), "{changes}");
+    Ok(guard.down()?)
+}
+
+/// Has the kernel refuse inotify to this thread and to all that it starts, as it does when the
+/// instances of a user are used up.
+fn use_up_inotify() -> Result<()> {
+    let statement = |code: u32, jt: u8, jf: u8, k: u32| {
+        let code = u16::try_from(code)?;
+        anyhow::Ok(libc::sock_filter { code, jt, jf, k })
+    };
+    let number = u32::try_from(libc::SYS_inotify_init1)?;
+    let refused = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EMFILE)?;
+    let mut code = [
+        // The number of the call is the first field of `struct seccomp_data`.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)?,
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number)?,
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, refused)?,
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW)?,
+    ];
+    let program = libc::sock_fprog {
+        len: u16::try_from(code.len())?,
+        filter: code.as_mut_ptr(),
+    };
+    let program: *const libc::sock_fprog = &raw const program;
+    // SAFETY: the kernel copies the program, which `code` outlives, before it returns.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, program) };
+    if set != 0 {
+        bail!("set a filter of calls: {}", std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_behind_links_is_followed_with_inotify_and_without() -> Result<()> {
+    let guard = Guard::up(lab("tlinks")?)?;
+    let agent = guard.agent(1);
+    let mut config = guard.first_config();
+    let versions = tempfile::tempdir()?;
+    let inside = |name: &str| versions.path().join(name);
+    // As Kubernetes mounts a ConfigMap: the file is a link by way of another link.
+    for version in ["..v1", "..v2"] {
+        fs::create_dir(inside(version))?;
+        fs::write(inside(version).join("node.toml"), config.to_toml())?;
+        config.networks[0].peers.clear();
+    }
+    symlink("..v1", inside("..data"))?;
+    fs::remove_file(agent.config_file())?;
+    symlink(inside("..data/node.toml"), agent.config_file())?;
+    let peers_are = |count: usize, after: &str| -> Result<()> {
+        let are = poll::until_well(|| match agent.json(&["status"]) {
+            Ok(status) => {
+                let peers = &status["networks"][0]["peers"];
+                let is = peers.as_array().is_some_and(|peers| peers.len() == count);
+                (!is).then(|| peers.to_string())
+            }
+            Err(error) => Some(error.to_string()),
+        });
+        assert_eq!(are, Ok(()), "{after}: {}", agent.log()?);
+        Ok(())
+    };
+    for with_inotify in [true, false] {
+        agent.stop()?;
+        thread::scope(|scope| {
+            let started = scope.spawn(|| {
+                if !with_inotify {
+                    use_up_inotify()?;
+                }
+                Ok(agent.start()?)
+            });
+            started.join().unwrap_or_else(|_| bail!("panicked"))
+        })?;
+        let told = agent.log()?.contains("looked at twice a second instead");
+        assert_eq!(told, !with_inotify, "{}", agent.log()?);
+        for (version, peers) in [("..v2", 0), ("..v1", 1)] {
+            symlink(version, inside("..data_tmp"))?;
+            fs::rename(inside("..data_tmp"), inside("..data"))?;
+            peers_are(peers, version)?;
+        }
+        // What it leads to is written in place.
+        let target = inside("..v1/node.toml");
+        let whole = fs::read_to_string(&target)?;
+        fs::copy(inside("..v2/node.toml"), &target)?;
+        peers_are(0, "written in place")?;
+        fs::write(&target, whole)?;
+        peers_are(1, "written back")?;
+    }
     Ok(guard.down()?)
 }

@@ -25,7 +25,7 @@ pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Command
     let options = options(args, instance, dirs)?;
     let progress = options.progress.clone();
     block_on(progress::shown(&progress, daemon::run(options)))?.map_err(|error| match error {
-        StartError::Signal(_) | StartError::Watch(_) => Failure::problem(error),
+        StartError::Signal(_) => Failure::problem(error),
         StartError::Lock(LockError::Running(_)) => Failure::Exists(error.into()),
         _ => Failure::bad_input(error),
     })

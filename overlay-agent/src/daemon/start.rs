@@ -9,7 +9,7 @@ use tracing::info;
 use super::{
     Calls, Preview, Reconciler,
     cluster::Helper,
-    config_file::{ConfigFile, WatchError, refused_fragments},
+    config_file::{ConfigFile, refused_fragments},
     exports::Exports,
     lock::{InstanceLock, LockError},
     preview::{self, PreviewError},
@@ -64,9 +64,6 @@ pub enum StartError {
     /// The socket cannot be made.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The file cannot be watched.
-    #[error(transparent)]
-    Watch(#[from] WatchError),
     /// Another daemon has the instance, or its folder cannot be made.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -154,7 +151,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     }
     store.write_behind()?;
     let spool = Spool::of(&options.dirs.runtime(&instance));
-    let config = ConfigFile::watch(&options.config, files)?;
+    let config = ConfigFile::watch(&options.config, files);
     let mut reconciler = Reconciler::new(node, store, loaded, watch, spool);
     reconciler.node.dataplane = required_programs;
     reconciler.reconcile().await;
