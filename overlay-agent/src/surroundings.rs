@@ -91,6 +91,8 @@ impl Surroundings {
 pub struct NodeLink {
     /// Interface index.
     pub index: u32,
+    /// Its alternative names.
+    pub alternatives: Vec<String>,
     /// Hardware address, where that is an Ethernet one.
     pub mac: Option<[u8; 6]>,
     /// What its packets begin with.

@@ -172,6 +172,18 @@ pub enum Fault {
         /// Whose that is.
         owner: String,
     },
+    /// An outer address that packets of the tunnel itself could not be sent to.
+    #[error(
+        "{subnet} of {owner} has the VTEP {vtep} in it, and what is sent there would go into the tunnel; give the network addresses that no node has"
+    )]
+    AroundVtep {
+        /// The subnet.
+        subnet: IpNet,
+        /// Whose that is.
+        owner: String,
+        /// The outer address.
+        vtep: IpAddr,
+    },
     /// No room for a gateway and an endpoint.
     #[error(
         "{subnet} has no room for a gateway and an endpoint; use a prefix of /{longest} or shorter"

@@ -230,7 +230,7 @@ struct Place<'a> {
 struct Taken {
     files: Vec<PathBuf>,
     names: HashMap<Name, usize>,
-    vteps: HashMap<IpAddr, usize>,
+    vteps: BTreeMap<IpAddr, usize>,
     macs: HashMap<Mac, usize>,
     /// The peers' subnets by their first addresses; none overlaps another.
     subnets: BTreeMap<IpAddr, (IpNet, Name)>,
@@ -277,11 +277,28 @@ impl Taken {
             };
             Some(("subnet", fault))
         });
-        let named = [("name", name), ("vtep", vtep), ("mac", mac)];
+        let around = self.owner(peer.vtep.into()).map(|(subnet, owner)| {
+            let vtep = peer.vtep;
+            Fault::AroundVtep {
+                subnet,
+                owner,
+                vtep,
+            }
+        });
+        let others_inside = peer.subnets.iter().filter_map(|&subnet| {
+            let mut inside = self.vteps.range(subnet.network()..=subnet.broadcast());
+            let fault = Fault::AroundVtep {
+                subnet,
+                owner: format!("peer {}", peer.name),
+                vtep: *inside.next()?.0,
+            };
+            Some(("subnet", fault))
+        });
+        let named = [("name", name), ("vtep", vtep.or(around)), ("mac", mac)];
         let named = named
             .into_iter()
             .filter_map(|(key, fault)| Some((key, fault?)));
-        named.chain(subnets).collect()
+        named.chain(subnets).chain(others_inside).collect()
     }
 
     fn owner(&self, subnet: IpNet) -> Option<(IpNet, String)> {

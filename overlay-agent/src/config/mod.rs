@@ -16,7 +16,7 @@ mod text;
 use std::{net::IpAddr, ops::Range, path::Path};
 
 use self::plain::Plain;
-use crate::model::{Family, Guard, IfName, Metrics, Model, Name, Node, Probe, Rx, Underlay};
+use crate::model::{DeviceName, Family, Guard, Metrics, Model, Name, Node, Probe, Rx, Underlay};
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
@@ -158,7 +158,7 @@ fn underlay(raw: &toml::Spanned<raw::OneOrMany>, report: &mut Report<'_>) -> Opt
         );
         return None;
     }
-    let names: Vec<IfName> = texts
+    let names: Vec<DeviceName> = texts
         .iter()
         .filter_map(|text| {
             text.parse()

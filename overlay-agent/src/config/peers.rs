@@ -1,6 +1,7 @@
 //! Peers of a network.
 
 use std::{
+    collections::BTreeMap,
     hash::{BuildHasher as _, Hash},
     net::IpAddr,
     ops,
@@ -19,7 +20,7 @@ use super::{
     raw::{self, Written},
     subnets::{Claim, no_such_family, overlaps, subnets},
 };
-use crate::model::{Family, InvalidValue, Mac, Peer, Range};
+use crate::model::{Family, InvalidValue, Mac, Name, Peer, Range};
 
 /// A network's peers in a text, in either form.
 pub(super) struct List<'a> {
@@ -94,6 +95,7 @@ pub(super) fn validate(
         None => vtep(peer),
     };
     checked.unique("VTEP MAC", |peer| &peer.mac, mac, again, report);
+    checked.around_vteps(again, report);
     checked.finish(report)
 }
 
@@ -154,20 +156,77 @@ impl Checked<'_> {
         }
     }
 
+    /// Reports VTEPs, this node's too, that are behind a tunnel themselves.
+    fn around_vteps<'w>(
+        &self,
+        written: impl Fn(usize) -> Option<Written<'w>>,
+        report: &mut Report<'_>,
+    ) {
+        let in_network = |vtep: &IpAddr| self.ranges.iter().any(|range| range.cidr.contains(vtep));
+        let peers = self.peers.iter().zip(0..);
+        let peers = peers.map(|(peer, number)| (peer.vtep, Some(number)));
+        let own = self.own_vteps.iter().map(|vtep| (*vtep, None));
+        let mut inside = peers
+            .chain(own)
+            .filter(|(vtep, _)| in_network(vtep))
+            .peekable();
+        // Nobody's, as a rule.
+        if inside.peek().is_none() {
+            return;
+        }
+        // None overlaps another, or that is reported.
+        let claims: BTreeMap<IpAddr, &Claim<Option<usize>>> = self
+            .claims
+            .iter()
+            .map(|claim| (claim.subnet.network(), claim))
+            .collect();
+        for (vtep, peer) in inside {
+            let Some((_, claim)) = claims.range(..=vtep).next_back() else {
+                continue;
+            };
+            // What both have of this node's own, addresses alone do not tell: routes decide.
+            let Some(at) = peer
+                .or(claim.owner)
+                .filter(|_| claim.subnet.contains(&vtep))
+            else {
+                continue;
+            };
+            let key = if peer.is_some() { "vtep" } else { "subnet" };
+            let number = self.numbers[at];
+            let Some(written) = written(number) else {
+                continue;
+            };
+            let span = match peer {
+                Some(_) => written.vtep.span(),
+                None => written.subnet.span(),
+            };
+            let owner = claim.owner.map(|owner| &self.peers[owner].name);
+            let fault = Fault::AroundVtep {
+                subnet: claim.subnet,
+                owner: owner_text(owner),
+                vtep,
+            };
+            report.add(span, self.field(number, key), fault);
+        }
+    }
+
     /// Reports subnets that overlap.
     fn finish(mut self, report: &mut Report<'_>) -> (Vec<usize>, Vec<Peer>) {
         let claims = std::mem::take(&mut self.claims);
         let describe = |owner: &Option<usize>| match *owner {
-            None => ("this node".to_owned(), format!("{}.subnet", self.field)),
+            None => (owner_text(None), format!("{}.subnet", self.field)),
             Some(peer) => {
-                let name = &self.peers[peer].name;
                 let field = self.field(self.numbers[peer], "subnet");
-                (format!("peer {name}"), field)
+                (owner_text(Some(&self.peers[peer].name)), field)
             }
         };
         overlaps(claims, describe, report);
         (self.numbers, self.peers)
     }
+}
+
+fn owner_text(peer: Option<&Name>) -> String {
+    peer.map_or_else(|| "this node".to_owned(), |peer| format!("peer {peer}"))
 }
 
 /// The places of equal keys: the first one's, and that of each that follows.

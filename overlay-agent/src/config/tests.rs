@@ -204,6 +204,58 @@ fn more_prefix_lengths_than_the_data_plane_takes_are_refused() {
 }
 
 #[test]
+fn a_vtep_is_in_no_subnet() {
+    let with = |vtep: &str, subnet: &str, other: &str| {
+        let text = format!(
+            "[node]\nname = \"n\"\nunderlay = \"eth1\"\nvtep = \"192.168.56.11\"\n[[networks]]\nname = \"lab\"\nvni = 1\n\
+             cidr = \"192.168.0.0/16\"\nsubnet = \"192.168.1.0/24\"\n[[networks.peers]]\nname = \"p2\"\n\
+             vtep = \"{vtep}\"\nsubnet = \"{subnet}\"\n[[networks.peers]]\nname = \"p3\"\n\
+             vtep = \"10.0.0.3\"\nsubnet = \"{other}\"\n"
+        );
+        parse(Path::new("n.toml"), &text)
+    };
+    assert!(with("192.168.56.12", "192.168.2.0/24", "192.168.3.0/24").is_ok());
+    for (vtep, subnet, other, fault) in [
+        (
+            "192.168.56.12",
+            "192.168.56.12/30",
+            "192.168.3.0/24",
+            "n.toml:12: networks[0].peers[0].vtep: 192.168.56.12/30 of peer p2 has the VTEP 192.168.56.12 in it",
+        ),
+        (
+            "192.168.3.12",
+            "192.168.2.0/24",
+            "192.168.3.0/24",
+            "n.toml:12: networks[0].peers[0].vtep: 192.168.3.0/24 of peer p3 has the VTEP 192.168.3.12 in it",
+        ),
+        (
+            "192.168.1.12",
+            "192.168.2.0/24",
+            "192.168.3.0/24",
+            "n.toml:12: networks[0].peers[0].vtep: 192.168.1.0/24 of this node has the VTEP 192.168.1.12 in it",
+        ),
+        ("192.168.56.12", "192.168.2.0/24", "192.168.56.0/29", ""),
+        (
+            "10.0.0.2",
+            "192.168.2.0/24",
+            "192.168.56.0/25",
+            "n.toml:17: networks[0].peers[1].subnet: 192.168.56.0/25 of peer p3 has the VTEP 192.168.56.11 in it",
+        ),
+    ] {
+        let message = with(vtep, subnet, other)
+            .err()
+            .map(|error| error.to_string());
+        let message = message.unwrap_or_default();
+        assert!(message.starts_with(fault), "{message}");
+        assert_eq!(
+            message.lines().count(),
+            usize::from(!fault.is_empty()),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_vtep_is_an_address_of_this_node_beside_interfaces() {
     let with = |lines: &str| {
         let text = format!("[node]\nname = \"n\"\n{lines}\n");

@@ -25,6 +25,9 @@ fn write_all(out: &mut String, model: &Model) -> fmt::Result {
         Underlay::Address(address) => quoted(address),
     };
     writeln!(out, "underlay = {underlay}")?;
+    if let (Underlay::Interfaces(_), false) = (&node.underlay, node.vteps.is_empty()) {
+        writeln!(out, "vtep = {}", list(&node.vteps))?;
+    }
     let guard = match node.guard {
         Guard::Off => "off",
         Guard::Native => "native",
@@ -167,7 +170,8 @@ mod tests {
     const ALL: &str = r#"
 [node]
 name = "n1"
-underlay = ["eth1", "eth2"]
+underlay = ["eth1", "eth2", "the-card-in-the-second-slot-of-rack-7"]
+vtep = ["10.255.0.1", "2001:db8::1"]
 guard = "native"
 rx = "xdp"
 metrics = "[::1]:9000"

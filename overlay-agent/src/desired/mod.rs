@@ -4,6 +4,7 @@
 //! then. What concerns one endpoint or one peer is a [`Problem`]: the rest is
 //! built, and the problem shows in the node's status.
 
+mod cut_off;
 mod endpoints;
 mod filter;
 mod guard;
@@ -38,7 +39,7 @@ use self::room::Room;
 pub use endpoints::default_route;
 pub use filter::is_needed as needs_filter;
 pub use names::{alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name};
-pub use obstacles::{Obstacle, Obstacles, OtherRoute};
+pub use obstacles::{Inside, Obstacle, Obstacles, OtherRoute};
 pub use peers::{ForPeers, metric as metric_to};
 pub use problems::Problem;
 pub use room::Full;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Derived, Node, default_metric, needs_filter, peers};
 use crate::{
-    model::{Family, IfName, Name},
+    model::{DeviceName, Family, IfName, Name},
     objects::{PeerObjects, RouteKey, Scope, filter_table},
     surroundings::NodeLink,
 };
@@ -17,7 +17,7 @@ pub enum Obstacle {
     /// A configured underlay device does not exist.
     NoSuchUnderlay {
         /// As configured.
-        name: IfName,
+        name: DeviceName,
         /// What there is.
         there: Vec<IfName>,
     },
@@ -134,6 +134,17 @@ pub enum Obstacle {
         /// The route that is there.
         other: OtherRoute,
     },
+    /// A subnet that packets would be sent into that have to reach a node.
+    AroundUnderlay {
+        /// The network.
+        network: Name,
+        /// The peer whose subnet it is; `None`: this node's.
+        peer: Option<Name>,
+        /// The subnet.
+        subnet: IpNet,
+        /// What is in it.
+        inside: Inside,
+    },
     /// A peer has this node's own outer address.
     OwnVtep {
         /// The network.
@@ -143,6 +154,27 @@ pub enum Obstacle {
         /// The address.
         vtep: IpAddr,
     },
+}
+
+/// An address of the underlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// This node's, on a device of the underlay.
+    Own(IpAddr, IfName),
+    /// A peer's VTEP.
+    Vtep(IpAddr, Name),
+    /// A router on the way to peers.
+    NextHop(IpAddr),
+}
+
+impl fmt::Display for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(address, device) => write!(f, "{address}, which this node has on {device}"),
+            Self::Vtep(address, peer) => write!(f, "{address}, the VTEP of peer {peer}"),
+            Self::NextHop(address) => write!(f, "{address}, the next hop to other nodes"),
+        }
+    }
 }
 
 /// A route of somebody else where one of ours should be.
@@ -211,6 +243,7 @@ pub(super) fn find(
         find_peers(node, derived, obstacles);
     }
     find_routes(node, networks, peers, obstacles);
+    super::cut_off::find(node, networks, obstacles);
     find_filter(node, networks, obstacles);
 }
 

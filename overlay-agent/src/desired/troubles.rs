@@ -22,6 +22,8 @@ pub const ENDPOINT_NOT_ATTACHED: &str = "endpoint-not-attached";
 pub const PEER_NO_ROUTE: &str = "peer-no-route";
 /// An outer address is one of a network's range.
 pub const RANGE_AROUND_VTEP: &str = "range-around-vtep";
+/// A subnet has addresses of the underlay in it.
+pub const SUBNET_AROUND_UNDERLAY: &str = "subnet-around-underlay";
 /// A route of somebody else is in the place of one of ours.
 pub const ROUTE_TAKEN: &str = "route-taken";
 /// A container has a default route of its own.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{Derived, Inputs, Node, Obstacle};
 use crate::{
     kernel::netlink::LinkLayer,
-    model::{Family, Guard, IfName, Underlay},
+    model::{DeviceName, Family, Guard, IfName, Underlay},
     objects::{AttachmentState, Hook, LinkKind, Objects},
     surroundings::{NodeLink, Surroundings},
 };
@@ -59,19 +59,44 @@ fn mtu(links: &[&NodeLink], around: &Surroundings) -> u32 {
 }
 
 fn names(underlay: &Underlay, around: &Surroundings, obstacles: &mut Vec<Obstacle>) -> Vec<IfName> {
-    let names = devices(underlay, &around.links);
-    if let (Underlay::Address(address), []) = (underlay, names.as_slice()) {
-        obstacles.push(Obstacle::NoSuchAddress { address: *address });
+    match underlay {
+        Underlay::Address(address) => {
+            if owner_of(*address, &around.links).is_none() {
+                obstacles.push(Obstacle::NoSuchAddress { address: *address });
+            }
+        }
+        Underlay::Interfaces(names) => {
+            let missing = names
+                .iter()
+                .filter(|name| named(name, &around.links).is_none());
+            obstacles.extend(missing.map(|name| {
+                let there = around.links.keys().copied();
+                Obstacle::NoSuchUnderlay {
+                    name: name.clone(),
+                    there: there.filter(|name| name.as_str() != "lo").collect(),
+                }
+            }));
+        }
     }
-    names
+    devices(underlay, &around.links)
 }
 
-/// The devices of the underlay, as they are configured or by the address that is.
+/// The devices of the underlay that are there, as they are configured or by the address that is.
 pub fn devices(underlay: &Underlay, links: &BTreeMap<IfName, NodeLink>) -> Vec<IfName> {
     match underlay {
-        Underlay::Interfaces(names) => names.clone(),
+        Underlay::Interfaces(names) => names.iter().filter_map(|name| named(name, links)).collect(),
         Underlay::Address(address) => owner_of(*address, links).into_iter().collect(),
     }
+}
+
+/// The device that has a name, or has it besides.
+fn named(name: &DeviceName, links: &BTreeMap<IfName, NodeLink>) -> Option<IfName> {
+    let mut all = links.iter();
+    let by_name = all.find(|(own, _)| own.as_str() == name.as_str());
+    let has = |link: &NodeLink| link.alternatives.iter().any(|other| other == name.as_str());
+    let mut all = links.iter();
+    let found = by_name.or_else(|| all.find(|(_, link)| has(link)));
+    found.map(|(name, _)| *name)
 }
 
 /// The device that has an address.
@@ -90,11 +115,6 @@ fn links<'a>(
     let mut links = Vec::new();
     for name in names {
         let Some(link) = around.links.get(name) else {
-            let there = around.links.keys().copied();
-            obstacles.push(Obstacle::NoSuchUnderlay {
-                name: *name,
-                there: there.filter(|name| name.as_str() != "lo").collect(),
-            });
             continue;
         };
         if link.layer == LinkLayer::Loopback || link.kind == "dummy" {
@@ -191,7 +211,14 @@ pub(super) fn attach(node: &Node<'_>, networks: &[Derived<'_>], objects: &mut Ob
         Guard::Generic => Some(Hook::GuardGeneric),
     };
     for &name in &node.underlay {
-        for hook in guard.into_iter().chain([Hook::FromUnderlay]) {
+        let layer = node.around.links.get(&name).map(|link| link.layer);
+        // They read Ethernet and IP; XDP's program Ethernet alone.
+        let (guard, program) = match layer {
+            Some(LinkLayer::Ethernet) => (guard, Some(Hook::FromUnderlay)),
+            Some(LinkLayer::Ip) => (None, Some(Hook::FromUnderlay)),
+            _ => (None, None),
+        };
+        for hook in guard.into_iter().chain(program) {
             objects
                 .attachments
                 .insert((name, hook), AttachmentState::Current);

@@ -25,7 +25,7 @@ pub use peers::Peers;
 pub use probe::Probe;
 pub use range::Range;
 pub use security::{Security, Verdict};
-pub use types::{Family, IfName, InvalidValue, Mac, Name, Vni};
+pub use types::{DeviceName, Family, IfName, InvalidValue, Mac, Name, Vni};
 
 /// Smallest MTU of a link that carries IPv6 (RFC 8200 §5).
 pub const MIN_IPV6_MTU: u16 = 1280;
@@ -129,7 +129,7 @@ pub struct ClusterAccess {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Underlay {
     /// Interfaces; a VTEP that is not configured is an address of one of them.
-    Interfaces(Vec<IfName>),
+    Interfaces(Vec<DeviceName>),
     /// The VTEP's address; its interface is looked up.
     Address(IpAddr),
 }

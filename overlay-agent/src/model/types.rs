@@ -16,6 +16,11 @@ pub enum InvalidValue {
         "{0:?} is no interface name; use 1 to 15 printable characters without '/', ':' and spaces"
     )]
     IfName(String),
+    /// Names of interfaces, alternative ones included: 1 to 127 bytes.
+    #[error(
+        "{0:?} is no interface name; use 1 to 127 printable characters without '/', ':' and spaces"
+    )]
+    DeviceName(String),
     /// Six bytes in hexadecimal, unicast.
     #[error("{0:?} is no unicast MAC address; write it as 02:4f:0a:00:00:01")]
     Mac(String),
@@ -127,13 +132,7 @@ impl FromStr for IfName {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let valid = !text.is_empty()
-            && text.len() <= MAX_IFNAME
-            && text != "."
-            && text != ".."
-            && !text
-                .contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
-        if !valid {
+        if !can_name_device(text, MAX_IFNAME) {
             return Err(InvalidValue::IfName(text.to_owned()));
         }
         let mut bytes = [0; MAX_IFNAME];
@@ -141,6 +140,48 @@ impl FromStr for IfName {
         let len = u8::try_from(text.len()).map_err(|_| InvalidValue::IfName(text.to_owned()))?;
         Ok(Self { bytes, len })
     }
+}
+
+/// Longest alternative name of an interface in bytes: the kernel's `ALTIFNAMSIZ` less its final 0.
+const MAX_ALTERNATIVE: usize = 127;
+
+/// A name by which somebody calls a network interface: its own, or an alternative one, which may
+/// be longer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceName(String);
+
+impl DeviceName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if can_name_device(text, MAX_ALTERNATIVE) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidValue::DeviceName(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+fn can_name_device(text: &str, longest: usize) -> bool {
+    let strange = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    !text.is_empty()
+        && text.len() <= longest
+        && text != "."
+        && text != ".."
+        && !text.contains(strange)
 }
 
 impl TryFrom<String> for IfName {

@@ -170,6 +170,7 @@ fn node_links(
         addresses.sort_by_key(|address| address.place);
         NodeLink {
             index: info.index,
+            alternatives: info.alternatives.clone(),
             mac: info.mac,
             layer: info.layer,
             mtu: info.mtu,

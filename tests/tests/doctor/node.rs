@@ -58,6 +58,12 @@ fn faults() -> Vec<Fault> {
         )
         .with("peer-no-route"),
         Fault::new(
+            "subnet-around-underlay",
+            "10.244.1.0/24",
+            "ip address add 10.244.1.77/16 dev eth1",
+        )
+        .cleared_by("n1", "ip address del 10.244.1.77/16 dev eth1"),
+        Fault::new(
             "route-taken",
             "10.244.2.0/24",
             "ip route add 10.244.2.0/24 via 192.168.56.12",

@@ -223,3 +223,28 @@ fn one_folder_serves_all_nodes() {
         "{told:?}"
     );
 }
+
+#[test]
+fn no_fragment_has_a_vtep_in_a_subnet() {
+    let mut folder = Folder::new();
+    let files = [
+        ("1", peer("node03", "10.244.9.3", "10.244.3.0/24")),
+        ("2", peer("node04", "10.244.3.4", "10.244.4.0/24")),
+        ("3", peer("node05", "192.0.2.5", "10.244.9.0/24")),
+        ("4", peer("node06", "10.244.1.6", "10.244.6.0/24")),
+    ];
+    for (name, peer) in files {
+        folder.write(&format!("peers.d/{name}.toml"), &fragment(&[peer]));
+    }
+    let loaded = folder.load();
+    assert_eq!(names(&loaded), ["node02", "node03"]);
+    let told = refused(&loaded, folder.folder.path());
+    for (told, fault) in told.iter().zip([
+        "vtep: 10.244.3.0/24 of peer node03 has the VTEP 10.244.3.4 in it",
+        "subnet: 10.244.9.0/24 of peer node05 has the VTEP 10.244.9.3 in it",
+        "vtep: 10.244.1.0/24 of this node has the VTEP 10.244.1.6 in it",
+    ]) {
+        assert!(told.contains(fault), "{told}");
+    }
+    assert_eq!(told.len(), 3);
+}

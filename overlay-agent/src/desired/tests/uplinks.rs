@@ -136,3 +136,59 @@ fn a_configured_one_is_on_any_device_and_does_not_decide_the_mtu() {
     let nowhere = vteps(&config, &store, &observed).unwrap_err();
     assert!(nowhere.contains("write vtep = \"10.255.0.1\""), "{nowhere}");
 }
+
+#[test]
+fn a_subnet_that_would_hide_the_underlay_is_refused() {
+    let told = |config: &str, observed: &Observed| {
+        let obstacles = build(config, observed).map(|_| ()).unwrap_err();
+        obstacles
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let wide = CONFIG.replace("10.244.0.0/16", "192.168.0.0/16");
+    let with = |own: &str, two: &str| {
+        wide.replace("10.244.1.0/24", own)
+            .replace("10.244.2.0/24", two)
+            .replace(
+                "\"10.244.3.0/24\", \"10.244.128.0/20\"",
+                "\"192.168.103.0/24\"",
+            )
+    };
+    // Among the machines of the segment are those whom the node would no longer reach.
+    let own = with("192.168.56.0/29", "192.168.102.0/24");
+    let mut beside = bare();
+    let eth1 = beside.around.links.get_mut(&name("eth1")).unwrap();
+    eth1.addresses = vec!["192.168.56.3/24".parse().unwrap()];
+    assert_eq!(
+        told(&own, &beside),
+        [
+            "give 192.168.56.0/29 to this node in network lab: 192.168.56.3, which this node has on eth1, is in it: what is for the underlay there would be sent into the network; give the network addresses that no node has: change its cidr, and the subnets of all nodes"
+        ]
+    );
+    // A peer's subnet around the router to others.
+    let peers = with("192.168.101.0/24", "192.168.56.0/29");
+    let mut routed = bare();
+    let way = Way {
+        link: name("eth1"),
+        next_hop: [192, 168, 56, 1].into(),
+        path_mtu: None,
+    };
+    routed.around.ways.insert([192, 168, 60, 13].into(), way);
+    let found = told(&peers, &routed);
+    assert!(
+        matches!(&found[..], [one] if one.contains("192.168.56.1, the next hop") && one.contains("peer n2")),
+        "{found:?}"
+    );
+    // A better route to it leads past the subnet.
+    let route = "192.168.56.1/32".parse().unwrap();
+    routed.around.routes.insert(route, Some(name("eth1")));
+    assert!(build(&peers, &routed).is_ok());
+    // This node's own VTEP behind a peer.
+    let peers = with("192.168.101.0/24", "192.168.56.10/31");
+    let found = told(&peers, &bare());
+    assert!(
+        matches!(&found[..], [one] if one.contains("192.168.56.11")),
+        "{found:?}"
+    );
+}

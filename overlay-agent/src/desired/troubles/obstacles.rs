@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::{
     DEVICE_NAME_TAKEN, DUPLICATE_VTEP, FOREIGN_VXLAN, GATEWAY_TAKEN, MTU_DOES_NOT_FIT,
-    PACKET_FILTER_MISSING, PORT_TAKEN, UNDERLAY_MISSING, route_taken, table_of, taken_by,
+    PACKET_FILTER_MISSING, PORT_TAKEN, SUBNET_AROUND_UNDERLAY, UNDERLAY_MISSING, route_taken,
+    table_of, taken_by,
 };
 use crate::{
     desired::{Obstacle, obstacles::list},
@@ -188,6 +189,25 @@ impl From<&Obstacle> for Trouble {
                 other,
             } => route_taken(*destination, other)
                 .during(format!("add route {destination} for peer {peer}")),
+            Obstacle::AroundUnderlay {
+                network,
+                peer,
+                subnet,
+                inside,
+            } => Self::new(
+                SUBNET_AROUND_UNDERLAY,
+                subnet,
+                format!(
+                    "{inside}, is in it: what is for the underlay there would be sent into the \
+                     network"
+                ),
+                "give the network addresses that no node has: change its cidr, and the subnets \
+                 of all nodes",
+            )
+            .during(match peer {
+                Some(peer) => format!("add route {subnet} for peer {peer} of network {network}"),
+                None => format!("give {subnet} to this node in network {network}"),
+            }),
             Obstacle::OwnVtep {
                 network,
                 peer,

@@ -42,6 +42,10 @@ const RANGE: Fault = Fault::warning(
     "What is for an address of the range that no peer has leaves this node unencapsulated, by its \
      default route.",
 );
+const AROUND: Fault = Fault::problem(
+    troubles::SUBNET_AROUND_UNDERLAY,
+    "Nothing is changed: the node would lose part of its underlay, with all who reach it from there.",
+);
 const FULL: Fault = Fault::problem(troubles::MAP_FULL, room::LEFT_OUT);
 const ATTACHED: Fault = Fault::problem(
     troubles::ENDPOINT_NOT_ATTACHED,
@@ -52,7 +56,7 @@ const DEFAULT_ROUTE: Fault = Fault::warning(
     "The container reaches the network only if it has routes of its own there.",
 );
 
-pub(super) const CHECKS: [Check; 15] = [
+pub(super) const CHECKS: [Check; 16] = [
     Check {
         fault: UNDERLAY,
         look: Look::Always(|facts| found(facts, &UNDERLAY)),
@@ -100,6 +104,10 @@ pub(super) const CHECKS: [Check; 15] = [
     Check {
         fault: RANGE,
         look: Look::Always(|facts| found(facts, &RANGE)),
+    },
+    Check {
+        fault: AROUND,
+        look: Look::Always(|facts| found(facts, &AROUND)),
     },
     Check {
         fault: FULL,
@@ -221,7 +229,7 @@ mod tests {
     use super::super::healthy::{broken, only};
     use crate::{
         api::Severity,
-        desired::{Obstacle, Problem},
+        desired::{Inside, Obstacle, Problem},
         surroundings::NoGuard,
     };
 
@@ -242,6 +250,20 @@ mod tests {
             found.cure.text,
             "remove that device, or choose another port"
         );
+    }
+
+    #[test]
+    fn a_subnet_around_the_underlay_is_named() {
+        let found = only("subnet-around-underlay", |facts| {
+            facts.obstacles = vec![Obstacle::AroundUnderlay {
+                network: "lab".parse().unwrap(),
+                peer: None,
+                subnet: "192.168.56.0/25".parse().unwrap(),
+                inside: Inside::Own([192, 168, 56, 11].into(), "eth1".parse().unwrap()),
+            }];
+        });
+        assert_eq!(found.object, "192.168.56.0/25");
+        assert!(found.what.contains("192.168.56.11"), "{found:#?}");
     }
 
     #[test]

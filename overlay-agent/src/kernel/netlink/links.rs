@@ -8,7 +8,7 @@ use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{
         self, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
-        LinkLayerType, LinkMessage,
+        LinkLayerType, LinkMessage, Prop,
     },
 };
 
@@ -25,6 +25,8 @@ pub struct LinkInfo {
     pub index: u32,
     /// Its name.
     pub name: IfName,
+    /// Its alternative names (`IFLA_ALT_IFNAME`).
+    pub alternatives: Vec<String>,
     /// Hardware address, where that is an Ethernet one.
     pub mac: Option<[u8; 6]>,
     /// What its packets begin with.
@@ -57,7 +59,9 @@ pub enum LinkLayer {
     /// An Ethernet header.
     #[default]
     Ethernet,
-    /// The IP header, or one of another kind: that of a VPN, of a tunnel.
+    /// The IP header: they are those of a VPN, or of a tunnel.
+    Ip,
+    /// A header of another kind.
     Other,
     /// They never leave this machine.
     Loopback,
@@ -216,10 +220,18 @@ impl LinkInfo {
         let mut info = Self {
             index: message.header.index,
             name: "?".parse().ok()?,
+            alternatives: Vec::new(),
             mac: None,
             layer: match message.header.link_layer_type {
                 LinkLayerType::Ether => LinkLayer::Ethernet,
                 LinkLayerType::Loopback => LinkLayer::Loopback,
+                LinkLayerType::None
+                | LinkLayerType::Ppp
+                | LinkLayerType::Rawip
+                | LinkLayerType::Tunnel
+                | LinkLayerType::Tunnel6
+                | LinkLayerType::Sit
+                | LinkLayerType::Ipgre => LinkLayer::Ip,
                 _ => LinkLayer::Other,
             },
             mtu: 0,
@@ -235,6 +247,13 @@ impl LinkInfo {
         };
         for attribute in message.attributes {
             match attribute {
+                LinkAttribute::PropList(props) => {
+                    let names = props.into_iter().filter_map(|prop| match prop {
+                        Prop::AltIfName(name) => Some(name),
+                        _ => None,
+                    });
+                    info.alternatives.extend(names);
+                }
                 LinkAttribute::IfName(text) => name = text.parse().ok(),
                 LinkAttribute::Address(bytes) => info.mac = bytes.try_into().ok(),
                 LinkAttribute::Mtu(mtu) => info.mtu = mtu,
