@@ -8,6 +8,7 @@ use overlay_common::reasons::{DropReason, PassReason};
 use super::{commands::Commands, filter::Ruleset};
 use crate::{
     desired::{Obstacle, Problem},
+    kernel::netlink::LinkLayer,
     model::{FastPath, IfName, Mac, Name, Vni},
     objects::Hook,
     surroundings::NoGuard,
@@ -112,6 +113,8 @@ pub(super) struct Device {
     pub(super) running: bool,
     /// `IFLA_INFO_KIND`; empty for hardware.
     pub(super) kind: String,
+    /// What its packets begin with.
+    pub(super) layer: LinkLayer,
     /// Features that it has and does not use, by their names in `ethtool -k`.
     pub(super) unused_features: Seen<Vec<String>>,
     /// Packets that it has received while it was watched.

@@ -8,6 +8,7 @@ use crate::{
         commands::remove_address,
         facts::{Facts, NodeAddress},
     },
+    kernel::netlink::LinkLayer,
     model::IfName,
 };
 
@@ -21,7 +22,17 @@ const DUPLICATE: Fault = Fault::problem(
     "Tunnel packets for that address go to one of those who have it, and it need not be the right one.",
 );
 
-pub(super) const CHECKS: [Check; 3] = [
+const UNREAD: Fault = Fault::warning(
+    "underlay-not-read",
+    "The programs read Ethernet and IP alone: what arrives there is received by the kernel's VXLAN \
+     device, at its speed and without the programs' counters. What is sent takes the fast path.",
+);
+
+pub(super) const CHECKS: [Check; 4] = [
+    Check {
+        fault: UNREAD,
+        look: Look::Always(unread),
+    },
     Check {
         fault: DOWN,
         look: Look::Always(down),
@@ -50,6 +61,20 @@ const FEATURES: [&str; 8] = [
 
 /// The kernel makes veths without it: nothing is lost, as no wire cuts up what passes them.
 const NOT_OF_VETHS: &str = "rx-gro";
+
+fn unread(facts: &Facts) -> Vec<Finding> {
+    let of_others = facts
+        .underlay
+        .iter()
+        .filter(|device| device.layer == LinkLayer::Other);
+    of_others
+        .map(|device| {
+            let what = "its packets begin neither with an Ethernet header nor with that of IP";
+            let cure = advice("name an interface of another kind as underlay where speed matters");
+            UNREAD.at(device.name, what, cure)
+        })
+        .collect()
+}
 
 fn down(facts: &Facts) -> Vec<Finding> {
     let down = facts
@@ -157,7 +182,17 @@ fn duplicate(facts: &Facts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::healthy::{broken, only};
-    use crate::{desired::Obstacle, doctor::facts::NodeAddress};
+    use crate::{desired::Obstacle, doctor::facts::NodeAddress, kernel::netlink::LinkLayer};
+
+    #[test]
+    fn a_device_with_headers_of_another_kind_is_told() {
+        let found = only("underlay-not-read", |facts| {
+            facts.underlay[0].layer = LinkLayer::Other;
+        });
+        assert_eq!(found.object, "eth1");
+        let of_ip = broken(|facts| facts.underlay[0].layer = LinkLayer::Ip);
+        assert!(of_ip.is_empty(), "{of_ip:#?}");
+    }
 
     #[test]
     fn a_device_that_is_down_is_told_from_one_without_a_carrier() {

@@ -13,6 +13,7 @@ use crate::{
         },
         filter::Ruleset,
     },
+    kernel::netlink::LinkLayer,
     model::FastPath,
 };
 
@@ -76,6 +77,7 @@ pub(super) fn facts() -> Facts {
             up: true,
             running: true,
             kind: String::new(),
+            layer: LinkLayer::Ethernet,
             unused_features: Ok(Vec::new()),
             received: 100,
         }],

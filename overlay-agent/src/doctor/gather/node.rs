@@ -57,6 +57,7 @@ pub(super) async fn underlay(look: &Look<'_>) -> kernel::Result<Vec<Device>> {
             up: link.up,
             running: link.running,
             kind: link.kind.clone().unwrap_or_default(),
+            layer: link.layer,
             unused_features: told(ethtool::unused_features(link.name)),
             received: 0,
         })
