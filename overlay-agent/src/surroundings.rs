@@ -124,7 +124,7 @@ impl NodeLink {
 pub type Asked = (Question, Option<NextHop>);
 
 /// How the underlay reaches an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
     /// The device that packets leave by.
     pub link: IfName,
@@ -133,6 +133,27 @@ pub struct Way {
     pub next_hop: IpAddr,
     /// MTU of the path in bytes, where a router on it has told that it is less than the link's.
     pub path_mtu: Option<u32>,
+    /// All next hops, this one too, where there are several that flows are spread over.
+    pub hops: Vec<WayHop>,
+}
+
+/// One of the next hops of a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WayHop {
+    /// The device that packets leave by.
+    pub link: IfName,
+    /// The neighbour that gets them.
+    pub next_hop: IpAddr,
+    /// Its share, next to those of the others.
+    pub weight: u16,
+}
+
+impl Way {
+    /// The devices that packets leave by.
+    pub fn links(&self) -> impl Iterator<Item = IfName> + '_ {
+        let more = self.hops.iter().map(|hop| hop.link);
+        std::iter::once(self.link).chain(more)
+    }
 }
 
 /// What was found where an endpoint should be.

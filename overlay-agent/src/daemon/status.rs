@@ -10,13 +10,14 @@ use super::Reconciler;
 use crate::{
     api::{
         Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
-        NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
+        NetworkStatus, NextHopStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
         stats::{Counter, PathCounts},
     },
     desired::bridge_name,
     kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
     objects::{AttachmentState, Filter, FilterRules, Guard, LinkId, LinkKind, Scope, guard_table},
+    surroundings::{Way, WayHop},
     trouble::{Trouble, ids},
 };
 
@@ -301,6 +302,7 @@ impl Reconciler {
             subnets: peer.subnets.clone(),
             dev: way.map(|way| way.link),
             via: way.map(|way| way.next_hop),
+            next_hops: way.map(next_hops).unwrap_or_default(),
             slot,
             traffic: stats.map(traffic),
             health: self.probes.health(network.vni, peer),
@@ -374,4 +376,13 @@ fn carried(peers: &[PeerStatus]) -> PathCounts {
         };
     }
     sum
+}
+
+fn next_hops(way: &Way) -> Vec<NextHopStatus> {
+    let status = |hop: &WayHop| NextHopStatus {
+        dev: hop.link,
+        via: hop.next_hop,
+        weight: hop.weight,
+    };
+    way.hops.iter().map(status).collect()
 }

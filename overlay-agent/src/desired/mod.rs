@@ -17,6 +17,7 @@ mod problems;
 mod room;
 mod settings;
 mod slots;
+mod spread;
 pub mod troubles;
 mod underlay;
 mod values;

@@ -3,6 +3,7 @@
 //! other kinds than a card.
 
 mod kinds;
+mod spread;
 mod stand;
 
 use anyhow::Result;
