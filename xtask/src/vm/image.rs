@@ -18,9 +18,9 @@ use super::{
 use crate::{console::Console, setup::cross::Target, workspace};
 
 /// What the tests run besides the agent.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "bpftool", "bridge", "curl", "ethtool", "ip", "iperf3", "nft", "nsenter", "ping", "socat",
-    "ss", "sysctl", "tc", "tcpdump", "unshare",
+    "ss", "sysctl", "tc", "tcpdump", "unshare", "wg",
 ];
 /// Modules that the tests may need, by folder below `kernel/`.
 const MODULES: [&str; 13] = [
@@ -51,7 +51,7 @@ const FOLDERS: [&str; 6] = [
 ];
 
 /// Packages that have [`PROGRAMS`], the shell, and what tests are linked to.
-pub(super) const PACKAGES: [&str; 14] = [
+pub(super) const PACKAGES: [&str; 15] = [
     "bpftool",
     "busybox-static",
     "curl",
@@ -66,6 +66,7 @@ pub(super) const PACKAGES: [&str; 14] = [
     "socat",
     "tcpdump",
     "util-linux",
+    "wireguard-tools",
 ];
 
 /// What goes into a RAM disk.
