@@ -9,7 +9,7 @@ use overlay_common::{
 
 use crate::{
     addresses::{Ip4, Ip6},
-    bare, checksum,
+    checksum,
     decap::{Delivery, decapsulate, must_be_strippable},
     ecn,
     family::Family,
@@ -36,15 +36,9 @@ pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
     if packet.has_vlan_tag() || !packet.is_to_this_machine() {
         return Err(PassReason::NotOurs.into());
     }
-    let ethernet = Ethernet::of(packet, 0).ok_or(PassReason::NotOurs)?;
-    let kind = if bare::has_no_ethernet(packet, &ethernet) {
-        bare::complete(packet)?
-    } else {
-        ethernet.kind
-    };
-    match kind {
-        Ip4::ETHER_TYPE => over::<Ip4>(packet),
-        Ip6::ETHER_TYPE => over::<Ip6>(packet),
+    match Ethernet::of(packet, 0).map(|ethernet| ethernet.kind) {
+        Some(Ip4::ETHER_TYPE) => over::<Ip4>(packet),
+        Some(Ip6::ETHER_TYPE) => over::<Ip6>(packet),
         _ => Err(PassReason::NotOurs.into()),
     }
 }

@@ -20,7 +20,6 @@
 )]
 
 mod addresses;
-mod bare;
 mod checksum;
 mod decap;
 mod ecn;

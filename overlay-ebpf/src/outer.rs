@@ -35,7 +35,7 @@ pub(crate) struct Outer<F> {
 /// The headers of UDP and VXLAN.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
-    pub(crate) port_be: [u8; 2],
+    port_be: [u8; 2],
     length: u16,
     checksum: u16,
     flags: u32,
@@ -53,17 +53,12 @@ impl Tunnel {
             vni_and_reserved: u32::from_be(headers.read::<u32, VNI>()),
         }
     }
-
-    /// The network that it claims to belong to.
-    pub(crate) fn vni(&self) -> u32 {
-        self.vni_and_reserved >> VNI_SHIFT
-    }
 }
 
 impl<F: Family> Outer<F> {
     /// The network that it claims to belong to.
     pub(crate) fn vni(&self) -> u32 {
-        self.tunnel.vni()
+        self.tunnel.vni_and_reserved >> VNI_SHIFT
     }
 
     /// It is addressed to our tunnel end in this network.
