@@ -15,7 +15,6 @@ pub mod desired;
 pub mod dirs;
 pub mod doctor;
 mod explain;
-mod flow;
 mod fnv;
 pub mod hooks;
 pub mod kernel;

@@ -30,21 +30,26 @@ fn ask_during(
     })
 }
 
-#[test]
-fn add_and_delete_wait_for_the_next_agent() -> Result<()> {
-    let guard = Guard::overlay("trest")?;
-    let agent = guard.agent(1);
-    let netns = Temporary::make("trest-job")?;
-    let add = [
+const DELETING: [&str; 3] = ["endpoint", "delete", "job"];
+
+fn adding(netns: &str) -> [&str; 7] {
+    [
         "endpoint",
         "add",
         "job",
         "--network",
         "lab",
         "--netns",
-        "trest-job",
-    ];
-    let delete = ["endpoint", "delete", "job"];
+        netns,
+    ]
+}
+
+#[test]
+fn add_and_delete_wait_for_the_next_agent() -> Result<()> {
+    let guard = Guard::overlay("trest")?;
+    let agent = guard.agent(1);
+    let netns = Temporary::make("trest-job")?;
+    let add = adding("trest-job");
     for end in [Signal::SIGTERM, Signal::SIGKILL] {
         let stop = || {
             if end == Signal::SIGTERM {
@@ -53,7 +58,7 @@ fn add_and_delete_wait_for_the_next_agent() -> Result<()> {
                 agent.kill()
             }
         };
-        for arguments in [&add[..], &delete] {
+        for arguments in [&add[..], &DELETING] {
             stop()?;
             let refused = agent.ask(&[arguments, &["--wait", "0"]].concat())?;
             assert_eq!(refused.code, Some(3), "{end}: {}", refused.stderr);
@@ -72,16 +77,8 @@ fn what_an_agent_that_was_killed_has_not_answered_is_asked_again() -> Result<()>
     let guard = Guard::overlay("tresk")?;
     let agent = guard.agent(1);
     let netns = Temporary::make("tresk-job")?;
-    let add = [
-        "endpoint",
-        "add",
-        "job",
-        "--network",
-        "lab",
-        "--netns",
-        "tresk-job",
-    ];
-    for arguments in [&add[..], &["endpoint", "delete", "job"]] {
+    let add = adding("tresk-job");
+    for arguments in [&add[..], &DELETING] {
         let process = agent.process()?.context("no agent")?;
         process.signal(Signal::SIGSTOP)?;
         let answer = ask_during(&agent, arguments, || {

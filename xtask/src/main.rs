@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         verbose: cli.verbose,
     };
     let result = match cli.command {
-        Task::Setup => setup::run(console),
+        Task::Setup => setup::run_for_tests(console),
         Task::Build(args) => build::run(console, &args),
         Task::Lab(args) => lab::run(args),
         Task::Test(args) => test::run(console, &args),

@@ -25,7 +25,17 @@ pub(crate) use tools::is_there;
 #[error("{0}")]
 pub(crate) struct Unmet(pub(crate) String);
 
-/// Finds or installs everything.
+/// Finds or installs everything, with what only tests run.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_for_tests(console: Console) -> Result<()> {
+    run(console)?;
+    clients::ensure(console, Apt::find(console).as_ref());
+    Ok(())
+}
+
+/// Finds or installs everything that it takes to build, to raise a lab and to look at one.
 ///
 /// # Errors
 /// [`Unmet`] with all that could not be installed, and how to install it.
@@ -38,8 +48,6 @@ pub(crate) fn run(console: Console) -> Result<()> {
         servers::ensure(console, apt),
         host::ensure(console),
     ];
-
-    clients::ensure(console, apt);
 
     let mut unmet = Vec::new();
     for part in parts {

@@ -49,7 +49,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     require_root()?;
     let mut steps = Steps::new(console);
     let outcome = steps
-        .take("set-up", || setup::run(console))
+        .take("set-up", || setup::run_for_tests(console))
         .and_then(|()| run_all(console, &mut steps, args));
     steps.tell();
     outcome

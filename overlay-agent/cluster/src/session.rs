@@ -1,34 +1,28 @@
 //! Follows the store: lists, claims, watches; and again, when anything is in doubt.
 
-use std::{collections::BTreeMap, time::Duration};
+mod claiming;
+mod watching;
+
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::{sync::watch, time::sleep};
-use tonic::Streaming;
 
 use crate::{
     access::Access,
-    book::{Book, Continuity, Entry},
+    book::{Book, Entry},
     choose,
-    claim::{Me, Step},
-    client::{self, Client, ClientError},
+    claim::Me,
+    client::{Client, ClientError},
     fragment,
     keys::{Keys, below},
     lease::Lease,
     network::Network,
-    proto::{EventType, KeyValue, ResponseHeader, WatchResponse},
+    proto::KeyValue,
     subnet::Subnet,
     talk::{News, State},
 };
 
-/// flannel's: a node that is away for a day loses its subnet.
-pub const TTL: i64 = 86_400;
-/// A lease is renewed so often, a tenth earlier or later, so that nodes do not do it all at once.
-const RENEWAL: Duration = Duration::from_hours(1);
-/// The store is listed so often although nothing seems to be missing.
-const LOOK: Duration = Duration::from_mins(10);
-/// Timers stand still while the machine sleeps: the clock is looked at so often.
-const TICK: Duration = Duration::from_secs(30);
 /// Changes are collected so long before they are told.
 const CALM: Duration = Duration::from_millis(100);
 /// Before the next try at what the store has not or does not allow.
@@ -169,228 +163,6 @@ impl Session {
         }
     }
 
-    /// Lists everything and does what follows from it; the revision that was listed and the lease
-    /// of this node, if the store can be watched from there.
-    async fn look(&mut self, client: &Client) -> Result<Option<(i64, Option<i64>)>, ClientError> {
-        let list = client.list(&self.keys.subnets(), None).await?;
-        // After the list, from whose revision on it is watched: so no change of it is missed.
-        let (_, config) = client.get(&self.keys.config()).await?;
-        let entries: Vec<Entry> = list.keys.iter().filter_map(|key| self.entry(key)).collect();
-        let continuity = self.continuity(&list.header);
-        self.book.listed(&entries, continuity, now());
-        let Some(network) = self.network(config.as_ref()) else {
-            return Ok(None);
-        };
-        if let Err(why) = self.me.fit(&self.whole, &network) {
-            self.refusal = Some(why);
-            return Ok(None);
-        }
-        let used = client.list(&self.keys.used(), None).await?;
-        let used = used.keys.iter().filter_map(|key| {
-            let subnet = below(&self.keys.used(), &key.key)?;
-            Some((subnet.parse().ok()?, key.mod_revision))
-        });
-        let used: BTreeMap<Subnet, i64> = used.collect();
-        let step = self.me.decide(&network, &entries, &used);
-        let lease = self.carry_out(client, step).await?;
-        let lease = match lease {
-            Outcome::Again => return Ok(None),
-            Outcome::Has(lease) => Some(lease),
-            Outcome::HasNone => None,
-        };
-        Ok(Some((list.header.revision, lease)))
-    }
-
-    /// Whether the store is the one that was seen before, and not an earlier state of it.
-    fn continuity(&mut self, header: &ResponseHeader) -> Continuity {
-        let new = Store {
-            cluster: header.cluster_id,
-            revision: header.revision,
-        };
-        let kept = self
-            .store
-            .is_none_or(|before| before.cluster == new.cluster && before.revision <= new.revision);
-        self.store = Some(new);
-        if kept {
-            Continuity::Kept
-        } else {
-            Continuity::Broken
-        }
-    }
-
-    fn network(&mut self, config: Option<&KeyValue>) -> Option<Network> {
-        let key = self.keys.config();
-        let read = match config {
-            None => Err(format!(
-                "there is no {key} in etcd; make it with \"overlay-agent cluster init --config FILE --cidr 10.244.0.0/16\""
-            )),
-            Some(config) => Network::read(&config.value)
-                .map_err(|error| format!("{key} in etcd cannot be followed: {error}")),
-        };
-        self.ignored = None;
-        match (read, &self.network) {
-            (Ok(new), Some(before)) if *before != new && self.own.is_some() => {
-                self.ignored = Some(format!(
-                    "{key} in etcd has changed, and the network before is kept; restart the agent to follow it"
-                ));
-            }
-            (Ok(new), _) => self.network = Some(new),
-            (Err(why), Some(_)) => self.ignored = Some(why),
-            (Err(why), None) => self.refusal = Some(why),
-        }
-        self.network.clone()
-    }
-
-    async fn carry_out(&mut self, client: &Client, step: Step) -> Result<Outcome, ClientError> {
-        self.refusal = None;
-        let (subnet, guard) = match step {
-            Step::Keep { subnet, lease } => {
-                if !client.keep_alive(lease).await? {
-                    // It has just ended: the entry goes, too.
-                    return Ok(Outcome::Again);
-                }
-                self.has(subnet);
-                return Ok(Outcome::Has(lease));
-            }
-            Step::Refuse { why, subnet } => {
-                self.refusal = Some(why);
-                self.own = subnet.or(self.own);
-                return Ok(Outcome::HasNone);
-            }
-            Step::Replace {
-                subnet,
-                mod_revision,
-            } => {
-                let guard = client::unchanged(&self.keys.lease(subnet), mod_revision);
-                (subnet, guard)
-            }
-            Step::Create { subnet } => (subnet, client::version(&self.keys.lease(subnet), 0)),
-        };
-        let lease = client.grant(TTL).await?;
-        let key = self.keys.lease(subnet);
-        let used = format!("{}{subnet}", self.keys.used());
-        let operations = vec![
-            client::put(&key, &self.me.lease.write(), lease),
-            client::put(&used, self.me.lease.node().unwrap_or_default(), 0),
-        ];
-        match client.transact(vec![guard], operations).await {
-            Ok(true) => {
-                self.has(subnet);
-                Ok(Outcome::Has(lease))
-            }
-            Ok(false) => {
-                client.revoke(lease).await?;
-                Ok(Outcome::Again)
-            }
-            Err(error) => {
-                // Not to leave one behind at each try. Where the member does not answer at all it
-                // ends by itself, and an entry that was written all the same is claimed again.
-                let _ = client.revoke(lease).await;
-                Err(error)
-            }
-        }
-    }
-
-    fn has(&mut self, subnet: Subnet) {
-        self.own = Some(subnet);
-        self.me.last = Some(subnet);
-        self.me.fresh = false;
-        // Whoever has got addresses of it since: a running node is not renumbered.
-        self.me.bound = true;
-    }
-
-    /// Follows events until the store has to be listed again.
-    async fn watch(
-        &mut self,
-        client: &Client,
-        revision: i64,
-        lease: Option<i64>,
-        tell: &mut impl FnMut(News),
-    ) -> Result<(), End> {
-        let keys = (&*self.keys.config(), &*self.keys.subnets());
-        let mut events = client.watch(keys, revision + 1).await?;
-        let begin = now();
-        let mut renewal = begin + RENEWAL.mul_f64(0.9 + self.part() / 5.0);
-        let look = begin + LOOK.mul_f64(0.9 + self.part() / 5.0);
-        let mut calm = None;
-        loop {
-            let next = [
-                calm,
-                Some(look),
-                lease.map(|_| renewal),
-                self.book.doubt_ends(),
-            ];
-            let next = next.into_iter().flatten().min().unwrap_or(look);
-            let wait = next.saturating_sub(now()).min(TICK);
-            let message = tokio::select! {
-                message = next_message(&mut events) => Some(message?),
-                () = sleep(wait) => None,
-                Ok(()) = self.access.changed() => return Err(End::Access),
-            };
-            if let Some(message) = message {
-                if message.canceled && message.compact_revision == 0 {
-                    return Err(End::Failed(ClientError::Refused {
-                        call: "watch keys",
-                        cause: message.cancel_reason,
-                    }));
-                }
-                if self.take(&message, lease) {
-                    return Ok(());
-                }
-                calm = calm
-                    .or(Some(now() + CALM))
-                    .filter(|_| !message.events.is_empty());
-            }
-            let now = now();
-            if calm.is_some_and(|calm| now >= calm) {
-                calm = None;
-                tell(self.news());
-            }
-            if let Some(lease) = lease.filter(|_| now >= renewal) {
-                if !client.keep_alive(lease).await? {
-                    return Ok(());
-                }
-                renewal = now + RENEWAL.mul_f64(0.9 + self.part() / 5.0);
-            }
-            if now >= look || self.book.doubt_ends().is_some_and(|end| now >= end) {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Takes events in; whether the store has to be listed again.
-    fn take(&mut self, message: &WatchResponse, lease: Option<i64>) -> bool {
-        if message.compact_revision != 0 {
-            return true;
-        }
-        if let (Some(store), Some(header)) = (&mut self.store, &message.header) {
-            if header.cluster_id != store.cluster {
-                return true;
-            }
-            store.revision = store.revision.max(header.revision);
-        }
-        let own = self.own.map(|own| self.keys.lease(own));
-        let mut again = false;
-        for event in &message.events {
-            let Some(kv) = &event.kv else { continue };
-            let Some(entry) = self.entry(kv) else {
-                // The configuration.
-                again = true;
-                continue;
-            };
-            let deleted = event.r#type == i32::from(EventType::Delete);
-            let is_own = own.as_ref().is_some_and(|own| own.as_bytes() == kv.key);
-            again |= is_own && (deleted || Some(kv.lease) != lease);
-            if deleted {
-                self.book.deleted(&entry.key, now());
-            } else {
-                self.book.put(&entry, now());
-            }
-        }
-        // Who waits for a subnet looks again when anything has changed.
-        again || lease.is_none() && !message.events.is_empty()
-    }
-
     fn entry(&self, kv: &KeyValue) -> Option<Entry> {
         Some(Entry {
             key: below(&self.keys.subnets(), &kv.key)?,
@@ -442,27 +214,6 @@ impl Session {
     fn part(&self) -> f64 {
         let seed = choose::seed(self.node());
         f64::from(u16::try_from(seed & 0xffff).unwrap_or(0)) / f64::from(u16::MAX)
-    }
-}
-
-/// What a claim has come to.
-enum Outcome {
-    /// The store has changed meanwhile.
-    Again,
-    /// The entry stands, by this lease.
-    Has(i64),
-    /// There is none.
-    HasNone,
-}
-
-async fn next_message(events: &mut Streaming<WatchResponse>) -> Result<WatchResponse, End> {
-    match events.message().await {
-        Ok(Some(message)) => Ok(message),
-        Ok(None) => Err(End::Failed(ClientError::Refused {
-            call: "watch keys",
-            cause: "the member has ended it".to_owned(),
-        })),
-        Err(status) => Err(End::Failed(ClientError::of("watch keys", &status))),
     }
 }
 

@@ -43,12 +43,8 @@ pub(super) struct Args {
     /// File to write; "-" is standard output
     #[arg(short = 'w', long = "write")]
     file: PathBuf,
-    /// Only what this endpoint sends or gets
-    #[arg(long, add = ArgValueCompleter::new(completing::endpoints))]
-    endpoint: Option<String>,
-    /// Only what is for this peer, or from it
-    #[arg(long, add = ArgValueCompleter::new(completing::peers))]
-    peer: Option<String>,
+    #[command(flatten)]
+    part: Part,
     /// Only packets with this reason, as counters name it, or all that were "sent", "passed" or
     /// "dropped"; can be given several times
     #[arg(long = "reason")]
@@ -56,15 +52,26 @@ pub(super) struct Args {
     /// Only what this program sees; can be given several times
     #[arg(long = "hook", value_name = "PROGRAM", value_parser = PROGRAMS)]
     hooks: Vec<String>,
-    /// End after so many packets
-    #[arg(long)]
-    count: Option<u64>,
-    /// End after so many seconds
-    #[arg(long)]
-    seconds: Option<u64>,
     /// Bytes of each packet
     #[arg(long, default_value_t = 256)]
     snap: u32,
+}
+
+/// Which packets are wanted, and how long.
+#[derive(Debug, clap::Args)]
+pub(super) struct Part {
+    /// Only what this endpoint sends or gets
+    #[arg(long, add = ArgValueCompleter::new(completing::endpoints))]
+    pub(super) endpoint: Option<String>,
+    /// Only what is for this peer, or from it
+    #[arg(long, add = ArgValueCompleter::new(completing::peers))]
+    pub(super) peer: Option<String>,
+    /// End after so many packets
+    #[arg(long)]
+    pub(super) count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long)]
+    pub(super) seconds: Option<u64>,
 }
 
 pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> CommandResult {
@@ -73,8 +80,8 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
     let signals = signals().map_err(Failure::Problem)?;
     let output = Output::open(&args.file).map_err(Failure::BadInput)?;
     let wanted = Wanted {
-        endpoint: args.endpoint,
-        peer: args.peer,
+        endpoint: args.part.endpoint,
+        peer: args.part.peer,
         reasons: args.reasons,
         hooks: args.hooks,
         snap: args.snap,
@@ -88,10 +95,11 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
     eprintln!("capturing on {instance}; Ctrl-C ends it");
     let mut writing = Writing {
         file: Pcapng::new(&mut file, args.snap),
-        left: args.count.unwrap_or(u64::MAX),
+        left: args.part.count.unwrap_or(u64::MAX),
         written: 0,
     };
     let end = args
+        .part
         .seconds
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let written = loop {

@@ -5,24 +5,23 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use clap_complete::ArgValueCompleter;
 use overlay_common::reasons::PassReason;
 use serde_json::{Value, json};
 
 use super::{
     CommandResult, Failure, Format,
-    capture::{captured, signals, was_told_to_end},
-    client, completing, examples,
+    capture::{Part, captured, signals, was_told_to_end},
+    client, examples,
 };
 use crate::{
     api::{
-        Request, SCHEMA,
+        Reply, Request, SCHEMA,
         capture::{Captured, Seen, Wanted},
         explain::Action,
         rfc3339,
     },
     dirs::Dirs,
-    flow::Flows,
+    explain::flow::Flows,
     model::Name,
 };
 
@@ -33,23 +32,13 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(after_help = examples::MONITOR)]
 pub(super) struct Args {
-    /// Only what this endpoint sends or gets
-    #[arg(long, add = ArgValueCompleter::new(completing::endpoints))]
-    endpoint: Option<String>,
-    /// Only what is for this peer, or from it
-    #[arg(long, add = ArgValueCompleter::new(completing::peers))]
-    peer: Option<String>,
+    #[command(flatten)]
+    part: Part,
     /// Only packets with this reason, as counters name it, or all that were "forwarded", "passed"
     /// or "dropped"; can be given several times [default: dropped, and what was left to the kernel of
     /// tunnels and endpoints]
     #[arg(long = "reason")]
     reasons: Vec<String>,
-    /// End after so many packets
-    #[arg(long)]
-    count: Option<u64>,
-    /// End after so many seconds
-    #[arg(long)]
-    seconds: Option<u64>,
     /// Packets that are printed in a second at most; 0: all
     #[arg(long, default_value_t = 200, value_name = "PACKETS")]
     rate: u64,
@@ -64,9 +53,13 @@ pub(super) fn monitor(
     let instance = client::the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
     let ask = |request: &Request| client::call(dirs, &instance, request);
     let signals = signals().map_err(Failure::Problem)?;
+    let Reply::Status(status) = ask(&Request::Status {})? else {
+        return Err(client::unexpected());
+    };
+    let ports = status.networks.iter().map(|network| network.port).collect();
     let wanted = Wanted {
-        endpoint: args.endpoint,
-        peer: args.peer,
+        endpoint: args.part.endpoint,
+        peer: args.part.peer,
         reasons: reasons(args.reasons),
         hooks: Vec::new(),
         snap: SNAP,
@@ -77,7 +70,8 @@ pub(super) fn monitor(
     }
     let mut lines = Lines {
         format,
-        left: args.count.unwrap_or(u64::MAX),
+        ports,
+        left: args.part.count.unwrap_or(u64::MAX),
         rate: if args.rate == 0 { u64::MAX } else { args.rate },
         since: Instant::now(),
         printed: 0,
@@ -85,6 +79,7 @@ pub(super) fn monitor(
         untold: 0,
     };
     let end = args
+        .part
         .seconds
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let printed = loop {
@@ -130,15 +125,17 @@ fn reasons(named: Vec<String>) -> Vec<String> {
 /// What is printed, and how much of it.
 struct Lines {
     format: Format,
+    /// The networks' UDP ports.
+    ports: Vec<u16>,
     /// Packets that are still wanted.
     left: u64,
     /// Packets of a second.
     rate: u64,
-    /// When the present second began,
+    /// When the present second began.
     since: Instant,
-    /// what of it was printed,
+    /// What of it was printed.
     printed: u64,
-    /// and what was not.
+    /// What of it was not.
     left_out: u64,
     /// What the agent was not told of, since the beginning.
     untold: u64,
@@ -159,7 +156,7 @@ impl Lines {
                 continue;
             }
             let frame = hex::decode(&packet.before.hex).map_err(io::Error::other)?;
-            let flows = Flows::of(&frame);
+            let flows = Flows::of(&frame, &self.ports);
             match self.format {
                 Format::Text => writeln!(out, "{}", line(packet, &flows))?,
                 Format::Json => writeln!(out, "{}", value(packet, &flows))?,
@@ -273,6 +270,7 @@ mod tests {
     fn a_flood_becomes_as_many_lines_as_were_asked_for() {
         let mut lines = Lines {
             format: Format::Text,
+            ports: Vec::new(),
             left: u64::MAX,
             rate: 2,
             since: Instant::now(),

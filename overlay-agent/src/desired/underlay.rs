@@ -212,7 +212,8 @@ pub(super) fn attach(node: &Node<'_>, networks: &[Derived<'_>], objects: &mut Ob
     };
     for &name in &node.underlay {
         let layer = node.around.links.get(&name).map(|link| link.layer);
-        // They read Ethernet and IP; XDP's program Ethernet alone.
+        // All of them read Ethernet: where packets begin with IP, TC's takes none for its own, and
+        // the kernel receives.
         let (guard, program) = match layer {
             Some(LinkLayer::Ethernet) => (guard, Some(Hook::FromUnderlay)),
             Some(LinkLayer::Ip) => (None, Some(Hook::FromUnderlay)),

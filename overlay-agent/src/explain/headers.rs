@@ -16,15 +16,11 @@ const PORTS: [u16; 2] = [4789, 8472];
 
 /// The headers of a frame, outermost first; what cannot be read is left out.
 pub(super) fn of(frame: &[u8]) -> Vec<Header> {
-    around(frame, &PORTS)
+    with_ports(frame, &[])
 }
 
-/// The same where VXLAN has another port, too.
-pub(super) fn with_port(frame: &[u8], port: u16) -> Vec<Header> {
-    around(frame, &[PORTS[0], PORTS[1], port])
-}
-
-fn around(frame: &[u8], ports: &[u16]) -> Vec<Header> {
+/// The same where VXLAN has other ports, too.
+pub(super) fn with_ports(frame: &[u8], ports: &[u16]) -> Vec<Header> {
     let mut headers = Vec::new();
     let Ok(packet) = LaxPacketHeaders::from_ethernet(frame) else {
         return headers;
@@ -41,7 +37,8 @@ fn around(frame: &[u8], ports: &[u16]) -> Vec<Header> {
     match &packet.transport {
         Some(TransportHeader::Udp(header)) => {
             headers.push(of_udp(header));
-            if ports.contains(&header.destination_port)
+            let port = header.destination_port;
+            if (PORTS.contains(&port) || ports.contains(&port))
                 && let Some((tunnel, inner)) = packet.payload.slice().split_first_chunk()
             {
                 headers.push(of_vxlan(*tunnel));

@@ -32,7 +32,7 @@ fn told(sentence: impl Into<String>, delivers: bool) -> Told {
 
 /// Says what the kernel does.
 pub(super) async fn takes_over(case: &Case, left: &Left<'_>) -> Told {
-    let headers = headers::with_port(left.frame, case.port());
+    let headers = headers::with_ports(left.frame, &[case.port()]);
     match left.hook {
         Hook::FromEndpoint => from_endpoint(case, left.reason, &headers).await,
         Hook::FromHost => from_host(case, left.reason, &headers),

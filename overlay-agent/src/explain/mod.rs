@@ -8,6 +8,7 @@
 mod arriving;
 mod case;
 mod cures;
+pub(crate) mod flow;
 mod frames;
 mod headers;
 mod kernel;

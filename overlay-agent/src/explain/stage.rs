@@ -100,7 +100,7 @@ pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, Strin
 fn packet(case: &Case, frame: &[u8]) -> Packet {
     Packet {
         length: frame.len(),
-        headers: headers::with_port(frame, case.port()),
+        headers: headers::with_ports(frame, &[case.port()]),
         bytes: hex::encode(frame),
     }
 }

@@ -24,8 +24,10 @@ pub struct Known {
     pub(super) pins: Option<BTreeSet<&'static str>>,
     /// Strays among the map entries of the peers, if those are known.
     pub(super) peer_strays: Option<BTreeSet<Stray>>,
-    /// The packet filter of others, if it is known.
+    /// The packet filter of others, as it was read last.
     pub(super) ruleset: Option<Ruleset>,
+    /// Whether that is as it is.
+    pub(super) has_rules: bool,
 }
 
 /// What is attached where.
@@ -122,7 +124,7 @@ impl Known {
 
     /// Rules of the packet filter have changed.
     pub fn forget_rules(&mut self) {
-        self.ruleset = None;
+        self.has_rules = false;
     }
 
     /// Whatever nobody announces may have changed.

@@ -14,20 +14,18 @@ use crate::{
 
 /// Finds the networks whose connections rules follow.
 ///
-/// Rules that cannot be listed are none that are known of: `doctor` says why it cannot see them.
+/// Where rules cannot be listed, those of before count, and the next look tries again; `doctor`
+/// says why.
 pub(super) fn observe(
     model: &Model,
     store: &Content,
     known: &mut Known,
     around: &mut Surroundings,
 ) {
-    if known.ruleset.is_none() {
+    if !known.has_rules {
         match read(store) {
-            Ok(ruleset) => known.ruleset = Some(ruleset),
-            Err(error) => {
-                debug!("{error}");
-                known.ruleset = Some(Ruleset::default());
-            }
+            Ok(ruleset) => (known.ruleset, known.has_rules) = (Some(ruleset), true),
+            Err(error) => debug!("{error}"),
         }
     }
     let Some(ruleset) = &known.ruleset else {

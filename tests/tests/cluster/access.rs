@@ -2,10 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use overlay_tests::run;
 
-use crate::lab::{Cluster, SUBNETS, until, until_said, until_well};
+use crate::lab::{Cluster, until_said, until_well};
 
 /// What a node needs, for files of the test.
 fn access(cluster: &Cluster, ca: &str, password: &str) -> String {
@@ -104,14 +104,7 @@ fn members_are_known_by_certificates_and_nodes_by_certificates_and_passwords() -
     cluster.reaches(1, 2)?;
 
     // The token of the start has long been too old.
-    let said = agents[1].json(&["cluster", "status"])?;
-    let subnet = said["subnet"].as_str().context("a subnet")?.to_owned();
-    cluster.etcdctl(&format!("del {SUBNETS}{subnet}"))?;
-    until("the lease", || {
-        let leases = cluster.leases()?;
-        anyhow::ensure!(leases.contains(&subnet), "{leases:?}");
-        Ok(())
-    })?;
+    cluster.lose_lease(&agents[1])?;
     until_well(&agents[1])?;
 
     // A new CA, and all certificates with it; the files are read again, by the same helper.

@@ -226,6 +226,19 @@ impl Cluster {
         )?)
     }
 
+    /// Deletes a node's lease from the store, and waits until it is claimed again; its subnet.
+    pub(crate) fn lose_lease(&self, agent: &Agent) -> Result<String> {
+        let said = agent.json(&["cluster", "status"])?;
+        let subnet = said["subnet"].as_str().context("a subnet")?.to_owned();
+        self.etcdctl(&format!("del {SUBNETS}{subnet}"))?;
+        until("the lease", || {
+            let leases = self.leases()?;
+            anyhow::ensure!(leases.contains(&subnet), "{leases:?}");
+            Ok(())
+        })?;
+        Ok(subnet)
+    }
+
     pub(crate) fn init(&self) -> Result<String> {
         let said = self.cluster(1, &["init", "--cidr", "10.244.0.0/16"])?;
         anyhow::ensure!(said.success, "{said:?}");

@@ -84,14 +84,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     foreign_entries(&cluster, &agents[1])?;
 
     // A lost lease is claimed again, and the subnet stays the node's.
-    let subnet = agents[2].json(&["cluster", "status"])?;
-    let subnet = subnet["subnet"].as_str().context("a subnet")?.to_owned();
-    cluster.etcdctl(&format!("del {SUBNETS}{subnet}"))?;
-    until("the lease", || {
-        let leases = cluster.leases()?;
-        anyhow::ensure!(leases.contains(&subnet), "{leases:?}");
-        Ok(())
-    })?;
+    let subnet = cluster.lose_lease(&agents[2])?;
 
     // A store that is away, also when a node starts.
     let before = Snapshot::of(&agents[1].instance)?;

@@ -9,8 +9,8 @@ use overlay_tests::{
 };
 
 use crate::{
-    Path, XdpMode, nothing_was_dropped, payloads_arrive, payloads_of, pings_are_counted, raise,
-    runs_xdp, switch,
+    Path, XdpMode, all_arrives_on_both_paths, nothing_was_dropped, payloads_arrive, payloads_of,
+    pings_are_counted, raise, runs_xdp,
 };
 
 /// What a card may do itself, as `ethtool -K` takes it.
@@ -48,12 +48,7 @@ fn card_with_each_offload_off_in_turn() -> Result<()> {
     let machines = raise(over, |_| {})?;
     describe(&machines.both[0])?;
     let port = machines.both[1].echo()?;
-    for (on, path, what) in [(true, Path::Tc(over), "fast"), (false, Path::Slow, "slow")] {
-        switch(&machines, on)?;
-        pings_are_counted(&machines, path)?;
-        payloads_arrive(&machines, port, what)?;
-    }
-    switch(&machines, true)?;
+    all_arrives_on_both_paths(&machines, port, over)?;
     for offload in OFFLOADS {
         if !set(&machines, offload, "off")? {
             println!("{offload}: it does not let it be switched off");

@@ -173,17 +173,22 @@ fn segmentation_is_kept(machines: &Machines, port: u16, path: Path) -> Result<()
     Ok(())
 }
 
+/// Everything arrives with the fast path on and off; it is on afterwards.
+fn all_arrives_on_both_paths(machines: &Machines, port: u16, over: Families) -> Result<()> {
+    for (on, path, what) in [(true, Path::Tc(over), "fast"), (false, Path::Slow, "slow")] {
+        switch(machines, on)?;
+        pings_are_counted(machines, path)?;
+        payloads_arrive(machines, port, what)?;
+    }
+    switch(machines, true)
+}
+
 /// Everything arrives, whoever segments and checksums, with the fast path on and off.
 fn all_arrives(over: Families) -> Result<()> {
     let machines = raise(over, |_| {})?;
     let port = machines.both[1].echo()?;
     segmentation_is_kept(&machines, port, Path::Tc(over))?;
-    for (on, path, what) in [(true, Path::Tc(over), "fast"), (false, Path::Slow, "slow")] {
-        switch(&machines, on)?;
-        pings_are_counted(&machines, path)?;
-        payloads_arrive(&machines, port, what)?;
-    }
-    switch(&machines, true)?;
+    all_arrives_on_both_paths(&machines, port, over)?;
     for offload in OFFLOADS {
         for machine in &machines.both {
             machine.run(&format!("ethtool -K {UNDERLAY} {offload}"))?;

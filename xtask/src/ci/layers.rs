@@ -54,6 +54,7 @@ const LAYERS: &[Layer] = &[
             "main.rs",
             "proto.rs",
             "session.rs",
+            "session",
         ],
         foreign: &["nix", "prost", "tokio", "tonic"],
         reason: "what follows from a store does not depend on how it is reached",

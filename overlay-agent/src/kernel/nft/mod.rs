@@ -18,7 +18,6 @@ use nftables::{
     types::NfFamily,
 };
 use serde_json::json;
-use tracing::debug;
 
 use super::{KernelError, Result};
 use crate::{
@@ -32,15 +31,9 @@ pub use watch::{Watch, Whose};
 
 /// Whose the table of this name is, for an instance, and what it does; `None` when there is none.
 pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
-    let operation = || format!("list nftables table inet {table}");
-    let arguments = ["list", "table", "inet", table];
-    let text = match helper::get_current_ruleset_raw(DEFAULT_NFT, arguments) {
-        Ok(text) => text,
-        Err(NftablesError::NftFailed { stderr, .. }) if is_missing(&stderr) => return Ok(None),
-        Err(error) => return Err(failed(operation(), error)),
+    let Some(listing) = listed_if_there(&["list", "table", "inet", table])? else {
+        return Ok(None);
     };
-    let listing: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| KernelError::new(operation(), error.to_string()))?;
     let marked_by = ownership::marked_by(&listing, instance);
     // Nothing that we make is unknown to the library.
     let objects = serde_json::from_value::<Nftables<'_>>(listing).ok();
@@ -71,23 +64,30 @@ pub fn rules_of_others(instance: &Name) -> Result<serde_json::Value> {
     let ours = tables_of(&chains, instance);
     let mut objects = Vec::new();
     for (family, table) in ownership::judging(&chains).difference(&ours) {
-        match listed(&["list", "table", family, table]) {
-            Ok(listing) => {
-                let listed = listing["nftables"].as_array();
-                objects.extend(listed.into_iter().flatten().cloned());
-            }
-            // It has gone meanwhile, which is announced.
-            Err(error) => debug!("{error}"),
+        // Or it has gone meanwhile, which is announced.
+        if let Some(listing) = listed_if_there(&["list", "table", family, table])? {
+            let listed = listing["nftables"].as_array();
+            objects.extend(listed.into_iter().flatten().cloned());
         }
     }
     Ok(json!({ "nftables": objects }))
 }
 
 fn listed(arguments: &[&str]) -> Result<serde_json::Value> {
+    let nothing = || KernelError::new(format!("nft {}", arguments.join(" ")), "it is not there");
+    listed_if_there(arguments)?.ok_or_else(nothing)
+}
+
+fn listed_if_there(arguments: &[&str]) -> Result<Option<serde_json::Value>> {
     let operation = || format!("nft {}", arguments.join(" "));
-    let text = helper::get_current_ruleset_raw(DEFAULT_NFT, arguments)
-        .map_err(|error| failed(operation(), error))?;
-    serde_json::from_str(&text).map_err(|error| KernelError::new(operation(), error.to_string()))
+    let text = match helper::get_current_ruleset_raw(DEFAULT_NFT, arguments) {
+        Ok(text) => text,
+        Err(NftablesError::NftFailed { stderr, .. }) if is_missing(&stderr) => return Ok(None),
+        Err(error) => return Err(failed(operation(), error)),
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| KernelError::new(operation(), error.to_string()))
 }
 
 /// Makes the instance's table do just this, whatever it did before.

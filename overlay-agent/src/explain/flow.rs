@@ -1,14 +1,11 @@
 //! Who sends what to whom, out of the first bytes of a frame.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
-use etherparse::{LaxPacketHeaders, LinkHeader, NetHeaders, TransportHeader};
 use serde::Serialize;
 
-/// Bytes of a VXLAN header (RFC 7348 §5).
-const VXLAN: usize = 8;
-/// The ports of VXLAN: 4789 (RFC 7348 §5), and the Linux kernel's own.
-const PORTS: [u16; 2] = [4789, 8472];
+use super::headers;
+use crate::api::explain::Header;
 
 /// The flow that a packet belongs to, as far as its first bytes tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,101 +34,75 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
-    /// Reads a frame from its Ethernet header on; of what is cut off, as much as is there.
-    pub(crate) fn of(frame: &[u8]) -> Self {
-        let nothing = Self {
-            inner: None,
-            outer: None,
-            vni: None,
-        };
-        let Ok(packet) = LaxPacketHeaders::from_ethernet(frame) else {
-            return nothing;
-        };
-        let flow = flow(&packet);
-        let to_tunnel = |flow: &&Flow| {
-            flow.protocol == "udp"
-                && flow
-                    .destination_port
-                    .is_some_and(|port| PORTS.contains(&port))
-        };
-        let tunnel = flow.as_ref().filter(to_tunnel).and_then(|_| {
-            let payload = packet.payload.slice();
-            payload.split_first_chunk::<VXLAN>()
-        });
-        let Some(([.., a, b, c, _], inner)) = tunnel else {
+    /// Reads a frame from its Ethernet header on; of what is cut off, as much as is there. `ports`
+    /// are the networks' UDP ports.
+    pub(crate) fn of(frame: &[u8], ports: &[u16]) -> Self {
+        let headers = headers::with_ports(frame, ports);
+        let Some(tunnel) = headers.iter().position(|header| header.name == "VXLAN") else {
             return Self {
-                inner: flow,
-                ..nothing
+                inner: flow(&headers),
+                outer: None,
+                vni: None,
             };
         };
-        let inner = LaxPacketHeaders::from_ethernet(inner).ok();
         Self {
-            inner: inner.as_ref().and_then(self::flow),
-            outer: flow,
-            vni: Some(u32::from_be_bytes([0, *a, *b, *c])),
+            inner: flow(&headers[tunnel + 1..]),
+            outer: flow(&headers[..tunnel]),
+            vni: parsed(&headers[tunnel], "vni"),
         }
     }
 }
 
-fn flow(packet: &LaxPacketHeaders<'_>) -> Option<Flow> {
-    let (source, destination, number) = match &packet.net {
-        Some(NetHeaders::Ipv4(ip, _)) => (
-            Some(IpAddr::from(ip.source)),
-            Some(IpAddr::from(ip.destination)),
-            ip.protocol.0.to_string(),
-        ),
-        Some(NetHeaders::Ipv6(ip, _)) => (
-            Some(IpAddr::from(ip.source)),
-            Some(IpAddr::from(ip.destination)),
-            ip.next_header.0.to_string(),
-        ),
-        Some(NetHeaders::Arp(arp)) => {
-            let address = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-            (
-                address(arp.sender_protocol_addr()),
-                address(arp.target_protocol_addr()),
-                "arp".to_owned(),
-            )
-        }
-        None => match &packet.link {
-            Some(LinkHeader::Ethernet2(link)) => {
-                (None, None, format!("{:#06x}", link.ether_type.0))
-            }
-            _ => return None,
-        },
+fn flow(headers: &[Header]) -> Option<Flow> {
+    let any = |names: &[&str]| headers.iter().find(|header| names.contains(&&*header.name));
+    let nothing = Flow {
+        source: None,
+        destination: None,
+        protocol: String::new(),
+        source_port: None,
+        destination_port: None,
     };
-    let (protocol, source_port, destination_port) = match &packet.transport {
-        Some(TransportHeader::Udp(udp)) => (
-            "udp".to_owned(),
-            Some(udp.source_port),
-            Some(udp.destination_port),
-        ),
-        Some(TransportHeader::Tcp(tcp)) => (
-            "tcp".to_owned(),
-            Some(tcp.source_port),
-            Some(tcp.destination_port),
-        ),
-        Some(TransportHeader::Icmpv4(_)) => ("icmp".to_owned(), None, None),
-        Some(TransportHeader::Icmpv6(_)) => ("icmpv6".to_owned(), None, None),
-        Some(_) | None => (named(number), None, None),
-    };
+    if let Some(ip) = any(&["IPv4", "IPv6"]) {
+        let transport = any(&["UDP", "TCP", "ICMP", "ICMPv6"]);
+        let number = ip.field("protocol").or_else(|| ip.field("next header"));
+        let port = |name| parsed(transport?, name);
+        return Some(Flow {
+            source: parsed(ip, "source"),
+            destination: parsed(ip, "destination"),
+            protocol: match transport {
+                Some(transport) => transport.name.to_lowercase(),
+                None => named(number.unwrap_or_default()).to_owned(),
+            },
+            source_port: port("source port"),
+            destination_port: port("destination port"),
+        });
+    }
+    if let Some(arp) = any(&["ARP"]) {
+        return Some(Flow {
+            source: parsed(arp, "sender"),
+            destination: parsed(arp, "target"),
+            protocol: "arp".to_owned(),
+            ..nothing
+        });
+    }
     Some(Flow {
-        source,
-        destination,
-        protocol,
-        source_port,
-        destination_port,
+        protocol: any(&["Ethernet"])?.field("type")?.to_owned(),
+        ..nothing
     })
 }
 
+fn parsed<T: FromStr>(header: &Header, field: &str) -> Option<T> {
+    header.field(field)?.parse().ok()
+}
+
 /// The name of a protocol whose header is not all there.
-fn named(number: String) -> String {
-    match &*number {
-        "1" => "icmp".to_owned(),
-        "6" => "tcp".to_owned(),
-        "17" => "udp".to_owned(),
-        "58" => "icmpv6".to_owned(),
-        _ => number,
+fn named(number: &str) -> &str {
+    match number {
+        "1" => "icmp",
+        "6" => "tcp",
+        "17" => "udp",
+        "58" => "icmpv6",
+        other => other,
     }
 }
 
@@ -208,24 +179,27 @@ mod tests {
     #[test]
     fn a_flow_is_read_inside_and_outside_a_tunnel() {
         let inner = udp([10, 0, 1, 1], [10, 0, 2, 1], [1000, 9], b"x");
-        let flows = Flows::of(&inner);
+        let flows = Flows::of(&inner, &[]);
         assert_eq!(flows.to_string(), "udp 10.0.1.1:1000 → 10.0.2.1:9");
         assert_eq!((&flows.outer, flows.vni), (&None, None));
         let tunnelled = [&[8, 0, 0, 0, 0, 0x12, 0x34, 0][..], &inner].concat();
         let outer = udp([192, 0, 2, 1], [192, 0, 2, 2], [49152, 4789], &tunnelled);
         assert_eq!(
-            Flows::of(&outer).to_string(),
+            Flows::of(&outer, &[]).to_string(),
             "udp 10.0.1.1:1000 → 10.0.2.1:9 (VNI 4660, udp 192.0.2.1:49152 → 192.0.2.2:4789)"
         );
+        let outer = udp([192, 0, 2, 1], [192, 0, 2, 2], [49152, 5000], &tunnelled);
+        assert_eq!(Flows::of(&outer, &[]).vni, None);
+        assert_eq!(Flows::of(&outer, &[5000]).vni, Some(4660));
     }
 
     #[test]
     fn of_what_is_cut_off_as_much_is_told_as_is_there() {
-        assert_eq!(Flows::of(&[]).to_string(), "unreadable");
+        assert_eq!(Flows::of(&[], &[]).to_string(), "unreadable");
         let whole = udp([10, 0, 1, 1], [10, 0, 2, 1], [1000, 9], b"");
-        let cut = Flows::of(&whole[..36]);
+        let cut = Flows::of(&whole[..36], &[]);
         assert_eq!(cut.to_string(), "udp 10.0.1.1 → 10.0.2.1");
         let lldp = [&MACS[..], &[0x88, 0xcc, 0, 0]].concat();
-        assert_eq!(Flows::of(&lldp).to_string(), "ethertype 0x88cc");
+        assert_eq!(Flows::of(&lldp, &[]).to_string(), "ethertype 0x88cc");
     }
 }
