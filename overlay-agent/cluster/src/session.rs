@@ -56,6 +56,9 @@ pub struct Session {
     connection: Option<String>,
     endpoint: String,
     told: Option<String>,
+    connections: u64,
+    /// When a member last answered.
+    answered: Option<Duration>,
     /// What members ask for; it changes when certificates are renewed.
     access: watch::Receiver<Access>,
 }
@@ -98,6 +101,8 @@ impl Session {
             connection: Some("not connected yet".to_owned()),
             endpoint: String::new(),
             told: None,
+            connections: 0,
+            answered: None,
             access,
         }
     }
@@ -146,7 +151,7 @@ impl Session {
     async fn follow_one(&mut self, client: &Client, tell: &mut impl FnMut(News)) -> End {
         match self.look(client).await {
             Ok(Some((revision, lease))) => {
-                self.connection = None;
+                self.connected();
                 tell(self.news());
                 match self.watch(client, revision, lease, tell).await {
                     Ok(()) => End::List,
@@ -154,13 +159,20 @@ impl Session {
                 }
             }
             Ok(None) => {
-                self.connection = None;
+                self.connected();
                 tell(self.news());
                 sleep(AGAIN).await;
                 End::List
             }
             Err(error) => End::Failed(error),
         }
+    }
+
+    fn connected(&mut self) {
+        if self.connection.take().is_some() {
+            self.connections += 1;
+        }
+        self.answered = Some(now());
     }
 
     fn entry(&self, kv: &KeyValue) -> Option<Entry> {
@@ -203,6 +215,10 @@ impl Session {
             nodes,
             doubtful: self.book.doubtful(),
             revision: self.store.map_or(0, |store| store.revision),
+            connections: self.connections,
+            answered_ms: self
+                .answered
+                .and_then(|at| u64::try_from(at.as_millis()).ok()),
         }
     }
 

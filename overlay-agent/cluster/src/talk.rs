@@ -67,4 +67,8 @@ pub struct News {
     pub doubtful: usize,
     /// The store's revision.
     pub revision: i64,
+    /// How often a connection has been made and the store been listed over it.
+    pub connections: u64,
+    /// When a member last answered, in milliseconds since the machine started, its sleep included.
+    pub answered_ms: Option<u64>,
 }

@@ -240,6 +240,13 @@ pub struct ClusterStatus {
     pub doubtful: usize,
     /// The store's revision.
     pub revision: i64,
+    /// How often a connection to a member has been made since the helper was started.
+    #[serde(default)]
+    pub connections: u64,
+    /// Milliseconds since a member last answered, 0 while the store is followed; `None` if none
+    /// ever has.
+    #[serde(default)]
+    pub contact_ms: Option<u64>,
 }
 
 /// The nftables table that what the kernel receives for a tunnel passes.

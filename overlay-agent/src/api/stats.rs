@@ -5,7 +5,7 @@ use std::{net::IpAddr, ops::AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FastPathState, Mesh, Problem};
+use super::{ClusterStatus, FastPathState, Mesh, Problem};
 use crate::model::{Name, Vni};
 
 /// Everything that a node counts.
@@ -31,6 +31,9 @@ pub struct Stats {
     pub healthy: bool,
     /// What is not.
     pub problems: Vec<Problem>,
+    /// The store that one of its networks comes from.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
     /// What others broke and the agent has put right since it was started.
     pub repairs: u64,
     /// The configuration file.

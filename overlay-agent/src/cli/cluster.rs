@@ -20,6 +20,7 @@ use crate::{
     dirs::Dirs,
     kernel::helper,
     model::{Cluster, Model, Name},
+    stats::ago,
 };
 
 #[derive(Debug, Subcommand)]
@@ -240,6 +241,10 @@ pub(super) fn print_line(out: &mut dyn Write, cluster: &ClusterStatus) -> io::Re
     } else {
         "not connected to"
     };
+    let heard = match (cluster.connected, cluster.contact_ms) {
+        (false, Some(ms)) => format!(", heard {}", ago(ms)),
+        _ => String::new(),
+    };
     let subnet = cluster.subnet.as_deref().unwrap_or("none yet");
     let doubtful = match cluster.doubtful {
         0 => String::new(),
@@ -247,7 +252,7 @@ pub(super) fn print_line(out: &mut dyn Write, cluster: &ClusterStatus) -> io::Re
     };
     writeln!(
         out,
-        "cluster {}  {state} {}  subnet {subnet}  {} other nodes{doubtful}",
+        "cluster {}  {state} {}{heard}  subnet {subnet}  {} other nodes{doubtful}",
         cluster.network,
         cluster.endpoint.as_deref().unwrap_or("etcd"),
         cluster.nodes,

@@ -70,6 +70,7 @@ impl Reconciler {
             node: self.model.node.name.clone(),
             fastpath: self.fastpath_state(),
             healthy: problems.is_empty(),
+            cluster: self.cluster_status(),
             problems,
             programs: with_kernel(counted.programs(), &dropped_by_kernel),
             repairs: self.repairs.count,

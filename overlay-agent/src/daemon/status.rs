@@ -1,7 +1,8 @@
 //! The node's state as the API shows it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use nix::time::{ClockId, clock_gettime};
 use overlay_cluster::talk::State;
 use overlay_common::maps::PeerStats;
 use tracing::warn;
@@ -69,17 +70,26 @@ impl Reconciler {
         }
     }
 
-    fn cluster_status(&self) -> Option<ClusterStatus> {
+    pub(super) fn cluster_status(&self) -> Option<ClusterStatus> {
         let cluster = self.config.cluster.as_ref()?;
         let news = self.cluster.as_ref();
+        let connected = news.is_some_and(|news| news.state == State::Following);
+        let answered = news.and_then(|news| news.answered_ms);
+        let contact_ms = match answered {
+            Some(_) if connected => Some(0),
+            Some(then) => Some(since_boot().saturating_sub(then)),
+            None => None,
+        };
         Some(ClusterStatus {
             network: cluster.network.clone(),
-            connected: news.is_some_and(|news| news.state == State::Following),
+            connected,
             endpoint: news.map(|news| news.endpoint.clone()),
             subnet: news.and_then(|news| news.subnet.clone()),
             nodes: news.map_or(0, |news| news.nodes),
             doubtful: news.map_or(0, |news| news.doubtful),
             revision: news.map_or(0, |news| news.revision),
+            connections: news.map_or(0, |news| news.connections),
+            contact_ms,
         })
     }
 
@@ -379,4 +389,10 @@ fn carried(peers: &[PeerStatus]) -> PathCounts {
         };
     }
     sum
+}
+
+/// Milliseconds since the machine has started, its sleep included: the helper's clock.
+fn since_boot() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

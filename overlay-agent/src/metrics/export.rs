@@ -33,6 +33,7 @@ pub(super) fn families(export: &Export) -> Vec<MetricFamily> {
     page.programs(stats);
     page.kernel(stats);
     page.peers(stats);
+    page.cluster(stats.cluster.as_ref());
     page.health(mesh);
     page.endpoints(stats);
     page.reasons(stats);
@@ -358,7 +359,7 @@ pub(super) fn gauge(labels: Labels<'_>, value: f64) -> Metric {
     metric
 }
 
-fn labelled(labels: Labels<'_>) -> Metric {
+pub(super) fn labelled(labels: Labels<'_>) -> Metric {
     let pairs = labels.iter().map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());

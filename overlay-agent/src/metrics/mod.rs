@@ -3,6 +3,7 @@
 //! It asks the daemon as any client does, so a scrape waits until a round is done. Whoever
 //! connects gets one page: few at a time, each within a time, whatever they send.
 
+mod cluster;
 mod export;
 mod paths;
 

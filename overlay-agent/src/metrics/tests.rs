@@ -47,6 +47,11 @@ fn everything() -> Export {
     let stats = json!({
         "schema": 1, "time": "1970-01-01T00:00:00.000Z", "time_ms": 0, "version": "1.2.3", "abi": 4, "instance": "n1", "node": "n1",
         "fastpath": "on", "healthy": true, "problems": [],
+        "cluster": {
+            "network": "lab", "connected": false, "endpoint": "http://192.0.2.9:2379",
+            "subnet": "10.5.1.0-24", "nodes": 7, "doubtful": 2, "revision": 41,
+            "connections": 3, "contact_ms": 1500,
+        },
         "repairs": 3, "reload": { "successful": true, "time": "2026-11-29T04:00:00.000Z" },
         "programs": [with(json!({ "program": "from_endpoint" }), &counts(&["delivered", "passed", "dropped"]))],
         "networks": [{
@@ -107,6 +112,12 @@ fn names_follow_the_conventions_and_values_are_the_counters() {
         r#"overlay_peers{network="lab"} 3"#,
         r#"overlay_map_max_entries{map="PORTS"} 4608"#,
         "overlay_healthy 1",
+        r#"overlay_cluster_connected{network="lab"} 0"#,
+        r#"overlay_cluster_contact_age_seconds{network="lab"} 1.5"#,
+        r#"overlay_cluster_leases{network="lab"} 7"#,
+        r#"overlay_cluster_doubtful_leases{network="lab"} 2"#,
+        r#"overlay_cluster_revision{network="lab"} 41"#,
+        r#"overlay_cluster_connections_total{network="lab"} 3"#,
         "overlay_repairs_total 3",
         "overlay_config_last_reload_successful 1",
         r#"overlay_kernel_receive_packets_total{network="lab"} 1"#,

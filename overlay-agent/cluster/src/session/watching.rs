@@ -49,6 +49,7 @@ impl Session {
                 Ok(()) = self.access.changed() => return Err(End::Access),
             };
             if let Some(message) = message {
+                self.answered = Some(now());
                 if message.canceled && message.compact_revision == 0 {
                     return Err(End::Failed(ClientError::Refused {
                         call: "watch keys",

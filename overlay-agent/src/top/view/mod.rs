@@ -17,8 +17,8 @@ use super::{
     health::lost,
 };
 use crate::{
-    api::FastPathState,
-    stats::{bytes, count},
+    api::{ClusterStatus, FastPathState},
+    stats::{ago, bytes, count},
 };
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
@@ -69,12 +69,14 @@ fn summary(app: &App) -> Text<'static> {
         FastPathState::Off => Span::from("off").fg(Color::Yellow),
         FastPathState::Unavailable => Span::from("unavailable").fg(Color::Red),
     };
-    let first = Line::from(vec![
+    let mut first = vec![
         Span::from(format!("overlay {}  node {}  ", now.version, now.node)),
         health,
         Span::from("  fast path "),
         fastpath,
-    ]);
+    ];
+    first.extend(now.cluster.iter().flat_map(cluster));
+    let first = Line::from(first);
     let second = match (&app.silent, &app.rates) {
         (Some(why), _) => Line::from(why.clone()),
         (None, None) => Line::from("totals; rates per second from the next look on"),
@@ -95,6 +97,17 @@ fn summary(app: &App) -> Text<'static> {
         }
     };
     Text::from(vec![first, second])
+}
+
+/// Whether the cluster's store is followed, and since when it is not.
+fn cluster(cluster: &ClusterStatus) -> [Span<'static>; 2] {
+    let nodes = cluster.nodes;
+    let text = match (cluster.connected, cluster.contact_ms) {
+        (true, _) => Span::from(format!("followed, {nodes} other nodes")).fg(Color::Green),
+        (false, Some(ms)) => Span::from(format!("away, heard {}", ago(ms))).fg(Color::Red),
+        (false, None) => Span::from("not reached yet").fg(Color::Red),
+    };
+    [Span::from("  cluster "), text]
 }
 
 /// Sentences: each may need several lines.

@@ -10,7 +10,7 @@ use ratatui::{
 use super::draw;
 use crate::{
     api::{
-        FastPathState, Mesh, PeerState, SCHEMA,
+        ClusterStatus, FastPathState, Mesh, PeerState, SCHEMA,
         stats::{EndpointCounts, Reload, Stats},
     },
     model::Probe,
@@ -32,6 +32,7 @@ fn look(mesh: Mesh) -> Look {
         fastpath: FastPathState::On,
         healthy: true,
         problems: Vec::new(),
+        cluster: None,
         repairs: 0,
         reload: Reload {
             successful: true,
@@ -50,6 +51,15 @@ fn look(mesh: Mesh) -> Look {
         stats,
         mesh: Ok(mesh),
     }
+}
+
+/// The screen of a node that is in this state of its cluster.
+fn screen_of(cluster: ClusterStatus) -> String {
+    let mut now = look(mesh(Vec::new()));
+    now.stats.cluster = Some(cluster);
+    let mut terminal = Terminal::new(TestBackend::new(100, 8)).unwrap();
+    terminal.draw(|frame| draw(frame, &App::new(now))).unwrap();
+    text(terminal.backend().buffer())
 }
 
 /// The view of the peers' health after these looks.
@@ -122,5 +132,28 @@ fn without_probes_it_is_said_how_to_have_them() {
         assert!(shown.contains(said), "{shown}");
         assert!(shown.contains("probe = \"5s\" in [node]"), "{shown}");
         assert!(!shown.contains("STATE"), "{shown}");
+    }
+}
+
+#[test]
+fn the_head_says_whether_the_clusters_store_is_followed() {
+    let of = |connected, contact_ms| ClusterStatus {
+        network: "lab".parse().unwrap(),
+        connected,
+        endpoint: None,
+        subnet: None,
+        nodes: 7,
+        doubtful: 0,
+        revision: 41,
+        connections: 1,
+        contact_ms,
+    };
+    for (cluster, said) in [
+        (of(true, Some(0)), "cluster followed, 7 other nodes"),
+        (of(false, Some(14_000)), "cluster away, heard 14 s ago"),
+        (of(false, None), "cluster not reached yet"),
+    ] {
+        let shown = screen_of(cluster);
+        assert!(shown.contains(said), "{shown}");
     }
 }
