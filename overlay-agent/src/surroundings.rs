@@ -9,7 +9,11 @@ use ipnet::IpNet;
 
 use crate::{
     doctor::filter::Following,
-    kernel::netlink::{LinkLayer, NextHop, Question},
+    kernel::{
+        bpf::{ForeignHook, TcxPrograms},
+        netlink::{LinkLayer, NextHop, Question, RefusingRule},
+        xfrm::Policy,
+    },
     model::{Family, IfName, Name},
     objects::Objects,
     shared::Shared,
@@ -53,6 +57,18 @@ pub struct Surroundings {
     pub no_guard: Option<NoGuard>,
     /// Networks whose connections rules of others follow.
     pub(crate) followed: BTreeMap<Name, Following>,
+    /// What others have hooked in at our devices and at the underlay's, but for what has its
+    /// turn before our programs; by device.
+    pub hooks: BTreeMap<IfName, Vec<ForeignHook>>,
+    /// The TCX programs of those devices, ours too.
+    pub programs: BTreeMap<(IfName, u32), TcxPrograms>,
+    /// What `IPsec` has to do with packets.
+    pub policies: Vec<Policy>,
+    /// The prefixes that routes of others in the main table refuse, and how: `blackhole`,
+    /// `prohibit`, `unreachable`.
+    pub refused: BTreeMap<IpNet, &'static str>,
+    /// The rules of routing that refuse packets.
+    pub refusing_rules: Vec<RefusingRule>,
 }
 
 /// Why nothing stands, or can be made to stand, before the tunnels' ports.

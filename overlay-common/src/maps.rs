@@ -137,6 +137,9 @@ pub mod network_flags {
     /// A connection goes by the kernel in both directions or in none: rules of others drop what
     /// belongs to no connection that connection tracking has seen.
     pub const ONE_PATH: u32 = 1 << 8;
+    /// Something of somebody else is on the tunnels' way that the programs would pass by: what
+    /// goes to peers and comes from them is left to the kernel, once it has been checked.
+    pub const HOOKED: u32 = 1 << 9;
 }
 
 /// A network and an IPv4 address masked to one of its prefix lengths.
@@ -270,6 +273,9 @@ pub struct Endpoint {
 pub mod endpoint_flags {
     /// It forwards packets to others behind it.
     pub const FORWARDING: u16 = 1 << 0;
+    /// Something of somebody else is at the device that the programs would pass by: what it sends
+    /// and gets is left to the kernel, once it has been checked. In a [`Port`](super::Port), too.
+    pub const HOOKED: u16 = 1 << 1;
 }
 
 /// What a packet that enters at a device of ours is measured against.

@@ -144,6 +144,8 @@ reasons! {
     Tracked = tracked: "rules of the node follow connections of this network",
     /// The kernel has translated what this answers: it has to translate the answer back.
     Translated = translated: "the kernel translates addresses of this flow",
+    /// What somebody else has put there has its turn on the kernel's way alone.
+    Hooked = hooked: "somebody else's hook is on the kernel's way, and the programs would pass it by",
 }
 
 impl PassReason {
@@ -173,6 +175,7 @@ impl PassReason {
                 "the kernel's connection tracking sees it, its rules hold, and it carries it"
             }
             Self::Translated => "the kernel translates it back, and carries it",
+            Self::Hooked => "the kernel carries it, and what was hooked in has its turn",
         }
     }
 }

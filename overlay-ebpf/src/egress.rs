@@ -2,7 +2,7 @@
 
 use overlay_common::{
     journal::Step,
-    maps::{Endpoint, Network, Peer, Port, network_flags},
+    maps::{Endpoint, Network, Peer, Port, endpoint_flags, network_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -59,10 +59,12 @@ fn from_address<F: Family>(
         return Err(PassReason::NoRoute.into());
     }
     must_be_plain(packet, &frame, network)?;
+    let is_hooked = port.flags & endpoint_flags::HOOKED != 0;
     if is_here(frame.destination, network) {
         tell(Step::Here, []);
         let endpoint = local_endpoint(&frame, port)?;
-        flows::must_not_be_followed(packet, 0, &frame, network)?;
+        let is_hooked = is_hooked || endpoint.flags & endpoint_flags::HOOKED != 0;
+        flows::must_be_free(packet, 0, &frame, network, is_hooked)?;
         return deliver(packet, &frame, port, endpoint);
     }
     let Some(peer) = reachable_peer(network, frame.destination) else {
@@ -71,7 +73,8 @@ fn from_address<F: Family>(
     };
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
     flows::must_come_back(network, peer)?;
-    flows::must_not_be_followed(packet, 0, &frame, network)?;
+    let is_hooked = is_hooked || network.flags & network_flags::HOOKED != 0;
+    flows::must_be_free(packet, 0, &frame, network, is_hooked)?;
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded(frame.tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
@@ -111,6 +114,9 @@ fn from_kernel<F: Family>(
     must_be_addressed_to(peer.mac, &frame)?;
     must_fit(packet, 0, &frame, peer.mtu)?;
     flows::leaves_to_peer(packet, &frame, network, peer);
+    if network.flags & network_flags::HOOKED != 0 {
+        return Err(PassReason::Hooked.into());
+    }
     encapsulate_routed(packet, &frame, port, peer)
 }
 

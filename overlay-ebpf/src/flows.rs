@@ -33,38 +33,55 @@ use crate::{
 /// again after that may be another connection's, which is translated.
 const ON_ITS_WAY: u64 = 1_000_000_000;
 
-/// Leaves what would be forwarded to the kernel, where that has to see all of a connection.
+/// Leaves what would be forwarded to the kernel, where that has to see all of a connection, or where
+/// something of somebody else's is on its way that is to have its turn (`is_hooked`).
 #[inline(always)]
-pub(crate) fn must_not_be_followed<F: Family>(
-    packet: &impl Received,
+pub(crate) fn must_be_free<P: Received, F: Family>(
+    packet: &P,
     offset: usize,
     frame: &Frame<F>,
     network: &Network,
+    is_hooked: bool,
 ) -> Result<(), PassReason> {
     if network.flags & network_flags::TRACKED != 0 {
         return Err(PassReason::Tracked);
     }
-    if !tables::has_flows() {
+    let has_flows = tables::has_flows();
+    if !has_flows && !is_hooked {
         return Ok(());
     }
-    let Some(tuple) = Tuple::of(packet, offset, frame) else {
-        return Ok(());
-    };
-    let (key, direction) = tuple.key(network.vni);
-    let Some(flow) = tables::flow(&key) else {
-        return Ok(());
+    if let Some(tuple) = Tuple::of(packet, offset, frame) {
+        let (key, direction) = tuple.key(network.vni);
+        if has_flows && is_translated(&key, direction, tuple.is_quoted) {
+            return Err(PassReason::Translated);
+        }
+        if is_hooked && P::IS_LAST {
+            tables::set_entered(&key, now());
+        }
+    }
+    if is_hooked {
+        return Err(PassReason::Hooked);
+    }
+    Ok(())
+}
+
+/// Of a packet that comes in this direction, and may be quoted.
+#[inline(always)]
+fn is_translated(key: &FlowKey, direction: u32, is_quoted: bool) -> bool {
+    let Some(flow) = tables::flow(key) else {
+        return false;
     };
     // SAFETY: the kernel frees no entry while a program runs; any number may stand there.
     let known = unsafe { flow.read_volatile() };
     if known == translated::NOT {
-        return Ok(());
+        return false;
     }
-    if known == direction && !tuple.is_quoted {
+    if known == direction && !is_quoted {
         // SAFETY: as above. Whoever writes at the same time has seen the same.
         unsafe { flow.write_volatile(translated::NOT) };
-        return Ok(());
+        return false;
     }
-    Err(PassReason::Translated)
+    true
 }
 
 /// Leaves what goes to a peer to the kernel if what comes from it may have to go there, and rules
@@ -110,7 +127,7 @@ pub(crate) fn must_go_back<P: Received, O: Family>(
 }
 
 fn way_of(vni: u32, vtep: Ip6) -> Option<u32> {
-    // SAFETY: as in `must_not_be_followed`.
+    // SAFETY: as in `is_translated`.
     tables::flow(&of_peer(vni, vtep)).map(|way| unsafe { way.read_volatile() })
 }
 
@@ -182,13 +199,6 @@ fn leaves_to_endpoint<F: Family>(
         return None;
     }
     let tuple = Tuple::of(packet, 0, &frame)?;
-    if came_by_tunnel {
-        let (key, _) = tuple.key(network.vni);
-        let entered = tables::entered(&key);
-        if entered.is_some_and(|then| now().wrapping_sub(then) < ON_ITS_WAY) {
-            return None;
-        }
-    }
     learn(&tuple, network.vni);
     Some(())
 }
@@ -215,7 +225,8 @@ fn is_on(network: &Network) -> bool {
     network.flags & network_flags::TRACKED == 0
 }
 
-/// Notes that a packet of these addresses has left the kernel and did not come with them.
+/// Notes that a packet of these addresses has left the kernel, unless one has just been left to it
+/// that came with them.
 #[inline(always)]
 fn learn(tuple: &Tuple, vni: u32) {
     // Errors are of the kernel's own making.
@@ -224,9 +235,13 @@ fn learn(tuple: &Tuple, vni: u32) {
     }
     let (key, direction) = tuple.key(vni);
     // The look-up alone tells the kernel that the row is in use.
-    // SAFETY: as in `must_not_be_followed`.
+    // SAFETY: as in `is_translated`.
     let known = tables::flow(&key).map(|flow| unsafe { flow.read_volatile() });
-    if known != Some(direction) {
+    if known == Some(direction) {
+        return;
+    }
+    let entered = tables::entered(&key);
+    if entered.is_none_or(|then| now().wrapping_sub(then) >= ON_ITS_WAY) {
         tables::set_flow(&key, direction);
         tables::use_flows();
     }

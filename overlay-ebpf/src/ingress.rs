@@ -3,7 +3,7 @@
 use network_types::eth::{EthHdr, EtherType};
 use overlay_common::{
     journal::Step,
-    maps::{Network, network_flags},
+    maps::{Network, endpoint_flags, network_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -148,7 +148,9 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     tell(Step::Ecn, [tos.into()]);
     let forwarded = frame.forwarded(tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
-    flows::must_not_be_followed(packet, O::OVERHEAD.into(), &frame, network)?;
+    let is_hooked =
+        network.flags & network_flags::HOOKED != 0 || endpoint.flags & endpoint_flags::HOOKED != 0;
+    flows::must_be_free(packet, O::OVERHEAD.into(), &frame, network, is_hooked)?;
     Ok(Delivery {
         endpoint,
         forwarded,

@@ -103,7 +103,12 @@ fn must_not_hide_discovery(packet: &Packet, frame: &Frame<Ip6>) -> Result<(), Ex
     const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
     /// Nobody needs as many.
     const MOST: usize = 6;
+    /// Receivers believe no message that could have come by a router (RFC 4861 §6.1, §7.1, §8.1).
+    const FROM_THE_LINK: u8 = 255;
 
+    if frame.ttl != FROM_THE_LINK {
+        return Ok(());
+    }
     let mut place = EthHdr::LEN + Ipv6Hdr::LEN;
     let mut kind = frame.protocol;
     for _ in 0..MOST {

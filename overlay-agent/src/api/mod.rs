@@ -143,7 +143,7 @@ pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<Status>),
     /// To [`Request::EndpointAdd`].
-    Endpoint(EndpointStatus),
+    Endpoint(Box<EndpointStatus>),
     /// To [`Request::Down`]: what was left alone although the instance once changed it, a sentence
     /// each.
     Removed(Vec<String>),
@@ -316,6 +316,9 @@ pub struct NetworkStatus {
     pub masquerade: bool,
     /// Whether the packet filter keeps it apart from the other networks of the node.
     pub isolated: bool,
+    /// What of others leaves its tunnels, or all that its containers exchange, to the kernel.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
     /// What was carried on each path.
     pub carried: Carried,
     /// The other nodes.
@@ -340,6 +343,16 @@ pub struct RangeStatus {
     pub subnet: IpNet,
     /// The bridge's address.
     pub gateway: IpAddr,
+}
+
+/// Something that others have hooked in on the kernel's way, and that is heeded: what it concerns
+/// is left to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// The device of the node where it is.
+    pub device: IfName,
+    /// What it is, as the tools that show it call it.
+    pub what: String,
 }
 
 /// The state of a peer.
@@ -402,6 +415,9 @@ pub struct EndpointStatus {
     pub ifindex: Option<u32>,
     /// Whether the configuration names it, or it was added at run time.
     pub configured: bool,
+    /// What of others leaves its packets to the kernel.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
     /// What its runtime knows it by, where one has asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,

@@ -55,7 +55,7 @@ pub(super) fn endpoint(
             else {
                 return Err(unexpected());
             };
-            print_endpoints(&[endpoint], format)
+            print_endpoints(&[*endpoint], format)
         }
         EndpointCommand::Del { name, wait } => {
             let request = Request::EndpointDel { name: name.clone() };

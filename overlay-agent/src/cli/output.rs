@@ -254,6 +254,13 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
     if let Some(rule) = &network.followed {
         writeln!(out, "{rule}")?;
     }
+    for hook in &network.hooks {
+        writeln!(
+            out,
+            "left to the kernel for {} at {}",
+            hook.what, hook.device
+        )?;
+    }
     let rows = network.peers.iter().map(peer_row).collect();
     print_table(
         out,
@@ -340,6 +347,9 @@ pub(super) fn endpoint(
         None => "overlay-agent endpoint add".to_owned(),
     };
     writeln!(out, "  from       {origin}")?;
+    for hook in &endpoint.hooks {
+        writeln!(out, "  to kernel  for {} at {}", hook.what, hook.device)?;
+    }
     if endpoint.forwarding {
         let sources = list(&endpoint.allowed_sources, ", ");
         writeln!(out, "  forwards   for {sources}")?;

@@ -16,7 +16,7 @@ impl Reconciler {
         if changed != Changed::RulesOfOthers {
             self.distrust();
         }
-        if changed != Changed::Pins {
+        if matches!(changed, Changed::Rules | Changed::RulesOfOthers) {
             self.known.forget_rules();
         }
     }

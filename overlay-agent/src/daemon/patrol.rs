@@ -17,7 +17,12 @@ use std::{
 use tracing::{debug, warn};
 
 use crate::{
-    kernel::{self, bpf::Sums, netlink::LinkInfo, sysctl},
+    kernel::{
+        self,
+        bpf::{self, Sums, TcxPrograms},
+        netlink::LinkInfo,
+        sysctl,
+    },
     model::{IfName, Model},
     node::Node,
     objects::{Hook, PeerObjects, Scope},
@@ -38,6 +43,8 @@ const WAYS: usize = 64;
 pub(super) struct Patrol {
     namespaces: Vec<(PathBuf, Option<Identity>)>,
     attachments: Vec<(IfName, u32, Hook)>,
+    /// Programs of others, too.
+    programs: Vec<((IfName, u32), TcxPrograms)>,
     ways: Shared<Vec<Asked>>,
     peers: Option<Expected>,
     /// The kernel keeps to itself what becomes of these.
@@ -61,6 +68,8 @@ impl Patrol {
         self.attachments = attachments
             .filter_map(|&(device, hook)| Some((device, links.get(&device)?.index, hook)))
             .collect();
+        let programs = observed.around.programs.iter();
+        self.programs = programs.map(|(at, all)| (*at, all.clone())).collect();
         self.down = down(node, observed).await.unwrap_or_else(|error| {
             warn!("{error}");
             Vec::new()
@@ -165,6 +174,11 @@ impl Patrol {
                 if !dataplane.runs(device, index, hook)? {
                     return Ok(Some(format!("{hook} of {device}")));
                 }
+            }
+        }
+        for ((device, index), known) in turn(&self.programs, LINKS, self.round) {
+            if bpf::tcx_programs(*device, *index)? != *known {
+                return Ok(Some(format!("the programs of {device}")));
             }
         }
         for (question, answer) in turn(&self.ways, WAYS, self.round) {

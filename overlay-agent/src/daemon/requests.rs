@@ -39,7 +39,7 @@ impl Reconciler {
             self.reconcile().await;
         }
         match self.endpoint_status(&name) {
-            Some(status) if status.device.is_some() => Reply::Endpoint(status),
+            Some(status) if status.device.is_some() => Reply::Endpoint(Box::new(status)),
             _ => {
                 let reasons = self.reasons(&name);
                 let undone = self.forget(&name).await;

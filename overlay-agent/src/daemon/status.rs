@@ -11,10 +11,10 @@ use super::{Reconciler, capture::Capture};
 use crate::{
     api::{
         Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
-        NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
+        HookStatus, NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
         stats::{Counter, PathCounts},
     },
-    desired::bridge_name,
+    desired::{PassedBy, bridge_name},
     doctor::filter::Following,
     kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
@@ -276,6 +276,7 @@ impl Reconciler {
             isolated: rules
                 .zip(bridge_name(network.vni))
                 .is_some_and(|(rules, bridge)| rules.isolates(bridge)),
+            hooks: told(self.facts.hooks.get(&network.name)),
             carried: Carried {
                 fastpath: carried(&peers),
                 kernel: by_kernel,
@@ -359,9 +360,19 @@ impl Reconciler {
                 .endpoints
                 .iter()
                 .any(|other| other.name == endpoint.name),
+            hooks: told(self.facts.endpoint_hooks.get(&endpoint.name)),
             attachment: endpoint.attachment.clone(),
         }
     }
+}
+
+fn told(hooks: Option<&Vec<PassedBy>>) -> Vec<HookStatus> {
+    let hooks = hooks.into_iter().flatten();
+    let told = hooks.map(|hook| HookStatus {
+        device: hook.device,
+        what: hook.what.clone(),
+    });
+    told.collect()
 }
 
 fn traffic(stats: PeerStats) -> Traffic {

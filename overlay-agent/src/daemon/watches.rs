@@ -9,6 +9,7 @@ use crate::{
         self,
         bpf::PinWatch,
         nft::{self, Whose},
+        xfrm,
     },
     node::Node,
     objects::filter_table,
@@ -20,6 +21,7 @@ use crate::{
 pub(super) struct Watches {
     filter: Option<nft::Watch>,
     pins: Option<PinWatch>,
+    policies: Option<xfrm::Watch>,
 }
 
 impl Watches {
@@ -28,6 +30,7 @@ impl Watches {
         Self {
             filter: kept(nft::Watch::open(&filter_table(store.instance()))),
             pins: kept(PinWatch::open(&node.pins)),
+            policies: kept(xfrm::Watch::open()).flatten(),
         }
     }
 
@@ -39,6 +42,7 @@ impl Watches {
                 Whose::Others => Changed::RulesOfOthers,
             },
             () = one(&mut self.pins, PinWatch::changed) => Changed::Pins,
+            () = one(&mut self.policies, xfrm::Watch::changed) => Changed::Policies,
         }
     }
 
@@ -64,6 +68,8 @@ pub(super) enum Changed {
     /// The packet filter, but for our own table.
     RulesOfOthers,
     Pins,
+    /// Policies of `IPsec`.
+    Policies,
 }
 
 /// A watch that fails is given up: the looks at longer intervals find what it would have told.

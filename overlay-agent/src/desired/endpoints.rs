@@ -8,7 +8,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Derived, Desired, Full, Node, Problem, Room, address_of, default_metric, names, values,
+    Derived, Desired, Full, Node, Problem, Room, address_of, default_metric, hooks, names, values,
 };
 use crate::{
     model::{Endpoint, Family, IfName, Mac, Name, NetnsRef, Range},
@@ -154,7 +154,7 @@ fn build_one(
     attached.add_devices(&mut desired.objects);
     attached.add_default_routes(desired);
     attached.add_routes_behind(desired);
-    attached.add_entries(room, left_out, &mut desired.objects);
+    attached.add_entries(room, left_out, desired);
 }
 
 impl Attached<'_> {
@@ -282,13 +282,22 @@ impl Attached<'_> {
         }
     }
 
-    fn add_entries(&self, room: &mut Room, left_out: &mut LeftOut, objects: &mut Objects) {
+    fn add_entries(&self, room: &mut Room, left_out: &mut LeftOut, desired: &mut Desired) {
         let network = self.derived.network;
         let vni = network.vni;
         // Only a network that the programs carry is in the maps.
-        let Some(&row) = objects.entries.networks.get(&vni) else {
+        let Some(&row) = desired.objects.entries.networks.get(&vni) else {
             return;
         };
+        let hooked = hooks::of_endpoint(
+            self.node,
+            self.derived,
+            self.endpoint,
+            self.host,
+            self.addresses.iter().map(|(_, address)| *address),
+            desired,
+        );
+        let objects = &mut desired.objects;
         let link = LinkRef::Name(self.host);
         let entry = EndpointEntry {
             network: row,
@@ -297,6 +306,7 @@ impl Attached<'_> {
             slot: 0,
             mac: self.mac,
             forwarding: self.endpoint.forwarding,
+            hooked,
         };
         let addresses = || self.addresses.iter().map(|(_, address)| *address);
         for address in addresses() {
@@ -313,7 +323,8 @@ impl Attached<'_> {
             .entries
             .sources
             .extend(sources.map(|&prefix| (link, prefix)));
-        let port = values::endpoint_port(row, addresses(), self.mac, entry.forwarding);
+        let forwarding = entry.forwarding;
+        let port = values::endpoint_port(row, addresses(), self.mac, forwarding, hooked);
         objects.entries.ports.insert(link, port);
         for hook in [Hook::FromEndpoint, Hook::ToEndpoint] {
             objects

@@ -8,6 +8,7 @@ mod cut_off;
 mod endpoints;
 mod filter;
 mod guard;
+mod hooks;
 mod last_resorts;
 mod names;
 mod networks;
@@ -38,6 +39,7 @@ use self::room::Room;
 
 pub use endpoints::default_route;
 pub use filter::is_needed as needs_filter;
+pub use hooks::PassedBy;
 pub use names::{alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name};
 pub use obstacles::{Inside, Obstacle, Obstacles, OtherRoute};
 pub use peers::{ForPeers, metric as metric_to};
@@ -87,6 +89,11 @@ pub struct Facts {
     pub underlay: Vec<IfName>,
     /// MTU of each network, in bytes.
     pub mtus: BTreeMap<Name, u16>,
+    /// What others have hooked in on the way of a network, and is heeded by leaving packets to
+    /// the kernel.
+    pub hooks: BTreeMap<Name, Vec<PassedBy>>,
+    /// The same of endpoints.
+    pub endpoint_hooks: BTreeMap<Name, Vec<PassedBy>>,
 }
 
 /// The part of the node that all networks share.
@@ -117,6 +124,8 @@ struct Derived<'a> {
     followed: Option<bool>,
     /// Whether some of its peers are not in the maps.
     crowded: bool,
+    /// What others have hooked in on its way.
+    hooks: hooks::Hooks,
 }
 
 impl Derived<'_> {
@@ -213,6 +222,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
             .mtus
             .insert(network.network.name.clone(), network.mtu);
         networks::build(&node, network, &mut room, &mut desired);
+        hooks::note(network, &mut desired);
     }
     last_resorts::build(&node, &derived, &mut desired);
     endpoints::build(&node, &derived, &mut room, &mut desired);

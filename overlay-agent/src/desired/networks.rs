@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_PORT_MIN};
 
-use super::{Derived, Desired, Node, Obstacle, Problem, Room, Tunnel, is_fast, names, values};
+use super::{
+    Derived, Desired, Node, Obstacle, Problem, Room, Tunnel, hooks, is_fast, names, values,
+};
 use crate::{
     model::{Dscp, Family, MIN_IPV6_MTU, Mac, Network},
     objects::{Address, AttachmentState, Hook, Link, LinkId, LinkKind, LinkRef, Objects, Vxlan},
@@ -20,9 +22,11 @@ pub(super) fn derive<'a>(
 ) -> Option<Derived<'a>> {
     let gateway = network.ranges.first()?.gateway();
     let tunnels = tunnels(node, network);
+    let bridge = names::bridge_name(network.vni)?;
     Some(Derived {
         network,
-        bridge: names::bridge_name(network.vni)?,
+        bridge,
+        hooks: hooks::Hooks::of(node, network, bridge, &tunnels),
         gateway_mac: names::gateway_mac(gateway)?,
         mtu: mtu(node, network, &tunnels, obstacles),
         tunnels,

@@ -51,6 +51,7 @@ struct OfNetwork {
     mtu: u16,
     fast: bool,
     tunnels: Vec<(IfName, IpAddr)>,
+    refused: BTreeMap<IpNet, IpNet>,
 }
 
 /// The peers' objects; those from before if nothing differs from then.
@@ -70,6 +71,7 @@ pub(super) fn build(
             .iter()
             .map(|tunnel| (tunnel.device, tunnel.local))
             .collect(),
+        refused: derived.hooks.refused.clone(),
     };
     let cause = Cause {
         networks: derived.iter().map(of_network).collect(),
@@ -259,7 +261,16 @@ impl Made {
         let mut subnets = self.used_subnets;
         let mut vteps = self.used_vteps;
         vteps[Family::of(peer.vtep) as usize] += 1;
-        for subnet in &peer.subnets {
+        let refused = derived.hooks.refused.iter();
+        let parts = refused.filter(|(_, subnet)| peer.subnets.contains(*subnet));
+        let parts: BTreeSet<IpNet> = parts.map(|(part, _)| *part).collect();
+        let others = peer.subnets.iter();
+        let others = others.filter(|subnet| !parts.contains(*subnet));
+        let rows: Vec<(IpNet, bool)> = others
+            .map(|subnet| (*subnet, true))
+            .chain(parts.iter().map(|part| (*part, false)))
+            .collect();
+        for (subnet, _) in &rows {
             subnets[Family::of(subnet.addr()) as usize] += 1;
         }
         let more = |used: [usize; 2], room: [usize; 2]| used[0] > room[0] || used[1] > room[1];
@@ -272,7 +283,8 @@ impl Made {
         let owner = self.vteps.len();
         // Slots are given out once all peers are known.
         self.vteps.push(((vni, peer.vtep), 0));
-        for &subnet in &peer.subnets {
+        for (subnet, open) in rows {
+            let way = way.filter(|_| open);
             let entry = PeerEntry {
                 vtep: peer.vtep,
                 // An entry without a way still tells whose subnet it is; index 0 is no device.

@@ -4,12 +4,21 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
-use super::{Full, OtherRoute};
+use super::{Full, OtherRoute, PassedBy};
 use crate::model::{Family, IfName, Name};
 
 /// What one endpoint or one peer has to do without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
+    /// Something of somebody else's is passed by, as the network requires the fast path.
+    PassedBy {
+        /// The network.
+        network: Name,
+        /// The endpoint, where it concerns one alone.
+        endpoint: Option<Name>,
+        /// What, and where.
+        hook: PassedBy,
+    },
     /// A route of last resort would cut the tunnels off.
     RangeAroundVtep {
         /// The network.

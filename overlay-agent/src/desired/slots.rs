@@ -144,6 +144,7 @@ mod tests {
                 slot,
                 mac: "02:45:0a:f4:01:02".parse().unwrap(),
                 forwarding: false,
+                hooked: false,
             };
             let port = Port {
                 slot,

@@ -38,6 +38,8 @@ pub const PACKET_FILTER_MISSING: &str = "packet-filter-missing";
 pub const GUARD_TABLE_MISSING: &str = "guard-table-missing";
 /// A table of somebody else has the name of the one that would hold them.
 pub const GUARD_TABLE_TAKEN: &str = "guard-table-taken";
+/// Something that others have hooked in is passed by.
+pub const HOOK_PASSED_BY: &str = "hook-passed-by";
 /// A device of somebody else has a name that we need.
 pub const DEVICE_NAME_TAKEN: &str = "device-name-taken";
 /// A VXLAN device of somebody else has the port.

@@ -6,16 +6,16 @@ use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use overlay_common::maps::{self, MAX_PREFIX_LENGTHS, network_flags};
 
-use super::{Derived, Tunnel};
-use crate::model::{Dscp, Family, Mac, Network, Security, Verdict};
+use super::{Derived, Tunnel, hooks};
+use crate::model::{Dscp, Family, Mac, Security, Verdict};
 
 /// The network's entry.
 pub(super) fn network(derived: &Derived<'_>) -> maps::Network {
     let network = derived.network;
     let mut value = maps::Network {
         vni: network.vni.get(),
-        peer_lengths4: lengths(network, Family::V4),
-        peer_lengths6: lengths(network, Family::V6),
+        peer_lengths4: lengths(derived, Family::V4),
+        peer_lengths6: lengths(derived, Family::V6),
         flags: flags(derived),
         mtu: derived.mtu,
         port_be: network.port.to_be_bytes(),
@@ -64,11 +64,13 @@ pub(super) fn endpoint_port(
     addresses: impl Iterator<Item = IpAddr>,
     mac: Mac,
     forwarding: bool,
+    hooked: bool,
 ) -> maps::Port {
     let mut port = maps::Port {
         network,
         mac: mac.octets(),
-        flags: u16::from(forwarding) * maps::endpoint_flags::FORWARDING,
+        flags: (u16::from(forwarding) * maps::endpoint_flags::FORWARDING)
+            | (u16::from(hooked) * maps::endpoint_flags::HOOKED),
         ..maps::Port::zeroed()
     };
     for address in addresses {
@@ -81,11 +83,11 @@ pub(super) fn endpoint_port(
 }
 
 /// The lengths of the peers' prefixes of a family, longest first.
-fn lengths(network: &Network, family: Family) -> [u8; MAX_PREFIX_LENGTHS] {
+fn lengths(derived: &Derived<'_>, family: Family) -> [u8; MAX_PREFIX_LENGTHS] {
     let mut lengths = [0; MAX_PREFIX_LENGTHS];
-    let in_use = network.peers.prefix_lengths(family).iter().rev();
-    for (slot, length) in lengths.iter_mut().zip(in_use) {
-        *slot = *length;
+    let in_use = derived.hooks.lengths(derived.network, family);
+    for (slot, length) in lengths.iter_mut().zip(in_use.into_iter().rev()) {
+        *slot = length;
     }
     lengths
 }
@@ -123,7 +125,12 @@ fn flags(derived: &Derived<'_>) -> u32 {
         Some(false) => network_flags::ONE_PATH,
         Some(true) => network_flags::TRACKED,
     };
-    let accepted = accepted | unlisted | tracked;
+    let hooked = if hooks::leaves_tunnels(derived) {
+        network_flags::HOOKED
+    } else {
+        0
+    };
+    let accepted = accepted | unlisted | tracked | hooked;
     match network.dscp {
         Dscp::Zero => accepted,
         Dscp::Copy => accepted | network_flags::COPY_DSCP,

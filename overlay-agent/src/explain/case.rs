@@ -48,6 +48,8 @@ pub(crate) struct Case {
     pub(super) networks: Vec<Local>,
     /// The node's ends of the tunnels.
     pub(super) vteps: Vec<IpAddr>,
+    /// What of others is heeded by leaving packets to the kernel.
+    pub(super) hooks: Vec<String>,
     pub(super) start: Start,
 }
 
@@ -105,6 +107,7 @@ impl Case {
             peers: known.observed.objects.peers.clone(),
             networks: locals(known),
             vteps: known.facts.vteps.clone(),
+            hooks: hooks(known.facts),
             start,
         }
     }
@@ -162,6 +165,21 @@ impl Case {
     pub(super) fn port(&self) -> u16 {
         self.networks.first().map_or(0, |local| local.port)
     }
+}
+
+fn hooks(facts: &Facts) -> Vec<String> {
+    let of_networks = facts
+        .hooks
+        .iter()
+        .map(|(name, hooks)| ("network", name, hooks));
+    let endpoints = facts.endpoint_hooks.iter();
+    let of_endpoints = endpoints.map(|(name, hooks)| ("endpoint", name, hooks));
+    let all = of_networks.chain(of_endpoints);
+    let told = all.flat_map(|(kind, name, hooks)| {
+        let hooks = hooks.iter();
+        hooks.map(move |hook| format!("heeded for {kind} {name}: {hook}"))
+    });
+    told.collect()
 }
 
 fn locals(known: &Scene<'_>) -> Vec<Local> {

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use overlay_common::reasons::PassReason;
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -34,7 +35,10 @@ pub(super) async fn after(case: &Case, last: &Seen) -> Told {
                 reason: *reason,
                 frame: &last.frame,
             };
-            let (sentences, delivers) = kernel::takes_over(case, &left).await;
+            let (mut sentences, delivers) = kernel::takes_over(case, &left).await;
+            if *reason == Some(PassReason::Hooked) {
+                sentences.extend(case.hooks.iter().cloned());
+            }
             (sentences, End::Kernel { delivers })
         }
     };

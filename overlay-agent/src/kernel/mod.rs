@@ -22,5 +22,6 @@ pub mod privileges;
 pub mod statistics;
 pub mod sysctl;
 pub mod udp;
+pub mod xfrm;
 
 pub use error::{KernelError, Result};

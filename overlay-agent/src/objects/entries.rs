@@ -82,4 +82,7 @@ pub struct EndpointEntry {
     pub mac: Mac,
     /// Whether it forwards packets to others behind it.
     pub forwarding: bool,
+    /// Whether what it sends and gets is left to the kernel, for something of somebody else's to
+    /// have its turn.
+    pub hooked: bool,
 }

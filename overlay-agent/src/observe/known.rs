@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{devices::Devices, endpoints::Insides, tables::Tables, ways::Ways};
+use super::{devices::Devices, endpoints::Insides, hooks::Hooks, tables::Tables, ways::Ways};
 use crate::{
     doctor::filter::Ruleset,
     kernel::netlink::Event,
@@ -20,6 +20,7 @@ pub struct Known {
     pub(super) ways: Ways,
     pub(super) insides: Insides,
     pub(super) attachments: Attachments,
+    pub(super) hooks: Hooks,
     /// Names of the maps that are pinned, if those are known.
     pub(super) pins: Option<BTreeSet<&'static str>>,
     /// Strays among the map entries of the peers, if those are known.
@@ -70,6 +71,9 @@ impl Known {
             if let Some(endpoint) = step.endpoint() {
                 self.insides.forget(endpoint);
             }
+            if let Step::Attach { link, .. } | Step::Detach { link, .. } = step {
+                self.hooks.forget(*link);
+            }
             match step {
                 Step::SetVtep { .. }
                 | Step::DeleteVtep { .. }
@@ -108,6 +112,7 @@ impl Known {
     /// Other programs are loaded than those that were current.
     pub fn forget_programs(&mut self) {
         self.attachments.known = false;
+        self.hooks.forget_all();
         self.pins = None;
     }
 
@@ -119,6 +124,7 @@ impl Known {
         };
         if events.is_none_or(changed) {
             self.attachments.known = false;
+            self.hooks.forget_all();
         }
     }
 
@@ -136,6 +142,7 @@ impl Known {
         self.pins = None;
         self.peer_strays = None;
         self.attachments.known = false;
+        self.hooks.forget_all();
         self.insides.forget_all();
     }
 }

@@ -8,6 +8,7 @@
 
 mod devices;
 mod endpoints;
+mod hooks;
 mod known;
 mod links;
 mod nodes;
@@ -104,6 +105,10 @@ pub async fn observe(
     )
     .await?;
     links::observe(&ours, &names, &insides, &mut objects);
+    if let Some(model) = model {
+        let known = &mut known.hooks;
+        hooks::observe(node, model, &ours, known, &mut around).await?;
+    }
     settings(model, store, &mut objects, &mut around)?;
     if let Some(model) = model {
         if let Some(tables) = &mut known.tables {
@@ -130,6 +135,7 @@ pub async fn observe(
             .stray_neighbours
             .clone_from(&tables.stray_neighbours);
         objects.stray_fdb.clone_from(&tables.stray_fdb);
+        around.refused = tables.refused().collect();
         for other in tables.plain_routes() {
             let device = other.device.and_then(|index| names.get(&index)).copied();
             around.routes.insert(other.destination, device);

@@ -55,6 +55,8 @@ pub(super) struct OtherRoute {
     pub(super) device: Option<u32>,
     /// Whether it leads to several next hops.
     pub(super) many: bool,
+    /// As `ip route` calls it, if it refuses packets.
+    pub(super) refuses: Option<&'static str>,
 }
 
 impl Tables {
@@ -163,6 +165,12 @@ impl Tables {
         })
     }
 
+    /// The prefixes whose packets others have refused in the main table, and how.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (IpNet, &'static str)> {
+        let main = self.others.iter().filter(|route| route.table == MAIN_TABLE);
+        main.filter_map(|route| Some((route.destination, route.refuses?)))
+    }
+
     /// Those of the main table with a metric that a route of ours to the same destination would
     /// have: the kernel has one of them, or the other.
     pub(super) fn routes_in_place<'a>(
@@ -220,6 +228,7 @@ impl Tables {
             protocol: 0,
             device: None,
             many: false,
+            refuses: None,
         };
         let same = |route: &&OtherRoute| {
             (route.destination, route.table, route.metric)
@@ -359,6 +368,7 @@ fn other(info: &RouteInfo) -> OtherRoute {
         protocol: info.protocol,
         device: info.oif,
         many: info.oif.is_none() && info.kind == RouteKind::Unicast,
+        refuses: info.kind.refuses(),
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> (Entries, PeerEntries) {
         slot: 2,
         mac: "02:4f:0a:f4:01:0a".parse().unwrap(),
         forwarding: true,
+        hooked: false,
     };
     let port = maps::Port {
         address: [10, 244, 1, 10],

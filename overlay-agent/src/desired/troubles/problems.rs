@@ -2,7 +2,8 @@
 
 use super::{
     CONTAINER_DEFAULT_ROUTE, ENDPOINT_NOT_ATTACHED, GUARD_TABLE_MISSING, GUARD_TABLE_TAKEN,
-    MAP_FULL, PEER_NO_ROUTE, RANGE_AROUND_VTEP, ROUTE_TAKEN, route_taken, table_of, taken_by,
+    HOOK_PASSED_BY, MAP_FULL, PEER_NO_ROUTE, RANGE_AROUND_VTEP, ROUTE_TAKEN, route_taken, table_of,
+    taken_by,
 };
 use crate::{
     desired::{Full, Problem},
@@ -34,6 +35,31 @@ impl From<&Problem> for Trouble {
     #[expect(clippy::too_many_lines, reason = "a list of words")]
     fn from(problem: &Problem) -> Self {
         match problem {
+            Problem::PassedBy {
+                network,
+                endpoint,
+                hook,
+            } => {
+                let whose = match endpoint {
+                    Some(endpoint) => format!("endpoint {endpoint}"),
+                    None => format!("network {network}"),
+                };
+                let trouble = Self::new(
+                    HOOK_PASSED_BY,
+                    hook.device,
+                    format!(
+                        "{} has no effect on {whose}: {network} requires the fast path, which \
+                         passes it by",
+                        hook.what
+                    ),
+                    "remove it, or set fastpath = \"auto\", which leaves what it concerns to the \
+                     kernel",
+                );
+                match endpoint {
+                    Some(endpoint) => trouble.of_endpoint(endpoint),
+                    None => trouble,
+                }
+            }
             Problem::NoGuard { cause } => Self::new(
                 GUARD_TABLE_MISSING,
                 "nft",

@@ -56,7 +56,16 @@ const DEFAULT_ROUTE: Fault = Fault::warning(
     "The container reaches the network only if it has routes of its own there.",
 );
 
-pub(super) const CHECKS: [Check; 16] = [
+const PASSED_BY: Fault = Fault::warning(
+    troubles::HOOK_PASSED_BY,
+    "Whoever put it there expects it to shape, count or drop packets that it does not see.",
+);
+
+pub(super) const CHECKS: [Check; 17] = [
+    Check {
+        fault: PASSED_BY,
+        look: Look::Always(|facts| found(facts, &PASSED_BY)),
+    },
     Check {
         fault: UNDERLAY,
         look: Look::Always(|facts| found(facts, &UNDERLAY)),

@@ -180,6 +180,49 @@ pub(super) fn before(
     }))
 }
 
+/// What others have at one side of a device, by kind and preference: what stands before a filter of
+/// ours only where `before` is asked for, too. And whether there is one of ours.
+pub(super) fn foreign(
+    pins: &Pins,
+    target: Target,
+    ifindex: u32,
+    ours: &mut Ours,
+    before: bool,
+) -> Result<(BTreeSet<String>, bool)> {
+    let names = Hook::ALL.map(|hook| filter_name(pins, hook));
+    let mut others = BTreeSet::new();
+    let mut own = BTreeSet::new();
+    for message in filters(ifindex, target.hook)? {
+        let preference = (message.header.info >> 16) as u16;
+        let kind = message.attributes.iter().find_map(|of| match of {
+            TcAttribute::Kind(kind) => Some(kind.clone()),
+            _ => None,
+        });
+        let kind = kind.unwrap_or_default();
+        let filter = parse(message);
+        let mut is_ours = false;
+        if let Some(filter) = &filter {
+            for name in &names {
+                is_ours |= filter.is(name, ours)?;
+            }
+        }
+        if is_ours {
+            own.insert(preference);
+            if !before {
+                others.clear();
+            }
+        } else {
+            others.insert((preference, kind));
+        }
+    }
+    // Each preference of ours comes once more, without a program.
+    others.retain(|(preference, _)| !own.contains(preference));
+    let told = others
+        .into_iter()
+        .map(|(preference, kind)| format!("{kind} pref {preference}"));
+    Ok((told.collect(), !own.is_empty()))
+}
+
 /// Where filters of ours must be, and what is there.
 pub(super) fn found(
     pins: &Pins,

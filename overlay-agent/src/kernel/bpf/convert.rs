@@ -186,11 +186,8 @@ pub(super) fn endpoint(
         ifindex: index(entry.link, index_of)?,
         slot: entry.slot,
         mac: entry.mac.octets(),
-        flags: if entry.forwarding {
-            endpoint_flags::FORWARDING
-        } else {
-            0
-        },
+        flags: (u16::from(entry.forwarding) * endpoint_flags::FORWARDING)
+            | (u16::from(entry.hooked) * endpoint_flags::HOOKED),
     })
 }
 
@@ -206,6 +203,7 @@ pub(super) fn endpoint_entry(
         slot: endpoint.slot,
         mac,
         forwarding: endpoint.flags & endpoint_flags::FORWARDING != 0,
+        hooked: endpoint.flags & endpoint_flags::HOOKED != 0,
     };
     let again = self::endpoint(&entry, |_| Some(endpoint.ifindex)).ok()?;
     (again == *endpoint).then_some(entry)

@@ -20,6 +20,7 @@ mod convert;
 mod counters;
 mod events;
 mod failure;
+mod hooks;
 mod links;
 mod load;
 mod logs;
@@ -56,6 +57,7 @@ pub use self::{
     census::{Census, Sums},
     counters::Counters,
     events::{Event, Events},
+    hooks::{AtDevice, ForeignHook, Side, TcxPrograms, hooked_in, tcx_programs},
     maps::Maps,
     others::{Attachment, Other, before, foreign_xdp},
     trial::{Build, Ran, Trial},

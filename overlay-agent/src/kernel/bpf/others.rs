@@ -139,7 +139,7 @@ fn attached(target: Target, ifindex: u32) -> Result<Vec<(u32, Attachment)>> {
 }
 
 /// The names of all programs that are loaded, by id.
-fn names() -> Result<BTreeMap<u32, String>> {
+pub(super) fn names() -> Result<BTreeMap<u32, String>> {
     let named = loaded_programs().map(|program| {
         let program = program.map_err(|error| failed("list the loaded programs", &error))?;
         let name = program.name_as_str().unwrap_or_default().to_owned();

@@ -13,6 +13,7 @@ mod events;
 mod links;
 mod neighbours;
 mod noise;
+mod qdiscs;
 mod reachability;
 mod refusal;
 mod routes;
@@ -45,9 +46,10 @@ pub use self::{
     events::{Changes, Event, Touched},
     links::{LinkInfo, LinkLayer, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
+    qdiscs::{Qdiscs, qdiscs},
     reachability::{Answers, Reachability},
     routes::{RouteInfo, RouteKind, RouteSpec},
-    rules::RuleInfo,
+    rules::{RefusingRule, RuleInfo},
     watch::Watch,
     ways::{NextHop, Question},
 };

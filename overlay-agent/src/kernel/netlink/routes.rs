@@ -52,8 +52,24 @@ pub enum RouteKind {
     Local,
     /// Answers with ICMP: unreachable.
     Unreachable,
-    /// Something else: broadcast, multicast, blackhole, prohibit …
+    /// Drops them.
+    Blackhole,
+    /// Answers with ICMP: administratively prohibited.
+    Prohibit,
+    /// Something else: broadcast, multicast, throw …
     Other,
+}
+
+impl RouteKind {
+    /// As `ip route` calls it, of one that refuses packets.
+    pub const fn refuses(self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable => Some("unreachable"),
+            Self::Blackhole => Some("blackhole"),
+            Self::Prohibit => Some("prohibit"),
+            Self::Unicast | Self::Local | Self::Other => None,
+        }
+    }
 }
 
 /// A unicast route of the main table.
@@ -308,6 +324,8 @@ impl From<RouteType> for RouteKind {
             RouteType::Unicast => Self::Unicast,
             RouteType::Local => Self::Local,
             RouteType::Unreachable => Self::Unreachable,
+            RouteType::BlackHole => Self::Blackhole,
+            RouteType::Prohibit => Self::Prohibit,
             _ => Self::Other,
         }
     }

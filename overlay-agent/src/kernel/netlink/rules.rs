@@ -22,7 +22,34 @@ pub struct RuleInfo {
     pub destination: Option<IpNet>,
 }
 
+/// A rule that refuses packets, whatever the tables say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusingRule {
+    /// Rules with less are asked first.
+    pub priority: u32,
+    /// As `ip rule` calls it: `blackhole`, `prohibit`, `unreachable`.
+    pub action: &'static str,
+    /// The destinations that it is about; `None`: all.
+    pub destination: Option<IpNet>,
+    /// The sources that it is about; `None`: all.
+    pub source: Option<IpNet>,
+}
+
 impl Netlink {
+    /// Every rule of a family that refuses packets.
+    pub async fn refusing_rules(&self, family: Family) -> Result<Vec<RefusingRule>> {
+        let mut message = RuleMessage::default();
+        message.header.family = family.into();
+        let message = RouteNetlinkMessage::GetRule(message);
+        self.dump("list rules", message, |answer| match answer {
+            RouteNetlinkMessage::NewRule(rule) if rule.header.family == family.into() => {
+                RefusingRule::from_message(&rule)
+            }
+            _ => None,
+        })
+        .await
+    }
+
     /// Every rule of a family that leads to a table, in the order in which they are asked.
     pub async fn rules(&self, family: Family) -> Result<Vec<RuleInfo>> {
         let mut message = RuleMessage::default();
@@ -38,6 +65,37 @@ impl Netlink {
             .await?;
         rules.sort_by_key(|rule| rule.priority);
         Ok(rules)
+    }
+}
+
+impl RefusingRule {
+    fn from_message(message: &RuleMessage) -> Option<Self> {
+        let header = &message.header;
+        let action = match header.action {
+            RuleAction::Blackhole => "blackhole",
+            RuleAction::Unreachable => "unreachable",
+            RuleAction::Prohibit => "prohibit",
+            _ => return None,
+        };
+        let mut rule = Self {
+            priority: 0,
+            action,
+            destination: None,
+            source: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RuleAttribute::Priority(priority) => rule.priority = *priority,
+                RuleAttribute::Destination(address) => {
+                    rule.destination = Some(IpNet::new(*address, header.dst_len).ok()?);
+                }
+                RuleAttribute::Source(address) => {
+                    rule.source = Some(IpNet::new(*address, header.src_len).ok()?);
+                }
+                _ => {}
+            }
+        }
+        Some(rule)
     }
 }
 

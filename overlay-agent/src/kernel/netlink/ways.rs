@@ -112,8 +112,8 @@ fn way_to(destination: IpAddr, from: Option<IpAddr>) -> RouteMessage {
 /// Nothing, if that is what a refusal means.
 fn no_way(refusal: Refusal, destination: IpAddr) -> Result<Option<NextHop>> {
     match refusal.errno {
-        // The last is the answer of a `prohibit` route.
-        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES => Ok(None),
+        // The last two are the answers of `prohibit` and `blackhole` routes.
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL => Ok(None),
         _ => Err(refusal.during(format!("look up the route to {destination}"))),
     }
 }

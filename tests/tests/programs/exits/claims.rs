@@ -283,13 +283,18 @@ fn discovery() -> Vec<Case> {
 
 /// Extension headers of eight bytes, then a message.
 fn behind(headers: &[u8], kind: u8) -> Vec<u8> {
+    within(255, headers, kind)
+}
+
+/// The same with another hop limit.
+fn within(ttl: u8, headers: &[u8], kind: u8) -> Vec<u8> {
     let mut payload = Vec::new();
     for next in headers[1..].iter().chain([&ICMPV6]) {
         payload.extend([*next, 0, 1, 4, 0, 0, 0, 0]);
     }
     payload.extend(body(kind, DATABASE6, &[(TARGET_MAC, WEB_MAC)]));
     let header = Ip {
-        ttl: 255,
+        ttl,
         protocol: headers[0],
         ..inner(WEB6, ALL_NODES)
     };
@@ -316,6 +321,11 @@ fn hidden_discovery() -> Vec<Case> {
             "more headers than anybody reads",
             behind(&[OPTIONS; 9], MULTICAST_REPORT),
             CLAIMED,
+        ),
+        (
+            "as many, by a router perhaps, whom nobody believes",
+            within(64, &[OPTIONS; 9], ADVERTISEMENT),
+            TO_MANY,
         ),
         (
             "a report of groups",

@@ -2,7 +2,7 @@
 
 use overlay_common::{
     maps::network_flags,
-    programs::{FROM_ENDPOINT, FROM_UNDERLAY},
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY},
     reasons::{DropReason, PassReason},
 };
 
@@ -10,10 +10,10 @@ use super::{Case, arriving::from_vtep, case, claims, family};
 use crate::{
     counters::Outcome,
     frames::ethernet,
-    traffic::{datagram, from_remote, inner, inside, routed},
+    traffic::{datagram, from_node, from_remote, inner, inside, routed, to_remote},
     world::{
-        DATABASE, DATABASE_MAC, DATABASE6, GATEWAY_MAC, PEER_INDEX, PLACES, ROUTER_MAC, WEB_MAC,
-        roads,
+        DATABASE, DATABASE_MAC, DATABASE6, GATEWAY_MAC, PEER_INDEX, PLACES, ROADS, ROUTER_MAC,
+        WEB_MAC, roads,
     },
 };
 
@@ -22,6 +22,7 @@ pub(super) fn all() -> Vec<(u32, Vec<Case>)> {
         (network_flags::ANY_ENDPOINT_SOURCE, any_endpoint_source()),
         (network_flags::OTHER_NETWORKS, other_networks()),
         (network_flags::MALFORMED, malformed()),
+        (network_flags::HOOKED, hooked()),
         (network_flags::ANY_VTEP, any_vtep(false)),
         (
             network_flags::ANY_VTEP | network_flags::ANY_INNER_SOURCE,
@@ -35,6 +36,27 @@ pub(super) fn all() -> Vec<(u32, Vec<Case>)> {
             martians(true),
         ),
     ]
+}
+
+/// What is refused stays refused.
+fn hooked() -> Vec<Case> {
+    let passed = Outcome::Pass(PassReason::Hooked);
+    let mut cases = Vec::new();
+    for road in &ROADS {
+        let packets = [
+            ("to a peer", FROM_ENDPOINT, to_remote(road), passed),
+            ("from the node", FROM_HOST, from_node(road), passed),
+            ("from a peer", FROM_UNDERLAY, from_remote(road), passed),
+        ];
+        let packets = packets.into_iter();
+        cases.extend(packets.map(|(what, program, packet, out)| case(what, program, packet, out)));
+    }
+    for places in &PLACES {
+        let packet = routed(inner(places.remote, places.web));
+        let dropped = Outcome::Drop(DropReason::SpoofedSource, None);
+        cases.push(case("not its own", FROM_ENDPOINT, packet, dropped));
+    }
+    cases
 }
 
 fn any_endpoint_source() -> Vec<Case> {

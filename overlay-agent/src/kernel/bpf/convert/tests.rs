@@ -74,6 +74,7 @@ fn endpoints_come_back_as_they_went() {
             slot: 2,
             mac: "02:4f:c0:00:02:02".parse().unwrap(),
             forwarding,
+            hooked: !forwarding,
         };
         let value = endpoint(&entry, index_of).unwrap();
         assert_eq!(endpoint_entry(&value, name_of), Some(entry));
@@ -88,6 +89,7 @@ fn a_device_must_be_there() {
         slot: 2,
         mac: "02:4f:c0:00:02:02".parse().unwrap(),
         forwarding: false,
+        hooked: false,
     };
     let error = endpoint(&entry, index_of).unwrap_err();
     assert!(error.not_there());

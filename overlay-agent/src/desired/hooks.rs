@@ -1,0 +1,235 @@
+//! What others have hooked in on the kernel's way, where the programs would pass it by.
+//!
+//! With `fastpath = "auto"` the packets that it concerns are left to the kernel; with
+//! `"required"` it is told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, mem,
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use overlay_common::maps::MAX_PREFIX_LENGTHS;
+
+use super::{Derived, Desired, Node, Problem, Tunnel};
+use crate::{
+    kernel::bpf::Side,
+    model::{Endpoint, Family, FastPath, IfName, Network},
+};
+
+/// Something of somebody else's that the programs would pass by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassedBy {
+    /// Where it is.
+    pub device: IfName,
+    /// What it is, as the tools that show it call it.
+    pub what: String,
+}
+
+impl fmt::Display for PassedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.what, self.device)
+    }
+}
+
+/// What is hooked in for all of a network.
+#[derive(Debug, Default)]
+pub(super) struct Hooks {
+    /// On the way to peers and from them.
+    pub(super) tunnel: Vec<PassedBy>,
+    /// Between its containers and everybody else.
+    bridge: Vec<PassedBy>,
+    /// Prefixes of peers' subnets that a route of somebody else refuses: the programs have no way
+    /// there, whatever the network says of the fast path. Each with the subnet that it is in.
+    pub(super) refused: BTreeMap<IpNet, IpNet>,
+    /// The same, to be told.
+    routes: Vec<PassedBy>,
+}
+
+impl Hooks {
+    pub(super) fn of(
+        node: &Node<'_>,
+        network: &Network,
+        bridge: IfName,
+        tunnels: &[Tunnel],
+    ) -> Self {
+        let mut tunnel: Vec<PassedBy> = tunnels
+            .iter()
+            .flat_map(|tunnel| at(node, tunnel.device, |_| true))
+            .collect();
+        let arriving = |side| side == Side::Ingress;
+        tunnel.extend(
+            node.underlay
+                .iter()
+                .flat_map(|&name| at(node, name, arriving)),
+        );
+        tunnel.extend(policies(node, network, tunnels));
+        let within = |net: &IpNet| network.ranges.iter().any(|range| overlap(range.cidr, *net));
+        let rules = node.around.refusing_rules.iter();
+        let rules = rules.filter(|rule| {
+            let [to, from] = [rule.destination, rule.source];
+            to.as_ref().is_none_or(within) && from.as_ref().is_none_or(within)
+        });
+        tunnel.extend(rules.map(|rule| PassedBy {
+            device: bridge,
+            what: format!("{} rule {}", rule.action, rule.priority),
+        }));
+        let mut hooks = Self {
+            tunnel,
+            bridge: at(node, bridge, |_| true).collect(),
+            ..Self::default()
+        };
+        hooks.refuse(node, network, bridge);
+        hooks
+    }
+
+    /// Takes in routes that refuse a part of the network.
+    fn refuse(&mut self, node: &Node<'_>, network: &Network, bridge: IfName) {
+        let in_cidr = |net: &IpNet| network.ranges.iter().any(|range| range.cidr.contains(net));
+        let refused = node.around.refused.iter();
+        for (net, how) in refused.filter(|(net, _)| in_cidr(net)) {
+            let of_peers = network.peers.iter().flat_map(|peer| &peer.subnets);
+            // Of a route that is less specific than the peer's own nothing becomes.
+            let around = of_peers.filter(|subnet| subnet.contains(net));
+            let Some(subnet) = around.max_by_key(|subnet| subnet.prefix_len()) else {
+                continue;
+            };
+            self.routes.push(PassedBy {
+                device: bridge,
+                what: format!("{how} route {net}"),
+            });
+            self.refused.insert(*net, *subnet);
+        }
+        // The programs look up prefixes of so many lengths and no more.
+        if Family::ALL
+            .into_iter()
+            .any(|family| self.lengths(network, family).len() > MAX_PREFIX_LENGTHS)
+        {
+            self.refused.clear();
+            self.tunnel.extend(mem::take(&mut self.routes));
+        }
+    }
+
+    /// The lengths of the prefixes of a family that the programs have to look up.
+    pub(super) fn lengths(&self, network: &Network, family: Family) -> BTreeSet<u8> {
+        let of_family = |net: &&IpNet| Family::of(net.addr()) == family;
+        let refused = self.refused.keys().filter(of_family);
+        let refused = refused.map(IpNet::prefix_len);
+        let peers = network.peers.prefix_lengths(family).iter().copied();
+        peers.chain(refused).collect()
+    }
+}
+
+fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
+fn at(
+    node: &Node<'_>,
+    device: IfName,
+    of_side: impl Fn(Side) -> bool,
+) -> impl Iterator<Item = PassedBy> {
+    let hooks = node.around.hooks.get(&device).into_iter().flatten();
+    let hooks = hooks.filter(move |hook| of_side(hook.side));
+    hooks.map(move |hook| PassedBy {
+        device,
+        what: hook.what.clone(),
+    })
+}
+
+/// Policies of `IPsec` about the tunnels.
+fn policies(node: &Node<'_>, network: &Network, tunnels: &[Tunnel]) -> Vec<PassedBy> {
+    let concerned = node.around.policies.iter().filter_map(|policy| {
+        let tunnel = tunnels.iter().find(|tunnel| {
+            let mut peers = network.peers.iter();
+            peers.any(|peer| policy.is_about(tunnel.local, peer.vtep, network.port))
+        })?;
+        let does = if policy.blocks { "that blocks" } else { "for" };
+        Some(PassedBy {
+            device: tunnel.device,
+            what: format!(
+                "IPsec policy {does} {} to {}",
+                policy.source, policy.destination
+            ),
+        })
+    });
+    concerned.collect()
+}
+
+/// Takes in what is hooked in for a network; whether its tunnels are to be left to the kernel.
+pub(super) fn note(derived: &Derived<'_>, desired: &mut Desired) {
+    let network = derived.network;
+    if !derived.fast {
+        return;
+    }
+    if !derived.hooks.routes.is_empty() {
+        let heeded = desired.facts.hooks.entry(network.name.clone());
+        heeded
+            .or_default()
+            .extend(derived.hooks.routes.iter().cloned());
+    }
+    let all = || derived.hooks.tunnel.iter().chain(&derived.hooks.bridge);
+    if all().next().is_none() {
+        return;
+    }
+    if network.fastpath == FastPath::Required {
+        desired.problems.extend(all().map(|hook| Problem::PassedBy {
+            network: network.name.clone(),
+            endpoint: None,
+            hook: hook.clone(),
+        }));
+        return;
+    }
+    let heeded = desired.facts.hooks.entry(network.name.clone());
+    heeded.or_default().extend(all().cloned());
+}
+
+/// Whether the tunnels of a network are to be left to the kernel.
+pub(super) fn leaves_tunnels(derived: &Derived<'_>) -> bool {
+    derived.network.fastpath == FastPath::Auto && !derived.hooks.tunnel.is_empty()
+}
+
+/// Takes in what is hooked in for an endpoint with this device on the node; whether what it sends
+/// and gets is to be left to the kernel. It is both or none: connection tracking is to see all of
+/// a connection or nothing of it.
+pub(super) fn of_endpoint(
+    node: &Node<'_>,
+    derived: &Derived<'_>,
+    endpoint: &Endpoint,
+    host: IfName,
+    addresses: impl Iterator<Item = IpAddr>,
+    desired: &mut Desired,
+) -> bool {
+    let mut own: Vec<PassedBy> = at(node, host, |_| true).collect();
+    let is_local = |net: &IpNet| {
+        let mut ranges = derived.network.ranges.iter();
+        ranges.any(|range| range.subnet != *net && range.subnet.contains(net))
+    };
+    for address in addresses {
+        let nets = node.around.refused.iter();
+        let nets = nets.filter(|(net, _)| net.contains(&address) && is_local(net));
+        for (net, how) in nets {
+            own.push(PassedBy {
+                device: derived.bridge,
+                what: format!("{how} route {net}"),
+            });
+        }
+    }
+    if derived.network.fastpath == FastPath::Required {
+        desired
+            .problems
+            .extend(own.into_iter().map(|hook| Problem::PassedBy {
+                network: derived.network.name.clone(),
+                endpoint: Some(endpoint.name.clone()),
+                hook,
+            }));
+        return false;
+    }
+    let is_hooked = !own.is_empty() || !derived.hooks.bridge.is_empty();
+    if !own.is_empty() {
+        let heeded = &mut desired.facts.endpoint_hooks;
+        heeded.insert(endpoint.name.clone(), own);
+    }
+    is_hooked
+}

@@ -1,0 +1,295 @@
+//! Policies of `IPsec` (XFRM): what they say of the tunnels' packets the kernel does on its own way
+//! alone.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use rtnetlink::sys::{
+    AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket, protocols::NETLINK_XFRM,
+};
+
+use super::{KernelError, Result};
+use crate::model::Family;
+
+/// `XFRMNLGRP_POLICY` of `linux/xfrm.h`.
+const GROUP: u32 = 4;
+/// `XFRM_MSG_NEWPOLICY` and `XFRM_MSG_GETPOLICY`.
+const NEW: u16 = 0x13;
+const GET: u16 = 0x15;
+/// `NLMSG_ERROR` and `NLMSG_DONE` of `linux/netlink.h`.
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// `NLM_F_REQUEST | NLM_F_DUMP`.
+const DUMP: u16 = 0x301;
+const HEADER: usize = 16;
+/// `sizeof(struct xfrm_userpolicy_id)`.
+const ID: usize = 64;
+/// `sizeof(struct xfrm_userpolicy_info)`.
+const INFO: usize = 168;
+/// `XFRMA_TMPL`: what is done to a packet.
+const TEMPLATES: u16 = 5;
+/// No datagram of a dump is larger.
+const BUFFER: usize = 64 * 1024;
+/// `IPPROTO_UDP`.
+const UDP: u8 = 17;
+
+/// Whose packets a policy is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Those that this node gets.
+    In,
+    /// Those that it sends.
+    Out,
+}
+
+/// A policy that does something: it encrypts, or it blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whose packets it is about.
+    pub direction: Direction,
+    /// The addresses that they are from,
+    pub source: IpNet,
+    /// and for.
+    pub destination: IpNet,
+    /// IP protocol; 0: any.
+    protocol: u8,
+    /// UDP or TCP destination port; 0: any.
+    port: u16,
+    /// Whether it blocks.
+    pub blocks: bool,
+}
+
+impl Policy {
+    /// Whether it is about what a tunnel between two addresses, of which `own` is this node's,
+    /// carries to a UDP port.
+    pub fn is_about(&self, own: IpAddr, other: IpAddr, port: u16) -> bool {
+        let (source, destination) = match self.direction {
+            Direction::In => (other, own),
+            Direction::Out => (own, other),
+        };
+        matches!(self.protocol, 0 | UDP)
+            && (self.port == 0 || self.port == port)
+            && self.source.contains(&source)
+            && self.destination.contains(&destination)
+    }
+}
+
+/// The policies of the calling thread's namespace; none where the kernel has no `IPsec`.
+pub fn policies() -> Result<Vec<Policy>> {
+    match dump() {
+        Ok(policies) => Ok(policies),
+        Err(error) if is_missing(&error) => Ok(Vec::new()),
+        Err(error) => Err(KernelError::io("list IPsec policies", &error)),
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    let missing = [
+        Errno::EPROTONOSUPPORT,
+        Errno::ECONNREFUSED,
+        Errno::EOPNOTSUPP,
+    ];
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    errno.is_some_and(|errno| missing.contains(&errno))
+}
+
+fn dump() -> io::Result<Vec<Policy>> {
+    let socket = Socket::new(NETLINK_XFRM)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let length = HEADER + ID;
+    let mut request = vec![0; length];
+    request[..4].copy_from_slice(&u32::try_from(length).map_err(invalid)?.to_ne_bytes());
+    request[4..6].copy_from_slice(&GET.to_ne_bytes());
+    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
+    socket.send(&request, 0)?;
+    let mut found = Vec::new();
+    let mut buffer = Vec::with_capacity(BUFFER);
+    loop {
+        buffer.clear();
+        socket.recv(&mut buffer, 0)?;
+        let mut rest = buffer.as_slice();
+        while let Some((kind, body, after)) = message(rest) {
+            rest = after;
+            match kind {
+                NEW => found.extend(policy(body)),
+                DONE => return Ok(found),
+                ERROR => {
+                    let errno = body
+                        .first_chunk()
+                        .map_or(0, |code| i32::from_ne_bytes(*code));
+                    return Err(io::Error::from_raw_os_error(-errno));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Kind and body of the first message, and what follows it.
+fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let body = bytes.get(HEADER..length)?;
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((kind, body, rest))
+}
+
+/// The policy of a `struct xfrm_userpolicy_info` and its attributes; `None` for one that lets
+/// packets pass as they are, or is about those that are sent on.
+fn policy(body: &[u8]) -> Option<Policy> {
+    const DESTINATION: usize = 0;
+    const SOURCE: usize = 16;
+    const PORT: usize = 32;
+    const PORT_MASK: usize = 34;
+    const FAMILY: usize = 40;
+    const LENGTHS: usize = 42;
+    const PROTOCOL: usize = 44;
+    const DIRECTION: usize = 160;
+    const ACTION: usize = 161;
+    /// `AF_INET6`.
+    const INET6: u16 = 10;
+
+    let info: &[u8; INFO] = body.first_chunk()?;
+    let blocks = info[ACTION] != 0;
+    if !blocks && !has_attribute(body.get(INFO..)?, TEMPLATES) {
+        return None;
+    }
+    let direction = match info[DIRECTION] {
+        0 => Direction::In,
+        1 => Direction::Out,
+        _ => return None,
+    };
+    let half = |at: usize| [info[at], info[at + 1]];
+    let family = if u16::from_ne_bytes(half(FAMILY)) == INET6 {
+        Family::V6
+    } else {
+        Family::V4
+    };
+    let net = |at: usize, length: u8| {
+        let bytes: [u8; 16] = info.get(at..)?.first_chunk().copied()?;
+        let address: IpAddr = match family {
+            Family::V4 => {
+                let [a, b, c, d, ..] = bytes;
+                Ipv4Addr::new(a, b, c, d).into()
+            }
+            Family::V6 => Ipv6Addr::from(bytes).into(),
+        };
+        IpNet::new(address, length).ok()
+    };
+    let port = u16::from_be_bytes(half(PORT)) & u16::from_be_bytes(half(PORT_MASK));
+    Some(Policy {
+        direction,
+        source: net(SOURCE, info[LENGTHS + 1])?,
+        destination: net(DESTINATION, info[LENGTHS])?,
+        protocol: info[PROTOCOL],
+        port,
+        blocks,
+    })
+}
+
+fn has_attribute(mut bytes: &[u8], wanted: u16) -> bool {
+    while let Some(&[a, b, c, d]) = bytes.first_chunk() {
+        if u16::from_ne_bytes([c, d]) == wanted {
+            return true;
+        }
+        let length = usize::from(u16::from_ne_bytes([a, b])).max(4);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
+}
+
+/// Changes of policies of the calling thread's namespace.
+///
+/// It says that something changed, not what.
+pub struct Watch {
+    socket: TokioSocket,
+    buffer: Vec<u8>,
+}
+
+impl Watch {
+    /// Needs a tokio runtime. `None` where the kernel has no `IPsec`.
+    pub fn open() -> Result<Option<Self>> {
+        let open = || -> io::Result<TokioSocket> {
+            let mut socket = TokioSocket::new(NETLINK_XFRM)?;
+            let groups = 1 << (GROUP - 1);
+            socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
+            Ok(socket)
+        };
+        match open() {
+            Ok(socket) => Ok(Some(Self {
+                socket,
+                buffer: Vec::with_capacity(BUFFER),
+            })),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(KernelError::io("listen to IPsec policies", &error)),
+        }
+    }
+
+    /// Waits for the next change. Nothing is lost when the future is dropped.
+    ///
+    /// Events that the kernel could not deliver count as a change. An error means
+    /// that this watch is of no more use.
+    pub async fn changed(&mut self) -> Result<()> {
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(()),
+            Err(error) => Err(KernelError::io("listen to IPsec policies", &error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Linux 6.18 tells of `ip xfrm policy add src 192.0.2.1 dst 192.0.2.2 proto udp dport 4789
+    /// dir out tmpl …`, or of one without what is done.
+    fn told(direction: u8, action: u8, templates: bool) -> Vec<u8> {
+        let mut body = vec![0; INFO];
+        body[..4].copy_from_slice(&[192, 0, 2, 2]);
+        body[16..20].copy_from_slice(&[192, 0, 2, 1]);
+        body[32..36].copy_from_slice(&[0x12, 0xb5, 0xff, 0xff]);
+        body[40..42].copy_from_slice(&2_u16.to_ne_bytes());
+        body[42..45].copy_from_slice(&[32, 32, 17]);
+        body[160] = direction;
+        body[161] = action;
+        if templates {
+            body.extend([8, 0, 20, 0, 0, 0, 0, 0]);
+            let length = body.len();
+            body.extend([6_u16.to_ne_bytes(), TEMPLATES.to_ne_bytes()].concat());
+            body.extend([0, 0, 0, 0]);
+            assert_eq!(body.len(), length + 8);
+        }
+        body
+    }
+
+    #[test]
+    fn a_policy_is_about_the_tunnels_that_its_selector_has() {
+        let (own, other): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let out = policy(&told(1, 0, true)).unwrap();
+        assert!(out.is_about(own, other, 4789));
+        assert!(!out.is_about(own, other, 8472));
+        assert!(!out.is_about(other, own, 4789));
+        assert!(!out.is_about(own, [192, 0, 2, 3].into(), 4789));
+        let arriving = policy(&told(0, 0, true)).unwrap();
+        assert!(arriving.is_about(other, own, 4789));
+        assert!(!arriving.is_about(own, other, 4789));
+    }
+
+    #[test]
+    fn what_lets_packets_pass_or_is_about_others_does_not_count() {
+        assert_eq!(policy(&told(1, 0, false)), None);
+        assert!(policy(&told(1, 1, false)).unwrap().blocks);
+        assert_eq!(policy(&told(2, 0, true)), None);
+        assert_eq!(policy(&told(1, 0, true)[..100]), None);
+    }
+}

@@ -1,0 +1,405 @@
+//! What others hook in where packets pass on the kernel's way has its turn, whichever path they
+//! take; with `fastpath = "required"` it is told.
+
+use anyhow::{Context as _, Result, ensure};
+use nix::net::if_::if_nametoindex;
+use overlay_tests::{
+    agent::Agent,
+    assembly::{EXIT, set},
+    bpf::{Hook, Link, Program},
+    counters::{carried, reasons},
+    guard::Guard,
+    kernel, netns, poll, run,
+    script::words,
+    shape::{Scenario, Shape},
+    topology::UNDERLAY,
+};
+use serde_json::Value;
+
+/// `TC_ACT_SHOT`, and `TCX_NEXT`.
+const SHOT: i32 = 2;
+const NEXT: i32 = -1;
+/// The nodes' VXLAN device.
+const VXLAN: &str = "ovl1";
+/// What `u32` has for every packet.
+const ANY: &str = "u32 match u32 0 0";
+/// Pings that are sent to see that none arrives.
+const SEVERAL: usize = 3;
+
+/// Two nodes, and a container of each.
+struct Stand {
+    guard: Guard,
+}
+
+/// Something that drops what passes.
+struct Case {
+    what: &'static str,
+    /// The node, counted from 1, whose agent has to heed it.
+    node: u8,
+    /// A part of what `status` says of it.
+    told: &'static str,
+    put: Put,
+}
+
+enum Put {
+    /// By commands on the node: one that puts it there, and one that takes it away.
+    Command(String, String),
+    /// A TCX program on a device of the node.
+    Program(String, Hook),
+}
+
+/// What stays there as long as the value lives.
+enum There {
+    Command(String),
+    Program(Link),
+}
+
+impl Stand {
+    fn up(name: &str, required: bool) -> Result<Self> {
+        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+        let guard = Guard::configured(shape, |_, config| {
+            if required {
+                config.networks[0].fastpath = Some("required".to_owned());
+            }
+        })?;
+        Ok(Self { guard })
+    }
+
+    fn node(&self, number: u8) -> &str {
+        &self.guard.topology().nodes[usize::from(number) - 1].namespace
+    }
+
+    fn container(&self, number: u8) -> &str {
+        let node = &self.guard.topology().nodes[usize::from(number) - 1];
+        &node.containers[0].namespace
+    }
+
+    /// The node's side of its container's veth.
+    fn veth(&self, number: u8) -> Result<String> {
+        let status = self.guard.agent(number).json(&["status"])?;
+        let device = status["endpoints"][0]["device"].as_str();
+        Ok(device.context("the container has no device")?.to_owned())
+    }
+
+    fn ping_arrives(&self) -> Result<bool> {
+        let to = self.guard.topology().nodes[1].containers[0].address;
+        let from = self.container(1);
+        let ping = format!("ip netns exec {from} ping -n -q -c 1 -W 0.5 {to}");
+        Ok(run::output(&words(ping))?.code == Some(0))
+    }
+
+    fn agent(&self, number: u8) -> Agent {
+        self.guard.agent(number)
+    }
+
+    fn put(&self, case: &Case) -> Result<There> {
+        let node = self.node(case.node);
+        match &case.put {
+            Put::Command(put, take) => {
+                shell(node, put)?;
+                Ok(There::Command(take.clone()))
+            }
+            Put::Program(device, hook) => {
+                let program = Program::load(&[set(0, SHOT), EXIT])?;
+                Ok(There::Program(attached(node, || {
+                    Ok(program.attach(if_nametoindex(device.as_str())?, *hook)?)
+                })?))
+            }
+        }
+    }
+
+    fn take(&self, case: &Case, there: There) -> Result<()> {
+        match there {
+            There::Command(take) => shell(self.node(case.node), &take),
+            There::Program(link) => {
+                drop(link);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a ping is carried by the programs of both nodes.
+    fn is_fast(&self) -> Result<bool> {
+        let count = || -> Result<u64> {
+            let [one, other] = [1, 2].map(|node| carried(&self.agent(node).instance));
+            Ok(one?.sent + other?.received)
+        };
+        let before = count()?;
+        Ok(self.ping_arrives()? && count()? == before + 2)
+    }
+
+    fn becomes_fast(&self, after: &str) {
+        let outcome = poll::until_well(|| match self.is_fast() {
+            Ok(true) => None,
+            other => Some(format!("{other:?}")),
+        });
+        assert_eq!(outcome, Ok(()), "after {after}");
+    }
+
+    fn cases(&self) -> Result<Vec<Case>> {
+        let (first, second) = (self.veth(1)?, self.veth(2)?);
+        let nodes = &self.guard.topology().nodes;
+        let (from, to) = (nodes[0].underlay, nodes[1].underlay);
+        let port = self.guard.topology().port();
+        let command = |what, node, told, put: String, take: String| Case {
+            what,
+            node,
+            told,
+            put: Put::Command(put, take),
+        };
+        let filter = |what, node, side: &str, device: &str, matching: &str| {
+            command(
+                what,
+                node,
+                "filter",
+                format!(
+                    "ip link add sink type bridge; ip link set sink up; \
+                     tc qdisc add dev {device} clsact; \
+                     tc filter add dev {device} {side} pref 7 protocol ip {matching} \
+                     action mirred egress redirect dev sink"
+                ),
+                format!("tc qdisc del dev {device} clsact; ip link del sink"),
+            )
+        };
+        let policy = |what, node, direction: &str| {
+            let policy = format!("dir {direction} src {from} dst {to} proto udp dport {port}");
+            command(
+                what,
+                node,
+                "IPsec",
+                format!("ip xfrm policy add {policy} action block"),
+                format!("ip xfrm policy delete {policy}"),
+            )
+        };
+        let tunnel = format!("u32 match ip protocol 17 0xff match ip dport {port} 0xffff");
+        let mut cases = vec![
+            command(
+                "a queue that is too small for a ping, behind the container's veth",
+                2,
+                "qdisc tbf",
+                format!("tc qdisc add dev {second} root tbf rate 1mbit burst 64 limit 64"),
+                format!("tc qdisc del dev {second} root"),
+            ),
+            command(
+                "the same behind the VXLAN device",
+                1,
+                "qdisc tbf",
+                format!("tc qdisc add dev {VXLAN} root tbf rate 1mbit burst 64 limit 64"),
+                format!("tc qdisc del dev {VXLAN} root"),
+            ),
+            policy("a policy about what is sent", 1, "out"),
+            policy("a policy about what is received", 2, "in"),
+        ];
+        cases.extend(self.routes());
+        // Of a clsact qdisc that is ours others must not remove what is in it at once.
+        if kernel::has_tcx() {
+            cases.extend([
+                filter("a filter on the veth", 1, "ingress", &first, ANY),
+                filter("a filter at the tunnel", 1, "egress", VXLAN, ANY),
+                filter("a filter on the underlay", 2, "ingress", UNDERLAY, &tunnel),
+                filter("a filter behind the tunnel", 2, "ingress", VXLAN, ANY),
+                filter("a filter before the container", 2, "egress", &second, ANY),
+                Case {
+                    what: "a program on the veth",
+                    node: 1,
+                    told: "ingress program",
+                    put: Put::Program(first, Hook::Ingress),
+                },
+                Case {
+                    what: "a program before the container",
+                    node: 2,
+                    told: "egress program",
+                    put: Put::Program(second, Hook::Egress),
+                },
+            ]);
+        }
+        Ok(cases)
+    }
+
+    /// Routes and rules that refuse what is for the second node's container.
+    fn routes(&self) -> Vec<Case> {
+        let nodes = &self.guard.topology().nodes;
+        let container = nodes[1].containers[0].address;
+        let own = nodes[0].containers[0].address;
+        let vtep = nodes[1].underlay;
+        let object = |what, node, told, object: String| Case {
+            what,
+            node,
+            told,
+            put: Put::Command(format!("ip {object}"), {
+                let (kind, rest) = object.split_once(" add ").unwrap_or_default();
+                format!("ip {kind} del {rest}")
+            }),
+        };
+        vec![
+            object(
+                "a quarantine",
+                1,
+                "blackhole route",
+                format!("route add blackhole {container}"),
+            ),
+            object(
+                "a quarantine at home",
+                2,
+                "unreachable route",
+                format!("route add unreachable {container}"),
+            ),
+            object(
+                "a quarantine for a node",
+                1,
+                "",
+                format!("route add blackhole {vtep}"),
+            ),
+            object(
+                "a rule about a container",
+                1,
+                "prohibit rule",
+                format!("rule add from {own} to {container} priority 99 prohibit"),
+            ),
+        ]
+    }
+
+    /// Puts something there, sees that nothing passes, and takes it away.
+    fn try_one(&self, case: &Case, fast: bool) -> Result<()> {
+        let there = self.put(case).context(case.what)?;
+        let stopped = poll::until_well(|| match self.ping_arrives() {
+            Ok(false) => None,
+            other => Some(format!("{other:?}")),
+        });
+        assert_eq!(stopped, Ok(()), "{} is passed by", case.what);
+        for _ in 0..SEVERAL {
+            ensure!(!self.ping_arrives()?, "{} is passed by", case.what);
+        }
+        if fast && !case.told.is_empty() {
+            let agent = self.agent(case.node);
+            let told = poll::until_well(|| match agent.json(&["status"]) {
+                Ok(status) if says(&status, case.told) && status["healthy"] == true => None,
+                other => Some(format!("{other:?}")),
+            });
+            assert_eq!(told, Ok(()), "{}", case.what);
+        }
+        self.take(case, there).context(case.what)?;
+        if fast {
+            self.becomes_fast(case.what);
+        } else {
+            ensure!(self.ping_arrives()?, "after {}", case.what);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the status names a hook.
+fn says(status: &Value, told: &str) -> bool {
+    let lists = ["networks", "endpoints"].map(|list| status[list].as_array());
+    let all = lists.into_iter().flatten().flatten();
+    let mut hooks = all.filter_map(|one| one["hooks"].as_array()).flatten();
+    hooks.any(|hook| {
+        hook["what"]
+            .as_str()
+            .is_some_and(|what| what.contains(told))
+    })
+}
+
+fn attached(namespace: &str, attach: impl FnOnce() -> Result<Link> + Send) -> Result<Link> {
+    netns::inside(namespace, attach)?
+}
+
+fn shell(node: &str, line: &str) -> Result<()> {
+    let inside = ["ip", "netns", "exec", node, "sh", "-ec", line];
+    run::checked(&inside.map(str::to_owned))?;
+    Ok(())
+}
+
+#[test]
+fn what_others_hook_in_has_its_turn_on_both_paths() -> Result<()> {
+    let stand = Stand::up("thooks", false)?;
+    stand.becomes_fast("the start");
+    let cases = stand.cases()?;
+    for case in &cases {
+        stand.try_one(case, true)?;
+    }
+    for node in [1, 2] {
+        stand.agent(node).fastpath(false)?;
+    }
+    for case in &cases {
+        stand.try_one(case, false)?;
+    }
+    Ok(stand.guard.down()?)
+}
+
+/// What is hooked in and lets everything pass costs speed, and not one packet.
+#[test]
+fn nothing_is_lost_while_hooks_come_and_go() -> Result<()> {
+    if !kernel::has_tcx() {
+        return Ok(());
+    }
+    let stand = Stand::up("thooksl", false)?;
+    stand.becomes_fast("the start");
+    let device = stand.veth(2)?;
+    let to = stand.guard.topology().nodes[1].containers[0].address;
+    let ping = format!(
+        "ip netns exec {} ping -n -q -i 0.005 -c 600 -W 2 {to}",
+        stand.container(1)
+    );
+    let pinging = std::thread::spawn(move || run::checked(&words(ping)));
+    let passed = || -> Result<u64> {
+        let counted = reasons(&stand.agent(2).instance, "PASSES")?;
+        let hooked = counted.iter().find(|(reason, _)| reason == "hooked");
+        Ok(hooked.map_or(0, |(_, count)| *count))
+    };
+    let program = Program::load(&[set(0, NEXT), EXIT])?;
+    while !pinging.is_finished() {
+        let before = passed()?;
+        let link = attached(stand.node(2), || {
+            Ok(program.attach(if_nametoindex(device.as_str())?, Hook::Egress)?)
+        })?;
+        let heeded = poll::until_well(|| match passed() {
+            Ok(now) if now > before || pinging.is_finished() => None,
+            other => Some(format!("{other:?}")),
+        });
+        assert_eq!(heeded, Ok(()));
+        drop(link);
+    }
+    let told = pinging.join().ok().context("the pings panicked")??;
+    assert!(told.contains(" 0% packet loss"), "{told}");
+    assert!(passed()? > 0);
+    Ok(stand.guard.down()?)
+}
+
+#[test]
+fn what_a_required_fast_path_passes_by_is_told() -> Result<()> {
+    let stand = Stand::up("thooksr", true)?;
+    stand.becomes_fast("the start");
+    let device = stand.veth(2)?;
+    shell(
+        stand.node(2),
+        &format!("tc qdisc add dev {device} root tbf rate 1mbit burst 64 limit 64"),
+    )?;
+    let told = poll::until_well(|| {
+        let status = stand.agent(2).json(&["status"]);
+        let problem = |status: &Value| {
+            let problem = &status["problems"][0];
+            problem["id"] == "hook-passed-by" && problem["subject"] == device.as_str()
+        };
+        match status {
+            Ok(status) if problem(&status) => None,
+            other => Some(format!("{other:?}")),
+        }
+    });
+    assert_eq!(told, Ok(()));
+    ensure!(stand.is_fast()?, "it is heeded all the same");
+    let found = stand.agent(2).json(&["doctor"])?;
+    let findings = found["findings"].as_array().context("no findings")?;
+    let finding = findings
+        .iter()
+        .find(|finding| finding["check"] == "hook-passed-by");
+    let finding = finding.with_context(|| format!("doctor finds {findings:#?}"))?;
+    assert_eq!(finding["object"], device.as_str());
+    assert!(
+        finding["what"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("qdisc tbf")
+    );
+    Ok(stand.guard.down()?)
+}
