@@ -59,12 +59,12 @@ fn from_address<F: Family>(
         return Err(PassReason::NoRoute.into());
     }
     must_be_plain(packet, &frame, network)?;
-    let is_hooked = port.flags & endpoint_flags::HOOKED != 0;
+    let hooked = u32::from(port.flags & endpoint_flags::HOOKED);
     if is_here(frame.destination, network) {
         tell(Step::Here, []);
         let endpoint = local_endpoint(&frame, port)?;
-        let is_hooked = is_hooked || endpoint.flags & endpoint_flags::HOOKED != 0;
-        flows::must_be_free(packet, 0, &frame, network, is_hooked)?;
+        let hooked = hooked | u32::from(endpoint.flags & endpoint_flags::HOOKED);
+        flows::must_be_free(packet, 0, &frame, network, hooked)?;
         return deliver(packet, &frame, port, endpoint);
     }
     let Some(peer) = reachable_peer(network, frame.destination) else {
@@ -73,8 +73,8 @@ fn from_address<F: Family>(
     };
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
     flows::must_come_back(network, peer)?;
-    let is_hooked = is_hooked || network.flags & network_flags::HOOKED != 0;
-    flows::must_be_free(packet, 0, &frame, network, is_hooked)?;
+    let hooked = hooked | (network.flags & network_flags::HOOKED);
+    flows::must_be_free(packet, 0, &frame, network, hooked)?;
     must_be_addressed_to(network.gateway_mac, &frame)?;
     let forwarded = frame.forwarded(frame.tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);

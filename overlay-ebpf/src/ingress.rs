@@ -148,9 +148,9 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     tell(Step::Ecn, [tos.into()]);
     let forwarded = frame.forwarded(tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
-    let is_hooked =
-        network.flags & network_flags::HOOKED != 0 || endpoint.flags & endpoint_flags::HOOKED != 0;
-    flows::must_be_free(packet, O::OVERHEAD.into(), &frame, network, is_hooked)?;
+    let hooked = (network.flags & network_flags::HOOKED)
+        | u32::from(endpoint.flags & endpoint_flags::HOOKED);
+    flows::must_be_free(packet, O::OVERHEAD.into(), &frame, network, hooked)?;
     Ok(Delivery {
         endpoint,
         forwarded,

@@ -222,9 +222,9 @@ pub(crate) fn count_pass(program: u32, count: impl FnOnce(&mut Passes)) {
     }
 }
 
-/// Whether the kernel has ever translated a flow.
-pub(crate) fn has_flows() -> bool {
-    FLOWS_IN_USE.get(0).is_some_and(|in_use| *in_use != 0)
+/// Not 0 once the kernel has translated a flow.
+pub(crate) fn flows_in_use() -> u32 {
+    FLOWS_IN_USE.get(0).copied().unwrap_or(0)
 }
 
 /// What the kernel does with a flow, one of [`translated`](overlay_common::maps::translated).
@@ -240,7 +240,7 @@ pub(crate) fn set_flow(key: &FlowKey, translated: u32) {
 
 /// From now on it is worth a look what the kernel does with flows.
 pub(crate) fn use_flows() {
-    if !has_flows() {
+    if flows_in_use() == 0 {
         // An element of an array is always there.
         let _ = FLOWS_IN_USE.set(0, 1, BPF_ANY.into());
     }
