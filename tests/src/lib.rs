@@ -34,6 +34,7 @@ pub mod processes;
 pub mod raw;
 pub mod run;
 pub mod scenario;
+pub mod schema;
 pub mod script;
 pub mod shape;
 pub mod snapshot;

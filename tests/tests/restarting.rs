@@ -134,3 +134,33 @@ fn a_process_that_has_ended_is_said_to_have() -> Result<()> {
     assert_eq!(well, Ok(()));
     Ok(guard.down()?)
 }
+
+#[test]
+fn an_agent_that_is_stopped_is_told_of_instead_of_waited_for() -> Result<()> {
+    let guard = Guard::overlay("tstopped")?;
+    let agent = guard.agent(1);
+    let process = agent.process()?.context("the agent runs")?;
+    process.signal(Signal::SIGSTOP)?;
+    let (asked, said) = thread::scope(|scope| {
+        let said = scope.spawn(|| agent.ask(&["stats", "-o", "json"]));
+        (agent.ask(&["status"]), said.join())
+    });
+    // First of all: a process that is stopped ends by no test's failure.
+    process.signal(Signal::SIGCONT)?;
+    let asked = asked?;
+    assert_eq!(asked.code, Some(3), "{asked:?}");
+    assert!(
+        asked
+            .stderr
+            .contains("neither answered nor said what it does"),
+        "{asked:?}"
+    );
+    let said: Value = serde_json::from_str(&said.ok().context("it panicked")??.stderr)?;
+    assert_eq!(said["error"]["kind"], "no_agent");
+    let well = poll::until_well(|| match agent.ask(&["status"]) {
+        Ok(out) if out.success => None,
+        other => Some(format!("{other:?}")),
+    });
+    assert_eq!(well, Ok(()));
+    Ok(guard.down()?)
+}

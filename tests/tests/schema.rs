@@ -1,6 +1,6 @@
 //! What `--output json` prints is what `docs/schema/v1.json` says, with nothing besides.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use overlay_tests::{
@@ -9,127 +9,10 @@ use overlay_tests::{
     guard::Guard,
     netns::Temporary,
     poll, run,
+    schema::Schema,
     shape::{Scenario, Shape},
 };
-use serde_json::{Map, Value};
-
-/// The schema, of which only what it uses is understood.
-struct Schema(Value);
-
-/// What a definition may say.
-const KEYWORDS: [&str; 10] = [
-    "$ref",
-    "additionalProperties",
-    "anyOf",
-    "const",
-    "description",
-    "enum",
-    "items",
-    "properties",
-    "required",
-    "type",
-];
-
-impl Schema {
-    fn read() -> Result<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/v1.json");
-        Ok(Self(serde_json::from_str(&fs::read_to_string(path)?)?))
-    }
-
-    /// All that is wrong with a value, with its place.
-    fn faults(&self, definition: &str, value: &Value) -> Vec<String> {
-        let mut faults = Vec::new();
-        self.check(&self.0["$defs"][definition], value, definition, &mut faults);
-        faults
-    }
-
-    fn check(&self, schema: &Value, value: &Value, at: &str, faults: &mut Vec<String>) {
-        let Some(says) = schema.as_object() else {
-            faults.push(format!("{at}: the schema has no such definition"));
-            return;
-        };
-        let unknown = says
-            .keys()
-            .filter(|word| !KEYWORDS.contains(&word.as_str()));
-        faults.extend(unknown.map(|word| format!("{at}: {word} is not understood")));
-        if let Some(other) = says.get("$ref").and_then(Value::as_str) {
-            let name = other.trim_start_matches("#/$defs/");
-            self.check(&self.0["$defs"][name], value, at, faults);
-        }
-        if let Some(choices) = says.get("anyOf").and_then(Value::as_array) {
-            let fits = |choice: &&Value| {
-                let mut wrong = Vec::new();
-                self.check(choice, value, at, &mut wrong);
-                wrong.is_empty()
-            };
-            if !choices.iter().any(|choice| fits(&choice)) {
-                faults.push(format!("{at}: {value} is none of the choices"));
-            }
-        }
-        if let Some(only) = says.get("const").filter(|only| *only != value) {
-            faults.push(format!("{at}: {value} is not {only}"));
-        }
-        let allowed = says.get("enum").and_then(Value::as_array);
-        if allowed.is_some_and(|allowed| !allowed.contains(value)) {
-            faults.push(format!("{at}: {value} is no word of the list"));
-        }
-        if let Some(kind) = says.get("type").filter(|kind| !is_of(kind, value)) {
-            faults.push(format!("{at}: {value} is no {kind}"));
-        }
-        if let (Some(items), Some(list)) = (says.get("items"), value.as_array()) {
-            for (number, item) in list.iter().enumerate() {
-                self.check(items, item, &format!("{at}[{number}]"), faults);
-            }
-        }
-        if let Some(object) = value.as_object() {
-            self.check_object(says, object, at, faults);
-        }
-    }
-
-    fn check_object(
-        &self,
-        says: &Map<String, Value>,
-        object: &Map<String, Value>,
-        at: &str,
-        faults: &mut Vec<String>,
-    ) {
-        let required = says.get("required").and_then(Value::as_array);
-        for name in required.into_iter().flatten().filter_map(Value::as_str) {
-            if !object.contains_key(name) {
-                faults.push(format!("{at}: {name} is missing"));
-            }
-        }
-        let Some(known) = says.get("properties").and_then(Value::as_object) else {
-            return;
-        };
-        // Readers must bear with more; what we print is to be described.
-        let open = says.get("additionalProperties") == Some(&Value::Bool(true));
-        for (name, value) in object {
-            match known.get(name) {
-                Some(schema) => self.check(schema, value, &format!("{at}.{name}"), faults),
-                None if open => {}
-                None => faults.push(format!("{at}: {name} is not described")),
-            }
-        }
-    }
-}
-
-fn is_of(kind: &Value, value: &Value) -> bool {
-    let is = |kind: &str| match kind {
-        "array" => value.is_array(),
-        "boolean" => value.is_boolean(),
-        "integer" => value.is_u64() || value.is_i64(),
-        "null" => value.is_null(),
-        "object" => value.is_object(),
-        "string" => value.is_string(),
-        _ => false,
-    };
-    match kind {
-        Value::String(kind) => is(kind),
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).any(is),
-        _ => false,
-    }
-}
+use serde_json::Value;
 
 fn asked(agent: &Agent, words: &[&str]) -> Result<Value> {
     let out = agent.ask(&[words, &["--output", "json"]].concat())?;
@@ -278,7 +161,7 @@ fn what_the_schema_does_not_say_is_found() -> Result<()> {
     more["colour"] = Value::from("red");
     assert!(!schema.faults("error", &more).is_empty());
     // No definition speaks of what is not checked.
-    let definitions = schema.0["$defs"].as_object().context("definitions")?;
+    let definitions = schema.definitions().context("definitions")?;
     for name in definitions.keys() {
         let faults = schema.faults(name, &Value::Null);
         assert!(

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     lease::{Lease, shown},
     network::Network,
+    problem::Problem,
     subnet::Subnet,
 };
 
@@ -25,6 +26,9 @@ pub const RESTORED: Duration = Duration::from_mins(10);
 
 /// The agent looks up peers by so many prefix lengths of a family.
 pub const MAX_LENGTHS: usize = 8;
+
+/// What helps against an entry that cannot be used.
+const CORRECT: &str = "correct it in etcd, or remove it there";
 
 /// One key below `PREFIX/subnets/`, as it is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +69,8 @@ pub struct Node<'a> {
     pub subnet: Subnet,
     /// Where it is.
     pub lease: &'a Lease,
-    /// Whether the store does not have it any more.
-    pub doubtful: bool,
+    /// How long it is kept, if the store does not have it any more.
+    pub doubted: Option<Duration>,
 }
 
 /// All entries below `PREFIX/subnets/`.
@@ -78,13 +82,17 @@ pub struct Book {
 }
 
 impl Book {
-    /// With what was known when the program last ran.
-    pub fn remembering(leases: impl IntoIterator<Item = (Subnet, Lease)>) -> Self {
-        let known = leases.into_iter().map(|(subnet, lease)| {
+    /// With what was known when the program last ran, and how long those are kept that were in
+    /// doubt: as long again from `now` on, because nobody knows how long it did not run.
+    pub fn remembering(
+        leases: impl IntoIterator<Item = (Subnet, Lease, Option<Duration>)>,
+        now: Duration,
+    ) -> Self {
+        let known = leases.into_iter().map(|(subnet, lease, doubted)| {
             let known = Known {
                 lease,
                 create_revision: 0,
-                missing: None,
+                missing: doubted.map(|kept| (now, kept)),
             };
             (subnet, known)
         });
@@ -114,9 +122,13 @@ impl Book {
             if there.contains(subnet) {
                 return true;
             }
-            let (since, kept) = known.missing.get_or_insert((now, patience));
-            *kept = patience.max(*kept);
-            now.saturating_sub(*since) < *kept
+            let missing = known.missing.get_or_insert((now, patience));
+            if continuity == Continuity::Broken {
+                // A doubt of before was about another store.
+                *missing = (now, patience);
+            }
+            let (since, kept) = *missing;
+            now.saturating_sub(since) < kept
         });
     }
 
@@ -185,11 +197,14 @@ impl Book {
         network: &Network,
         me: Option<Subnet>,
         own: &Lease,
-    ) -> (Vec<Node<'_>>, Vec<String>) {
-        let mut problems: Vec<String> = self
+    ) -> (Vec<Node<'_>>, Vec<Problem>) {
+        let mut problems: Vec<Problem> = self
             .wrong
             .iter()
-            .map(|(key, why)| format!("entry {:?} is left out: {why}", shown(key)))
+            .map(|(key, why)| {
+                let what = format!("entry {:?} is left out: {why}", shown(key));
+                Problem::new(shown(key), what, CORRECT)
+            })
             .collect();
         // Of two that overlap the older one counts.
         let mut all: Vec<_> = self.known.iter().collect();
@@ -211,7 +226,8 @@ impl Book {
             if let Some(why) = why {
                 // One that is not in the store any more is nothing to be put right there.
                 if known.missing.is_none() {
-                    problems.push(format!("entry {subnet} is left out: {why}"));
+                    let what = format!("entry {subnet} is left out: {why}");
+                    problems.push(Problem::new(subnet, what, CORRECT));
                 }
                 continue;
             }
@@ -219,25 +235,23 @@ impl Book {
                 let other = unique.insert(what.clone(), subnet);
                 // The later one counts: a node that has moved to another subnet.
                 if let Some(other) = other.filter(|other| nodes.remove(other).is_some()) {
-                    problems.push(format!(
-                        "entry {other} is left out: {subnet} is newer and has the same {what}"
+                    problems.push(Problem::new(
+                        other,
+                        format_args!(
+                            "entry {other} is left out: {subnet} is newer and has the same {what}"
+                        ),
+                        "remove the older one from etcd if its node has moved, else give each node its own",
                     ));
                 }
             }
             let node = Node {
                 subnet,
                 lease: &known.lease,
-                doubtful: known.missing.is_some(),
+                doubted: known.missing.map(|(_, kept)| kept),
             };
             nodes.insert(subnet, node);
         }
         (nodes.into_values().collect(), problems)
-    }
-
-    /// All that a new subnet must not overlap: also what is unusable, or not in the store any
-    /// more, and in `entries` what is not even readable.
-    pub fn taken(&self) -> impl Iterator<Item = Subnet> {
-        self.known.keys().copied()
     }
 
     /// The lease of a subnet.
@@ -365,6 +379,6 @@ mod tests {
         for key in ["10.99.0.0-24", "10.5.1.128-25"] {
             book.deleted(key, Duration::ZERO);
         }
-        assert_eq!(book.peers(&network, None, &own).1, Vec::<String>::new());
+        assert_eq!(book.peers(&network, None, &own).1, []);
     }
 }

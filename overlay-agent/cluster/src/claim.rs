@@ -10,6 +10,7 @@ use crate::{
     choose,
     lease::{Lease, shown},
     network::Network,
+    problem::Problem,
     subnet::Subnet,
 };
 
@@ -22,7 +23,7 @@ pub struct Me {
     pub last: Option<Subnet>,
     /// The one that its configuration asks for.
     pub wanted: Option<Subnet>,
-    /// Whether containers have addresses of the last one: then it must not get another.
+    /// Whether containers have, or may have, addresses of the last one: then it must not get another.
     pub bound: bool,
     /// Whether nothing has been claimed since the program started. An entry of this node's name
     /// at another address is then its own from before the address changed; later it is that of a
@@ -54,8 +55,8 @@ pub enum Step {
     },
     /// Nothing can be done; the data plane stays as it is.
     Refuse {
-        /// Why, with its cure.
-        why: String,
+        /// Why.
+        why: Problem,
         /// The subnet that it has none the less.
         subnet: Option<Subnet>,
     },
@@ -63,7 +64,7 @@ pub enum Step {
 
 impl Me {
     /// Writes what flannel would write in this network: its VNI, and its families alone.
-    pub fn fit(&mut self, whole: &Lease, network: &Network) -> Result<(), String> {
+    pub fn fit(&mut self, whole: &Lease, network: &Network) -> Result<(), Problem> {
         let mut lease = whole.clone();
         lease.v4.vni = network.vni;
         if network.v6.is_none() {
@@ -71,10 +72,11 @@ impl Me {
         } else if let Some(v6) = &mut lease.v6 {
             v6.vni = network.vni;
         } else {
-            return Err(
-                "the network has IPv6, and this node's underlay has no IPv6 address; give it one"
-                    .to_owned(),
-            );
+            return Err(Problem::new(
+                "network",
+                "the network has IPv6, and this node's underlay has no IPv6 address",
+                "give it one",
+            ));
         }
         self.lease = lease;
         Ok(())
@@ -118,10 +120,14 @@ impl Me {
             let other = lease.as_ref().and_then(Lease::node);
             if other.is_some_and(|other| other != self.name()) {
                 return Step::Refuse {
-                    why: format!(
-                        "{subnet} belongs to node {} with this node's address {address}; give each node its own \
-                         address and name, or run \"overlay-agent down && overlay-agent cluster leave --config FILE\" there",
-                        shown(other.unwrap_or_default()),
+                    why: Problem::new(
+                        subnet,
+                        format_args!(
+                            "{subnet} belongs to node {} with this node's address {address}",
+                            shown(other.unwrap_or_default()),
+                        ),
+                        "give each node its own address and name, or run \"overlay-agent down && overlay-agent \
+                         cluster leave --config FILE\" there",
                     ),
                     subnet: None,
                 };
@@ -135,15 +141,23 @@ impl Me {
         // then what it asks for,
         if let Some(wanted) = self.wanted {
             if !network.gives(&wanted) {
-                let why = format!(
-                    "the subnet {wanted} that is asked for is none that the network gives; correct cluster.subnet"
+                let why = Problem::new(
+                    wanted,
+                    format_args!(
+                        "the subnet {wanted} that is asked for is none that the network gives"
+                    ),
+                    "correct cluster.subnet",
                 );
                 return Step::Refuse { why, subnet: None };
             }
             return self.claim(wanted, &all).unwrap_or_else(|| Step::Refuse {
-                why: format!(
-                    "the subnet {wanted} that is asked for is taken by {}; ask for another, or leave out cluster.subnet",
-                    owner(wanted, &all)
+                why: Problem::new(
+                    wanted,
+                    format_args!(
+                        "the subnet {wanted} that is asked for is taken by {}",
+                        owner(wanted, &all).unwrap_or_else(|| "somebody".to_owned())
+                    ),
+                    "ask for another, or leave out cluster.subnet",
                 ),
                 subnet: None,
             });
@@ -153,9 +167,12 @@ impl Me {
         match choose::free(network, &taken, used, choose::seed(self.name())) {
             Some(subnet) => Step::Create { subnet },
             None => Step::Refuse {
-                why: "all subnets of the network are taken; let nodes leave that are gone (\"overlay-agent down && \
-                      overlay-agent cluster leave --config FILE\"), or make the network larger"
-                    .to_owned(),
+                why: Problem::new(
+                    "network",
+                    "all subnets of the network are taken",
+                    "let nodes leave that are gone (\"overlay-agent down && overlay-agent cluster leave --config \
+                     FILE\"), or make the network larger",
+                ),
                 subnet: None,
             },
         }
@@ -190,25 +207,34 @@ impl Me {
 }
 
 fn refuse_another(last: Subnet, all: &BTreeMap<Subnet, (&Entry, Option<Lease>)>) -> Step {
-    let owner = owner(last, all);
+    let (what, other) = match owner(last, all) {
+        Some(owner) => (
+            format!("this node's subnet {last} is now {owner}'s"),
+            "remove the other entry from etcd",
+        ),
+        None => (
+            format!("this node's subnet {last} is none that the network gives any more"),
+            "put the network's configuration in etcd right",
+        ),
+    };
     Step::Refuse {
-        why: format!(
-            "this node's subnet {last} is now {owner}'s, or not one of the network any more; containers have \
-             addresses of it, so it is kept: remove the other entry from the store, or the containers from \
-             this node"
+        why: Problem::new(
+            last,
+            format_args!("{what}; it is kept, because containers may have addresses of it"),
+            format_args!("{other}, or remove the containers from this node and restart its agent"),
         ),
         subnet: Some(last),
     }
 }
 
-fn owner(subnet: Subnet, all: &BTreeMap<Subnet, (&Entry, Option<Lease>)>) -> String {
-    let found = all.iter().find(|(other, _)| other.overlaps(&subnet));
-    match found {
-        Some((_, (_, Some(lease)))) => match lease.node() {
+/// Whose a subnet is, or one that overlaps it.
+fn owner(subnet: Subnet, all: &BTreeMap<Subnet, (&Entry, Option<Lease>)>) -> Option<String> {
+    let (_, found) = all.iter().find(|(other, _)| other.overlaps(&subnet))?;
+    Some(match found {
+        (_, Some(lease)) => match lease.node() {
             Some(node) => format!("node {} at {}", shown(node), lease.public_v4),
             None => format!("the node at {}", lease.public_v4),
         },
-        Some((_, (entry, None))) => format!("entry {}", shown(&entry.key)),
-        None => "nobody".to_owned(),
-    }
+        (entry, None) => format!("entry {}", shown(&entry.key)),
+    })
 }

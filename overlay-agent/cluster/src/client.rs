@@ -102,8 +102,8 @@ impl Client {
         }
     }
 
-    /// All keys that begin with `prefix`, at one revision: that of `at`, or the newest.
-    pub async fn list(&self, prefix: &str, at: Option<i64>) -> Result<List, ClientError> {
+    /// All keys that begin with `prefix`, at one revision: the newest.
+    pub async fn list(&self, prefix: &str) -> Result<List, ClientError> {
         let range_end = after(prefix);
         let mut list = List::default();
         let mut key = prefix.as_bytes().to_vec();
@@ -112,7 +112,7 @@ impl Client {
                 key: key.clone(),
                 range_end: range_end.clone(),
                 limit: PAGE,
-                revision: at.unwrap_or(list.header.revision),
+                revision: list.header.revision,
             };
             let page: RangeResponse = self
                 .call("list keys", "/etcdserverpb.KV/Range", request)
@@ -312,11 +312,6 @@ pub fn version(key: &str, version: i64) -> Compare {
 /// Holds while a key has not changed since a revision.
 pub fn unchanged(key: &str, mod_revision: i64) -> Compare {
     compare(key, CompareTarget::Mod, Target::ModRevision(mod_revision))
-}
-
-/// Holds while a key is there by a lease.
-pub fn by_lease(key: &str, lease: i64) -> Compare {
-    compare(key, CompareTarget::Lease, Target::Lease(lease))
 }
 
 fn compare(key: &str, target: CompareTarget, union: Target) -> Compare {

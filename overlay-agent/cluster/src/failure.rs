@@ -1,15 +1,17 @@
 //! Calls that fail: what, why, and what can be done.
 
+use std::fmt;
+
 use tonic::{Code, Status};
 
+use crate::problem::Problem;
+
 /// A call that failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum ClientError {
     /// The text is no URL.
-    #[error("{0:?} is no URL of an etcd member; write it as http://192.0.2.1:2379")]
     Url(String),
     /// What is to be shown or believed is not what it should be.
-    #[error("connect to etcd: {what}; {cure}")]
     Access {
         /// What is wrong.
         what: String,
@@ -17,7 +19,6 @@ pub enum ClientError {
         cure: &'static str,
     },
     /// No connection.
-    #[error("connect to etcd at {url}: {cause}; {}", of_connection(cause))]
     Connect {
         /// The member.
         url: String,
@@ -25,7 +26,6 @@ pub enum ClientError {
         cause: String,
     },
     /// The member does not know this client's token any more, or has no token of it.
-    #[error("{call} in etcd: {cause}; {}", of_refusal(cause))]
     Token {
         /// What was asked.
         call: &'static str,
@@ -33,7 +33,6 @@ pub enum ClientError {
         cause: String,
     },
     /// It was refused, or the connection ended.
-    #[error("{call} in etcd: {cause}; {}", of_refusal(cause))]
     Refused {
         /// What was asked.
         call: &'static str,
@@ -41,8 +40,15 @@ pub enum ClientError {
         cause: String,
     },
     /// No answer in time.
-    #[error("{0} in etcd: no answer for 5 seconds; {AWAY}")]
     Timeout(&'static str),
+}
+
+impl std::error::Error for ClientError {}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem().fmt(f)
+    }
 }
 
 const AWAY: &str =
@@ -51,6 +57,26 @@ const OWN_CERTIFICATE: &str =
     "give in cluster.cert and cluster.key a certificate that the members' trusted CA has signed";
 
 impl ClientError {
+    /// What is wrong, and what helps.
+    pub fn problem(&self) -> Problem {
+        let (what, cure) = match self {
+            Self::Url(url) => (
+                format!("{url:?} is no URL of an etcd member"),
+                "write it as http://192.0.2.1:2379",
+            ),
+            Self::Access { what, cure } => (format!("connect to etcd: {what}"), *cure),
+            Self::Connect { url, cause } => (
+                format!("connect to etcd at {url}: {cause}"),
+                of_connection(cause),
+            ),
+            Self::Token { call, cause } | Self::Refused { call, cause } => {
+                (format!("{call} in etcd: {cause}"), of_refusal(cause))
+            }
+            Self::Timeout(call) => (format!("{call} in etcd: no answer for 5 seconds"), AWAY),
+        };
+        Problem::new("etcd", what, cure)
+    }
+
     /// From a member's answer.
     pub(crate) fn of(call: &'static str, status: &Status) -> Self {
         let message = status.message();

@@ -3,12 +3,18 @@
 //! Each peer has the lease that it follows from beside it, in a comment, so that the file is all
 //! that has to be remembered.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr};
+use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, time::Duration};
 
 use crate::{book::Node, lease::Lease, network::Network, subnet::Subnet};
 
 /// Begins the line that a lease is remembered in.
 const LEASE: &str = "# lease ";
+
+/// Begins the line that says of which store, and of when.
+const STORE: &str = "# store ";
+
+/// Behind a lease that is in doubt: how long it is kept.
+const DOUBTED: &str = "(not in the store any more, kept for ";
 
 /// Longest name that the agent takes, in bytes.
 const MAX_NAME: usize = 63;
@@ -54,10 +60,9 @@ fn peers(
     names: &mut BTreeSet<String>,
 ) -> std::fmt::Result {
     let lease = node.lease;
-    let doubt = if node.doubtful {
-        " (not in the store any more)"
-    } else {
-        ""
+    let doubt = match node.doubted {
+        Some(kept) => format!(" {DOUBTED}{} s)", kept.as_secs()),
+        None => String::new(),
     };
     let name = name(lease, names);
     // The one character that JSON holds as it is, and a comment of TOML does not.
@@ -113,15 +118,85 @@ fn name(lease: &Lease, names: &mut BTreeSet<String>) -> String {
     name
 }
 
-/// The leases that a text remembers; lines that are none are left out.
-pub fn read(text: &str) -> Vec<(Subnet, Lease)> {
+/// The text, with the store that it follows from: its number and its revision.
+pub fn of_store(text: &str, (cluster, revision): (u64, i64)) -> String {
+    format!("{STORE}{cluster:x} {revision}\n{text}")
+}
+
+/// The store that a text follows from, if it says so.
+pub fn store(text: &str) -> Option<(u64, i64)> {
+    let line = text.lines().find_map(|line| line.strip_prefix(STORE))?;
+    let (cluster, revision) = line.split_once(' ')?;
+    Some((
+        u64::from_str_radix(cluster, 16).ok()?,
+        revision.parse().ok()?,
+    ))
+}
+
+/// The leases that a text remembers, with how long those are kept that were in doubt; lines that
+/// are none are left out.
+pub fn read(text: &str) -> Vec<(Subnet, Lease, Option<Duration>)> {
     let lines = text.lines().filter_map(|line| line.strip_prefix(LEASE));
     lines
         .filter_map(|line| {
             let (subnet, rest) = line.split_once(' ')?;
-            let end = rest.rfind('}')? + 1;
-            let lease = Lease::read(rest.get(..end)?.as_bytes()).ok()?;
-            Some((subnet.parse().ok()?, lease))
+            let (value, doubt) = rest.split_at(rest.rfind('}')? + 1);
+            let lease = Lease::read(value.as_bytes()).ok()?;
+            let kept = doubt.trim_start().strip_prefix(DOUBTED);
+            let kept = kept.and_then(|kept| kept.strip_suffix(" s)")?.parse().ok());
+            Some((subnet.parse().ok()?, lease, kept.map(Duration::from_secs)))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{of_store, read, store, write};
+    use crate::{
+        book::{Book, Continuity, Entry, RESTORED},
+        lease::Lease,
+        network::Network,
+    };
+
+    #[test]
+    fn doubts_and_the_store_outlast_the_program() {
+        let network = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
+        let network = Network::read(network.as_bytes()).unwrap();
+        let entry = |number: u8| {
+            Entry {
+            key: format!("10.5.{number}.0-24"),
+            value: format!(
+                r#"{{"PublicIP":"192.0.2.{number}","BackendType":"vxlan","BackendData":{{"VtepMAC":"02:4f:c0:00:02:{number:02x}"}}}}"#
+            )
+            .into_bytes(),
+            create_revision: 1,
+            mod_revision: 1,
+            lease: 1,
+        }
+        };
+        let mut book = Book::default();
+        let start = Duration::from_secs(1_000);
+        book.listed(&[entry(1), entry(2)], Continuity::Kept, start);
+        // Another store, without the first one.
+        book.listed(&[entry(2)], Continuity::Broken, start);
+        let own = Lease::read(&entry(9).value).unwrap();
+        let text = |book: &Book| {
+            let (peers, _) = book.peers(&network, None, &own);
+            let text = write("lab", &network, entry(9).key.parse().unwrap(), &peers);
+            of_store(&text, (u64::MAX, 7))
+        };
+        let written = text(&book);
+        assert_eq!(store(&written), Some((u64::MAX, 7)));
+        // Started again long after, with a clock that began anew.
+        let start = Duration::from_secs(5);
+        let mut book = Book::remembering(read(&written), start);
+        assert_eq!(text(&book), written);
+        let almost = start + RESTORED - Duration::from_secs(1);
+        book.listed(&[entry(2)], Continuity::Kept, almost);
+        assert_eq!(text(&book), written);
+        book.listed(&[entry(2)], Continuity::Kept, start + RESTORED);
+        assert!(!text(&book).contains("10.5.1.0"));
+    }
 }

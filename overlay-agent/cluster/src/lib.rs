@@ -25,6 +25,7 @@ pub mod leave;
 #[cfg(feature = "client")]
 mod login;
 pub mod network;
+pub mod problem;
 #[cfg(feature = "client")]
 pub mod proto;
 #[cfg(feature = "client")]

@@ -19,7 +19,7 @@ use overlay_cluster::{
     lease::{Device, Lease, Mac},
     leave,
     network::{Network, NewNetwork},
-    session::Session,
+    session::{self, Session},
     subnet::Subnet,
     talk::{News, Start},
 };
@@ -134,11 +134,12 @@ fn me(start: &Start) -> Result<Me> {
 }
 
 async fn follow(start: Start) -> Result<()> {
-    let remembered = fragment::read(start.fragment.as_deref().unwrap_or_default());
-    let book = Book::remembering(remembered);
+    let remembered = start.fragment.as_deref().unwrap_or_default();
+    let book = Book::remembering(fragment::read(remembered), session::now());
+    let known = (book, fragment::store(remembered));
     let names = (start.prefix.clone(), start.network.clone());
     let (sender, access) = watch::channel(start.access.clone());
-    let mut session = Session::new(names, me(&start)?, book, access);
+    let mut session = Session::new(names, me(&start)?, known, access);
     let following = session.follow(&start.etcd, |news| {
         if let Err(error) = tell(&news) {
             // The agent reads no more: it has ended, or wants an end.
@@ -198,7 +199,9 @@ async fn leave(client: &Client, prefix: &str, node: &str) -> Result<()> {
 
 async fn init(client: &Client, prefix: String, network: &NewNetwork) -> Result<()> {
     let text = network.write();
-    Network::read(text.as_bytes()).context("these values make no network")?;
+    if let Err(error) = Network::read(text.as_bytes()) {
+        bail!("these values make no network: {error}; {}", error.cure());
+    }
     let key = Keys { prefix }.config();
     let compare = vec![client::version(&key, 0)];
     if client

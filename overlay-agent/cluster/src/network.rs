@@ -47,7 +47,7 @@ pub enum InvalidNetwork {
     #[error("it is no JSON object")]
     Json,
     /// A field that is missing or wrong.
-    #[error("its {field} is {value}; {cure}")]
+    #[error("its {field} is {value}")]
     Field {
         /// The field's name.
         field: &'static str,
@@ -56,6 +56,16 @@ pub enum InvalidNetwork {
         /// What would do.
         cure: &'static str,
     },
+}
+
+impl InvalidNetwork {
+    /// What would do.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Self::Json => "write one as \"overlay-agent cluster init\" does",
+            Self::Field { cure, .. } => cure,
+        }
+    }
 }
 
 impl Network {

@@ -56,14 +56,14 @@ messages! {
     }
     /// One operation of a transaction.
     RequestOp {
-        #[prost(oneof = "Op", tags = "1, 2, 3")] request: Option<Op>,
+        #[prost(oneof = "Op", tags = "2, 3")] request: Option<Op>,
     }
     /// What a transaction depends on.
     Compare {
         #[prost(enumeration = "CompareResult", tag = "1")] result: i32,
         #[prost(enumeration = "CompareTarget", tag = "2")] target: i32,
         #[prost(bytes = "vec", tag = "3")] key: Vec<u8>,
-        #[prost(oneof = "Target", tags = "4, 6, 8")] union: Option<Target>,
+        #[prost(oneof = "Target", tags = "4, 6")] union: Option<Target>,
     }
     /// Operations that are done all at once, if all comparisons hold.
     TxnRequest {
@@ -160,8 +160,6 @@ pub enum CompareTarget {
     Version = 0,
     /// The revision of its last change.
     Mod = 2,
-    /// Its lease.
-    Lease = 4,
 }
 
 /// With what it is compared.
@@ -173,17 +171,11 @@ pub enum Target {
     /// A revision.
     #[prost(int64, tag = "6")]
     ModRevision(i64),
-    /// A lease.
-    #[prost(int64, tag = "8")]
-    Lease(i64),
 }
 
 /// What an operation does.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Op {
-    /// Reads.
-    #[prost(message, tag = "1")]
-    Range(RangeRequest),
     /// Writes.
     #[prost(message, tag = "2")]
     Put(PutRequest),

@@ -18,6 +18,7 @@ use crate::{
     keys::{Keys, below},
     lease::Lease,
     network::Network,
+    problem::{Problem, bounded},
     proto::KeyValue,
     subnet::Subnet,
     talk::{News, State},
@@ -50,10 +51,10 @@ pub struct Session {
     network: Option<Network>,
     own: Option<Subnet>,
     /// What is in the way of a subnet, or of the whole network.
-    refusal: Option<String>,
+    refusal: Option<Problem>,
     /// What has changed and is not followed.
-    ignored: Option<String>,
-    connection: Option<String>,
+    ignored: Option<Problem>,
+    connection: Option<Problem>,
     endpoint: String,
     told: Option<String>,
     connections: u64,
@@ -84,7 +85,7 @@ impl Session {
     pub fn new(
         (prefix, name): (String, String),
         me: Me,
-        book: Book,
+        (book, store): (Book, Option<(u64, i64)>),
         access: watch::Receiver<Access>,
     ) -> Self {
         Self {
@@ -93,12 +94,16 @@ impl Session {
             whole: me.lease.clone(),
             me,
             book,
-            store: None,
+            store: store.map(|(cluster, revision)| Store { cluster, revision }),
             network: None,
             own: None,
             refusal: None,
             ignored: None,
-            connection: Some("not connected yet".to_owned()),
+            connection: Some(Problem::new(
+                "etcd",
+                "not connected yet",
+                "start etcd, or correct cluster.etcd",
+            )),
             endpoint: String::new(),
             told: None,
             connections: 0,
@@ -136,7 +141,7 @@ impl Session {
             if self.connection.is_none() {
                 pause = shortest;
             }
-            self.connection = Some(failure.to_string());
+            self.connection = Some(failure.problem());
             tell(self.news());
             // Jitter, so that nodes do not come back all at once.
             let rest = sleep(pause.mul_f64(0.5 + self.part()));
@@ -187,7 +192,8 @@ impl Session {
 
     /// All that is known, as the agent wants it.
     fn news(&mut self) -> News {
-        let mut problems: Vec<String> = self.refusal.iter().chain(&self.ignored).cloned().collect();
+        let mut problems: Vec<Problem> =
+            self.refusal.iter().chain(&self.ignored).cloned().collect();
         let mut fragment = None;
         let mut nodes = 0;
         if let Some(network) = &self.network {
@@ -198,18 +204,22 @@ impl Session {
                 .own
                 .map(|own| fragment::write(&self.name, network, own, &peers));
         }
-        let fragment = fragment.filter(|text| self.told.as_ref() != Some(text));
-        if fragment.is_some() {
-            self.told.clone_from(&fragment);
+        let mut fragment = fragment.filter(|text| self.told.as_ref() != Some(text));
+        if let Some(new) = &mut fragment {
+            // A revision alone is no news.
+            self.told = Some(new.clone());
+            if let Some(store) = self.store {
+                *new = fragment::of_store(new, (store.cluster, store.revision));
+            }
         }
-        problems.splice(0..0, self.connection.clone());
         News {
             state: match self.connection {
                 Some(_) => State::Disconnected,
                 None => State::Following,
             },
             endpoint: self.endpoint.clone(),
-            problems,
+            away: self.connection.clone(),
+            problems: bounded(problems),
             fragment,
             subnet: self.own.map(|own| own.to_string()),
             nodes,
@@ -234,6 +244,6 @@ impl Session {
 }
 
 /// Since the machine has started, its sleep included.
-fn now() -> Duration {
+pub fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::Access;
+use crate::{access::Access, problem::Problem};
 
 /// What the helper is started with: the first line that it reads. Each further one is an
 /// [`Access`] that counts from then on. It ends when there is no more to read, as when its agent
@@ -54,8 +54,10 @@ pub struct News {
     pub state: State,
     /// The member of etcd that it speaks with, or tried last.
     pub endpoint: String,
-    /// What is wrong, one sentence each.
-    pub problems: Vec<String>,
+    /// Why the store is not followed, where it is not.
+    pub away: Option<Problem>,
+    /// What is wrong in the store, or in this node's way there; not more than a few.
+    pub problems: Vec<Problem>,
     /// The network with its peers; `None` as long as this node has no subnet, and when nothing
     /// has changed since the last line.
     pub fragment: Option<String>,

@@ -255,7 +255,7 @@ proptest! {
             let (peers, _) = node.book.peers(&network, None, &node.me.lease);
             for peer in peers {
                 prop_assert_eq!(of_store.get(&peer.subnet), Some(peer.lease));
-                prop_assert!(!peer.doubtful);
+                prop_assert!(peer.doubted.is_none());
             }
         }
     }

@@ -4,9 +4,13 @@ use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{Reply, Request};
+
+/// So long an answer is waited for before the agent is asked what it does, and that as long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call did not come to an answer.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,18 @@ pub enum ClientError {
         /// What the kernel said.
         cause: io::Error,
     },
+    /// It takes requests, and says nothing.
+    #[error(
+        "talk to the agent at {}: for {} seconds it has neither answered nor said what it does; see whether its \
+         process is stopped (state T in \"ps\", ended by \"kill -CONT PID\"), or end it with \"kill -KILL PID\" and \
+         start it again: what it has built stays",
+        socket.display(),
+        2 * PATIENCE.as_secs()
+    )]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// The answer is of another version.
     #[error("understand the agent at {}: {cause}; use the overlay-agent of the daemon's version", socket.display())]
     Foreign {
@@ -45,13 +61,32 @@ fn cure_of(cause: &io::Error) -> &'static str {
     }
 }
 
-/// Sends one request and waits for its reply.
+/// Sends one request and waits for its reply. A request that changes nothing is given up when the
+/// agent does not even say what it is doing, which it does at once however busy it is.
 pub fn call(socket: &Path, request: &Request) -> Result<Reply, ClientError> {
-    let io = |cause| ClientError::Io {
+    let foreign = |cause| foreign(socket, cause);
+    let mut line = serde_json::to_string(request).map_err(foreign)?;
+    line.push('\n');
+    let answer = ask(socket, &line, || match request {
+        Request::Activity {} => true,
+        request if !request.only_reads() => false,
+        // Others are before it, or the agent stands still.
+        _ => call(socket, &Request::Activity {}).is_err(),
+    })?;
+    serde_json::from_str(&answer).map_err(foreign)
+}
+
+fn foreign(socket: &Path, cause: serde_json::Error) -> ClientError {
+    ClientError::Foreign {
         socket: socket.to_owned(),
         cause,
-    };
-    let foreign = |cause| ClientError::Foreign {
+    }
+}
+
+/// Sends a line and waits for another; each time that none has come for a while, `gives_up` says
+/// whether to wait no more.
+fn ask(socket: &Path, line: &str, gives_up: impl Fn() -> bool) -> Result<String, ClientError> {
+    let io = |cause| ClientError::Io {
         socket: socket.to_owned(),
         cause,
     };
@@ -59,13 +94,23 @@ pub fn call(socket: &Path, request: &Request) -> Result<Reply, ClientError> {
         socket: socket.to_owned(),
         cause,
     })?;
-    let mut line = serde_json::to_string(request).map_err(foreign)?;
-    line.push('\n');
+    stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
     stream.write_all(line.as_bytes()).map_err(io)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(io)?;
-    if answer.is_empty() {
-        return Err(io(io::ErrorKind::UnexpectedEof.into()));
+    let mut answer = Vec::new();
+    let mut reader = BufReader::new(stream);
+    loop {
+        // What was read before the time was up stays in the answer.
+        match reader.read_until(b'\n', &mut answer) {
+            Ok(0) => return Err(io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => return String::from_utf8(answer).map_err(|cause| io(io::Error::other(cause))),
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                if gives_up() {
+                    return Err(ClientError::Silent {
+                        socket: socket.to_owned(),
+                    });
+                }
+            }
+            Err(cause) => return Err(io(cause)),
+        }
     }
-    serde_json::from_str(&answer).map_err(foreign)
 }

@@ -11,10 +11,11 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde_json::{Value, json};
 
 use super::{CommandResult, Failure, Format, client, examples, output};
 use crate::{
-    api::{ClusterStatus, Reply, Request, Status},
+    api::{ClusterStatus, Reply, Request, SCHEMA, Status},
     config::Files,
     daemon::{access, cluster},
     dirs::Dirs,
@@ -73,7 +74,7 @@ pub(super) fn run(
         } => {
             let (_, cluster) = section(&config)?;
             let Some(cidr) = cidr.filter(|_| !role) else {
-                let print = |out: &mut dyn Write| print_role(out, &cluster);
+                let print = |out: &mut dyn Write| print_role(out, &cluster, format);
                 return output::print(print).map_err(Failure::Problem);
             };
             let mut arguments = store("init", &cluster);
@@ -82,7 +83,9 @@ pub(super) fn run(
             if let Some(cidr6) = cidr6 {
                 arguments.extend(["--cidr6".to_owned(), cidr6.to_string()]);
             }
-            ask(&arguments, &cluster)
+            let said = ask(&arguments, &cluster)?;
+            let print = |out: &mut dyn Write| print_config(out, &said, format);
+            output::print(print).map_err(Failure::Problem)
         }
         ClusterCommand::Leave { config } => {
             let (model, cluster) = section(&config)?;
@@ -109,27 +112,62 @@ pub(super) fn run(
             }
             let mut arguments = store("leave", &cluster);
             arguments.extend(["--node".to_owned(), model.node.name.to_string()]);
-            ask(&arguments, &cluster)?;
+            let said = ask(&arguments, &cluster)?;
+            let print = |out: &mut dyn Write| print_left(out, &said, format);
+            output::print(print).map_err(Failure::Problem)?;
             forget(&dirs.cluster(&instance)).map_err(Failure::Problem)
         }
     }
 }
 
 /// What makes a user for nodes: it may read the configuration, and write what nodes write.
-fn print_role(out: &mut dyn Write, cluster: &Cluster) -> io::Result<()> {
+fn print_role(out: &mut dyn Write, cluster: &Cluster, format: Format) -> io::Result<()> {
     let prefix = &cluster.prefix;
     let user = cluster.access.user.as_ref();
     let user = user.map_or("overlay", |(user, _)| user.as_str());
+    let commands = [
+        "etcdctl role add overlay-node".to_owned(),
+        format!("etcdctl user add {user}"),
+        format!("etcdctl role grant-permission overlay-node read {prefix}/config"),
+        format!("etcdctl role grant-permission overlay-node readwrite --prefix {prefix}/subnets/"),
+        format!("etcdctl role grant-permission overlay-node readwrite --prefix {prefix}/overlay/"),
+        format!("etcdctl user grant-role {user} overlay-node"),
+    ];
+    if format == Format::Json {
+        return writeln!(
+            out,
+            "{:#}",
+            json!({ "schema": SCHEMA, "commands": commands })
+        );
+    }
     writeln!(
         out,
-        "# run these as etcd's root, with its --endpoints and --user; the second one asks for the password\n\
-         etcdctl role add overlay-node\n\
-         etcdctl user add {user}\n\
-         etcdctl role grant-permission overlay-node read {prefix}/config\n\
-         etcdctl role grant-permission overlay-node readwrite --prefix {prefix}/subnets/\n\
-         etcdctl role grant-permission overlay-node readwrite --prefix {prefix}/overlay/\n\
-         etcdctl user grant-role {user} overlay-node"
+        "# run these as etcd's root, with its --endpoints and --user; the second one asks for the password\n{}",
+        commands.join("\n")
     )
+}
+
+/// The configuration that is in etcd now, which the helper tells as `KEY: VALUE`.
+fn print_config(out: &mut dyn Write, said: &str, format: Format) -> io::Result<()> {
+    if format == Format::Text {
+        return out.write_all(said.as_bytes());
+    }
+    let (key, value) = said.trim_end().split_once(": ").unwrap_or((said, "null"));
+    let value: Value = serde_json::from_str(value)?;
+    writeln!(
+        out,
+        "{:#}",
+        json!({ "schema": SCHEMA, "key": key, "value": value })
+    )
+}
+
+/// The subnets that were given back, one a line.
+fn print_left(out: &mut dyn Write, said: &str, format: Format) -> io::Result<()> {
+    if format == Format::Text {
+        return out.write_all(said.as_bytes());
+    }
+    let subnets: Vec<&str> = said.lines().collect();
+    writeln!(out, "{:#}", json!({ "schema": SCHEMA, "subnets": subnets }))
 }
 
 /// What was known of the cluster is not wanted back.
@@ -165,14 +203,14 @@ fn store(command: &str, cluster: &Cluster) -> Vec<String> {
         .collect()
 }
 
-/// Has the helper do it, and passes on what it says.
-fn ask(arguments: &[String], cluster: &Cluster) -> CommandResult {
+/// Has the helper do it; what it says.
+fn ask(arguments: &[String], cluster: &Cluster) -> Result<String, Failure> {
     let access = access::read(&cluster.access).map_err(|error| Failure::BadInput(error.into()))?;
     let program = cluster::program()
         .context("find the cluster's helper")
         .map_err(Failure::Problem)?;
     let mut command = helper::command(&program);
-    command.args(arguments).stderr(Stdio::inherit());
+    command.args(arguments).stderr(Stdio::piped());
     let mut run = || -> io::Result<Output> {
         let mut child = command.spawn()?;
         if let Some(mut input) = child.stdin.take() {
@@ -185,13 +223,16 @@ fn ask(arguments: &[String], cluster: &Cluster) -> CommandResult {
     let outcome = run()
         .with_context(|| format!("run {}", program.display()))
         .map_err(Failure::Problem)?;
-    let print = |out: &mut dyn Write| out.write_all(&outcome.stdout);
-    output::print(print).map_err(Failure::Problem)?;
     if outcome.status.success() {
-        Ok(())
-    } else {
-        Err(Failure::Told)
+        return Ok(String::from_utf8_lossy(&outcome.stdout).into_owned());
     }
+    let why = String::from_utf8_lossy(&outcome.stderr);
+    let why = why.trim_end().trim_start_matches("overlay-cluster: ");
+    let why = match why {
+        "" => format!("{} has ended: {}", program.display(), outcome.status),
+        why => why.to_owned(),
+    };
+    Err(Failure::Problem(anyhow!(why)))
 }
 
 fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
@@ -225,7 +266,10 @@ fn print(
     format: Format,
 ) -> io::Result<()> {
     if format == Format::Json {
-        return writeln!(out, "{}", serde_json::to_string_pretty(cluster)?);
+        let mut value = serde_json::to_value(cluster)?;
+        value["schema"] = SCHEMA.into();
+        value["problems"] = serde_json::to_value(problems(status).collect::<Vec<_>>())?;
+        return writeln!(out, "{value:#}");
     }
     print_line(out, cluster)?;
     for problem in problems(status) {

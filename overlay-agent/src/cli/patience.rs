@@ -46,7 +46,7 @@ pub(super) fn ask(
                 interrupted = true;
                 true
             }
-            Err(ClientError::Foreign { .. }) | Ok(_) => false,
+            Err(ClientError::Foreign { .. } | ClientError::Silent { .. }) | Ok(_) => false,
         };
         if again && Instant::now() < deadline && may_come(dirs, &instance) {
             thread::sleep(PAUSE);

@@ -15,12 +15,24 @@ const LARGEST: u64 = 1 << 20;
 
 /// A file that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("read {key} {}: {cause}; {cure}", path.display())]
+#[error("{}; {cure}", what(key, path, cause))]
 pub(crate) struct AccessError {
     key: &'static str,
     path: PathBuf,
     cause: io::Error,
-    cure: &'static str,
+    /// What to do about it.
+    pub(crate) cure: &'static str,
+}
+
+impl AccessError {
+    /// What is wrong, without what to do about it.
+    pub(crate) fn what(&self) -> String {
+        what(self.key, &self.path, &self.cause)
+    }
+}
+
+fn what(key: &str, path: &Path, cause: &io::Error) -> String {
+    format!("read {key} {}: {cause}", path.display())
 }
 
 /// Reads all files.

@@ -9,6 +9,7 @@ use std::{io, net::IpAddr, path::PathBuf, process::Stdio, time::Duration};
 
 use overlay_cluster::{
     access::Access,
+    problem,
     talk::{News, Start, State},
 };
 use serde::Serialize;
@@ -109,9 +110,7 @@ impl Helper {
             Ok(access) => access,
             // One that runs goes on with what was there before.
             Err(error) => {
-                let text = error.to_string();
-                let (what, cure) = text.rsplit_once("; ").unwrap_or((&text, ""));
-                self.fail(ids::CLUSTER_HELPER, what, cure.to_owned());
+                self.fail(ids::CLUSTER_HELPER, error.what(), error.cure);
                 return;
             }
         };
@@ -273,24 +272,23 @@ impl Helper {
         let Some(news) = &self.news else {
             return troubles;
         };
-        let mut problems = news.problems.iter();
         if news.state == State::Disconnected {
-            let why = problems.next().map_or("not connected yet", String::as_str);
+            let away = news.away.as_ref();
+            let why = away.map_or("not connected yet", |away| &away.what);
             let usual = "start etcd, or correct cluster.etcd";
-            let (why, cure) = why.rsplit_once("; ").unwrap_or((why, usual));
             troubles.push(Trouble::new(
                 ids::CLUSTER_AWAY,
                 "cluster",
                 format!("etcd cannot be followed, the last known peers stay: {why}"),
-                cure.to_owned(),
+                away.map_or(usual, |away| &away.cure).to_owned(),
             ));
         }
-        troubles.extend(problems.enumerate().map(|(number, problem)| {
-            let (what, cure) = problem
-                .rsplit_once("; ")
-                .unwrap_or((problem, "correct it in etcd"));
-            let subject = format!("cluster {}", number + 1);
-            Trouble::new(ids::CLUSTER_ENTRY, subject, what, cure.to_owned())
+        // No more than the helper tells, unless it is not the helper any more.
+        let problems = news.problems.iter().take(problem::MOST + 1);
+        troubles.extend(problems.map(|problem| {
+            let subject = format!("cluster {}", problem.subject);
+            let (what, cure) = (problem.what.clone(), problem.cure.clone());
+            Trouble::new(ids::CLUSTER_ENTRY, subject, what, cure)
         }));
         troubles
     }

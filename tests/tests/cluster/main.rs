@@ -9,7 +9,7 @@ mod members;
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{agent::Agent, run, script::words, snapshot::Snapshot};
+use overlay_tests::{agent::Agent, run, schema::Schema, script::words, snapshot::Snapshot};
 
 use crate::lab::{Cluster, SUBNETS, until, until_found, until_said, until_well};
 
@@ -25,6 +25,37 @@ fn the_helper_may_do_nothing() -> Result<()> {
         assert!(rights.contains(line), "{rights}");
     }
     Ok(())
+}
+
+/// A command about the store in JSON, which is as the schema says.
+fn in_json(definition: &str, said: &run::Output) -> Result<()> {
+    let text = if said.stdout.is_empty() {
+        &said.stderr
+    } else {
+        &said.stdout
+    };
+    let value = serde_json::from_str(text).with_context(|| format!("{said:?}"))?;
+    let faults = Schema::read()?.faults(definition, &value);
+    anyhow::ensure!(faults.is_empty(), "{definition}: {faults:#?}");
+    Ok(())
+}
+
+/// Writes more entries that are none than are told, and removes them.
+fn many_foreign_entries(cluster: &Cluster, agent: &Agent) -> Result<()> {
+    for number in 0..20 {
+        cluster.put(&format!("{SUBNETS}10.98.{number}.0-24"), "no lease")?;
+    }
+    until_said(agent, "and 4 more entries are left out")?;
+    let said = agent.json(&["cluster", "status"])?;
+    let problems = said["problems"].as_array().context("problems")?;
+    assert_eq!(problems.len(), 17, "{said:#}");
+    assert_eq!(problems[0]["subject"], "cluster 10.98.0.0-24");
+    in_json(
+        "cluster_status",
+        &agent.ask(&["cluster", "status", "-o", "json"])?,
+    )?;
+    cluster.etcdctl(&format!("del --prefix {SUBNETS}10.98."))?;
+    until_well(agent)
 }
 
 /// Looks from the second node at a node of flannel's, and at what is none.
@@ -82,6 +113,19 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
 
     the_helper_may_do_nothing()?;
     foreign_entries(&cluster, &agents[1])?;
+    many_foreign_entries(&cluster, &agents[1])?;
+    in_json(
+        "cluster_status",
+        &agents[1].ask(&["cluster", "status", "-o", "json"])?,
+    )?;
+    in_json(
+        "cluster_role",
+        &cluster.cluster(1, &["init", "--role", "-o", "json"])?,
+    )?;
+    let range = ["init", "--cidr", "10.244.0.0/16", "-o", "json"];
+    in_json("cluster_init", &cluster.cluster(1, &range)?)?;
+    let other = ["init", "--cidr", "10.99.0.0/16", "-o", "json"];
+    in_json("error", &cluster.cluster(1, &other)?)?;
 
     // A lost lease is claimed again, and the subnet stays the node's.
     let subnet = cluster.lose_lease(&agents[2])?;
@@ -139,6 +183,10 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     agents[2].tell(&["down"])?;
     let left = cluster.cluster(3, &["leave"])?;
     assert!(left.success, "{left:?}");
+    in_json(
+        "cluster_leave",
+        &cluster.cluster(3, &["leave", "-o", "json"])?,
+    )?;
     let left = left.stdout;
     assert_eq!(left.trim(), subnet);
     assert!(!cluster.leases()?.contains(&subnet));

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::{Network, NewNetwork};
 
 fn read(text: &str) -> Result<Network, String> {
-    Network::read(text.as_bytes()).map_err(|error| error.to_string())
+    Network::read(text.as_bytes()).map_err(|error| format!("{error}; {}", error.cure()))
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::{
     client::{self, Client, ClientError},
     keys::below,
     network::Network,
+    problem::Problem,
     proto::{KeyValue, ResponseHeader},
     subnet::Subnet,
 };
@@ -23,7 +24,7 @@ impl Session {
         &mut self,
         client: &Client,
     ) -> Result<Option<(i64, Option<i64>)>, ClientError> {
-        let list = client.list(&self.keys.subnets(), None).await?;
+        let list = client.list(&self.keys.subnets()).await?;
         // After the list, from whose revision on it is watched: so no change of it is missed.
         let (_, config) = client.get(&self.keys.config()).await?;
         let entries: Vec<Entry> = list.keys.iter().filter_map(|key| self.entry(key)).collect();
@@ -36,7 +37,7 @@ impl Session {
             self.refusal = Some(why);
             return Ok(None);
         }
-        let used = client.list(&self.keys.used(), None).await?;
+        let used = client.list(&self.keys.used()).await?;
         let used = used.keys.iter().filter_map(|key| {
             let subnet = below(&self.keys.used(), &key.key)?;
             Some((subnet.parse().ok()?, key.mod_revision))
@@ -72,17 +73,23 @@ impl Session {
     fn network(&mut self, config: Option<&KeyValue>) -> Option<Network> {
         let key = self.keys.config();
         let read = match config {
-            None => Err(format!(
-                "there is no {key} in etcd; make it with \"overlay-agent cluster init --config FILE --cidr 10.244.0.0/16\""
+            None => Err(Problem::new(
+                "config",
+                format_args!("there is no {key} in etcd"),
+                "make it with \"overlay-agent cluster init --config FILE --cidr 10.244.0.0/16\"",
             )),
-            Some(config) => Network::read(&config.value)
-                .map_err(|error| format!("{key} in etcd cannot be followed: {error}")),
+            Some(config) => Network::read(&config.value).map_err(|error| {
+                let what = format!("{key} in etcd cannot be followed: {error}");
+                Problem::new("config", what, error.cure())
+            }),
         };
         self.ignored = None;
         match (read, &self.network) {
             (Ok(new), Some(before)) if *before != new && self.own.is_some() => {
-                self.ignored = Some(format!(
-                    "{key} in etcd has changed, and the network before is kept; restart the agent to follow it"
+                self.ignored = Some(Problem::new(
+                    "config",
+                    format_args!("{key} in etcd has changed, and the network before is kept"),
+                    "restart the agent to follow it",
                 ));
             }
             (Ok(new), _) => self.network = Some(new),
