@@ -25,19 +25,22 @@ pub enum Scenario {
     Vxlan,
     /// overlay's agent on every node.
     Overlay,
+    /// overlay's agent on every node, and etcd, which alone tells them of each other.
+    Etcd,
     /// overlay's agent on the first node, the kernel's VXLAN alone on the others.
     Mixed,
 }
 
 impl Scenario {
     /// Every scenario, in the order in which one learns from them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Single,
         Self::Bridge,
         Self::Direct,
         Self::Tun,
         Self::Vxlan,
         Self::Overlay,
+        Self::Etcd,
         Self::Mixed,
     ];
 
@@ -50,6 +53,7 @@ impl Scenario {
             Self::Tun => "tun",
             Self::Vxlan => "vxlan",
             Self::Overlay => "overlay",
+            Self::Etcd => "etcd",
             Self::Mixed => "mixed",
         }
     }
@@ -63,13 +67,14 @@ impl Scenario {
             Self::Tun => "two nodes with a UDP tunnel in user space, by socat",
             Self::Vxlan => "the kernel's VXLAN device, set up as flannel does",
             Self::Overlay => "overlay's agent on every node",
+            Self::Etcd => "overlay's agent on every node, whose peers come from etcd",
             Self::Mixed => "overlay's agent on node 1, the kernel's VXLAN alone on the others",
         }
     }
 
     /// Whether nodes of this scenario run the agent.
     pub const fn needs_agent(self) -> bool {
-        matches!(self, Self::Overlay | Self::Mixed)
+        matches!(self, Self::Overlay | Self::Etcd | Self::Mixed)
     }
 
     /// Whether it comes with IPv6.
@@ -87,6 +92,11 @@ impl Scenario {
                 least: 1,
                 default: 2,
                 most: 25,
+            },
+            Self::Etcd => Range {
+                least: 1,
+                default: 3,
+                most: 100,
             },
             Self::Mixed => Range {
                 least: 2,
@@ -175,7 +185,7 @@ pub enum ShapeError {
     Name(#[from] InvalidName),
     /// No scenario of this name.
     #[error(
-        "there is no scenario {0:?}: choose single, bridge, direct, tun, vxlan, overlay or mixed"
+        "there is no scenario {0:?}: choose single, bridge, direct, tun, vxlan, overlay, etcd or mixed"
     )]
     UnknownScenario(String),
     /// The scenario does not come in this size.
@@ -193,7 +203,7 @@ pub enum ShapeError {
         most: u8,
     },
     /// The scenario is older than IPv6.
-    #[error("scenario {0} has IPv4 alone: choose vxlan, overlay or mixed for IPv6")]
+    #[error("scenario {0} has IPv4 alone here: choose vxlan, overlay or mixed for IPv6")]
     OnlyIpv4(Scenario),
 }
 

@@ -198,7 +198,7 @@ impl Topology {
         // The talk that the first four scenarios come from has addresses of its own.
         let of_the_talk = match shape.scenario {
             Scenario::Single | Scenario::Bridge | Scenario::Direct | Scenario::Tun => true,
-            Scenario::Vxlan | Scenario::Overlay | Scenario::Mixed => false,
+            Scenario::Vxlan | Scenario::Overlay | Scenario::Etcd | Scenario::Mixed => false,
         };
         let network = if of_the_talk {
             Subnet {
@@ -274,7 +274,7 @@ impl Topology {
     /// The UDP port of the tunnels.
     pub fn port(&self) -> u16 {
         let usual = match self.shape.scenario {
-            Scenario::Vxlan => FLANNEL_PORT,
+            Scenario::Vxlan | Scenario::Etcd => FLANNEL_PORT,
             _ => wire::IANA_PORT,
         };
         self.shape.port.unwrap_or(usual)
@@ -312,7 +312,7 @@ impl Topology {
     /// Whether this node runs the agent.
     pub fn has_agent(&self, node: &Node) -> bool {
         match self.shape.scenario {
-            Scenario::Overlay => true,
+            Scenario::Overlay | Scenario::Etcd => true,
             Scenario::Mixed => node.number == 1,
             _ => false,
         }

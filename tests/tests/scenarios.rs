@@ -82,6 +82,20 @@ fn vxlan_has_48_pings() -> Result<()> {
     stands_and_leaves_nothing(Shape::usual("tvxlan", Scenario::Vxlan)?, 48)
 }
 
+/// Peers and subnets come from etcd alone, which is a real one, with three members.
+#[test]
+fn etcd_has_108_pings() -> Result<()> {
+    let shape = Shape::usual("tetcdlab", Scenario::Etcd)?;
+    for node in &Topology::new(shape.clone()).nodes {
+        let config = scenario::etcd::config(&Topology::new(shape.clone()), node, None);
+        assert!(
+            !config.contains("peers") && !config.contains("networks"),
+            "{config}"
+        );
+    }
+    stands_and_leaves_nothing(shape, 108)
+}
+
 #[test]
 fn more_nodes_meet_at_a_switch() -> Result<()> {
     let shape = Shape::new("tmany".parse()?, Scenario::Vxlan, Some(4), Some(1))?;

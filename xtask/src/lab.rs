@@ -137,7 +137,15 @@ fn up(args: &Up) -> Result<()> {
     lab::require_root()?;
     let console = Console::default();
     let agent = prepare(console, shape.scenario)?;
-    let script = script(&topology, &agent);
+    let mut script = script(&topology, &agent);
+    // It may be unpacked where a shell would not look.
+    if let Some(etcd) = setup::servers::program("etcd") {
+        script.reword(|argv| {
+            for word in argv.iter_mut().filter(|word| *word == "etcd") {
+                *word = etcd.display().to_string();
+            }
+        });
+    }
     let raised = lab::raise(&topology, &agent, &script, &mut |doing| {
         console.say("lab", doing);
     })?;
@@ -160,8 +168,12 @@ fn script(topology: &Topology, agent: &Path) -> Script {
     {
         let mut config = scenario::agents::config(topology, node);
         config.node.probe = Some("1s");
+        let text = match topology.shape.scenario {
+            Scenario::Etcd => scenario::etcd::config(topology, node, Some("1s")),
+            _ => config.to_toml(),
+        };
         let file = state::config_file(&topology.shape.name, &node.namespace);
-        script.rewrite(&file, &config.to_toml());
+        script.rewrite(&file, &text);
     }
     script
 }

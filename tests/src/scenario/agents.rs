@@ -6,10 +6,10 @@ use crate::{
     config::{Config, Endpoint, Network, NodeSection, Peer},
     script::{Section, Step},
     state,
-    topology::{Node, Topology, UNDERLAY, VNI},
+    topology::{Container, Node, Topology, UNDERLAY, VNI},
 };
 
-const MOUNT_BPFFS: &str = "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf";
+pub(super) const MOUNT_BPFFS: &str = "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf";
 
 pub(super) fn sections(topology: &Topology, agent: &Path) -> Vec<Section> {
     let nodes = || {
@@ -61,15 +61,6 @@ pub fn config(topology: &Topology, node: &Node) -> Config {
         subnet: subnet(peer),
         ..Peer::default()
     });
-    let endpoints = node.containers.iter().map(|container| Endpoint {
-        name: container.namespace.clone(),
-        network: network.clone(),
-        netns: Some(container.namespace.clone()),
-        address: inside()
-            .map(|&family| container.at(family).to_string())
-            .collect(),
-        ..Endpoint::default()
-    });
     Config {
         node: NodeSection {
             name: node.namespace.clone(),
@@ -85,8 +76,23 @@ pub fn config(topology: &Topology, node: &Node) -> Config {
             peers: peers.collect(),
             ..Network::default()
         }],
-        endpoints: endpoints.collect(),
+        endpoints: endpoints(topology, node),
     }
+}
+
+/// The containers of a node, with the addresses that the lab gives them.
+pub(super) fn endpoints(topology: &Topology, node: &Node) -> Vec<Endpoint> {
+    let inside = || topology.shape.inside.all().iter();
+    let endpoint = |container: &Container| Endpoint {
+        name: container.namespace.clone(),
+        network: "lab".to_owned(),
+        netns: Some(container.namespace.clone()),
+        address: inside()
+            .map(|&family| container.at(family).to_string())
+            .collect(),
+        ..Endpoint::default()
+    };
+    node.containers.iter().map(endpoint).collect()
 }
 
 /// The command that starts a node's agent.
@@ -108,7 +114,7 @@ pub fn down(agent: &Path, instance: &str) -> Vec<String> {
     argv(agent, &["down", "--instance", instance])
 }
 
-fn argv(agent: &Path, arguments: &[&str]) -> Vec<String> {
+pub(super) fn argv(agent: &Path, arguments: &[&str]) -> Vec<String> {
     let agent = agent.to_string_lossy().into_owned();
     std::iter::once(agent)
         .chain(arguments.iter().map(|&word| word.to_owned()))

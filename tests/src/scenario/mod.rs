@@ -2,6 +2,7 @@
 
 pub mod agents;
 mod bridge;
+pub mod etcd;
 pub mod openvswitch;
 mod routes;
 mod single;
@@ -56,6 +57,7 @@ pub fn containers(topology: &Topology, agent: &Path) -> Script {
             sections.extend(kernel.flat_map(|node| vxlan::sections(topology, node)));
             sections.extend(agents::sections(topology, agent));
         }
+        Scenario::Etcd => sections.extend(etcd::sections(topology, agent)),
     }
     Script { sections }
 }

@@ -2,29 +2,38 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use overlay_common::maps;
 use overlay_tests::{
     families::{Families, Family},
     scenario,
-    script::Script,
+    script::{Script, Step, shell},
     shape::Scenario,
+    state,
     topology::{Node, Topology, UNDERLAY},
 };
+
+use crate::setup::servers;
 
 /// The scenario as a shell script; how to take it down stands at its end as a comment.
 pub(super) fn explanation(topology: &Topology, agent: &Path, up: &Script) -> String {
     let shape = &topology.shape;
     let kill = |node: &Node| format!("ip netns pids {} | xargs -r kill\n", node.namespace);
-    let tunnels = if shape.scenario == Scenario::Tun {
-        let kills: String = topology.nodes.iter().map(kill).collect();
-        format!("\n# The tunnels go with the processes that hold them\n{kills}")
-    } else {
-        String::new()
+    let kills = || topology.nodes.iter().map(kill).collect::<String>();
+    let down = scenario::down(topology, agent);
+    let end = match shape.scenario {
+        Scenario::Tun => format!(
+            "\n# The tunnels go with the processes that hold them\n{}{down}",
+            kills()
+        ),
+        Scenario::Etcd => format!(
+            "\n# etcd and the agents end first; what agents made stays for the next line\n{}{down}",
+            kills()
+        ),
+        _ => down.to_string(),
     };
-    let end = format!("{tunnels}{}", scenario::down(topology, agent));
     let end: Vec<String> = end.lines().map(commented_out).collect();
     format!(
         "#!/bin/sh\n# {shape} ({})\nset -e\n{}\n# To take it down:\n{}\n",
@@ -83,6 +92,9 @@ pub(super) fn what_to_try(topology: &Topology, agent: &Path) -> String {
     let mut suggestions = traffic(topology);
     if let Some(instance) = topology.instances().next() {
         suggestions.extend(data_plane(instance, agent));
+    }
+    if topology.shape.scenario == Scenario::Etcd {
+        suggestions.extend(cluster(topology, agent));
     }
     let name = &topology.shape.name;
     let scenario = topology.shape.scenario;
@@ -206,4 +218,71 @@ fn data_plane(instance: &str, program: &Path) -> [Suggestion; 2] {
             vec![agent("fastpath off"), agent("fastpath on")],
         ),
     ]
+}
+
+/// What to do with etcd and the nodes that follow it.
+fn cluster(topology: &Topology, program: &Path) -> Vec<Suggestion> {
+    let (Some(first), Some(last)) = (topology.nodes.first(), topology.nodes.last()) else {
+        return Vec::new();
+    };
+    let name = &topology.shape.name;
+    let here = |node: &Node, command: &str| {
+        let exec = lab(topology, &format!("exec {}", node.namespace));
+        format!("{exec} -- {command}")
+    };
+    let etcdctl = servers::program("etcdctl").unwrap_or_else(|| "etcdctl".into());
+    let program = program.display();
+    let agent =
+        |command: &str, node: &Node| format!("{program} {command} --instance {}", node.namespace);
+    let config = state::config_file(name, &last.namespace);
+    let config = config.display();
+    let mut suggestions = vec![(
+        "see what etcd says, and what a node makes of it",
+        vec![
+            here(
+                first,
+                &format!(
+                    "env ETCDCTL_API=3 {} --endpoints {} get --prefix {}",
+                    etcdctl.display(),
+                    scenario::etcd::urls(topology).join(","),
+                    scenario::etcd::PREFIX
+                ),
+            ),
+            agent("cluster status", first),
+        ],
+    )];
+    // Among the members, and none that the nodes above need to answer alone.
+    if let [.., member] = scenario::etcd::members(topology)
+        && let Step::Start { argv, log, .. } = scenario::etcd::start(topology, member)
+    {
+        let argv = shell(&argv).replace(" etcd ", &format!(" {} ", etcd().display()));
+        suggestions.push((
+            "kill a member of etcd while packets flow; its nodes follow another one; start it again",
+            vec![
+                format!("pkill -KILL -f 'etcd --name {} '", member.namespace),
+                agent("cluster status", member),
+                format!("OVERLAY_LAB={name} setsid {argv} >>{} 2>&1 &", log.display()),
+            ],
+        ));
+    }
+    if topology.nodes.len() > 1 {
+        suggestions.push((
+            "have a node leave; add it as one that nobody knows",
+            vec![
+                agent("down", last),
+                here(last, &format!("{program} cluster leave --config {config}")),
+                agent("cluster status", first),
+                format!(
+                    "OVERLAY_LAB={name} setsid {program} run --config {config} --netns {} >>{} 2>&1 &",
+                    last.namespace,
+                    state::log_file(name, &last.namespace).display()
+                ),
+            ],
+        ));
+    }
+    suggestions
+}
+
+fn etcd() -> PathBuf {
+    servers::program("etcd").unwrap_or_else(|| "etcd".into())
 }

@@ -37,6 +37,14 @@ pub(crate) fn search_path() -> Option<OsString> {
     env::join_paths(env::split_paths(&path).chain(unpacked)).ok()
 }
 
+/// Where a program of one of them is.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = search_path()?;
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}
+
 /// Finds or unpacks all of them.
 ///
 /// # Errors
