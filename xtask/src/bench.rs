@@ -7,6 +7,7 @@
 //! path under test; [`growth`] comes after the rounds.
 
 mod ceiling;
+mod cluster;
 mod cores;
 mod goals;
 mod growth;
@@ -67,9 +68,12 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     let agent = agent(console)?;
     let _alone = alone()?;
     interrupt::install()?;
-    if args.scale {
+    if args.scale || args.cluster {
         if !args.force {
             machine::wait_until_quiet(|why| console.say("bench", why))?;
+        }
+        if args.cluster {
+            return cluster::run(console, &agent, &out, args.quick);
         }
         return scale::run(console, &agent, &out, args.quick);
     }

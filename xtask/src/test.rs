@@ -127,6 +127,9 @@ fn run_lab(console: Console, args: &Args, agent: &Path, programs: &[&Program]) -
         if let Some(folder) = setup::clients::folder() {
             command.env("OVERLAY_CLIENTS", folder);
         }
+        if let Some(folder) = setup::clients::etcds() {
+            command.env("OVERLAY_ETCDS", folder);
+        }
         if let Some(minutes) = args.soak {
             command.env("OVERLAY_SOAK_MINUTES", minutes.to_string());
         }

@@ -1,18 +1,19 @@
 //! What is known of the other nodes, and how much of it is in doubt.
 //!
 //! Who is new, or has changed, counts at once. Who is not in the store any more is in doubt, and
-//! goes only when a list taken [`DOUBT`] later still lacks him: a store that fails, is restored
+//! goes only when a list or a look-up [`DOUBT`] later still lacks him: a store that fails, is restored
 //! or lies for a moment takes nothing from the data plane. What comes from a store that is not
 //! the one before, or has gone back in time, is doubted for [`RESTORED`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     net::IpAddr,
     time::Duration,
 };
 
 use crate::{
-    lease::{Lease, shown},
+    lease::{Lease, Mac, shown},
     network::Network,
     problem::Problem,
     subnet::Subnet,
@@ -181,6 +182,22 @@ impl Book {
         missing.map(|(since, kept)| since + kept).min()
     }
 
+    /// Whose doubt is over: who goes if the store still has no entry.
+    pub fn due(&self, now: Duration) -> Vec<Subnet> {
+        let due = self.known.iter().filter(|(_, known)| {
+            let ends = known.missing.map(|(since, kept)| since + kept);
+            ends.is_some_and(|ends| ends <= now)
+        });
+        due.map(|(subnet, _)| *subnet).collect()
+    }
+
+    /// Takes in what the store has of somebody whose doubt was over.
+    pub fn looked_up(&mut self, subnet: Subnet, entry: Option<&Entry>, now: Duration) {
+        if entry.and_then(|entry| self.put(entry, now)).is_none() {
+            self.known.remove(&subnet);
+        }
+    }
+
     /// How many are missing from the store and still count.
     pub fn doubtful(&self) -> usize {
         self.known
@@ -210,7 +227,7 @@ impl Book {
         let mut all: Vec<_> = self.known.iter().collect();
         all.sort_by_key(|(subnet, known)| (known.create_revision, **subnet));
         let mut nodes: BTreeMap<Subnet, Node<'_>> = BTreeMap::new();
-        let mut unique = BTreeMap::new();
+        let mut unique = HashMap::new();
         let mut lengths = BTreeSet::new();
         for (&subnet, known) in all {
             if me == Some(subnet) {
@@ -232,7 +249,7 @@ impl Book {
                 continue;
             }
             for what in identity(&known.lease, network) {
-                let other = unique.insert(what.clone(), subnet);
+                let other = unique.insert(what, subnet);
                 // The later one counts: a node that has moved to another subnet.
                 if let Some(other) = other.filter(|other| nodes.remove(other).is_some()) {
                     problems.push(Problem::new(
@@ -311,21 +328,34 @@ fn one_length_more(lengths: &mut BTreeSet<(bool, u8)>, subnet: Subnet) -> Option
 }
 
 /// What no two peers have in common: the addresses and MACs of their devices.
-fn identity(lease: &Lease, network: &Network) -> Vec<String> {
-    let mut all = vec![
-        format!("address {}", lease.public_v4),
-        format!("MAC {}", lease.v4.mac),
-    ];
-    if network.v6.is_some() {
-        all.extend(lease.public_v6.map(|address| format!("address {address}")));
-        all.extend(
-            lease
-                .v6
-                .as_ref()
-                .map(|device| format!("MAC {}", device.mac)),
-        );
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    Address(IpAddr),
+    Mac(Mac),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "address {address}"),
+            Self::Mac(mac) => write!(f, "MAC {mac}"),
+        }
     }
-    all
+}
+
+fn identity(lease: &Lease, network: &Network) -> impl Iterator<Item = Identity> {
+    let v4 = [
+        Some(Identity::Address(lease.public_v4.into())),
+        Some(Identity::Mac(lease.v4.mac)),
+    ];
+    let v6 = network.v6.map(|_| {
+        let address = lease
+            .public_v6
+            .map(|address| Identity::Address(address.into()));
+        let mac = lease.v6.as_ref().map(|device| Identity::Mac(device.mac));
+        [address, mac]
+    });
+    v4.into_iter().chain(v6.into_iter().flatten()).flatten()
 }
 
 /// One that overlaps, of those that do not overlap each other.
@@ -346,39 +376,4 @@ fn overlapping(nodes: &BTreeMap<Subnet, Node<'_>>, subnet: Subnet) -> Option<Sub
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::{Book, Entry};
-    use crate::{lease::Lease, network::Network};
-
-    fn entry(key: &str, last: u8, revision: i64) -> Entry {
-        let value = format!(
-            r#"{{"PublicIP":"192.0.2.{last}","BackendType":"vxlan","BackendData":{{"VtepMAC":"02:4f:c0:00:02:{last:02x}"}}}}"#
-        );
-        Entry {
-            key: key.to_owned(),
-            value: value.into_bytes(),
-            create_revision: revision,
-            mod_revision: revision,
-            lease: 1,
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_told_as_long_as_it_is_in_the_store() {
-        let network = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
-        let network = Network::read(network.as_bytes()).unwrap();
-        let mut book = Book::default();
-        book.put(&entry("10.5.1.0-24", 1, 1), Duration::ZERO);
-        book.put(&entry("10.99.0.0-24", 2, 2), Duration::ZERO);
-        book.put(&entry("10.5.1.128-25", 3, 3), Duration::ZERO);
-        let own = Lease::read(&entry("10.5.9.0-24", 9, 9).value).unwrap();
-        let (nodes, problems) = book.peers(&network, None, &own);
-        assert_eq!((nodes.len(), problems.len()), (1, 2), "{problems:?}");
-        for key in ["10.99.0.0-24", "10.5.1.128-25"] {
-            book.deleted(key, Duration::ZERO);
-        }
-        assert_eq!(book.peers(&network, None, &own).1, []);
-    }
-}
+mod tests;

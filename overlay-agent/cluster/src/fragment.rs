@@ -193,7 +193,7 @@ mod tests {
         let start = Duration::from_secs(5);
         let mut book = Book::remembering(read(&written), start);
         assert_eq!(text(&book), written);
-        let almost = start + RESTORED - Duration::from_secs(1);
+        let almost = start + Duration::from_secs(RESTORED.as_secs() - 1);
         book.listed(&[entry(2)], Continuity::Kept, almost);
         assert_eq!(text(&book), written);
         book.listed(&[entry(2)], Continuity::Kept, start + RESTORED);

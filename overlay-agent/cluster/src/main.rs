@@ -153,9 +153,11 @@ async fn follow(start: Start) -> Result<()> {
 }
 
 fn tell(news: &News) -> io::Result<()> {
+    // All at once: standard output would look for the end of a line in each piece.
+    let mut line = serde_json::to_vec(news)?;
+    line.push(b'\n');
     let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, news)?;
-    out.write_all(b"\n")?;
+    out.write_all(&line)?;
     out.flush()
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Helper {
 /// What the helper's turn brings.
 pub(super) enum Told {
     /// It has told something.
-    News(News),
+    News(Box<News>),
     /// A network that could not be written is to be written again.
     SaveAgain,
 }
@@ -163,7 +163,7 @@ impl Helper {
         };
         if let Some(running) = &mut self.running {
             return tokio::select! {
-                news = running.next() => news.map(Told::News),
+                news = running.next() => news.map(|news| Told::News(Box::new(news))),
                 () = again => Ok(Told::SaveAgain),
             };
         }
@@ -195,7 +195,7 @@ impl Helper {
             }
         };
         let fragment = news.fragment.take();
-        self.news = Some(news);
+        self.news = Some(*news);
         let Some(text) = fragment else { return false };
         (self.refused, self.unsaved) = (None, None);
         if let Some(faults) = config.cluster_faults(&text) {

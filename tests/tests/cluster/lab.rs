@@ -35,6 +35,8 @@ pub(crate) struct Cluster {
     tls: bool,
     /// What is added to the command of each member.
     pub(crate) more: String,
+    /// Where etcd and `etcdctl` are, if not in `PATH`.
+    pub(crate) programs: Option<PathBuf>,
     /// `NAME:PASSWORD` of whom `etcdctl` speaks for.
     pub(crate) user: Option<&'static str>,
 }
@@ -57,6 +59,7 @@ impl Cluster {
             members,
             tls,
             more: String::new(),
+            programs: None,
             user: None,
         };
         if tls {
@@ -104,6 +107,14 @@ impl Cluster {
         (1..=self.members).try_for_each(|member| self.until_healthy(member))
     }
 
+    fn program(&self, name: &str) -> String {
+        let given = self.programs.as_ref();
+        given.map_or_else(
+            || name.to_owned(),
+            |folder| folder.join(name).display().to_string(),
+        )
+    }
+
     pub(crate) fn start_member(&self, member: u8, data: &str) -> Result<()> {
         let peer = |member| {
             self.url(member)
@@ -127,9 +138,10 @@ impl Cluster {
             argv: self.inside(
                 member,
                 &format!(
-                    "etcd --name m{member} --data-dir {}-{member} --listen-client-urls {url} --advertise-client-urls \
+                    "{} --name m{member} --data-dir {}-{member} --listen-client-urls {url} --advertise-client-urls \
                      {url} --listen-peer-urls {own} --initial-advertise-peer-urls {own} --initial-cluster {} \
                      --log-level error {tls} {}",
+                    self.program("etcd"),
                     self.file(data).display(),
                     all.join(","),
                     self.more,
@@ -175,7 +187,10 @@ impl Cluster {
         let user = user.unwrap_or_default();
         self.inside(
             1,
-            &format!("env ETCDCTL_API=3 etcdctl --endpoints={endpoints} {tls} {user} {command}"),
+            &format!(
+                "env ETCDCTL_API=3 {} --endpoints={endpoints} {tls} {user} {command}",
+                self.program("etcdctl")
+            ),
         )
     }
 

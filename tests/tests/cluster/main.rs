@@ -5,6 +5,7 @@ mod access;
 mod certificates;
 mod lab;
 mod members;
+mod newer;
 
 use std::{fs, path::Path};
 
@@ -38,6 +39,16 @@ fn in_json(definition: &str, said: &run::Output) -> Result<()> {
     let faults = Schema::read()?.faults(definition, &value);
     anyhow::ensure!(faults.is_empty(), "{definition}: {faults:#?}");
     Ok(())
+}
+
+/// What a cluster that is well, and `init`, tell programs.
+fn answers_in_json(cluster: &Cluster, agent: &Agent) -> Result<()> {
+    let status = agent.ask(&["cluster", "status", "-o", "json"])?;
+    in_json("cluster_status", &status)?;
+    let of = |words: &[&str]| cluster.cluster(1, &[&["init", "-o", "json"], words].concat());
+    in_json("cluster_role", &of(&["--role"])?)?;
+    in_json("cluster_init", &of(&["--cidr", "10.244.0.0/16"])?)?;
+    in_json("error", &of(&["--cidr", "10.99.0.0/16"])?)
 }
 
 /// Writes more entries that are none than are told, and removes them.
@@ -114,18 +125,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     the_helper_may_do_nothing()?;
     foreign_entries(&cluster, &agents[1])?;
     many_foreign_entries(&cluster, &agents[1])?;
-    in_json(
-        "cluster_status",
-        &agents[1].ask(&["cluster", "status", "-o", "json"])?,
-    )?;
-    in_json(
-        "cluster_role",
-        &cluster.cluster(1, &["init", "--role", "-o", "json"])?,
-    )?;
-    let range = ["init", "--cidr", "10.244.0.0/16", "-o", "json"];
-    in_json("cluster_init", &cluster.cluster(1, &range)?)?;
-    let other = ["init", "--cidr", "10.99.0.0/16", "-o", "json"];
-    in_json("error", &cluster.cluster(1, &other)?)?;
+    answers_in_json(&cluster, &agents[1])?;
 
     // A lost lease is claimed again, and the subnet stays the node's.
     let subnet = cluster.lose_lease(&agents[2])?;

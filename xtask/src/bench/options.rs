@@ -9,6 +9,7 @@ use super::{growth, measure::Measurement, subject::Subject};
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Args {
     /// Three rounds of short measurements, without those of many flows: a first look, in four
     /// minutes
@@ -17,6 +18,9 @@ pub(crate) struct Args {
     /// What the agent takes with up to 100,000 peers, instead of what packets take
     #[arg(long, conflicts_with_all = ["rounds", "congestion", "only", "subjects"])]
     pub(crate) scale: bool,
+    /// What it takes to follow a cluster's store with up to 10,000 nodes in it, instead of what packets take
+    #[arg(long, conflicts_with_all = ["scale", "rounds", "congestion", "only", "subjects"])]
+    pub(crate) cluster: bool,
     /// How often everything is measured [default: 5, with --quick 3]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,

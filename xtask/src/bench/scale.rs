@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::{interrupt, machine};
 use crate::console::Console;
 use node::Node;
+pub(super) use report::insert;
 
 /// Numbers of peers.
 const SIZES: [u32; 4] = [10, 1_000, 10_000, 100_000];

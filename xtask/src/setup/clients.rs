@@ -1,5 +1,5 @@
-//! Container runtimes that tests run: whole roots of packages, unpacked into the user's cache. None
-//! of them is installed or started here.
+//! Container runtimes that tests run: whole roots of packages, unpacked into the user's cache; and
+//! etcds of newer releases. None of them is installed or started here.
 
 use std::path::PathBuf;
 
@@ -47,9 +47,17 @@ const ROOTS: [Root; 2] = [
     },
 ];
 
+/// Releases whose etcd is tried besides the one that this machine's own release has.
+const ETCDS: [&[&str; 1]; 2] = [&["trixie"], &["forky"]];
+
 /// Where the roots are, each in a folder with its release's name.
 pub(crate) fn folder() -> Option<PathBuf> {
     cache("clients")
+}
+
+/// Where etcds of other releases are, each in a folder with its release's name.
+pub(crate) fn etcds() -> Option<PathBuf> {
+    cache("etcds")
 }
 
 /// Fetches what is not there. What cannot be had is told, and its tests are skipped.
@@ -66,6 +74,49 @@ pub(super) fn ensure(console: Console, apt: Option<&Apt>) {
             ),
         }
     }
+    for suite in ETCDS {
+        let [release] = suite;
+        match ensure_etcd(console, apt, suite) {
+            Ok(folder) => console.say("etcd", folder.display()),
+            Err(error) => console.say(
+                "etcd",
+                format_args!("that of {release} is not to be had, and not tried: {error:#}"),
+            ),
+        }
+    }
+}
+
+fn ensure_etcd(
+    console: Console,
+    apt: Option<&Apt>,
+    suite: &'static [&'static str; 1],
+) -> Result<PathBuf> {
+    let [release] = suite;
+    let folder = etcds().context("find the user's cache: set HOME")?;
+    let folder = folder.join(release);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    apt.context("there is no apt")?;
+    let archive = archive(console, suite)?;
+    let packages = ["etcd-server", "etcd-client"].map(str::to_owned);
+    let unpack = || archive.unpack(&packages, &folder);
+    // Old lists name versions that the archive no longer has.
+    unpack().or_else(|_| {
+        archive.refresh()?;
+        unpack()
+    })?;
+    Ok(folder)
+}
+
+fn archive(console: Console, suite: &'static [&'static str; 1]) -> Result<Archive> {
+    let arch = if cfg!(target_arch = "aarch64") {
+        Arch::Arm64
+    } else {
+        Arch::Amd64
+    };
+    let lists = cache("vm").context("find the user's cache: set HOME")?;
+    Archive::of(console, &lists, suite, arch)
 }
 
 impl Root {
@@ -78,13 +129,7 @@ impl Root {
             return Ok(folder);
         }
         apt.context("there is no apt")?;
-        let arch = if cfg!(target_arch = "aarch64") {
-            Arch::Arm64
-        } else {
-            Arch::Amd64
-        };
-        let lists = cache("vm").context("find the user's cache: set HOME")?;
-        let archive = Archive::of(console, &lists, self.release, arch)?;
+        let archive = archive(console, self.release)?;
         let packages: Vec<String> = self.packages.iter().map(|&name| name.to_owned()).collect();
         let unpack = || archive.unpack_with_dependencies(&packages, &folder);
         // Old lists name versions that the archive no longer has.

@@ -117,7 +117,7 @@ impl Archive {
     }
 
     /// Unpacks packages into a folder, once.
-    pub(super) fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
         self.unpack_once(packages, folder, |archives| {
             let mut download = self.apt("apt-get");
             download.arg("download").current_dir(archives);

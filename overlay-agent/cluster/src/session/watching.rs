@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tonic::Streaming;
 
-use super::{CALM, End, Session, now};
+use super::{CALM, End, Session, Store, now};
 use crate::{
     client::{Client, ClientError},
     proto::{EventType, WatchResponse},
+    subnet::Subnet,
     talk::News,
 };
 
@@ -16,6 +17,11 @@ use crate::{
 const RENEWAL: Duration = Duration::from_hours(1);
 /// The store is listed so often although nothing seems to be missing.
 const LOOK: Duration = Duration::from_mins(10);
+/// Who has gone is told with the next who comes, or so much later: he is kept for longer anyway,
+/// and what is told is all that is known.
+const LAZY: Duration = Duration::from_secs(5);
+/// So many whose doubt is over are looked up one by one; for more the store is listed.
+const SINGLY: usize = 64;
 /// Timers stand still while the machine sleeps: the clock is looked at so often.
 const TICK: Duration = Duration::from_secs(30);
 
@@ -59,9 +65,12 @@ impl Session {
                 if self.take(&message, lease) {
                     return Ok(());
                 }
-                calm = calm
-                    .or(Some(now() + CALM))
-                    .filter(|_| !message.events.is_empty());
+                if !message.events.is_empty() {
+                    let put = i32::from(EventType::Put);
+                    let urgent = message.events.iter().any(|event| event.r#type == put);
+                    let due = now() + if urgent { CALM } else { LAZY };
+                    calm = Some(calm.map_or(due, |calm: Duration| calm.min(due)));
+                }
             }
             let now = now();
             if calm.is_some_and(|calm| now >= calm) {
@@ -74,10 +83,35 @@ impl Session {
                 }
                 renewal = now + RENEWAL.mul_f64(0.9 + self.part() / 5.0);
             }
-            if now >= look || self.book.doubt_ends().is_some_and(|end| now >= end) {
+            if now >= look {
                 return Ok(());
             }
+            let due = self.book.due(now);
+            if !due.is_empty() {
+                if due.len() > SINGLY || !self.look_up(client, &due).await? {
+                    return Ok(());
+                }
+                let later = now + LAZY;
+                calm = Some(calm.map_or(later, |calm| calm.min(later)));
+            }
         }
+    }
+
+    /// Asks for the entries of some that were missing; false if it is not the store of before that
+    /// has answered.
+    async fn look_up(&mut self, client: &Client, missing: &[Subnet]) -> Result<bool, ClientError> {
+        for &subnet in missing {
+            let (header, kv) = client.get(&self.keys.lease(subnet)).await?;
+            let same = |store: Store| {
+                store.cluster == header.cluster_id && store.revision <= header.revision
+            };
+            if !self.store.is_some_and(same) {
+                return Ok(false);
+            }
+            let entry = kv.and_then(|kv| self.entry(&kv));
+            self.book.looked_up(subnet, entry.as_ref(), now());
+        }
+        Ok(true)
     }
 
     /// Takes events in; whether the store has to be listed again.

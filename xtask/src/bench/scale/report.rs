@@ -84,14 +84,6 @@ pub(super) fn write(
     all: &[Figures],
     goals: &[Goal],
 ) -> Result<PathBuf> {
-    let path = out.join("results.json");
-    let mut document: Map<String, Value> = match fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text)
-            .with_context(|| format!("read {}; remove it to begin anew", path.display()))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Map::new(),
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-    };
-    document.insert("schema".to_owned(), json!(SCHEMA));
     let scale = json!({
         "date": machine::now()?,
         "agent": agent.display().to_string(),
@@ -100,7 +92,20 @@ pub(super) fn write(
         "sizes": all,
         "goals": goals,
     });
-    document.insert("scale".to_owned(), scale);
+    insert(out, "scale", scale)
+}
+
+/// Puts a part into `results.json`, beside those of other runs that are there.
+pub(in crate::bench) fn insert(out: &Path, part: &str, value: Value) -> Result<PathBuf> {
+    let path = out.join("results.json");
+    let mut document: Map<String, Value> = match fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text)
+            .with_context(|| format!("read {}; remove it to begin anew", path.display()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Map::new(),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    document.insert("schema".to_owned(), json!(SCHEMA));
+    document.insert(part.to_owned(), value);
     let text = serde_json::to_string_pretty(&document).context("write down the results")?;
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
