@@ -33,7 +33,7 @@ pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
 pub use filter::{Filter, FilterRules, FilterTable, Masquerade, TableOwner, filter_table};
 pub(crate) use guard::Fnv;
 pub use guard::{Guard, GuardRules, GuardSenders, Length, TUNNEL_FROM_ENDPOINT, guard_table};
-pub use peers::{PeerEntries, PeerEntry, PeerObjects};
+pub use peers::{PeerEntries, PeerEntry, PeerObjects, Spread};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).
 pub const ROUTE_PROTOCOL: u8 = 111;

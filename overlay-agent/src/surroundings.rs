@@ -11,7 +11,7 @@ use crate::{
     doctor::filter::Following,
     kernel::{
         bpf::{ForeignHook, TcxPrograms},
-        netlink::{LinkLayer, NextHop, Question, RefusingRule},
+        netlink::{Hop, LinkLayer, NextHop, Question, RefusingRule},
         xfrm::Policy,
     },
     model::{Family, IfName, Name},
@@ -140,10 +140,18 @@ impl NodeLink {
 }
 
 /// A question about the way of tunnels' packets, and the kernel's answer.
-pub type Asked = (Question, Option<NextHop>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The question.
+    pub question: Question,
+    /// The one next hop that the kernel has chosen.
+    pub answer: Option<NextHop>,
+    /// All that it chooses among; `None` where no route with several can be the answer.
+    pub hops: Option<Vec<Hop>>,
+}
 
 /// How the underlay reaches an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
     /// The device that packets leave by.
     pub link: IfName,
@@ -152,6 +160,27 @@ pub struct Way {
     pub next_hop: IpAddr,
     /// MTU of the path in bytes, where a router on it has told that it is less than the link's.
     pub path_mtu: Option<u32>,
+    /// All next hops, this one too, where there are several that flows are spread over.
+    pub hops: Vec<WayHop>,
+}
+
+/// One of the next hops of a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WayHop {
+    /// The device that packets leave by.
+    pub link: IfName,
+    /// The neighbour that gets them.
+    pub next_hop: IpAddr,
+    /// Its share, next to those of the others.
+    pub weight: u16,
+}
+
+impl Way {
+    /// The devices that packets leave by.
+    pub fn links(&self) -> impl Iterator<Item = IfName> + '_ {
+        let more = self.hops.iter().map(|hop| hop.link);
+        std::iter::once(self.link).chain(more)
+    }
 }
 
 /// What was found where an endpoint should be.

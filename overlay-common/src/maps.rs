@@ -58,6 +58,11 @@ pub const MAX_CIDRS: usize = 2 * MAX_NETWORKS;
 /// Different lengths of peer prefixes of one family in one network; each costs a lookup.
 pub const MAX_PREFIX_LENGTHS: usize = 8;
 
+/// Next hops that the flows to one peer are spread over.
+pub const MAX_NEXT_HOPS: usize = 8;
+/// Parts that the flows to a peer with several next hops are divided in; a power of two.
+pub const BUCKETS: usize = 16;
+
 /// Senders and reasons, in pairs, for which drops are counted apart.
 pub const MAX_SENDERS: usize = 16_384;
 
@@ -230,8 +235,24 @@ pub struct Peer {
     /// Largest inner IP packet in bytes that the whole path to it carries: the network's MTU,
     /// or less where the kernel has learned that a link on the way is narrower.
     pub mtu: u16,
+    /// How many of `more` there are: with 0, all goes to `next_hop`.
+    pub others: u8,
     /// 0.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
+    /// Where flows go, by [`bucket`](crate::wire::bucket): 0 is `next_hop`, 1 the first of `more`.
+    pub spread: [u8; BUCKETS],
+    /// Next hops besides `next_hop`; what is not used is 0.
+    pub more: [NextHop; MAX_NEXT_HOPS - 1],
+}
+
+/// One of several neighbours on the way to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct NextHop {
+    /// As [`Peer::next_hop`].
+    pub address: [u8; 16],
+    /// Its interface.
+    pub ifindex: u32,
 }
 
 /// Bits of [`Peer::flags`].
@@ -372,7 +393,7 @@ const _: () = {
     assert!(size_of::<AddressKey6>() == 20);
     assert!(size_of::<SourceKey>() == 20);
     assert!(size_of::<CidrKey>() == 16);
-    assert!(size_of::<Peer>() == 52);
+    assert!(size_of::<Peer>() == 208);
     assert!(size_of::<Vtep>() == 4);
     assert!(size_of::<Endpoint>() == 124);
     assert!(size_of::<Port>() == 140);

@@ -58,6 +58,14 @@ pub const fn vtep6_mac(vtep: [u8; 16]) -> [u8; 6] {
     [0x02, 0x36, a, b, c, d]
 }
 
+/// The part of the flows to a peer that a flow is in, by its UDP source port. All bits of the
+/// port decide.
+pub const fn bucket(source_port: u16) -> usize {
+    let folded = source_port ^ (source_port >> 8);
+    let folded = folded ^ (folded >> 4);
+    folded as usize & (crate::maps::BUCKETS - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{SOURCE_PORT_MAX, SOURCE_PORT_MIN, source_port, vtep_mac, vtep6_mac};

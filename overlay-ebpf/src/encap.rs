@@ -4,7 +4,7 @@ use overlay_common::{
     journal::Step,
     maps::{Network, Peer, Port, network_flags, peer_flags},
     reasons::{DropReason, PassReason},
-    wire::source_port,
+    wire::{bucket, source_port},
 };
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     packet::{Packet, send_by_route, send_to_neighbour},
     received::Received as _,
     verdict::{Exit, Sender, Sent, Way},
+    verifier::forget_range,
 };
 
 /// Puts a frame that fits, of the container at `port`, into the tunnel to `peer`, as the router
@@ -32,15 +33,15 @@ pub(crate) fn encapsulate<I: Family>(
     let bytes = packet.length();
     let network = &port.network;
     packet.prioritise(I::priority(frame.tos));
-    if Ip4::leads_to(peer) {
-        wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?;
-        send_to_neighbour(peer);
+    let source_port = if Ip4::leads_to(peer) {
+        wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?
     } else {
         must_take_no_checksum(peer)?;
-        wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?;
-        send_to_neighbour(peer);
-    }
-    tell(Step::ToNeighbour, [peer.underlay_ifindex.into()]);
+        wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?
+    };
+    let (ifindex, neighbour) = next_hop(peer, source_port);
+    send_to_neighbour(ifindex, *neighbour);
+    tell(Step::ToNeighbour, [ifindex.into()]);
     Ok(sent(port, peer, bytes))
 }
 
@@ -54,14 +55,15 @@ pub(crate) fn encapsulate_routed<I: Family>(
 ) -> Result<Sent, Exit> {
     let bytes = packet.length();
     let network = &port.network;
-    if Ip4::leads_to(peer) {
-        wrap::<Ip4, I>(packet, frame, None, network, peer)?;
+    let source_port = if Ip4::leads_to(peer) {
+        wrap::<Ip4, I>(packet, frame, None, network, peer)?
     } else {
         must_take_no_checksum(peer)?;
-        wrap::<Ip6, I>(packet, frame, None, network, peer)?;
-    }
-    send_by_route(peer.underlay_ifindex);
-    tell(Step::ByRoute, [peer.underlay_ifindex.into()]);
+        wrap::<Ip6, I>(packet, frame, None, network, peer)?
+    };
+    let (ifindex, _) = next_hop(peer, source_port);
+    send_by_route(ifindex);
+    tell(Step::ByRoute, [ifindex.into()]);
     Ok(sent(port, peer, bytes))
 }
 
@@ -75,6 +77,20 @@ fn sent(port: &Port, peer: &Peer, bytes: usize) -> Sent {
     }
 }
 
+/// Which of the next hops a flow takes: its interface and address.
+#[inline(always)]
+fn next_hop(peer: &Peer, source_port: u16) -> (u32, &[u8; 16]) {
+    if peer.others != 0
+        && let Some(&number) = peer.spread.get(bucket(source_port))
+        && let Some(hop) = usize::from(number)
+            .checked_sub(1)
+            .and_then(|place| peer.more.get(forget_range(place)))
+    {
+        return (hop.ifindex, &hop.address);
+    }
+    (peer.underlay_ifindex, &peer.next_hop)
+}
+
 /// No program can compute one: of an aggregate, each segment has its own.
 fn must_take_no_checksum(peer: &Peer) -> Result<(), PassReason> {
     if peer.flags & peer_flags::NEEDS_CHECKSUM != 0 {
@@ -83,7 +99,7 @@ fn must_take_no_checksum(peer: &Peer) -> Result<(), PassReason> {
     Ok(())
 }
 
-/// Writes the headers of a tunnel over `O` around a frame of `I`.
+/// Writes the headers of a tunnel over `O` around a frame of `I`; the UDP source port.
 #[inline(always)]
 fn wrap<O: Family, I: Family>(
     packet: &mut Packet,
@@ -91,7 +107,7 @@ fn wrap<O: Family, I: Family>(
     forwarded: Option<&Forwarded>,
     network: &Network,
     peer: &Peer,
-) -> Result<(), Exit> {
+) -> Result<u16, Exit> {
     let copies_dscp = network.flags & network_flags::COPY_DSCP != 0;
     let flow = Flow {
         // Only a GSO packet can be too long; the kernel's device segments it first.
@@ -115,5 +131,5 @@ fn wrap<O: Family, I: Family>(
         Step::Encapsulated,
         [flow.source_port.into(), O::NUMBER.into()],
     );
-    Ok(())
+    Ok(flow.source_port)
 }

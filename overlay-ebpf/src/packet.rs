@@ -16,7 +16,6 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use network_types::eth::EthHdr;
-use overlay_common::maps::Peer;
 
 #[cfg(feature = "watched")]
 use crate::journal::Shown;
@@ -235,17 +234,17 @@ pub(crate) fn deliver_through(interface: u32) {
     unsafe { bpf_redirect_peer(interface, 0) };
 }
 
-/// Redirects the packet to the peer's neighbour on the underlay, whose MAC the kernel knows or
+/// Redirects the packet to a neighbour on the underlay, whose MAC the kernel knows or
 /// finds: by ARP or by neighbour discovery, as the neighbour's address is, whatever the family
 /// of the packet (`bpf_out_neigh_v4` of Linux).
-pub(crate) fn send_to_neighbour(peer: &Peer) {
+pub(crate) fn send_to_neighbour(interface: u32, address: [u8; 16]) {
     const SIZE: i32 = 20;
     const { assert!(size_of::<bpf_redir_neigh>() == SIZE as usize) };
-    let next_hop = Ip4::unmapped(peer.next_hop);
-    let (family, words) = if next_hop.mapped() == Ip6::from(peer.next_hop) {
+    let next_hop = Ip4::unmapped(address);
+    let (family, words) = if next_hop.mapped() == Ip6::from(address) {
         (Ip4::NUMBER, next_hop.words())
     } else {
-        (Ip6::NUMBER, Ip6::from(peer.next_hop).words())
+        (Ip6::NUMBER, Ip6::from(address).words())
     };
     let mut neighbour = bpf_redir_neigh {
         nh_family: family,
@@ -253,7 +252,7 @@ pub(crate) fn send_to_neighbour(peer: &Peer) {
     };
     // SAFETY: the pointer is valid for `SIZE` initialised bytes, which the helper copies.
     // It refuses flags and shorter structs, of which there are none.
-    unsafe { bpf_redirect_neigh(peer.underlay_ifindex, &raw mut neighbour, SIZE, 0) };
+    unsafe { bpf_redirect_neigh(interface, &raw mut neighbour, SIZE, 0) };
 }
 
 /// Redirects the packet to where the underlay's routes lead its new outer header.

@@ -386,6 +386,17 @@ pub struct HookStatus {
     pub what: String,
 }
 
+/// One of several next hops on the way to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHopStatus {
+    /// The device.
+    pub dev: IfName,
+    /// The neighbour.
+    pub via: IpAddr,
+    /// Its share, next to those of the others.
+    pub weight: u16,
+}
+
 /// The state of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -401,6 +412,9 @@ pub struct PeerStatus {
     pub dev: Option<IfName>,
     /// The underlay neighbour that leads to it.
     pub via: Option<IpAddr>,
+    /// All next hops that flows to it are spread over; empty where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_hops: Vec<NextHopStatus>,
     /// Slot in the map of counters.
     pub slot: Option<u32>,
     /// What the programs have sent to it, dropped of it and received from it.

@@ -14,7 +14,7 @@ use crate::{
     },
     model::IfName,
     node::Node,
-    objects::{LinkId, ROUTE_PROTOCOL, Scope},
+    objects::{LinkId, ROUTE_PROTOCOL, Scope, Spread},
     plan::Step,
 };
 
@@ -86,7 +86,7 @@ type Indices = BTreeMap<IfName, u32>;
 async fn indices(steps: &[Step], node: &Node) -> kernel::Result<Indices> {
     let mut indices = Indices::new();
     let mut looked_for = None;
-    for name in steps.iter().filter_map(device) {
+    for name in steps.iter().flat_map(devices) {
         if looked_for == Some(name) || indices.contains_key(&name) {
             continue;
         }
@@ -108,6 +108,16 @@ fn device(step: &Step) -> Option<IfName> {
         Step::DeleteNeighbour { link, .. } | Step::DeleteFdb { link, .. } => Some(*link),
         step => step.device().map(|LinkId { name, .. }| name),
     }
+}
+
+/// All devices that a step names.
+fn devices(step: &Step) -> impl Iterator<Item = IfName> {
+    let spread = match step {
+        Step::SetPeer { peer, .. } => peer.spread.as_deref(),
+        _ => None,
+    };
+    let more = spread.into_iter().flat_map(Spread::links);
+    device(step).into_iter().chain(more)
 }
 
 fn over_netlink(steps: &[Step], indices: &Indices) -> Vec<Result<()>> {

@@ -155,6 +155,7 @@ mod tests {
             link: name("eth1"),
             next_hop: next_hop(vtep),
             path_mtu: None,
+            hops: Vec::new(),
         };
         peers.map(|peer| (peer.vtep, way(peer.vtep))).collect()
     }

@@ -15,6 +15,7 @@ mod following;
 mod greeting;
 mod lock;
 mod mesh;
+mod next_hops;
 mod patrol;
 mod ping;
 mod preview;

@@ -181,8 +181,13 @@ impl Patrol {
                 return Ok(Some(format!("the programs of {device}")));
             }
         }
-        for (question, answer) in turn(&self.ways, WAYS, self.round) {
-            if node.netlink.way_of(*question).await? != *answer {
+        for asked in turn(&self.ways, WAYS, self.round) {
+            let question = asked.question;
+            let mut is_same = node.netlink.way_of(question).await? == asked.answer;
+            if let Some(hops) = &asked.hops {
+                is_same &= node.netlink.hops_of(question).await? == *hops;
+            }
+            if !is_same {
                 return Ok(Some(format!("the way to {}", question.to)));
             }
         }

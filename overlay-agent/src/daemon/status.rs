@@ -7,7 +7,7 @@ use overlay_cluster::talk::State;
 use overlay_common::maps::PeerStats;
 use tracing::warn;
 
-use super::{Reconciler, capture::Capture};
+use super::{Reconciler, capture::Capture, next_hops};
 use crate::{
     api::{
         Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
@@ -317,6 +317,7 @@ impl Reconciler {
             subnets: peer.subnets.clone(),
             dev: way.map(|way| way.link),
             via: way.map(|way| way.next_hop),
+            next_hops: way.map(next_hops::of).unwrap_or_default(),
             slot,
             traffic: stats.map(traffic),
             health: self.probes.health(network.vni, peer),

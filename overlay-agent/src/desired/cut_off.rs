@@ -11,7 +11,10 @@ use super::{
     Derived, Node,
     obstacles::{Inside, Obstacle},
 };
-use crate::model::{IfName, Name};
+use crate::{
+    model::{IfName, Name},
+    surroundings::Way,
+};
 
 /// A subnet of a network, and the peer whose it is.
 type Owned<'a> = (IpNet, &'a Name, Option<&'a Name>);
@@ -54,7 +57,7 @@ fn addresses<'a>(
     networks: &'a [Derived<'_>],
     counts: impl Fn(IpAddr) -> bool + Copy + 'a,
 ) -> impl Iterator<Item = Inside> + 'a {
-    let leaving = node.around.ways.values().map(|way| way.link);
+    let leaving = node.around.ways.values().flat_map(Way::links);
     let mut devices: Vec<IfName> = node.underlay.iter().copied().chain(leaving).collect();
     devices.sort_unstable();
     devices.dedup();
@@ -72,8 +75,11 @@ fn addresses<'a>(
     let vteps = peers.filter(move |peer| counts(peer.vtep));
     let vteps = vteps.map(|peer| Inside::Vtep(peer.vtep, peer.name.clone()));
     let ways = node.around.ways.iter();
-    let routers = ways.filter(|(vtep, way)| way.next_hop != **vtep);
-    let routers = routers.map(|(_, way)| Inside::NextHop(way.next_hop));
+    let routers = ways.flat_map(|(vtep, way)| {
+        let others = way.hops.iter().map(|hop| hop.next_hop);
+        let all = std::iter::once(way.next_hop).chain(others);
+        all.filter(move |hop| hop != vtep).map(Inside::NextHop)
+    });
     let all = own.chain(vteps).chain(routers);
     all.filter(move |inside| counts(inside.address()))
 }

@@ -18,6 +18,7 @@ mod problems;
 mod room;
 mod settings;
 mod slots;
+mod spread;
 pub mod troubles;
 mod underlay;
 mod values;

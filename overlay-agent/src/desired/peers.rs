@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 use overlay_common::wire::OVERHEAD_V6;
 
-use super::{Derived, Full, Problem, Tunnel, guard, slots};
+use super::{Derived, Full, Problem, Tunnel, guard, slots, spread};
 use crate::{
     model::{Family, IfName, Mac, Network, Peer, Range, Vni},
     objects::{
@@ -294,6 +294,7 @@ impl Made {
                 index: 0,
                 mtu: path_mtu(derived.mtu, peer.vtep, way),
                 needs_checksum: peer.udp6_checksum,
+                spread: way.and_then(spread::of),
             };
             self.subnets.push(((vni, subnet), entry));
             self.owners.push(owner);

@@ -64,6 +64,7 @@ fn bare() -> Observed {
             link: name("eth1"),
             next_hop: vtep,
             path_mtu: None,
+            hops: Vec::new(),
         },
     );
     observed

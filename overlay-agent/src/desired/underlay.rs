@@ -12,7 +12,7 @@ use crate::{
     kernel::netlink::LinkLayer,
     model::{DeviceName, Family, Guard, IfName, Underlay},
     objects::{AttachmentState, Hook, LinkKind, Objects},
-    surroundings::{NodeLink, Surroundings},
+    surroundings::{NodeLink, Surroundings, Way},
 };
 
 /// The node with its underlay; `None` when something stands in the way.
@@ -52,7 +52,7 @@ pub(super) fn node<'a>(inputs: Inputs<'a>, obstacles: &mut Vec<Obstacle>) -> Opt
 
 /// The smallest of the devices by which tunnel packets arrive or leave, in bytes.
 fn mtu(links: &[&NodeLink], around: &Surroundings) -> u32 {
-    let leaving: BTreeSet<IfName> = around.ways.values().map(|way| way.link).collect();
+    let leaving: BTreeSet<IfName> = around.ways.values().flat_map(Way::links).collect();
     let leaving = leaving.iter().filter_map(|name| around.links.get(name));
     let devices = links.iter().copied().chain(leaving);
     devices.map(|link| link.mtu).min().unwrap_or(u32::MAX)

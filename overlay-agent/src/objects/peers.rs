@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
+use overlay_common::maps::BUCKETS;
 use serde::Serialize;
 
 use super::{LinkRef, Route, RouteKey};
@@ -49,4 +50,26 @@ pub struct PeerEntry {
     pub mtu: u16,
     /// Whether it drops UDP over IPv6 without a checksum.
     pub needs_checksum: bool,
+    /// How flows are spread where there are several next hops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Box<Spread>>,
+}
+
+/// Next hops besides the first, and which flows take which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// Neighbours with their devices.
+    pub more: Vec<(IpAddr, LinkRef)>,
+    /// As [`Peer::spread`](overlay_common::maps::Peer::spread).
+    pub buckets: [u8; BUCKETS],
+}
+
+impl Spread {
+    /// The devices that lead to the neighbours.
+    pub fn links(&self) -> impl Iterator<Item = IfName> + '_ {
+        self.more.iter().filter_map(|(_, link)| match link {
+            LinkRef::Name(name) => Some(*name),
+            LinkRef::Gone(_) => None,
+        })
+    }
 }

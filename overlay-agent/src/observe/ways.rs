@@ -15,12 +15,12 @@ use super::{nodes::Nodes, tables::Tables};
 use crate::{
     kernel::{
         self,
-        netlink::{Bulk, NextHop, Question},
+        netlink::{Bulk, Hop, NextHop, Question},
     },
     model::{Family, Model, Peers},
     shared::Shared,
     store::Content,
-    surroundings::{Asked, Surroundings, Way},
+    surroundings::{Asked, Surroundings, Way, WayHop},
 };
 
 /// The ways, and what they follow from besides the routes.
@@ -157,15 +157,62 @@ fn find(
         answers.push((vtep, number));
     }
     let hops = bulk.ways_of(&asked)?;
+    let several = several(bulk, tables, &asked)?;
     let way = |(vtep, number): (IpAddr, usize)| {
         let hop = hops.get(number)?.as_ref()?;
-        Some((vtep, way(vtep, hop, nodes)?))
+        let several = several.get(&number).map(Vec::as_slice);
+        Some((vtep, way(vtep, hop, several.unwrap_or_default(), nodes)?))
     };
     let ways = answers.into_iter().filter_map(way).collect();
-    Ok((ways, asked.into_iter().zip(hops).collect()))
+    let asked = asked.into_iter().zip(hops).enumerate();
+    let asked = asked.map(|(number, (question, answer))| Asked {
+        question,
+        answer,
+        hops: several.get(&number).cloned(),
+    });
+    Ok((ways, asked.collect()))
 }
 
-fn way(vtep: IpAddr, hop: &NextHop, nodes: &Nodes<'_>) -> Option<Way> {
+/// All next hops for those questions that a route with several may answer, by their numbers.
+fn several(
+    bulk: &mut Bulk,
+    tables: &Tables,
+    asked: &[Question],
+) -> kernel::Result<BTreeMap<usize, Vec<Hop>>> {
+    let many = tables.others.iter().filter(|route| route.many);
+    let many: Vec<IpNet> = many.map(|route| route.destination).collect();
+    let may = |question: &Question| many.iter().any(|net| net.contains(&question.to));
+    let (numbers, questions): (Vec<usize>, Vec<Question>) = asked
+        .iter()
+        .enumerate()
+        .filter(|(_, question)| may(question))
+        .map(|(number, question)| (number, *question))
+        .unzip();
+    let hops = bulk.hops_of(&questions)?;
+    Ok(numbers.into_iter().zip(hops).collect())
+}
+
+/// Those that flows can be spread over, where these are several; in an order of their own, not
+/// that of a list whose first is another now and then.
+fn spread(vtep: IpAddr, several: &[Hop], nodes: &Nodes<'_>) -> Vec<WayHop> {
+    let hop = |hop: &Hop| {
+        let link = nodes.names.get(&hop.oif).copied();
+        Some(WayHop {
+            link: link.filter(|_| !nodes.is_ours(hop.oif))?,
+            next_hop: hop.gateway.unwrap_or(vtep),
+            weight: hop.weight,
+        })
+    };
+    let mut hops: Vec<WayHop> = several.iter().filter_map(hop).collect();
+    hops.sort_unstable();
+    hops.dedup_by_key(|hop| (hop.link, hop.next_hop));
+    if hops.len() < 2 {
+        hops.clear();
+    }
+    hops
+}
+
+fn way(vtep: IpAddr, hop: &NextHop, several: &[Hop], nodes: &Nodes<'_>) -> Option<Way> {
     // A device of ours leads to peers, and so cannot be the way to one.
     if hop.local || nodes.is_ours(hop.oif) {
         return None;
@@ -175,6 +222,7 @@ fn way(vtep: IpAddr, hop: &NextHop, nodes: &Nodes<'_>) -> Option<Way> {
         link,
         next_hop: hop.gateway.unwrap_or(vtep),
         path_mtu: hop.mtu,
+        hops: spread(vtep, several, nodes),
     })
 }
 

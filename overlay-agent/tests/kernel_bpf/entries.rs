@@ -23,6 +23,7 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> (Entries, PeerEntries) {
         index: 3,
         mtu: 1450,
         needs_checksum: false,
+        spread: None,
     };
     let endpoint = EndpointEntry {
         network,

@@ -51,6 +51,7 @@ pub(super) fn dual() -> Observed {
         link: name("eth1"),
         next_hop: "fe80::1".parse().unwrap(),
         path_mtu: None,
+        hops: Vec::new(),
     };
     observed.around.ways.insert(vtep, way);
     observed

@@ -173,6 +173,7 @@ fn a_subnet_that_would_hide_the_underlay_is_refused() {
         link: name("eth1"),
         next_hop: [192, 168, 56, 1].into(),
         path_mtu: None,
+        hops: Vec::new(),
     };
     routed.around.ways.insert([192, 168, 60, 13].into(), way);
     let found = told(&peers, &routed);

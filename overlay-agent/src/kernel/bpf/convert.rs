@@ -6,17 +6,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::maps::lpm_trie::Key;
+use bytemuck::Zeroable as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlay_common::maps::{
-    AddressKey4, AddressKey6, CidrKey, Endpoint, Peer, PrefixKey4, PrefixKey6, SourceKey,
-    endpoint_flags, mapped, peer_flags,
+    AddressKey4, AddressKey6, BUCKETS, CidrKey, Endpoint, MAX_NEXT_HOPS, NextHop, Peer, PrefixKey4,
+    PrefixKey6, SourceKey, endpoint_flags, mapped, peer_flags,
 };
 
 use super::by_family::ByFamily;
 use crate::{
     kernel::{KernelError, Result},
     model::{IfName, Mac, Vni},
-    objects::{EndpointEntry, LinkRef, PeerEntry},
+    objects::{EndpointEntry, LinkRef, PeerEntry, Spread},
 };
 
 /// Bits before an IPv4 address that is mapped to IPv6.
@@ -147,16 +148,41 @@ pub(super) fn peer(entry: &PeerEntry, index_of: impl Fn(IfName) -> Option<u32>) 
     } else {
         0
     };
+    let spread = entry.spread.as_deref();
+    let used = spread.map_or(&[][..], |spread| &spread.more);
+    let mut more = [NextHop::zeroed(); MAX_NEXT_HOPS - 1];
+    for (place, &(address, underlay)) in more.iter_mut().zip(used) {
+        *place = NextHop {
+            address: octets(address),
+            ifindex: index(underlay, &index_of)?,
+        };
+    }
     Ok(Peer {
         vtep: octets(entry.vtep),
         next_hop: octets(entry.next_hop),
-        underlay_ifindex: index(entry.underlay, index_of)?,
+        underlay_ifindex: index(entry.underlay, &index_of)?,
         index: entry.index,
         mac: entry.mac.octets(),
         flags: family | checksum,
         mtu: entry.mtu,
-        reserved: [0; 2],
+        others: u8::try_from(used.len()).unwrap_or_default(),
+        reserved: 0,
+        spread: spread.map_or([0; BUCKETS], |spread| spread.buckets),
+        more,
     })
+}
+
+fn spread(peer: &Peer, name_of: impl Fn(u32) -> Option<IfName>) -> Option<Box<Spread>> {
+    let used = peer.more.get(..peer.others.into())?;
+    let hop = |hop: &NextHop| {
+        let address = Ipv6Addr::from(hop.address).to_canonical();
+        (address, link(hop.ifindex, &name_of))
+    };
+    let spread = Spread {
+        more: used.iter().map(hop).collect(),
+        buckets: peer.spread,
+    };
+    (!used.is_empty()).then(|| spread.into())
 }
 
 /// `None` for what [`peer`] never makes.
@@ -167,13 +193,19 @@ pub(super) fn peer_entry(
     let entry = PeerEntry {
         vtep: Ipv6Addr::from(peer.vtep).to_canonical(),
         next_hop: Ipv6Addr::from(peer.next_hop).to_canonical(),
-        underlay: link(peer.underlay_ifindex, name_of),
+        underlay: link(peer.underlay_ifindex, &name_of),
         mac: Mac::unicast(peer.mac)?,
         index: peer.index,
         mtu: peer.mtu,
         needs_checksum: peer.flags & peer_flags::NEEDS_CHECKSUM != 0,
+        spread: spread(peer, &name_of),
     };
-    let again = self::peer(&entry, |_| Some(peer.underlay_ifindex)).ok()?;
+    let of_name = |name| {
+        let more = peer.more.iter().map(|hop| hop.ifindex);
+        let mut all = std::iter::once(peer.underlay_ifindex).chain(more);
+        all.find(|index| name_of(*index) == Some(name))
+    };
+    let again = self::peer(&entry, of_name).ok()?;
     (again == *peer).then_some(entry)
 }
 

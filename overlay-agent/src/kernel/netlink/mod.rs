@@ -10,6 +10,7 @@ mod bridge;
 mod bulk;
 mod create;
 mod events;
+mod hops;
 mod links;
 mod neighbours;
 mod noise;
@@ -44,6 +45,7 @@ pub use self::{
     bulk::{Bulk, Request},
     create::VethPeerSpec,
     events::{Changes, Event, Touched},
+    hops::Hop,
     links::{LinkInfo, LinkLayer, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
     qdiscs::{Qdiscs, qdiscs},

@@ -84,7 +84,7 @@ impl Bulk {
 }
 
 impl Question {
-    fn message(self) -> RouteMessage {
+    pub(super) fn message(self) -> RouteMessage {
         let mut message = way_to(self.to, self.from);
         // For rules that tell by them, and for the hash among next hops.
         message.attributes.extend([
@@ -110,7 +110,7 @@ fn way_to(destination: IpAddr, from: Option<IpAddr>) -> RouteMessage {
 }
 
 /// Nothing, if that is what a refusal means.
-fn no_way(refusal: Refusal, destination: IpAddr) -> Result<Option<NextHop>> {
+pub(super) fn no_way(refusal: Refusal, destination: IpAddr) -> Result<Option<NextHop>> {
     match refusal.errno {
         // The last two are the answers of `prohibit` and `blackhole` routes.
         Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL => Ok(None),

@@ -184,7 +184,7 @@ impl Node {
             mac: neighbour.mac,
             flags: neighbour.flags,
             mtu: MTU,
-            reserved: [0; 2],
+            ..Peer::zeroed()
         };
         let (vni, length) = (VNI, length.into());
         match prefix {

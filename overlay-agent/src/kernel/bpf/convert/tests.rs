@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use bytemuck::Zeroable as _;
 use ipnet::IpNet;
-use overlay_common::maps::{AddressKey4, Network, mapped, peer_flags};
+use overlay_common::maps::{AddressKey4, BUCKETS, Network, mapped, peer_flags};
 
 use super::{
     address_key, address_of, cidr_key, cidr_of, endpoint, endpoint_entry, peer, peer_entry,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     kernel::bpf::by_family::ByFamily,
     model::{IfName, Vni},
-    objects::{EndpointEntry, LinkRef, PeerEntry},
+    objects::{EndpointEntry, LinkRef, PeerEntry, Spread},
 };
 
 fn eth1() -> IfName {
@@ -39,7 +39,32 @@ fn over(vtep: &str, needs_checksum: bool) -> PeerEntry {
         index: 3,
         mtu: 1400,
         needs_checksum,
+        spread: None,
     }
+}
+
+#[test]
+fn several_next_hops_come_back_as_they_went() {
+    let mut entry = over("192.0.2.2", false);
+    let more = [
+        ("fe80::1", LinkRef::Name(eth1())),
+        ("192.0.2.9", LinkRef::Gone(9)),
+    ];
+    let mut buckets = [0; BUCKETS];
+    buckets[3] = 2;
+    entry.spread = Some(Box::new(Spread {
+        more: more
+            .map(|(address, link)| (address.parse().unwrap(), link))
+            .into(),
+        buckets,
+    }));
+    let value = peer(&entry, index_of).unwrap();
+    assert_eq!((value.others, value.spread[3]), (2, 2));
+    assert_eq!(
+        (value.more[1].address, value.more[1].ifindex),
+        (mapped([192, 0, 2, 9]), 9)
+    );
+    assert_eq!(peer_entry(&value, name_of), Some(entry));
 }
 
 #[test]

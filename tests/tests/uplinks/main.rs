@@ -1,150 +1,17 @@
 //! Underlays as real nodes have them: an address on the loopback behind two cards, next hops that
-//! come and go, routers with IPv6 addresses alone, and addresses that are late or away.
+//! come and go, routers with IPv6 addresses alone, addresses that are late or away, and devices of
+//! other kinds than a card.
 
-use std::fs;
+mod spread;
+mod stand;
 
 use anyhow::Result;
-use overlay_tests::{
-    agent::Agent,
-    check::{self, Answer},
-    counters,
-    guard::Guard,
-    poll, run, scenario,
-    script::words,
-    shape::{Scenario, Shape},
-    topology::Node,
-    traffic::Pair,
+use overlay_tests::{run, script::words, topology::Node, traffic::Pair};
+
+use crate::stand::{
+    BOTH, both_cards, configure, flows, flows_fast, ip, lab, pass_over_linkdown, second_cable,
+    tells, vteps, way_is,
 };
-
-fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    Ok(Guard::up(shape)?)
-}
-
-/// Runs commands of `ip`, one a line, in a node counted from 1.
-fn ip(guard: &Guard, node: usize, commands: &str) -> Result<()> {
-    let namespace = &guard.topology().nodes[node - 1].namespace;
-    let lines = commands.lines().map(str::trim);
-    for command in lines.filter(|line| !line.is_empty()) {
-        run::checked(&words(format!("ip -n {namespace} {command}")))?;
-    }
-    Ok(())
-}
-
-/// A second cable, eth2 of both nodes, with 172.30.0.1 and 172.30.0.2.
-fn second_cable(guard: &Guard) -> Result<()> {
-    let other = &guard.topology().nodes[1].namespace;
-    let link = format!("link add eth2 mtu 1500 type veth peer name eth2 netns {other} mtu 1500");
-    ip(guard, 1, &link)?;
-    for node in [1, 2] {
-        let commands = format!("addr add 172.30.0.{node}/24 dev eth2\nlink set eth2 up");
-        ip(guard, node, &commands)?;
-    }
-    Ok(())
-}
-
-/// Gives a node the lab's configuration with some text in the place of other text.
-fn configure(guard: &Guard, node: &Node, changes: &[(&str, &str)]) -> Result<()> {
-    let mut text = scenario::agents::config(guard.topology(), node).to_toml();
-    for (old, new) in changes {
-        assert!(text.contains(old), "{old} is not in {text}");
-        text = text.replace(old, new);
-    }
-    fs::write(guard.agent(node.number).config_file(), text)?;
-    Ok(())
-}
-
-/// Has the first node's kernel use no route by a device without a carrier.
-fn pass_over_linkdown(guard: &Guard, devices: &[&str]) -> Result<()> {
-    let node = &guard.topology().nodes[0].namespace;
-    for device in devices {
-        run::checked(&words(format!(
-            "ip netns exec {node} sysctl -qw net.ipv4.conf.{device}.ignore_routes_with_linkdown=1"
-        )))?;
-    }
-    Ok(())
-}
-
-const BOTH: (&str, &str) = ("underlay = \"eth1\"", "underlay = [\"eth1\", \"eth2\"]");
-
-fn both_cards(guard: &Guard) -> Result<()> {
-    for node in &guard.topology().nodes {
-        configure(guard, node, &[BOTH])?;
-    }
-    Ok(())
-}
-
-/// Waits until both agents are content, and what each container sends to the other one arrives.
-fn flows(guard: &Guard, after: &str) -> Result<()> {
-    let nodes = &guard.topology().nodes;
-    let (one, two) = (&nodes[0].containers[0], &nodes[1].containers[0]);
-    let complaint = || -> Result<Option<String>> {
-        for agent in [guard.agent(1), guard.agent(2)] {
-            let status = agent.ask(&["status"])?;
-            if !status.success {
-                return Ok(Some(status.stdout + &status.stderr));
-            }
-        }
-        for (from, to) in [(one, two), (two, one)] {
-            if let Answer::None(why) = check::ping(&from.namespace, to.address)? {
-                return Ok(Some(format!("{} → {}: {why}", from.namespace, to.address)));
-            }
-        }
-        Ok(None)
-    };
-    let flowing =
-        poll::until_well(|| complaint().unwrap_or_else(|error| Some(format!("{error:#}"))));
-    assert_eq!(flowing, Ok(()), "after {after}\n{}", guard.agent(1).log()?);
-    Ok(())
-}
-
-/// The same, and it is the programs that carry it.
-fn flows_fast(guard: &Guard, after: &str) -> Result<()> {
-    flows(guard, after)?;
-    let nodes = &guard.topology().nodes;
-    for agent in guard.agents() {
-        let before = counters::carried(&agent.instance)?.received;
-        check::ping(
-            &nodes[0].containers[0].namespace,
-            nodes[1].containers[0].address,
-        )?;
-        let now = counters::carried(&agent.instance)?.received;
-        assert!(
-            now > before,
-            "{}: by the kernel after {after}",
-            agent.instance
-        );
-    }
-    Ok(())
-}
-
-/// Waits until the agent says what is wrong.
-fn tells(agent: &Agent, what: &str) -> Result<()> {
-    let told = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.code == Some(1) && out.stdout.contains(what) => None,
-        Ok(out) => Some(out.stdout + &out.stderr),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(told, Ok(()), "{}", agent.log()?);
-    Ok(())
-}
-
-fn vteps(agent: &Agent) -> Result<String> {
-    Ok(agent.json(&["status"])?["vteps"].to_string())
-}
-
-/// Waits until the first node says that its way to the other one is this.
-fn way_is(guard: &Guard, dev: &str, via: &str) -> Result<()> {
-    let agent = guard.agent(1);
-    let way = || -> Result<Option<String>> {
-        let peer = agent.json(&["status"])?["networks"][0]["peers"][0].take();
-        let is = peer["dev"].as_str() == Some(dev) && peer["via"].as_str() == Some(via);
-        Ok((!is).then(|| peer.to_string()))
-    };
-    let found = poll::until_well(|| way().unwrap_or_else(|error| Some(format!("{error:#}"))));
-    assert_eq!(found, Ok(()), "{}", agent.log()?);
-    Ok(())
-}
 
 #[test]
 fn an_address_on_the_loopback_behind_two_cards() -> Result<()> {
