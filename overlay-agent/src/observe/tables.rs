@@ -37,8 +37,10 @@ pub(super) struct Tables {
     pub(super) stray_neighbours: BTreeSet<(IfName, IpAddr)>,
     /// What else is in the tables of our VXLAN devices.
     pub(super) stray_fdb: BTreeSet<StrayFdb>,
-    /// Whether those have changed since this was last reset.
+    /// Whether the kernel may lead to a peer otherwise since this was last reset.
     pub(super) others_changed: bool,
+    /// Whom those ways lead to: of all the routes of a router, few concern one.
+    pub(super) vteps: BTreeSet<IpAddr>,
     /// Devices of others that are up and have a carrier.
     carriers: BTreeSet<u32>,
     /// Devices on which something is whose end is not announced: name and state.
@@ -205,7 +207,8 @@ impl Tables {
         } else if let Some((key, route)) = nodes.of_ours(info) {
             self.routes.insert(key, route);
         } else {
-            self.others_changed |= self.others.insert(other(info)) && is_way(info);
+            let leads = self.leads_to_peer(&info.destination);
+            self.others_changed |= self.others.insert(other(info)) && leads;
         }
     }
 
@@ -240,10 +243,17 @@ impl Tables {
             .take_while(same)
             .cloned()
             .collect();
+        let leads = self.leads_to_peer(&info.destination);
         for route in replaced {
             self.others.remove(&route);
-            self.others_changed = true;
+            self.others_changed |= leads;
         }
+    }
+
+    /// Whether a route with this destination can be the way to a peer.
+    fn leads_to_peer(&self, destination: &IpNet) -> bool {
+        let inside = destination.network()..=destination.broadcast();
+        self.vteps.range(inside).next().is_some()
     }
 
     fn remove_route(&mut self, info: &RouteInfo, nodes: &Nodes<'_>) {
@@ -261,7 +271,8 @@ impl Tables {
         } else if let Some((key, _)) = nodes.of_ours(info) {
             self.routes.remove(&key);
         } else {
-            self.others_changed |= self.others.remove(&other(info)) && is_way(info);
+            let leads = self.leads_to_peer(&info.destination);
+            self.others_changed |= self.others.remove(&other(info)) && leads;
         }
     }
 
@@ -344,14 +355,6 @@ impl Tables {
     }
 }
 
-/// Whether a route can be a way to a node: those of links alone lead to no VTEP.
-fn is_way(info: &RouteInfo) -> bool {
-    match info.destination {
-        IpNet::V4(_) => true,
-        IpNet::V6(net) => !net.network().is_unicast_link_local() && !net.network().is_multicast(),
-    }
-}
-
 fn key(info: &RouteInfo) -> RouteKey {
     RouteKey {
         scope: Scope::Node,
@@ -402,5 +405,34 @@ fn stray(link: IfName, found: &FdbInfo) -> StrayFdb {
         link,
         mac: found.mac,
         dst: found.dst,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tables;
+
+    #[test]
+    fn few_routes_concern_a_peer() {
+        let tables = Tables {
+            vteps: ["192.0.2.7", "2001:db8::7"]
+                .map(|vtep| vtep.parse().unwrap())
+                .into(),
+            ..Tables::default()
+        };
+        for (destination, leads) in [
+            ("0.0.0.0/0", true),
+            ("192.0.2.0/24", true),
+            ("192.0.2.7/32", true),
+            ("192.0.2.8/29", false),
+            ("198.51.100.0/24", false),
+            ("::/0", true),
+            ("2001:db8::/32", true),
+            ("fe80::/64", false),
+            ("ff00::/8", false),
+        ] {
+            let net = destination.parse().unwrap();
+            assert_eq!(tables.leads_to_peer(&net), leads, "{destination}");
+        }
     }
 }

@@ -60,6 +60,10 @@ impl Ways {
             self.found = found.into();
         }
         self.asked = asked.into();
+        if self.peers != peers || tables.vteps.is_empty() {
+            let all = peers.iter().flat_map(|peers| peers.iter());
+            tables.vteps = all.map(|peer| peer.vtep).collect();
+        }
         (self.peers, self.learned, self.sources) = (peers, learned, sources);
         tables.others_changed = false;
         Ok(())
