@@ -185,11 +185,11 @@ fn several(
 ) -> kernel::Result<BTreeMap<usize, Vec<Hop>>> {
     let many = tables.others.iter().filter(|route| route.many);
     let many: Vec<IpNet> = many.map(|route| route.destination).collect();
-    let may = |question: &Question| many.iter().any(|net| net.contains(&question.to));
+    let leads = |question: &Question| many.iter().any(|net| net.contains(&question.to));
     let (numbers, questions): (Vec<usize>, Vec<Question>) = asked
         .iter()
         .enumerate()
-        .filter(|(_, question)| may(question))
+        .filter(|(_, question)| leads(question))
         .map(|(number, question)| (number, *question))
         .unzip();
     let hops = bulk.hops_of(&questions)?;
