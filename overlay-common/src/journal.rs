@@ -15,6 +15,11 @@ pub const WATCH: &str = "WATCH";
 
 /// Bytes of a packet that can be shown, before the program and after it each.
 pub const MAX_SNAP: usize = 2048;
+/// Bytes of each packet that a message in the log is made of: the headers of a tunnel over IPv6
+/// and of what is in it.
+pub const SAID_SNAP: usize = 192;
+/// Bytes of such a message: a [`Sighting`], and the packet's first bytes behind it.
+pub const SAID: usize = size_of::<Sighting>() + SAID_SNAP;
 /// For how many nanoseconds [`Watch::budget`] is.
 pub const WINDOW_NS: u64 = 10_000_000;
 /// A slot, interface or reason that is none: where it stands as a wish, any.

@@ -16,14 +16,16 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use overlay_common::{
-    journal::{Decision, Lost, MAX_SNAP, NONE, Sighting, Step, WINDOW_NS, Watch, kinds, outcomes},
+    journal::{
+        Decision, Lost, MAX_SNAP, NONE, SAID, Sighting, Step, WINDOW_NS, Watch, kinds, outcomes,
+    },
     maps::LOCAL_INDEX,
     programs::Program,
     reasons::{DropReason, PassReason},
 };
 
 use crate::{
-    messages,
+    messages::{self, Level, level_enabled},
     received::Received,
     verdict::{Sender, Sent, Way},
     verifier::forget_range,
@@ -102,7 +104,7 @@ pub(crate) fn tell<const N: usize>(step: Step, by: [u64; N]) {
 /// A packet has come to a program.
 #[inline(always)]
 pub(crate) fn came(program: Program, packet: &(impl Received + Shown)) {
-    if !is_watched(program) {
+    if !is_looked_at(program) {
         return;
     }
     let Some(desk) = desk() else { return };
@@ -155,7 +157,11 @@ pub(crate) fn sent(program: Program, packet: &(impl Received + Shown), sent: &Se
 /// It was left to the kernel.
 #[inline(always)]
 pub(crate) fn passed(program: Program, packet: &(impl Received + Shown), reason: PassReason) {
-    messages::passed(reason);
+    if level_enabled(Level::Debug)
+        && let Some(sighting) = to_be_said(outcomes::PASSED, reason as u32, NONE)
+    {
+        messages::passed(sighting);
+    }
     if watched!(passes) >> (reason as u32) & 1 != 0 {
         went(program, packet, outcomes::PASSED, reason as u32, NONE);
     }
@@ -169,9 +175,33 @@ pub(crate) fn dropped(
     reason: DropReason,
     sender: Sender,
 ) {
+    if level_enabled(Level::Warn)
+        && let Some(sighting) = to_be_said(outcomes::DROPPED, reason as u32, sender.0)
+    {
+        messages::dropped(sighting);
+    }
     if watched!(drops) >> (reason as u32) & 1 != 0 {
         went(program, packet, outcomes::DROPPED, reason as u32, sender.0);
     }
+}
+
+/// What the log is told of the packet in hand, unless it was told enough in this window.
+#[inline(always)]
+fn to_be_said(outcome: u32, reason: u32, peer: u32) -> Option<&'static [u8]> {
+    let desk = desk()?;
+    if desk.told >= watched!(budget) {
+        lose(|lost| lost.over_budget += 1);
+        return None;
+    }
+    desk.told += 1;
+    if peer != NONE {
+        desk.sighting.peer = peer;
+    }
+    desk.sighting.outcome = outcome;
+    desk.sighting.reason = reason;
+    // SAFETY: a desk has more bytes than this, all of them initialised, as is all of a map's
+    // value; nobody writes to them until the message is copied.
+    Some(unsafe { slice::from_raw_parts(from_mut(desk).cast::<u8>(), SAID) })
 }
 
 #[inline(always)]
@@ -216,6 +246,11 @@ fn went(program: Program, packet: &(impl Received + Shown), outcome: u32, reason
     if EVENTS.output_untyped::<[u8]>(event, 0).is_err() {
         lose(|lost| lost.ring_full += 1);
     }
+}
+
+/// Whether a program writes down what packets it has in hand.
+fn is_looked_at(program: Program) -> bool {
+    is_watched(program) || level_enabled(Level::Warn)
 }
 
 fn is_watched(program: Program) -> bool {

@@ -34,6 +34,7 @@ mod headers;
 mod ingress;
 #[cfg_attr(not(feature = "watched"), path = "journal/nobody.rs")]
 mod journal;
+#[cfg(feature = "watched")]
 mod messages;
 mod neighbours;
 mod outer;
@@ -121,7 +122,6 @@ fn guarded(ctx: XdpContext) -> u32 {
         // Whoever lets a packet pass does not count it: the next program does.
         Ok(()) | Err(Exit::Pass(_)) => xdp_action::XDP_PASS,
         Err(Exit::Drop(reason, sender)) => {
-            messages::dropped(reason);
             let bytes = packet.length();
             stats::dropped(Program::UnderlayGuard, 0, reason, sender, bytes);
             journal::dropped(Program::UnderlayGuard, &packet, reason, sender);
@@ -155,7 +155,6 @@ fn went(program: Program, packet: &Packet, bytes: usize, outcome: Result<Sent, E
             TC_ACT_UNSPEC
         }
         Err(Exit::Drop(reason, sender)) => {
-            messages::dropped(reason);
             stats::dropped(program, packet.interface(), reason, sender, bytes);
             journal::dropped(program, packet, reason, sender);
             TC_ACT_SHOT

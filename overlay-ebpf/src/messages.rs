@@ -1,42 +1,21 @@
-//! What programs say of a packet where the agent's log asks for it.
+//! What programs say of a packet where the agent's log asks for it: the same that they tell a
+//! capture, in the agent's log.
 //!
 //! Each message is a function of its own, which the verifier takes out together with its call
 //! where nobody asks: as part of the programs they would make the rest worse.
 
-#[cfg(feature = "watched")]
-use aya_log_ebpf::debug;
-use aya_log_ebpf::{
-    macro_support::{Level, level_enabled},
-    warn,
-};
-use overlay_common::reasons::DropReason;
-#[cfg(feature = "watched")]
-use overlay_common::reasons::PassReason;
+use aya_log_ebpf::{debug, warn};
 
-/// A packet is dropped.
-#[inline(always)]
-pub(crate) fn dropped(reason: DropReason) {
-    if level_enabled(Level::Warn) {
-        say_dropped(reason);
-    }
-}
+pub(crate) use aya_log_ebpf::macro_support::{Level, level_enabled};
 
-/// A packet is left to the kernel: often enough, and no matter for programs that nobody watches.
-#[cfg(feature = "watched")]
-#[inline(always)]
-pub(crate) fn passed(reason: PassReason) {
-    if level_enabled(Level::Debug) {
-        say_passed(reason);
-    }
-}
-
+/// A packet is dropped, of which these are its sighting and its first bytes.
 #[inline(never)]
-fn say_dropped(reason: DropReason) {
-    warn!((), "dropped: {}", reason.name());
+pub(crate) fn dropped(sighting: &[u8]) {
+    warn!((), "{:x}", sighting);
 }
 
-#[cfg(feature = "watched")]
+/// A packet is left to the kernel.
 #[inline(never)]
-fn say_passed(reason: PassReason) {
-    debug!((), "left to the kernel: {}", reason.name());
+pub(crate) fn passed(sighting: &[u8]) {
+    debug!((), "{:x}", sighting);
 }

@@ -8,6 +8,7 @@ use std::{
 use nix::unistd::geteuid;
 
 use crate::{
+    agent::Agent,
     error::{Error, Result},
     names::LabName,
     processes, run, scenario,
@@ -91,6 +92,26 @@ pub fn raise(
     state.ready = true;
     state.save()?;
     Ok(Raised::Now)
+}
+
+/// Nodes of a lab whose agents do not run, by their instances.
+pub fn missing(topology: &Topology) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for instance in topology.instances() {
+        if processes::task(&topology.shape.name, instance)?.is_none() {
+            missing.push(instance.to_owned());
+        }
+    }
+    Ok(missing)
+}
+
+/// Starts the agents that do not run, and waits until they are well; their instances.
+pub fn start_missing(topology: &Topology, program: &Path) -> Result<Vec<String>> {
+    let missing = missing(topology)?;
+    for instance in &missing {
+        Agent::new(&topology.shape.name, program, instance.clone()).start()?;
+    }
+    Ok(missing)
 }
 
 /// Takes a lab down, however much of it there is; false when there was none.

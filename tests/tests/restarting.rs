@@ -1,11 +1,11 @@
 //! Endpoints come and go although the agent is just restarting, and none stays that nobody was
 //! promised.
 
-use std::thread;
+use std::{path::PathBuf, process::Stdio, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use overlay_tests::{agent::Agent, guard::Guard, netns::Temporary, poll};
+use overlay_tests::{agent::Agent, guard::Guard, lab, netns::Temporary, poll, run};
 use serde_json::Value;
 
 /// The names of the endpoints that an agent has.
@@ -162,5 +162,51 @@ fn an_agent_that_is_stopped_is_told_of_instead_of_waited_for() -> Result<()> {
         other => Some(format!("{other:?}")),
     });
     assert_eq!(well, Ok(()));
+    Ok(guard.down()?)
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_begun() -> Result<()> {
+    let guard = Guard::overlay("tresg")?;
+    let agent = guard.agent(1);
+    let process = agent.process()?.context("a process")?;
+    process.signal(Signal::SIGSTOP)?;
+    let abandoned = (|| {
+        for arguments in [&adding("tresg-job")[..], &["down"]] {
+            let arguments = [arguments, &["--instance", &agent.instance]].concat();
+            let mut client = run::command(&agent.argv(&arguments))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            // Until it has asked.
+            thread::sleep(Duration::from_millis(500));
+            client.kill()?;
+            client.wait()?;
+        }
+        anyhow::Ok(())
+    })();
+    process.signal(Signal::SIGCONT)?;
+    abandoned?;
+    // Those that came before have had their turn.
+    agent.json(&["status"])?;
+    assert!(!endpoints(&agent)?.iter().any(|name| name == "job"));
+    assert!(!std::fs::exists("/run/netns/tresg-job")?);
+    Ok(guard.down()?)
+}
+
+#[test]
+fn a_lab_gets_an_agent_back_that_has_ended() -> Result<()> {
+    let guard = Guard::overlay("tresl")?;
+    let agent = guard.agent(1);
+    let program: PathBuf = agent.argv(&[]).remove(0).into();
+    assert_eq!(lab::start_missing(guard.topology(), &program)?, [""; 0]);
+    agent.kill()?;
+    assert_eq!(lab::missing(guard.topology())?, [&*agent.instance]);
+    assert_eq!(
+        lab::start_missing(guard.topology(), &program)?,
+        [&*agent.instance]
+    );
+    agent.json(&["status"])?;
+    assert_eq!(lab::missing(guard.topology())?, [""; 0]);
     Ok(guard.down()?)
 }

@@ -151,7 +151,15 @@ fn up(args: &Up) -> Result<()> {
     })?;
     match raised {
         Raised::Now => console.say("up", &shape),
-        Raised::Before => console.say("up", format_args!("{shape}, as before")),
+        Raised::Before => {
+            for instance in lab::start_missing(&topology, &agent)? {
+                console.say(
+                    "lab",
+                    format_args!("The agent of {instance} had ended: started again"),
+                );
+            }
+            console.say("up", format_args!("{shape}, as before"));
+        }
     }
     check(&topology)?;
     print!("\n{}", guide::what_to_try(&topology, &agent));
@@ -195,6 +203,9 @@ fn check(topology: &Topology) -> Result<()> {
     let faults = matrix.faults().len();
     if faults > 0 {
         bail!("{faults} of {} pings are not as they must be", matrix.len());
+    }
+    for instance in lab::missing(topology)? {
+        println!("no agent runs for {instance}: `cargo xtask lab up` starts it again");
     }
     Ok(())
 }

@@ -1,14 +1,20 @@
 //! Takes calls and hands them to the daemon, one after another.
 
 use std::{
-    fs, io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    fmt, fs, io,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use nix::unistd::{geteuid, getpid};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::{geteuid, getpid},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -27,6 +33,8 @@ const MAX_REQUEST: u64 = 64 * 1024;
 const MAX_CLIENTS: usize = 32;
 /// How long a client may think, or leave a reply unread.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a client still waits.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A request with the place for its reply.
 #[derive(Debug)]
@@ -70,6 +78,15 @@ impl Caller {
     /// mode can be changed, and a descriptor be handed on.
     fn may_ask(self) -> bool {
         self.user == 0 || self.user == geteuid().as_raw()
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.process {
+            Some(process) => write!(f, "process {process} of user {}", self.user),
+            None => write!(f, "a process of user {}", self.user),
+        }
     }
 }
 
@@ -186,7 +203,14 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
             ))
         } else {
             match serde_json::from_slice(&line) {
-                Ok(request) => desk.answer(request, caller).await,
+                Ok(request) => {
+                    tokio::select! {
+                        biased;
+                        // What nobody waits for any more is not begun.
+                        () = gone(write.as_ref()) => return Err(io::ErrorKind::BrokenPipe.into()),
+                        reply = desk.answer(request, caller) => reply,
+                    }
+                }
                 Err(error) => Reply::BadInput(format!("understand the request: {error}")),
             }
         };
@@ -197,6 +221,21 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
             return Ok(());
         }
         read.get_mut().set_limit(MAX_REQUEST);
+    }
+}
+
+/// Waits until the client has closed its connection. One that has only said all that it has to
+/// say waits for its reply.
+async fn gone(stream: &UnixStream) {
+    loop {
+        let mut connection = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+        let polled = poll(&mut connection, PollTimeout::ZERO);
+        let [connection] = connection;
+        let has = connection.revents().unwrap_or(PollFlags::empty());
+        if polled.is_ok() && has.contains(PollFlags::POLLHUP) {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

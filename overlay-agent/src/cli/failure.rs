@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Format;
 use crate::{
     api::{ClientError, SCHEMA},
+    config::ConfigError,
     daemon::{LockError, StartError},
     kernel::KernelError,
     model::Name,
@@ -162,6 +163,10 @@ fn lacks_rights(error: &anyhow::Error) -> bool {
             || matches!(
                 error.downcast_ref(),
                 Some(ClientError::Connect { cause, .. }) if denied(cause)
+            )
+            || matches!(
+                error.downcast_ref(),
+                Some(ConfigError::Unreadable { cause, .. }) if denied(cause)
             )
             || match error.downcast_ref() {
                 Some(StartError::Kernel(error)) => error.is_denied(),

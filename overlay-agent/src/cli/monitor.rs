@@ -17,11 +17,10 @@ use crate::{
     api::{
         Reply, Request, SCHEMA,
         capture::{Captured, Seen, Wanted},
-        explain::Action,
         rfc3339,
     },
     dirs::Dirs,
-    explain::flow::Flows,
+    explain::flow::{Flows, line, verdict},
     model::Name,
 };
 
@@ -158,7 +157,7 @@ impl Lines {
             let frame = hex::decode(&packet.before.hex).map_err(io::Error::other)?;
             let flows = Flows::of(&frame, &self.ports);
             match self.format {
-                Format::Text => writeln!(out, "{}", line(packet, &flows))?,
+                Format::Text => writeln!(out, "{} {}", time(packet), line(packet, &flows))?,
                 Format::Json => writeln!(out, "{}", value(packet, &flows))?,
             }
             self.printed += 1;
@@ -189,33 +188,8 @@ impl Lines {
     }
 }
 
-const fn verdict(action: Action) -> &'static str {
-    match action {
-        Action::Sent => "forwarded",
-        Action::Passed => "passed",
-        Action::Dropped => "dropped",
-    }
-}
-
 fn time(seen: &Seen) -> String {
     rfc3339(UNIX_EPOCH + Duration::from_nanos(seen.time_ns))
-}
-
-fn line(seen: &Seen, flows: &Flows) -> String {
-    let mut line = format!("{} {}", time(seen), verdict(seen.action));
-    let mut add = |name: &str, value: Option<&str>| {
-        if let Some(value) = value {
-            line.push_str(name);
-            line.push_str(value);
-        }
-    };
-    add(" ", seen.reason.as_deref());
-    add("  endpoint ", seen.endpoint.as_ref().map(Name::as_str));
-    add("  peer ", seen.peer.as_ref().map(Name::as_str));
-    add("  ", Some(&flows.to_string()));
-    add("  bytes ", Some(&seen.before.length.to_string()));
-    add("  at ", Some(&format!("{} {}", seen.program, seen.device)));
-    line
 }
 
 fn value(seen: &Seen, flows: &Flows) -> Value {

@@ -1,7 +1,7 @@
 //! What can be wrong with a configuration, each with its place and its cure.
 
 use std::{
-    fmt,
+    fmt, io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -15,12 +15,12 @@ use crate::model::{Family, InvalidValue};
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read at all.
-    #[error("read configuration {}: {cause}; give the path of an existing file with --config", path.display())]
+    #[error("read configuration {}: {cause}; {}", path.display(), cure_of_reading(cause))]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the kernel said.
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// A file or the folder of peers could not be read.
     #[error("read peers {}: {cause}; let the agent read it, or remove it", path.display())]
@@ -33,6 +33,15 @@ pub enum ConfigError {
     /// The file was read and is wrong; nothing of it is used.
     #[error(transparent)]
     Invalid(#[from] Faults),
+}
+
+/// What helps when a file cannot be read.
+fn cure_of_reading(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "run it as root, or let this user read the file",
+        io::ErrorKind::InvalidData => "save the file as UTF-8",
+        _ => "give the path of an existing file with --config",
+    }
 }
 
 impl ConfigError {

@@ -97,6 +97,7 @@ fn validate(
         cluster,
         networks,
         endpoints,
+        clashes: Vec::new(),
     };
     Some((model, refused))
 }

@@ -65,13 +65,13 @@ impl Reconciler {
     /// Puts programs that tell in the place of those that are attached.
     pub(super) async fn capture_start(&mut self, wanted: Wanted, by: Caller) -> Reply {
         if self.capture.is_some() {
-            return Reply::Failed(
+            return Reply::Exists(
                 "start a capture: another one is under way; end that one first".to_owned(),
             );
         }
         let watch = match self.watch_for(&wanted) {
             Ok(watch) => watch,
-            Err(error) => return Reply::BadInput(format!("start a capture: {error}")),
+            Err(refusal) => return refusal,
         };
         self.capture = Some(Capture {
             session: None,
@@ -173,6 +173,7 @@ impl Reconciler {
 
     /// The programs have been loaded: those that tell are listened to.
     pub(super) fn listen(&mut self) {
+        self.listen_to_messages();
         let (Some(capture), Some(dataplane)) = (&mut self.capture, &mut self.node.dataplane) else {
             return;
         };
@@ -185,21 +186,21 @@ impl Reconciler {
         }
     }
 
-    fn watch_for(&self, wanted: &Wanted) -> Result<Watch, String> {
+    fn watch_for(&self, wanted: &Wanted) -> Result<Watch, Reply> {
         let most = u32::try_from(MAX_SNAP).unwrap_or(u32::MAX);
         if !(14..=most).contains(&wanted.snap) {
-            return Err(format!(
+            return Err(bad_input(&format!(
                 "{} bytes of each packet: choose 14 to {most}",
                 wanted.snap
-            ));
+            )));
         }
         let endpoint = match &wanted.endpoint {
             None => NONE,
-            Some(name) => self.index_of(name)?,
+            Some(name) => self.index_of(name).map_err(|error| not_found(&error))?,
         };
         let peer = match &wanted.peer {
             None => NONE,
-            Some(name) => self.slot_of_peer(name)?,
+            Some(name) => self.slot_of_peer(name).map_err(|error| not_found(&error))?,
         };
         let mut programs = 0;
         for hook in &wanted.hooks {
@@ -207,7 +208,8 @@ impl Reconciler {
             let program = all.find(|program| program.name() == hook);
             let program = program.ok_or_else(|| {
                 let all: Vec<&str> = Program::ALL.iter().map(|program| program.name()).collect();
-                format!("there is no program {hook:?}: choose {}", all.join(", "))
+                let all = all.join(", ");
+                bad_input(&format!("there is no program {hook:?}: choose {all}"))
             })?;
             programs |= 1 << *program as u32;
         }
@@ -223,7 +225,7 @@ impl Reconciler {
             (watch.sent, watch.passes, watch.drops) = (1, u32::MAX, u32::MAX);
         }
         for reason in &wanted.reasons {
-            add_reason(&mut watch, reason)?;
+            add_reason(&mut watch, reason).map_err(|error| bad_input(&error))?;
         }
         Ok(watch)
     }
@@ -250,6 +252,14 @@ impl Reconciler {
             .find_map(|(vni, peer)| vteps.get(&(vni, peer.vtep)).copied())
             .ok_or_else(|| format!("there is no peer {name}; see \"overlay-agent status\""))
     }
+}
+
+fn bad_input(reason: &str) -> Reply {
+    Reply::BadInput(format!("start a capture: {reason}"))
+}
+
+fn not_found(reason: &str) -> Reply {
+    Reply::NotFound(format!("start a capture: {reason}"))
 }
 
 /// A reason by its name, or all of a kind.
@@ -326,7 +336,13 @@ fn captured(names: &Names, events: &Events, seen: &[Event]) -> Result<Captured, 
     })
 }
 
-fn packet(names: &Names, boot: u64, sighting: &Sighting, before: &[u8], after: &[u8]) -> Seen {
+pub(super) fn packet(
+    names: &Names,
+    boot: u64,
+    sighting: &Sighting,
+    before: &[u8],
+    after: &[u8],
+) -> Seen {
     let program = Program::ALL.get(sighting.program as usize);
     let number = sighting.reason as usize;
     let (action, reason, text) = match sighting.outcome {
@@ -369,7 +385,7 @@ fn packet(names: &Names, boot: u64, sighting: &Sighting, before: &[u8], after: &
 }
 
 /// When the programs' clock began, in nanoseconds since 1970.
-fn boot() -> u64 {
+pub(super) fn boot() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let since = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     let boot = now

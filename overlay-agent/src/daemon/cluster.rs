@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Reconciler, access, config_file::ConfigFile, files::replace, subnet_env::subnet_env};
+use super::{Reconciler, access, config_file::ConfigFile, files::replace, subnet_env};
 use crate::{
     kernel::helper,
     model::{Cluster, Mac},
@@ -48,9 +48,7 @@ pub(super) struct Helper {
     refused: Option<String>,
     /// One that could not be written, and when that is tried again.
     unsaved: Option<(String, Instant)>,
-    /// Where `subnet.env` was written last, and its text.
-    subnet_env: Option<(PathBuf, String)>,
-    /// Why it could not be.
+    /// Why `subnet.env` is not as it should be.
     no_subnet_env: Option<Trouble>,
 }
 
@@ -82,7 +80,6 @@ impl Helper {
             failure: None,
             refused: None,
             unsaved: None,
-            subnet_env: None,
             no_subnet_env: None,
         }
     }
@@ -96,6 +93,13 @@ impl Helper {
             self.restart = Instant::now();
         }
         self.follow(reconciler, config.cluster_text()).await;
+        let no_subnet_env = subnet_env::follow(reconciler);
+        if let Some(trouble) = no_subnet_env.as_ref()
+            && self.no_subnet_env.as_ref() != Some(trouble)
+        {
+            warn!("{trouble}");
+        }
+        self.no_subnet_env = no_subnet_env;
         reconciler.cluster_troubles = self.troubles();
         reconciler.cluster.clone_from(&self.news);
     }
@@ -132,7 +136,6 @@ impl Helper {
         let waits = self.running.is_none() && Instant::now() < self.restart;
         if self.running.as_ref().is_some_and(same) || waits {
             self.renew(start.access).await;
-            self.write_subnet_env(reconciler, cluster);
             return;
         }
         self.restart = Instant::now() + RESTART;
@@ -291,31 +294,6 @@ impl Helper {
             Trouble::new(ids::CLUSTER_ENTRY, subject, what, cure)
         }));
         troubles
-    }
-
-    /// Writes what flannel's CNI plugin reads, where the configuration says so.
-    fn write_subnet_env(&mut self, reconciler: &Reconciler, cluster: &Cluster) {
-        let path = cluster.subnet_env.as_ref();
-        let Some((path, text)) = path.zip(subnet_env(reconciler, cluster)) else {
-            self.no_subnet_env = None;
-            return;
-        };
-        let new = (path.clone(), text);
-        if self.subnet_env.as_ref() == Some(&new) {
-            return;
-        }
-        match replace(path, &new.1, 0o644) {
-            Ok(()) => (self.subnet_env, self.no_subnet_env) = (Some(new), None),
-            Err(cause) => {
-                let what = format!("write {}: {cause}", path.display());
-                let cure = "correct cluster.subnet_env, or let the agent write there";
-                let trouble = Trouble::new(ids::SUBNET_ENV, "subnet_env", what, cure);
-                if self.no_subnet_env.as_ref() != Some(&trouble) {
-                    warn!("{trouble}");
-                }
-                self.no_subnet_env = Some(trouble);
-            }
-        }
     }
 }
 

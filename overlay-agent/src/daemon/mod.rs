@@ -15,6 +15,7 @@ mod following;
 mod greeting;
 mod lock;
 mod mesh;
+mod messages;
 mod next_hops;
 mod patrol;
 mod ping;
@@ -48,7 +49,7 @@ use tracing::{error, info};
 
 use self::{cluster::Helper, config_file::ConfigFile, greeting::Greeter, supervisor::Supervisor};
 use crate::{
-    api::{Call, Reply, Request},
+    api::{Call, Caller, Reply, Request},
     config::Loaded,
     progress::{Activity, Progress},
 };
@@ -141,8 +142,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 reconciler.distrust();
             }
             Some(call) = calls.recv() => {
+                if !still_waits(&call) { continue }
                 if call.request == (Request::Down {}) {
-                    let reply = Box::pin(remove(reconciler, &options.progress)).await;
+                    let reply = Box::pin(remove(reconciler, &options.progress, call.caller)).await;
                     drop((server, lock));
                     answer(call.reply, reply);
                     // The server's task still has to write the reply.
@@ -187,8 +189,18 @@ fn close(reconciler: Reconciler) {
     }
 }
 
+/// Whether a client is still there: what nobody waits for is not begun.
+fn still_waits(call: &Call) -> bool {
+    let gone = call.reply.is_closed();
+    if gone {
+        info!("{} has gone before its request was begun", call.caller);
+    }
+    !gone
+}
+
 /// Removes all that is the instance's, and tells meanwhile what has been done of it.
-async fn remove(reconciler: Reconciler, progress: &Progress) -> Reply {
+async fn remove(reconciler: Reconciler, progress: &Progress, by: Caller) -> Reply {
+    info!("taken down, as {by} asks");
     supervisor::stopping("removing everything");
     progress.tell(Activity::Looking).await;
     let down = Box::pin(reconciler.down());

@@ -67,10 +67,17 @@ impl Reconciler {
             size,
             patience_ms,
         } = wanted;
-        let family = if *ipv6 { Family::V6 } else { Family::V4 };
-        let (network, target) = self.target(to, family)?;
+        let asked = if *ipv6 { Family::V6 } else { Family::V4 };
+        let (network, target) = self.target(to, asked)?;
         let family = Family::of(target);
         let whole = |reason: String| format!("ping {to}: {reason}");
+        if *ipv6 && family != Family::V6 {
+            let reason = format!(
+                "it has no IPv6 address in network {}; leave out -6",
+                network.name
+            );
+            return Err(Box::new(Reply::BadInput(whole(reason))));
+        }
         let range = network.range(family).ok_or_else(|| {
             let reason = format!("network {} has no addresses of its family", network.name);
             Box::new(Reply::BadInput(whole(reason)))

@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use super::{
     capture::Capture,
     config_file::refused_fragments,
+    messages::Messages,
     patrol::Patrol,
     repairs::Repairs,
     since::Since,
@@ -105,6 +106,8 @@ pub struct Reconciler {
     pub(super) variant: Variant,
     /// The capture that is under way.
     pub(super) capture: Option<Capture>,
+    /// What the programs say for the log.
+    pub(super) messages: Option<Messages>,
     patrol: Patrol,
     /// What is to be detached since nobody was there to hear it.
     pub(super) spool: Spool,
@@ -151,6 +154,7 @@ impl Reconciler {
             since: Since::default(),
             variant: Variant::default(),
             capture: None,
+            messages: None,
             patrol: Patrol::default(),
             spool,
             untold: Untold::default(),
@@ -198,6 +202,7 @@ impl Reconciler {
         self.problems = problems;
         self.forget_vanished();
         self.follow_probes();
+        self.name_messages();
         if !self.unfinished {
             if self.steps > MANY_STEPS {
                 memory::release();

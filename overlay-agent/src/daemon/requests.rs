@@ -1,11 +1,13 @@
 //! Requests that change the desired state.
 
+use std::path::Path;
+
 use crate::{
     api::{EndpointSpec, EndpointStatus, Reply},
     config::{endpoint_addresses, endpoint_sources, interface, netns_ref},
     desired::veth_name,
     kernel::{bpf::Variant, netns::Bound},
-    model::{Endpoint, LogLevel, Name, NetnsRef},
+    model::{Clash, Endpoint, LogLevel, Name, NetnsRef},
     store::StoreError,
     trouble::{self, Trouble},
 };
@@ -61,7 +63,10 @@ impl Reconciler {
             .endpoints
             .iter()
             .any(|endpoint| endpoint.name.as_str() == name);
-        if configured {
+        let of_this_name = |clash: &Clash| matches!(clash, Clash::Name { endpoint, .. } if endpoint.as_str() == name);
+        // One that was added at run time has the name, and the configuration's is left out.
+        let is_left_out = self.model.clashes.iter().any(of_this_name);
+        if configured && !is_left_out {
             return Reply::BadInput(format!(
                 "delete endpoint {name}: it belongs to the configuration; remove it from the file"
             ));
@@ -173,12 +178,9 @@ impl Reconciler {
     /// The same rules as for an endpoint of the configuration.
     pub(super) fn validate(&self, spec: &EndpointSpec) -> Result<Endpoint, Refusal> {
         let name: Name = spec.name.parse().map_err(text)?;
-        if self
-            .model
-            .endpoints
-            .iter()
-            .any(|endpoint| endpoint.name == name)
-        {
+        let added = &self.store.content().endpoints;
+        let mut there = self.model.endpoints.iter().chain(added);
+        if there.any(|endpoint| endpoint.name == name) {
             return Err(Refusal::Exists(
                 "there is one of this name already; choose another, or delete it first".to_owned(),
             ));
@@ -203,6 +205,11 @@ impl Reconciler {
         })?;
         let netns = match (&spec.netns, spec.pid) {
             (Some(netns), None) => netns_ref(netns).map_err(text)?,
+            (None, Some(pid)) if !Path::new("/proc").join(pid.to_string()).exists() => {
+                return Err(Refusal::NotFound(format!(
+                    "there is no process {pid}; give the number of one that runs in the container"
+                )));
+            }
             (None, Some(pid)) => NetnsRef::Pid(pid),
             _ => {
                 return Err(Refusal::BadInput(

@@ -1,10 +1,133 @@
-//! What flannel's CNI plugin reads of a network.
+//! What flannel's CNI plugin reads of a network, at a path that others may have a file at, too.
+//!
+//! The file is ours by its content, which the state file had before the file did. One with any
+//! other content is somebody else's, such as a flanneld's: it stays, and is told of.
+
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+
+use tempfile::NamedTempFile;
+use tracing::warn;
 
 use super::Reconciler;
-use crate::model::Cluster;
+use crate::{
+    model::Cluster,
+    store::{Content, Store, StoreError, SubnetEnv},
+    trouble::{Trouble, ids},
+};
+
+/// Writes the file where the configuration says so, and removes it where it no longer does; why
+/// it could not.
+pub(super) fn follow(reconciler: &mut Reconciler) -> Option<Trouble> {
+    let cluster = reconciler.config.cluster.as_ref();
+    let path = cluster.and_then(|cluster| cluster.subnet_env.clone());
+    let before = reconciler.store.content().subnet_env.clone();
+    if let Some(before) = before.filter(|before| Some(&before.path) != path.as_ref()) {
+        match remove(&before, &mut reconciler.store) {
+            Ok(None) => {}
+            Ok(Some(left)) => warn!("{left}"),
+            Err(trouble) => return Some(*trouble),
+        }
+    }
+    let path = path?;
+    let text = text(reconciler, reconciler.config.cluster.as_ref()?)?;
+    let written = write(&path, &text, &mut reconciler.store);
+    written.err().map(|trouble| *trouble)
+}
+
+/// Removes the file if it is ours, and forgets it; a sentence if it is somebody else's by now.
+pub(super) fn remove(ours: &SubnetEnv, store: &mut Store) -> Result<Option<String>, Box<Trouble>> {
+    let path = &ours.path;
+    let found = read(path).map_err(|cause| failed("read", path, &cause))?;
+    let left = match found {
+        Some(text) if ours.texts.contains(&text) => {
+            fs::remove_file(path).map_err(|cause| failed("remove", path, &cause))?;
+            None
+        }
+        Some(_) => Some(format!(
+            "{} stays: somebody else has written it",
+            path.display()
+        )),
+        None => None,
+    };
+    note(store, |content| content.subnet_env = None)?;
+    Ok(left)
+}
+
+fn write(path: &Path, text: &str, store: &mut Store) -> Result<(), Box<Trouble>> {
+    let found = read(path).map_err(|cause| failed("read", path, &cause))?;
+    if found.as_deref() == Some(text) {
+        return Ok(());
+    }
+    let known = store.content().subnet_env.as_ref();
+    let mut texts = known.map_or_else(Vec::new, |known| known.texts.clone());
+    if let Some(found) = &found
+        && !texts.contains(found)
+    {
+        let what = format!(
+            "{} is there, and this agent has not written it",
+            path.display()
+        );
+        let cure = format!(
+            "end who writes it, such as flanneld, then: rm {}",
+            path.display()
+        );
+        return Err(trouble(what, cure).into());
+    }
+    // What is there stays ours until the new one has taken its place.
+    texts.retain(|known| Some(known) == found.as_ref());
+    texts.push(text.to_owned());
+    let ours = SubnetEnv {
+        path: path.to_owned(),
+        texts,
+    };
+    if store.content().subnet_env.as_ref() != Some(&ours) {
+        note(store, |content| content.subnet_env = Some(ours))?;
+    }
+    let written = match found {
+        Some(_) => made(path, text).and_then(|file| Ok(file.persist(path)?)),
+        None => made(path, text).and_then(|file| Ok(file.persist_noclobber(path)?)),
+    };
+    written.map_err(|cause| failed("write", path, &cause))?;
+    Ok(())
+}
+
+/// The new file, beside the place that it is to take.
+fn made(path: &Path, text: &str) -> io::Result<NamedTempFile> {
+    let folder = crate::config::folder_of(path);
+    fs::create_dir_all(folder)?;
+    let mut file = NamedTempFile::new_in(folder)?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(0o644))?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(cause),
+    }
+}
+
+fn note(store: &mut Store, change: impl FnOnce(&mut Content)) -> Result<(), Box<Trouble>> {
+    let noted: Result<(), StoreError> = store.update(change);
+    noted.map_err(|error| trouble(error.to_string(), "make room on that disk".to_owned()).into())
+}
+
+fn trouble(what: String, cure: String) -> Trouble {
+    Trouble::new(ids::SUBNET_ENV, "subnet_env", what, cure)
+}
+
+fn failed(operation: &str, path: &Path, cause: &io::Error) -> Trouble {
+    let what = format!("{operation} {}: {cause}", path.display());
+    let cure = "correct cluster.subnet_env, or let the agent write there";
+    trouble(what, cure.to_owned())
+}
 
 /// flannel's `subnet.env`: its lines, in its order.
-pub(super) fn subnet_env(reconciler: &Reconciler, cluster: &Cluster) -> Option<String> {
+fn text(reconciler: &Reconciler, cluster: &Cluster) -> Option<String> {
     let network = reconciler.config.network(&cluster.network)?;
     let mtu = reconciler.facts.mtus.get(&cluster.network)?;
     let families = network.ranges.iter().map(|range| {

@@ -1,5 +1,6 @@
 //! The end of an instance: all that is its own goes.
 
+use super::subnet_env;
 use crate::{
     apply, desired,
     kernel::{KernelError, bpf},
@@ -40,7 +41,14 @@ pub async fn teardown(mut node: Node, mut store: Store) -> Result<Vec<String>, T
     let observed = observe(&node, None, store.content(), known, None).await?;
     let nothing = desired::nothing(store.content(), &observed);
     let plan = plan(&observed.objects, &nothing.objects);
-    let report = apply::apply(&plan, &mut node, None, &mut store).await;
+    let mut report = apply::apply(&plan, &mut node, None, &mut store).await;
+    let mut left = nothing.left;
+    if let Some(ours) = store.content().subnet_env.clone() {
+        match subnet_env::remove(&ours, &mut store) {
+            Ok(stays) => left.extend(stays),
+            Err(trouble) => report.failed.push(*trouble),
+        }
+    }
     if !report.failed.is_empty() {
         let instance = store.content().instance().clone();
         return Err(TeardownError::Incomplete {
@@ -51,6 +59,11 @@ pub async fn teardown(mut node: Node, mut store: Store) -> Result<Vec<String>, T
     let pins = node.pins.clone();
     drop(node);
     bpf::remove_all(&pins)?;
-    store.remove()?;
-    Ok(nothing.left)
+    if let Some(folder) = store.remove()? {
+        left.push(format!(
+            "{} stays: files of others are in it",
+            folder.display()
+        ));
+    }
+    Ok(left)
 }

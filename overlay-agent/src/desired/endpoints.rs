@@ -11,7 +11,7 @@ use super::{
     Derived, Desired, Full, Node, Problem, Room, address_of, default_metric, hooks, names, values,
 };
 use crate::{
-    model::{Endpoint, Family, IfName, Mac, Name, NetnsRef, Range},
+    model::{Clash, Endpoint, Family, IfName, Mac, Name, NetnsRef, Range},
     objects::{
         Address, AttachmentState, EndpointEntry, Hook, Link, LinkId, LinkKind, LinkRef, Objects,
         Route, RouteKey, Scope,
@@ -53,13 +53,21 @@ pub(super) fn build(
     let (there, new): (Vec<_>, Vec<_>) = endpoints.partition(is_there);
     // What we made stays for as long as the configuration names it, whatever else is wrong.
     let made = &node.inputs.observed.objects.namespaces;
-    for endpoint in &node.inputs.model.endpoints {
-        if let NetnsRef::Name(netns) = &endpoint.netns
+    let model = node.inputs.model;
+    let without_network = model.clashes.iter().filter_map(|clash| match clash {
+        Clash::Network { netns, .. } => Some(netns),
+        _ => None,
+    });
+    let named = model.endpoints.iter().map(|endpoint| &endpoint.netns);
+    for netns in named.chain(without_network) {
+        if let NetnsRef::Name(netns) = netns
             && made.contains(netns)
         {
             desired.objects.namespaces.insert(netns.clone());
         }
     }
+    let clashes = model.clashes.iter().cloned();
+    desired.problems.extend(clashes.map(Problem::Clash));
     for endpoint in there.into_iter().chain(new) {
         let mut networks = networks.iter();
         let network = networks.find(|derived| derived.network.name == endpoint.network);

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 
 use super::{Full, OtherRoute, PassedBy};
-use crate::model::{Family, IfName, Name};
+use crate::model::{Clash, Family, IfName, Name};
 
 /// What one endpoint or one peer has to do without.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Problem {
         /// What, and where.
         hook: PassedBy,
     },
+    /// An endpoint is not attached: the configuration contradicts what was added at run time.
+    Clash(Clash),
     /// A route of last resort would cut the tunnels off.
     RangeAroundVtep {
         /// The network.

@@ -267,7 +267,7 @@ fn what_stands_in_the_way_is_told_before_anything_is_planned() {
     assert_eq!(
         with("flannel.1", |link| link.vxlan_port = Some(4789)),
         [
-            "open UDP port 4789 for network lab: VXLAN device flannel.1 has it; remove that device, or choose another port"
+            "open UDP port 4789 for network lab: VXLAN device flannel.1 has UDP port 4789; remove that device, or choose another port"
         ]
     );
     assert_eq!(

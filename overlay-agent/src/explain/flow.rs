@@ -5,7 +5,13 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use serde::Serialize;
 
 use super::headers;
-use crate::api::explain::Header;
+use crate::{
+    api::{
+        capture::Seen,
+        explain::{Action, Header},
+    },
+    model::Name,
+};
 
 /// The flow that a packet belongs to, as far as its first bytes tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -138,6 +144,33 @@ impl fmt::Display for Flows {
         }
         Ok(())
     }
+}
+
+/// The word for what became of a packet.
+pub(crate) const fn verdict(action: Action) -> &'static str {
+    match action {
+        Action::Sent => "forwarded",
+        Action::Passed => "passed",
+        Action::Dropped => "dropped",
+    }
+}
+
+/// What became of a packet, in a line: of `monitor`, and of the agent's log.
+pub(crate) fn line(seen: &Seen, flows: &Flows) -> String {
+    let mut line = verdict(seen.action).to_owned();
+    let mut add = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            line.push_str(name);
+            line.push_str(value);
+        }
+    };
+    add(" ", seen.reason.as_deref());
+    add("  endpoint ", seen.endpoint.as_ref().map(Name::as_str));
+    add("  peer ", seen.peer.as_ref().map(Name::as_str));
+    add("  ", Some(&flows.to_string()));
+    add("  bytes ", Some(&seen.before.length.to_string()));
+    add("  at ", Some(&format!("{} {}", seen.program, seen.device)));
+    line
 }
 
 #[cfg(test)]

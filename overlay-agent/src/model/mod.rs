@@ -41,6 +41,48 @@ pub struct Model {
     pub networks: Vec<Network>,
     /// Its endpoints, in the order of the configuration.
     pub endpoints: Vec<Endpoint>,
+    /// Endpoints that are not among them, since the configuration contradicts what was added at run
+    /// time.
+    pub clashes: Vec<Clash>,
+}
+
+/// An endpoint that the configuration and what was added at run time do not both leave room for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clash {
+    /// The configuration's: another container was added by its name.
+    Name {
+        /// The endpoint of the configuration.
+        endpoint: Name,
+        /// Where the container is that has the name.
+        netns: NetnsRef,
+    },
+    /// The configuration's: a container has its address.
+    Address {
+        /// The endpoint of the configuration.
+        endpoint: Name,
+        /// The address.
+        address: IpAddr,
+        /// The endpoint that has it.
+        by: Name,
+    },
+    /// The configuration's: its interface in that namespace is another endpoint's.
+    Interface {
+        /// The endpoint of the configuration.
+        endpoint: Name,
+        /// The interface.
+        interface: IfName,
+        /// The endpoint that has it.
+        by: Name,
+    },
+    /// One that was added at run time: its network is gone.
+    Network {
+        /// The endpoint.
+        endpoint: Name,
+        /// What it is in.
+        network: Name,
+        /// Where its container is.
+        netns: NetnsRef,
+    },
 }
 
 impl Model {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{addresses, upgrade::FORMAT};
 use crate::{
     kernel::netns::{Bound, Made, NetnsId},
-    model::{Endpoint, Family, IfName, Model, Name, NetnsRef, Network, taken},
+    model::{Clash, Endpoint, Family, IfName, Model, Name, NetnsRef, Network},
 };
 
 /// The addresses that belong to an endpoint.
@@ -40,6 +41,16 @@ pub struct Vtep {
     pub address: IpAddr,
     /// The devices that it was found on, or beside.
     pub underlay: Vec<IfName>,
+}
+
+/// The file for flannel's CNI plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubnetEnv {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it may hold to be ours: what is written, and until that is done what was there before.
+    pub texts: Vec<String>,
 }
 
 /// The content of the state file.
@@ -78,6 +89,9 @@ pub struct Content {
     pub fastpath_off: bool,
     /// Whether we have made, or were about to make, a table of packet filter rules.
     pub packet_filter: bool,
+    /// The file for flannel's CNI plugin that we wrote, or were about to write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet_env: Option<SubnetEnv>,
     /// The device that we were about to make: it is ours before it can say so. In a file of its
     /// own, because it does not outlive a reboot.
     #[serde(skip)]
@@ -132,6 +146,7 @@ impl Content {
             sysctls: BTreeMap::new(),
             fastpath_off: false,
             packet_filter: false,
+            subnet_env: None,
             making: None,
             adding: None,
         }
@@ -279,31 +294,6 @@ impl Content {
         self.handed_over.contains(endpoint)
     }
 
-    /// The model of the configuration with the endpoints that were added at run time.
-    ///
-    /// The configuration wins where both have an endpoint of the same name, and where a prefix
-    /// behind one is somebody else's meanwhile; an endpoint of a network that is gone is left
-    /// out until the network is back.
-    pub fn complete(&self, mut model: Model) -> Model {
-        let configured = model.endpoints.iter();
-        let mut names: BTreeSet<Name> = configured.map(|endpoint| endpoint.name.clone()).collect();
-        for endpoint in &self.endpoints {
-            let Some(network) = model.network(&endpoint.network) else {
-                continue;
-            };
-            if !names.insert(endpoint.name.clone()) {
-                continue;
-            }
-            let mut endpoint = endpoint.clone();
-            endpoint.allowed_sources.retain(|prefix| {
-                let taken = taken(*prefix, network, &model.networks, &model.endpoints);
-                taken.is_none()
-            });
-            model.endpoints.push(endpoint);
-        }
-        model
-    }
-
     /// Whether an endpoint more of a network would get an address of each of its families.
     pub fn has_room(&self, network: &Network) -> bool {
         addresses::has_room(network, &self.allocations)
@@ -314,7 +304,16 @@ impl Content {
     ///
     /// An endpoint for which no address of a family is left has none of it afterwards.
     pub fn allocate(&mut self, model: &Model) {
-        self.allocations = addresses::allocate(model, &self.allocations);
+        let before = mem::take(&mut self.allocations);
+        self.allocations = addresses::allocate(model, &before);
+        // Of a network that may come back.
+        for clash in &model.clashes {
+            if let Clash::Network { endpoint, .. } = clash
+                && let Some(given) = before.get(endpoint)
+            {
+                self.allocations.insert(endpoint.clone(), given.clone());
+            }
+        }
     }
 }
 

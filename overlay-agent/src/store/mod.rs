@@ -5,6 +5,7 @@
 
 mod addresses;
 mod behind;
+mod complete;
 mod content;
 mod copies;
 mod journal;
@@ -35,7 +36,7 @@ use content::Change;
 use copies::{Durable, Version, gone, temporary};
 use journal::Journal;
 
-pub use content::{Allocation, Content, Vtep};
+pub use content::{Allocation, Content, SubnetEnv, Vtep};
 
 /// Why the state file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -275,8 +276,9 @@ impl Store {
         gone(&temporary(&self.file), fs::remove_file)
     }
 
-    /// Removes the files, and the folder on the disk: nothing of the instance is left.
-    pub fn remove(mut self) -> Result<(), StoreError> {
+    /// Removes the files, and the folder on the disk: nothing of the instance is left. Returns the
+    /// folder where files of others are in it.
+    pub fn remove(mut self) -> Result<Option<PathBuf>, StoreError> {
         if let Some(behind) = self.behind.take() {
             behind.abandon();
         }
@@ -291,7 +293,15 @@ impl Store {
         }
         hooks::step_done();
         let folder = self.file.parent().unwrap_or(Path::new("/"));
-        gone(folder, fs::remove_dir)
+        match fs::remove_dir(folder) {
+            Err(cause) if cause.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Ok(Some(folder.to_owned()))
+            }
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(copies::failed("remove the folder of", folder)(cause))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

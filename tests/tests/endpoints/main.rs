@@ -1,6 +1,7 @@
 //! Containers that come and go at run time.
 
 mod alone;
+mod file;
 
 use std::{
     fs,

@@ -237,12 +237,7 @@ impl Account {
 
 /// The agent's object, loaded and verified but neither pinned nor attached.
 pub(crate) fn load() -> Ebpf {
-    load_with_log_level(0)
-}
-
-/// The same, with the log statements up to a level; 0 is none, 4 is debug.
-pub(crate) fn load_with_log_level(level: u8) -> Ebpf {
-    load_with("AYA_LOG_LEVEL", &level)
+    load_object(&mut EbpfLoader::new(), overlay_agent::PROGRAMS)
 }
 
 /// The same, with a global set.

@@ -8,7 +8,8 @@ use bytemuck::{AnyBitPattern, pod_read_unaligned};
 use overlay_common::{
     globals::STRIP,
     journal::{
-        Decision, EVENTS, LOST, Lost, MAX_SNAP, NONE, Sighting, Step, Watch, kinds, outcomes,
+        Decision, EVENTS, LOST, Lost, MAX_SNAP, NONE, SAID_SNAP, Sighting, Step, Watch, kinds,
+        outcomes,
     },
     programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, GENERIC_GUARD, Program, UNDERLAY_GUARD},
     reasons::{DropReason, PassReason},
@@ -350,8 +351,14 @@ fn the_verifier_accepts_every_variant() {
         budget: 5,
         ..whole
     };
-    for watch in [nothing, Watch::EVERYTHING, whole, filtered] {
-        for (strip, level) in [(0_u32, 0_u8), (1, 4)] {
+    let said = Watch {
+        snap: u32::try_from(SAID_SNAP).unwrap(),
+        budget: 10,
+        ..nothing
+    };
+    // Of messages: none, of drops, of all.
+    for watch in [nothing, said, Watch::EVERYTHING, whole, filtered] {
+        for (strip, level) in [(0_u32, 0_u8), (0, 2), (1, 4)] {
             let mut loader = EbpfLoader::new();
             loader.override_global(STRIP, &strip, true);
             loader.override_global("AYA_LOG_LEVEL", &level, true);
@@ -363,7 +370,7 @@ fn the_verifier_accepts_every_variant() {
 #[test]
 fn the_programs_that_carry_the_traffic_have_nothing_of_it() {
     let plain = load();
-    for map in [EVENTS, LOST, "DESK"] {
+    for map in [EVENTS, LOST, "DESK", "AYA_LOGS"] {
         assert!(plain.map(map).is_none(), "{map}");
     }
     let watched = load_watched(&mut EbpfLoader::new(), &Watch::EVERYTHING);

@@ -217,7 +217,7 @@ const IN_THE_WAY: [(&str, &str, &str); 2] = [
     (
         "vx9",
         "link add vx9 type vxlan id 9 dstport 4789 local 192.168.56.11",
-        "of instance other has it",
+        "of instance other has UDP port 4789",
     ),
 ];
 

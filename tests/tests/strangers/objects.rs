@@ -119,7 +119,7 @@ const CASES: [(&str, Case); 8] = [
             clear: "ip link del vx7 2>&1 || ip link del ovl1",
             make: "ip link add vx7 type vxlan id 7 dstport 4789 local 192.168.56.11; ip link set vx7 up",
             look: "ip -d link show vx7",
-            said: "VXLAN device vx7 has it",
+            said: "VXLAN device vx7 has UDP port 4789",
             never_said: "down",
             stops: true,
         },

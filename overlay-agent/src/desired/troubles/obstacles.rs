@@ -153,7 +153,7 @@ impl From<&Obstacle> for Trouble {
                 Self::new(
                     FOREIGN_VXLAN,
                     device,
-                    format!("VXLAN device {device}{of} has it"),
+                    format!("VXLAN device {device}{of} has UDP port {port}"),
                     format!("{cure}choose another port"),
                 )
                 .during(format!("open UDP port {port} for network {network}"))
@@ -161,7 +161,7 @@ impl From<&Obstacle> for Trouble {
             Obstacle::PortBusy { network, port } => Self::new(
                 PORT_TAKEN,
                 format!("UDP port {port}"),
-                "a socket of another program has it",
+                format!("a socket of another program has UDP port {port}"),
                 format!("find it with \"ss -lunp sport = {port}\", or choose another port"),
             )
             .during(format!("open UDP port {port} for network {network}")),

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     desired::{Full, Problem},
-    model::Name,
+    model::{Clash, Name},
     trouble::Trouble,
 };
 
@@ -25,6 +25,57 @@ fn attach(endpoint: &Name, what: String, cure: impl Into<String>) -> Trouble {
     Trouble::new(ENDPOINT_NOT_ATTACHED, endpoint, what, cure.into())
         .during(format!("attach endpoint {endpoint}"))
         .of_endpoint(endpoint)
+}
+
+fn of_clash(clash: &Clash) -> Trouble {
+    let delete = |endpoint: &Name| format!("\"overlay-agent endpoint del {endpoint}\"");
+    match clash {
+        Clash::Name { endpoint, netns } => attach(
+            endpoint,
+            format!(
+                "another container has that name, which was added at run time in {}",
+                netns.path().display()
+            ),
+            format!(
+                "choose another name, or delete that one with {}",
+                delete(endpoint)
+            ),
+        ),
+        Clash::Address {
+            endpoint,
+            address,
+            by,
+        } => attach(
+            endpoint,
+            format!("endpoint {by}, which was added at run time, has {address}"),
+            format!(
+                "choose another address, or delete that one with {}",
+                delete(by)
+            ),
+        ),
+        Clash::Interface {
+            endpoint,
+            interface,
+            by,
+        } => attach(
+            endpoint,
+            format!("{interface} in its namespace is endpoint {by}, which was added at run time"),
+            format!(
+                "choose another interface, or delete that one with {}",
+                delete(by)
+            ),
+        ),
+        Clash::Network {
+            endpoint, network, ..
+        } => attach(
+            endpoint,
+            format!("there is no network {network} any more, in which it was added at run time"),
+            format!(
+                "bring the network back, or delete it with {}",
+                delete(endpoint)
+            ),
+        ),
+    }
 }
 
 fn reach(peer: &Name, what: String, cure: String) -> Trouble {
@@ -60,6 +111,7 @@ impl From<&Problem> for Trouble {
                     None => trouble,
                 }
             }
+            Problem::Clash(clash) => of_clash(clash),
             Problem::NoGuard { cause } => Self::new(
                 GUARD_TABLE_MISSING,
                 "nft",

@@ -254,7 +254,7 @@ mod tests {
         });
         assert_eq!(found.object, "vx9");
         assert_eq!(found.cure.commands, ["ip link del vx9"]);
-        assert_eq!(found.what, "VXLAN device vx9 has it");
+        assert_eq!(found.what, "VXLAN device vx9 has UDP port 4789");
         assert_eq!(
             found.cure.text,
             "remove that device, or choose another port"

@@ -58,6 +58,19 @@ impl Event {
             after: after.to_vec(),
         })
     }
+
+    /// What a message in the log stands for, which has so many bytes of every packet; `None` for
+    /// what no program of this build writes.
+    pub(super) fn of_message(bytes: &[u8]) -> Option<Self> {
+        let (head, packet) = bytes.split_at_checked(size_of::<Sighting>())?;
+        let sighting: Sighting = pod_read_unaligned(head);
+        let shown = packet.len().min(sighting.shown_before as usize);
+        (sighting.kind == kinds::SIGHTING).then(|| Self::Packet {
+            sighting,
+            before: packet[..shown].to_vec(),
+            after: Vec::new(),
+        })
+    }
 }
 
 /// The ring buffer of loaded programs.

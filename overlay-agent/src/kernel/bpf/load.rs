@@ -113,7 +113,7 @@ impl Globals {
         Self {
             level: variant.log.number(),
             strip: u32::from(rx == Rx::Xdp),
-            watch: variant.watch,
+            watch: variant.watch(),
         }
     }
 

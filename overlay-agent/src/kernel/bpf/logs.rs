@@ -1,4 +1,4 @@
-//! Messages of the programs, in the agent's log under the target `overlay`.
+//! Messages of the programs: what they have to say of packets, for the agent's log.
 //!
 //! A flood of packets must not become a flood of lines: the log gets so many a second, and is
 //! told how many it did not get.
@@ -10,16 +10,17 @@ use std::{
 
 use aya::Ebpf;
 use aya_log::{EbpfLogger, Error};
-use log::{Level, Log, Metadata, Record};
+use log::{Log, Metadata, Record};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::Handle,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::AbortHandle,
     time::{sleep, timeout},
 };
-use tracing::{enabled, info, warn};
+use tracing::{enabled, warn};
 
-use super::failure::failed;
+use super::{Event, failure::failed};
 use crate::{
     kernel::{KernelError, Result},
     model::LogLevel,
@@ -31,12 +32,22 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How long messages gather before they are read: the ring of a flood is not worth a core.
 const REST: Duration = Duration::from_millis(50);
 
-/// The task that reads them.
-pub(super) struct Logs(AbortHandle);
+/// The task that reads them, and what it has read.
+pub(super) struct Logs {
+    task: AbortHandle,
+    read: Option<UnboundedReceiver<Event>>,
+}
+
+impl Logs {
+    /// What is read from now on, once; it ends when other programs take the place of these.
+    pub(super) fn take(&mut self) -> Option<UnboundedReceiver<Event>> {
+        self.read.take()
+    }
+}
 
 impl Drop for Logs {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -61,7 +72,12 @@ pub(super) fn start(ebpf: &mut Ebpf, level: LogLevel) -> Result<Option<Logs>> {
     }
     let operation = "read the messages of the programs";
     let allowance = Arc::<Mutex<Allowance>>::default();
-    let logger = match EbpfLogger::init_with_logger(ebpf, Relay(allowance.clone())) {
+    let (sender, read) = unbounded_channel();
+    let relay = Relay {
+        allowance: allowance.clone(),
+        to: sender,
+    };
+    let logger = match EbpfLogger::init_with_logger(ebpf, relay) {
         Ok(logger) => logger,
         // Without messages in them, programs have no such map.
         Err(Error::MapNotFound) => return Ok(None),
@@ -89,25 +105,35 @@ pub(super) fn start(ebpf: &mut Ebpf, level: LogLevel) -> Result<Option<Logs>> {
             lock(&allowance).settle(Instant::now());
         }
     });
-    Ok(Some(Logs(task.abort_handle())))
+    Ok(Some(Logs {
+        task: task.abort_handle(),
+        read: Some(read),
+    }))
 }
 
-/// Writes what it gets to the agent's log, as long as that is not too much.
-struct Relay(Arc<Mutex<Allowance>>);
+/// Hands on what it gets, as long as that is not too much.
+struct Relay {
+    allowance: Arc<Mutex<Allowance>>,
+    // Bounded by the allowance.
+    to: UnboundedSender<Event>,
+}
 
 impl Log for Relay {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
 
-    // Whoever asked the programs to say it wants to read it: whatever the level of the log.
     fn log(&self, record: &Record<'_>) {
-        if !lock(&self.0).takes(Instant::now()) {
+        if !lock(&self.allowance).takes(Instant::now()) {
             return;
         }
-        match record.level() {
-            Level::Error | Level::Warn => warn!(target: "overlay", "{}", record.args()),
-            _ => info!(target: "overlay", "{}", record.args()),
+        let text = record.args().to_string();
+        let sighting = hex::decode(&text).ok();
+        if let Some(event) = sighting.and_then(|sighting| Event::of_message(&sighting)) {
+            // Nobody listens when other programs are taking the place of these.
+            drop(self.to.send(event));
+        } else {
+            warn!(target: "overlay", "{text}");
         }
     }
 

@@ -45,6 +45,7 @@ use std::{
 };
 
 use aya::Ebpf;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::{logs::Logs, pins::Pins, whose::Ours};
 use super::{KernelError, Result};
@@ -96,7 +97,7 @@ pub struct DataPlane {
     qdiscs: BTreeSet<(IfName, u32)>,
     /// The programs of others that come before ours.
     before: BTreeMap<Target, Vec<u32>>,
-    _logs: Option<Logs>,
+    logs: Option<Logs>,
 }
 
 impl DataPlane {
@@ -146,7 +147,7 @@ impl DataPlane {
             maps,
             ebpf,
             programs,
-            _logs: logs,
+            logs,
         })
     }
 
@@ -168,6 +169,11 @@ impl DataPlane {
     /// What its programs tell, once.
     pub fn take_events(&mut self) -> Result<Events> {
         Events::of(&mut self.ebpf)
+    }
+
+    /// What its programs say for the log, once.
+    pub fn take_messages(&mut self) -> Option<UnboundedReceiver<Event>> {
+        self.logs.as_mut().and_then(Logs::take)
     }
 
     /// The maps, to read.

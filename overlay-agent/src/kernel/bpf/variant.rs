@@ -1,9 +1,13 @@
 //! What programs are loaded to say besides doing their work.
 
-use overlay_common::journal::Watch;
+use overlay_common::journal::{SAID_SNAP, Watch};
 
 use super::logs;
 use crate::model::LogLevel;
+
+/// Messages for the log that each CPU may write in each window of the programs: 1,000 a second,
+/// of which the log takes what it has room for.
+const SAID: u32 = 10;
 
 /// How programs are loaded. What they are not loaded to say costs nothing: the verifier takes
 /// it out, and only an object that is built for it can be watched at all.
@@ -18,7 +22,19 @@ pub struct Variant {
 impl Variant {
     /// Whether it takes an object that is built to be watched.
     pub fn is_watched(&self) -> bool {
-        self.watch.is_some() || self.log >= LogLevel::Debug
+        self.watch.is_some() || self.log > LogLevel::Off
+    }
+
+    /// What they are to be told to watch: for the log they write down what packets they have in
+    /// hand.
+    pub(super) fn watch(&self) -> Option<Watch> {
+        let said = Watch {
+            snap: u32::try_from(SAID_SNAP).unwrap_or(u32::MAX),
+            budget: SAID,
+            ..Watch::NOTHING
+        };
+        self.watch
+            .or_else(|| (self.log > LogLevel::Off).then_some(said))
     }
 }
 

@@ -1,0 +1,155 @@
+//! The configuration together with what was added at run time.
+
+use super::Content;
+use crate::model::{Clash, Endpoint, Model, taken};
+
+impl Content {
+    /// The model of the configuration with the endpoints that were added at run time.
+    ///
+    /// A container that runs keeps its name, its interface and its addresses: an endpoint of the
+    /// configuration that wants one of them for another container is left out. Where both mean the
+    /// same interface the configuration counts, and where a prefix behind an endpoint is somebody
+    /// else's meanwhile. An endpoint of a network that is gone is left out until that is back.
+    pub fn complete(&self, mut model: Model) -> Model {
+        let in_model = |added: &&Endpoint| model.network(&added.network).is_some();
+        let (added, without): (Vec<_>, Vec<_>) = self.endpoints.iter().partition(in_model);
+        let mut clashes: Vec<Clash> = without
+            .into_iter()
+            .map(|added| Clash::Network {
+                endpoint: added.name.clone(),
+                network: added.network.clone(),
+                netns: added.netns.clone(),
+            })
+            .collect();
+        model.endpoints.retain(|configured| {
+            let clash = added.iter().find_map(|added| self.clash(configured, added));
+            let fits = clash.is_none();
+            clashes.extend(clash);
+            fits
+        });
+        model.clashes = clashes;
+        for endpoint in added {
+            let of_this_name = |other: &Endpoint| other.name == endpoint.name;
+            if model.endpoints.iter().any(of_this_name) {
+                continue;
+            }
+            let mut endpoint = endpoint.clone();
+            if let Some(network) = model.network(&endpoint.network) {
+                endpoint.allowed_sources.retain(|prefix| {
+                    taken(*prefix, network, &model.networks, &model.endpoints).is_none()
+                });
+            }
+            model.endpoints.push(endpoint);
+        }
+        model
+    }
+
+    /// What the configuration wants of a container's that was added at run time.
+    fn clash(&self, configured: &Endpoint, added: &Endpoint) -> Option<Clash> {
+        let endpoint = configured.name.clone();
+        let same_interface =
+            configured.netns == added.netns && configured.interface == added.interface;
+        if configured.name == added.name {
+            let same = same_interface && configured.network == added.network;
+            return (!same).then(|| Clash::Name {
+                endpoint,
+                netns: added.netns.clone(),
+            });
+        }
+        if same_interface {
+            return Some(Clash::Interface {
+                endpoint,
+                interface: added.interface,
+                by: added.name.clone(),
+            });
+        }
+        let given = self.allocations.get(&added.name)?;
+        let mut wanted = configured.addresses.iter();
+        let address = wanted.find(|address| given.addresses.contains(address))?;
+        (configured.network == added.network).then(|| Clash::Address {
+            endpoint,
+            address: *address,
+            by: added.name.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Content;
+    use crate::{
+        config,
+        model::{Clash, Model, NetnsRef},
+    };
+
+    fn model(network: &str, endpoints: &str) -> Model {
+        let text = format!(
+            "[node]\nname = \"n\"\nunderlay = \"eth1\"\n[[networks]]\nname = \"{network}\"\nvni = 1\n\
+             cidr = \"10.0.0.0/8\"\nsubnet = \"10.1.1.0/24\"\n{endpoints}"
+        );
+        config::parse(Path::new("t.toml"), &text).unwrap()
+    }
+
+    fn endpoint(name: &str, netns: &str, more: &str) -> String {
+        format!(
+            "[[endpoints]]\nname = \"{name}\"\nnetwork = \"lab\"\nnetns = \"{netns}\"\n{more}\n"
+        )
+    }
+
+    /// A node to which `rt` was added at run time, with 10.1.1.2.
+    fn content() -> Content {
+        let mut content = Content::new("n".parse().unwrap());
+        let added = model("lab", &endpoint("rt", "own", ""));
+        content.endpoints = added.endpoints.clone();
+        content.allocate(&added);
+        content
+    }
+
+    #[test]
+    fn a_container_that_runs_keeps_what_the_configuration_wants_for_another() {
+        let content = content();
+        let clashes = |text: &str| content.complete(model("lab", text)).clashes;
+        let named = |text: &str| {
+            let complete = content.complete(model("lab", text));
+            let names = complete.endpoints.iter();
+            names
+                .map(|endpoint| endpoint.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        let other = endpoint("rt", "other", "");
+        assert_eq!(
+            clashes(&other),
+            [Clash::Name {
+                endpoint: "rt".parse().unwrap(),
+                netns: NetnsRef::Name("own".parse().unwrap()),
+            }]
+        );
+        let taken = endpoint("file", "other", "address = \"10.1.1.2\"");
+        assert!(matches!(&clashes(&taken)[..], [Clash::Address { by, .. }] if by.as_str() == "rt"));
+        let interface = endpoint("file", "own", "");
+        assert!(matches!(
+            &clashes(&interface)[..],
+            [Clash::Interface { .. }]
+        ));
+        for text in [&other, &taken, &interface] {
+            assert_eq!(named(text), ["rt"]);
+        }
+        // The same container, and one beside it.
+        let both = endpoint("rt", "own", "") + &endpoint("file", "other", "");
+        assert_eq!(clashes(&both), []);
+        assert_eq!(named(&both), ["rt", "file"]);
+    }
+
+    #[test]
+    fn an_endpoint_gets_its_address_back_with_its_network() {
+        let mut content = content();
+        let other = content.complete(model("other", ""));
+        assert!(matches!(&other.clashes[..], [Clash::Network { .. }]));
+        assert!(other.endpoints.is_empty());
+        let before = content.allocations.clone();
+        content.allocate(&other);
+        assert_eq!(content.allocations, before);
+    }
+}
