@@ -116,6 +116,12 @@ pub enum Error {
     /// The agent's program is not there.
     #[error("there is no agent at {}: build it with `cargo xtask build`, or set OVERLAY_AGENT", .0.display())]
     NoAgent(PathBuf),
+    /// There is nothing to make containers of.
+    #[error(
+        "there is no static busybox at {}: fetch it with `cargo xtask setup`, or set OVERLAY_BUSYBOX",
+        .0.display()
+    )]
+    NoBusybox(PathBuf),
     /// A tool printed something unexpected.
     #[error("the output of `{command}` is not understood: {why}")]
     Output {

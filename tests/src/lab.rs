@@ -5,15 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::geteuid;
+use nix::{sys::signal::Signal, unistd::geteuid};
 
 use crate::{
     agent::Agent,
     error::{Error, Result},
+    means::Means,
     names::LabName,
-    processes, run, scenario,
+    poll, processes, run,
+    scenario::{
+        self,
+        container::{cgroup, keeper_file},
+    },
     script::{Script, Step},
-    shape::Shape,
+    shape::{Scenario, Shape},
     state::{Lock, State},
     topology::Topology,
 };
@@ -145,6 +150,17 @@ pub fn agent_program() -> PathBuf {
     target.join("release/overlay-agent")
 }
 
+/// The static busybox of which containers from scratch are made: `OVERLAY_BUSYBOX`, or what the
+/// set-up unpacked.
+pub fn busybox_program() -> PathBuf {
+    if let Some(path) = env::var_os("OVERLAY_BUSYBOX") {
+        return path.into();
+    }
+    let home = || Path::new(&env::var_os("HOME").unwrap_or_default()).join(".cache");
+    let cache = env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+    cache.join("overlay/clients/bookworm/bin/busybox")
+}
+
 /// Says what is missing when the caller is not root.
 pub fn require_root() -> Result<()> {
     if geteuid().is_root() {
@@ -158,6 +174,10 @@ pub fn require_root() -> Result<()> {
 fn precheck(topology: &Topology, agent: &Path) -> Result<()> {
     if topology.shape.scenario.needs_agent() && !agent.is_file() {
         return Err(Error::NoAgent(agent.to_owned()));
+    }
+    let busybox = busybox_program();
+    if topology.shape.scenario == Scenario::Container && !busybox.is_file() {
+        return Err(Error::NoBusybox(busybox));
     }
     match topology.namespaces().into_iter().find(|name| exists(name)) {
         Some(foreign) => Err(Error::ForeignNamespace(foreign)),
@@ -180,6 +200,9 @@ fn demolish(state: &State, progress: Progress<'_>) -> Result<()> {
             progress(&format!("Agent {instance} could not: {error}"));
         }
     }
+    if state.shape.scenario == Scenario::Container {
+        end_containers(&topology)?;
+    }
     progress("Ending processes and removing namespaces");
     processes::end_all(name)?;
     for namespace in topology
@@ -189,10 +212,49 @@ fn demolish(state: &State, progress: Progress<'_>) -> Result<()> {
     {
         run::run_step(name, &Step::run(format!("ip netns del {namespace}")))?;
     }
+    if state.shape.scenario == Scenario::Container {
+        remove_cgroups(&topology)?;
+    }
     topology
         .instances()
         .flat_map(traces)
         .try_for_each(|path| remove(&path))
+}
+
+/// The first process of a process namespace heeds no request to end, and its keeper passes none on.
+fn end_containers(topology: &Topology) -> Result<()> {
+    let processes = processes::of_lab(&topology.shape.name)?;
+    for container in topology.nodes.iter().flat_map(|node| &node.containers) {
+        let file = keeper_file(topology, container);
+        let keeper = match fs::read_to_string(&file) {
+            Ok(pid) => pid,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(Error::file("read", file)(source)),
+        };
+        let keeper = keeper.trim().parse();
+        if let Some(keeper) = processes.iter().find(|one| keeper == Ok(one.pid)) {
+            keeper.signal(Signal::SIGKILL)?;
+        }
+    }
+    Ok(())
+}
+
+/// A cgroup can go when the last process has left it, which is soon after that was killed.
+fn remove_cgroups(topology: &Topology) -> Result<()> {
+    let hierarchies = Means::here().hierarchies();
+    for container in topology.nodes.iter().flat_map(|node| &node.containers) {
+        for folder in hierarchies
+            .iter()
+            .map(|hierarchy| cgroup(hierarchy, container))
+        {
+            let gone = poll::until_well(|| match fs::remove_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Some(error),
+                _ => None,
+            });
+            gone.map_err(|why| Error::file("remove", folder)(io::Error::other(why)))?;
+        }
+    }
+    Ok(())
 }
 
 /// What an agent has outside its namespace: pins, socket, state.

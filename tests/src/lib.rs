@@ -27,6 +27,7 @@ pub mod kernel;
 pub mod lab;
 pub mod load;
 pub mod machines;
+pub mod means;
 pub mod names;
 pub mod netns;
 pub mod poll;

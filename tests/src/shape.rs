@@ -13,6 +13,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scenario {
+    /// Containers made by hand, with all that keeps them apart, on nodes that run overlay's agent.
+    Container,
     /// One container on one node, joined by a veth.
     Single,
     /// Several containers on one node, joined by a bridge.
@@ -33,7 +35,8 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario, in the order in which one learns from them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Container,
         Self::Single,
         Self::Bridge,
         Self::Direct,
@@ -47,6 +50,7 @@ impl Scenario {
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Container => "container",
             Self::Single => "single",
             Self::Bridge => "bridge",
             Self::Direct => "direct",
@@ -61,6 +65,9 @@ impl Scenario {
     /// One line for `--help`.
     pub const fn about(self) -> &'static str {
         match self {
+            Self::Container => {
+                "containers from scratch: seven namespaces, cgroup, pivot_root; on the overlay"
+            }
             Self::Single => "one container on one node, joined by a veth",
             Self::Bridge => "two containers on one node, joined by a bridge",
             Self::Direct => "two nodes that route to each other's containers",
@@ -74,12 +81,18 @@ impl Scenario {
 
     /// Whether nodes of this scenario run the agent.
     pub const fn needs_agent(self) -> bool {
-        matches!(self, Self::Overlay | Self::Etcd | Self::Mixed)
+        matches!(
+            self,
+            Self::Container | Self::Overlay | Self::Etcd | Self::Mixed
+        )
     }
 
     /// Whether it comes with IPv6.
     pub const fn has_ipv6(self) -> bool {
-        matches!(self, Self::Vxlan | Self::Overlay | Self::Mixed)
+        matches!(
+            self,
+            Self::Container | Self::Vxlan | Self::Overlay | Self::Mixed
+        )
     }
 
     /// Nodes: fewest, default, most.
@@ -103,7 +116,7 @@ impl Scenario {
                 default: 2,
                 most: 100,
             },
-            Self::Vxlan | Self::Overlay => Range {
+            Self::Container | Self::Vxlan | Self::Overlay => Range {
                 least: 1,
                 default: 2,
                 most: 100,
@@ -185,7 +198,7 @@ pub enum ShapeError {
     Name(#[from] InvalidName),
     /// No scenario of this name.
     #[error(
-        "there is no scenario {0:?}: choose single, bridge, direct, tun, vxlan, overlay, etcd or mixed"
+        "there is no scenario {0:?}: choose container, single, bridge, direct, tun, vxlan, overlay, etcd or mixed"
     )]
     UnknownScenario(String),
     /// The scenario does not come in this size.

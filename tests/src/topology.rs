@@ -198,7 +198,11 @@ impl Topology {
         // The talk that the first four scenarios come from has addresses of its own.
         let of_the_talk = match shape.scenario {
             Scenario::Single | Scenario::Bridge | Scenario::Direct | Scenario::Tun => true,
-            Scenario::Vxlan | Scenario::Overlay | Scenario::Etcd | Scenario::Mixed => false,
+            Scenario::Container
+            | Scenario::Vxlan
+            | Scenario::Overlay
+            | Scenario::Etcd
+            | Scenario::Mixed => false,
         };
         let network = if of_the_talk {
             Subnet {
@@ -312,7 +316,7 @@ impl Topology {
     /// Whether this node runs the agent.
     pub fn has_agent(&self, node: &Node) -> bool {
         match self.shape.scenario {
-            Scenario::Overlay | Scenario::Etcd => true,
+            Scenario::Container | Scenario::Overlay | Scenario::Etcd => true,
             Scenario::Mixed => node.number == 1,
             _ => false,
         }

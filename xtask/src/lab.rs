@@ -189,6 +189,9 @@ fn script(topology: &Topology, agent: &Path) -> Script {
 /// What a lab needs before it can be raised; the agent's program.
 fn prepare(console: Console, scenario: Scenario) -> Result<PathBuf> {
     let given = std::env::var_os("OVERLAY_AGENT").is_some();
+    if scenario == Scenario::Container && !lab::busybox_program().is_file() {
+        setup::run_for_tests(console)?;
+    }
     if scenario.needs_agent() && !given {
         return build::agent(console);
     }

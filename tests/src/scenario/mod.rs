@@ -2,6 +2,7 @@
 
 pub mod agents;
 mod bridge;
+pub mod container;
 pub mod etcd;
 pub mod openvswitch;
 mod routes;
@@ -14,6 +15,8 @@ use std::path::Path;
 
 use crate::{
     families::Family,
+    lab,
+    means::Means,
     script::{Script, Section, Step, inside},
     shape::Scenario,
     state,
@@ -52,6 +55,11 @@ pub fn containers(topology: &Topology, agent: &Path) -> Script {
             sections.push(state::section(&topology.shape.name));
             sections.push(tun::section(topology));
         }
+        Scenario::Container => {
+            let busybox = lab::busybox_program();
+            sections.extend(container::sections(topology, &busybox, &Means::here()));
+            sections.extend(agents::sections(topology, agent));
+        }
         Scenario::Vxlan | Scenario::Overlay | Scenario::Mixed => {
             let kernel = nodes.iter().filter(|node| !topology.has_agent(node));
             sections.extend(kernel.flat_map(|node| vxlan::sections(topology, node)));
@@ -84,6 +92,9 @@ pub fn down(topology: &Topology, agent: &Path) -> Script {
                 .instances()
                 .map(|instance| Step::Run(agents::down(agent, instance))),
         ));
+    }
+    if topology.shape.scenario == Scenario::Container {
+        sections.push(container::down(topology, &Means::here()));
     }
     sections.push(Section::new(
         "A namespace takes its devices, addresses and routes with it",

@@ -8,11 +8,12 @@ use std::{
 use overlay_common::maps;
 use overlay_tests::{
     families::{Families, Family},
-    scenario,
+    means::Means,
+    scenario::{self, container},
     script::{Script, Step, shell},
     shape::Scenario,
     state,
-    topology::{Node, Topology, UNDERLAY},
+    topology::{Container, Node, Topology, UNDERLAY},
 };
 
 use crate::setup::servers;
@@ -183,6 +184,9 @@ fn traffic(topology: &Topology) -> Vec<Suggestion> {
             ],
         ),
     ];
+    if topology.shape.scenario == Scenario::Container {
+        suggestions.push(scratch(topology, from.unwrap_or(to), address));
+    }
     if topology.nodes.len() > 1 {
         let tcpdump = format!("tcpdump -nvei {UNDERLAY}");
         suggestions.push((
@@ -191,6 +195,27 @@ fn traffic(topology: &Topology) -> Vec<Suggestion> {
         ));
     }
     suggestions
+}
+
+/// Into a container that has more than a network namespace.
+fn scratch(topology: &Topology, from: &Container, other: IpAddr) -> Suggestion {
+    let first = container::first_process(topology, from);
+    let limits = Means::here().limits().into_iter().map(|limit| {
+        let file = container::cgroup(&limit.hierarchy, from).join(limit.file);
+        file.display().to_string()
+    });
+    let limits: Vec<String> = limits.collect();
+    (
+        "go in; fetch another one's page there; see its limits",
+        vec![
+            format!("nsenter --target {first} --all sh"),
+            format!(
+                "nsenter --target {first} --all wget -q -O - http://{}/",
+                SocketAddr::new(other, 80)
+            ),
+            format!("head {}", limits.join(" ")),
+        ],
+    )
 }
 
 fn data_plane(instance: &str, program: &Path) -> [Suggestion; 2] {

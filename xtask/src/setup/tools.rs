@@ -56,6 +56,11 @@ const TOOLS: &[Tool] = &[
         purpose: "faults and firewalls",
     },
     Tool {
+        command: "pgrep",
+        package: "procps",
+        purpose: "processes in containers",
+    },
+    Tool {
         command: "ethtool",
         package: "ethtool",
         purpose: "offloads",
