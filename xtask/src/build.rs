@@ -1,6 +1,6 @@
 //! `cargo xtask build`: the agent, with the eBPF programs inside.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
 
@@ -47,14 +47,19 @@ pub(crate) fn foreign(target: Option<Target>) -> Option<Target> {
     target.filter(|target| Some(*target) != Target::host())
 }
 
-/// The agent, the helper that it finds beside itself, and the plugin of container runtimes.
-const PROGRAMS: [&str; 6] = [
-    "--package",
-    "overlay-agent",
-    "--package",
-    "overlay-cluster",
+/// The agent, and the helper that it finds beside itself.
+const PROGRAMS: [&str; 4] = ["--package", "overlay-agent", "--package", "overlay-cluster"];
+
+/// The plugin of container runtimes, which is started for each container: without a dynamic linker
+/// it starts in half the time, and it runs in a runtime's root that has other libraries.
+const PLUGIN: [&str; 7] = [
     "--package",
     "overlay-cni",
+    "--bin",
+    "overlay-cni",
+    "--",
+    "-C",
+    "target-feature=+crt-static",
 ];
 
 /// Builds the agent on a machine that is set up.
@@ -68,6 +73,9 @@ pub(crate) fn compile_as(console: Console, profile: &str) -> Result<PathBuf> {
     cargo.args(["build", "--profile", profile]).args(PROGRAMS);
     let doing = format!("overlay-agent, profile {profile}");
     console.run("build", &doing, &mut cargo)?;
+    let mut rustc = workspace::cargo();
+    rustc.arg("rustc");
+    plugin(console, rustc, profile)?;
     let output = workspace::target()?.join(folder(profile));
     Ok(output.join("overlay-agent"))
 }
@@ -83,7 +91,15 @@ pub(crate) fn compile_for(
     cargo.args(["--profile", profile]).args(PROGRAMS);
     let doing = format!("overlay-agent for {target}, profile {profile}");
     console.run("build", &doing, &mut cargo)?;
+    plugin(console, cross.cargo("rustc")?, profile)?;
     Ok(cross.output(folder(profile))?.join("overlay-agent"))
+}
+
+/// Builds the plugin of container runtimes as a static program.
+fn plugin(console: Console, mut cargo: Command, profile: &str) -> Result<()> {
+    cargo.args(["--profile", profile]).args(PLUGIN);
+    let doing = format!("overlay-cni, static, profile {profile}");
+    console.run("build", &doing, &mut cargo)
 }
 
 /// Where cargo puts what it builds with a profile, in the target directory.

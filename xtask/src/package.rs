@@ -159,10 +159,27 @@ fn package(
     let beside = packages.program.with_extension("ddeb");
     fs::rename(&beside, &packages.symbols)
         .with_context(|| format!("rename {}", beside.display()))?;
+    is_static(&parts.folder.join("overlay-cni"))?;
     if profile == "release" {
         is_small(&packages.program)?;
     }
     Ok(packages)
+}
+
+/// That the plugin needs no libraries: containers' runtimes start it where there are others.
+fn is_static(plugin: &Path) -> Result<()> {
+    let output = Command::new("readelf")
+        .args(["--program-headers", "--wide"])
+        .arg(plugin)
+        .output()
+        .context("run readelf")?;
+    let headers = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && headers.contains("LOAD") && !headers.contains("INTERP"),
+        "{} is not static: {headers}",
+        plugin.display()
+    );
+    Ok(())
 }
 
 /// That the program came without what debuggers want.

@@ -52,6 +52,21 @@ pub(crate) enum NoAnswer {
 }
 
 impl NoAnswer {
+    /// Whether there is no agent, or none any more: one that is killed leaves its clients without an
+    /// answer.
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Away { .. } => true,
+            Self::Broken { cause, .. } => matches!(
+                cause.kind(),
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+            ),
+            Self::Refused(_) => false,
+        }
+    }
+
     /// What the agent said, where it has said something.
     pub(crate) fn kind(&self) -> Option<Kind> {
         match self {
@@ -163,7 +178,7 @@ impl Agent {
         let request = Request::AttachmentDel(unwanted);
         let spool = Spool::of(&self.runtime);
         let told = match self.ask(&request, Duration::ZERO) {
-            Err(NoAnswer::Away { .. }) => {
+            Err(error) if error.is_gone() => {
                 let socket = socket(&self.runtime);
                 let kept = spool.put(key);
                 kept.map_err(|cause| NoAnswer::Broken { socket, cause })?;
@@ -175,10 +190,9 @@ impl Agent {
         match told {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == Some(Kind::NotFound) => Ok(()),
-            Err(NoAnswer::Away { socket, .. }) => {
+            Err(error) if error.is_gone() => {
                 eprintln!(
-                    "overlay-cni: nobody listens at {}: the agent detaches container {} when it starts",
-                    socket.display(),
+                    "overlay-cni: {error}; the agent detaches container {} when it starts",
                     key.container
                 );
                 Ok(())
