@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use overlay_common::reasons::{DropReason, PassReason};
 
-use super::{commands::Commands, filter::Ruleset};
+use super::{commands::Commands, filter::Ruleset, leftovers::Leftover};
 use crate::{
     desired::{Obstacle, Problem},
     model::{FastPath, IfName, Mac, Name, Vni},
@@ -37,6 +37,8 @@ pub(super) struct Facts {
     /// Every address of the node, with its device, and whether it may be used.
     pub(super) addresses: Vec<NodeAddress>,
     pub(super) ruleset: Seen<Ruleset>,
+    /// Rules of chained plugins for addresses that nobody has.
+    pub(super) leftovers: Seen<BTreeMap<IpAddr, Leftover>>,
     /// Tables of `iptables-legacy`, which nftables does not show.
     pub(super) legacy_tables: Vec<String>,
     /// Where programs of ours should run and do not.

@@ -10,6 +10,7 @@ mod commands;
 mod facts;
 pub(crate) mod filter;
 mod gather;
+mod leftovers;
 
 pub use checks::names;
 pub use facts::Health;

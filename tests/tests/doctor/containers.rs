@@ -17,6 +17,18 @@ fn faults() -> Vec<Fault> {
             "ip address add 10.244.1.77/32 dev lo",
         )
         .within("n1c1"),
+        // As portmap and firewall leave them when nobody sends DEL.
+        Fault::new(
+            "runtime-rules-left",
+            "10.244.1.99",
+            "nft add table ip nat; nft add chain ip nat CNI-HOSTPORT-DNAT; \
+             nft add chain ip nat CNI-DN-1; nft add rule ip nat CNI-HOSTPORT-DNAT tcp dport 8081 jump CNI-DN-1; \
+             nft add rule ip nat CNI-DN-1 ip saddr 10.244.1.99 tcp dport 8081 counter; \
+             nft add table ip filter; nft add chain ip filter CNI-FORWARD; \
+             nft add rule ip filter CNI-FORWARD ip daddr 10.244.1.99 accept; \
+             nft add rule ip filter CNI-FORWARD ip daddr 10.244.1.10 accept",
+        )
+        .cleared_by("n1", "nft delete table ip nat; nft delete table ip filter"),
         Fault::new(
             "container-route",
             "n1c1",

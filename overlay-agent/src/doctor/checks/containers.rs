@@ -1,6 +1,6 @@
 //! What containers do to themselves.
 
-use super::{Check, Fault, Look, advice, command};
+use super::{Check, Fault, Look, Looked, advice, command, list};
 use crate::{
     api::{Cure, Finding},
     doctor::{
@@ -22,7 +22,13 @@ const MTU: Fault = Fault::warning(
     "Either it sends more than the network carries, or it cuts up what would fit.",
 );
 
-pub(super) const CHECKS: [Check; 3] = [
+const LEFT: Fault = Fault::warning(
+    "runtime-rules-left",
+    "Whoever gets the address next gets what they say: ports of the host that it did not ask for, \
+     and a way past the packet filter.",
+);
+
+pub(super) const CHECKS: [Check; 4] = [
     Check {
         fault: ADDRESSES,
         look: Look::Always(addresses),
@@ -35,7 +41,30 @@ pub(super) const CHECKS: [Check; 3] = [
         fault: MTU,
         look: Look::Always(mtu),
     },
+    Check {
+        fault: LEFT,
+        look: Look::IfSeen(left),
+    },
 ];
+
+fn left(facts: &Facts) -> Looked {
+    let leftovers = facts.leftovers.as_ref().map_err(Clone::clone)?;
+    let found = leftovers.iter().map(|(address, leftover)| {
+        let what = format!(
+            "no container has {address}, and plugins of a container runtime have left rules for it \
+             in {}",
+            list(&leftover.chains)
+        );
+        let commands = leftover.removal.iter();
+        let cure = Cure {
+            text: "remove them; a runtime that detaches, as ctr does, has nobody send DEL"
+                .to_owned(),
+            commands: commands.map(|it| facts.commands.on_node(it)).collect(),
+        };
+        LEFT.at(address, what, cure)
+    });
+    Ok(found.collect())
+}
 
 fn addresses(facts: &Facts) -> Vec<Finding> {
     let more = facts.containers.iter().flat_map(|container| {

@@ -85,6 +85,7 @@ pub(super) fn facts() -> Facts {
             usable: true,
         }],
         ruleset: Ok(Ruleset::default()),
+        leftovers: Ok(BTreeMap::new()),
         legacy_tables: Vec::new(),
         detached: Vec::new(),
         ahead: Ok(Vec::new()),

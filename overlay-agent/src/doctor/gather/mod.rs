@@ -11,13 +11,22 @@ mod programs;
 mod routes;
 mod speak;
 
-use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde_json::Value;
 
 use super::{
     checks::{Judgement, judge},
     commands::Commands,
-    facts::{AgentFacts, Facts, Health, Machine, NetworkFacts, Seen},
+    facts::{AgentFacts, Facts, Health, Machine, NetworkFacts, NodeAddress, Seen},
     filter::Ruleset,
+    leftovers::{self, Leftover},
 };
 use crate::{
     api::{Diagnosis, SCHEMA},
@@ -129,6 +138,8 @@ async fn gather(patient: &Patient) -> kernel::Result<Facts> {
     for device in &mut underlay {
         device.received = watched.received.get(&device.name).copied().unwrap_or(0);
     }
+    let listing = told(nft::ruleset());
+    let addresses = node::addresses(&look).await?;
     let mut agent = patient.agent.clone().unwrap_or_default();
     for peer in &mut watched.peers {
         let of = (peer.network.clone(), peer.name.clone());
@@ -152,8 +163,9 @@ async fn gather(patient: &Patient) -> kernel::Result<Facts> {
         no_guard: observed.around.no_guard.clone(),
         settings: settings(&observed)?,
         vteps,
-        addresses: node::addresses(&look).await?,
-        ruleset: ruleset(&patient.content),
+        leftovers: leftovers(&look, &listing, &addresses),
+        addresses,
+        ruleset: ruleset(&patient.content, &listing),
         legacy_tables: legacy_tables()?,
         detached: programs::detached(&look),
         ahead: programs::ahead(&look),
@@ -214,11 +226,32 @@ fn legacy_tables() -> kernel::Result<Vec<String>> {
     Ok(tables)
 }
 
+/// An address of this node's subnets is vacant that neither a container has nor the node itself.
+fn leftovers(
+    look: &Look<'_>,
+    listing: &Seen<Value>,
+    of_node: &[NodeAddress],
+) -> Seen<BTreeMap<IpAddr, Leftover>> {
+    let listing = listing.as_ref().map_err(Clone::clone)?;
+    let configured = look.model.endpoints.iter().flat_map(|it| &it.addresses);
+    let allocated = look.content.allocations.values();
+    let of_node = of_node.iter().map(|address| address.net.addr());
+    let taken: BTreeSet<IpAddr> = configured
+        .copied()
+        .chain(allocated.flat_map(|it| it.addresses.iter().copied()))
+        .chain(of_node)
+        .collect();
+    let subnets = || look.networks.iter().flat_map(|network| &network.subnets);
+    Ok(leftovers::find(listing, |address| {
+        subnets().any(|subnet| subnet.contains(address)) && !taken.contains(address)
+    }))
+}
+
 /// Without our own tables, whose rules hold on both paths.
-fn ruleset(content: &Content) -> Seen<Ruleset> {
-    let listing = told(nft::ruleset())?;
-    let ours = nft::tables_of(&listing, content.instance());
-    Ok(Ruleset::read(&listing, |family, table| {
+fn ruleset(content: &Content, listing: &Seen<Value>) -> Seen<Ruleset> {
+    let listing = listing.as_ref().map_err(Clone::clone)?;
+    let ours = nft::tables_of(listing, content.instance());
+    Ok(Ruleset::read(listing, |family, table| {
         ours.contains(&(family.to_owned(), table.to_owned()))
     }))
 }
