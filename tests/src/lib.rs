@@ -18,6 +18,7 @@ pub mod check;
 pub mod config;
 pub mod cores;
 pub mod counters;
+pub mod drawing;
 pub mod error;
 pub mod families;
 pub mod faults;

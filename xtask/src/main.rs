@@ -12,6 +12,7 @@ mod setup;
 mod steps;
 mod test;
 mod toolchain;
+mod tutorial;
 mod vm;
 mod workspace;
 
@@ -41,6 +42,8 @@ enum Task {
     Build(build::Args),
     /// Raise, check and take down networks of namespaces on this machine
     Lab(lab::Args),
+    /// Draw the pictures of docs/tutorial, and make one page for a browser of it
+    Tutorial,
     /// Run all tests: of units, of the programs in the kernel, and end to end (root)
     Test(test::Args),
     /// Measure overlay beside kernel VXLAN and others, in one run (root)
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run_for_tests(console),
         Task::Build(args) => build::run(console, &args),
         Task::Lab(args) => lab::run(args),
+        Task::Tutorial => tutorial::run(console),
         Task::Test(args) => test::run(console, &args),
         Task::Bench(args) => bench::run(console, &args),
         Task::Package(args) => package::run(console, &args),
