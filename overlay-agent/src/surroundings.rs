@@ -67,6 +67,8 @@ pub struct Surroundings {
     /// The prefixes that routes of others in the main table refuse, and how: `blackhole`,
     /// `prohibit`, `unreachable`.
     pub refused: BTreeMap<IpNet, &'static str>,
+    /// Parts of networks that packet filter rules of others name and drop, and the chains.
+    pub named: BTreeMap<IpNet, String>,
     /// The rules of routing that refuse packets.
     pub refusing_rules: Vec<RefusingRule>,
 }

@@ -261,6 +261,9 @@ pub mod peer_flags {
     pub const IPV6: u16 = 1 << 0;
     /// The kernel's device sends to it: it does not accept IPv6 UDP without a checksum.
     pub const NEEDS_CHECKSUM: u16 = 1 << 1;
+    /// Somebody else has something on the kernel's way to these addresses: what comes from them is
+    /// left to the kernel, once it has been checked.
+    pub const HOOKED: u16 = 1 << 2;
 }
 
 /// A node that may send to us in a network.

@@ -3,7 +3,7 @@
 use network_types::eth::{EthHdr, EtherType};
 use overlay_common::{
     journal::Step,
-    maps::{Network, endpoint_flags, network_flags},
+    maps::{Network, endpoint_flags, network_flags, peer_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -106,7 +106,7 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     } else {
         ours(outer)?
     };
-    let sender = sender_of(outer, &frame, network)?;
+    let (sender, hooked) = sender_of(outer, &frame, network)?;
     tell(Step::Sender, [sender.0.into()]);
     if !outer.is_whole(packet.length()) {
         return Err(malformed(packet, network, sender));
@@ -148,7 +148,8 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     tell(Step::Ecn, [tos.into()]);
     let forwarded = frame.forwarded(tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
-    let hooked = (network.flags & network_flags::HOOKED)
+    let hooked = hooked
+        | (network.flags & network_flags::HOOKED)
         | u32::from(endpoint.flags & endpoint_flags::HOOKED);
     flows::must_be_free(packet, O::OVERHEAD.into(), &frame, network, hooked)?;
     Ok(Delivery {
@@ -202,19 +203,23 @@ fn is_in_vlan(packet: &Packet, offset: usize, kind: u16) -> bool {
             .is_none_or(|tag| u16::from_be_bytes(tag) & NUMBER != 0)
 }
 
-/// The peer that sent a packet, which must come from a subnet behind that
+/// The peer that sent a packet, and whether what it sends is to meet a hook of somebody else's (not
+/// 0). The packet must come from a subnet behind that
 /// peer, or from that peer itself, which answers containers from its underlay address.
 #[inline(always)]
 fn sender_of<O: Family, I: Family>(
     outer: &Outer<O>,
     frame: &Frame<I>,
     network: &Network,
-) -> Result<Sender, Exit> {
+) -> Result<(Sender, u32), Exit> {
     if let Some(peer) = tables::peer(network, frame.source)
         && outer.source == O::unmapped(peer.vtep)
         && O::leads_to(peer)
     {
-        return Ok(Sender(peer.index));
+        return Ok((
+            Sender(peer.index),
+            u32::from(peer.flags & peer_flags::HOOKED),
+        ));
     }
     let sender = known_vtep(outer, network)?;
     if network.flags & network_flags::MARTIANS == 0 && frame.source.is_martian() {
@@ -235,7 +240,7 @@ fn sender_of<O: Family, I: Family>(
     if frame.source.mapped() == outer.source.mapped() {
         return Err(PassReason::NodeAddress.into());
     }
-    Ok(sender)
+    Ok((sender, 0))
 }
 
 /// The peer at the other end of the tunnel; an unknown one only if the network takes

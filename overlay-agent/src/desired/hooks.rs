@@ -101,6 +101,7 @@ impl Hooks {
             });
             self.refused.insert(*net, *subnet);
         }
+        self.refuse_named(node, network, bridge);
         // The programs look up prefixes of so many lengths and no more.
         if Family::ALL
             .into_iter()
@@ -108,6 +109,28 @@ impl Hooks {
         {
             self.refused.clear();
             self.tunnel.extend(mem::take(&mut self.routes));
+        }
+    }
+
+    /// Takes in parts of peers' subnets that rules of the packet filter name.
+    fn refuse_named(&mut self, node: &Node<'_>, network: &Network, bridge: IfName) {
+        for (net, chain) in &node.around.named {
+            let mut of_peers = network.peers.iter().flat_map(|peer| &peer.subnets);
+            let around = of_peers.find(|subnet| *subnet != net && subnet.contains(net));
+            let Some(subnet) = around else {
+                continue;
+            };
+            let hook = PassedBy {
+                device: bridge,
+                what: format!("{chain}, about {net}"),
+            };
+            if network.fastpath == FastPath::Required {
+                // It is told, and not heeded.
+                self.tunnel.push(hook);
+            } else {
+                self.routes.push(hook);
+                self.refused.insert(*net, *subnet);
+            }
         }
     }
 
@@ -215,6 +238,12 @@ pub(super) fn of_endpoint(
                 what: format!("{how} route {net}"),
             });
         }
+        let named = node.around.named.iter();
+        let named = named.filter(|(net, _)| net.contains(&address) && is_local(net));
+        own.extend(named.map(|(net, chain)| PassedBy {
+            device: derived.bridge,
+            what: format!("{chain}, about {net}"),
+        }));
     }
     if derived.network.fastpath == FastPath::Required {
         desired

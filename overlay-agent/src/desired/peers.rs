@@ -295,6 +295,7 @@ impl Made {
                 mtu: path_mtu(derived.mtu, peer.vtep, way),
                 needs_checksum: peer.udp6_checksum,
                 spread: way.and_then(spread::of),
+                hooked: !open,
             };
             self.subnets.push(((vni, subnet), entry));
             self.owners.push(owner);

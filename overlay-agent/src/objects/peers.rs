@@ -50,6 +50,9 @@ pub struct PeerEntry {
     pub mtu: u16,
     /// Whether it drops UDP over IPv6 without a checksum.
     pub needs_checksum: bool,
+    /// Whether what comes from there is left to the kernel, for something of somebody else's to have
+    /// its turn.
+    pub hooked: bool,
     /// How flows are spread where there are several next hops.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<Box<Spread>>,

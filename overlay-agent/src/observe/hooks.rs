@@ -6,7 +6,7 @@ use crate::{
     desired::underlay_devices,
     kernel::{
         self,
-        bpf::{self, AtDevice},
+        bpf::{self, AtDevice, ForeignHook, Side},
         netlink::LinkInfo,
         xfrm,
     },
@@ -54,8 +54,8 @@ pub(super) async fn observe(
         let link = around.links.get(&name)?;
         Some((name, link.index))
     });
-    let ours = ours.iter().map(|link| (link.name, link.index));
-    known.update(node, &underlay.chain(ours).collect())?;
+    let devices = ours.iter().map(|link| (link.name, link.index));
+    known.update(node, &underlay.chain(devices).collect())?;
     for ((device, index), at) in &known.at {
         around
             .programs
@@ -63,6 +63,14 @@ pub(super) async fn observe(
         if !at.foreign.is_empty() {
             around.hooks.insert(*device, at.foreign.clone());
         }
+    }
+    for link in ours.iter().filter(|link| link.faces_xdp) {
+        // A redirected packet is the other side's at once, behind its driver.
+        let hooks = around.hooks.entry(link.name).or_default();
+        hooks.push(ForeignHook {
+            side: Side::Egress,
+            what: "native XDP on the other side".to_owned(),
+        });
     }
     around.policies = match xfrm::policies() {
         // Whoever may not ask hears from doctor what it lacks.

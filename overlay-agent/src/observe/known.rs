@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{devices::Devices, endpoints::Insides, hooks::Hooks, tables::Tables, ways::Ways};
 use crate::{
-    doctor::filter::Ruleset,
+    doctor::filter::{Hooked, Places, Ruleset},
     kernel::netlink::Event,
     model::IfName,
     objects::{AttachmentState, Hook, PeerObjects, Stray},
@@ -27,6 +27,8 @@ pub struct Known {
     pub(super) peer_strays: Option<BTreeSet<Stray>>,
     /// The packet filter of others, as it was read last.
     pub(super) ruleset: Option<Ruleset>,
+    /// What it is about, where these are our places.
+    pub(super) hooked: Option<(Places, Hooked)>,
     /// Whether that is as it is.
     pub(super) has_rules: bool,
 }

@@ -124,7 +124,7 @@ pub async fn observe(
         around.ways = known.ways.found.clone();
         around.asked = known.ways.asked.clone();
         around.busy_ports = busy_ports(model, &ours)?;
-        rules::observe(model, store, known, &mut around);
+        rules::observe(model, store, &ours, known, &mut around);
     }
     programs(node, all, &names, known, &mut objects)?;
     if let Some(tables) = &known.tables {

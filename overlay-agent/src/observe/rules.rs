@@ -1,12 +1,17 @@
-//! The packet filter of others, as far as it follows connections.
+//! The packet filter of others, as far as it follows connections, or the programs would pass it by.
 
 use tracing::debug;
 
 use super::Known;
 use crate::{
-    desired::{bridge_name, vxlan_name},
-    doctor::filter::{Between, Following, Ruleset},
-    kernel::{self, nft},
+    desired::{bridge_name, underlay_devices, vxlan_name},
+    doctor::filter::{Between, Following, Places, Ruleset},
+    kernel::{
+        self,
+        bpf::{ForeignHook, Side},
+        netlink::LinkInfo,
+        nft,
+    },
     model::{Family, IfName, Model, Network},
     store::Content,
     surroundings::Surroundings,
@@ -19,12 +24,16 @@ use crate::{
 pub(super) fn observe(
     model: &Model,
     store: &Content,
+    ours: &[&LinkInfo],
     known: &mut Known,
     around: &mut Surroundings,
 ) {
     if !known.has_rules {
         match read(store) {
-            Ok(ruleset) => (known.ruleset, known.has_rules) = (Some(ruleset), true),
+            Ok(ruleset) => {
+                (known.ruleset, known.has_rules) = (Some(ruleset), true);
+                known.hooked = None;
+            }
             Err(error) => debug!("{error}"),
         }
     }
@@ -35,6 +44,46 @@ pub(super) fn observe(
     around.followed = networks
         .filter_map(|network| Some((network.name.clone(), why(ruleset, network)?)))
         .collect();
+    let places = places(model, ours, around);
+    let (_, hooked) = match known.hooked.take() {
+        Some(before) if before.0 == places => known.hooked.insert(before),
+        _ => {
+            let hooked = ruleset.hooked(&places);
+            known.hooked.insert((places, hooked))
+        }
+    };
+    around.named.clone_from(&hooked.named);
+    for ((device, is_egress), what) in &hooked.devices {
+        let side = if *is_egress {
+            Side::Egress
+        } else {
+            Side::Ingress
+        };
+        let Ok(device) = device.parse() else {
+            continue;
+        };
+        around.hooks.entry(device).or_default().push(ForeignHook {
+            side,
+            what: what.clone(),
+        });
+    }
+}
+
+fn places(model: &Model, ours: &[&LinkInfo], around: &Surroundings) -> Places {
+    let names = |links: &mut dyn Iterator<Item = &&LinkInfo>| -> Vec<String> {
+        links.map(|link| link.name.to_string()).collect()
+    };
+    let is_bridge = |link: &&&LinkInfo| link.kind.as_deref() == Some("bridge");
+    let ranges = || model.networks.iter().flat_map(|network| &network.ranges);
+    let underlay = underlay_devices(&model.node.underlay, &around.links);
+    Places {
+        inside: names(&mut ours.iter()),
+        bridges: names(&mut ours.iter().filter(is_bridge)),
+        underlay: underlay.iter().map(IfName::to_string).collect(),
+        cidrs: ranges().map(|range| range.cidr).collect(),
+        subnets: ranges().map(|range| range.subnet).collect(),
+        ports: model.networks.iter().map(|network| network.port).collect(),
+    }
 }
 
 /// All rules that judge packets but our own, which the programs heed.

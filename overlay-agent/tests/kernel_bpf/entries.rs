@@ -24,6 +24,7 @@ pub(crate) fn wanted(vni: Vni, eth1: LinkRef) -> (Entries, PeerEntries) {
         mtu: 1450,
         needs_checksum: false,
         spread: None,
+        hooked: true,
     };
     let endpoint = EndpointEntry {
         network,

@@ -157,6 +157,13 @@ impl Program {
         self.attach_with(device, hook, BEFORE)
     }
 
+    /// Attaches an XDP program in the driver of a device of the calling thread's network namespace.
+    pub fn attach_in_driver(&self, device: u32) -> Result<Link> {
+        /// `XDP_FLAGS_DRV_MODE`
+        const IN_THE_DRIVER: u32 = 1 << 2;
+        self.attach_with(device, Hook::Xdp, IN_THE_DRIVER)
+    }
+
     fn attach_with(&self, device: u32, hook: Hook, flags: u32) -> Result<Link> {
         let mut create = LinkCreate {
             program: self.fd.as_raw_fd().cast_unsigned(),

@@ -53,6 +53,21 @@ fn what_a_hook_concerns_is_left_to_the_kernel() {
 }
 
 #[test]
+fn a_rule_that_names_an_address_takes_that_address_alone() {
+    let mut observed = bare();
+    for net in ["10.244.2.9/32", "10.244.1.10/32", "10.244.2.0/24"] {
+        let named = &mut observed.around.named;
+        named.insert(net.parse().unwrap(), "nft chain inet t c".to_owned());
+    }
+    let desired = build(CONFIG, &observed).unwrap();
+    assert_eq!(left(&desired), [false, true, true]);
+    let subnets = &desired.objects.peers.entries.subnets;
+    let hooked = subnets.iter().filter(|(_, entry)| entry.hooked);
+    let hooked: Vec<String> = hooked.map(|((_, net), _)| net.to_string()).collect();
+    assert_eq!(hooked, ["10.244.2.9/32"]);
+}
+
+#[test]
 fn a_network_that_requires_the_fast_path_tells_what_it_passes_by() {
     let required = CONFIG.replace("vni = 7", "vni = 7\nfastpath = \"required\"");
     for device in ["ovl-web", "ovlbr7", "ovl7"] {

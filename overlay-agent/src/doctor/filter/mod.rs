@@ -4,6 +4,7 @@
 //! `iptables`. What is not understood is a doubt, and a doubt accuses nobody: only what
 //! certainly happens is a verdict.
 
+mod hooked;
 mod matching;
 mod ruleset;
 mod tracking;
@@ -11,6 +12,7 @@ mod walk;
 
 use std::net::IpAddr;
 
+pub(crate) use hooked::{Hooked, Places};
 pub(super) use ruleset::Writer;
 pub(crate) use ruleset::{Hook, Ruleset};
 pub(crate) use tracking::{Between, Following};

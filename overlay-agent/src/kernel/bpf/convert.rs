@@ -143,11 +143,8 @@ pub(super) fn peer(entry: &PeerEntry, index_of: impl Fn(IfName) -> Option<u32>) 
     } else {
         0
     };
-    let checksum = if entry.needs_checksum {
-        peer_flags::NEEDS_CHECKSUM
-    } else {
-        0
-    };
+    let checksum = u16::from(entry.needs_checksum) * peer_flags::NEEDS_CHECKSUM;
+    let hooked = u16::from(entry.hooked) * peer_flags::HOOKED;
     let spread = entry.spread.as_deref();
     let used = spread.map_or(&[][..], |spread| &spread.more);
     let mut more = [NextHop::zeroed(); MAX_NEXT_HOPS - 1];
@@ -163,7 +160,7 @@ pub(super) fn peer(entry: &PeerEntry, index_of: impl Fn(IfName) -> Option<u32>) 
         underlay_ifindex: index(entry.underlay, &index_of)?,
         index: entry.index,
         mac: entry.mac.octets(),
-        flags: family | checksum,
+        flags: family | checksum | hooked,
         mtu: entry.mtu,
         others: u8::try_from(used.len()).unwrap_or_default(),
         reserved: 0,
@@ -199,6 +196,7 @@ pub(super) fn peer_entry(
         mtu: peer.mtu,
         needs_checksum: peer.flags & peer_flags::NEEDS_CHECKSUM != 0,
         spread: spread(peer, &name_of),
+        hooked: peer.flags & peer_flags::HOOKED != 0,
     };
     let of_name = |name| {
         let more = peer.more.iter().map(|hop| hop.ifindex);

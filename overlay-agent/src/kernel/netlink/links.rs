@@ -18,6 +18,9 @@ use crate::{
     model::{IfName, Mac},
 };
 
+/// The greatest MTU of a veth (`ETH_MAX_MTU`).
+const VETH_MAX_MTU: u32 = 65_535;
+
 /// A device as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
@@ -51,6 +54,9 @@ pub struct LinkInfo {
     pub vxlan: Option<VxlanInfo>,
     /// Whether a bridge, or a port of one, has settings other than those it is made with.
     pub altered: bool,
+    /// Whether its other side, if it is a veth, has an XDP program in its driver: only then the kernel
+    /// gives it another greatest MTU than 65535 (`veth_xdp_set`).
+    pub faces_xdp: bool,
 }
 
 /// What the packets of a device begin with (`ARPHRD_…`).
@@ -244,7 +250,9 @@ impl LinkInfo {
             kind: None,
             vxlan: None,
             altered: false,
+            faces_xdp: false,
         };
+        let mut most = None;
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::PropList(props) => {
@@ -257,6 +265,7 @@ impl LinkInfo {
                 LinkAttribute::IfName(text) => name = text.parse().ok(),
                 LinkAttribute::Address(bytes) => info.mac = bytes.try_into().ok(),
                 LinkAttribute::Mtu(mtu) => info.mtu = mtu,
+                LinkAttribute::MaxMtu(mtu) => most = Some(mtu),
                 LinkAttribute::Controller(index) => info.master = Some(index),
                 LinkAttribute::Link(index) => info.peer_index = Some(index),
                 LinkAttribute::LinkNetNsId(id) => info.link_netnsid = Some(id),
@@ -266,6 +275,8 @@ impl LinkInfo {
             }
         }
         info.name = name?;
+        let is_veth = info.kind.as_deref() == Some("veth");
+        info.faces_xdp = is_veth && most.is_some_and(|mtu| mtu != VETH_MAX_MTU);
         Some(info)
     }
 

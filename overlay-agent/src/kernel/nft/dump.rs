@@ -17,7 +17,9 @@ const INTERRUPTED: u16 = 0x10;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// `NFPROTO_INET`
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
+/// `NFPROTO_NETDEV`
+pub(super) const NETDEV: u8 = 5;
 /// `struct nlmsghdr`, and with `struct nfgenmsg`.
 const HEADER: usize = 16;
 const HEADERS: usize = 20;
@@ -44,8 +46,13 @@ pub(super) type Attribute<'a> = (u16, &'a [u8]);
 /// Every object of a kind of the family `inet`, as attributes; those asked for with the request
 /// narrow it down. All of them are of one generation.
 pub(super) fn dump(kind: Kind, asked: &[Attribute<'_>]) -> io::Result<Vec<Vec<u8>>> {
+    dump_of(INET, kind, asked)
+}
+
+/// The same of another family.
+pub(super) fn dump_of(family: u8, kind: Kind, asked: &[Attribute<'_>]) -> io::Result<Vec<Vec<u8>>> {
     for _ in 0..TRIES {
-        if let Some(found) = tried(kind, asked)? {
+        if let Some(found) = tried(family, kind, asked)? {
             return Ok(found);
         }
     }
@@ -54,7 +61,7 @@ pub(super) fn dump(kind: Kind, asked: &[Attribute<'_>]) -> io::Result<Vec<Vec<u8
 
 /// The one answer to a question that has one.
 pub(super) fn single(kind: Kind) -> io::Result<Vec<u8>> {
-    let socket = ask(kind, REQUEST, &[])?;
+    let socket = ask(INET, kind, REQUEST, &[])?;
     let mut buffer = Vec::with_capacity(BUFFER);
     socket.recv(&mut buffer, 0)?;
     let (first, _) = message(&buffer).ok_or_else(broken)?;
@@ -92,8 +99,8 @@ pub(super) fn terminated(name: &str) -> Vec<u8> {
     name.bytes().chain([0]).collect()
 }
 
-fn tried(kind: Kind, asked: &[Attribute<'_>]) -> io::Result<Option<Vec<Vec<u8>>>> {
-    let socket = ask(kind, REQUEST | ALL, asked)?;
+fn tried(family: u8, kind: Kind, asked: &[Attribute<'_>]) -> io::Result<Option<Vec<Vec<u8>>>> {
+    let socket = ask(family, kind, REQUEST | ALL, asked)?;
     let mut found = Vec::new();
     let mut interrupted = false;
     let mut buffer = Vec::with_capacity(BUFFER);
@@ -124,7 +131,7 @@ fn tried(kind: Kind, asked: &[Attribute<'_>]) -> io::Result<Option<Vec<Vec<u8>>>
     }
 }
 
-fn ask(kind: Kind, flags: u16, asked: &[Attribute<'_>]) -> io::Result<Socket> {
+fn ask(family: u8, kind: Kind, flags: u16, asked: &[Attribute<'_>]) -> io::Result<Socket> {
     let socket = Socket::new(NETLINK_NETFILTER)?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut attributes = Vec::new();
@@ -142,7 +149,7 @@ fn ask(kind: Kind, flags: u16, asked: &[Attribute<'_>]) -> io::Result<Socket> {
     request.extend(flags.to_ne_bytes());
     // Sequence number and port.
     request.extend([0; 8]);
-    request.extend([INET, 0, 0, 0]);
+    request.extend([family, 0, 0, 0]);
     request.extend(attributes);
     socket.send(&request, 0)?;
     Ok(socket)

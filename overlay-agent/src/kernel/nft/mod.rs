@@ -2,6 +2,7 @@
 //!
 //! It is set as a whole, in one transaction: no packet passes between the old rules and the new.
 
+mod devices;
 mod dump;
 mod generation;
 mod guard;
@@ -51,10 +52,19 @@ pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
     Ok(Some(FilterTable { owner, filter }))
 }
 
-/// All tables of everybody, as `nft --json list ruleset` prints them: others use much that the
-/// library does not know.
+/// All tables of everybody, as `nft --json list ruleset` prints them, with the devices of chains:
+/// others use much that the library does not know.
 pub fn ruleset() -> Result<serde_json::Value> {
-    listed(&["list", "ruleset"])
+    let mut listing = listed(&["list", "ruleset"])?;
+    if let Some(objects) = listing["nftables"].as_array_mut() {
+        name_devices(objects)?;
+    }
+    Ok(listing)
+}
+
+fn name_devices(objects: &mut [serde_json::Value]) -> Result<()> {
+    let named = devices::name_devices(objects);
+    named.map_err(|error| KernelError::io("list the devices of nftables' chains", &error))
 }
 
 /// The tables that are not the instance's and have chains that judge packets, as [`ruleset`] has
@@ -70,6 +80,7 @@ pub fn rules_of_others(instance: &Name) -> Result<serde_json::Value> {
             objects.extend(listed.into_iter().flatten().cloned());
         }
     }
+    name_devices(&mut objects)?;
     Ok(json!({ "nftables": objects }))
 }
 

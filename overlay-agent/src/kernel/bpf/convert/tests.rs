@@ -40,6 +40,7 @@ fn over(vtep: &str, needs_checksum: bool) -> PeerEntry {
         mtu: 1400,
         needs_checksum,
         spread: None,
+        hooked: needs_checksum,
     }
 }
 

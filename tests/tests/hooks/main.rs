@@ -1,6 +1,8 @@
 //! What others hook in where packets pass on the kernel's way has its turn, whichever path they
 //! take; with `fastpath = "required"` it is told.
 
+mod cases;
+
 use anyhow::{Context as _, Result, ensure};
 use nix::net::if_::if_nametoindex;
 use overlay_tests::{
@@ -12,17 +14,14 @@ use overlay_tests::{
     kernel, netns, poll, run,
     script::words,
     shape::{Scenario, Shape},
-    topology::UNDERLAY,
 };
 use serde_json::Value;
 
 /// `TC_ACT_SHOT`, and `TCX_NEXT`.
 const SHOT: i32 = 2;
 const NEXT: i32 = -1;
-/// The nodes' VXLAN device.
-const VXLAN: &str = "ovl1";
-/// What `u32` has for every packet.
-const ANY: &str = "u32 match u32 0 0";
+/// `XDP_DROP`.
+const XDP_DROP: i32 = 1;
 /// Pings that are sent to see that none arrives.
 const SEVERAL: usize = 3;
 
@@ -46,6 +45,8 @@ enum Put {
     Command(String, String),
     /// A TCX program on a device of the node.
     Program(String, Hook),
+    /// An XDP program in the driver of the interface of the node's container.
+    Inside,
 }
 
 /// What stays there as long as the value lives.
@@ -105,6 +106,12 @@ impl Stand {
                     Ok(program.attach(if_nametoindex(device.as_str())?, *hook)?)
                 })?))
             }
+            Put::Inside => {
+                let program = Program::load_xdp(&[set(0, XDP_DROP), EXIT])?;
+                Ok(There::Program(attached(self.container(case.node), || {
+                    Ok(program.attach_in_driver(if_nametoindex("eth0")?)?)
+                })?))
+            }
         }
     }
 
@@ -134,129 +141,6 @@ impl Stand {
             other => Some(format!("{other:?}")),
         });
         assert_eq!(outcome, Ok(()), "after {after}");
-    }
-
-    fn cases(&self) -> Result<Vec<Case>> {
-        let (first, second) = (self.veth(1)?, self.veth(2)?);
-        let nodes = &self.guard.topology().nodes;
-        let (from, to) = (nodes[0].underlay, nodes[1].underlay);
-        let port = self.guard.topology().port();
-        let command = |what, node, told, put: String, take: String| Case {
-            what,
-            node,
-            told,
-            put: Put::Command(put, take),
-        };
-        let filter = |what, node, side: &str, device: &str, matching: &str| {
-            command(
-                what,
-                node,
-                "filter",
-                format!(
-                    "ip link add sink type bridge; ip link set sink up; \
-                     tc qdisc add dev {device} clsact; \
-                     tc filter add dev {device} {side} pref 7 protocol ip {matching} \
-                     action mirred egress redirect dev sink"
-                ),
-                format!("tc qdisc del dev {device} clsact; ip link del sink"),
-            )
-        };
-        let policy = |what, node, direction: &str| {
-            let policy = format!("dir {direction} src {from} dst {to} proto udp dport {port}");
-            command(
-                what,
-                node,
-                "IPsec",
-                format!("ip xfrm policy add {policy} action block"),
-                format!("ip xfrm policy delete {policy}"),
-            )
-        };
-        let tunnel = format!("u32 match ip protocol 17 0xff match ip dport {port} 0xffff");
-        let mut cases = vec![
-            command(
-                "a queue that is too small for a ping, behind the container's veth",
-                2,
-                "qdisc tbf",
-                format!("tc qdisc add dev {second} root tbf rate 1mbit burst 64 limit 64"),
-                format!("tc qdisc del dev {second} root"),
-            ),
-            command(
-                "the same behind the VXLAN device",
-                1,
-                "qdisc tbf",
-                format!("tc qdisc add dev {VXLAN} root tbf rate 1mbit burst 64 limit 64"),
-                format!("tc qdisc del dev {VXLAN} root"),
-            ),
-            policy("a policy about what is sent", 1, "out"),
-            policy("a policy about what is received", 2, "in"),
-        ];
-        cases.extend(self.routes());
-        // Of a clsact qdisc that is ours others must not remove what is in it at once.
-        if kernel::has_tcx() {
-            cases.extend([
-                filter("a filter on the veth", 1, "ingress", &first, ANY),
-                filter("a filter at the tunnel", 1, "egress", VXLAN, ANY),
-                filter("a filter on the underlay", 2, "ingress", UNDERLAY, &tunnel),
-                filter("a filter behind the tunnel", 2, "ingress", VXLAN, ANY),
-                filter("a filter before the container", 2, "egress", &second, ANY),
-                Case {
-                    what: "a program on the veth",
-                    node: 1,
-                    told: "ingress program",
-                    put: Put::Program(first, Hook::Ingress),
-                },
-                Case {
-                    what: "a program before the container",
-                    node: 2,
-                    told: "egress program",
-                    put: Put::Program(second, Hook::Egress),
-                },
-            ]);
-        }
-        Ok(cases)
-    }
-
-    /// Routes and rules that refuse what is for the second node's container.
-    fn routes(&self) -> Vec<Case> {
-        let nodes = &self.guard.topology().nodes;
-        let container = nodes[1].containers[0].address;
-        let own = nodes[0].containers[0].address;
-        let vtep = nodes[1].underlay;
-        let object = |what, node, told, object: String| Case {
-            what,
-            node,
-            told,
-            put: Put::Command(format!("ip {object}"), {
-                let (kind, rest) = object.split_once(" add ").unwrap_or_default();
-                format!("ip {kind} del {rest}")
-            }),
-        };
-        vec![
-            object(
-                "a quarantine",
-                1,
-                "blackhole route",
-                format!("route add blackhole {container}"),
-            ),
-            object(
-                "a quarantine at home",
-                2,
-                "unreachable route",
-                format!("route add unreachable {container}"),
-            ),
-            object(
-                "a quarantine for a node",
-                1,
-                "",
-                format!("route add blackhole {vtep}"),
-            ),
-            object(
-                "a rule about a container",
-                1,
-                "prohibit rule",
-                format!("rule add from {own} to {container} priority 99 prohibit"),
-            ),
-        ]
     }
 
     /// Puts something there, sees that nothing passes, and takes it away.
