@@ -277,7 +277,7 @@ pub struct ClusterStatus {
     /// Milliseconds since a member last answered, 0 while the store is followed; `None` if none
     /// ever has.
     #[serde(default)]
-    pub contact_ms: Option<u64>,
+    pub contact_age_ms: Option<u64>,
 }
 
 /// The nftables table that what the kernel receives for a tunnel passes.

@@ -285,7 +285,7 @@ pub(super) fn print_line(out: &mut dyn Write, cluster: &ClusterStatus) -> io::Re
     } else {
         "not connected to"
     };
-    let heard = match (cluster.connected, cluster.contact_ms) {
+    let heard = match (cluster.connected, cluster.contact_age_ms) {
         (false, Some(ms)) => format!(", heard {}", ago(ms)),
         _ => String::new(),
     };

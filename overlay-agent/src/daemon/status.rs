@@ -75,7 +75,7 @@ impl Reconciler {
         let news = self.cluster.as_ref();
         let connected = news.is_some_and(|news| news.state == State::Following);
         let answered = news.and_then(|news| news.answered_ms);
-        let contact_ms = match answered {
+        let contact_age_ms = match answered {
             Some(_) if connected => Some(0),
             Some(then) => Some(since_boot().saturating_sub(then)),
             None => None,
@@ -89,7 +89,7 @@ impl Reconciler {
             doubtful: news.map_or(0, |news| news.doubtful),
             revision: news.map_or(0, |news| news.revision),
             connections: news.map_or(0, |news| news.connections),
-            contact_ms,
+            contact_age_ms,
         })
     }
 

@@ -10,7 +10,7 @@ impl Page {
     pub(super) fn cluster(&mut self, cluster: Option<&ClusterStatus>) {
         let Some(cluster) = cluster else { return };
         let labels = [("network", cluster.network.as_str())];
-        let contact = cluster.contact_ms.map(seconds);
+        let contact = cluster.contact_age_ms.map(seconds);
         let gauges = [
             (
                 "overlay_cluster_connected",

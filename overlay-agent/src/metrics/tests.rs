@@ -50,7 +50,7 @@ fn everything() -> Export {
         "cluster": {
             "network": "lab", "connected": false, "endpoint": "http://192.0.2.9:2379",
             "subnet": "10.5.1.0-24", "nodes": 7, "doubtful": 2, "revision": 41,
-            "connections": 3, "contact_ms": 1500,
+            "connections": 3, "contact_age_ms": 1500,
         },
         "repairs": 3, "reload": { "successful": true, "time": "2026-11-29T04:00:00.000Z" },
         "programs": [with(json!({ "program": "from_endpoint" }), &counts(&["delivered", "passed", "dropped"]))],

@@ -140,7 +140,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     )?;
     until_found(&agents[0], "cluster-away")?;
     let away = agents[0].json(&["stats"])?["cluster"].clone();
-    assert!(away["contact_ms"].as_u64() > Some(0), "{away}");
+    assert!(away["contact_age_ms"].as_u64() > Some(0), "{away}");
     agents[0].stop()?;
     agents[0].start_anyhow()?;
     until_said(&agents[0], "not connected to")?;
@@ -155,7 +155,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     until("another connection", || {
         let cluster = agents[1].json(&["stats"])?["cluster"].clone();
         let again = cluster["connections"].as_u64() > Some(1);
-        anyhow::ensure!(again && cluster["contact_ms"] == 0, "{cluster}");
+        anyhow::ensure!(again && cluster["contact_age_ms"] == 0, "{cluster}");
         Ok(())
     })?;
     until_said(&agents[1], "there is no /coreos.com/network/config in etcd")?;

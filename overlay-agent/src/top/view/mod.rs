@@ -102,7 +102,7 @@ fn summary(app: &App) -> Text<'static> {
 /// Whether the cluster's store is followed, and since when it is not.
 fn cluster(cluster: &ClusterStatus) -> [Span<'static>; 2] {
     let nodes = cluster.nodes;
-    let text = match (cluster.connected, cluster.contact_ms) {
+    let text = match (cluster.connected, cluster.contact_age_ms) {
         (true, _) => Span::from(format!("followed, {nodes} other nodes")).fg(Color::Green),
         (false, Some(ms)) => Span::from(format!("away, heard {}", ago(ms))).fg(Color::Red),
         (false, None) => Span::from("not reached yet").fg(Color::Red),

@@ -137,7 +137,7 @@ fn without_probes_it_is_said_how_to_have_them() {
 
 #[test]
 fn the_head_says_whether_the_clusters_store_is_followed() {
-    let of = |connected, contact_ms| ClusterStatus {
+    let of = |connected, contact_age_ms| ClusterStatus {
         network: "lab".parse().unwrap(),
         connected,
         endpoint: None,
@@ -146,7 +146,7 @@ fn the_head_says_whether_the_clusters_store_is_followed() {
         doubtful: 0,
         revision: 41,
         connections: 1,
-        contact_ms,
+        contact_age_ms,
     };
     for (cluster, said) in [
         (of(true, Some(0)), "cluster followed, 7 other nodes"),
