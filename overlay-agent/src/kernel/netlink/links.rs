@@ -23,6 +23,10 @@ const VETH_MAX_MTU: u32 = 65_535;
 
 /// A device as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what a link has, each by itself"
+)]
 pub struct LinkInfo {
     /// `ifindex`.
     pub index: u32,
