@@ -55,7 +55,7 @@ fn what_a_hook_concerns_is_left_to_the_kernel() {
 #[test]
 fn a_rule_that_names_an_address_takes_that_address_alone() {
     let mut observed = bare();
-    for net in ["10.244.2.9/32", "10.244.1.10/32", "10.244.2.0/24"] {
+    for net in ["10.244.2.9/32", "10.244.1.2/32", "10.244.2.0/24"] {
         let named = &mut observed.around.named;
         named.insert(net.parse().unwrap(), "nft chain inet t c".to_owned());
     }
