@@ -17,14 +17,14 @@ use aya_ebpf::{
 };
 use network_types::eth::EthHdr;
 
-#[cfg(feature = "watched")]
-use crate::journal::Shown;
 use crate::{
     addresses::{Address as _, Ip4, Ip6},
     family::Family,
     headers::Headers,
     received::Received,
 };
+#[cfg(feature = "watched")]
+use crate::{journal::Shown, verifier::a_header_at_least};
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine.
 const PACKET_HOST: u32 = 0;
@@ -222,9 +222,9 @@ impl Shown for Packet {
 
     #[inline(always)]
     unsafe fn copy(&self, to: *mut u8, length: u32) -> bool {
+        let length = a_header_at_least(length);
         // SAFETY: the context is valid, and the caller vouches for `to`.
-        (length as usize >= EthHdr::LEN)
-            && unsafe { bpf_skb_load_bytes(self.skb().cast(), 0, to.cast(), length) } == 0
+        unsafe { bpf_skb_load_bytes(self.skb().cast(), 0, to.cast(), length) == 0 }
     }
 }
 

@@ -4,12 +4,10 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-#[cfg(feature = "watched")]
-use network_types::eth::EthHdr;
 
-#[cfg(feature = "watched")]
-use crate::journal::Shown;
 use crate::{headers::Headers, received::Received};
+#[cfg(feature = "watched")]
+use crate::{journal::Shown, verifier::a_header_at_least};
 
 /// A packet that is no skb yet.
 pub(crate) struct Raw {
@@ -97,8 +95,8 @@ impl Shown for Raw {
 
     #[inline(always)]
     unsafe fn copy(&self, to: *mut u8, length: u32) -> bool {
+        let length = a_header_at_least(length);
         // SAFETY: the context is valid, and the caller vouches for `to`.
-        (length as usize >= EthHdr::LEN)
-            && unsafe { bpf_xdp_load_bytes(self.ctx.ctx, 0, to.cast(), length) } == 0
+        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, 0, to.cast(), length) == 0 }
     }
 }
