@@ -27,6 +27,7 @@ pub(crate) fn forget_range(number: usize) -> usize {
 #[cfg(feature = "watched")]
 #[inline(always)]
 pub(crate) fn a_header_at_least(length: u32) -> u32 {
+    const { assert!(network_types::eth::EthHdr::LEN == 14) };
     #[cfg(target_arch = "bpf")]
     {
         let mut length = u64::from(length);

@@ -258,6 +258,28 @@ impl Agent {
         })
     }
 
+    /// Waits until `status` says that all is well.
+    pub fn is_well(&self) -> Result<()> {
+        self.status_becomes(|out| out.success)
+    }
+
+    /// Waits until `status` says this, and that not all is well.
+    pub fn tells(&self, what: &str) -> Result<()> {
+        self.status_becomes(|out| out.code == Some(1) && out.stdout.contains(what))
+    }
+
+    fn status_becomes(&self, it: impl Fn(&Output) -> bool) -> Result<()> {
+        let found = poll::until_well(|| match self.ask(&["status"]) {
+            Ok(out) if it(&out) => None,
+            Ok(out) => Some(out.stdout + &out.stderr),
+            Err(error) => Some(error.to_string()),
+        });
+        found.map_err(|complaint| Error::Output {
+            command: "overlay-agent status".to_owned(),
+            why: format!("{complaint}\n{}", self.log().unwrap_or_default()),
+        })
+    }
+
     /// Everything it logged.
     pub fn log(&self) -> Result<String> {
         let path = self.log_file();

@@ -119,19 +119,9 @@ fn a_process_that_has_ended_is_said_to_have() -> Result<()> {
         "overlay-agent endpoint delete job --instance {}",
         agent.instance
     );
-    let said = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.stdout.contains(&cure) => None,
-        Ok(out) => Some(out.stdout),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(said, Ok(()), "{}", agent.log()?);
+    agent.tells(&cure)?;
     agent.tell(&["endpoint", "delete", "job"])?;
-    let well = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.success => None,
-        Ok(out) => Some(out.stdout),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(well, Ok(()));
+    agent.is_well()?;
     Ok(guard.down()?)
 }
 
@@ -157,11 +147,7 @@ fn an_agent_that_is_stopped_is_told_of_instead_of_waited_for() -> Result<()> {
     );
     let said: Value = serde_json::from_str(&said.ok().context("it panicked")??.stderr)?;
     assert_eq!(said["error"]["kind"], "no_agent");
-    let well = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.success => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(well, Ok(()));
+    agent.is_well()?;
     Ok(guard.down()?)
 }
 

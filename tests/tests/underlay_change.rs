@@ -81,26 +81,15 @@ fn received(agent: &Agent) -> Result<u64> {
     Ok(overlay_tests::counters::carried(&agent.instance)?.received)
 }
 
-/// Waits until the agent says what is wrong.
-fn tells(agent: &Agent, what: &str) -> Result<()> {
-    let told = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.code == Some(1) && out.stdout.contains(what) => None,
-        Ok(out) => Some(out.stdout + &out.stderr),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(told, Ok(()), "{}", agent.log()?);
-    Ok(())
-}
-
 #[test]
 fn another_address() -> Result<()> {
     let guard = lab("tuaddr")?;
     let (agent, other) = (guard.agent(1), guard.agent(2));
     ip(&guard, "addr del 192.168.56.11/24 dev eth1")?;
-    tells(&agent, "192.168.56.11 as VTEP")?;
+    agent.tells("192.168.56.11 as VTEP")?;
     ip(&guard, "addr add 192.168.56.21/24 dev eth1")?;
     // Another one is taken when somebody says so.
-    tells(&agent, "write vtep = \"192.168.56.21\"")?;
+    agent.tells("write vtep = \"192.168.56.21\"")?;
     let config = guard.first_config().to_toml();
     let named = "underlay = \"eth1\"\nvtep = \"192.168.56.21\"";
     let config = config.replace("underlay = \"eth1\"", named);
@@ -137,7 +126,7 @@ fn an_address_that_comes_beside_it_changes_nothing() -> Result<()> {
 fn down_and_up() -> Result<()> {
     let guard = lab("tudown")?;
     ip(&guard, "link set eth1 down")?;
-    tells(&guard.agent(1), "no route to 192.168.56.12")?;
+    guard.agent(1).tells("no route to 192.168.56.12")?;
     ip(&guard, "link set eth1 up")?;
     flows(&guard, "down and up")?;
     Ok(guard.down()?)
@@ -151,7 +140,7 @@ fn another_name() -> Result<()> {
         &guard,
         "link set eth1 down\nlink set eth1 name wan0\nlink set wan0 up",
     )?;
-    tells(&agent, "no such interface")?;
+    agent.tells("no such interface")?;
     let mut config = guard.first_config();
     "wan0".clone_into(&mut config.node.underlay);
     fs::write(agent.config_file(), config.to_toml())?;
@@ -174,8 +163,8 @@ fn deleted_and_made_anew() -> Result<()> {
     let guard = lab("tunew")?;
     let other = &guard.topology().nodes[1].namespace;
     ip(&guard, "link del eth1")?;
-    tells(&guard.agent(1), "no such interface")?;
-    tells(&guard.agent(2), "no such interface")?;
+    guard.agent(1).tells("no such interface")?;
+    guard.agent(2).tells("no such interface")?;
     ip(
         &guard,
         &format!("link add eth1 mtu 1500 type veth peer name eth1 netns {other} mtu 1500"),

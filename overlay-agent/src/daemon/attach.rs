@@ -149,6 +149,7 @@ impl Reconciler {
 
     fn have_patrol_told(&mut self) {
         self.node.recognise(&self.observed.around.links);
+        self.name_messages();
         if self.untold == Untold::Nothing {
             self.untold = Untold::Containers;
         }

@@ -42,7 +42,7 @@ impl Reconciler {
         self.name_messages();
     }
 
-    /// A round has seen other devices, or peers.
+    /// There are other devices, or peers, than there were.
     pub(super) fn name_messages(&self) {
         if let Some(messages) = &self.messages {
             let networks = self.model.networks.iter();

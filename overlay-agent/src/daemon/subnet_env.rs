@@ -3,12 +3,11 @@
 //! The file is ours by its content, which the state file had before the file did. One with any
 //! other content is somebody else's, such as a flanneld's: it stays, and is told of.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io, path::Path};
 
-use tempfile::NamedTempFile;
 use tracing::warn;
 
-use super::Reconciler;
+use super::{Reconciler, files::beside};
 use crate::{
     model::Cluster,
     store::{Content, Store, StoreError, SubnetEnv},
@@ -84,23 +83,11 @@ fn write(path: &Path, text: &str, store: &mut Store) -> Result<(), Box<Trouble>>
         note(store, |content| content.subnet_env = Some(ours))?;
     }
     let written = match found {
-        Some(_) => made(path, text).and_then(|file| Ok(file.persist(path)?)),
-        None => made(path, text).and_then(|file| Ok(file.persist_noclobber(path)?)),
+        Some(_) => beside(path, text, 0o644).and_then(|file| Ok(file.persist(path)?)),
+        None => beside(path, text, 0o644).and_then(|file| Ok(file.persist_noclobber(path)?)),
     };
     written.map_err(|cause| failed("write", path, &cause))?;
     Ok(())
-}
-
-/// The new file, beside the place that it is to take.
-fn made(path: &Path, text: &str) -> io::Result<NamedTempFile> {
-    let folder = crate::config::folder_of(path);
-    fs::create_dir_all(folder)?;
-    let mut file = NamedTempFile::new_in(folder)?;
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(0o644))?;
-    io::Write::write_all(&mut file, text.as_bytes())?;
-    file.as_file().sync_all()?;
-    Ok(file)
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {

@@ -10,6 +10,7 @@
 
 pub mod bpf;
 pub mod capability;
+mod dump;
 mod error;
 pub mod ethtool;
 pub mod helper;

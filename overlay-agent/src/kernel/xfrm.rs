@@ -9,31 +9,27 @@ use std::{
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::sys::{
-    AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket, protocols::NETLINK_XFRM,
+    AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_XFRM,
 };
 
-use super::{KernelError, Result};
+use super::{
+    KernelError, Result,
+    dump::{attribute, dump},
+};
 use crate::model::Family;
 
 /// `XFRMNLGRP_POLICY` of `linux/xfrm.h`.
 const GROUP: u32 = 4;
-/// `XFRM_MSG_NEWPOLICY` and `XFRM_MSG_GETPOLICY`.
-const NEW: u16 = 0x13;
+/// `XFRM_MSG_GETPOLICY`.
 const GET: u16 = 0x15;
-/// `NLMSG_ERROR` and `NLMSG_DONE` of `linux/netlink.h`.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x301;
-const HEADER: usize = 16;
 /// `sizeof(struct xfrm_userpolicy_id)`.
 const ID: usize = 64;
 /// `sizeof(struct xfrm_userpolicy_info)`.
 const INFO: usize = 168;
 /// `XFRMA_TMPL`: what is done to a packet.
 const TEMPLATES: u16 = 5;
-/// No datagram of a dump is larger.
-const BUFFER: usize = 64 * 1024;
+/// What an announcement has at most; it is not looked at.
+const BUFFER: usize = 4 * 1024;
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
 
@@ -80,8 +76,8 @@ impl Policy {
 
 /// The policies of the calling thread's namespace; none where the kernel has no `IPsec`.
 pub fn policies() -> Result<Vec<Policy>> {
-    match dump() {
-        Ok(policies) => Ok(policies),
+    match dump(NETLINK_XFRM, GET, &[0; ID]) {
+        Ok(found) => Ok(found.iter().filter_map(|body| policy(body)).collect()),
         Err(error) if is_missing(&error) => Ok(Vec::new()),
         Err(error) => Err(KernelError::io("list IPsec policies", &error)),
     }
@@ -95,51 +91,6 @@ fn is_missing(error: &io::Error) -> bool {
     ];
     let errno = error.raw_os_error().map(Errno::from_raw);
     errno.is_some_and(|errno| missing.contains(&errno))
-}
-
-fn dump() -> io::Result<Vec<Policy>> {
-    let socket = Socket::new(NETLINK_XFRM)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let length = HEADER + ID;
-    let mut request = vec![0; length];
-    request[..4].copy_from_slice(&u32::try_from(length).map_err(invalid)?.to_ne_bytes());
-    request[4..6].copy_from_slice(&GET.to_ne_bytes());
-    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
-    socket.send(&request, 0)?;
-    let mut found = Vec::new();
-    let mut buffer = Vec::with_capacity(BUFFER);
-    loop {
-        buffer.clear();
-        socket.recv(&mut buffer, 0)?;
-        let mut rest = buffer.as_slice();
-        while let Some((kind, body, after)) = message(rest) {
-            rest = after;
-            match kind {
-                NEW => found.extend(policy(body)),
-                DONE => return Ok(found),
-                ERROR => {
-                    let errno = body
-                        .first_chunk()
-                        .map_or(0, |code| i32::from_ne_bytes(*code));
-                    return Err(io::Error::from_raw_os_error(-errno));
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// Kind and body of the first message, and what follows it.
-fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
-    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    let body = bytes.get(HEADER..length)?;
-    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, body, rest))
 }
 
 /// The policy of a `struct xfrm_userpolicy_info` and its attributes; `None` for one that lets
@@ -159,7 +110,7 @@ fn policy(body: &[u8]) -> Option<Policy> {
 
     let info: &[u8; INFO] = body.first_chunk()?;
     let blocks = info[ACTION] != 0;
-    if !blocks && !has_attribute(body.get(INFO..)?, TEMPLATES) {
+    if !blocks && attribute(body.get(INFO..)?, TEMPLATES).is_none() {
         return None;
     }
     let direction = match info[DIRECTION] {
@@ -193,17 +144,6 @@ fn policy(body: &[u8]) -> Option<Policy> {
         port,
         blocks,
     })
-}
-
-fn has_attribute(mut bytes: &[u8], wanted: u16) -> bool {
-    while let Some(&[a, b, c, d]) = bytes.first_chunk() {
-        if u16::from_ne_bytes([c, d]) == wanted {
-            return true;
-        }
-        let length = usize::from(u16::from_ne_bytes([a, b])).max(4);
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    false
 }
 
 /// Changes of policies of the calling thread's namespace.

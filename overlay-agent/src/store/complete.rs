@@ -1,7 +1,11 @@
 //! The configuration together with what was added at run time.
 
+use std::net::IpAddr;
+
+use foldhash::{HashMap, HashSet};
+
 use super::Content;
-use crate::model::{Clash, Endpoint, Model, taken};
+use crate::model::{Clash, Endpoint, IfName, Model, Name, NetnsRef, taken};
 
 impl Content {
     /// The model of the configuration with the endpoints that were added at run time.
@@ -21,16 +25,20 @@ impl Content {
                 netns: added.netns.clone(),
             })
             .collect();
-        model.endpoints.retain(|configured| {
-            let clash = added.iter().find_map(|added| self.clash(configured, added));
-            let fits = clash.is_none();
-            clashes.extend(clash);
-            fits
-        });
+        if !model.endpoints.is_empty() {
+            let taken = Taken::by(&added, self);
+            model.endpoints.retain(|configured| {
+                let clash = taken.clash(configured);
+                let fits = clash.is_none();
+                clashes.extend(clash);
+                fits
+            });
+        }
         model.clashes = clashes;
+        let configured = model.endpoints.iter();
+        let configured: HashSet<Name> = configured.map(|endpoint| endpoint.name.clone()).collect();
         for endpoint in added {
-            let of_this_name = |other: &Endpoint| other.name == endpoint.name;
-            if model.endpoints.iter().any(of_this_name) {
+            if configured.contains(&endpoint.name) {
                 continue;
             }
             let mut endpoint = endpoint.clone();
@@ -43,33 +51,64 @@ impl Content {
         }
         model
     }
+}
 
-    /// What the configuration wants of a container's that was added at run time.
-    fn clash(&self, configured: &Endpoint, added: &Endpoint) -> Option<Clash> {
-        let endpoint = configured.name.clone();
-        let same_interface =
-            configured.netns == added.netns && configured.interface == added.interface;
-        if configured.name == added.name {
-            let same = same_interface && configured.network == added.network;
-            return (!same).then(|| Clash::Name {
-                endpoint,
-                netns: added.netns.clone(),
-            });
+/// What containers have that were added at run time.
+struct Taken<'a> {
+    names: HashMap<&'a Name, &'a Endpoint>,
+    interfaces: HashMap<(&'a NetnsRef, IfName), &'a Name>,
+    addresses: HashMap<(&'a Name, IpAddr), &'a Name>,
+}
+
+impl<'a> Taken<'a> {
+    fn by(added: &[&'a Endpoint], content: &'a Content) -> Self {
+        let given = |endpoint: &&'a Endpoint| {
+            let (network, by) = (&endpoint.network, &endpoint.name);
+            let given = content.allocations.get(by).into_iter();
+            let addresses = given.flat_map(|given| given.addresses.iter().copied());
+            addresses.map(move |address| ((network, address), by))
+        };
+        let interface = |endpoint: &&'a Endpoint| {
+            let place = (&endpoint.netns, endpoint.interface);
+            (place, &endpoint.name)
+        };
+        Self {
+            names: added.iter().map(|one| (&one.name, *one)).collect(),
+            interfaces: added.iter().map(interface).collect(),
+            addresses: added.iter().flat_map(given).collect(),
         }
-        if same_interface {
+    }
+
+    /// What an endpoint of the configuration wants that another container has.
+    fn clash(&self, configured: &Endpoint) -> Option<Clash> {
+        let endpoint = configured.name.clone();
+        let interface = configured.interface;
+        if let Some(added) = self.names.get(&configured.name) {
+            let same = configured.netns == added.netns
+                && interface == added.interface
+                && configured.network == added.network;
+            if !same {
+                let netns = added.netns.clone();
+                return Some(Clash::Name { endpoint, netns });
+            }
+        }
+        let other = |by: &&Name| **by != configured.name;
+        let place = (&configured.netns, interface);
+        if let Some(by) = self.interfaces.get(&place).copied().filter(other) {
             return Some(Clash::Interface {
                 endpoint,
-                interface: added.interface,
-                by: added.name.clone(),
+                interface,
+                by: by.clone(),
             });
         }
-        let given = self.allocations.get(&added.name)?;
-        let mut wanted = configured.addresses.iter();
-        let address = wanted.find(|address| given.addresses.contains(address))?;
-        (configured.network == added.network).then(|| Clash::Address {
-            endpoint,
-            address: *address,
-            by: added.name.clone(),
+        configured.addresses.iter().find_map(|&address| {
+            let by = self.addresses.get(&(&configured.network, address));
+            let by = by.copied().filter(other)?;
+            Some(Clash::Address {
+                endpoint: endpoint.clone(),
+                address,
+                by: by.clone(),
+            })
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use anyhow::Result;
 use overlay_tests::run;
 
-use crate::lab::{Cluster, until_said, until_well};
+use crate::lab::{Cluster, until_said};
 
 /// What a node needs, for files of the test.
 fn access(cluster: &Cluster, ca: &str, password: &str) -> String {
@@ -87,7 +87,7 @@ fn members_are_known_by_certificates_and_nodes_by_certificates_and_passwords() -
     for command in &later {
         cluster.etcdctl(command)?;
     }
-    until_well(&agents[0])?;
+    agents[0].is_well()?;
     let refused = cluster.cluster(1, &["init", "--cidr", "10.244.0.0/16"])?;
     assert!(refused.stderr.contains("permission denied"), "{refused:?}");
     cluster.configure(2, &access(&cluster, "nowhere.pem", "right"))?;
@@ -100,12 +100,12 @@ fn members_are_known_by_certificates_and_nodes_by_certificates_and_passwords() -
         "give in cluster.cert and cluster.key a certificate",
     )?;
     cluster.configure(2, &access(&cluster, "ca.pem", "right"))?;
-    until_well(&agents[1])?;
+    agents[1].is_well()?;
     cluster.reaches(1, 2)?;
 
     // The token of the start has long been too old.
     cluster.lose_lease(&agents[1])?;
-    until_well(&agents[1])?;
+    agents[1].is_well()?;
 
     // A new CA, and all certificates with it; the files are read again, by the same helper.
     let helpers = || {
@@ -118,7 +118,7 @@ fn members_are_known_by_certificates_and_nodes_by_certificates_and_passwords() -
     cluster.certify()?;
     cluster.start("data")?;
     for agent in &agents {
-        until_well(agent)?;
+        agent.is_well()?;
     }
     assert_eq!(helpers()?, before);
     cluster.reaches(2, 1)?;

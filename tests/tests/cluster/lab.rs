@@ -68,6 +68,23 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Has all nodes know only the store, and waits until they are well; their agents.
+    pub(crate) fn joined(&self) -> Result<Vec<Agent>> {
+        let nodes = self.guard.topology().nodes.iter().map(|node| node.number);
+        let nodes: Vec<u8> = nodes.collect();
+        for &node in &nodes {
+            self.configure(node, "")?;
+        }
+        self.init()?;
+        let agents = nodes.iter().map(|&node| self.guard.agent(node));
+        let agents: Vec<Agent> = agents.collect();
+        for agent in &agents {
+            agent.start_anyhow()?;
+            agent.is_well()?;
+        }
+        Ok(agents)
+    }
+
     /// A file of the test.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.data.path().join(name)
@@ -296,14 +313,6 @@ pub(crate) fn until_said(agent: &Agent, text: &str) -> Result<()> {
     until(text, || {
         let said = agent.ask(&["cluster", "status"])?;
         anyhow::ensure!(said.stdout.contains(text), "{said:?}; {}", agent.log()?);
-        Ok(())
-    })
-}
-
-pub(crate) fn until_well(agent: &Agent) -> Result<()> {
-    until("status", || {
-        let said = agent.ask(&["status"])?;
-        anyhow::ensure!(said.success, "{said:?}; {}", agent.log()?);
         Ok(())
     })
 }

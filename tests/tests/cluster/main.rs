@@ -13,7 +13,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use overlay_tests::{agent::Agent, run, schema::Schema, script::words, snapshot::Snapshot};
 
-use crate::lab::{Cluster, SUBNETS, until, until_found, until_said, until_well};
+use crate::lab::{Cluster, SUBNETS, until, until_found, until_said};
 
 fn the_helper_may_do_nothing() -> Result<()> {
     let helper = run::checked(&words("pgrep -f overlay-cluster.follow -U nobody"))?;
@@ -67,7 +67,7 @@ fn many_foreign_entries(cluster: &Cluster, agent: &Agent) -> Result<()> {
         &agent.ask(&["cluster", "status", "-o", "json"])?,
     )?;
     cluster.etcdctl(&format!("del --prefix {SUBNETS}10.98."))?;
-    until_well(agent)
+    Ok(agent.is_well()?)
 }
 
 /// Looks from the second node at a node of flannel's, and at what is none.
@@ -105,7 +105,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     assert!(written.contains(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":1}}"#));
     for agent in &agents {
         agent.start_anyhow()?;
-        until_well(agent)?;
+        agent.is_well()?;
     }
     for (from, to) in [(1, 2), (2, 3), (3, 1)] {
         cluster.reaches(from, to)?;
@@ -161,7 +161,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     until_said(&agents[1], "there is no /coreos.com/network/config in etcd")?;
     cluster.init()?;
     for agent in &agents {
-        until_well(agent)?;
+        agent.is_well()?;
     }
     until("all leases", || {
         let mut leases = cluster.leases()?;
@@ -203,7 +203,7 @@ fn of_two_nodes_that_want_one_subnet_one_has_it_and_the_other_says_so() -> Resul
     cluster.init()?;
     let agents = [cluster.guard.agent(1), cluster.guard.agent(2)];
     agents[0].start_anyhow()?;
-    until_well(&agents[0])?;
+    agents[0].is_well()?;
     agents[1].start_anyhow()?;
     until_said(
         &agents[1],
@@ -212,7 +212,7 @@ fn of_two_nodes_that_want_one_subnet_one_has_it_and_the_other_says_so() -> Resul
     assert_eq!(cluster.leases()?, ["10.244.9.0-24"]);
     // It takes what it is given as soon as it asks for something else.
     cluster.configure(2, "")?;
-    until_well(&agents[1])?;
+    agents[1].is_well()?;
     cluster.reaches(1, 2)?;
     Ok(cluster.guard.down()?)
 }
@@ -240,12 +240,12 @@ fn doctor_finds_a_helper_that_is_missing_and_a_network_that_cannot_be() -> Resul
     cluster.configure(1, "subnet_env = \"/proc/overlay/subnet.env\"\n")?;
     until_found(&agent, "cluster-subnet-env")?;
     cluster.configure(1, "")?;
-    until_well(&agent)?;
+    agent.is_well()?;
     // A network that is in use stays, whatever is written beside it.
     cluster.configure(1, other)?;
     until_found(&agent, "config-refused")?;
     anyhow::ensure!(agent.json(&["status"])?["networks"][0]["name"] == "lab");
     cluster.configure(1, "")?;
-    until_well(&agent)?;
+    agent.is_well()?;
     Ok(cluster.guard.down()?)
 }

@@ -14,7 +14,7 @@ use overlay_tests::{
     state,
 };
 
-use crate::lab::{Cluster, SUBNETS, until, until_said, until_well};
+use crate::lab::{Cluster, SUBNETS, until, until_said};
 
 /// Whom a node speaks with, counted from 1.
 fn followed(cluster: &Cluster, agent: &Agent) -> Result<u8> {
@@ -36,22 +36,14 @@ fn until_elsewhere(cluster: &Cluster, agent: &Agent, than: u8) -> Result<()> {
         );
         Ok(())
     })?;
-    until_well(agent)
+    Ok(agent.is_well()?)
 }
 
 #[test]
 fn a_member_that_dies_stalls_or_is_cut_off_takes_nothing_from_nodes() -> Result<()> {
     let cluster = Cluster::new("temany", 3, 3, false)?;
     cluster.start("data")?;
-    let agents: Vec<Agent> = (1..=3).map(|node| cluster.guard.agent(node)).collect();
-    for node in 1..=3 {
-        cluster.configure(node, "")?;
-    }
-    cluster.init()?;
-    for agent in &agents {
-        agent.start_anyhow()?;
-        until_well(agent)?;
-    }
+    let agents = cluster.joined()?;
     cluster.reaches(1, 2)?;
     // What flows while all of it happens, and must come without a gap.
     let lab = cluster.name.parse()?;
@@ -135,7 +127,7 @@ fn faults(cluster: &Cluster, agents: &[Agent]) -> Result<()> {
         cluster.start_member(member, "data")?;
     }
     for agent in agents {
-        until_well(agent)?;
+        agent.is_well()?;
     }
     until("the peer's end", || {
         anyhow::ensure!(route()?.is_empty(), "{}", agents[0].log()?);

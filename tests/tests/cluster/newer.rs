@@ -3,9 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::Result;
-use overlay_tests::agent::Agent;
 
-use crate::lab::{Cluster, until, until_said, until_well};
+use crate::lab::{Cluster, until, until_said};
 
 /// Folders with etcd and `etcdctl`, a release each; none where `cargo xtask setup` found none.
 fn releases() -> Result<Vec<PathBuf>> {
@@ -37,15 +36,7 @@ fn newer_releases_are_followed_alike() -> Result<()> {
 }
 
 fn follows(cluster: &Cluster) -> Result<()> {
-    let agents: Vec<Agent> = (1..=2).map(|node| cluster.guard.agent(node)).collect();
-    for node in 1..=2 {
-        cluster.configure(node, "")?;
-    }
-    cluster.init()?;
-    for agent in &agents {
-        agent.start_anyhow()?;
-        until_well(agent)?;
-    }
+    let agents = cluster.joined()?;
     cluster.reaches(1, 2)?;
     let own = cluster.leases()?;
     assert_eq!(own.len(), 2, "{own:?}");
@@ -61,7 +52,7 @@ fn follows(cluster: &Cluster) -> Result<()> {
     cluster.reaches(2, 1)?;
     cluster.init()?;
     for agent in &agents {
-        until_well(agent)?;
+        agent.is_well()?;
     }
     until("both leases", || {
         let mut leases = cluster.leases()?;

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::{Cluster, until, until_found, until_well};
+use crate::lab::{Cluster, until, until_found};
 
 const THEIRS: &str = "FLANNEL_NETWORK=10.1.0.0/16\n# of another\n";
 const OURS: &str = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.9.1/24\nFLANNEL_MTU=1450\n\
@@ -50,7 +50,7 @@ fn what_others_have_written_there_stays_and_ours_goes_with_us() -> Result<()> {
 
     fs::remove_file(&file)?;
     holds(&file, OURS)?;
-    until_well(&agent)?;
+    agent.is_well()?;
 
     // Somebody writes to it: it is theirs from then on, also for an agent that starts anew.
     let edited = format!("{OURS}# by hand\n");
@@ -64,7 +64,7 @@ fn what_others_have_written_there_stays_and_ours_goes_with_us() -> Result<()> {
     let elsewhere = folder.join("elsewhere.env");
     configure(&elsewhere)?;
     holds(&elsewhere, OURS)?;
-    until_well(&agent)?;
+    agent.is_well()?;
     assert_eq!(fs::read_to_string(&file)?, edited);
 
     // An agent that was killed and started again knows its own, and takes it along.

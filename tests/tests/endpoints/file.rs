@@ -7,7 +7,7 @@ use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
     netns::Temporary,
-    poll, run,
+    run,
     script::words,
 };
 
@@ -20,23 +20,6 @@ fn write(agent: &Agent, before: &str, more: &str) -> Result<()> {
 
 fn endpoint(name: &str, netns: &str, more: &str) -> String {
     format!("[[endpoints]]\nname = \"{name}\"\nnetwork = \"lab\"\nnetns = \"{netns}\"\n{more}\n")
-}
-
-/// Waits for a problem that says so; an empty one: until there is none.
-fn says(agent: &Agent, text: &str) -> Result<()> {
-    let problem = poll::until_well(|| match agent.json(&["status"]) {
-        Ok(status) => {
-            let problems = status["problems"].to_string();
-            let well = if text.is_empty() {
-                problems == "[]"
-            } else {
-                problems.contains(text)
-            };
-            (!well).then_some(problems)
-        }
-        Err(error) => Some(error.to_string()),
-    });
-    problem.map_err(anyhow::Error::msg)
 }
 
 fn inside(netns: &str) -> Result<String> {
@@ -71,13 +54,13 @@ fn a_container_that_runs_keeps_what_the_file_wants_for_another() -> Result<()> {
         ),
     ] {
         write(&agent, &before, &more)?;
-        says(&agent, &said)?;
+        agent.tells(&said)?;
         assert_eq!(inside("tfile-own")?, was, "{said}");
         assert!(inside("tfile-other").is_err(), "{said}");
         // An agent that starts with it decides the same.
         agent.stop()?;
         agent.start_anyhow()?;
-        says(&agent, &said)?;
+        agent.tells(&said)?;
         assert_eq!(inside("tfile-own")?, was, "{said}");
     }
     let node = "tfile-n2";
@@ -88,7 +71,7 @@ fn a_container_that_runs_keeps_what_the_file_wants_for_another() -> Result<()> {
 
     // The container itself may be written down, and stays as it is.
     write(&agent, &before, &endpoint("rt", "tfile-own", ""))?;
-    says(&agent, "")?;
+    agent.is_well()?;
     assert_eq!(inside("tfile-own")?, was);
     drop((own, other));
     Ok(guard.down()?)
@@ -107,7 +90,7 @@ fn a_network_that_is_gone_takes_no_namespace_and_no_address_along() -> Result<()
     };
     let was = id()?;
     fs::write(agent.config_file(), before.replace("\"lab\"", "\"lab2\""))?;
-    says(&agent, "there is no network lab any more")?;
+    agent.tells("there is no network lab any more")?;
     assert_eq!(id()?, was);
     let again = agent.ask(&[
         "endpoint",
@@ -121,7 +104,7 @@ fn a_network_that_is_gone_takes_no_namespace_and_no_address_along() -> Result<()
     assert_eq!(again.code, Some(6), "{again:?}");
 
     fs::write(agent.config_file(), &before)?;
-    says(&agent, "")?;
+    agent.is_well()?;
     assert_eq!(id()?, was);
     assert_eq!(address_of(&agent, "rt")?.context("an address")?, address);
     assert_eq!(

@@ -10,7 +10,7 @@ use overlay_tests::{run, script::words, topology::Node, traffic::Pair};
 
 use crate::stand::{
     BOTH, both_cards, configure, flows, flows_fast, ip, lab, pass_over_linkdown, second_cable,
-    tells, vteps, way_is,
+    vteps, way_is,
 };
 
 #[test]
@@ -32,7 +32,7 @@ fn an_address_on_the_loopback_behind_two_cards() -> Result<()> {
     // The loopback is where nothing arrives: what to write is said.
     let by_address = (BOTH.0, "underlay = \"10.255.0.1\"");
     configure(&guard, &nodes[0], &[by_address])?;
-    tells(&guard.agent(1), "write vtep = \"10.255.0.1\"")?;
+    guard.agent(1).tells("write vtep = \"10.255.0.1\"")?;
 
     for node in nodes {
         let (number, other) = (node.number, 3 - node.number);
@@ -196,12 +196,12 @@ fn an_address_that_is_away_for_a_moment() -> Result<()> {
     let known = vteps(&agent)?;
     ip(&guard, 1, "addr add 192.168.56.100/32 dev eth1")?;
     ip(&guard, 1, "addr del 192.168.56.11/24 dev eth1")?;
-    tells(&agent, "192.168.56.11 as VTEP")?;
+    agent.tells("192.168.56.11 as VTEP")?;
     // What comes meanwhile, with a subnet or without, is no successor; nor is it for the next agent.
     ip(&guard, 1, "addr add 192.168.56.101/24 dev eth1")?;
     agent.stop()?;
     assert!(!agent.start_anyhow()?, "it is well without its address");
-    tells(&agent, "write vtep = \"192.168.56.101\"")?;
+    agent.tells("write vtep = \"192.168.56.101\"")?;
     ip(&guard, 1, "addr add 192.168.56.11/24 dev eth1")?;
     flows_fast(&guard, "the address's return")?;
     assert_eq!(vteps(&agent)?, known);
@@ -224,7 +224,7 @@ fn an_agent_that_is_earlier_than_its_underlay() -> Result<()> {
         "addr add 192.168.56.100/32 dev eth1 preferred_lft 0",
     )?;
     assert!(!agent.start_anyhow()?, "it is well without an address");
-    tells(&agent, "no global IPv4 or IPv6 address there that stays")?;
+    agent.tells("no global IPv4 or IPv6 address there that stays")?;
     ip(&guard, 1, "addr add 192.168.56.11/24 dev eth1")?;
     flows_fast(&guard, "the address that was late")?;
     Ok(guard.down()?)

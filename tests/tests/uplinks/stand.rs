@@ -116,17 +116,6 @@ pub(crate) fn flows_fast(guard: &Guard, after: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the agent says what is wrong.
-pub(crate) fn tells(agent: &Agent, what: &str) -> Result<()> {
-    let told = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.code == Some(1) && out.stdout.contains(what) => None,
-        Ok(out) => Some(out.stdout + &out.stderr),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(told, Ok(()), "{}", agent.log()?);
-    Ok(())
-}
-
 pub(crate) fn vteps(agent: &Agent) -> Result<String> {
     Ok(agent.json(&["status"])?["vteps"].to_string())
 }
