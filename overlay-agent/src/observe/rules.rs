@@ -44,6 +44,8 @@ pub(super) fn observe(
     around.followed = networks
         .filter_map(|network| Some((network.name.clone(), why(ruleset, network)?)))
         .collect();
+    // A container more is no news where no chain is at devices.
+    let ours = if ruleset.is_at_devices() { ours } else { &[] };
     let places = places(model, ours, around);
     let (_, hooked) = match known.hooked.take() {
         Some(before) if before.0 == places => known.hooked.insert(before),

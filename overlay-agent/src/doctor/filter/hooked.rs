@@ -251,72 +251,37 @@ impl Ruleset {
     }
 
     fn nets_of(&self, right: &Value, key: &Key) -> Option<Vec<IpNet>> {
-        let each = |values: &Vec<Value>| {
-            let nets: Option<Vec<Vec<IpNet>>> =
-                values.iter().map(|one| self.nets_of(one, key)).collect();
-            nets.map(|nets| nets.concat())
-        };
-        match right {
-            Value::String(text) => match text.strip_prefix('@') {
-                Some(name) => each(self.set(name, key)?),
-                None => Some(vec![IpNet::from(text.parse::<IpAddr>().ok()?)]),
-            },
-            Value::Array(values) => each(values),
-            Value::Object(object) => {
-                if let Some(Value::Array(values)) = object.get("set") {
-                    return each(values);
-                }
-                if let Some(element) = object.get("elem") {
-                    return self.nets_of(&element["val"], key);
-                }
-                if let Some(prefix) = object.get("prefix") {
-                    let address = prefix["addr"].as_str()?.parse().ok()?;
-                    let length = u8::try_from(prefix["len"].as_u64()?).ok()?;
-                    return Some(vec![IpNet::new(address, length).ok()?.trunc()]);
-                }
-                let range = object.get("range")?;
-                let end = |place: usize| range[place].as_str()?.parse().ok();
-                match (end(0)?, end(1)?) {
-                    (IpAddr::V4(low), IpAddr::V4(high)) => {
-                        Some(Ipv4Subnets::new(low, high, 0).map(IpNet::from).collect())
-                    }
-                    (IpAddr::V6(low), IpAddr::V6(high)) => {
-                        Some(Ipv6Subnets::new(low, high, 0).map(IpNet::from).collect())
-                    }
-                    _ => None,
-                }
-            }
-            _ => None,
-        }
+        let nets = self.leaves(right, key)?.into_iter().map(nets_of_one);
+        nets.collect::<Option<Vec<_>>>().map(|nets| nets.concat())
     }
 
     /// Names that a value may be; `None` where it is not understood.
     fn texts(&self, right: &Value, key: &Key) -> Option<Vec<String>> {
-        let each = |values: &Vec<Value>| {
-            let texts: Option<Vec<Vec<String>>> =
-                values.iter().map(|one| self.texts(one, key)).collect();
-            texts.map(|texts| texts.concat())
-        };
-        match right {
-            Value::String(text) => match text.strip_prefix('@') {
-                Some(name) => each(self.set(name, key)?),
-                None => Some(vec![text.clone()]),
-            },
-            Value::Array(values) => each(values),
-            Value::Object(object) => match (object.get("set"), object.get("elem")) {
-                (Some(Value::Array(values)), _) => each(values),
-                (_, Some(element)) => self.texts(&element["val"], key),
-                _ => None,
-            },
-            _ => None,
-        }
+        let texts = self.leaves(right, key)?.into_iter();
+        texts.map(|text| text.as_str().map(str::to_owned)).collect()
     }
+}
 
-    fn set(&self, name: &str, key: &Key) -> Option<&Vec<Value>> {
-        self.sets.get(&Key {
-            name: name.to_owned(),
-            ..key.clone()
-        })
+/// An address, a prefix, or the prefixes of a range.
+fn nets_of_one(value: &Value) -> Option<Vec<IpNet>> {
+    if let Some(text) = value.as_str() {
+        return Some(vec![IpNet::from(text.parse::<IpAddr>().ok()?)]);
+    }
+    if let Some(prefix) = value.get("prefix") {
+        let address = prefix["addr"].as_str()?.parse().ok()?;
+        let length = u8::try_from(prefix["len"].as_u64()?).ok()?;
+        return Some(vec![IpNet::new(address, length).ok()?.trunc()]);
+    }
+    let range = value.get("range")?;
+    let end = |place: usize| range[place].as_str()?.parse().ok();
+    match (end(0)?, end(1)?) {
+        (IpAddr::V4(low), IpAddr::V4(high)) => {
+            Some(Ipv4Subnets::new(low, high, 0).map(IpNet::from).collect())
+        }
+        (IpAddr::V6(low), IpAddr::V6(high)) => {
+            Some(Ipv6Subnets::new(low, high, 0).map(IpNet::from).collect())
+        }
+        _ => None,
     }
 }
 

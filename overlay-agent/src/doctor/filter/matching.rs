@@ -147,20 +147,21 @@ fn of_header(family: &str, field: &str, packet: &Packet<'_>) -> Has {
 }
 
 fn equals(has: &Has, wanted: &Value, ruleset: &Ruleset, chain: &Key) -> Truth {
-    let any = |wanted: &Value| any_equals(has, wanted.as_array(), ruleset, chain);
+    match has {
+        Has::Unknown => return Truth::Maybe,
+        Has::Nothing => return Truth::No,
+        _ => {}
+    }
+    let Some(leaves) = ruleset.leaves(wanted, chain) else {
+        return Truth::Maybe;
+    };
+    leaves
+        .into_iter()
+        .fold(Truth::No, |so_far, one| so_far.or(equals_one(has, one)))
+}
+
+fn equals_one(has: &Has, wanted: &Value) -> Truth {
     match wanted {
-        _ if *has == Has::Unknown => Truth::Maybe,
-        _ if *has == Has::Nothing => Truth::No,
-        Value::String(name) if name.starts_with('@') => {
-            let key = Key {
-                name: name.trim_start_matches('@').to_owned(),
-                ..chain.clone()
-            };
-            let elements = ruleset.sets.get(&key);
-            elements.map_or(Truth::Maybe, |elements| {
-                any_equals(has, Some(elements), ruleset, chain)
-            })
-        }
         Value::String(text) => is_text(has, text),
         Value::Number(number) => match has {
             Has::Number(known) => (number.as_u64() == Some(*known)).into(),
@@ -168,14 +169,7 @@ fn equals(has: &Has, wanted: &Value, ruleset: &Ruleset, chain: &Key) -> Truth {
             Has::Text(text) if text == "udp" => (number.as_u64() == Some(17)).into(),
             _ => Truth::Maybe,
         },
-        Value::Array(_) => any(wanted),
         Value::Object(object) => {
-            if let Some(set) = object.get("set") {
-                return any(set);
-            }
-            if let Some(element) = object.get("elem") {
-                return equals(has, &element["val"], ruleset, chain);
-            }
             if let Some(prefix) = object.get("prefix") {
                 return in_prefix(has, prefix);
             }
@@ -185,15 +179,6 @@ fn equals(has: &Has, wanted: &Value, ruleset: &Ruleset, chain: &Key) -> Truth {
         }
         _ => Truth::Maybe,
     }
-}
-
-fn any_equals(has: &Has, wanted: Option<&Vec<Value>>, ruleset: &Ruleset, chain: &Key) -> Truth {
-    let Some(wanted) = wanted else {
-        return Truth::Maybe;
-    };
-    wanted.iter().fold(Truth::No, |so_far, one| {
-        so_far.or(equals(has, one, ruleset, chain))
-    })
 }
 
 fn is_text(has: &Has, text: &str) -> Truth {

@@ -56,6 +56,41 @@ pub(crate) enum Hook {
 }
 
 impl Ruleset {
+    /// What a value may be: what is in sets, by name or as they stand; `None` where that is not
+    /// known.
+    pub(super) fn leaves<'a>(&'a self, value: &'a Value, chain: &Key) -> Option<Vec<&'a Value>> {
+        let all = |values: &'a [Value]| {
+            let leaves = values.iter().map(|one| self.leaves(one, chain));
+            leaves
+                .collect::<Option<Vec<_>>>()
+                .map(|leaves| leaves.concat())
+        };
+        match value {
+            Value::String(text) => match text.strip_prefix('@') {
+                Some(name) => all(self.sets.get(&Key {
+                    name: name.to_owned(),
+                    ..chain.clone()
+                })?),
+                None => Some(vec![value]),
+            },
+            Value::Array(values) => all(values),
+            Value::Object(object) => match (object.get("set"), object.get("elem")) {
+                (Some(set), _) => all(set.as_array()?),
+                (_, Some(element)) => self.leaves(&element["val"], chain),
+                _ => Some(vec![value]),
+            },
+            _ => Some(vec![value]),
+        }
+    }
+
+    /// Whether it has chains that see packets of single devices, or of ports of bridges.
+    pub(crate) fn is_at_devices(&self) -> bool {
+        let mut chains = self.chains.iter();
+        chains.any(|(key, chain)| {
+            chain.base.is_some() && matches!(key.family.as_str(), "netdev" | "bridge")
+        })
+    }
+
     /// From what `nft --json list ruleset` prints, without the tables that `is_ours`.
     pub(crate) fn read(listing: &Value, is_ours: impl Fn(&str, &str) -> bool) -> Self {
         let mut ruleset = Self::default();
