@@ -1,6 +1,13 @@
 //! Code of ours inside a network namespace.
 
-use std::{fs::File, path::Path, thread};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -27,6 +34,13 @@ pub fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> Resu
     })
 }
 
+/// The inode number of a named namespace.
+pub fn number(namespace: &str) -> Result<u64> {
+    let path = Path::new("/run/netns").join(namespace);
+    let found = fs::metadata(&path).map_err(Error::file("look at", &path))?;
+    Ok(found.ino())
+}
+
 /// A namespace that goes when the value goes.
 #[derive(Debug)]
 pub struct Temporary {
@@ -42,6 +56,37 @@ impl Temporary {
         };
         run::checked(&words(format!("ip -n {name} link set lo up")))?;
         Ok(namespace)
+    }
+
+    /// Makes one that has the number which another one had: the kernel gives the lowest that is
+    /// free, and frees it a moment after the last user has gone.
+    pub fn with_number(name: &str, wanted: u64) -> Result<Self> {
+        const TRIES: usize = 100;
+        // They keep lower numbers taken.
+        let mut scouts = Vec::new();
+        for attempt in 0..TRIES {
+            let scout = Self::make(&format!("{name}-{attempt}"))?;
+            let found = number(&scout.name)?;
+            if found == wanted {
+                let [from, to] = [&scout.name, name].map(|it| format!("/run/netns/{it}"));
+                fs::write(&to, "").map_err(Error::file("make", Path::new(&to)))?;
+                let namespace = Self {
+                    name: name.to_owned(),
+                };
+                run::checked(&words(format!("mount --bind {from} {to}")))?;
+                return Ok(namespace);
+            }
+            if found < wanted {
+                scouts.push(scout);
+            } else {
+                drop(scout);
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        Err(Error::Kernel {
+            operation: format!("make namespace {name} with number {wanted}"),
+            source: io::Error::other("the number did not come again"),
+        })
     }
 }
 

@@ -21,7 +21,6 @@ const MANAGERS: [(&str, &str); 10] = [
 /// Those that run in the calling thread's network namespace. Processes that may not be looked at
 /// are passed over.
 pub fn running() -> Result<BTreeSet<&'static str>> {
-    let here = netns::own()?;
     let operation = "list processes";
     let processes = fs::read_dir("/proc").map_err(|error| KernelError::io(operation, &error))?;
     let mut found = BTreeSet::new();
@@ -35,7 +34,7 @@ pub fn running() -> Result<BTreeSet<&'static str>> {
         let Ok(name) = fs::read_to_string(process.path().join("comm")) else {
             continue;
         };
-        let is_here = || netns::id(&process.path().join("ns/net")).is_ok_and(|id| id == Some(here));
+        let is_here = || netns::is_own(&process.path().join("ns/net")).is_ok_and(|own| own);
         if let Some(manager) = manager(name.trim_end())
             && is_here()
         {

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     os::{
-        fd::AsRawFd,
+        fd::{AsFd as _, AsRawFd, BorrowedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     panic,
@@ -16,9 +16,13 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag},
+    libc,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
-    sys::statfs::{NSFS_MAGIC, statfs},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, socket},
+        statfs::{NSFS_MAGIC, fstatfs, statfs},
+    },
     unistd::linkat,
 };
 use rtnetlink::packet_route::{
@@ -37,13 +41,28 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// Every namespace's loopback device has this index (`LOOPBACK_IFINDEX`).
 pub const LOOPBACK: u32 = 1;
 
-/// The identity of a namespace: two files with equal ids are the same one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The identity of a namespace.
+///
+/// The kernel gives the lowest free inode number to the next namespace (`proc_alloc_inum`): one
+/// that is deleted and made anew under its name has the old number nearly always. Only the cookie
+/// never comes again before the machine is restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsId {
     /// Device number of the nsfs.
     pub dev: u64,
-    /// Inode number in it; it can come again after the namespace is gone.
+    /// Inode number in it.
     pub inode: u64,
+    /// `SO_NETNS_COOKIE` (`net_gen_cookie`); what earlier versions noted has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
+}
+
+impl NetnsId {
+    /// Whether a namespace that is there now is the one of which this was noted in this boot.
+    pub fn is(&self, there: Self) -> bool {
+        (self.dev, self.inode) == (there.dev, there.inode)
+            && (self.cookie.is_none() || self.cookie == there.cookie)
+    }
 }
 
 /// The file that stands for the namespace of this name.
@@ -54,28 +73,105 @@ pub fn path_of(name: &Name) -> PathBuf {
 /// The namespace that a file stands for; `None` when there is no such file, or
 /// one that is no namespace.
 pub fn id(path: &Path) -> Result<Option<NetnsId>> {
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
     let operation = || format!("look at namespace {}", path.display());
-    match statfs(path) {
-        Ok(found) if found.filesystem_type() == NSFS_MAGIC => {}
-        Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH) => return Ok(None),
-        Err(errno) => return Err(KernelError::os(operation(), errno)),
-    }
-    let found = fs::metadata(path).map_err(|error| KernelError::io(operation(), &error))?;
-    Ok(Some(NetnsId {
-        dev: found.dev(),
-        inode: found.ino(),
-    }))
+    on_thread(|| {
+        setns(&file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| KernelError::os(operation(), errno))?;
+        identify(&file, operation)
+    })?
+    .map(Some)
+}
+
+/// Whether the namespace that a file stands for is the calling thread's own.
+pub fn is_own(path: &Path) -> Result<bool> {
+    let number = |path: &Path| match fs::metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(KernelError::io(
+            format!("look at namespace {}", path.display()),
+            &error,
+        )),
+    };
+    Ok(number(path)?
+        .is_some_and(|there| number(Path::new(OWN)).is_ok_and(|own| own == Some(there))))
 }
 
 /// The namespace of the calling thread.
 pub fn own() -> Result<NetnsId> {
-    id(Path::new(OWN))?
-        .ok_or_else(|| KernelError::new(format!("look at namespace {OWN}"), "it is none"))
+    let operation = || format!("look at namespace {OWN}");
+    let file = open(Path::new(OWN))?;
+    let file = file.ok_or_else(|| KernelError::new(operation(), "it is none"))?;
+    identify(&file, operation)
+}
+
+/// The file of a namespace; `None` as [`id`].
+fn open(path: &Path) -> Result<Option<fs::File>> {
+    let operation = || format!("look at namespace {}", path.display());
+    let nothing = |errno| matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH);
+    match statfs(path) {
+        Ok(found) if found.filesystem_type() == NSFS_MAGIC => {}
+        Ok(_) => return Ok(None),
+        Err(errno) if nothing(errno) => return Ok(None),
+        Err(errno) => return Err(KernelError::os(operation(), errno)),
+    }
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        // It has gone since.
+        Err(error)
+            if error
+                .raw_os_error()
+                .is_some_and(|raw| nothing(Errno::from_raw(raw))) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(KernelError::io(operation(), &error)),
+    };
+    let found = fstatfs(&file).map_err(|errno| KernelError::os(operation(), errno))?;
+    Ok((found.filesystem_type() == NSFS_MAGIC).then_some(file))
+}
+
+/// What identifies the namespace that the calling thread is in, which this file stands for.
+fn identify(file: &fs::File, operation: impl Fn() -> String) -> Result<NetnsId> {
+    let found = file.metadata();
+    let found = found.map_err(|error| KernelError::io(operation(), &error))?;
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    );
+    let cookie = socket.and_then(|socket| cookie_of(socket.as_fd()));
+    Ok(NetnsId {
+        dev: found.dev(),
+        inode: found.ino(),
+        cookie: Some(cookie.map_err(|errno| KernelError::os(operation(), errno))?),
+    })
+}
+
+/// The number of the namespace of a socket, of its own for each (since Linux 5.14).
+fn cookie_of(socket: BorrowedFd<'_>) -> nix::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: both pointers are to locals that live through the call, which writes no more than
+    // `length` bytes, the size of the first, to it; any bytes are a valid `u64`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result).map(|_| cookie)
 }
 
 /// What proves that a named namespace is one that we made.
 ///
-/// A name alone never does, and neither does an inode alone: both come again after a reboot.
+/// A name alone never does, and what identifies it comes again after a reboot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     /// The namespace.
@@ -92,7 +188,7 @@ pub struct Made {
 impl Made {
     /// Whether a namespace that is there now is this one.
     pub fn is(&self, there: NetnsId) -> Result<bool> {
-        Ok(self.id == there && self.boot.as_deref() == Some(boot_id()?))
+        Ok(self.id.is(there) && self.boot.as_deref() == Some(boot_id()?))
     }
 }
 
@@ -115,7 +211,7 @@ impl Bound {
 
     /// Whether a namespace that is there now is this one; it is not when the boot is not known.
     pub fn is(&self, there: NetnsId) -> bool {
-        self.id == there && boot_id().is_ok_and(|boot| boot == self.boot)
+        self.id.is(there) && boot_id().is_ok_and(|boot| boot == self.boot)
     }
 }
 
@@ -152,13 +248,9 @@ pub fn create() -> Result<Unnamed> {
         .custom_flags(OFlag::O_TMPFILE.bits())
         .open(DIRECTORY)
         .map_err(io)?;
-    let namespace = on_thread(open_new_namespace).flatten()?;
-    let described = namespace.metadata().map_err(io)?;
+    let (namespace, id) = on_thread(open_new_namespace).flatten()?;
     let made = Made {
-        id: NetnsId {
-            dev: described.dev(),
-            inode: described.ino(),
-        },
+        id,
         file: Some(file.metadata().map_err(io)?.ino()),
         boot: Some(boot_id()?.to_owned()),
     };
@@ -287,7 +379,7 @@ fn share_directory() -> io::Result<()> {
 }
 
 /// Leaves the calling thread in a new namespace, and opens that.
-fn open_new_namespace() -> Result<fs::File> {
+fn open_new_namespace() -> Result<(fs::File, NetnsId)> {
     let operation = || "create a namespace".to_owned();
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| KernelError::os(operation(), errno))?;
     let mut loopback = LinkMessage::default();
@@ -296,5 +388,7 @@ fn open_new_namespace() -> Result<fs::File> {
     loopback.header.change_mask = LinkFlags::Up;
     blocking::change(RouteNetlinkMessage::SetLink(loopback), 0)
         .map_err(|refusal| refusal.during("set lo up in a new namespace"))?;
-    fs::File::open(OWN).map_err(|error| KernelError::io(operation(), &error))
+    let file = fs::File::open(OWN).map_err(|error| KernelError::io(operation(), &error))?;
+    let id = identify(&file, operation)?;
+    Ok((file, id))
 }

@@ -277,7 +277,7 @@ impl Content {
         match endpoint.netns {
             NetnsRef::Pid(_) => {
                 let known = self.processes.get(&endpoint.name);
-                known.is_none_or(|known| known.netns == found)
+                known.is_none_or(|known| known.netns.is(found))
             }
             NetnsRef::Name(_) | NetnsRef::Path(_) => true,
         }
@@ -413,7 +413,11 @@ mod tests {
         let text =
             CONFIG.to_owned() + "[[endpoints]]\nname = \"job\"\nnetwork = \"lab\"\npid = 77\n";
         let model = config::parse(Path::new("t.toml"), &text).unwrap();
-        let id = |inode| NetnsId { dev: 4, inode };
+        let id = |cookie| NetnsId {
+            dev: 4,
+            inode: 7,
+            cookie: Some(cookie),
+        };
         let mut content = Content::new("n".parse().unwrap());
         let admission = content.admission(&model.endpoints[0], &model.networks[0], None, |_| {
             Some(id(1))
@@ -437,7 +441,11 @@ mod tests {
         let mut text = CONFIG.to_owned();
         text += "[[endpoints]]\nname = \"job\"\nnetwork = \"lab\"\npid = 77\n";
         let model = config::parse(Path::new("t.toml"), &text).unwrap();
-        let id = |inode| NetnsId { dev: 4, inode };
+        let id = |cookie| NetnsId {
+            dev: 4,
+            inode: 7,
+            cookie: Some(cookie),
+        };
         let mut content = Content::new("n".parse().unwrap());
         content.recognise(&model, |_| None);
         assert!(content.means(&model.endpoints[0], id(1)), "not seen yet");

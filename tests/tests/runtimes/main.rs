@@ -2,6 +2,7 @@
 
 mod clients;
 mod plugin;
+mod same_number;
 mod thousand;
 
 use std::{net::IpAddr, path::Path, time::Duration};

@@ -1,19 +1,16 @@
 //! A namespace is ours when we have made it, and never because of its name.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use overlay_tests::{
     agent::Agent,
     config::{Config, Endpoint},
     guard::Guard,
-    netns::Temporary,
+    netns::{self, Temporary},
     poll, run, scenario,
     script::words,
     shape::{Scenario, Shape},
@@ -31,7 +28,10 @@ struct Stranger {
 
 impl Stranger {
     fn make(name: String) -> Result<Self> {
-        let namespace = Temporary::make(&name)?;
+        Self::furnish(Temporary::make(&name)?, name)
+    }
+
+    fn furnish(namespace: Temporary, name: String) -> Result<Self> {
         for line in [
             format!("ip -n {name} link add eth0 type veth peer name other"),
             format!("ip -n {name} addr add 192.0.2.9/24 dev eth0"),
@@ -52,14 +52,8 @@ impl Stranger {
         for view in ["link", "addr", "route", "-6 route"] {
             seen += &run::checked(&words(format!("ip -n {name} -details {view}")))?;
         }
-        Ok((inode(name)?, seen))
+        Ok((netns::number(name)?, seen))
     }
-}
-
-fn inode(namespace: &str) -> Result<u64> {
-    let path = Path::new("/run/netns").join(namespace);
-    let found = fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?;
-    Ok(found.ino())
 }
 
 /// The configuration of a node with an endpoint of this name and namespace, and no other.
@@ -159,13 +153,36 @@ fn one_that_took_the_name_of_ours_is_not_ours() -> Result<()> {
     configure(&guard, 0, &with_endpoint(&guard, 0, name))?;
     agent.start()?;
     run::checked(&words(format!("ip netns del {name}")))?;
-    let made_again = poll::until_well(|| inode(name).err().map(|error| error.to_string()));
+    let made_again = poll::until_well(|| netns::number(name).err().map(|error| error.to_string()));
     assert_eq!(made_again, Ok(()), "the agent makes it again");
 
     // While nobody looks somebody else takes the name.
     agent.kill()?;
     run::checked(&words(format!("ip netns del {name}")))?;
     let stranger = Stranger::make(name.to_owned())?;
+    let before = stranger.look()?;
+    assert!(!agent.start_anyhow()?, "it should not be well");
+    complains(&agent)?;
+    assert_eq!(stranger.look()?, before);
+    agent.stop()?;
+    agent.tell(&["down"])?;
+    assert_eq!(stranger.look()?, before, "after down");
+    Ok(guard.down()?)
+}
+
+/// The kernel gives numbers of namespaces again: by number alone it would be ours.
+#[test]
+fn one_that_took_the_name_and_the_number_of_ours_is_not_ours() -> Result<()> {
+    let guard = Guard::underlay(Shape::usual("tstrm", Scenario::Overlay)?)?;
+    let agent = guard.agent(1);
+    let name = "tstrm-app";
+    configure(&guard, 0, &with_endpoint(&guard, 0, name))?;
+    agent.start()?;
+    let number = netns::number(name)?;
+    agent.kill()?;
+    run::checked(&words(format!("ip netns del {name}")))?;
+    let namespace = Temporary::with_number(name, number)?;
+    let stranger = Stranger::furnish(namespace, name.to_owned())?;
     let before = stranger.look()?;
     assert!(!agent.start_anyhow()?, "it should not be well");
     complains(&agent)?;
@@ -185,14 +202,14 @@ fn one_of_another_instance_is_not_fought_for() -> Result<()> {
         configure(&guard, first, &with_endpoint(&guard, first, name))?;
         configure(&guard, second, &with_endpoint(&guard, second, name))?;
         agents[first].start()?;
-        let before = inode(name)?;
+        let before = netns::number(name)?;
         assert!(!agents[second].start_anyhow()?, "it should not be well");
         complains(&agents[second])?;
         let lines = |agent: &Agent| -> Result<usize> { Ok(agent.log()?.lines().count()) };
         let said = [lines(&agents[0])?, lines(&agents[1])?];
         let end = Instant::now() + WHILE;
         while Instant::now() < end {
-            assert_eq!(inode(name)?, before, "{}", agents[second].log()?);
+            assert_eq!(netns::number(name)?, before, "{}", agents[second].log()?);
             thread::sleep(Duration::from_millis(50));
         }
         for (agent, said) in agents.iter().zip(said) {
@@ -200,9 +217,9 @@ fn one_of_another_instance_is_not_fought_for() -> Result<()> {
             agent.stop()?;
         }
         agents[second].tell(&["down"])?;
-        assert_eq!(inode(name)?, before, "after the other's end");
+        assert_eq!(netns::number(name)?, before, "after the other's end");
         agents[first].tell(&["down"])?;
-        assert!(inode(name).is_err(), "its own end removes it");
+        assert!(netns::number(name).is_err(), "its own end removes it");
     }
     Ok(guard.down()?)
 }

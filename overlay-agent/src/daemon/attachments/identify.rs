@@ -50,17 +50,14 @@ impl Reconciler {
     /// The namespace, if it is the same one from here as it is for the client.
     pub(super) fn same_namespace(&self, netns: &Namespace, what: &str) -> Result<NetnsId> {
         let path = netns.path.display();
-        let expected = NetnsId {
-            dev: netns.dev,
-            inode: netns.inode,
-        };
+        let is_expected = |found: NetnsId| (found.dev, found.inode) == (netns.dev, netns.inode);
         let found = identity(&netns.path).filter(|_| netns.path.is_absolute());
         match found {
             Some(found) if found == self.node.netns => Err(refused(
                 Kind::NodeNamespace,
                 format!("{what}: {path} is the node's own network namespace; name the container's"),
             )),
-            Some(found) if found == expected => Ok(found),
+            Some(found) if is_expected(found) => Ok(found),
             found => {
                 let why = match found {
                     Some(_) => "leads to another namespace for the agent than for its client",
