@@ -24,6 +24,7 @@ mod capacity;
 mod entries;
 mod filter;
 mod guard;
+mod leaving;
 mod peers;
 mod slots;
 
@@ -32,7 +33,11 @@ pub use capacity::Capacity;
 pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
 pub use filter::{Filter, FilterRules, FilterTable, Masquerade, TableOwner, filter_table};
 pub(crate) use guard::Fnv;
-pub use guard::{Guard, GuardRules, GuardSenders, Length, TUNNEL_FROM_ENDPOINT, guard_table};
+pub use guard::{
+    Guard, GuardRules, GuardSenders, IN_THE_CLEAR, KERNEL_REASONS, Length, TUNNEL_FROM_ENDPOINT,
+    UNREACHABLE, guard_table,
+};
+pub use leaving::Leaving;
 pub use peers::{PeerEntries, PeerEntry, PeerObjects, Spread};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).

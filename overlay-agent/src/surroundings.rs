@@ -69,6 +69,11 @@ pub struct Surroundings {
     pub refused: BTreeMap<IpNet, &'static str>,
     /// Parts of networks that packet filter rules of others name and drop, and the chains.
     pub named: BTreeMap<IpNet, String>,
+    /// Where routes of others lead that are no default routes, by device and family; `None`:
+    /// anywhere.
+    pub exits: BTreeMap<(IfName, Family), Option<BTreeSet<IpNet>>>,
+    /// Whether somebody else may translate addresses of what is forwarded.
+    pub translated: bool,
     /// The rules of routing that refuse packets.
     pub refusing_rules: Vec<RefusingRule>,
 }

@@ -132,6 +132,7 @@ fn write_security(out: &mut String, security: Security) -> fmt::Result {
         inner_source,
         endpoint_source,
         other_networks,
+        in_the_clear,
         martians,
         malformed,
     } = security;
@@ -141,6 +142,7 @@ fn write_security(out: &mut String, security: Security) -> fmt::Result {
         ("inner_source", inner_source),
         ("endpoint_source", endpoint_source),
         ("other_networks", other_networks),
+        ("in_the_clear", in_the_clear),
         ("martians", martians),
         ("malformed", malformed),
     ] {

@@ -6,7 +6,9 @@ use ipnet::IpNet;
 
 use super::{Derived, Desired, Node, Problem};
 use crate::{
-    objects::{Guard, GuardRules, GuardSenders, guard_table},
+    kernel::xfrm::Policy,
+    model::{IfName, Verdict},
+    objects::{Guard, GuardRules, GuardSenders, Leaving, guard_table},
     surroundings::NoGuard,
 };
 
@@ -18,9 +20,10 @@ pub(super) fn build(
     senders: &Arc<GuardSenders>,
     desired: &mut Desired,
 ) {
-    let Some(rules) = rules(networks, senders) else {
+    let Some(mut rules) = rules(networks, senders) else {
         return;
     };
+    rules.leaving = leaving(node, networks);
     let problem = match &node.around.no_guard {
         None => {
             desired.objects.guard = Some(Guard::Rules(rules.into()));
@@ -53,6 +56,32 @@ fn rules(networks: &[Derived<'_>], senders: &Arc<GuardSenders>) -> Option<GuardR
         rules.own.extend(tunnels.map(|tunnel| tunnel.local));
     }
     (!networks.is_empty()).then_some(rules)
+}
+
+/// What is not to leave the node with an inner source: by a default route. Where other routes
+/// lead, the operator has sent it.
+fn leaving(node: &Node<'_>, networks: &[Derived<'_>]) -> Leaving {
+    let inside: BTreeSet<IfName> = networks.iter().flat_map(Derived::devices).collect();
+    let mut leaving = Leaving {
+        answers: !node.around.translated,
+        encrypts: node.around.policies.iter().any(Policy::encrypts),
+        ..Leaving::default()
+    };
+    for network in networks.iter().map(|derived| derived.network) {
+        for range in &network.ranges {
+            leaving.ranges.insert(range.cidr);
+            if network.security.in_the_clear == Verdict::Drop {
+                let translated = network.masquerade.then_some(range.subnet);
+                leaving.sources.insert(range.cidr, translated);
+            }
+        }
+    }
+    if !leaving.sources.is_empty() {
+        let exits = node.around.exits.iter();
+        let exits = exits.filter(|((device, _), _)| !inside.contains(device));
+        leaving.exits = exits.map(|(key, nets)| (*key, nets.clone())).collect();
+    }
+    leaving
 }
 
 /// The peers of all networks, each with what is behind it. A peer answers containers from its

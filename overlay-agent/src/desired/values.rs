@@ -99,6 +99,7 @@ fn flags(derived: &Derived<'_>) -> u32 {
         inner_source,
         endpoint_source,
         other_networks,
+        in_the_clear: _,
         martians,
         malformed,
     } = network.security;

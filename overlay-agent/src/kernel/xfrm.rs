@@ -60,6 +60,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether what leaves is encrypted by it.
+    pub fn encrypts(&self) -> bool {
+        self.direction == Direction::Out && !self.blocks
+    }
+
     /// Whether it is about what a tunnel between two addresses, of which `own` is this node's,
     /// carries to a UDP port.
     pub fn is_about(&self, own: IpAddr, other: IpAddr, port: u16) -> bool {

@@ -15,7 +15,7 @@ use crate::{
         FastPathState,
         stats::{Counter, EndpointCounts, Export, Sender, Stats},
     },
-    objects::TUNNEL_FROM_ENDPOINT,
+    objects::KERNEL_REASONS,
 };
 
 /// The page that a scrape gets.
@@ -226,11 +226,13 @@ impl Page {
 
     fn reasons(&mut self, stats: &Stats) {
         let reasons = DropReason::ALL.iter().map(|reason| reason.name());
-        let drops = reasons.chain([TUNNEL_FROM_ENDPOINT]).map(|name| {
-            let counted = stats.drops.iter().find(|drops| drops.reason == name);
-            let count = counted.map(|drops| drops.count).unwrap_or_default();
-            (vec![("reason", name)], count)
-        });
+        let drops = reasons
+            .chain(KERNEL_REASONS.map(|(name, _)| name))
+            .map(|name| {
+                let counted = stats.drops.iter().find(|drops| drops.reason == name);
+                let count = counted.map(|drops| drops.count).unwrap_or_default();
+                (vec![("reason", name)], count)
+            });
         let drops: Vec<_> = drops.collect();
         self.counters("overlay_drop", "dropped, by reason", &drops);
         let passes = PassReason::ALL.iter().map(|reason| {

@@ -27,6 +27,8 @@ pub struct Security {
     pub other_networks: Verdict,
     /// With an inner source that nobody can have.
     pub martians: Verdict,
+    /// From an endpoint, with an address of the network, by a default route of the node.
+    pub in_the_clear: Verdict,
     /// Truncated, or with lengths that contradict each other.
     pub malformed: Verdict,
 }

@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::Leaving;
 use crate::{
     fnv::{START, fnv1a},
     model::{Family, IfName, Name, Security, Vni},
@@ -22,6 +23,26 @@ pub fn guard_table(instance: &Name) -> String {
 
 /// Why the guard drops what a container sends to a tunnel's port, of whichever node.
 pub const TUNNEL_FROM_ENDPOINT: &str = "tunnel_from_endpoint";
+/// Why it keeps what has an inner source from leaving by a default route.
+pub const IN_THE_CLEAR: &str = "in_the_clear";
+/// Why the kernel refuses what it has no route for; the guard counts it.
+pub const UNREACHABLE: &str = "unreachable";
+
+/// The reasons that no program has, with a sentence for people.
+pub const KERNEL_REASONS: [(&str, &str); 3] = [
+    (
+        TUNNEL_FROM_ENDPOINT,
+        "an endpoint sent to the port of a tunnel's end",
+    ),
+    (
+        IN_THE_CLEAR,
+        "it would have left by a default route of the node, with an address of a network as its source",
+    ),
+    (
+        UNREACHABLE,
+        "the destination is an address of a network, and no route leads there",
+    ),
+];
 
 /// What the guard's table does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +70,9 @@ pub struct GuardRules {
     /// Who may send.
     #[serde(skip)]
     pub senders: Arc<GuardSenders>,
+    /// What does not leave.
+    #[serde(skip)]
+    pub leaving: Leaving,
 }
 
 impl Guard {
@@ -63,7 +87,7 @@ impl Guard {
 }
 
 /// To be raised when the same rules are written in another way.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 impl GuardRules {
     /// Stands for the rules where they cannot be read back; the same in every build.
@@ -71,8 +95,8 @@ impl GuardRules {
         let mut hasher = Fnv::default();
         FORM.hash(&mut hasher);
         let words = format!(
-            "{:?} {:?} {:?} {:?}",
-            self.ports, self.inside, self.networks, self.own
+            "{:?} {:?} {:?} {:?} {:?}",
+            self.ports, self.inside, self.networks, self.own, self.leaving
         );
         hasher.write(words.as_bytes());
         hasher.write_u64(self.senders.digest);

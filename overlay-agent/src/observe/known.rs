@@ -27,6 +27,8 @@ pub struct Known {
     pub(super) peer_strays: Option<BTreeSet<Stray>>,
     /// The packet filter of others, as it was read last.
     pub(super) ruleset: Option<Ruleset>,
+    /// Whether it translates addresses.
+    pub(super) translated: bool,
     /// What it is about, where these are our places.
     pub(super) hooked: Option<(Places, Hooked)>,
     /// Whether that is as it is.

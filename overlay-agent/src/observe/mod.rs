@@ -140,6 +140,10 @@ pub async fn observe(
             let device = other.device.and_then(|index| names.get(&index)).copied();
             around.routes.insert(other.destination, device);
         }
+        let exits = tables.exits().into_iter();
+        around.exits = exits
+            .filter_map(|((device, family), nets)| Some(((*names.get(&device)?, family), nets)))
+            .collect();
         for other in tables.routes_in_place(&nodes) {
             let device = other.device.and_then(|index| names.get(&index)).copied();
             let key = (other.destination, other.metric);

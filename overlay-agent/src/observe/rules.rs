@@ -30,13 +30,15 @@ pub(super) fn observe(
 ) {
     if !known.has_rules {
         match read(store) {
-            Ok(ruleset) => {
+            Ok((ruleset, translated)) => {
                 (known.ruleset, known.has_rules) = (Some(ruleset), true);
+                known.translated = translated;
                 known.hooked = None;
             }
             Err(error) => debug!("{error}"),
         }
     }
+    around.translated = known.ruleset.is_none() || known.translated || nft::legacy_translates();
     let Some(ruleset) = &known.ruleset else {
         return;
     };
@@ -88,10 +90,12 @@ fn places(model: &Model, ours: &[&LinkInfo], around: &Surroundings) -> Places {
     }
 }
 
-/// All rules that judge packets but our own, which the programs heed.
-fn read(store: &Content) -> kernel::Result<Ruleset> {
-    let listing = nft::rules_of_others(store.instance())?;
-    Ok(Ruleset::read(&listing, |_, _| false))
+/// All rules that judge packets but our own, which the programs heed; and whether there are some
+/// that translate addresses.
+fn read(store: &Content) -> kernel::Result<(Ruleset, bool)> {
+    let others = nft::rules_of_others(store.instance())?;
+    let ruleset = Ruleset::read(&others.rules, |_, _| false);
+    Ok((ruleset, others.translate))
 }
 
 fn why(ruleset: &Ruleset, network: &Network) -> Option<Following> {

@@ -5,11 +5,11 @@ use overlay_common::reasons::DropReason;
 use crate::{
     api::stats::{Counter, DropStats, ProgramCount, ProgramStats},
     kernel::nft::Dropped,
+    objects::KERNEL_REASONS,
 };
 
 /// Who dropped it, in the place of a program's name.
 const KERNEL: &str = "kernel";
-const FROM_ENDPOINT: &str = "an endpoint sent to the port of a tunnel's end";
 
 /// The programs, and the kernel as one more where it has dropped something.
 pub(crate) fn with_kernel(
@@ -65,9 +65,11 @@ pub(crate) fn with_drops_of_kernel(
 }
 
 fn text(reason: &str) -> &'static str {
-    let mut reasons = DropReason::ALL.iter();
-    let known = reasons.find(|known| known.name() == reason);
-    known.map_or(FROM_ENDPOINT, |known| known.text())
+    let of_programs = DropReason::ALL.iter();
+    let of_programs = of_programs.map(|known| (known.name(), known.text()));
+    let mut known = of_programs.chain(KERNEL_REASONS);
+    let found = known.find(|(name, _)| *name == reason);
+    found.map_or("the kernel dropped it", |(_, text)| text)
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub struct RouteInfo {
     pub protocol: u8,
     /// `ifindex` of its device; `None` with several next hops.
     pub oif: Option<u32>,
+    /// `ifindex` of each device, with several next hops.
+    pub hops: Vec<u32>,
     /// Next hop; `None` when the destination is on the link, and with several next hops.
     pub gateway: Option<IpAddr>,
     /// The next hop is taken to be on the link.
@@ -286,6 +288,7 @@ impl RouteInfo {
             table: header.table.into(),
             protocol: header.protocol.into(),
             oif: None,
+            hops: Vec::new(),
             gateway: None,
             onlink: header.flags.contains(RouteFlags::Onlink),
             source: None,
@@ -298,6 +301,9 @@ impl RouteInfo {
                 RouteAttribute::Destination(found) => destination = address(found)?,
                 RouteAttribute::Table(table) => info.table = *table,
                 RouteAttribute::Oif(index) => info.oif = Some(*index),
+                RouteAttribute::MultiPath(hops) => {
+                    info.hops = hops.iter().map(|hop| hop.interface_index).collect();
+                }
                 RouteAttribute::Gateway(found) => info.gateway = address(found),
                 RouteAttribute::Via(found) => info.gateway = via(found),
                 RouteAttribute::PrefSource(found) => info.source = address(found),

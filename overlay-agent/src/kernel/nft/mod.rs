@@ -20,7 +20,7 @@ use nftables::{
 };
 use serde_json::json;
 
-use super::{KernelError, Result};
+use super::{KernelError, Result, statistics};
 use crate::{
     model::Name,
     objects::{Filter, FilterRules, FilterTable, TableOwner},
@@ -67,13 +67,22 @@ fn name_devices(objects: &mut [serde_json::Value]) -> Result<()> {
     named.map_err(|error| KernelError::io("list the devices of nftables' chains", &error))
 }
 
-/// The tables that are not the instance's and have chains that judge packets, as [`ruleset`] has
-/// them. What the instance has made can be much, and is not listed.
-pub fn rules_of_others(instance: &Name) -> Result<serde_json::Value> {
+/// The packet filter of others.
+#[derive(Debug)]
+pub struct Others {
+    /// The tables that have chains that judge packets, as [`ruleset`] has them.
+    pub rules: serde_json::Value,
+    /// Whether there are chains that translate addresses.
+    pub translate: bool,
+}
+
+/// The tables that are not the instance's. What the instance has made can be much, and is not
+/// listed.
+pub fn rules_of_others(instance: &Name) -> Result<Others> {
     let chains = listed(&["list", "chains"])?;
     let ours = tables_of(&chains, instance);
     let mut objects = Vec::new();
-    for (family, table) in ownership::judging(&chains).difference(&ours) {
+    for (family, table) in ownership::with_chains(&chains, "filter").difference(&ours) {
         // Or it has gone meanwhile, which is announced.
         if let Some(listing) = listed_if_there(&["list", "table", family, table])? {
             let listed = listing["nftables"].as_array();
@@ -81,7 +90,20 @@ pub fn rules_of_others(instance: &Name) -> Result<serde_json::Value> {
         }
     }
     name_devices(&mut objects)?;
-    Ok(json!({ "nftables": objects }))
+    Ok(Others {
+        rules: json!({ "nftables": objects }),
+        translate: ownership::with_chains(&chains, "nat")
+            .difference(&ours)
+            .next()
+            .is_some(),
+    })
+}
+
+/// Whether `iptables-legacy`, which nftables does not show, has a table that translates addresses.
+pub fn legacy_translates() -> bool {
+    let lists = ["ip_tables_names", "ip6_tables_names"];
+    let mut names = lists.iter().flat_map(|list| statistics::lines_of(list));
+    names.any(|names| names.iter().any(|name| name == "nat"))
 }
 
 fn listed(arguments: &[&str]) -> Result<serde_json::Value> {

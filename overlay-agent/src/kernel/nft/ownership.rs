@@ -74,14 +74,14 @@ pub(super) fn taken(operation: String) -> KernelError {
     KernelError::new(operation, cause).with_cure("give this instance another node.name")
 }
 
-/// The tables, by family and name, with a chain that judges packets, of all that `nft --json list
-/// chains` prints.
-pub(super) fn judging(chains: &Value) -> BTreeSet<(String, String)> {
+/// The tables, by family and name, with a chain of this type at a hook, of all that `nft --json
+/// list chains` prints.
+pub(super) fn with_chains(chains: &Value, kind: &str) -> BTreeSet<(String, String)> {
     let objects = chains.get("nftables").and_then(Value::as_array);
     let tables = objects.into_iter().flatten().filter_map(|object| {
         let chain = object.get("chain")?;
         let text = |key| chain.get(key)?.as_str();
-        (text("type") == Some("filter")).then_some((text("family")?.into(), text("table")?.into()))
+        (text("type") == Some(kind)).then_some((text("family")?.into(), text("table")?.into()))
     });
     tables.collect()
 }

@@ -7,6 +7,7 @@
 //! so a change by anybody shows.
 
 mod elements;
+mod leaving;
 mod look;
 mod script;
 
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     kernel::{KernelError, Result},
     model::Name,
-    objects::{Guard, GuardRules, guard_table},
+    objects::{Guard, GuardRules, Leaving, guard_table},
 };
 
 /// Packets and bytes that were dropped, by reason.
@@ -231,27 +232,39 @@ fn has_same_rules(one: &GuardRules, other: &GuardRules) -> bool {
     }
     let without = |rules: &GuardRules| GuardRules {
         senders: Arc::default(),
+        leaving: Leaving {
+            ranges: rules.leaving.ranges.clone(),
+            ..Leaving::default()
+        },
         ..rules.clone()
     };
     without(one) == without(other)
 }
 
-/// From the senders of one set of rules to those of another.
+/// From the senders of one set of rules to those of another, and from what leaves.
 fn changed(table: &str, before: &GuardRules, after: &GuardRules) -> String {
     use elements::{change, change_ends, ends};
     let (old, new) = (&before.senders, &after.senders);
     let (old_ends, new_ends) = (ends(before, old), ends(after, new));
-    change(
-        table,
-        "delete",
-        old.vteps.difference(&new.vteps),
-        old.sources.difference(&new.sources),
-    ) + &change(
-        table,
-        "add",
-        new.vteps.difference(&old.vteps),
-        new.sources.difference(&old.sources),
-    ) + &change_ends(table, "delete", old_ends.difference(&new_ends).copied())
+    let leaving = if before.leaving == after.leaving {
+        String::new()
+    } else {
+        leaving::empty(table) + &leaving::fill(table, after)
+    };
+    leaving
+        + &change(
+            table,
+            "delete",
+            old.vteps.difference(&new.vteps),
+            old.sources.difference(&new.sources),
+        )
+        + &change(
+            table,
+            "add",
+            new.vteps.difference(&old.vteps),
+            new.sources.difference(&old.sources),
+        )
+        + &change_ends(table, "delete", old_ends.difference(&new_ends).copied())
         + &change_ends(table, "add", new_ends.difference(&old_ends).copied())
 }
 

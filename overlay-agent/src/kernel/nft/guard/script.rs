@@ -4,7 +4,8 @@
 //! ```text
 //! chain input:  from a device of a network to a tunnel's port → drop tunnel_from_endpoint
 //!               to a tunnel's port → by VNI to the rules of that network
-//! chain forward: from a device of a network to the tunnel's port of a node → drop, likewise
+//! chain forward: from a device of a network to the tunnel's port of a node → drop, likewise;
+//!               then to the chain leaving
 //! ```
 //!
 //! Offsets count bits from the UDP header. The kernel has put fragments of IPv4 together and
@@ -13,15 +14,20 @@
 
 use std::collections::BTreeSet;
 
-use super::elements::{key_of, set_of, version, width};
+use super::{
+    elements::{key_of, set_of, version, width},
+    leaving,
+};
 use crate::{
     model::{Security, Verdict},
-    objects::{GuardRules, Length, TUNNEL_FROM_ENDPOINT},
+    objects::{GuardRules, IN_THE_CLEAR, Length, TUNNEL_FROM_ENDPOINT, UNREACHABLE},
 };
 
 /// Reasons with a counter each, as they are called in `stats`.
-pub(super) const REASONS: [&str; 7] = [
+pub(super) const REASONS: [&str; 9] = [
     TUNNEL_FROM_ENDPOINT,
+    IN_THE_CLEAR,
+    UNREACHABLE,
     "invalid_vxlan_header",
     "unknown_vtep",
     "inner_vlan_tag",
@@ -37,6 +43,8 @@ const INNER_HEADER: u32 = 240;
 const TAG: u32 = 32;
 /// Just before the rules of everybody else: what they accept has been looked at.
 const PRIORITY: i32 = -5;
+/// Behind `dstnat`.
+const AFTER_TRANSLATION: i32 = -90;
 
 /// What a network drops, as far as the guard can tell.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +128,10 @@ pub(super) fn skeleton(
             .collect(),
     );
     let refused = format!("counter name {TUNNEL_FROM_ENDPOINT} drop");
+    for (chain, spec) in leaving::CHAINS {
+        let spec = spec.map_or_else(String::new, |spec| format!(" {{ {spec} }}"));
+        line(format!("add chain inet {table} {chain}{spec}"));
+    }
     for (chain, hook, rules) in [
         (
             "tunnel",
@@ -134,7 +146,7 @@ pub(super) fn skeleton(
         ),
         (
             "input",
-            Some("input"),
+            Some(("input", PRIORITY)),
             vec![
                 format!("iifname {{ {inside} }} udp dport {{ {ports} }} {refused}"),
                 format!("udp dport {{ {ports} }} goto tunnel"),
@@ -142,24 +154,30 @@ pub(super) fn skeleton(
         ),
         (
             "forward",
-            Some("forward"),
+            Some(("forward", PRIORITY)),
             vec![
                 format!("iifname {{ {inside} }} ip daddr @ends4 udp dport {{ {ports} }} {refused}"),
                 format!(
                     "iifname {{ {inside} }} ip6 daddr @ends6 udp dport {{ {ports} }} {refused}"
                 ),
+                "goto leaving".to_owned(),
             ],
         ),
+        (
+            "nowhere",
+            Some(("prerouting", AFTER_TRANSLATION)),
+            leaving::nowhere(&rules.leaving),
+        ),
     ] {
-        let hook = hook.map_or(String::new(), |hook| {
-            format!(" {{ type filter hook {hook} priority {PRIORITY} ; policy accept ; }}")
+        let hook = hook.map_or(String::new(), |(hook, priority)| {
+            format!(" {{ type filter hook {hook} priority {priority} ; policy accept ; }}")
         });
         line(format!("add chain inet {table} {chain}{hook}"));
         for rule in rules {
             line(format!("add rule inet {table} {chain} {rule}"));
         }
     }
-    text
+    text + &leaving::fill(table, rules)
 }
 
 /// The sets, without elements.

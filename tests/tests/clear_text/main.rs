@@ -1,5 +1,7 @@
 //! What nobody of a network has is sent to nobody: never in the clear, by the node's other routes.
 
+mod leaving;
+
 use std::{
     fs,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -30,6 +32,10 @@ const MOST_STEPS: u32 = 300;
 const PACE: Duration = Duration::from_millis(2);
 /// Of the network, and of no peer.
 const NOBODY: [&str; 2] = ["10.244.77.7", "fd00:244:0:77::7"];
+/// Of the world, behind the router: by the default route,
+const FAR: [&str; 2] = ["198.51.100.9", "2001:db8:51::9"];
+/// and by others, where there are some.
+const ROUTED: [&str; 2] = ["198.18.0.9", "2001:db8:18::9"];
 
 /// The router that the node's default routes lead to, and what it gets.
 struct Router {
@@ -38,6 +44,8 @@ struct Router {
 }
 
 impl Router {
+    const ADDRESSES: [&str; 2] = ["203.0.113.2", "2001:db8:113::2"];
+
     fn beside(name: String, node: &str, neighbour: &str) -> Result<Self> {
         let namespace = Temporary::make(&name)?;
         for line in [
@@ -52,6 +60,10 @@ impl Router {
             format!("ip -n {node} route add default via 2001:db8:113::2"),
         ] {
             run::checked(&words(line))?;
+        }
+        run::checked(&words(format!("ip -n {name} link set lo up")))?;
+        for address in FAR.iter().chain(&ROUTED) {
+            run::checked(&words(format!("ip -n {name} addr add {address} dev lo")))?;
         }
         // Both places where something would arrive that has left the node in the clear.
         for (namespace, device) in [(name.as_str(), "eth0"), (neighbour, "eth1")] {
@@ -208,12 +220,12 @@ impl Stand {
         Ok(self.guard.is_whole(&self.agent(), after)?)
     }
 
-    /// Addresses of the peer's container and of nobody.
+    /// Addresses of the peer's container, of nobody, and of the world.
     fn targets(&self) -> Result<Vec<IpAddr>> {
         let there = &self.guard.topology().nodes[1].containers[0];
         let mut targets = vec![there.at(Family::V4), there.at(Family::V6)];
-        for nobody in NOBODY {
-            targets.push(nobody.parse()?);
+        for other in NOBODY.into_iter().chain(FAR) {
+            targets.push(other.parse()?);
         }
         Ok(targets)
     }

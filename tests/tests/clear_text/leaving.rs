@@ -1,0 +1,211 @@
+//! What a container sends out of its network leaves by a default route with the node's address, or
+//! not at all; and by routes of the operator's as it is.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::{Context as _, Result, ensure};
+use overlay_tests::{
+    check::{self, Answer},
+    config::Config,
+    families::Family,
+    poll, run,
+    script::words,
+};
+
+use crate::{FAR, NOBODY, ROUTED, Router, Stand};
+
+const IN_THE_CLEAR: &str = "in_the_clear";
+const UNREACHABLE: &str = "unreachable";
+/// Of the world, by the node and its router.
+const TTL: u8 = 63;
+
+/// Of somebody else's: what is for one of the router's addresses gets the node's, and who asks
+/// the node gets an answer of a container.
+fn translation(container: &[IpAddr; 2]) -> String {
+    let [v4, v6] = container;
+    format!(
+        "table inet other {{
+           chain post {{
+             type nat hook postrouting priority srcnat;
+             ip saddr 10.244.0.0/16 ip daddr {} masquerade
+             ip6 saddr fd00:244::/48 ip6 daddr {} masquerade
+           }}
+           chain pre {{
+             type nat hook prerouting priority dstnat;
+             ip daddr 203.0.113.1 icmp type echo-request dnat ip to {v4}
+             ip6 daddr 2001:db8:113::1 icmpv6 type echo-request dnat ip6 to {v6}
+           }}
+         }}",
+        ROUTED[0], ROUTED[1]
+    )
+}
+
+impl Stand {
+    fn quiet(&self) -> &str {
+        &self.guard.topology().nodes[0].containers[1].namespace
+    }
+
+    fn drops(&self) -> Result<BTreeMap<String, u64>> {
+        let stats = self.agent().json(&["stats"])?;
+        let drops = stats["drops"].as_array().context("drops")?;
+        let count = |reason: &serde_json::Value| {
+            let name = reason["reason"].as_str().unwrap_or_default().to_owned();
+            (name, reason["packets"].as_u64().unwrap_or_default())
+        };
+        let drops: BTreeMap<_, _> = drops.iter().map(count).collect();
+        let of_programs = stats["programs"].as_array().context("programs")?.iter();
+        let sum: u64 = of_programs
+            .filter_map(|program| program["dropped"]["packets"].as_u64())
+            .sum();
+        assert_eq!(sum, drops.values().sum::<u64>(), "{stats}");
+        Ok(drops)
+    }
+
+    /// A packet to this address is dropped for this reason; its sender hears of it, or not.
+    fn refuses(&self, to: &str, reason: &str, answers: bool) -> Result<()> {
+        let of = |drops: BTreeMap<String, u64>| drops.get(reason).copied().unwrap_or_default();
+        let before = of(self.drops()?);
+        let ping = format!("ip netns exec {} ping -n -c1 -W1 {to}", self.quiet());
+        let out = run::output(&words(ping))?;
+        ensure!(!out.success, "{to}: {}", out.stdout);
+        // Its summary counts errors.
+        let heard = out.stdout.contains(" errors");
+        ensure!(heard == answers, "{to}: {}", out.stdout);
+        let counted = of(self.drops()?) - before;
+        ensure!(counted == 1, "{to}: {reason} {counted}\n{}", out.stdout);
+        Ok(())
+    }
+
+    /// Once what has just been changed is heeded.
+    fn comes_to_refuse(&self, to: &str, reason: &str, answers: bool) -> Result<()> {
+        let refused = poll::until_well(|| {
+            let refused = self.refuses(to, reason, answers);
+            refused.err().map(|error| format!("{error:#}"))
+        });
+        assert_eq!(refused, Ok(()), "{}", self.agent().log()?);
+        Ok(())
+    }
+
+    fn comes_to_reach(&self, to: &str, why: &str) -> Result<()> {
+        let to: IpAddr = to.parse()?;
+        let reached = poll::until_well(|| match check::ping(self.quiet(), to) {
+            Ok(Answer::Ttl(TTL)) => None,
+            other => Some(format!("{other:?}")),
+        });
+        assert_eq!(reached, Ok(()), "{why}: {to}\n{}", self.agent().log()?);
+        Ok(())
+    }
+
+    fn routed(&self, command: &str) -> Result<()> {
+        for (to, via) in ROUTED.into_iter().zip(Router::ADDRESSES) {
+            self.ip(&format!("route {command} {to} via {via}"))?;
+        }
+        Ok(())
+    }
+
+    fn nothing_leaves(&self) -> Result<()> {
+        for to in FAR {
+            self.refuses(to, IN_THE_CLEAR, true)?;
+        }
+        for to in NOBODY {
+            self.refuses(to, UNREACHABLE, true)?;
+        }
+        Ok(())
+    }
+
+    /// Where the operator's routes lead, and nowhere else.
+    fn by_routes(&self) -> Result<()> {
+        self.routed("add")?;
+        for (to, far) in ROUTED.into_iter().zip(FAR) {
+            self.comes_to_reach(to, "a route leads there")?;
+            self.refuses(far, IN_THE_CLEAR, true)?;
+        }
+        self.routed("del")?;
+        for to in ROUTED {
+            self.comes_to_refuse(to, IN_THE_CLEAR, true)?;
+        }
+        Ok(())
+    }
+
+    /// Translated by somebody else, in either direction; what is not is dropped then, too.
+    fn translated_by_others(&self) -> Result<()> {
+        let container = &self.guard.topology().nodes[0].containers[1];
+        let both = [Family::V4, Family::V6].map(|family| container.at(family));
+        let node = self.node();
+        let nft = |command: &str| {
+            let enter = format!("--net=/run/netns/{node}");
+            run::checked(&["nsenter", &enter, "nft", command].map(str::to_owned)).map(drop)
+        };
+        nft(&translation(&both))?;
+        for (to, far) in ROUTED.into_iter().zip(FAR) {
+            self.comes_to_reach(to, "translated")?;
+            self.refuses(far, IN_THE_CLEAR, false)?;
+        }
+        for (from, to) in FAR.into_iter().zip(["203.0.113.1", "2001:db8:113::1"]) {
+            let ping = format!(
+                "ip netns exec {} ping -n -c1 -W2 -I {from} {to}",
+                self.router.name
+            );
+            let said = run::checked(&words(ping))?;
+            ensure!(said.contains(&format!("ttl={TTL}")), "{said}");
+        }
+        nft("delete table inet other")?;
+        for to in ROUTED {
+            self.comes_to_refuse(to, IN_THE_CLEAR, true)?;
+        }
+        Ok(())
+    }
+
+    fn configured(&self, why: &str, change: impl Fn(&mut Config)) -> Result<()> {
+        let mut config = self.config.clone();
+        change(&mut config);
+        self.write(&config)?;
+        for to in FAR {
+            self.comes_to_reach(to, why)?;
+        }
+        self.write(&self.config)?;
+        for to in FAR {
+            self.comes_to_refuse(to, IN_THE_CLEAR, true)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn no_container_leaves_by_a_default_route_as_itself() -> Result<()> {
+    let stand = Stand::raise("tleave")?;
+    // Whoever is refused hears of it each time.
+    for setting in ["net.ipv4.icmp_ratemask", "net.ipv6.icmp.ratelimit"] {
+        let set = format!("ip netns exec {} sysctl -qw {setting}=0", stand.node());
+        run::checked(&words(set))?;
+    }
+    stand.is_whole("the start")?;
+    for on in [true, false] {
+        stand.agent().fastpath(on)?;
+        stand.nothing_leaves()?;
+        let (inner, _) = Router::seen(&stand.router.name)?;
+        assert_eq!(inner, 0, "at the router");
+    }
+    // From here on some do, as they are, and find back.
+    for (range, via) in [
+        ("10.244.0.0/16", "203.0.113.1"),
+        ("fd00:244::/48", "2001:db8:113::1"),
+    ] {
+        let back = format!("ip -n {} route add {range} via {via}", stand.router.name);
+        run::checked(&words(back))?;
+    }
+    for on in [true, false] {
+        stand.agent().fastpath(on)?;
+        stand.by_routes()?;
+        stand.translated_by_others()?;
+        stand.configured("the rule is off", |config| {
+            let security = &mut config.networks[0].security;
+            security.insert(IN_THE_CLEAR, "accept");
+        })?;
+        stand.configured("masqueraded", |config| {
+            config.networks[0].masquerade = Some(true);
+        })?;
+        assert_eq!(stand.agent().plan()?, Vec::<serde_json::Value>::new());
+    }
+    Ok(stand.guard.down()?)
+}
