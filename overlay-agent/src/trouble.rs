@@ -134,3 +134,5 @@ mod tests {
         );
     }
 }
+    /// A peer on which an agent should run has never answered probes.
+    pub const PEER_NEVER_ANSWERED: &str = "peer-never-answered";

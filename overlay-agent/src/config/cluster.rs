@@ -15,7 +15,7 @@ use super::{
     raw,
     subnets::{Claim, overlaps, subnets},
 };
-use crate::model::{Cluster, ClusterAccess, Name, Network};
+use crate::model::{Cluster, ClusterAccess, Mac, Name, Network, Peer, Peers};
 
 /// Where flannel has its keys unless it is told otherwise.
 const PREFIX: &str = "/coreos.com/network";
@@ -196,6 +196,7 @@ pub(super) fn network(
     let mut faults = report.faults;
     match network {
         Some(network) if faults.is_empty() => Ok(Network {
+            peers: with_agents(&network.peers),
             masquerade: cluster.masquerade,
             fastpath: cluster.fastpath,
             ..network
@@ -206,6 +207,15 @@ pub(super) fn network(
             Err(Faults { path, faults })
         }
     }
+}
+
+/// The peers of a store, which says everybody's MAC: nodes of ours are those that have it by rule.
+fn with_agents(peers: &Peers) -> Peers {
+    let peers = peers.iter().map(|peer| Peer {
+        has_agent: peer.mac == Mac::of_vtep(peer.vtep),
+        ..peer.clone()
+    });
+    Peers::from(peers.collect::<Vec<_>>())
 }
 
 /// Reports what the file's networks have already.

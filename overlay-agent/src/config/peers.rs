@@ -299,6 +299,8 @@ fn peer(
         subnets,
         mac: mac?,
         udp6_checksum,
+        // Nodes of ours have their MAC by rule.
+        has_agent: raw.mac.is_none(),
     })
 }
 

@@ -160,7 +160,7 @@ fn write_peer(out: &mut String, peer: &Peer) -> fmt::Result {
     writeln!(out, "name = {}", quoted(&peer.name))?;
     writeln!(out, "vtep = {}", quoted(peer.vtep))?;
     writeln!(out, "subnet = {}", list(&peer.subnets))?;
-    if peer.mac != Mac::of_vtep(peer.vtep) {
+    if !peer.has_agent || peer.mac != Mac::of_vtep(peer.vtep) {
         writeln!(out, "mac = {}", quoted(peer.mac))?;
     }
     if peer.vtep.is_ipv6() || peer.udp6_checksum {

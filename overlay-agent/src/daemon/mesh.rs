@@ -25,7 +25,7 @@ impl Reconciler {
         for peer in peers {
             let Some(known) = health(peer) else { continue };
             *mesh.states.entry(known.state).or_default() += 1;
-            order.push((Reverse(urgency(&known)), peer));
+            order.push((Reverse(urgency(peer.1, &known)), peer));
         }
         order.sort_by_key(|(urgency, _)| *urgency);
         let worst = order.into_iter().take(most).map(|(_, peer)| peer);
@@ -45,9 +45,10 @@ impl Reconciler {
 
 /// How much somebody should look at a peer: lost ones first, then those that lose packets, then
 /// those that are far away; those that nothing is known of come last.
-fn urgency(health: &PeerHealth) -> (u8, u32, u64) {
+fn urgency(peer: &Peer, health: &PeerHealth) -> (u8, u32, u64) {
     let state = match health.state {
         state if state.is_lost() => 2,
+        PeerState::NoAgent if peer.has_agent => 2,
         PeerState::Answers => 1,
         _ => 0,
     };

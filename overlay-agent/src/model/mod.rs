@@ -300,6 +300,8 @@ pub struct Endpoint {
     /// What its runtime knows it by, where one has asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
+    /// Whether it is a node of ours, on which an agent should answer.
+    pub has_agent: bool,
 }
 
 /// What a container runtime knows an endpoint by, together with its interface.

@@ -186,6 +186,7 @@ mod tests {
                 .collect(),
             mac: Mac::of_vtep(vtep),
             udp6_checksum: false,
+            has_agent: true,
         }
     }
 

@@ -7,7 +7,10 @@ use std::{
 
 use tracing::{info, warn};
 
-use crate::{api::PeerState, model::Name};
+use crate::{
+    api::PeerState,
+    model::{Name, Peer},
+};
 
 /// Peers that a line names.
 const NAMED: usize = 5;
@@ -24,26 +27,30 @@ pub(super) struct News {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Silent,
+    Never,
     OneWay,
     Back,
+    First,
 }
 
 impl News {
     pub(super) fn add(
         &mut self,
         network: &Name,
-        peer: &Name,
+        peer: &Peer,
         before: Option<PeerState>,
         after: PeerState,
     ) {
         let kind = match (before, after) {
             (_, PeerState::Silent) => Kind::Silent,
             (_, PeerState::OneWay) => Kind::OneWay,
+            (_, PeerState::NoAgent) if peer.has_agent => Kind::Never,
+            (Some(PeerState::NoAgent), PeerState::Answers) => Kind::First,
             (Some(PeerState::Silent | PeerState::OneWay), PeerState::Answers) => Kind::Back,
             _ => return,
         };
         let peers = self.peers.entry((network.clone(), kind)).or_default();
-        peers.push(peer.clone());
+        peers.push(peer.name.clone());
     }
 
     /// Logs what there is, unless something was logged just now.
@@ -57,9 +64,13 @@ impl News {
             let peers = enumerate(&peers);
             match kind {
                 Kind::Silent => warn!("network {network}: {peers} no longer answers probes"),
+                Kind::Never => {
+                    warn!("network {network}: {peers} has not answered a single probe yet");
+                }
                 Kind::OneWay => {
                     warn!("network {network}: {peers} is heard, but does not hear this node");
                 }
+                Kind::First => info!("network {network}: {peers} answers probes now"),
                 Kind::Back => info!("network {network}: {peers} answers probes again"),
             }
         }

@@ -63,15 +63,15 @@ impl Probes {
         problems.extend(notes.ended.clone());
         drop(notes);
         let exchange = shared.exchange();
-        let mut lost: BTreeMap<(bool, &Name), Vec<&Name>> = BTreeMap::new();
+        let mut lost: BTreeMap<(Words, &Name), Vec<&Name>> = BTreeMap::new();
         for (network, peer, reach) in exchange.mesh.standing(Instant::now(), exchange.silence()) {
-            if reach.is_lost() {
-                let of = (reach == PeerState::OneWay, &network.name);
-                lost.entry(of).or_default().push(&peer.name);
+            if let Some(words) = words(peer, reach) {
+                lost.entry((words, &network.name))
+                    .or_default()
+                    .push(&peer.name);
             }
         }
-        for ((is_one_way, network), peers) in lost {
-            let (id, what, cure) = if is_one_way { UNHEARD } else { SILENT };
+        for (((id, what, cure), network), peers) in lost {
             let (named, rest) = peers.split_at(peers.len().min(NAMED));
             problems.extend(named.iter().map(|peer| {
                 let operation = format!("network {network}: peer {peer}");
@@ -89,12 +89,28 @@ impl Probes {
 /// Peers of a network that are named one by one.
 const NAMED: usize = 5;
 
+/// What is wrong with a peer that stands so.
+fn words(peer: &Peer, reach: PeerState) -> Option<Words> {
+    match reach {
+        PeerState::Silent => Some(SILENT),
+        PeerState::OneWay => Some(UNHEARD),
+        PeerState::NoAgent if peer.has_agent => Some(NEVER),
+        PeerState::NotAsked | PeerState::Waiting | PeerState::Answers | PeerState::NoAgent => None,
+    }
+}
+
 type Words = (&'static str, &'static str, &'static str);
 
 const SILENT: Words = (
     ids::PEER_SILENT,
     "it answered probes and does not any more",
     "see whether the node and its agent run, and whether the network's UDP port is open both ways",
+);
+const NEVER: Words = (
+    ids::PEER_NEVER_ANSWERED,
+    "it has not answered a single probe since this agent began to ask",
+    "see whether the node and its agent run, whether vtep and subnet here are its own, and whether \
+     the network's UDP port is open both ways; for a peer without an agent, write its mac",
 );
 const UNHEARD: Words = (
     ids::ONE_WAY,

@@ -137,7 +137,7 @@ impl Thread<'_> {
             exchange.sent(&question, outcome);
             if let Some((before, after)) = exchange.news(question.peer, now) {
                 let (network, peer) = exchange.mesh.peer(question.peer);
-                self.news.add(&network.name, &peer.name, before, after);
+                self.news.add(&network.name, peer, before, after);
             }
         }
         self.news.tell(now);

@@ -59,6 +59,8 @@ pub fn config(topology: &Topology, node: &Node) -> Config {
         name: peer.namespace.clone(),
         vtep: peer.underlay_at(topology.tunnel(node, peer)).to_string(),
         subnet: subnet(peer),
+        // Somebody else's: nobody there answers probes.
+        mac: (!topology.has_agent(peer)).then(|| peer.vtep_mac(topology.tunnel(node, peer))),
         ..Peer::default()
     });
     Config {

@@ -97,6 +97,10 @@ fn an_agent_of_another_version_is_found() -> Result<()> {
     finding_with(&stand, ("peer-silent", "n2"), Some("peer-version"), || {
         stand.diagnosis()
     })?;
+    // An agent that has never heard of it says the same as one that has.
+    stand.agent.stop()?;
+    stand.agent.start()?;
+    only_finding(&stand, "peer-never-answered", "n2", || stand.diagnosis())?;
     second.start()?;
     stand.is_healthy("one version everywhere")?;
     Ok(stand.guard.down()?)

@@ -162,8 +162,15 @@ fn off_is_off() -> Result<()> {
     );
     // The other one has an agent, which does not answer.
     stand.until_state(1, 2, "no_agent")?;
+    let never = "tproff-n2: it has not answered a single probe since";
+    stand.until_problem(1, Some(never))?;
+    let status = stand.guard.agent(1).ask(&["status"])?;
+    assert_eq!(status.code, Some(1), "{status:?}");
+    stand.until_logged(1, "peer tproff-n2 has not answered a single probe yet")?;
     stand.configure(2, "answer")?;
     stand.until_state(1, 2, "answers")?;
+    stand.until_problem(1, None)?;
+    stand.until_logged(1, "peer tproff-n2 answers probes now")?;
     stand.configure(1, "off")?;
     stand.until_mode(1, "off")?;
     assert_eq!(listening(1)?, "");

@@ -55,6 +55,10 @@ const SILENT: Fault = Fault::problem(
     ids::PEER_SILENT,
     "Its containers cannot be reached, or its agent does not run any more.",
 );
+const NEVER: Fault = Fault::problem(
+    ids::PEER_NEVER_ANSWERED,
+    "Its containers cannot be reached, or its agent has not started.",
+);
 const SOURCE: Fault = Fault::problem(
     ids::SOURCE_TAKEN,
     "What the container forwards for others is dropped.",
@@ -68,7 +72,7 @@ const SWITCHED_OFF: Fault = Fault::note(
     "An operator has switched it off; the kernel's VXLAN device carries everything.",
 );
 
-pub(super) const CHECKS: [Check; 16] = [
+pub(super) const CHECKS: [Check; 17] = [
     told(REFUSED),
     told(FRAGMENT_REFUSED),
     told(CLUSTER_HELPER),
@@ -82,6 +86,7 @@ pub(super) const CHECKS: [Check; 16] = [
     told(METRICS),
     told(PROBES),
     told(SILENT),
+    told(NEVER),
     told(SOURCE),
     Check {
         fault: REPLACED,
@@ -157,6 +162,7 @@ mod tests {
             ids::METRICS_CLOSED,
             ids::PROBES_FAIL,
             ids::PEER_SILENT,
+            ids::PEER_NEVER_ANSWERED,
             ids::ONE_WAY,
             ids::PATH_BLACK_HOLE,
             ids::SOURCE_TAKEN,

@@ -19,6 +19,7 @@ fn node(number: u8, now: Instant) -> Exchange {
         subnets: vec![subnet(other)],
         mac: Mac::of_vtep(vtep),
         udp6_checksum: false,
+        has_agent: true,
     };
     let network = NetworkPeers {
         name: "lab".parse().unwrap(),
