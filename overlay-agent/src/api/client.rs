@@ -76,6 +76,18 @@ pub fn call(socket: &Path, request: &Request) -> Result<Reply, ClientError> {
     serde_json::from_str(&answer).map_err(foreign)
 }
 
+/// Whether an agent says within so long what it does, which it does at once however busy it is;
+/// an error where nobody listens.
+pub fn speaks(socket: &Path, within: Duration) -> Result<bool, ClientError> {
+    let request = serde_json::to_string(&Request::Activity {});
+    let line = request.map_err(|cause| foreign(socket, cause))? + "\n";
+    match ask_within(socket, &line, within, || true) {
+        Ok(_) => Ok(true),
+        Err(ClientError::Silent { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn foreign(socket: &Path, cause: serde_json::Error) -> ClientError {
     ClientError::Foreign {
         socket: socket.to_owned(),
@@ -86,6 +98,15 @@ fn foreign(socket: &Path, cause: serde_json::Error) -> ClientError {
 /// Sends a line and waits for another; each time that none has come for a while, `gives_up` says
 /// whether to wait no more.
 fn ask(socket: &Path, line: &str, gives_up: impl Fn() -> bool) -> Result<String, ClientError> {
+    ask_within(socket, line, PATIENCE, gives_up)
+}
+
+fn ask_within(
+    socket: &Path,
+    line: &str,
+    patience: Duration,
+    gives_up: impl Fn() -> bool,
+) -> Result<String, ClientError> {
     let io = |cause| ClientError::Io {
         socket: socket.to_owned(),
         cause,
@@ -94,7 +115,7 @@ fn ask(socket: &Path, line: &str, gives_up: impl Fn() -> bool) -> Result<String,
         socket: socket.to_owned(),
         cause,
     })?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
+    stream.set_read_timeout(Some(patience)).map_err(io)?;
     stream.write_all(line.as_bytes()).map_err(io)?;
     let mut answer = Vec::new();
     let mut reader = BufReader::new(stream);

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{model::LogLevel, progress::Activity};
 
-pub use client::{ClientError, call};
+pub use client::{ClientError, call, speaks};
 pub use doctor::{Cure, Diagnosis, DoctorSpec, Finding, Severity, Skipped};
 pub use health::{
     Mesh, MeshPeer, PeerAgent, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip,

@@ -9,7 +9,11 @@ use std::{
 use anyhow::anyhow;
 use clap_complete::ArgValueCompleter;
 
-use super::{CommandResult, Failure, Format, client, completing, output};
+use super::{
+    CommandResult, Failure, Format, client, completing,
+    machine::{Machine, Peer},
+    output,
+};
 use crate::{
     api::{
         self, Reply, Request, Status,
@@ -79,9 +83,10 @@ pub(super) fn explain(
         )));
     }
     let Args { from, to, .. } = args;
-    let instance = the_node_of(dirs, instance, &from)?;
+    let mut machine = Machine::new(dirs)?;
+    let instance = the_node_of(dirs, &mut machine, instance, &from)?;
     let question = Question {
-        to: address_of(dirs, &instance, &to)?,
+        to: address_of(&mut machine, &instance, &to),
         from,
         source: args.source,
         protocol: args.protocol,
@@ -96,17 +101,23 @@ pub(super) fn explain(
     let (mut unasked, mut refused) = (None, None);
     while let Some(Hop {
         end: End::Underlay { vtep, frame, .. },
-        stages,
+        instance,
         ..
     }) = hops.last()
     {
         if hops.len() == MOST_HOPS {
             break;
         }
-        let peer = stages.last().and_then(|stage| stage.verdict.peer.as_ref());
-        let Some(socket) = socket_of(dirs, args.peer.as_deref(), *vtep, peer)? else {
-            unasked = Some(*vtep);
-            break;
+        let peer = match &args.peer {
+            Some(named) => Peer::At(socket_of(dirs, named)?),
+            None => machine.peer(instance, *vtep),
+        };
+        let socket = match peer {
+            Peer::At(socket) => socket,
+            Peer::Unknown(why) => {
+                unasked = Some((*vtep, why));
+                break;
+            }
         };
         let request = Request::ExplainReceived(Received {
             frame: frame.clone(),
@@ -119,11 +130,15 @@ pub(super) fn explain(
             }
         }
     }
+    let unasked = unasked.map(|(vtep, why)| not_asked(&machine, vtep, &why));
     output::print(|out| match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&hops)?),
-        Format::Text => write_all(out, &hops, unasked),
+        Format::Text => write_all(out, &hops, unasked.as_deref()),
     })
     .map_err(Failure::Problem)?;
+    if let (Format::Json, Some(unasked)) = (format, unasked) {
+        eprintln!("overlay-agent: {unasked}");
+    }
     if let Some(failure) = refused {
         return Err(failure);
     }
@@ -146,32 +161,46 @@ fn reply(socket: &std::path::Path, request: &Request) -> Result<Reply, Failure> 
 }
 
 /// The instance that was named; else the one that has the sender, where there are several.
-fn the_node_of(dirs: &Dirs, named: Option<Name>, from: &str) -> Result<Name, Failure> {
-    if named.is_none() {
-        let mut having = running(dirs)?
-            .into_iter()
-            .filter(|(_, status)| has(status, from) || status.node.as_str() == from);
-        if let (Some((instance, _)), None) = (having.next(), having.next()) {
-            return Ok(instance);
-        }
+fn the_node_of(
+    dirs: &Dirs,
+    machine: &mut Machine<'_>,
+    named: Option<Name>,
+    from: &str,
+) -> Result<Name, Failure> {
+    let the_one =
+        |named| client::the_instance(dirs, named, |dirs, name| dirs.socket(name).exists());
+    if named.is_some() || machine.is_alone() {
+        return the_one(named);
     }
-    client::the_instance(dirs, named, |dirs, name| dirs.socket(name).exists())
+    let mut having = machine
+        .all()
+        .filter(|(_, status)| has(status, from) || status.node.as_str() == from);
+    if let (Some((instance, _)), None) = (having.next(), having.next()) {
+        return Ok(instance.clone());
+    }
+    drop(having);
+    the_one(None)
 }
 
 /// Other nodes' endpoints are known by their addresses alone, unless they are on this machine.
-fn address_of(dirs: &Dirs, instance: &Name, to: &str) -> Result<String, Failure> {
-    if to.parse::<IpAddr>().is_ok() || to == "node" {
-        return Ok(to.to_owned());
+fn address_of(machine: &mut Machine<'_>, instance: &Name, to: &str) -> String {
+    let is_known = |status: &Status| has(status, to) || status.node.as_str() == to;
+    if to.parse::<IpAddr>().is_ok()
+        || to == "node"
+        || machine.status(instance).is_some_and(is_known)
+    {
+        return to.to_owned();
     }
-    let running = running(dirs)?;
-    let own = running.iter().find(|(name, _)| name == instance);
-    if own.is_some_and(|(_, status)| has(status, to) || status.node.as_str() == to) {
-        return Ok(to.to_owned());
+    let address = machine.among_peers(instance, |status| {
+        let mut endpoints = status.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.name.as_str() == to)?;
+        endpoint.addresses.first().map(IpAddr::to_string)
+    });
+    let silent = machine.silent();
+    if address.is_none() && !silent.is_empty() {
+        eprintln!("overlay-agent: no peer that was asked has an endpoint {to}{silent}");
     }
-    let mut endpoints = running.iter().flat_map(|(_, status)| &status.endpoints);
-    let endpoint = endpoints.find(|endpoint| endpoint.name.as_str() == to);
-    let address = endpoint.and_then(|endpoint| endpoint.addresses.first());
-    Ok(address.map_or_else(|| to.to_owned(), IpAddr::to_string))
+    address.unwrap_or_else(|| to.to_owned())
 }
 
 fn has(status: &Status, endpoint: &str) -> bool {
@@ -182,55 +211,31 @@ fn has(status: &Status, endpoint: &str) -> bool {
     })
 }
 
-/// What the instances of this machine say of themselves; those that do not answer are none.
-fn running(dirs: &Dirs) -> Result<Vec<(Name, Status)>, Failure> {
-    let instances = dirs.instances().map_err(Failure::bad_input)?;
-    let status = |instance: Name| match api::call(&dirs.socket(&instance), &Request::Status {}) {
-        Ok(Reply::Status(status)) => Some((instance, *status)),
-        _ => None,
-    };
-    Ok(instances.into_iter().filter_map(status).collect())
-}
-
-/// Where the node that has a VTEP is asked.
-fn socket_of(
-    dirs: &Dirs,
-    named: Option<&str>,
-    vtep: IpAddr,
-    peer: Option<&Name>,
-) -> Result<Option<PathBuf>, Failure> {
-    if let Some(named) = named {
-        if named.contains('/') {
-            return Ok(Some(PathBuf::from(named)));
-        }
-        let name: Name = named.parse().map_err(Failure::bad_input)?;
-        return Ok(Some(dirs.socket(&name)));
+/// Where the node is asked that `--peer` names.
+fn socket_of(dirs: &Dirs, named: &str) -> Result<PathBuf, Failure> {
+    if named.contains('/') {
+        return Ok(PathBuf::from(named));
     }
-    let mut having = running(dirs)?;
-    having.retain(|(_, status)| status.vteps.contains(&vtep));
-    // Several labs have the same addresses, but nodes of different names.
-    let called = having.iter().find(|(_, status)| Some(&status.node) == peer);
-    let instance = match (called, having.as_slice()) {
-        (Some((instance, _)), _) | (None, [(instance, _)]) => Some(instance),
-        _ => None,
-    };
-    Ok(instance.map(|instance| dirs.socket(instance)))
+    let name: Name = named.parse().map_err(Failure::bad_input)?;
+    Ok(dirs.socket(&name))
 }
 
-fn write_all(out: &mut dyn Write, hops: &[Hop], unasked: Option<IpAddr>) -> io::Result<()> {
+/// Why the journey ends before the packet's.
+fn not_asked(machine: &Machine<'_>, vtep: IpAddr, why: &str) -> String {
+    let silent = machine.silent();
+    format!(
+        "The node at {vtep} was not asked: {why}{silent}. Name it with --peer INSTANCE or --peer SOCKET."
+    )
+}
+
+fn write_all(out: &mut dyn Write, hops: &[Hop], unasked: Option<&str>) -> io::Result<()> {
     for (number, hop) in hops.iter().enumerate() {
         if number > 0 {
             writeln!(out)?;
         }
         write_hop(out, hop)?;
     }
-    if let Some(vtep) = unasked {
-        writeln!(
-            out,
-            "\nThe node at {vtep} was not asked: no agent on this machine has that address, or several have. Name it with --peer INSTANCE or --peer SOCKET."
-        )?;
-    }
-    Ok(())
+    unasked.map_or(Ok(()), |unasked| writeln!(out, "\n{unasked}"))
 }
 
 fn write_hop(out: &mut dyn Write, hop: &Hop) -> io::Result<()> {

@@ -17,6 +17,7 @@ mod health;
 mod journal;
 mod local;
 mod monitor;
+mod machine;
 mod output;
 mod patience;
 mod pcapng;

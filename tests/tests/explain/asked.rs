@@ -1,12 +1,17 @@
 //! What is asked, of whom, and in which state of the programs.
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 use overlay_tests::{
+    agent::Agent,
     check::{self, Answer},
     families::Families,
     guard::Guard,
+    processes::Process,
     shape::{Scenario, Shape},
 };
+
+use serde_json::Value;
 
 use crate::said::{explain, lab};
 
@@ -24,6 +29,67 @@ fn another_state_of_the_programs_is_told() -> Result<()> {
     agent.fastpath(false)?;
     let said = explain(&agent, &question)?;
     assert_eq!(said.hops[0]["stages"][0]["attached"], "nothing");
+    Ok(guard.down()?)
+}
+
+/// An agent that stands still until the value goes.
+struct Stopped(Process);
+
+impl Stopped {
+    fn at(agent: &Agent) -> Result<Self> {
+        let process = agent.process()?.context("no agent")?;
+        process.signal(Signal::SIGSTOP)?;
+        Ok(Self(process))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.signal(Signal::SIGCONT) {
+            eprintln!("an agent stays stopped: {error}");
+        }
+    }
+}
+
+/// Another lab has the same addresses and names of networks: nobody there is asked, whether it
+/// answers or stands still.
+#[test]
+fn nobody_is_asked_but_the_peer() -> Result<()> {
+    let guard = Guard::overlay("texpwho")?;
+    let other = Guard::overlay("texpels")?;
+    let (agent, peer) = (guard.agent(1), guard.agent(2));
+    let question = ["texpwho-n1c1", "10.244.2.10"];
+    let strangers = other.agents();
+    let stopped = strangers.iter().map(Stopped::at);
+    let stopped = stopped.collect::<Result<Vec<_>>>()?;
+    // By address and by name.
+    for to in ["10.244.2.10", "texpwho-n2c1"] {
+        let said = explain(&agent, &["texpwho-n1c1", to])?;
+        assert!(said.good && said.hops.len() == 2, "{:#?}", said.hops);
+        assert_eq!(said.hops[1]["instance"], "texpwho-n2");
+    }
+    drop(stopped);
+
+    // One that stands still is not waited for for ever, and is told of; one that is not there has
+    // no other one in its place.
+    let not_asked = |why: &str| -> Result<()> {
+        let text = agent.ask(&[&["explain"], &question[..]].concat())?;
+        for words in ["node at 192.168.56.12 was not asked", why] {
+            assert!(text.stdout.contains(words), "{why}: {}", text.stdout);
+        }
+        assert!(!text.stdout.contains("\nnode texpels"), "{}", text.stdout);
+        let json = agent.ask(&[&["explain"], &question[..], &["-o", "json"]].concat())?;
+        assert!(json.stderr.contains("was not asked"), "{}", json.stderr);
+        let hops: Vec<Value> = serde_json::from_str(&json.stdout)?;
+        assert_eq!(hops.len(), 1, "{hops:#?}");
+        Ok(())
+    };
+    let stopped = Stopped::at(&peer)?;
+    not_asked("instance texpwho-n2 does not answer")?;
+    drop(stopped);
+    peer.kill()?;
+    not_asked("the peer is texpwho-n2")?;
+    other.down()?;
     Ok(guard.down()?)
 }
 
