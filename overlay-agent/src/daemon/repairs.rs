@@ -19,7 +19,7 @@ use crate::{
     trouble::Trouble,
 };
 
-/// What is broken again before so long has passed is not told again.
+/// What is broken again before so long has passed is one fight.
 const PAUSE: Duration = Duration::from_mins(1);
 /// Who has broken the same so often, with no such pause, will not stop.
 const FIGHT: u32 = 3;
@@ -44,8 +44,6 @@ pub(super) struct Repairs {
 struct Lately {
     last: Instant,
     times: u32,
-    /// Whether a line has named it.
-    told: bool,
 }
 
 /// What is worth a line.
@@ -108,7 +106,7 @@ impl Reconciler {
 }
 
 impl Repairs {
-    /// Counts what is put right, and finds what has not been told yet.
+    /// Counts what is put right, and finds what is to be told: each time, until it is a fight.
     fn note(&mut self, lacks: Vec<String>, now: Instant) -> News {
         self.count += u64::try_from(lacks.len()).unwrap_or(u64::MAX);
         let is_old = |then: Instant| now.duration_since(then) >= PAUSE;
@@ -119,7 +117,6 @@ impl Repairs {
             let new = Lately {
                 last: now,
                 times: 0,
-                told: false,
             };
             let lately = self.lately.entry(lack.clone()).or_insert(new);
             lately.last = now;
@@ -127,9 +124,7 @@ impl Repairs {
             goes_on |= lately.times >= FIGHT;
             if lately.times == FIGHT {
                 news.in_vain.push(lack);
-            } else if lately.times < FIGHT && !lately.told {
-                // What a line only counts may have one of its own the next time.
-                lately.told = news.lacks.len() < NAMED;
+            } else if lately.times < FIGHT {
                 news.lacks.push(lack);
             }
         }
@@ -183,7 +178,7 @@ fn first(lacks: &[String]) -> String {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{FIGHT, NAMED, News, PAUSE, Repairs, fight, first};
+    use super::{FIGHT, News, PAUSE, Repairs, fight, first};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -192,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_counted_each_time_and_told_once_in_a_while() {
+    fn the_same_is_counted_and_told_each_time_until_it_is_a_fight() {
         let mut repairs = Repairs::default();
         let now = Instant::now();
         let told = |names: &[&str]| News {
@@ -200,19 +195,13 @@ mod tests {
             in_vain: Vec::new(),
         };
         assert_eq!(repairs.note(lacks(&["a"]), now), told(&["a"]));
-        assert_eq!(repairs.note(lacks(&["a", "b"]), now), told(&["b"]));
-        assert_eq!(repairs.count, 3);
+        assert_eq!(repairs.note(lacks(&["a", "b"]), now), told(&["a", "b"]));
+        let fought = repairs.note(lacks(&["a", "b"]), now);
+        assert_eq!(fought.lacks, lacks(&["b"]));
+        assert_eq!(fought.in_vain, lacks(&["a"]));
+        assert_eq!(repairs.note(lacks(&["a"]), now), told(&[]));
+        assert_eq!(repairs.count, 6);
         assert_eq!(repairs.note(lacks(&["a"]), now + PAUSE), told(&["a"]));
-    }
-
-    #[test]
-    fn what_was_only_counted_is_named_the_next_time() {
-        let mut repairs = Repairs::default();
-        let now = Instant::now();
-        assert_eq!(NAMED, 3);
-        repairs.note(lacks(&["a", "b", "c", "d"]), now);
-        let news = repairs.note(lacks(&["c", "d"]), now + SECOND);
-        assert_eq!(news.lacks, ["d"]);
     }
 
     #[test]
