@@ -197,6 +197,8 @@ pub enum EndpointPlace {
     Absent,
     /// It is the node's own namespace.
     Node,
+    /// It is the node of another instance, and this endpoint is not in it yet.
+    OtherNode(Name),
     /// The namespace is there.
     There {
         /// It has an interface of the endpoint's name that is not ours.

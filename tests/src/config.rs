@@ -116,6 +116,9 @@ pub struct Endpoint {
     /// Its addresses; the next free one when empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub address: Vec<String>,
+    /// Its interface; `eth0` when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// Whether it forwards for others behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<bool>,

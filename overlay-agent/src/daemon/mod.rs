@@ -250,6 +250,7 @@ fn config_changed(reconciler: &mut Reconciler, loaded: Loaded) {
         error!("a file of peers is refused, what was good of it stays: {refused}");
     }
     reconciler.set_config(loaded);
+    reconciler.tell_new_name();
 }
 
 async fn answer_call(reconciler: &mut Reconciler, call: Call) {

@@ -86,6 +86,8 @@ pub struct Reconciler {
     pub(super) read_at: SystemTime,
     /// What of the underlay is not there yet, or not at present: nothing is done until it is.
     waiting: Option<String>,
+    /// Whether the node is not called like its instance.
+    renamed: bool,
     /// Why the file that is there now is not in force.
     pub(super) refused: Option<String>,
     /// Why files of peers are not in force, or only as they were before.
@@ -127,7 +129,10 @@ impl Reconciler {
     ) -> Self {
         let config = loaded.model;
         let model = store.content().complete(config.clone());
+        // Whoever starts it so knows.
+        let renamed = *store.content().instance() != config.node.name;
         Self {
+            renamed,
             node,
             store,
             config,
@@ -171,6 +176,19 @@ impl Reconciler {
         self.refused = loaded.refused.map(|refused| refused.to_string());
         self.refused_fragments = refused_fragments(&loaded.refused_fragments);
         self.complete();
+    }
+
+    /// Says so when the node has another name than the instance that it was started as.
+    pub(super) fn tell_new_name(&mut self) {
+        let (instance, node) = (self.store.content().instance(), &self.config.node.name);
+        let differ = instance != node;
+        if differ && !mem::replace(&mut self.renamed, differ) {
+            warn!(
+                "node.name is {node} now, and this stays instance {instance}: start it as \
+                 \"overlay-agent run --instance {instance}\" from now on, or change the name back"
+            );
+        }
+        self.renamed = differ;
     }
 
     pub(super) fn complete(&mut self) {

@@ -54,12 +54,10 @@ pub(super) fn build(
     // What we made stays for as long as the configuration names it, whatever else is wrong.
     let made = &node.inputs.observed.objects.namespaces;
     let model = node.inputs.model;
-    let without_network = model.clashes.iter().filter_map(|clash| match clash {
-        Clash::Network { netns, .. } => Some(netns),
-        _ => None,
-    });
+    let waiting = model.clashes.iter().filter_map(Clash::waiting);
+    let waiting = waiting.map(|(_, netns)| netns);
     let named = model.endpoints.iter().map(|endpoint| &endpoint.netns);
-    for netns in named.chain(without_network) {
+    for netns in named.chain(waiting) {
         if let NetnsRef::Name(netns) = netns
             && made.contains(netns)
         {
@@ -170,7 +168,7 @@ impl Attached<'_> {
         let places = &self.node.around.endpoints;
         let absent = !matches!(
             places.get(&self.endpoint.name),
-            Some(EndpointPlace::There { .. } | EndpointPlace::Node)
+            Some(EndpointPlace::There { .. } | EndpointPlace::Node | EndpointPlace::OtherNode(_))
         );
         // One that is there already is somebody's, or stays as ours with all of its endpoints.
         if let (NetnsRef::Name(netns), true) = (&self.endpoint.netns, absent) {
@@ -385,6 +383,12 @@ fn problem(
         Some(EndpointPlace::Node) => Some(Problem::NodeNamespace {
             endpoint: name,
             path,
+            other: None,
+        }),
+        Some(EndpointPlace::OtherNode(other)) => Some(Problem::NodeNamespace {
+            endpoint: name,
+            path,
+            other: Some(other.clone()),
         }),
         Some(EndpointPlace::There {
             interface_taken: true,

@@ -1,6 +1,10 @@
 //! What cannot be built, and what to do about it.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -87,12 +91,20 @@ pub enum Obstacle {
         /// The other instance that made it.
         owner: Option<Name>,
     },
-    /// A device of somebody else has a name that we need.
+    /// A device that no instance made has a name that we need.
     DeviceTaken {
         /// The name.
         device: IfName,
-        /// The other instance that made it.
-        owner: Option<Name>,
+    },
+    /// Another instance has devices that a network needs: perhaps this very node under the name
+    /// that it had before.
+    NetworkTaken {
+        /// The network.
+        network: Name,
+        /// The devices.
+        devices: Vec<IfName>,
+        /// The other instance.
+        owner: Name,
     },
     /// Another VXLAN device receives on the port.
     PortTaken {
@@ -231,37 +243,65 @@ pub(super) fn find(
     peers: &PeerObjects,
     obstacles: &mut Vec<Obstacle>,
 ) {
+    let mut owners = BTreeSet::new();
     for derived in networks {
-        let devices = derived.devices().chain([derived.headroom]);
-        let taken = devices.filter(|device| node.is_of_others(*device));
-        obstacles.extend(taken.map(|device| Obstacle::DeviceTaken {
-            device,
-            owner: node.owner_of(device),
-        }));
+        find_peers(node, derived, obstacles);
+        // Port, addresses and routes of a network that is another instance's are so, too.
+        if let Some(owner) = find_devices(node, derived, obstacles) {
+            owners.insert(owner);
+            continue;
+        }
         find_port(node, derived, obstacles);
         find_gateways(node, derived, obstacles);
-        find_peers(node, derived, obstacles);
     }
-    find_routes(node, networks, peers, obstacles);
+    find_routes(node, networks, peers, &owners, obstacles);
     super::cut_off::find(node, networks, obstacles);
     find_filter(node, networks, obstacles);
 }
 
+/// Devices of others that have the names of a network's; the instance that has any of them.
+fn find_devices(
+    node: &Node<'_>,
+    derived: &Derived<'_>,
+    obstacles: &mut Vec<Obstacle>,
+) -> Option<Name> {
+    let devices = derived.devices().chain([derived.headroom]);
+    let taken = devices.filter(|device| node.is_of_others(*device));
+    let mut by_owner: BTreeMap<Name, Vec<IfName>> = BTreeMap::new();
+    for device in taken {
+        match node.owner_of(device) {
+            Some(owner) => by_owner.entry(owner).or_default().push(device),
+            None => obstacles.push(Obstacle::DeviceTaken { device }),
+        }
+    }
+    let first = by_owner.keys().next().cloned();
+    obstacles.extend(by_owner.into_iter().map(|(owner, devices)| {
+        let network = derived.network.name.clone();
+        Obstacle::NetworkTaken {
+            network,
+            devices,
+            owner,
+        }
+    }));
+    first
+}
+
 fn find_port(node: &Node<'_>, derived: &Derived<'_>, obstacles: &mut Vec<Obstacle>) {
     let network = derived.network;
-    let mut others = node.others();
-    let on_port = others.find(|(name, link)| {
-        link.vxlan_port == Some(network.port) && derived.devices().all(|device| device != *name)
-    });
+    let on_port = node
+        .others()
+        .filter(|(_, link)| link.vxlan_port == Some(network.port));
+    let (named, on_port): (Vec<_>, Vec<_>) =
+        on_port.partition(|(name, _)| derived.devices().any(|device| device == *name));
     let busy = |family| node.around.busy_ports.contains(&(family, network.port));
-    if let Some((device, link)) = on_port {
+    if let Some((device, link)) = on_port.into_iter().next() {
         obstacles.push(Obstacle::PortTaken {
             network: network.name.clone(),
             port: network.port,
             device,
             owner: link.owner.clone(),
         });
-    } else if derived.tunnels.iter().any(|tunnel| busy(tunnel.family())) {
+    } else if named.is_empty() && derived.tunnels.iter().any(|tunnel| busy(tunnel.family())) {
         obstacles.push(Obstacle::PortBusy {
             network: network.name.clone(),
             port: network.port,
@@ -306,6 +346,7 @@ fn find_routes(
     node: &Node<'_>,
     networks: &[Derived<'_>],
     peers: &PeerObjects,
+    told: &BTreeSet<Name>,
     obstacles: &mut Vec<Obstacle>,
 ) {
     let plain = node.around.routes.keys();
@@ -322,7 +363,9 @@ fn find_routes(
             metric: peers::metric(destination),
         };
         let taken = peers.routes.contains_key(&key);
-        let Some(other) = node.route_of_others(&key).filter(|_| taken) else {
+        let other = node.route_of_others(&key).filter(|_| taken);
+        let is_told = |other: &OtherRoute| other.owner.as_ref().is_some_and(|of| told.contains(of));
+        let Some(other) = other.filter(|other| !is_told(other)) else {
             continue;
         };
         let all = networks.iter().flat_map(|derived| &derived.network.peers);
@@ -390,6 +433,7 @@ impl Node<'_> {
         let ours = same_metric
             && (observed.routes.contains_key(key) || observed.peers.routes.contains_key(key));
         let plain = self.around.routes.get(&key.destination);
+        let plain = plain.filter(|device| of_others(device));
         let device = *in_place.or(plain).filter(|_| !ours)?;
         Some(OtherRoute {
             device,

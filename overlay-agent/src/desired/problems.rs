@@ -156,12 +156,14 @@ pub enum Problem {
         /// The instance, where the endpoint was added at run time.
         added_to: Option<Name>,
     },
-    /// The namespace is the node's.
+    /// The namespace is a node's.
     NodeNamespace {
         /// The endpoint.
         endpoint: Name,
         /// The file.
         path: PathBuf,
+        /// The other instance whose node it is.
+        other: Option<Name>,
     },
     /// The container has an interface of that name already.
     InterfaceTaken {

@@ -264,6 +264,14 @@ fn what_stands_in_the_way_is_told_before_anything_is_planned() {
             "make device ovlbr7: the name is taken by a device that this instance did not make; remove it with \"ip link del ovlbr7\", or choose another VNI"
         ]
     );
+    // The same node under another name, perhaps: all that it has is told at once.
+    let other = |link: &mut NodeLink| link.owner = Some("old".parse().unwrap());
+    assert_eq!(
+        with("ovlbr7", other),
+        [
+            "make the devices of network lab: instance old of this node has ovlbr7; if this node was called old before, run it with \"--instance old\", or remove what it left with \"overlay-agent down --instance old\"; else choose another VNI"
+        ]
+    );
     assert_eq!(
         with("flannel.1", |link| link.vxlan_port = Some(4789)),
         [

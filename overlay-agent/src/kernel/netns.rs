@@ -272,7 +272,10 @@ impl Unnamed {
         let by_descriptor = |file: &fs::File| format!("/proc/self/fd/{}", file.as_raw_fd());
         let follow = AtFlags::AT_SYMLINK_FOLLOW;
         let from = by_descriptor(&self.file);
-        linkat(AT_FDCWD, from.as_str(), AT_FDCWD, &path, follow).map_err(os)?;
+        linkat(AT_FDCWD, from.as_str(), AT_FDCWD, &path, follow).map_err(|errno| match errno {
+            Errno::EEXIST if matches!(id(&path), Ok(None)) => in_the_way(operation(), &path),
+            errno => os(errno),
+        })?;
         hooks::step_done();
         mount(
             Some(by_descriptor(&self.namespace).as_str()),
@@ -287,6 +290,16 @@ impl Unnamed {
             Err(leftover) => error.because(leftover),
         })
     }
+}
+
+/// What has the name of a namespace and is none is somebody's: it stays.
+fn in_the_way(operation: String, path: &Path) -> KernelError {
+    let file = path.display();
+    KernelError::new(
+        operation,
+        format!("{file} is there, and no network namespace"),
+    )
+    .with_cure("see whose it is and remove it, or name another namespace")
 }
 
 /// Removes the name of a namespace of which no more than that was made. What is not ours stays.

@@ -83,6 +83,32 @@ pub enum Clash {
         /// Where its container is.
         netns: NetnsRef,
     },
+    /// The same: the address that it asks for is not in this node's subnet any more.
+    Subnet {
+        /// The endpoint.
+        endpoint: Name,
+        /// What it is in.
+        network: Name,
+        /// Its address.
+        address: IpAddr,
+        /// Where its container is.
+        netns: NetnsRef,
+    },
+}
+
+impl Clash {
+    /// An endpoint that may come back with the configuration, and where its container is.
+    pub fn waiting(&self) -> Option<(&Name, &NetnsRef)> {
+        match self {
+            Self::Network {
+                endpoint, netns, ..
+            }
+            | Self::Subnet {
+                endpoint, netns, ..
+            } => Some((endpoint, netns)),
+            Self::Name { .. } | Self::Address { .. } | Self::Interface { .. } => None,
+        }
+    }
 }
 
 impl Model {
@@ -274,6 +300,8 @@ pub struct Peer {
     pub mac: Mac,
     /// Whether it drops UDP over IPv6 without a checksum, as a kernel's VXLAN device does by default.
     pub udp6_checksum: bool,
+    /// Whether it is a node of ours, on which an agent should answer.
+    pub has_agent: bool,
 }
 
 /// A container that is attached to a network.
@@ -300,8 +328,6 @@ pub struct Endpoint {
     /// What its runtime knows it by, where one has asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
-    /// Whether it is a node of ours, on which an agent should answer.
-    pub has_agent: bool,
 }
 
 /// What a container runtime knows an endpoint by, together with its interface.

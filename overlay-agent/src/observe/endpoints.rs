@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::{MAIN_TABLE, is_set, route};
 use crate::{
+    desired::owner,
     kernel::{
         self,
         netlink::{AddressInfo, LinkInfo, Netlink},
@@ -230,9 +231,15 @@ async fn look_inside(
             }
         }
     }
-    found.place = EndpointPlace::There {
-        interface_taken: interface.is_some() && index.is_none(),
-        default_routes,
+    // What is attached stays: an agent may have been started in a container of another one.
+    let other = links.iter().filter(|_| index.is_none());
+    let other = other.filter_map(|link| owner(link.alias.as_deref()?));
+    found.place = match other.min() {
+        Some(other) => EndpointPlace::OtherNode(other),
+        None => EndpointPlace::There {
+            interface_taken: interface.is_some() && index.is_none(),
+            default_routes,
+        },
     };
     Ok(found)
 }

@@ -13,18 +13,17 @@ impl Content {
     /// A container that runs keeps its name, its interface and its addresses: an endpoint of the
     /// configuration that wants one of them for another container is left out. Where both mean the
     /// same interface the configuration counts, and where a prefix behind an endpoint is somebody
-    /// else's meanwhile. An endpoint of a network that is gone is left out until that is back.
+    /// else's meanwhile. An endpoint of a network that is gone is left out until that is back, and
+    /// so is one with an address of a subnet that the node has not any more.
     pub fn complete(&self, mut model: Model) -> Model {
-        let in_model = |added: &&Endpoint| model.network(&added.network).is_some();
-        let (added, without): (Vec<_>, Vec<_>) = self.endpoints.iter().partition(in_model);
-        let mut clashes: Vec<Clash> = without
-            .into_iter()
-            .map(|added| Clash::Network {
-                endpoint: added.name.clone(),
-                network: added.network.clone(),
-                netns: added.netns.clone(),
-            })
-            .collect();
+        let mut clashes = Vec::new();
+        let mut added = Vec::new();
+        for endpoint in &self.endpoints {
+            match without_place(endpoint, &model) {
+                Some(clash) => clashes.push(clash),
+                None => added.push(endpoint),
+            }
+        }
         if !model.endpoints.is_empty() {
             let taken = Taken::by(&added, self);
             model.endpoints.retain(|configured| {
@@ -51,6 +50,30 @@ impl Content {
         }
         model
     }
+}
+
+/// Why an endpoint that was added at run time has no place in its network any more.
+fn without_place(added: &Endpoint, model: &Model) -> Option<Clash> {
+    let (endpoint, network) = (added.name.clone(), added.network.clone());
+    let netns = added.netns.clone();
+    let Some(there) = model.network(&added.network) else {
+        return Some(Clash::Network {
+            endpoint,
+            network,
+            netns,
+        });
+    };
+    let is_outside = |address: &IpAddr| {
+        let mut ranges = there.ranges.iter();
+        !ranges.any(|range| range.subnet.contains(address))
+    };
+    let address = added.addresses.iter().copied().find(is_outside)?;
+    Some(Clash::Subnet {
+        endpoint,
+        network,
+        address,
+        netns,
+    })
 }
 
 /// What containers have that were added at run time.
@@ -179,6 +202,27 @@ mod tests {
         let both = endpoint("rt", "own", "") + &endpoint("file", "other", "");
         assert_eq!(clashes(&both), []);
         assert_eq!(named(&both), ["rt", "file"]);
+    }
+
+    #[test]
+    fn an_endpoint_waits_for_the_subnet_that_its_address_is_of() {
+        let mut content = content();
+        let asked = "10.1.1.9".parse().unwrap();
+        content.endpoints[0].addresses = vec![asked];
+        content.allocate(&content.clone().complete(model("lab", "")));
+        let mut moved = model("lab", "");
+        let range = &mut moved.networks[0].ranges[0];
+        range.subnet = "10.1.2.0/24".parse().unwrap();
+        let other = content.complete(moved);
+        assert!(
+            matches!(&other.clashes[..], [Clash::Subnet { address, .. }] if *address == asked),
+            "{:?}",
+            other.clashes
+        );
+        assert!(other.endpoints.is_empty());
+        content.allocate(&other);
+        let back = content.complete(model("lab", ""));
+        assert_eq!((back.endpoints.len(), &*back.clashes), (1, &[][..]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{addresses, upgrade::FORMAT};
 use crate::{
     kernel::netns::{Bound, Made, NetnsId},
-    model::{Clash, Endpoint, Family, IfName, Model, Name, NetnsRef, Network},
+    model::{Endpoint, Family, IfName, Model, Name, NetnsRef, Network},
 };
 
 /// The addresses that belong to an endpoint.
@@ -306,9 +306,9 @@ impl Content {
     pub fn allocate(&mut self, model: &Model) {
         let before = mem::take(&mut self.allocations);
         self.allocations = addresses::allocate(model, &before);
-        // Of a network that may come back.
+        // Of a network, or a subnet, that may come back.
         for clash in &model.clashes {
-            if let Clash::Network { endpoint, .. } = clash
+            if let Some((endpoint, _)) = clash.waiting()
                 && let Some(given) = before.get(endpoint)
             {
                 self.allocations.insert(endpoint.clone(), given.clone());

@@ -224,12 +224,41 @@ fn one_of_another_instance_is_not_fought_for() -> Result<()> {
     Ok(guard.down()?)
 }
 
+/// A node is no container, whoever's it is.
+#[test]
+fn the_node_of_another_instance_is_refused() -> Result<()> {
+    let guard = Guard::overlay("tstro")?;
+    let [agent, other] = [guard.agent(1), guard.agent(2)];
+    let node = &other.instance;
+    let look = || run::checked(&words(format!("ip -n {node} link")));
+    let before = look()?;
+    let add = ["endpoint", "add", "app", "--network", "lab"];
+    let at = ["--netns", node, "--interface", "net1"];
+    let refused = agent.ask(&[&add[..], &at].concat())?;
+    assert!(!refused.success, "{}", refused.stdout);
+    let whose = format!("is the node of instance {node}");
+    assert!(refused.stderr.contains(&whose), "{}", refused.stderr);
+    assert_eq!(look()?, before, "by endpoint add");
+
+    let mut config = with_endpoint(&guard, 0, node);
+    config.endpoints[0].interface = Some("net1".to_owned());
+    configure(&guard, 0, &config)?;
+    let told = poll::until_well(|| match agent.ask(&["status"]) {
+        Ok(status) if status.code == Some(1) && status.stdout.contains(&whose) => None,
+        Ok(status) => Some(status.stdout),
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(told, Ok(()));
+    assert_eq!(look()?, before, "by the configuration");
+    Ok(guard.down()?)
+}
+
 /// A device in the way, by what makes it, and what is said of it.
 const IN_THE_WAY: [(&str, &str, &str); 2] = [
     (
         "ovlbr1",
         "link add ovlbr1 type bridge",
-        "instance other of this node has a device",
+        "instance other of this node has ovlbr1",
     ),
     (
         "vx9",
@@ -237,6 +266,35 @@ const IN_THE_WAY: [(&str, &str, &str); 2] = [
         "of instance other has UDP port 4789",
     ),
 ];
+
+/// One message, and no untrue one about the port.
+#[test]
+fn a_node_that_is_called_otherwise_is_told_whose_devices_are_there() -> Result<()> {
+    let guard = Guard::overlay("tstre")?;
+    let (agent, node) = (guard.agent(1), &guard.topology().nodes[0].namespace);
+    let mut config = guard.first_config();
+    config.node.name = "tstre-new".to_owned();
+    configure(&guard, 0, &config)?;
+    let told = poll::until_well(|| match agent.log() {
+        Ok(log) if log.contains("node.name is tstre-new now, and this stays instance") => None,
+        other => Some(format!("{other:?}")),
+    });
+    assert_eq!(told, Ok(()));
+    let file = agent.config_file().to_string_lossy().into_owned();
+    let run = ["run", "--config", &file, "--netns", node];
+    for running in [true, false] {
+        if !running {
+            agent.stop()?;
+        }
+        let out = agent.call(&run)?;
+        assert!(!out.success, "{}", out.stderr);
+        assert_eq!(out.stderr.lines().count(), 1, "{}", out.stderr);
+        let cure = format!("--instance {node}");
+        assert!(out.stderr.contains(&cure), "{}", out.stderr);
+        assert!(!out.stderr.contains("another program"), "{}", out.stderr);
+    }
+    Ok(guard.down()?)
+}
 
 /// Nobody is told to delete what another instance uses.
 #[test]

@@ -40,7 +40,7 @@ const CASES: [(&str, Case); 8] = [
             clear: "ip link del ovl1",
             make: "ip link add ovl1 type vxlan id 77 dstport 4790 local 192.168.56.11; ip link set ovl1 alias overlay:other; ip neigh add 10.9.9.9 lladdr 02:00:00:00:00:09 dev ovl1 nud permanent; bridge fdb add 02:00:00:00:00:09 dev ovl1 dst 192.168.56.99",
             look: "ip -d link show ovl1; ip neigh show dev ovl1; bridge fdb show dev ovl1",
-            said: "instance other of this node has a device of this name",
+            said: "instance other of this node has ovl1",
             never_said: "ip link del",
             stops: true,
         },

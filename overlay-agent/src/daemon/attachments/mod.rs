@@ -201,6 +201,7 @@ impl Reconciler {
                 interface_taken: true,
                 ..
             }) => Kind::InterfaceTaken,
+            Some(EndpointPlace::OtherNode(_)) => Kind::NodeNamespace,
             _ => Kind::Failed,
         };
         refused(kind, format!("{what}: {}", self.reasons(name)))

@@ -137,8 +137,23 @@ impl From<&Obstacle> for Trouble {
                     "make nftables table inet {table}, which {use_for} needs"
                 ))
             }
-            Obstacle::DeviceTaken { device, owner } => {
-                let (what, cure) = taken_by(*device, owner.as_ref());
+            Obstacle::NetworkTaken {
+                network,
+                devices,
+                owner,
+            } => Self::new(
+                DEVICE_NAME_TAKEN,
+                list(devices),
+                format!("instance {owner} of this node has {}", list(devices)),
+                format!(
+                    "if this node was called {owner} before, run it with \"--instance {owner}\", or \
+                     remove what it left with \"overlay-agent down --instance {owner}\"; else choose \
+                     another VNI"
+                ),
+            )
+            .during(format!("make the devices of network {network}")),
+            Obstacle::DeviceTaken { device } => {
+                let (what, cure) = taken_by(*device, None);
                 let cure = format!("{cure}, or choose another VNI");
                 Self::new(DEVICE_NAME_TAKEN, device, what, cure)
                     .during(format!("make device {device}"))

@@ -75,6 +75,22 @@ fn of_clash(clash: &Clash) -> Trouble {
                 delete(endpoint)
             ),
         ),
+        Clash::Subnet {
+            endpoint,
+            network,
+            address,
+            ..
+        } => attach(
+            endpoint,
+            format!(
+                "{address}, with which it was added at run time, is not in this node's subnet of \
+                 network {network} any more"
+            ),
+            format!(
+                "bring the subnet back, or delete it with {} and add it again",
+                delete(endpoint)
+            ),
+        ),
     }
 }
 
@@ -261,11 +277,21 @@ impl From<&Problem> for Trouble {
                     None => "correct pid, or name the namespace instead".to_owned(),
                 },
             ),
-            Problem::NodeNamespace { endpoint, path } => attach(
+            Problem::NodeNamespace {
                 endpoint,
-                format!("{} is the node's own network namespace", path.display()),
-                "name the container's",
-            ),
+                path,
+                other,
+            } => {
+                let whose = match other {
+                    Some(other) => format!("the node of instance {other}"),
+                    None => "the node's own".to_owned(),
+                };
+                attach(
+                    endpoint,
+                    format!("network namespace {} is {whose}", path.display()),
+                    "name the container's",
+                )
+            }
             Problem::InterfaceTaken {
                 endpoint,
                 interface,
@@ -273,7 +299,7 @@ impl From<&Problem> for Trouble {
             } => attach(
                 endpoint,
                 format!("{} has an interface {interface} already", path.display()),
-                "choose another with interface = \"NAME\"",
+                "choose another (--interface NAME, or interface in the configuration file)",
             ),
             Problem::DeviceTaken {
                 endpoint,

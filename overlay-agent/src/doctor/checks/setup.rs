@@ -15,7 +15,7 @@ use crate::{
 };
 
 const STOPPED: &str =
-    "Nothing of the node is changed any more, not even repaired, as long as it is so.";
+    "Until it is put right the agent makes, changes and repairs nothing on this node.";
 
 const UNDERLAY: Fault = Fault::problem(troubles::UNDERLAY_MISSING, STOPPED);
 const MTU: Fault = Fault::problem(troubles::MTU_DOES_NOT_FIT, STOPPED);
@@ -158,7 +158,7 @@ fn found(facts: &Facts, fault: &Fault) -> Vec<Finding> {
 fn removal_of_obstacle(facts: &Facts, obstacle: &Obstacle) -> Option<String> {
     match obstacle {
         // Another instance's is in use.
-        Obstacle::DeviceTaken { device, owner } => owner.is_none().then(|| remove_link(device)),
+        Obstacle::DeviceTaken { device } => Some(remove_link(device)),
         Obstacle::PortTaken { device, owner, .. } => owner.is_none().then(|| remove_link(device)),
         Obstacle::AddressTaken {
             address,
@@ -325,17 +325,19 @@ mod tests {
 
     #[test]
     fn nobody_is_told_to_delete_the_device_of_another_instance() {
-        let of = |owner: Option<&str>| {
+        let of = |obstacle| {
             only("device-name-taken", |facts| {
-                facts.obstacles = vec![Obstacle::DeviceTaken {
-                    device: "ovl1".parse().unwrap(),
-                    owner: owner.map(|owner| owner.parse().unwrap()),
-                }];
+                facts.obstacles = vec![obstacle];
             })
         };
-        let stranger = of(None);
+        let device = "ovl1".parse().unwrap();
+        let stranger = of(Obstacle::DeviceTaken { device });
         assert_eq!(stranger.cure.commands, ["ip link del ovl1"]);
-        let instance = of(Some("b"));
+        let instance = of(Obstacle::NetworkTaken {
+            network: "lab".parse().unwrap(),
+            devices: vec![device],
+            owner: "b".parse().unwrap(),
+        });
         assert!(instance.cure.commands.is_empty(), "{instance:#?}");
         assert!(!instance.cure.text.contains("del"), "{instance:#?}");
     }
