@@ -1,6 +1,6 @@
 //! What is not as it should be, in the one form that the log, `status` and `doctor` share.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, path::Path};
 
 use serde::Serialize;
 
@@ -49,6 +49,13 @@ impl Trouble {
         self
     }
 
+    /// Has the commands of the cure be pasted anywhere on a machine whose node is a namespace.
+    pub fn cure_on(&mut self, netns: Option<&Path>) {
+        if let Some(netns) = netns {
+            self.cure = on_node(&self.cure, netns).into();
+        }
+    }
+
     /// Adds whom it concerns.
     #[must_use]
     pub fn of_endpoint(mut self, endpoint: &Name) -> Self {
@@ -82,6 +89,43 @@ pub(crate) fn sentence(
     write!(f, "{what}; {cure}")
 }
 
+/// Programs that look at the network namespace that they run in, or change it.
+const OF_THE_NODE: [&str; 9] = [
+    "ip",
+    "bridge",
+    "nft",
+    "ss",
+    "sysctl",
+    "tc",
+    "ethtool",
+    "tcpdump",
+    "tracepath",
+];
+
+/// A text in whose quotes commands about a node enter its namespace first.
+///
+/// `nsenter`, because `ip netns exec` takes names alone, and mounts a `/sys` without bpffs.
+pub(crate) fn on_node(text: &str, netns: &Path) -> String {
+    // What stands between quotes is every other part.
+    let parts = text.split('"').enumerate().map(|(number, part)| {
+        let program = part.split(' ').next().filter(|_| number % 2 == 1);
+        let is_one = program.is_some_and(|program| {
+            OF_THE_NODE.contains(&program) && part.len() > program.len() && !is_of_the_machine(part)
+        });
+        if is_one {
+            format!("nsenter --net={} {part}", netns.display())
+        } else {
+            part.to_owned()
+        }
+    });
+    parts.collect::<Vec<_>>().join("\"")
+}
+
+/// Whether a command is about namespaces, wherever it is run.
+fn is_of_the_machine(command: &str) -> bool {
+    command.starts_with("ip netns")
+}
+
 /// What the agent itself finds, beside what stands in its way ([`crate::desired::Obstacle`]) or is
 /// left out ([`crate::desired::Problem`]).
 pub mod ids {
@@ -111,6 +155,8 @@ pub mod ids {
     pub const PROBES_FAIL: &str = "probes-fail";
     /// A peer has answered probes and does not any more.
     pub const PEER_SILENT: &str = "peer-silent";
+    /// A peer on which an agent should run has never answered probes.
+    pub const PEER_NEVER_ANSWERED: &str = "peer-never-answered";
     /// A peer is heard and does not hear us.
     pub const ONE_WAY: &str = "one-way";
     /// Large packets vanish on the way.
@@ -121,7 +167,31 @@ pub mod ids {
 
 #[cfg(test)]
 mod tests {
-    use super::Trouble;
+    use std::path::Path;
+
+    use super::{Trouble, on_node};
+
+    #[test]
+    fn commands_about_a_node_enter_its_namespace_and_no_others_do() {
+        let netns = Path::new("/run/netns/n1");
+        for (text, expected) in [
+            (
+                "see \"ip route get 192.0.2.1\", or \"ss -lunp sport = 1\"",
+                "see \"nsenter --net=/run/netns/n1 ip route get 192.0.2.1\", or \
+                 \"nsenter --net=/run/netns/n1 ss -lunp sport = 1\"",
+            ),
+            (
+                "make it with \"ip netns add x\"",
+                "make it with \"ip netns add x\"",
+            ),
+            ("write \"ip\" or ip link", "write \"ip\" or ip link"),
+            ("run \"overlay-agent down\"", "run \"overlay-agent down\""),
+        ] {
+            let once = on_node(text, netns);
+            assert_eq!(once, expected);
+            assert_eq!(on_node(&once, netns), once);
+        }
+    }
 
     #[test]
     fn it_reads_as_operation_cause_cure() {
@@ -134,5 +204,3 @@ mod tests {
         );
     }
 }
-    /// A peer on which an agent should run has never answered probes.
-    pub const PEER_NEVER_ANSWERED: &str = "peer-never-answered";

@@ -23,6 +23,21 @@ pub struct Wanted {
     pub hooks: Vec<String>,
     /// Bytes of each packet.
     pub snap: u32,
+    /// Whether it is for people to look at, not for a file.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub monitor: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_not(monitor: &bool) -> bool {
+    !*monitor
+}
+
+impl Wanted {
+    /// What it is called by who has started it.
+    pub const fn called(&self) -> &'static str {
+        if self.monitor { "monitor" } else { "capture" }
+    }
 }
 
 /// A capture that is under way.

@@ -85,6 +85,7 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
         reasons: args.reasons,
         hooks: args.hooks,
         snap: args.snap,
+        monitor: false,
     };
     let started = ask(&Request::CaptureStart(wanted)).and_then(|reply| client::done(&reply));
     if let Err(refused) = started {

@@ -1,10 +1,10 @@
 //! How a command fails: the exit codes, and errors as sentences or as JSON.
 
-use std::{ffi::OsStr, process::ExitCode};
+use std::{ffi::OsStr, path::Path, process::ExitCode};
 
 use serde_json::json;
 
-use super::Format;
+use super::{Format, called};
 use crate::{
     api::{ClientError, SCHEMA},
     config::ConfigError,
@@ -12,6 +12,7 @@ use crate::{
     kernel::KernelError,
     model::Name,
     store::StoreError,
+    trouble::on_node,
 };
 
 /// How a command ended that did not simply succeed.
@@ -54,6 +55,23 @@ impl Failure {
         }
     }
 
+    /// The same, with cures that can be pasted where the node is another namespace.
+    pub(super) fn cured_on(mut self, netns: Option<&Path>) -> Self {
+        let error = match &mut self {
+            Self::Problem(error)
+            | Self::BadInput(error)
+            | Self::NoAgent(error)
+            | Self::NoRights(error)
+            | Self::NotFound(error)
+            | Self::Exists(error) => error,
+            Self::Told => return self,
+        };
+        if let Some(netns) = netns {
+            *error = anyhow::anyhow!(on_node(&format!("{error:#}"), netns));
+        }
+        self
+    }
+
     /// Why, for those who go on.
     pub(super) fn into_error(self) -> anyhow::Error {
         match self {
@@ -86,6 +104,7 @@ impl Failure {
             return ExitCode::from(code);
         }
         let message = for_instance(&format!("{:#}", self.into_error()), instance);
+        let message = called::pasteable(&message);
         match format {
             Format::Json => eprintln!("{}", as_json(code, kind, &message)),
             Format::Text => {

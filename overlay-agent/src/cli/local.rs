@@ -23,11 +23,15 @@ pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> Command
     // While this is the only thread.
     privileges::keep(&privileges::STARTING).map_err(Failure::bad_input)?;
     let options = options(args, instance, dirs)?;
-    let progress = options.progress.clone();
-    block_on(progress::shown(&progress, daemon::run(options)))?.map_err(|error| match error {
-        StartError::Signal(_) => Failure::problem(error),
-        StartError::Lock(LockError::Running(_)) => Failure::Exists(error.into()),
-        _ => Failure::bad_input(error),
+    let (progress, netns) = (options.progress.clone(), options.netns.clone());
+    let ended = block_on(progress::shown(&progress, daemon::run(options)))?;
+    ended.map_err(|error| {
+        let failure = match error {
+            StartError::Signal(_) => Failure::problem(error),
+            StartError::Lock(LockError::Running(_)) => Failure::Exists(error.into()),
+            _ => Failure::bad_input(error),
+        };
+        failure.cured_on(netns.as_deref())
     })
 }
 
@@ -50,7 +54,12 @@ pub(super) fn plan(
 ) -> CommandResult {
     let options = options(args, instance, dirs)?;
     let preview = progress::shown(&options.progress, daemon::preview(&options));
-    let preview = block_on(preview)?.map_err(Failure::bad_input)?;
+    let netns = options.netns.as_deref();
+    let preview = block_on(preview)?.map_err(Failure::bad_input);
+    let mut preview = preview.map_err(|failure| failure.cured_on(netns))?;
+    for problem in &mut preview.problems {
+        problem.cure_on(netns);
+    }
     output::print(|out| output::plan(out, &preview, format)).map_err(Failure::Problem)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Its exit codes are those of [`failure`].
 
+mod called;
 mod capture;
 mod client;
 mod cluster;
@@ -16,8 +17,8 @@ mod failure;
 mod health;
 mod journal;
 mod local;
-mod monitor;
 mod machine;
+mod monitor;
 mod output;
 mod patience;
 mod pcapng;
@@ -28,9 +29,10 @@ mod stats;
 mod top;
 mod watching;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{ArgGroup, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
 use self::failure::Failure;
@@ -165,7 +167,10 @@ enum Switch {
 #[derive(Debug, Subcommand)]
 enum EndpointCommand {
     /// Attach a container to a network
-    #[command(after_help = examples::ENDPOINT_ADD)]
+    #[command(
+        after_help = examples::ENDPOINT_ADD,
+        group = ArgGroup::new("container").required(true).args(["netns", "pid"])
+    )]
     Add {
         /// Its name, unique on the node
         name: String,
@@ -173,12 +178,7 @@ enum EndpointCommand {
         #[arg(long, add = ArgValueCompleter::new(completing::networks))]
         network: String,
         /// Its network namespace: a name, made if it is not there, or a path
-        #[arg(
-            long,
-            required_unless_present = "pid",
-            conflicts_with = "pid",
-            add = ArgValueCompleter::new(completing::namespaces)
-        )]
+        #[arg(long, add = ArgValueCompleter::new(completing::namespaces))]
         netns: Option<PathBuf>,
         /// A process in its network namespace
         #[arg(long)]
@@ -234,10 +234,32 @@ struct Wait {
 /// Runs the command line of this process; prints errors as one sentence each, or as JSON.
 pub fn main() -> ExitCode {
     completing::answer();
-    match Cli::try_parse() {
+    match parsed() {
         Ok(cli) => run(cli),
         Err(error) => failure::usage(&error),
     }
+}
+
+/// The command line of this process. A variable that is set to nothing is not set: a script that
+/// leaves one so means no instance whose name is empty.
+fn parsed() -> Result<Cli, clap::Error> {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let mut command = without(Cli::command(), is_empty);
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// A command that does not look at some variables.
+fn without(command: clap::Command, left_out: impl Fn(&OsStr) -> bool + Copy) -> clap::Command {
+    let inner = command.get_subcommands();
+    let inner: Vec<String> = inner.map(|inner| inner.get_name().to_owned()).collect();
+    let command = command.mut_args(|argument| match argument.get_env() {
+        Some(variable) if left_out(variable) => argument.env(Resettable::Reset),
+        _ => argument,
+    });
+    inner.iter().fold(command, |command, inner| {
+        command.mut_subcommand(inner, |inner| without(inner, left_out))
+    })
 }
 
 fn run(cli: Cli) -> ExitCode {

@@ -17,6 +17,7 @@ use crate::{
     api::{
         Reply, Request, SCHEMA,
         capture::{Captured, Seen, Wanted},
+        explain::Action,
         rfc3339,
     },
     dirs::Dirs,
@@ -38,6 +39,9 @@ pub(super) struct Args {
     /// tunnels and endpoints]
     #[arg(long = "reason")]
     reasons: Vec<String>,
+    /// Also the agents' own probes, which are left out unless they are dropped
+    #[arg(long)]
+    probes: bool,
     /// Packets that are printed in a second at most; 0: all
     #[arg(long, default_value_t = 200, value_name = "PACKETS")]
     rate: u64,
@@ -62,6 +66,7 @@ pub(super) fn monitor(
         reasons: reasons(args.reasons),
         hooks: Vec::new(),
         snap: SNAP,
+        monitor: true,
     };
     client::done(&ask(&Request::CaptureStart(wanted))?)?;
     if format == Format::Text {
@@ -70,6 +75,7 @@ pub(super) fn monitor(
     let mut lines = Lines {
         format,
         ports,
+        probes: args.probes,
         left: args.part.count.unwrap_or(u64::MAX),
         rate: if args.rate == 0 { u64::MAX } else { args.rate },
         since: Instant::now(),
@@ -126,6 +132,8 @@ struct Lines {
     format: Format,
     /// The networks' UDP ports.
     ports: Vec<u16>,
+    /// Whether probes that arrive are printed.
+    probes: bool,
     /// Packets that are still wanted.
     left: u64,
     /// Packets of a second.
@@ -150,12 +158,15 @@ impl Lines {
             if self.left == 0 {
                 break;
             }
+            let frame = hex::decode(&packet.before.hex).map_err(io::Error::other)?;
+            let flows = Flows::of(&frame, &self.ports);
+            if !self.probes && packet.action != Action::Dropped && flows.are_probes() {
+                continue;
+            }
             if self.printed >= self.rate {
                 self.left_out += 1;
                 continue;
             }
-            let frame = hex::decode(&packet.before.hex).map_err(io::Error::other)?;
-            let flows = Flows::of(&frame, &self.ports);
             match self.format {
                 Format::Text => writeln!(out, "{} {}", time(packet), line(packet, &flows))?,
                 Format::Json => writeln!(out, "{}", value(packet, &flows))?,
@@ -240,18 +251,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_flood_becomes_as_many_lines_as_were_asked_for() {
-        let mut lines = Lines {
+    fn usual() -> Lines {
+        Lines {
             format: Format::Text,
             ports: Vec::new(),
+            probes: false,
             left: u64::MAX,
             rate: 2,
             since: Instant::now(),
             printed: 0,
             left_out: 0,
             untold: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn a_flood_becomes_as_many_lines_as_were_asked_for() {
+        let mut lines = usual();
         let flood = Captured {
             packets: vec![seen(); 5],
             over_budget: 3,
@@ -280,6 +296,43 @@ mod tests {
             text.lines().collect::<Vec<_>>(),
             [line, line, "10 more packets are not shown"]
         );
+    }
+
+    #[test]
+    fn probes_are_left_out_unless_they_are_dropped_or_asked_for() {
+        use etherparse::PacketBuilder;
+        let frame = |port: u16| {
+            let headers = PacketBuilder::ethernet2([2; 6], [4; 6])
+                .ipv4([10, 0, 1, 1], [10, 0, 2, 1], 64)
+                .udp(port, crate::probe::PORT);
+            let mut frame = Vec::new();
+            headers.write(&mut frame, &[]).unwrap();
+            hex::encode(frame)
+        };
+        let seen = |action, port| Seen {
+            action,
+            before: Bytes {
+                length: 42,
+                hex: frame(port),
+            },
+            ..seen()
+        };
+        let probe = crate::probe::PORT;
+        for (packet, probes, printed) in [
+            (seen(Action::Passed, probe), false, 0),
+            (seen(Action::Passed, probe), true, 1),
+            (seen(Action::Dropped, probe), false, 1),
+            (seen(Action::Passed, 999), false, 1),
+        ] {
+            let mut lines = Lines { probes, ..usual() };
+            let captured = Captured {
+                packets: vec![packet],
+                ..Captured::default()
+            };
+            let mut out = Vec::new();
+            lines.print(&mut out, &captured).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap().lines().count(), printed);
+        }
     }
 
     #[test]

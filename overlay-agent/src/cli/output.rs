@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::{Failure, Format, cluster, health, journal, progress, watching};
+use super::{Failure, Format, called, cluster, health, journal, progress, watching};
 use crate::{
     api::{
         Carried, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus, NetworkStatus,
@@ -64,7 +64,16 @@ fn log_filter(wanted: &str) -> anyhow::Result<EnvFilter> {
 /// Prints to standard output; that its reader has seen enough is no failure.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
+    let written = if called::by_its_name() {
+        write(&mut out)
+    } else {
+        let mut text = Vec::new();
+        write(&mut text).and_then(|()| {
+            let text = String::from_utf8_lossy(&text);
+            out.write_all(called::pasteable(&text).as_bytes())
+        })
+    };
+    match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("write to standard output")
         }

@@ -27,13 +27,11 @@ pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 }
 
 fn line(capture: &CaptureStatus) -> String {
-    let by = match capture.by.process {
-        Some(process) => format!("process {process} of user {}", capture.by.user),
-        None => format!("user {}", capture.by.user),
-    };
+    let by = capture.by;
     let since = ago(capture.age_ms);
+    let what = capture.wanted.called();
     format!(
-        "capture by {by}  started {since}  of {}",
+        "{what} by {by}  started {since}  of {}",
         filter(&capture.wanted)
     )
 }
@@ -88,13 +86,16 @@ mod tests {
         capture.wanted.reasons = vec!["dropped".to_owned(), "no_route".to_owned()];
         assert_eq!(
             line(&capture),
-            "capture by user 0  started 12 s ago  of endpoint web  reason dropped,no_route"
+            "capture by a process of user 0  started 12 s ago  of endpoint web  reason dropped,no_route"
         );
+        capture.wanted.monitor = true;
+        assert!(line(&capture).starts_with("monitor by a process of user 0  started"));
+        capture.wanted.monitor = false;
         let more = ["ttl_expired", "too_big", "fragment"].map(str::to_owned);
         capture.wanted.reasons.extend(more);
         assert_eq!(
             line(&capture),
-            "capture by user 0  started 12 s ago  of endpoint web  reason dropped,no_route and 3 more"
+            "capture by a process of user 0  started 12 s ago  of endpoint web  reason dropped,no_route and 3 more"
         );
     }
 }

@@ -64,10 +64,15 @@ struct Session(Arc<Mutex<Events>>);
 impl Reconciler {
     /// Puts programs that tell in the place of those that are attached.
     pub(super) async fn capture_start(&mut self, wanted: Wanted, by: Caller) -> Reply {
-        if self.capture.is_some() {
-            return Reply::Exists(
-                "start a capture: another one is under way; end that one first".to_owned(),
-            );
+        if let Some(capture) = &self.capture {
+            let CaptureStatus {
+                by, wanted: other, ..
+            } = &capture.status;
+            return Reply::Exists(format!(
+                "start a {}: a {} by {by} is under way, and one at a time can be; end that one first",
+                wanted.called(),
+                other.called(),
+            ));
         }
         let watch = match self.watch_for(&wanted) {
             Ok(watch) => watch,

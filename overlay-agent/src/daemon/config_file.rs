@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use nix::errno::Errno;
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
@@ -63,11 +64,8 @@ impl ConfigFile {
         let (sender, events) = mpsc::channel(1);
         let fragments = files.peers_folder();
         let watcher = watcher(path, sender);
-        let watcher = watcher.map_err(|cause| {
-            warn!(
-                "watch configuration {}: {cause}; it is looked at twice a second instead",
-                path.display()
-            );
+        let watcher = watcher.map_err(|error| {
+            warn!("watch configuration {}: {}", path.display(), why(&error));
         });
         let mut new = Self {
             files,
@@ -104,10 +102,7 @@ impl ConfigFile {
         }
         match watcher.watch(folder, RecursiveMode::NonRecursive) {
             Ok(()) => self.watched = there,
-            Err(error) => warn!(
-                "watch {}: {error}; it is looked at twice a second instead",
-                folder.display()
-            ),
+            Err(error) => warn!("watch {}: {}", folder.display(), why(&error)),
         }
     }
 
@@ -198,6 +193,31 @@ fn watcher(path: &Path, sender: mpsc::Sender<()>) -> notify::Result<RecommendedW
     Ok(watcher)
 }
 
+/// Why something cannot be watched, and what becomes of it.
+fn why(error: &notify::Error) -> String {
+    let errno = match &error.kind {
+        notify::ErrorKind::Io(cause) => cause.raw_os_error().map(Errno::from_raw),
+        _ => None,
+    };
+    let limit = match (&error.kind, errno) {
+        (_, Some(Errno::EMFILE)) => Some("max_user_instances"),
+        (notify::ErrorKind::MaxFilesWatch, _) | (_, Some(Errno::ENOSPC)) => {
+            Some("max_user_watches")
+        }
+        _ => None,
+    };
+    let cause = match (limit, errno) {
+        (Some(limit), _) => {
+            format!(
+                "this user has as many watches as fs.inotify.{limit} allows; raise it with sysctl"
+            )
+        }
+        (None, Some(errno)) => errno.desc().to_owned(),
+        (None, None) => error.to_string(),
+    };
+    format!("{cause}; until then it is looked at twice a second, and nothing is missed")
+}
+
 /// Whether an event can have changed a file. That somebody reads it, as we do, is one, too.
 fn can_change(kind: EventKind) -> bool {
     !kind.is_access() || kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
@@ -220,7 +240,7 @@ pub(super) fn refused_fragments(refused: &[ConfigError]) -> Vec<Trouble> {
 mod tests {
     use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-    use super::ConfigFile;
+    use super::{ConfigFile, why};
     use crate::config::Files;
 
     const ONE: &str = "[node]\nname = \"one\"\nunderlay = \"eth1\"\n";
@@ -238,6 +258,24 @@ mod tests {
         file.looked_at = file.to_look_at();
         file.seen = file.look();
         file
+    }
+
+    #[test]
+    fn why_nothing_can_be_watched_is_told_in_words() {
+        use notify::{Error, ErrorKind};
+        let io = |errno: i32| Error::io(std::io::Error::from_raw_os_error(errno));
+        for (error, says) in [
+            (io(24), "fs.inotify.max_user_instances"),
+            (io(28), "fs.inotify.max_user_watches"),
+            (
+                Error::new(ErrorKind::MaxFilesWatch),
+                "fs.inotify.max_user_watches",
+            ),
+            (io(13), "Permission denied; until then"),
+        ] {
+            let text = why(&error);
+            assert!(text.contains(says) && !text.contains("os error"), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -209,6 +209,10 @@ impl Reconciler {
             Ok(found) | Err(found) => problems.extend(found),
         }
         problems.extend(self.report.failed.iter().cloned());
+        let netns = self.store.content().netns.as_deref();
+        for problem in &mut problems {
+            problem.cure_on(netns);
+        }
         let now: BTreeSet<&Trouble> = problems.iter().collect();
         let before: BTreeSet<&Trouble> = self.problems.iter().collect();
         for problem in now.difference(&before) {

@@ -156,6 +156,10 @@ impl Reconciler {
         }
         troubles.extend(self.probe_problems());
         troubles.extend(self.taken_sources());
+        let netns = self.store.content().netns.as_deref();
+        for trouble in &mut troubles {
+            trouble.cure_on(netns);
+        }
         troubles
     }
 

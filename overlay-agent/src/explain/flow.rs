@@ -11,6 +11,7 @@ use crate::{
         explain::{Action, Header},
     },
     model::Name,
+    probe::PORT,
 };
 
 /// The flow that a packet belongs to, as far as its first bytes tell.
@@ -56,6 +57,17 @@ impl Flows {
             outer: flow(&headers[..tunnel]),
             vni: parsed(&headers[tunnel], "vni"),
         }
+    }
+}
+
+impl Flows {
+    /// Whether it is a probe of an agent's, or the answer to one.
+    pub(crate) fn are_probes(&self) -> bool {
+        self.inner.as_ref().is_some_and(|flow| {
+            flow.protocol == "udp"
+                && flow.source_port == Some(PORT)
+                && flow.destination_port == Some(PORT)
+        })
     }
 }
 

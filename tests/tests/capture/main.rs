@@ -288,7 +288,9 @@ fn whoever_goes_away_leaves_the_usual_programs() -> Result<()> {
     let second = agent.ask(&["capture", "-w", "/dev/null"])?;
     assert_eq!(second.code, Some(6), "{}", second.stderr);
     assert!(
-        second.stderr.contains("another one is under way"),
+        second
+            .stderr
+            .contains("start a capture: a capture by process "),
         "{}",
         second.stderr
     );

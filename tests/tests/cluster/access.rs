@@ -82,7 +82,7 @@ fn members_are_known_by_certificates_and_nodes_by_certificates_and_passwords() -
     cluster.configure(1, &access(&cluster, "ca.pem", "right"))?;
     until_said(
         &agents[0],
-        "grant the role that \"overlay-agent cluster init --config FILE --role\" prints",
+        "overlay-agent cluster init --config FILE --role\" prints",
     )?;
     for command in &later {
         cluster.etcdctl(command)?;

@@ -99,10 +99,32 @@ fn inline(text: &str) -> String {
         if number % 2 == 1 {
             format!("\\fB{}\\fR", escaped(part))
         } else {
-            escaped(&without_links(part).replace("**", ""))
+            emphasized(&escaped(&without_links(part).replace("**", "")))
         }
     });
     parts.collect()
+}
+
+/// `*words*` becomes italics; an asterisk among spaces is meant as it is.
+fn emphasized(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('*') {
+        out.push_str(before);
+        let words = after.split_once('*').filter(|(words, _)| {
+            !words.is_empty() && !words.starts_with(' ') && !words.ends_with(' ')
+        });
+        rest = if let Some((words, after)) = words {
+            out += "\\fI";
+            out += words;
+            out += "\\fR";
+            after
+        } else {
+            out.push('*');
+            after
+        };
+    }
+    out + rest
 }
 
 /// `[text](target)` becomes `text`; what spans code is left as it is.
@@ -143,7 +165,7 @@ mod tests {
     fn headings_tables_and_code_become_requests() {
         let page = of_markdown(
             "# Title\n\nSee [the page](x.md) of `a-b`.\n\n## node.name\n\n| type | default |\n|---|---|\n\
-             | name | `\"x\"` |\n\n### more\n\n- one\n\n```toml\n.dot = 1\n```\n",
+             | name | `\"x\"` |\n\n### more\n\n- one\n\n**All** keys change *live*, 2 * 3.\n\n```toml\n.dot = 1\n```\n",
         );
         for part in [
             "See the page of \\fBa\\-b\\fR.\n",
@@ -151,6 +173,7 @@ mod tests {
             "\\fItype:\\fR name\n.br\n\\fIdefault:\\fR \\fB\"x\"\\fR\n",
             ".SS more\n",
             ".IP \\(bu 2\none\n",
+            "All keys change \\fIlive\\fR, 2 * 3.\n",
             ".nf\n\\&.dot = 1\n.fi\n",
         ] {
             assert!(page.contains(part), "{part:?} in\n{page}");

@@ -27,6 +27,7 @@ use super::facts::Facts;
 use crate::{
     api::{Cure, Finding, Severity, Skipped},
     model::Name,
+    trouble::on_node,
 };
 
 /// What a check finds, or why it cannot be made.
@@ -170,6 +171,11 @@ pub(super) fn judge(facts: &Facts) -> Judgement {
             }),
             None if found.is_empty() => judgement.passed.push(name),
             _ => judgement.findings.extend(found),
+        }
+    }
+    for finding in &mut judgement.findings {
+        if let Some(netns) = &facts.commands.netns {
+            finding.cure.text = on_node(&finding.cure.text, netns);
         }
     }
     judgement.findings.sort_by_key(|finding| finding.severity);
