@@ -208,14 +208,12 @@ fn why(error: &notify::Error) -> String {
     };
     let cause = match (limit, errno) {
         (Some(limit), _) => {
-            format!(
-                "this user has as many watches as fs.inotify.{limit} allows; raise it with sysctl"
-            )
+            format!("all that fs.inotify.{limit} allows this user are in use; raise it with sysctl")
         }
         (None, Some(errno)) => errno.desc().to_owned(),
         (None, None) => error.to_string(),
     };
-    format!("{cause}; until then it is looked at twice a second, and nothing is missed")
+    format!("{cause}; it is looked at twice a second instead")
 }
 
 /// Whether an event can have changed a file. That somebody reads it, as we do, is one, too.
@@ -271,7 +269,7 @@ mod tests {
                 Error::new(ErrorKind::MaxFilesWatch),
                 "fs.inotify.max_user_watches",
             ),
-            (io(13), "Permission denied; until then"),
+            (io(13), "Permission denied; it is looked at"),
         ] {
             let text = why(&error);
             assert!(text.contains(says) && !text.contains("os error"), "{text}");
