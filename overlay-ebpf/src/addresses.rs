@@ -30,6 +30,13 @@ pub(crate) trait Address: Copy + Eq {
 
     /// In the form of `struct bpf_redir_neigh`: as many words as the address has.
     fn words(self) -> [u32; 4];
+
+    /// Its words added up.
+    #[inline(always)]
+    fn added_up(self) -> u64 {
+        let [a, b, c, d] = self.words();
+        u64::from(a) + u64::from(b) + u64::from(c) + u64::from(d)
+    }
 }
 
 /// An IPv4 address or mask; its bytes stand in memory as they do in a packet.

@@ -18,6 +18,12 @@ pub(crate) fn finish(sum: u64) -> u16 {
     !((sum & 0xffff) as u16)
 }
 
+/// What is to be added to a sum of which words that add up to `old` become others that add up to
+/// `new`.
+pub(crate) fn difference(old: u64, new: u64) -> u32 {
+    u32::from(!finish(new)) + u32::from(finish(old))
+}
+
 /// The checksum of a header in which one 16-bit word changes from `old` to `new`
 /// (RFC 1624, equation 3).
 pub(crate) fn replace(checksum: u16, old: u16, new: u16) -> u16 {

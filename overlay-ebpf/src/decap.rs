@@ -61,7 +61,9 @@ pub(crate) fn decapsulate<O: Family, I: Family>(
         source: delivery.endpoint.network.gateway_mac.into(),
         kind: I::ETHER_TYPE,
     };
-    I::write(packet, 0, &ethernet, Some(&delivery.forwarded))
+    delivery
+        .forwarded
+        .write::<I>(packet, &ethernet)
         .ok_or(Exit::Drop(DropReason::ResizeFailed, delivery.sender))?;
     tell(Step::Stripped, []);
     packet.forget_outer_checksum();

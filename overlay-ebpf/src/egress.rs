@@ -206,7 +206,8 @@ fn deliver<F: Family>(
             source: network.gateway_mac.into(),
             kind: F::ETHER_TYPE,
         };
-        F::write(packet, 0, &ethernet, Some(&forwarded)).ok_or(PassReason::Malformed)?;
+        let written = forwarded.write::<F>(packet, &ethernet);
+        written.ok_or(PassReason::Malformed)?;
     }
     packet.address_to_this_machine();
     deliver_through(endpoint.ifindex);

@@ -39,6 +39,12 @@ pub(crate) trait Family: Address + Keyed {
     /// where there is no checksum. `None` when the header is not linear.
     fn sum(packet: &mut impl Received, offset: usize) -> Option<u64>;
 
+    /// What makes the addresses of UDP's pseudo header of the words of the header, in a sum of both.
+    fn pseudo_for_header(outer: &Outer<Self>) -> u64;
+
+    /// The words that a router changes, added up, where no checksum among them makes up for it.
+    fn routed_words(packet: &mut Packet) -> Option<u64>;
+
     /// Why a frame of this shape is not to be carried: options, extension headers, a fragment.
     fn oddity(shape: u32) -> Option<PassReason>;
 

@@ -5,7 +5,9 @@ use core::mem::offset_of;
 use network_types::eth::EthHdr;
 use overlay_common::reasons::PassReason;
 
-use crate::{addresses::Mac, family::Family, headers::Headers, received::Received};
+use crate::{
+    addresses::Mac, checksum, family::Family, headers::Headers, packet::Packet, received::Received,
+};
 
 pub(crate) const DESTINATION_MAC: usize = offset_of!(EthHdr, dst_addr);
 pub(crate) const SOURCE_MAC: usize = offset_of!(EthHdr, src_addr);
@@ -128,6 +130,21 @@ pub(crate) struct Forwarded {
     pub(crate) ttl: u8,
     /// Checksum of the header with the other fields; 0 where there is none.
     pub(crate) checksum: u16,
+}
+
+impl Forwarded {
+    /// Writes the packet for its next receiver on this machine: where a device has added up all words
+    /// (`CHECKSUM_COMPLETE`), the kernel compares them with that sum at the end.
+    #[inline(always)]
+    pub(crate) fn write<F: Family>(&self, packet: &mut Packet, ethernet: &Ethernet) -> Option<()> {
+        let before = F::routed_words(packet);
+        F::write(packet, 0, ethernet, Some(self))?;
+        if let Some(before) = before {
+            let after = F::routed_words(packet)?;
+            packet.add_to_sum(checksum::difference(before, after));
+        }
+        Some(())
+    }
 }
 
 #[cfg(test)]

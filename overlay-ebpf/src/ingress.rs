@@ -44,6 +44,7 @@ pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
 }
 
 /// On an underlay of `O`.
+#[inline(always)]
 fn over<O: Family>(packet: &mut Packet) -> Result<Sent, Exit> {
     let outer = O::read_outer(packet)?;
     match Ethernet::of(packet, O::OVERHEAD.into()) {
@@ -80,6 +81,7 @@ fn must_be_for<O: Family>(network: &Network, outer: &Outer<O>) -> Result<(), Exi
 }
 
 /// A packet of `I` in a tunnel over `O`.
+#[inline(always)]
 fn inside<O: Family, I: Family>(
     packet: &mut Packet,
     outer: &Outer<O>,
@@ -112,7 +114,7 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
         return Err(malformed(packet, network, sender));
     }
     outer.must_fill_its_packet()?;
-    let is_verified = !outer.has_checksum() || packet.checksum_is_verified();
+    let is_verified = !outer.has_checksum() || packet.checksum_is_verified(outer);
     flows::must_go_back::<P, O>(outer, network, is_verified)?;
     if !is_verified {
         if endpoint.is_some() {

@@ -187,7 +187,7 @@ pub(crate) fn dropped(
 
 /// What the log is told of the packet in hand, unless it was told enough in this window.
 #[inline(always)]
-fn to_be_said(outcome: u32, reason: u32, peer: u32) -> Option<&'static [u8]> {
+fn to_be_said(outcome: u32, reason: u32, peer: u32) -> Option<&'static [u8; SAID]> {
     let desk = desk()?;
     if desk.told >= watched!(budget) {
         lose(|lost| lost.over_budget += 1);
@@ -201,7 +201,7 @@ fn to_be_said(outcome: u32, reason: u32, peer: u32) -> Option<&'static [u8]> {
     desk.sighting.reason = reason;
     // SAFETY: a desk has more bytes than this, all of them initialised, as is all of a map's
     // value; nobody writes to them until the message is copied.
-    Some(unsafe { slice::from_raw_parts(from_mut(desk).cast::<u8>(), SAID) })
+    Some(unsafe { &*from_mut(desk).cast::<[u8; SAID]>() })
 }
 
 #[inline(always)]

@@ -48,6 +48,7 @@ mod tables;
 mod v4;
 mod v6;
 mod verdict;
+mod verified;
 mod verifier;
 
 use aya_ebpf::{

@@ -28,6 +28,8 @@ pub(crate) struct Outer<F> {
     pub(crate) tos: u8,
     /// Bytes of the IP packet, as its header tells them.
     pub(crate) length: usize,
+    /// The words of its header but the addresses, added up, unless a checksum makes up for them.
+    pub(crate) unsummed: u64,
     /// What is in it.
     pub(crate) tunnel: Tunnel,
 }
@@ -76,6 +78,16 @@ impl<F: Family> Outer<F> {
         self.tunnel.checksum != 0
     }
 
+    /// As it stands in the packet.
+    pub(crate) fn checksum(&self) -> u16 {
+        self.tunnel.checksum
+    }
+
+    /// Its length as its header and its pseudo header say it: a word as it stands in memory.
+    pub(crate) fn datagram(&self) -> u64 {
+        self.tunnel.length.to_be().into()
+    }
+
     /// The lengths do not contradict each other, nor the `bytes` that arrived.
     pub(crate) fn is_whole(&self, bytes: usize) -> bool {
         let datagram = usize::from(self.tunnel.length);
@@ -95,6 +107,12 @@ impl<F: Family> Outer<F> {
 
 /// RFC 2675 §4: what a UDP header says of a datagram that is longer than it can say.
 const JUMBO: usize = 0;
+
+/// Where the UDP checksum of a tunnel over `F` stands.
+#[expect(clippy::cast_possible_truncation, reason = "three headers are short")]
+pub(crate) const fn checksum_place<F: Family>() -> u32 {
+    (EthHdr::LEN + F::HEADER + CHECKSUM) as u32
+}
 
 /// What differs from packet to packet between the same two nodes.
 pub(crate) struct Flow {

@@ -3,8 +3,8 @@
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
-        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET,
+        __sk_buff, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
     bpf_f_adj_room_encap_l2,
@@ -21,6 +21,7 @@ use crate::{
     addresses::{Address as _, Ip4, Ip6},
     family::Family,
     headers::Headers,
+    outer::Outer,
     received::Received,
 };
 #[cfg(feature = "watched")]
@@ -54,7 +55,7 @@ impl Packet {
         Self { ctx }
     }
 
-    fn skb(&self) -> *mut __sk_buff {
+    pub(crate) fn skb(&self) -> *mut __sk_buff {
         self.ctx.skb.skb
     }
 
@@ -175,9 +176,9 @@ impl Received for Packet {
         unsafe { (*self.skb()).gso_size as usize }
     }
 
-    fn checksum_is_verified(&self) -> bool {
-        // SAFETY: as for `flow_hash`.
-        unsafe { bpf_csum_level(self.skb(), u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
+    #[inline(always)]
+    fn checksum_is_verified<O: Family>(&mut self, outer: &Outer<O>) -> bool {
+        self.has_right_checksum(outer)
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::{headers::Headers, received::Received};
+use crate::{family::Family, headers::Headers, outer::Outer, received::Received};
 #[cfg(feature = "watched")]
 use crate::{journal::Shown, verifier::a_header_at_least};
 
@@ -59,7 +59,7 @@ impl Received for Raw {
     }
 
     // What a device says of checksums, it says to the kernel alone.
-    fn checksum_is_verified(&self) -> bool {
+    fn checksum_is_verified<O: Family>(&mut self, _: &Outer<O>) -> bool {
         false
     }
 

@@ -1,7 +1,7 @@
 //! What can be asked of a packet wherever it was received: by TC in an skb, or by XDP from
 //! its driver.
 
-use crate::headers::Headers;
+use crate::{family::Family, headers::Headers, outer::Outer};
 
 /// A packet at some hook.
 pub(crate) trait Received {
@@ -14,8 +14,8 @@ pub(crate) trait Received {
     /// Payload bytes of each segment of a GSO packet; 0 when it is not one.
     fn segment_size(&self) -> usize;
 
-    /// A device or GRO has verified the outermost checksum that is not verified yet.
-    fn checksum_is_verified(&self) -> bool;
+    /// The outer UDP checksum, which it has, is known to be right.
+    fn checksum_is_verified<O: Family>(&mut self, outer: &Outer<O>) -> bool;
 
     /// `N` bytes at any place of the packet.
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;

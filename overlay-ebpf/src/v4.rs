@@ -75,6 +75,15 @@ impl Family for Ip4 {
         packet.linear::<LEN>(offset).map(|headers| sum(&headers))
     }
 
+    #[inline(always)]
+    fn pseudo_for_header(outer: &Outer<Self>) -> u64 {
+        outer.source.added_up() + outer.destination.added_up()
+    }
+
+    fn routed_words(_: &mut Packet) -> Option<u64> {
+        None
+    }
+
     fn oddity(shape: u32) -> Option<PassReason> {
         if shape >> u16::BITS != u32::from(PLAIN) {
             return Some(PassReason::IpOptions);
@@ -223,6 +232,8 @@ fn read_outer(headers: &mut Headers<'_, INNER>) -> Result<Outer<Ip4>, PassReason
         destination: Ip4(headers.read::<u32, DESTINATION>()),
         tos: headers.read::<u8, TOS>(),
         length: u16::from_be(headers.read::<u16, TOTAL_LENGTH>()).into(),
+        // A right header adds up to nothing, and no other is received.
+        unsummed: 0,
         tunnel: Tunnel::read(&headers.part::<LEN, { outer::LEN }>()),
     })
 }

@@ -65,6 +65,18 @@ impl Family for Ip6 {
         Some(checksum::RIGHT)
     }
 
+    // The addresses are the same in both.
+    #[inline(always)]
+    fn pseudo_for_header(outer: &Outer<Self>) -> u64 {
+        checksum::finish(outer.unsummed).into()
+    }
+
+    #[inline(always)]
+    fn routed_words(packet: &mut Packet) -> Option<u64> {
+        let headers = packet.linear::<LEN>(0)?;
+        Some(routed_words(&headers))
+    }
+
     /// The shape is the kind of header that follows; encrypted payload is payload.
     fn oddity(shape: u32) -> Option<PassReason> {
         const HOP_BY_HOP: u32 = IpProto::HopOpt as u32;
@@ -165,6 +177,13 @@ fn read(headers: &Headers<'_, LEN>, ethernet: Ethernet) -> Option<Frame<Ip6>> {
     })
 }
 
+/// The words in which the traffic class and the hop limit stand, added up.
+#[inline(always)]
+fn routed_words(headers: &Headers<'_, LEN>) -> u64 {
+    u64::from(headers.read::<u32, VERSION_TO_LABEL>())
+        + u64::from(headers.read::<u32, PAYLOAD_LENGTH>())
+}
+
 #[inline(always)]
 fn read_address<const HEAD: usize, const TAIL: usize, const LEN: usize>(
     headers: &Headers<'_, LEN>,
@@ -208,6 +227,7 @@ fn read_outer(headers: &mut Headers<'_, INNER>) -> Result<Outer<Ip6>, PassReason
         destination: read_address::<DESTINATION, { DESTINATION + TAIL }, INNER>(headers),
         tos: class(version_and_class),
         length: length(headers.read::<u16, PAYLOAD_LENGTH>()),
+        unsummed: routed_words(&headers.part::<0, LEN>()),
         tunnel: Tunnel::read(&headers.part::<LEN, { outer::LEN }>()),
     })
 }

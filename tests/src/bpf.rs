@@ -17,7 +17,7 @@ use nix::libc;
 use crate::error::{Error, Result};
 
 pub use map::{Map, pinned_map};
-pub use program::{Hook, Link, Program, Run};
+pub use program::{Hook, Link, Program, Run, run_summed};
 
 /// `enum bpf_cmd` of `linux/bpf.h`.
 #[derive(Clone, Copy, Debug)]

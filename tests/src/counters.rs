@@ -100,6 +100,13 @@ pub fn reasons(instance: &str, map: &str) -> Result<Vec<(String, u64)>> {
     Ok(counts)
 }
 
+/// Packets that were left to the kernel for this reason.
+pub fn passed(instance: &str, reason: &str) -> Result<u64> {
+    let reasons = reasons(instance, maps::PASSES)?;
+    let of = reasons.iter().filter(|(name, _)| name == reason);
+    Ok(of.map(|(_, packets)| packets).sum())
+}
+
 /// A map's entries as bpftool formats them with the map's BTF.
 pub fn dump(instance: &str, map: &str) -> Result<Vec<Value>> {
     let entries = bpftool(&[

@@ -31,6 +31,7 @@ pub mod machines;
 pub mod means;
 pub mod names;
 pub mod netns;
+pub mod offload;
 pub mod poll;
 pub mod processes;
 pub mod raw;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use overlay_tests::{
     check, counters,
     guard::Guard,
-    scenario,
+    offload, scenario,
     shape::{Scenario, Shape},
     state,
     traffic::Pair,
@@ -18,11 +18,13 @@ fn all_pairs_are_well(guard: &Guard) -> Result<()> {
     Ok(())
 }
 
-/// Whether the kernel's device checksums its outer UDP header; it does unless told not to.
+/// Who knows whether the checksums of the kernel's device are right; it makes them unless told not to.
 #[derive(Clone, Copy, PartialEq)]
 enum Checksum {
-    Present,
-    Absent,
+    /// There is none, or the receiving kernel has it from the sending one, as over a veth.
+    Known,
+    /// It is all that arrives.
+    Unknown,
 }
 
 /// Raises a node of ours and one of the kernel's, with a change of the words in each command.
@@ -54,13 +56,14 @@ fn understand_each_other(guard: &Guard, checksum: Checksum) -> Result<()> {
             pair.tcp(&SIZES)?;
         }
         let carried = counters::carried(&agent.instance)? - before;
-        // A checksum that no device has verified yet is the kernel's to verify.
-        let received = on && checksum == Checksum::Absent;
+        let is_known = checksum == Checksum::Known;
         assert_eq!(
             (carried.sent > 0, carried.received > 0),
-            (on, received),
+            (on, on && is_known),
             "{carried:?}"
         );
+        let unverified = counters::passed(&agent.instance, "unverified_checksum")?;
+        assert_eq!(unverified == 0, is_known, "{unverified}");
     }
     Ok(())
 }
@@ -68,7 +71,16 @@ fn understand_each_other(guard: &Guard, checksum: Checksum) -> Result<()> {
 #[test]
 fn understands_ours_in_both_directions() -> Result<()> {
     let guard = mixed("tmixed", |_| {})?;
-    understand_each_other(&guard, Checksum::Present)?;
+    understand_each_other(&guard, Checksum::Known)?;
+    Ok(guard.down()?)
+}
+
+#[test]
+fn behind_a_card_that_makes_no_checksums_it_is_received_by_the_kernel() -> Result<()> {
+    let guard = mixed("tsoftsum", |_| {})?;
+    let theirs = &guard.topology().nodes[1].namespace;
+    offload::without_checksums(theirs)?;
+    understand_each_other(&guard, Checksum::Unknown)?;
     Ok(guard.down()?)
 }
 
@@ -79,7 +91,7 @@ fn without_outer_checksums_it_is_fast_in_both_directions() -> Result<()> {
             argv.push("noudpcsum".to_owned());
         }
     })?;
-    understand_each_other(&guard, Checksum::Absent)?;
+    understand_each_other(&guard, Checksum::Known)?;
     Ok(guard.down()?)
 }
 
@@ -117,6 +129,6 @@ fn may_have_a_mac_of_its_own_choice() -> Result<()> {
         script.rewrite(&file, &config.to_toml());
         script
     })?;
-    understand_each_other(&guard, Checksum::Present)?;
+    understand_each_other(&guard, Checksum::Known)?;
     Ok(guard.down()?)
 }

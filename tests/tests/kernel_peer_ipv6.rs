@@ -73,16 +73,16 @@ fn needed_checksums(guard: &Guard) -> Result<u64> {
 fn that_needs_checksums_gets_them_from_the_kernel() -> Result<()> {
     let guard = mixed("tsumneed", &[], true)?;
     let carried = talk(&guard)?;
-    assert_eq!((carried.sent, carried.received), (0, 0));
+    assert!(carried.sent == 0 && carried.received > 0, "{carried:?}");
     assert!(needed_checksums(&guard)? > 0);
     Ok(guard.down()?)
 }
 
 #[test]
-fn that_sends_checksums_is_received_by_the_kernel() -> Result<()> {
+fn that_sends_checksums_is_fast_in_both_directions() -> Result<()> {
     let guard = mixed("tsumsend", &[ACCEPTS_NONE], false)?;
     let carried = talk(&guard)?;
-    assert!(carried.sent > 0 && carried.received == 0, "{carried:?}");
+    assert!(carried.sent > 0 && carried.received > 0, "{carried:?}");
     assert_eq!(needed_checksums(&guard)?, 0);
     Ok(guard.down()?)
 }

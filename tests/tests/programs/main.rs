@@ -18,6 +18,7 @@ mod guard;
 mod headers;
 mod node;
 mod object;
+mod summed;
 mod sums;
 mod traffic;
 mod watched;

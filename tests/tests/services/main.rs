@@ -30,12 +30,6 @@ fn nft(namespace: &str, commands: &str) -> Result<()> {
     Ok(())
 }
 
-fn passed(node: &str, reason: &str) -> Result<u64> {
-    let reasons = counters::reasons(node, "PASSES")?;
-    let of = reasons.iter().filter(|(name, _)| name == reason);
-    Ok(of.map(|(_, packets)| packets).sum())
-}
-
 /// Lets what a bridge forwards pass the packet filter, or not; false where the kernel cannot.
 fn bridge_filters(namespace: &str, on: bool) -> Result<bool> {
     let value = u8::from(on).to_string();
@@ -134,12 +128,15 @@ fn services(name: &str, rx: Option<&'static str>, masquerade: bool) -> Result<()
         all_arrive(topology, &outside.name, filtering, "fast path off")?;
         agent.fastpath(true)?;
     }
-    let before = (passed(node, "translated")?, counters::carried(node)?);
+    let before = (
+        counters::passed(node, "translated")?,
+        counters::carried(node)?,
+    );
     assert_ne!(before.0, 0, "the reason is counted");
     plain.udp(&[100, 1000])?;
     plain.tcp(&[1 << 20])?;
     assert_eq!(
-        passed(node, "translated")?,
+        counters::passed(node, "translated")?,
         before.0,
         "nobody translates this"
     );
