@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{results::Results, subject::Subject};
-use Subject::{Bare, Direct, Overlay, OverlayOff, Vxlan};
+use Subject::{Bare, Direct, Mixed, Overlay, OverlayOff, Vxlan};
 
 /// One bound, and whether it holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,6 +49,13 @@ const RATIOS: &[(&str, &str, Subject, Bound)] = &[
     ),
 ];
 
+/// The value of a mixed pair's metric, over that of kernel VXLAN on both nodes.
+const MIXED: &[(&str, &str, Subject, Bound)] = &[
+    ("UDP 64 B received", "udp_1_received", Mixed, AtLeast(1.3)),
+    ("TCP, 1 stream, gso", "tcp_1_gso", Mixed, AtLeast(1.15)),
+    ("TCP, 1 stream, wire", "tcp_1_wire", Mixed, AtLeast(1.15)),
+];
+
 /// What a program takes at 10,000 peers, in nanoseconds.
 pub(crate) const NANOSECONDS: f64 = 120.0;
 /// How many times as much it takes at 100,000 peers as at 10.
@@ -59,6 +66,10 @@ pub(crate) fn judge(results: &Results) -> Vec<Goal> {
     let ratios = RATIOS.iter().map(|&(what, metric, to, bound)| {
         let text = format!("{what}, overlay ÷ {to}");
         Goal::new(text, results.ratio(Overlay, metric, to), "×", bound)
+    });
+    let mixed = MIXED.iter().map(|&(what, metric, subject, bound)| {
+        let text = format!("{what}, {subject} ÷ {Vxlan}");
+        Goal::new(text, results.ratio(subject, metric, Vxlan), "×", bound)
     });
     let programs = [("Encapsulation", "encap"), ("Decapsulation", "decap")];
     let programs = programs.into_iter().flat_map(|(what, id)| {
@@ -79,7 +90,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Goal> {
             ),
         ]
     });
-    ratios.chain(programs).collect()
+    ratios.chain(mixed).chain(programs).collect()
 }
 
 impl Goal {

@@ -50,9 +50,30 @@ impl Way {
         match self.subject {
             Subject::Bare | Subject::Direct => None,
             Subject::Ceiling => Some(ceiling::BRIDGE.to_owned()),
-            Subject::Vxlan => Some(format!("flannel.{VNI}")),
+            // The kernel's node is the one that has it, see `tunnelled`.
+            Subject::Vxlan | Subject::Mixed | Subject::MixedBack => Some(format!("flannel.{VNI}")),
             Subject::Tun => Some("tun0".to_owned()),
             Subject::Overlay | Subject::OverlayOff => Some(format!("ovl{VNI}")),
+        }
+    }
+
+    /// Whether the kernel's device sends, and whether it receives, where there is a [`tunnel`].
+    ///
+    /// [`tunnel`]: Self::tunnel
+    pub(crate) fn tunnelled(&self) -> (bool, bool) {
+        (
+            self.subject != Subject::MixedBack,
+            self.subject != Subject::Mixed,
+        )
+    }
+
+    /// Whether overlay is the sender, and the receiver.
+    pub(crate) fn ours(&self) -> (bool, bool) {
+        match self.subject {
+            Subject::Overlay | Subject::OverlayOff => (true, true),
+            Subject::Mixed => (false, true),
+            Subject::MixedBack => (true, false),
+            _ => (false, false),
         }
     }
 
@@ -86,10 +107,14 @@ impl Labs {
         Ok(labs)
     }
 
-    /// From a container of node 1 to one of node 2; between the nodes themselves for
+    /// From a container of node 1 to one of node 2, or back for [`Subject::Mixed`]; between the nodes themselves for
     /// [`Subject::Bare`].
     pub(crate) fn across(&self, subject: Subject) -> Result<Way> {
-        let (one, two) = self.nodes(subject)?;
+        let (one, two) = match (subject, self.nodes(subject)?) {
+            // The kernel's node is the second.
+            (Subject::Mixed, (one, two)) => (two, one),
+            (_, nodes) => nodes,
+        };
         let (client, server, address) = if subject == Subject::Bare {
             (&one.namespace, &two.namespace, two.underlay)
         } else {

@@ -102,7 +102,8 @@ impl Measurement {
             LocalUdp | LocalRtt | LocalTcp => Subject::LOCAL,
             // A tunnel in user space does not keep up with the rate at which it is measured.
             Cpu => Subject::IN_KERNEL,
-            _ => Subject::ALL,
+            Tcp(1, _) | Udp(1) | Rtt => Subject::ALL,
+            _ => Subject::UNMIXED,
         }
     }
 

@@ -22,11 +22,27 @@ pub(crate) enum Subject {
     Overlay,
     /// overlay with its fast path off: the kernel's devices that it keeps beside it
     OverlayOff,
+    /// From the kernel's VXLAN device, which sends checksums, to overlay
+    Mixed,
+    /// From overlay to the kernel's VXLAN device
+    MixedBack,
 }
 
 impl Subject {
     /// All of them, in the order of tables and charts.
     pub(crate) const ALL: &[Self] = &[
+        Self::Bare,
+        Self::Ceiling,
+        Self::Direct,
+        Self::Vxlan,
+        Self::Tun,
+        Self::Overlay,
+        Self::OverlayOff,
+        Self::Mixed,
+        Self::MixedBack,
+    ];
+    /// Those of one kind on both nodes.
+    pub(crate) const UNMIXED: &[Self] = &[
         Self::Bare,
         Self::Ceiling,
         Self::Direct,
@@ -59,6 +75,8 @@ impl Subject {
             Self::Tun => "tun",
             Self::Overlay => "overlay",
             Self::OverlayOff => "overlay-off",
+            Self::Mixed => "mixed",
+            Self::MixedBack => "mixed-back",
         }
     }
 
@@ -72,6 +90,8 @@ impl Subject {
             Self::Tun => "containers, a UDP tunnel in user space (socat)",
             Self::Overlay => "containers, overlay as it is",
             Self::OverlayOff => "containers, overlay with its fast path off",
+            Self::Mixed => "containers, from the kernel's VXLAN device with checksums to overlay",
+            Self::MixedBack => "containers, from overlay to the kernel's VXLAN device",
         }
     }
 
@@ -85,6 +105,7 @@ impl Subject {
             Self::Tun => ("bmtun", Scenario::Tun),
             Self::Overlay => ("bmover", Scenario::Overlay),
             Self::OverlayOff => ("bmoff", Scenario::Overlay),
+            Self::Mixed | Self::MixedBack => ("bmmixed", Scenario::Mixed),
         }
     }
 }

@@ -82,19 +82,31 @@ impl Counters {
             let (sent, _) = device(&way.client_node, ceiling::OTHER_VETH)?;
             counters.tunnel_sent = sent.packets;
         } else if let Some(tunnel) = way.tunnel() {
-            let client = device(&way.client_node, &tunnel)?;
-            let server = device(&way.server_node, &tunnel)?;
+            let (sends, receives) = way.tunnelled();
+            let of = |is_there: bool, node: &str| {
+                let none = (Traffic::default(), Traffic::default());
+                if is_there {
+                    device(node, &tunnel)
+                } else {
+                    Ok(none)
+                }
+            };
+            let client = of(sends, &way.client_node)?;
+            let server = of(receives, &way.server_node)?;
             // The stack receives from the bridge what the container sends.
             (counters.tunnel_sent, counters.tunnel_received) = match way.subject {
                 Subject::Ceiling => (client.1.packets, server.0.packets),
                 _ => (client.0.packets, server.1.packets),
             };
         }
-        if matches!(way.subject, Subject::Overlay | Subject::OverlayOff) {
+        let (sends, receives) = way.ours();
+        if sends {
             let Carried { sent, local, .. } = counters::carried(&way.client_node)?;
-            let Carried { received, .. } = counters::carried(&way.server_node)?;
             counters.programs_sent = count(sent);
             counters.programs_local = count(local);
+        }
+        if receives {
+            let Carried { received, .. } = counters::carried(&way.server_node)?;
             counters.programs_received = count(received);
         }
         Ok(counters)
@@ -123,8 +135,8 @@ impl Counters {
     pub(crate) fn merged(&self, way: &Way) -> Option<f64> {
         let packets = match way.subject {
             Subject::Bare | Subject::Ceiling | Subject::Direct | Subject::Tun => return None,
-            Subject::Vxlan | Subject::OverlayOff => self.tunnel_received,
-            Subject::Overlay => self.programs_received,
+            Subject::Vxlan | Subject::OverlayOff | Subject::MixedBack => self.tunnel_received,
+            Subject::Overlay | Subject::Mixed => self.programs_received,
         };
         Some(self.underlay.packets / packets.max(1.0))
     }
@@ -161,6 +173,22 @@ impl Counters {
             Subject::Tun => passed("the tunnel device", self.tunnel_received, known.received)?,
             Subject::Vxlan => {
                 passed("the VXLAN device", self.tunnel_sent, known.sent)?;
+                passed(
+                    "the peer's VXLAN device",
+                    self.tunnel_received,
+                    known.received,
+                )?;
+            }
+            Subject::Mixed => {
+                passed("the VXLAN device", self.tunnel_sent, known.sent)?;
+                passed(
+                    "the peer's fast path",
+                    self.programs_received,
+                    known.received,
+                )?;
+            }
+            Subject::MixedBack => {
+                passed("the fast path", self.programs_sent, known.sent)?;
                 passed(
                     "the peer's VXLAN device",
                     self.tunnel_received,
