@@ -116,6 +116,9 @@ pub(super) struct Device {
     pub(super) kind: String,
     /// Features that it has and does not use, by their names in `ethtool -k`.
     pub(super) unused_features: Seen<Vec<String>>,
+    /// Whether all of a peer's tunnel packets come to one of its receive queues; `None` when it has one,
+    /// or does not tell.
+    pub(super) one_queue: Seen<Option<bool>>,
     /// Packets that it has received while it was watched.
     pub(super) received: u64,
 }

@@ -1,4 +1,5 @@
-//! Features of devices that `ethtool -k` lists.
+//! What devices tell of themselves: features as `ethtool -k` lists them, and how they spread what they
+//! receive, as `ethtool -n … rx-flow-hash` does.
 
 use std::{ffi::CStr, os::fd::AsRawFd as _};
 
@@ -9,7 +10,7 @@ use nix::{
 };
 
 use super::{KernelError, Result};
-use crate::model::IfName;
+use crate::model::{Family, IfName};
 
 /// `SIOCETHTOOL` of `linux/sockios.h`.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
@@ -18,6 +19,14 @@ const GET_STRINGS: u32 = 0x1b;
 const GET_STRINGS_COUNT: u32 = 0x37;
 const GET_FEATURES: u32 = 0x3a;
 const FEATURES: u32 = 4;
+const GET_RECEIVE_HASH: u32 = 0x29;
+const GET_RECEIVE_RINGS: u32 = 0x2d;
+/// `UDP_V4_FLOW`, `UDP_V6_FLOW`: which packets are meant.
+const UDP: [(Family, u32); 2] = [(Family::V4, 0x02), (Family::V6, 0x06)];
+/// `RXH_L4_B_0_1`, `RXH_L4_B_2_3`: bytes of the source and the destination port.
+const PORTS: u32 = 1 << 6 | 1 << 7;
+/// Words of `struct ethtool_rxnfc`.
+const CLASSIFICATION: usize = 48;
 /// Bytes of a string, with its final 0.
 const STRING: usize = 32;
 /// Bits of a block of features.
@@ -45,6 +54,35 @@ pub fn unused_features(device: IfName) -> Result<Vec<String>> {
         .filter(|(bit, name)| !name.is_empty() && is_unused(*bit))
         .map(|(_, name)| name)
         .collect())
+}
+
+/// Whether a device with several receive queues spreads UDP of a family over them by addresses alone, so
+/// that everything of a peer comes to one. `None` when it cannot be asked, or has one queue.
+pub fn spreads_by_address_alone(device: IfName, family: Family) -> Result<Option<bool>> {
+    let asked = |command, flows| match classification(device, command, flows) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Errno::EOPNOTSUPP | Errno::EINVAL) => Ok(None),
+        Err(errno) => {
+            let operation = format!("ask how {device} spreads what it receives");
+            Err(KernelError::os(operation, errno))
+        }
+    };
+    let queues = asked(GET_RECEIVE_RINGS, 0)?;
+    let flows = UDP.into_iter().find(|(of, _)| *of == family);
+    let (Some(2..), Some((_, flows))) = (queues, flows) else {
+        return Ok(None);
+    };
+    let fields = asked(GET_RECEIVE_HASH, flows)?;
+    Ok(fields.map(|fields| fields & PORTS == 0))
+}
+
+/// The lower half of what the device answers.
+fn classification(device: IfName, command: u32, flows: u32) -> nix::Result<u32> {
+    let mut words = [0; CLASSIFICATION];
+    words[..2].copy_from_slice(&[command, flows]);
+    call(device, &mut words)?;
+    // A number of 64 bits, which fits 32 in both answers.
+    Ok(words[if cfg!(target_endian = "little") { 2 } else { 3 }])
 }
 
 /// How many features this kernel knows.
@@ -111,7 +149,7 @@ fn call(device: IfName, words: &mut [u32]) -> nix::Result<()> {
     }
     // SAFETY: `request` is at least as long as `struct ifreq` and laid out like it, with a name
     // that ends with a 0 because device names are shorter. `data` points at a command whose
-    // counts (of strings, of blocks) are those that `words` has room for, and the kernel writes
+    // counts (of strings, of blocks, of rules: none) are those that `words` has room for, and the kernel writes
     // no more than they say. Both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     Errno::result(result).map(drop)
@@ -119,7 +157,8 @@ fn call(device: IfName, words: &mut [u32]) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, names, unused_features};
+    use super::{count, names, spreads_by_address_alone, unused_features};
+    use crate::model::Family;
 
     #[test]
     fn the_loopback_device_has_named_features() {
@@ -129,6 +168,9 @@ mod tests {
         let names = names(lo, count).unwrap();
         assert!(names.iter().any(|name| name == "rx-gro"), "{names:?}");
         assert!(unused_features(lo).is_ok());
+        for family in Family::ALL {
+            assert_eq!(spreads_by_address_alone(lo, family).unwrap(), None);
+        }
         let error = unused_features("none0".parse().unwrap()).unwrap_err();
         assert!(error.not_there(), "{error}");
     }

@@ -41,12 +41,36 @@ fn describe(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// Doctor says of a card with several queues that it spreads UDP by addresses alone when it does, and
+/// its cure ends that.
+fn doctor_knows_how_it_spreads(machine: &Machine) -> Result<()> {
+    let queues = machine.run(&format!(
+        "ls -d /sys/class/net/{UNDERLAY}/queues/rx-* | wc -l"
+    ))?;
+    let queues: u32 = queues.trim().parse()?;
+    let fields = machine.run(&format!("ethtool -n {UNDERLAY} rx-flow-hash udp4 || true"))?;
+    println!("{queues} receive queues; {fields}");
+    let is_noted = || -> Result<bool> {
+        let doctor = format!("doctor --output json --instance {}", machine.node.namespace);
+        let found = machine.run(&format!("overlay-agent {doctor} || true"))?;
+        Ok(found.contains("\"one-receive-queue\""))
+    };
+    let by_addresses = fields.contains("IP SA") && !fields.contains("L4 bytes");
+    assert_eq!(is_noted()?, queues > 1 && by_addresses, "{fields}");
+    if is_noted()? {
+        machine.run(&format!("ethtool -N {UNDERLAY} rx-flow-hash udp4 sdfn"))?;
+        assert!(!is_noted()?, "its cure has cured");
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "it needs a second machine: cargo xtask vm"]
 fn card_with_each_offload_off_in_turn() -> Result<()> {
     let over = Families::V4;
     let machines = raise(over, |_| {})?;
     describe(&machines.both[0])?;
+    doctor_knows_how_it_spreads(&machines.both[0])?;
     let port = machines.both[1].echo()?;
     all_arrives_on_both_paths(&machines, port, over)?;
     for offload in OFFLOADS {

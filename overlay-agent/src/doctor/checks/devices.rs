@@ -16,12 +16,16 @@ const OFFLOADS: Fault = Fault::warning(
     "offload-off",
     "The processor does for every packet what the device could do, or does for many at once.",
 );
+const ONE_QUEUE: Fault = Fault::note(
+    "one-receive-queue",
+    "One processor receives all that a peer sends, however many there are.",
+);
 const DUPLICATE: Fault = Fault::problem(
     "duplicate-vtep",
     "Tunnel packets for that address go to one of those who have it, and it need not be the right one.",
 );
 
-pub(super) const CHECKS: [Check; 3] = [
+pub(super) const CHECKS: [Check; 4] = [
     Check {
         fault: DOWN,
         look: Look::Always(down),
@@ -29,6 +33,10 @@ pub(super) const CHECKS: [Check; 3] = [
     Check {
         fault: OFFLOADS,
         look: Look::IfSeen(offloads),
+    },
+    Check {
+        fault: ONE_QUEUE,
+        look: Look::IfSeen(one_queue),
     },
     Check {
         fault: DUPLICATE,
@@ -97,6 +105,24 @@ fn offloads(facts: &Facts) -> Looked {
             "switch it on"
         };
         found.push(OFFLOADS.at(name, what, command(cure, on)));
+    }
+    Ok(found)
+}
+
+/// Flows of a tunnel differ in the source port alone (RFC 7348 §5).
+fn one_queue(facts: &Facts) -> Looked {
+    let mut found = Vec::new();
+    for device in &facts.underlay {
+        if device.one_queue.as_ref().map_err(Clone::clone)? != &Some(true) {
+            continue;
+        }
+        let name = device.name;
+        let by_ports = facts
+            .commands
+            .on_node(format!("ethtool -N {name} rx-flow-hash udp4 sdfn"));
+        let what = "it has several receive queues, and spreads UDP over them by addresses alone";
+        let cure = command("have it look at ports, too", by_ports);
+        found.push(ONE_QUEUE.at(name, what, cure));
     }
     Ok(found)
 }
@@ -181,6 +207,18 @@ mod tests {
         );
         assert_eq!(found.cure.commands, ["ethtool -K eth1 rx-gro on"]);
         assert!(broken(unused("veth", ["rx-gro", "rx-gro-list"])).is_empty());
+    }
+
+    #[test]
+    fn queues_that_a_peer_does_not_fill_are_noted_where_the_device_tells() {
+        let found = only("one-receive-queue", |facts| {
+            facts.underlay[0].one_queue = Ok(Some(true));
+        });
+        assert_eq!(
+            found.cure.commands,
+            ["ethtool -N eth1 rx-flow-hash udp4 sdfn"]
+        );
+        assert!(broken(|facts| facts.underlay[0].one_queue = Ok(None)).is_empty());
     }
 
     #[test]

@@ -77,6 +77,7 @@ pub(super) fn facts() -> Facts {
             running: true,
             kind: String::new(),
             unused_features: Ok(Vec::new()),
+            one_queue: Ok(Some(false)),
             received: 100,
         }],
         addresses: vec![NodeAddress {

@@ -58,6 +58,7 @@ pub(super) async fn underlay(look: &Look<'_>) -> kernel::Result<Vec<Device>> {
             running: link.running,
             kind: link.kind.clone().unwrap_or_default(),
             unused_features: told(ethtool::unused_features(link.name)),
+            one_queue: told(ethtool::spreads_by_address_alone(link.name, Family::V4)),
             received: 0,
         })
         .collect())
