@@ -106,8 +106,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     loop {
         reconciler.instruct_patrol().await;
         tokio::select! {
-            () = reconciler.changed() => {
-                wake = wake.min(rested.max(Instant::now() + DEBOUNCE));
+            calm = reconciler.changed() => {
+                wake = wake.min(rested.max(Instant::now() + calm));
                 continue;
             }
             changed = watches.changed() => {

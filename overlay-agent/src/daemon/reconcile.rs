@@ -1,6 +1,13 @@
 //! One round: observe, compute what should be, plan, apply; until nothing is left to do.
 
-use std::{collections::BTreeSet, future::pending, mem, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    mem,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use overlay_api::Spool;
 use overlay_cluster::talk::News;
@@ -8,6 +15,7 @@ use tokio::task::yield_now;
 use tracing::{debug, info, warn};
 
 use super::{
+    DEBOUNCE,
     capture::Capture,
     config_file::refused_fragments,
     messages::Messages,
@@ -27,14 +35,14 @@ use crate::{
         netlink::Watch,
         netns::{self, NetnsId},
     },
-    model::{Metrics, Model},
+    model::{IfName, Metrics, Model},
     node::Node,
     observe::{Known, observe},
     plan::{Plan, plan},
     plural::count_of,
     probe::Probes,
     store::{Content, Store, StoreError},
-    surroundings::Observed,
+    surroundings::{Observed, Way},
     trouble::{Trouble, ids},
 };
 
@@ -251,18 +259,21 @@ impl Reconciler {
             .await;
     }
 
-    /// Waits for a change that netlink announces; a dead socket is left to the timer.
-    pub(super) async fn changed(&mut self) {
+    /// Waits for a change that netlink announces, and tells how long to wait for more of it; a dead
+    /// socket is left to the timer.
+    pub(super) async fn changed(&mut self) -> Duration {
         if let Some(watch) = &mut self.watch {
             match watch.changed().await {
-                Ok(()) => return,
+                // What is lost meanwhile is worth more than a round that may have been saved.
+                Ok(true) => return Duration::ZERO,
+                Ok(false) => return DEBOUNCE,
                 Err(error) => {
                     warn!("{error}; changes are found later");
                     self.watch = None;
                 }
             }
         }
-        pending::<()>().await;
+        pending().await
     }
 
     /// Whether something has changed that nobody announces.
@@ -371,6 +382,7 @@ impl Reconciler {
         self.tell_of_followed(&before);
         if let Some(watch) = &mut self.watch {
             watch.mind(tunnels(&self.observed));
+            watch.hasten(ways(&self.observed));
         }
         let desired = desired::desired(self.inputs());
         self.waiting = match &desired {
@@ -457,4 +469,13 @@ fn tunnels(observed: &Observed) -> BTreeSet<u32> {
     let links = observed.around.links.values();
     let tunnels = links.filter(|link| link.ours && link.vxlan_port.is_some());
     tunnels.map(|link| link.index).collect()
+}
+
+/// The devices by which packets leave for peers.
+fn ways(observed: &Observed) -> BTreeSet<u32> {
+    let names: BTreeSet<IfName> = observed.around.ways.values().flat_map(Way::links).collect();
+    let links = names
+        .iter()
+        .filter_map(|name| observed.around.links.get(name));
+    links.map(|link| link.index).collect()
 }

@@ -34,6 +34,27 @@ async fn a_watch_tells_of_changes_and_not_of_learning() {
 }
 
 #[tokio::test]
+async fn a_watch_says_when_a_way_is_cut_off() {
+    /// Only reached when the test fails.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    let namespace = Namespace::new();
+    let netlink = namespace.netlink();
+    let way = made(&netlink, "ovl7", &vxlan()).await.index;
+    namespace.run("ip link set ovl7 up");
+    let mut watch = Watch::open_in(&namespace.path()).unwrap();
+    watch.hasten([way].into());
+    netlink
+        .replace_neighbour(way, ip("10.244.2.0"), mac(5))
+        .await
+        .unwrap();
+    assert!(!timeout(LIMIT, watch.changed()).await.unwrap().unwrap());
+    namespace.run("ip link set ovl7 down");
+    let is_told = async { while !watch.changed().await.unwrap() {} };
+    timeout(LIMIT, is_told).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_watch_survives_more_events_than_it_can_hold() {
     const LIMIT: Duration = Duration::from_secs(20);
 

@@ -2,13 +2,17 @@
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use overlay_tests::{counters, guard::Guard, netns, poll, run, script::words};
 
-use crate::stand::{BOTH, configure, flows_fast, ip, lab, pass_over_linkdown, second_cable};
+use crate::stand::{
+    BOTH, Running, configure, flows_fast, ip, lab, pass_over_linkdown, second_cable,
+};
 
 /// Flows that are told apart by their ports.
 const FLOWS: usize = 64;
@@ -56,11 +60,10 @@ fn hops_are(guard: &Guard, count: usize) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn flows_are_spread_over_next_hops_and_leave_dead_ones() -> Result<()> {
-    let guard = lab("tupecmp")?;
+/// Two nodes with addresses on their loopbacks, and two next hops to each other's.
+fn behind_two_cables(name: &str) -> Result<Guard> {
+    let guard = lab(name)?;
     second_cable(&guard)?;
-    let several = "nexthop via 192.168.56.12 nexthop via 172.30.0.2";
     for node in [1, 2] {
         let other = 3 - node;
         let commands = format!(
@@ -78,6 +81,13 @@ fn flows_are_spread_over_next_hops_and_leave_dead_ones() -> Result<()> {
     }
     flows_fast(&guard, "two next hops")?;
     pass_over_linkdown(&guard, &["all", "eth1", "eth2"])?;
+    Ok(guard)
+}
+
+#[test]
+fn flows_are_spread_over_next_hops_and_leave_dead_ones() -> Result<()> {
+    let guard = behind_two_cables("tupecmp")?;
+    let several = "nexthop via 192.168.56.12 nexthop via 172.30.0.2";
     let both_carry = |by: &str| -> Result<()> {
         hops_are(&guard, 2)?;
         let instance = &guard.agent(1).instance;
@@ -125,5 +135,132 @@ fn flows_are_spread_over_next_hops_and_leave_dead_ones() -> Result<()> {
     one_carries("a group of one", 1)?;
     ip(&guard, 1, &format!("route replace 10.255.0.2/32 {several}"))?;
     both_carry("a route again")?;
+    Ok(guard.down()?)
+}
+
+/// Sends a datagram of each flow in turn for as long as `act` takes, and a while before and after;
+/// how many were sent, and how many of them arrived.
+fn meanwhile(guard: &Guard, act: impl FnOnce() -> Result<()>) -> Result<(u64, u64)> {
+    const PAUSE: Duration = Duration::from_micros(200);
+    let nodes = &guard.topology().nodes;
+    let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+    let receiver = netns::inside(&to.namespace, || {
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9))
+    })??;
+    receiver.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let sockets = netns::inside(&from.namespace, || {
+        let sockets = (0..FLOWS).map(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+        sockets.collect::<std::io::Result<Vec<_>>>()
+    })??;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let send = scope.spawn(|| -> std::io::Result<u64> {
+            let mut sent = 0;
+            for socket in sockets.iter().cycle() {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                socket.send_to(b"one", (to.address, 9))?;
+                sent += 1;
+                thread::sleep(PAUSE);
+            }
+            Ok(sent)
+        });
+        let receive = scope.spawn(|| {
+            let mut arrived = 0;
+            while receiver.recv(&mut [0; 8]).is_ok() {
+                arrived += 1;
+            }
+            arrived
+        });
+        thread::sleep(Duration::from_secs(1));
+        let acted = act();
+        thread::sleep(Duration::from_secs(2));
+        done.store(true, Ordering::Relaxed);
+        let sent = send
+            .join()
+            .map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+        let arrived = receive
+            .join()
+            .map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
+        acted.map(|()| (sent, arrived))
+    })
+}
+
+#[test]
+fn a_change_of_ways_loses_no_more_than_is_under_way() -> Result<()> {
+    let guard = behind_two_cables("tuploss")?;
+    hops_are(&guard, 2)?;
+    for (what, node, commands) in [
+        ("a pulled cable", 2, "link set eth2 down"),
+        ("its return", 2, "link set eth2 up"),
+        (
+            "a next hop less",
+            1,
+            "route replace 10.255.0.2/32 via 192.168.56.12",
+        ),
+        (
+            "the other one",
+            1,
+            "route replace 10.255.0.2/32 via 172.30.0.2",
+        ),
+    ] {
+        let (sent, arrived) = meanwhile(&guard, || ip(&guard, node, commands))?;
+        let lost = sent - arrived;
+        println!("{what}: {lost} of {sent} lost");
+        // Half of what is sent after it, were it not answered: a third of all.
+        assert!(lost * 8 < sent, "{what}: {lost} of {sent}");
+    }
+    Ok(guard.down()?)
+}
+
+/// Bits per second of several TCP streams between the containers.
+fn throughput(guard: &Guard) -> Result<f64> {
+    let nodes = &guard.topology().nodes;
+    let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+    let _server = Running::inside(&to.namespace, "iperf3 -s -1")?;
+    let client = format!(
+        "ip netns exec {} iperf3 -c {} -P 16 -t 4 -O 1 -J",
+        from.namespace, to.address
+    );
+    let mut told = None;
+    let done = poll::until_well(|| match run::json(&words(client.clone())) {
+        Ok(found) => {
+            told = found["end"]["sum_received"]["bits_per_second"].as_f64();
+            told.is_none().then(|| found["error"].to_string())
+        }
+        // It does not listen yet.
+        Err(error) => Some(error.to_string()),
+    });
+    assert_eq!(done, Ok(()));
+    told.context("iperf3 counted nothing")
+}
+
+#[test]
+fn two_cables_carry_more_than_one() -> Result<()> {
+    let guard = behind_two_cables("tupwide")?;
+    for node in &guard.topology().nodes {
+        for device in ["eth1", "eth2"] {
+            let shape = "root tbf rate 40mbit burst 64kb latency 50ms";
+            run::checked(&words(format!(
+                "ip netns exec {} tc qdisc add dev {device} {shape}",
+                node.namespace
+            )))?;
+        }
+    }
+    hops_are(&guard, 2)?;
+    flows_fast(&guard, "two shaped cables")?;
+    let two = throughput(&guard)?;
+    for node in [1, 2] {
+        let other = 3 - node;
+        let one = format!("route replace 10.255.0.{other}/32 via 192.168.56.1{other}");
+        ip(&guard, node, &one)?;
+    }
+    hops_are(&guard, 0)?;
+    flows_fast(&guard, "one shaped cable")?;
+    let one = throughput(&guard)?;
+    println!("{:.1} Mbit/s by two, {:.1} by one", two / 1e6, one / 1e6);
+    // What the shapers let pass is what is measured, not this machine.
+    assert!(two >= 1.7 * one, "{two} by two, {one} by one");
     Ok(guard.down()?)
 }

@@ -1,6 +1,9 @@
 //! Two nodes with cards, and what is asked of them.
 
-use std::fs;
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
 
 use anyhow::Result;
 use overlay_tests::{
@@ -17,6 +20,27 @@ use overlay_tests::{
 pub(crate) fn lab(name: &str) -> Result<Guard> {
     let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
     Ok(Guard::up(shape)?)
+}
+
+/// A process that ends with the test.
+pub(crate) struct Running(Child);
+
+impl Running {
+    pub(crate) fn inside(namespace: &str, command: &str) -> Result<Self> {
+        let argv = words(format!("ip netns exec {namespace} {command}"));
+        let mut process = Command::new(&argv[0]);
+        process.args(&argv[1..]);
+        process.stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Self(process.spawn()?))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            eprintln!("a process was not ended: {error}");
+        }
+    }
 }
 
 /// Runs commands of `ip`, one a line, in a node counted from 1.
@@ -130,5 +154,17 @@ pub(crate) fn way_is(guard: &Guard, dev: &str, via: &str) -> Result<()> {
     };
     let found = poll::until_well(|| way().unwrap_or_else(|error| Some(format!("{error:#}"))));
     assert_eq!(found, Ok(()), "{}", agent.log()?);
+    Ok(())
+}
+
+/// Has each node reach the other one by `device` at `ADDRESSES` and the node's number.
+pub(crate) fn by_device(guard: &Guard, device: &str, addresses: &str) -> Result<()> {
+    for node in &guard.topology().nodes {
+        let other = 3 - node.number;
+        let old = format!("vtep = \"192.168.56.1{other}\"");
+        let new = format!("vtep = \"{addresses}{other}\"");
+        let underlay = format!("underlay = \"{device}\"");
+        configure(guard, node, &[(&old, &new), (BOTH.0, &underlay)])?;
+    }
     Ok(())
 }

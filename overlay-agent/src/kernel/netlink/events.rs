@@ -105,6 +105,18 @@ pub enum Event {
     Filters,
 }
 
+/// The device that carries nothing after what a message tells.
+pub(super) fn cuts_off(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<u32> {
+    match &message.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+            let carries = LinkFlags::Up | LinkFlags::LowerUp;
+            (!link.header.flags.contains(carries)).then_some(link.header.index)
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => Some(link.header.index),
+        _ => None,
+    }
+}
+
 /// What a message tells, where it matters how.
 pub(super) fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
     let replaces = message.header.flags & NLM_F_REPLACE != 0;

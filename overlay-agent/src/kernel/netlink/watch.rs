@@ -21,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 use super::{
     bulk::each_message,
     current_runtime,
-    events::{Changes, Event, Touched, event},
+    events::{Changes, Event, Touched, cuts_off, event},
     noise,
 };
 use crate::kernel::{KernelError, Result, netns};
@@ -62,6 +62,10 @@ pub struct Watch {
     namespaces: BTreeSet<i32>,
     /// The devices of which even learned neighbours matter.
     minded: BTreeSet<u32>,
+    /// The devices by which packets leave,
+    ways: BTreeSet<u32>,
+    /// and whether one of them can carry none any more.
+    cut: bool,
     /// Whether events are missing.
     lost: bool,
 }
@@ -89,6 +93,8 @@ impl Watch {
                 touched: Touched::default(),
                 namespaces: BTreeSet::new(),
                 minded: BTreeSet::new(),
+                ways: BTreeSet::new(),
+                cut: false,
                 lost: false,
             })
         };
@@ -101,6 +107,11 @@ impl Watch {
         self.minded = devices;
     }
 
+    /// Has it say when one of these devices goes, is down or has no carrier.
+    pub fn hasten(&mut self, devices: BTreeSet<u32>) {
+        self.ways = devices;
+    }
+
     /// In the namespace that a file stands for. Needs a tokio runtime.
     pub fn open_in(path: &Path) -> Result<Self> {
         let runtime = current_runtime()?;
@@ -110,11 +121,12 @@ impl Watch {
         })?
     }
 
-    /// Waits for the next change. Nothing is lost when the future is dropped.
+    /// Waits for the next change, and tells whether it is one that loses packets until it is
+    /// answered. Nothing is lost when the future is dropped.
     ///
     /// Events that the kernel could not deliver count as a change. An error means
     /// that this watch is of no more use.
-    pub async fn changed(&mut self) -> Result<()> {
+    pub async fn changed(&mut self) -> Result<bool> {
         loop {
             let mut ready = self
                 .socket
@@ -126,7 +138,7 @@ impl Watch {
                 received => {
                     drop(ready);
                     if self.note(received)? {
-                        return Ok(());
+                        return Ok(mem::take(&mut self.cut));
                     }
                 }
             }
@@ -152,6 +164,7 @@ impl Watch {
             touched: mem::take(&mut self.touched),
             namespaces: mem::take(&mut self.namespaces),
         };
+        self.cut = false;
         (!mem::take(&mut self.lost)).then_some(changes)
     }
 
@@ -180,8 +193,10 @@ impl Watch {
                     return Ok(true);
                 }
                 let (events, touched) = (&mut self.events, &mut self.touched);
+                let (ways, cut) = (&self.ways, &mut self.cut);
                 let parsed = each_message(datagram, |message| {
                     touched.note(&message);
+                    *cut |= cuts_off(&message).is_some_and(|device| ways.contains(&device));
                     events.extend(event(message));
                 });
                 // What cannot be read is looked at.
