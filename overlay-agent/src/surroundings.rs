@@ -133,10 +133,21 @@ pub struct NodeLink {
     pub owner: Option<Name>,
     /// UDP port, of a VXLAN device.
     pub vxlan_port: Option<u16>,
+    /// The VRF that it belongs to.
+    pub vrf: Option<Vrf>,
     /// Its addresses, primary ones first.
     pub addresses: Vec<IpNet>,
     /// Those of them that may go soon: deprecated and temporary ones.
     pub passing: BTreeSet<IpAddr>,
+}
+
+/// A VRF: devices with a table of routes of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vrf {
+    /// Its device.
+    pub name: IfName,
+    /// The number of its table.
+    pub table: u32,
 }
 
 impl NodeLink {

@@ -231,6 +231,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     slots::assign_to_endpoints(kept, &mut desired.objects.entries);
     desired.objects.peers = for_peers.objects.clone();
     desired.problems.extend(for_peers.problems.iter().cloned());
+    underlay::note_vrfs(&node, &mut desired.problems);
     desired.for_peers = Some(Arc::clone(&for_peers));
     desired.objects.sysctls = settings::wanted(&node, &derived);
     desired.objects.filter = filter::rules(&derived).map(Filter::Rules);

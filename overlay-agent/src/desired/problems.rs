@@ -5,7 +5,10 @@ use std::{net::IpAddr, path::PathBuf};
 use ipnet::IpNet;
 
 use super::{Full, OtherRoute, PassedBy};
-use crate::model::{Clash, Family, IfName, Name};
+use crate::{
+    model::{Clash, Family, IfName, Name},
+    surroundings::Vrf,
+};
 
 /// What one endpoint or one peer has to do without.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,16 @@ pub enum Problem {
         network: Name,
         /// How many.
         peers: usize,
+    },
+    /// A device of the underlay belongs to a VRF, whose routes tunnels do not ask for, or whose packets
+    /// they do not get.
+    InVrf {
+        /// The device.
+        name: IfName,
+        /// The VRF.
+        vrf: Vrf,
+        /// The addresses that tunnels leave from.
+        vteps: Vec<IpAddr>,
     },
     /// A map is full.
     PeersLeftOut {

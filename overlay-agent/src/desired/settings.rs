@@ -15,6 +15,9 @@ const ROUTER_ADVERTISEMENTS: &str = "accept_ra";
 const NO_IPV6: &str = "disable_ipv6";
 const ASK_FOR_DUPLICATES: &str = "accept_dad";
 
+/// Whether sockets of no VRF, such as those of tunnels, get what arrives by devices of one.
+pub(super) const BY_VRFS: &str = "net/ipv4/udp_l3mdev_accept";
+
 /// Of `ip_forward` and `forwarding`.
 const FORWARDS: &str = "1";
 /// Of `rp_filter`: a loose one; of `accept_ra`: also where the node forwards.
@@ -42,12 +45,15 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
             .into_iter()
             .flatten()
     };
+    let is_in_vrf = |name: &IfName| links.get(name).is_some_and(|link| link.vrf.is_some());
+    let by_vrfs = underlay.iter().any(is_in_vrf);
     let devices = underlay
         .into_iter()
         .chain(model.networks.iter().flat_map(tunnels));
     let mut keys: BTreeSet<String> = devices.map(rp_filter).collect();
     keys.extend(["all", "default"].map(rp_filter));
     keys.insert(FORWARD4.to_owned());
+    keys.extend(by_vrfs.then(|| BY_VRFS.to_owned()));
     let mut dual = model
         .networks
         .iter()

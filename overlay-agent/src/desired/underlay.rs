@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Derived, Inputs, Node, Obstacle};
+use super::{Derived, Inputs, Node, Obstacle, Problem, settings::BY_VRFS};
 use crate::{
     kernel::netlink::LinkLayer,
     model::{DeviceName, Family, Guard, IfName, Underlay},
@@ -200,6 +200,24 @@ fn is_needed(inputs: Inputs<'_>, family: Family) -> bool {
     })
 }
 
+/// Tells of devices that belong to a VRF, unless somebody has made tunnels heed it: there are ways
+/// to peers, and the setting.
+pub(super) fn note_vrfs(node: &Node<'_>, problems: &mut Vec<Problem>) {
+    let accepts = node.around.sysctls.get(BY_VRFS);
+    let mut lacking = problems.iter();
+    let has_ways = !node.around.ways.is_empty()
+        || !lacking.any(|problem| matches!(problem, Problem::NoWay { .. }));
+    if has_ways && accepts.is_some_and(|value| value != "0") {
+        return;
+    }
+    let found = node.underlay.iter().filter_map(|&name| {
+        let vrf = node.around.links.get(&name)?.vrf?;
+        let vteps = node.vteps.clone();
+        Some(Problem::InVrf { name, vrf, vteps })
+    });
+    problems.extend(found);
+}
+
 /// The programs that look at what arrives.
 pub(super) fn attach(node: &Node<'_>, networks: &[Derived<'_>], objects: &mut Objects) {
     if !networks.iter().any(|network| network.fast) {
@@ -212,8 +230,8 @@ pub(super) fn attach(node: &Node<'_>, networks: &[Derived<'_>], objects: &mut Ob
     };
     for &name in &node.underlay {
         let layer = node.around.links.get(&name).map(|link| link.layer);
-        // All of them read Ethernet: where packets begin with IP, TC's takes none for its own, and
-        // the kernel receives.
+        // Where packets begin with IP, there is no XDP, and TC's program gives those of tunnels an
+        // Ethernet header. What else they begin with, nobody here reads.
         let (guard, program) = match layer {
             Some(LinkLayer::Ethernet) => (guard, Some(Hook::FromUnderlay)),
             Some(LinkLayer::Ip) => (None, Some(Hook::FromUnderlay)),

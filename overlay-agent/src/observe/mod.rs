@@ -39,7 +39,7 @@ use crate::{
         Address, FilterTable, LinkId, Objects, Route, RouteKey, Scope, TableOwner, filter_table,
     },
     store::Content,
-    surroundings::{NoGuard, NodeLink, Observed, Surroundings},
+    surroundings::{NoGuard, NodeLink, Observed, Surroundings, Vrf},
 };
 
 use self::{nodes::Nodes, tables::Tables};
@@ -177,6 +177,11 @@ fn node_links(
         by_link.entry(address.index).or_default().push(address);
     }
     let ours: BTreeSet<u32> = ours.iter().map(|link| link.index).collect();
+    let vrfs = all.iter().filter_map(|link| {
+        let (name, table) = (link.name, link.vrf_table?);
+        Some((link.index, Vrf { name, table }))
+    });
+    let vrfs: BTreeMap<u32, Vrf> = vrfs.collect();
     let mut link = |info: &LinkInfo| {
         let mut addresses = by_link.remove(&info.index).unwrap_or_default();
         addresses.sort_by_key(|address| address.place);
@@ -190,6 +195,7 @@ fn node_links(
             ours: ours.contains(&info.index),
             owner: info.alias.as_deref().and_then(owner),
             vxlan_port: info.vxlan.as_ref().map(|vxlan| vxlan.port),
+            vrf: info.master.and_then(|index| vrfs.get(&index).copied()),
             passing: addresses
                 .iter()
                 .filter(|address| address.place == Place::Passing)

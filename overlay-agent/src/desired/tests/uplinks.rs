@@ -1,7 +1,7 @@
 //! Which address is a node's VTEP, and how wide its underlay is.
 
 use super::*;
-use crate::kernel::netlink::LinkLayer;
+use crate::{kernel::netlink::LinkLayer, surroundings::Vrf};
 
 fn vteps(config: &str, store: &Content, observed: &Observed) -> Result<Vec<String>, String> {
     let model = config::parse(Path::new("t.toml"), config).unwrap();
@@ -135,6 +135,32 @@ fn a_configured_one_is_on_any_device_and_does_not_decide_the_mtu() {
     let config = CONFIG.replace("\"eth1\"", "\"10.255.0.1\"");
     let nowhere = vteps(&config, &store, &observed).unwrap_err();
     assert!(nowhere.contains("write vtep = \"10.255.0.1\""), "{nowhere}");
+}
+
+#[test]
+fn a_device_of_a_vrf_is_told_until_tunnels_heed_it() {
+    let mut observed = bare();
+    let vrf = Vrf {
+        name: name("red"),
+        table: 9,
+    };
+    observed.around.links.get_mut(&name("eth1")).unwrap().vrf = Some(vrf);
+    let told = |observed: &Observed| {
+        let built = build(CONFIG, observed).unwrap();
+        let told = built.problems.iter().map(ToString::to_string);
+        told.filter(|text| text.contains("VRF")).collect::<String>()
+    };
+    let setting = "net/ipv4/udp_l3mdev_accept".to_owned();
+    let cure = "run \"ip rule add from 192.168.56.11 lookup 9\" and \
+                \"sysctl -w net.ipv4.udp_l3mdev_accept=1\"";
+    let sysctls = &mut observed.around.sysctls;
+    sysctls.insert(setting.clone(), "0".to_owned());
+    assert!(told(&observed).ends_with(cure), "{}", told(&observed));
+    observed.around.sysctls.insert(setting, "1".to_owned());
+    assert_eq!(told(&observed), "");
+    // Without the rule there are no ways.
+    observed.around.ways = BTreeMap::new().into();
+    assert!(told(&observed).ends_with(cure));
 }
 
 #[test]

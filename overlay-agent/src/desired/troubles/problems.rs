@@ -1,12 +1,14 @@
 //! The words for what is left out.
 
+use std::net::IpAddr;
+
 use super::{
     CONTAINER_DEFAULT_ROUTE, ENDPOINT_NOT_ATTACHED, GUARD_TABLE_MISSING, GUARD_TABLE_TAKEN,
     HOOK_PASSED_BY, MAP_FULL, PEER_NO_ROUTE, RANGE_AROUND_VTEP, ROUTE_TAKEN, route_taken, table_of,
     taken_by,
 };
 use crate::{
-    desired::{Full, Problem},
+    desired::{Full, Problem, settings::BY_VRFS},
     model::{Clash, Name},
     trouble::Trouble,
 };
@@ -173,6 +175,25 @@ impl From<&Problem> for Trouble {
                 "add a route to their underlay addresses",
             )
             .during(format!("reach {peers} more peers of network {network}")),
+            Problem::InVrf { name, vrf, vteps } => {
+                let rule = |vtep: &IpAddr| {
+                    let six = if vtep.is_ipv6() { " -6" } else { "" };
+                    format!("\"ip{six} rule add from {vtep} lookup {}\"", vrf.table)
+                };
+                let rules: Vec<String> = vteps.iter().map(rule).collect();
+                let setting = BY_VRFS.replace('/', ".");
+                Self::new(
+                    PEER_NO_ROUTE,
+                    name,
+                    format!(
+                        "it belongs to VRF {}, and tunnels to none: they need a rule that leads to \
+                         the VRF's routes, and a setting by which they get what arrives there",
+                        vrf.name
+                    ),
+                    format!("run {} and \"sysctl -w {setting}=1\"", rules.join(" and ")),
+                )
+                .during(format!("use underlay {name}"))
+            }
             Problem::NoTunnel { peer, vtep, family } => reach(
                 peer,
                 format!("the underlay of this node has no {family} address to send from to {vtep}"),

@@ -7,7 +7,7 @@ use overlay_common::wire::OUTER_TTL;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{
-        self, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+        self, InfoData, InfoPortData, InfoVrf, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
         LinkLayerType, LinkMessage, Prop,
     },
 };
@@ -56,6 +56,8 @@ pub struct LinkInfo {
     pub kind: Option<String>,
     /// Settings of a VXLAN device.
     pub vxlan: Option<VxlanInfo>,
+    /// The table of routes of a VRF.
+    pub vrf_table: Option<u32>,
     /// Whether a bridge, or a port of one, has settings other than those it is made with.
     pub altered: bool,
     /// Whether its other side, if it is a veth, has an XDP program in its driver: only then the kernel
@@ -253,6 +255,7 @@ impl LinkInfo {
             alias: None,
             kind: None,
             vxlan: None,
+            vrf_table: None,
             altered: false,
             faces_xdp: false,
         };
@@ -290,6 +293,12 @@ impl LinkInfo {
                 link::LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
                 link::LinkInfo::Data(InfoData::Vxlan(settings)) => {
                     self.vxlan = Some(VxlanInfo::from_attributes(&settings));
+                }
+                link::LinkInfo::Data(InfoData::Vrf(settings)) => {
+                    self.vrf_table = settings.iter().find_map(|setting| match setting {
+                        InfoVrf::TableId(table) => Some(*table),
+                        _ => None,
+                    });
                 }
                 link::LinkInfo::Data(InfoData::Bridge(settings)) => {
                     self.altered |= bridge::is_altered(&settings);
