@@ -9,7 +9,7 @@ use overlay_common::{
 
 use crate::{
     addresses::{Ip4, Ip6},
-    checksum,
+    bare, checksum,
     decap::{Delivery, decapsulate, must_be_strippable},
     ecn,
     family::Family,
@@ -36,9 +36,13 @@ pub(crate) fn from_underlay(packet: &mut Packet) -> Result<Sent, Exit> {
     if packet.has_vlan_tag() || !packet.is_to_this_machine() {
         return Err(PassReason::NotOurs.into());
     }
-    match Ethernet::of(packet, 0).map(|ethernet| ethernet.kind) {
-        Some(Ip4::ETHER_TYPE) => over::<Ip4>(packet),
-        Some(Ip6::ETHER_TYPE) => over::<Ip6>(packet),
+    if bare::is_bare(packet)? {
+        bare::complete(packet)?;
+    }
+    // Asked anew, so that the verifier goes on from here once.
+    match packet.protocol() {
+        Ip4::ETHER_TYPE => over::<Ip4>(packet),
+        Ip6::ETHER_TYPE => over::<Ip6>(packet),
         _ => Err(PassReason::NotOurs.into()),
     }
 }

@@ -20,6 +20,7 @@
 )]
 
 mod addresses;
+mod bare;
 mod checksum;
 mod decap;
 mod ecn;

@@ -37,7 +37,7 @@ pub(crate) struct Outer<F> {
 /// The headers of UDP and VXLAN.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
-    port_be: [u8; 2],
+    pub(crate) port_be: [u8; 2],
     length: u16,
     checksum: u16,
     flags: u32,
@@ -55,12 +55,17 @@ impl Tunnel {
             vni_and_reserved: u32::from_be(headers.read::<u32, VNI>()),
         }
     }
+
+    /// The network that it claims to belong to.
+    pub(crate) fn vni(&self) -> u32 {
+        self.vni_and_reserved >> VNI_SHIFT
+    }
 }
 
 impl<F: Family> Outer<F> {
     /// The network that it claims to belong to.
     pub(crate) fn vni(&self) -> u32 {
-        self.tunnel.vni_and_reserved >> VNI_SHIFT
+        self.tunnel.vni()
     }
 
     /// It is addressed to our tunnel end in this network.

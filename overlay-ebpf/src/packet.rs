@@ -1,6 +1,8 @@
 //! A packet as the kernel hands it over: its metadata, its headers, and the helpers that
 //! resize and redirect it.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
@@ -10,8 +12,8 @@ use aya_ebpf::{
     bpf_f_adj_room_encap_l2,
     helpers::{
         bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect_neigh,
-        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type, bpf_skb_load_bytes,
-        bpf_skb_pull_data, bpf_skb_vlan_pop,
+        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_type,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -31,6 +33,10 @@ use crate::{journal::Shown, verifier::a_header_at_least};
 const PACKET_HOST: u32 = 0;
 /// The bits of a VLAN tag that number its VLAN (IEEE 802.1Q §9.6).
 const VLAN_NUMBER: u32 = 0x0fff;
+
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = 14;
+const _: () = assert!(ETHERNET as usize == EthHdr::LEN);
 
 /// Segment sizes stay as they are: the sender's MSS already leaves room for the tunnel.
 const KEEP_SEGMENTS: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64 | BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
@@ -118,6 +124,27 @@ impl Packet {
             0 => Ok(()),
             _ => Err(Refused),
         }
+    }
+
+    /// What the packet is, as an Ethernet header would say: on devices that have none, too.
+    pub(crate) fn protocol(&self) -> u16 {
+        // SAFETY: as for `interface`.
+        let protocol = unsafe { (*self.skb()).protocol };
+        #[expect(clippy::cast_possible_truncation, reason = "16 bits, in network order")]
+        let protocol = protocol as u16;
+        protocol
+    }
+
+    /// Puts an Ethernet header without addresses before a packet that has none. For the kernel it
+    /// is the same packet, since its other headers stay where they are.
+    pub(crate) fn put_ethernet(&mut self, kind: u16) -> Result<(), Refused> {
+        // SAFETY: as for `flow_hash`. It refuses flags, of which there are none.
+        if unsafe { bpf_skb_change_head(self.skb(), ETHERNET, 0) } != 0 {
+            return Err(Refused);
+        }
+        let mut header = self.headers::<{ EthHdr::LEN }>(0).ok_or(Refused)?;
+        header.write::<u16, { offset_of!(EthHdr, ether_type) }>(kind);
+        Ok(())
     }
 
     /// The headers that vouched for the payload's checksum are gone: count one level less.

@@ -91,6 +91,11 @@ const TOOLS: &[Tool] = &[
         purpose: "throughput",
     },
     Tool {
+        command: "wg",
+        package: "wireguard-tools",
+        purpose: "an underlay of WireGuard",
+    },
+    Tool {
         command: "sockperf",
         package: "sockperf",
         purpose: "latency",

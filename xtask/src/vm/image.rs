@@ -17,12 +17,12 @@ use super::{
 use crate::{console::Console, setup::cross::Target, test::programs::Program, workspace};
 
 /// What the tests run besides the agent.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "bpftool", "bridge", "curl", "ethtool", "ip", "iperf3", "nft", "nsenter", "ping", "socat",
-    "ss", "sysctl", "tc", "tcpdump", "unshare",
+    "ss", "sysctl", "tc", "tcpdump", "unshare", "wg",
 ];
 /// Modules that the tests may need, by folder below `kernel/`.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "crypto",
     "drivers/net",
     "drivers/virtio",
@@ -36,6 +36,8 @@ const MODULES: [&str; 13] = [
     "net/llc",
     "net/netfilter",
     "net/sched",
+    // Bonds need it.
+    "net/tls",
 ];
 /// What drivers of emulated network cards need besides.
 const MODULES_OF_CARDS: [&str; 4] = [
@@ -59,7 +61,7 @@ const FOLDERS: [&str; 6] = [
 ];
 
 /// Packages that have [`PROGRAMS`], the shell, and what tests are linked to.
-pub(super) const PACKAGES: [&str; 14] = [
+pub(super) const PACKAGES: [&str; 15] = [
     "bpftool",
     "busybox-static",
     "curl",
@@ -74,6 +76,7 @@ pub(super) const PACKAGES: [&str; 14] = [
     "socat",
     "tcpdump",
     "util-linux",
+    "wireguard-tools",
 ];
 
 /// What goes into a RAM disk.
@@ -169,9 +172,11 @@ mount -t bpf bpf /sys/fs/bpf
 echo 1 > /proc/sys/kernel/printk
 for module in vxlan veth bridge virtio_pci ${NIC:-virtio_net} crc32c_generic nf_tables nft_chain_nat nft_masq nft_ct \
     nft_limit nft_objref nft_fib_inet nft_reject_inet sch_ingress sch_fq cls_bpf cls_u32 act_bpf act_mirred af_packet \
-    xt_comment 8021q; do
+    xt_comment 8021q tun; do
     modprobe $module 2>/dev/null
 done
+# Kinds of devices that few tests ask for come when they do.
+echo /bin/modprobe > /proc/sys/kernel/modprobe
 ip link set lo up
 if [ "$NODE" ]; then
     ip link set eth0 name "$UNDERLAY"

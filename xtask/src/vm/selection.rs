@@ -20,7 +20,7 @@ const WATCHING: &str = "capture:whoever_goes_away:the_log_tells";
 /// What two machines show that namespaces do not: programs in a network card's driver.
 const CORE_PAIR: [&str; 2] = ["machines:guarded_over_ipv4", "machines:stripped_over_ipv4"];
 /// What depends on the kernel in any way.
-const FULL: [&str; 21] = [
+const FULL: [&str; 22] = [
     "programs",
     "reachability",
     "endpoints",
@@ -36,6 +36,7 @@ const FULL: [&str; 21] = [
     "stale",
     "config",
     "underlay_change",
+    "uplinks",
     "ownership",
     "hitless",
     "xdp",
