@@ -124,7 +124,7 @@ fn rules_choose_by_what_a_tunnel_sends() -> Result<()> {
     ip(&guard, 1, other_table)?;
     for rule in [
         "from 192.168.56.11",
-        "ipproto udp dport 4789",
+        "ipproto 17 dport 4789",
         "from 192.168.56.11 to 192.168.56.12",
     ] {
         ip(&guard, 1, &format!("rule add {rule} table 77"))?;
@@ -134,7 +134,7 @@ fn rules_choose_by_what_a_tunnel_sends() -> Result<()> {
         way_is(&guard, "eth1", "192.168.56.12")?;
     }
     // What is not a tunnel's.
-    ip(&guard, 1, "rule add ipproto tcp table 77")?;
+    ip(&guard, 1, "rule add ipproto 6 table 77")?;
     ip(&guard, 1, "rule add from 172.30.0.1 table 77")?;
     flows_fast(&guard, "rules of others")?;
     way_is(&guard, "eth1", "192.168.56.12")?;

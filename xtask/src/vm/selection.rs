@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 /// What says most in the least time: the verifier's word on each program, in all its variants; the
 /// programs on packets; traffic from everywhere to everywhere with the fast path on and off; what
-/// the agent makes of the kernel's events; and programs that others are put in the place of, and
-/// asked.
-const CORE: [&str; 5] = [
+/// the agent makes of the kernel's events; programs that others are put in the place of, and asked;
+/// and an underlay that is a module, without Ethernet headers.
+const CORE: [&str; 6] = [
     "programs:object:watched:fuzz:what_a_peer_sends:an_endpoint_s_packet:what_can_be_delivered",
     "reachability:all_pairs_with_the_fast_path",
     "repair:what_is_repaired_is_repaired_once",
     WATCHING,
     "explain:what_is_said_to_be_delivered_arrives_over_ipv4",
+    "uplinks:wireguard",
 ];
 /// The verifier's word alone, and the maps.
 const VERIFIED: [&str; 1] = ["programs:the_verifier:the_maps"];
