@@ -11,13 +11,13 @@ use overlay_tests::{counters, guard::Guard, poll, run, script::words, traffic::P
 use crate::stand::{Running, by_device, flows_fast, ip, lab, second_cable};
 
 /// A TUN device of a node, as a VPN has one; it goes with its process.
-fn tun(guard: &Guard, node: usize, device: &str, address: &str) -> Result<Running> {
+fn tun(guard: &Guard, node: usize, device: &str, addresses: &str) -> Result<Running> {
     let nodes = &guard.topology().nodes;
     let (here, there) = (&nodes[node - 1], &nodes[2 - node]);
     let tunnel = Running::inside(
         &here.namespace,
         &format!(
-            "socat TUN:{address}/30,tun-name={device},iff-no-pi,iff-up \
+            "socat TUN,tun-name={device},iff-no-pi,iff-up \
              UDP4-DATAGRAM:{}:5555,bind={}:5555",
             there.underlay, here.underlay
         ),
@@ -28,7 +28,14 @@ fn tun(guard: &Guard, node: usize, device: &str, address: &str) -> Result<Runnin
             .map(|error| format!("{error:#}"))
     });
     assert_eq!(is_up, Ok(()));
+    let length = if is_ipv6(addresses) { 64 } else { 24 };
+    let address = format!("addr add {addresses}{node}/{length} dev {device} nodad");
+    ip(guard, node, &address)?;
     Ok(tunnel)
+}
+
+fn is_ipv6(address: &str) -> bool {
+    address.contains(':')
 }
 
 /// What comes from no peer is dropped by the program there, as on any underlay.
@@ -42,10 +49,14 @@ fn drops_a_stranger(guard: &Guard, device: &str, addresses: &str) -> Result<()> 
         Ok(unknown.map_or(0, |(_, packets)| packets))
     };
     let before = strangers()?;
-    ip(guard, 2, &format!("addr add {stranger}/32 dev {device}"))?;
-    let send = format!(
-        "printf '\\10\\0\\0\\0\\0\\0\\1\\0judge me' | socat - UDP4-SENDTO:{to}:4789,bind={stranger}"
-    );
+    let (length, socket) = if is_ipv6(addresses) {
+        (128, format!("UDP6-SENDTO:[{to}]:4789,bind=[{stranger}]"))
+    } else {
+        (32, format!("UDP4-SENDTO:{to}:4789,bind={stranger}"))
+    };
+    let address = format!("{stranger}/{length} dev {device}");
+    ip(guard, 2, &format!("addr add {address} nodad"))?;
+    let send = format!("printf '\\10\\0\\0\\0\\0\\0\\1\\0judge me' | socat - {socket}");
     let namespace = &guard.topology().nodes[1].namespace;
     run::checked(&["ip", "netns", "exec", namespace, "sh", "-c", &send].map(str::to_owned))?;
     let counted = poll::until_well(|| match strangers() {
@@ -54,7 +65,7 @@ fn drops_a_stranger(guard: &Guard, device: &str, addresses: &str) -> Result<()> 
         Err(error) => Some(format!("{error:#}")),
     });
     assert_eq!(counted, Ok(()), "by {device}");
-    ip(guard, 2, &format!("addr del {stranger}/32 dev {device}"))
+    ip(guard, 2, &format!("addr del {address}"))
 }
 
 /// Both directions, streams and datagrams, and the rules.
@@ -78,10 +89,14 @@ fn is_an_underlay(guard: &Guard, name: &str, device: &str, addresses: &str) -> R
 fn a_device_without_ethernet() -> Result<()> {
     let guard = lab("tupvpn")?;
     // In the place of an Ethernet type there is one of IPv4 in the first of the addresses.
-    for (device, addresses) in [("vpn0", "8.0.31."), ("vpn1", "172.31.0.")] {
+    for (device, addresses, mtu) in [
+        ("vpn0", "8.0.31.", 1370),
+        ("vpn1", "172.31.0.", 1370),
+        ("vpn2", "fd31::", 1350),
+    ] {
         let _ends = [
-            tun(&guard, 1, device, &format!("{addresses}1"))?,
-            tun(&guard, 2, device, &format!("{addresses}2"))?,
+            tun(&guard, 1, device, addresses)?,
+            tun(&guard, 2, device, addresses)?,
         ];
         is_an_underlay(&guard, "a TUN device", device, addresses)?;
         let status = guard.agent(1).json(&["status"])?;
@@ -89,7 +104,7 @@ fn a_device_without_ethernet() -> Result<()> {
             status["vteps"],
             serde_json::json!([format!("{addresses}1")])
         );
-        assert_eq!(status["networks"][0]["mtu"], 1370);
+        assert_eq!(status["networks"][0]["mtu"], mtu);
     }
     Ok(guard.down()?)
 }
