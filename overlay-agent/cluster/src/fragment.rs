@@ -3,12 +3,12 @@
 //! Each peer has the lease that it follows from beside it, in a comment, so that the file is all
 //! that has to be remembered.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, time::Duration};
+use std::{borrow::Cow, collections::HashSet, fmt::Write as _, net::Ipv4Addr, time::Duration};
 
 use crate::{book::Node, lease::Lease, network::Network, subnet::Subnet};
 
 /// Begins the line that a lease is remembered in.
-const LEASE: &str = "# lease ";
+pub(crate) const LEASE: &str = "# lease ";
 
 /// Begins the line that says of which store, and of when.
 const STORE: &str = "# store ";
@@ -16,20 +16,35 @@ const STORE: &str = "# store ";
 /// Behind a lease that is in doubt: how long it is kept.
 const DOUBTED: &str = "(not in the store any more, kept for ";
 
+/// What the IPv6 side of a node is called, behind its name.
+const SECOND: &str = "-v6";
+
 /// Longest name that the agent takes, in bytes.
 const MAX_NAME: usize = 63;
 
 /// The text of the network of this node with its peers.
 pub fn write(name: &str, network: &Network, own: Subnet, nodes: &[Node<'_>]) -> String {
+    let mut text = head(name, network, own);
+    for (node, name) in nodes.iter().zip(names(nodes)) {
+        text.push_str(&of_node(network, node, &name));
+    }
+    text
+}
+
+/// What comes before all peers.
+pub fn head(name: &str, network: &Network, own: Subnet) -> String {
     let mut text = String::from(
         "# Written by overlay-agent from the cluster's store; changes here are lost.\n\n",
     );
     // A `String` takes everything.
     let _ = header(&mut text, name, network, own);
-    let mut names = BTreeSet::new();
-    for node in nodes {
-        let _ = peers(&mut text, network, node, &mut names);
-    }
+    text
+}
+
+/// The part of a node that is called so.
+pub fn of_node(network: &Network, node: &Node<'_>, name: &str) -> String {
+    let mut text = String::new();
+    let _ = peers(&mut text, network, node, name);
     text
 }
 
@@ -53,18 +68,12 @@ fn header(text: &mut String, name: &str, network: &Network, own: Subnet) -> std:
 }
 
 /// One node is up to two peers: flannel carries each family inside its own.
-fn peers(
-    text: &mut String,
-    network: &Network,
-    node: &Node<'_>,
-    names: &mut BTreeSet<String>,
-) -> std::fmt::Result {
+fn peers(text: &mut String, network: &Network, node: &Node<'_>, name: &str) -> std::fmt::Result {
     let lease = node.lease;
     let doubt = match node.doubted {
         Some(kept) => format!(" {DOUBTED}{} s)", kept.as_secs()),
         None => String::new(),
     };
-    let name = name(lease, names);
     // The one character that JSON holds as it is, and a comment of TOML does not.
     let value = lease.write().replace('\u{7f}', "\\u007f");
     writeln!(text, "\n{LEASE}{} {value}{doubt}", node.subnet)?;
@@ -87,7 +96,7 @@ fn peers(
         let of_ours = lease.node().is_some();
         writeln!(
             text,
-            "\n[[networks.peers]]\nname = \"{name}-v6\"\nvtep = \"{vtep}\""
+            "\n[[networks.peers]]\nname = \"{name}{SECOND}\"\nvtep = \"{vtep}\""
         )?;
         writeln!(text, "subnet = \"{subnet}\"\nmac = \"{}\"", device.mac)?;
         if !of_ours {
@@ -98,29 +107,57 @@ fn peers(
     Ok(())
 }
 
-/// The name that a node gives itself, if it is one and nobody else's; else its address.
-fn name(lease: &Lease, names: &mut BTreeSet<String>) -> String {
-    let is_name = |name: &&str| {
-        let mut bytes = name.bytes();
-        name.len() + "-v6".len() <= MAX_NAME
-            && bytes
-                .next()
-                .is_some_and(|first| first.is_ascii_alphanumeric())
-            && bytes.all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-            // That is what another node is called that has no name.
-            && name.strip_suffix("-v6").unwrap_or(name).parse::<Ipv4Addr>().is_err()
+/// What nodes are called: each by the name that it gives itself, if that is one and nobody's before
+/// it; else by its address.
+pub fn names<'a>(nodes: &[Node<'a>]) -> Vec<Cow<'a, str>> {
+    let mut names: HashSet<&str> = HashSet::with_capacity(nodes.len());
+    let mut second = String::new();
+    let mut name = |lease: &'a Lease| -> Cow<'a, str> {
+        let given = lease.node().filter(|name| is_name(name));
+        // Each has a second one for its IPv6 side.
+        let is_free = |name: &&str| {
+            second.clear();
+            let _ = write!(second, "{name}{SECOND}");
+            let first = name.strip_suffix(SECOND);
+            !names.contains(name)
+                && !names.contains(second.as_str())
+                && first.is_none_or(|first| !names.contains(first))
+        };
+        match given.filter(is_free) {
+            Some(name) => {
+                names.insert(name);
+                name.into()
+            }
+            None => lease.public_v4.to_string().into(),
+        }
     };
-    let given = lease.node().filter(is_name).map(str::to_owned);
-    let name = given
-        .filter(|name| !names.contains(name) && !names.contains(&format!("{name}-v6")))
-        .unwrap_or_else(|| lease.public_v4.to_string());
-    names.extend([name.clone(), format!("{name}-v6")]);
-    name
+    nodes.iter().map(|node| name(node.lease)).collect()
+}
+
+/// Whether a node may be called so.
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    name.len() + SECOND.len() <= MAX_NAME
+        && bytes
+            .next()
+            .is_some_and(|first| first.is_ascii_alphanumeric())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        // That is what another node is called that has no name.
+        && name
+            .strip_suffix(SECOND)
+            .unwrap_or(name)
+            .parse::<Ipv4Addr>()
+            .is_err()
 }
 
 /// The text, with the store that it follows from: its number and its revision.
-pub fn of_store(text: &str, (cluster, revision): (u64, i64)) -> String {
-    format!("{STORE}{cluster:x} {revision}\n{text}")
+pub fn of_store(text: &str, store: (u64, i64)) -> String {
+    line_of(store) + text
+}
+
+/// The line that says so.
+pub(crate) fn line_of((cluster, revision): (u64, i64)) -> String {
+    format!("{STORE}{cluster:x} {revision}\n")
 }
 
 /// The store that a text follows from, if it says so.

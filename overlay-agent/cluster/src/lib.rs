@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod book;
+pub mod changes;
 pub mod choose;
 pub mod claim;
 #[cfg(feature = "client")]

@@ -1,6 +1,7 @@
 //! Follows the store: lists, claims, watches; and again, when anything is in doubt.
 
 mod claiming;
+mod telling;
 mod watching;
 
 use std::time::Duration;
@@ -14,15 +15,16 @@ use crate::{
     choose,
     claim::Me,
     client::{Client, ClientError},
-    fragment,
     keys::{Keys, below},
     lease::Lease,
     network::Network,
-    problem::{Problem, bounded},
+    problem::Problem,
     proto::KeyValue,
     subnet::Subnet,
-    talk::{News, State},
+    talk::News,
 };
+
+use telling::Told;
 
 /// Changes are collected so long before they are told.
 const CALM: Duration = Duration::from_millis(100);
@@ -56,7 +58,7 @@ pub struct Session {
     ignored: Option<Problem>,
     connection: Option<Problem>,
     endpoint: String,
-    told: Option<String>,
+    told: Option<Told>,
     connections: u64,
     /// When a member last answered.
     answered: Option<Duration>,
@@ -188,48 +190,6 @@ impl Session {
             mod_revision: kv.mod_revision,
             lease: kv.lease,
         })
-    }
-
-    /// All that is known, as the agent wants it.
-    fn news(&mut self) -> News {
-        let mut problems: Vec<Problem> =
-            self.refusal.iter().chain(&self.ignored).cloned().collect();
-        let mut fragment = None;
-        let mut nodes = 0;
-        if let Some(network) = &self.network {
-            let (peers, wrong) = self.book.peers(network, self.own, &self.me.lease);
-            problems.extend(wrong);
-            nodes = peers.len();
-            fragment = self
-                .own
-                .map(|own| fragment::write(&self.name, network, own, &peers));
-        }
-        let mut fragment = fragment.filter(|text| self.told.as_ref() != Some(text));
-        if let Some(new) = &mut fragment {
-            // A revision alone is no news.
-            self.told = Some(new.clone());
-            if let Some(store) = self.store {
-                *new = fragment::of_store(new, (store.cluster, store.revision));
-            }
-        }
-        News {
-            state: match self.connection {
-                Some(_) => State::Disconnected,
-                None => State::Following,
-            },
-            endpoint: self.endpoint.clone(),
-            away: self.connection.clone(),
-            problems: bounded(problems),
-            fragment,
-            subnet: self.own.map(|own| own.to_string()),
-            nodes,
-            doubtful: self.book.doubtful(),
-            revision: self.store.map_or(0, |store| store.revision),
-            connections: self.connections,
-            answered_ms: self
-                .answered
-                .and_then(|at| u64::try_from(at.as_millis()).ok()),
-        }
     }
 
     fn node(&self) -> &str {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{access::Access, problem::Problem};
+use crate::{access::Access, changes::Changes, problem::Problem};
 
 /// What the helper is started with: the first line that it reads. Each further one is an
 /// [`Access`] that counts from then on. It ends when there is no more to read, as when its agent
@@ -58,9 +58,11 @@ pub struct News {
     pub away: Option<Problem>,
     /// What is wrong in the store, or in this node's way there; not more than a few.
     pub problems: Vec<Problem>,
-    /// The network with its peers; `None` as long as this node has no subnet, and when nothing
-    /// has changed since the last line.
+    /// The network with its peers; `None` as long as this node has no subnet, and when no more
+    /// has changed since than `changes` say.
     pub fragment: Option<String>,
+    /// What has changed of it since the last line that had either.
+    pub changes: Option<Changes>,
     /// This node's subnet in the store.
     pub subnet: Option<String>,
     /// How many nodes there are besides this one.

@@ -9,10 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use overlay_cluster::changes::{Changes, Mismatch, Parts};
+
 use super::{
-    ConfigError, Faults, fragments,
+    ConfigError, Faults, PeerChange, fragments,
     fragments::{Fragment, Outcome},
     parse, parse_with,
+    roll::Roll,
 };
 use crate::model::Model;
 
@@ -28,8 +31,44 @@ pub struct Files {
     last: Option<Fingerprint>,
     /// The text of the configuration file.
     main: Option<String>,
-    good_cluster: Option<String>,
+    /// What the cluster's helper has told since the agent's start: then that counts, and its file is only
+    /// for the next start.
+    told: Option<Told>,
+    good_cluster: Option<Parts>,
     good: BTreeMap<PathBuf, String>,
+    /// What changes of the cluster are checked against, as long as that is known.
+    base: Base,
+}
+
+/// A network as the helper has told it.
+#[derive(Debug)]
+struct Told {
+    parts: Parts,
+    /// Whether it is to come into force.
+    is_new: bool,
+    /// Whether it is in force.
+    in_force: bool,
+}
+
+/// What changes of the cluster's network are checked against.
+#[derive(Debug, Default)]
+enum Base {
+    /// They are checked as a whole.
+    #[default]
+    None,
+    /// The model, of whose network of the cluster so many peers are from its text.
+    Model(Box<Model>, usize),
+    /// The same, looked up.
+    Roll(Box<Roll>),
+}
+
+/// What a change of the cluster's network comes to.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It is in force.
+    Peers(PeerChange),
+    /// It has to be looked at as a whole.
+    Whole,
 }
 
 /// What the files ask for.
@@ -47,7 +86,11 @@ pub struct Loaded {
 
 /// What tells texts from others; the texts themselves can be large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fingerprint(u64);
+struct Fingerprint {
+    files: u64,
+    /// Of the cluster's fragment, where it is not the one in force.
+    cluster: Option<u64>,
+}
 
 impl Files {
     /// The files of a configuration; nothing is read yet.
@@ -57,8 +100,10 @@ impl Files {
             cluster: None,
             last: None,
             main: None,
+            told: None,
             good_cluster: None,
             good: BTreeMap::new(),
+            base: Base::None,
         }
     }
 
@@ -83,13 +128,61 @@ impl Files {
     }
 
     /// The fragment of the cluster that is in force.
-    pub(crate) fn cluster_text(&self) -> Option<&String> {
-        self.good_cluster.as_ref()
+    pub(crate) fn cluster_text(&self) -> Option<String> {
+        self.good_cluster.as_ref().map(Parts::text)
+    }
+
+    /// Notes a network that the cluster's helper has told as a whole, for what follows to change.
+    pub(crate) fn tell_cluster(&mut self, text: &str) {
+        self.told = Some(Told {
+            parts: Parts::of(text),
+            is_new: false,
+            in_force: false,
+        });
+    }
+
+    /// Has what it has told come into force with the next reading.
+    pub(crate) fn accept_cluster(&mut self) {
+        if let Some(told) = &mut self.told {
+            told.is_new = true;
+        }
+    }
+
+    /// What the cluster's helper has told, with all changes.
+    pub(crate) fn told_cluster(&self) -> Option<String> {
+        self.told.as_ref().map(|told| told.parts.text())
+    }
+
+    /// Takes in what has changed of what the helper has told.
+    pub(crate) fn change_cluster(&mut self, changes: &Changes) -> Result<Taken, Mismatch> {
+        let Some(told) = &mut self.told else {
+            return Err(Mismatch::Number {
+                told: changes.number,
+                expected: 0,
+            });
+        };
+        let base = std::mem::take(&mut self.base);
+        let roll = match base {
+            Base::Roll(roll) => Some(*roll),
+            Base::Model(model, count) => Roll::of(&model, count, &told.parts),
+            Base::None => None,
+        };
+        let difference = told.parts.change(changes)?;
+        let change = roll
+            .filter(|_| told.in_force)
+            .and_then(|roll| roll.change(&difference));
+        let Some((roll, change)) = change else {
+            told.in_force = false;
+            return Ok(Taken::Whole);
+        };
+        self.good_cluster = Some(told.parts.clone());
+        self.base = Base::Roll(Box::new(roll));
+        Ok(Taken::Peers(change))
     }
 
     /// Reads everything. An error is the configuration file's, when none was good before.
     pub fn load(&mut self) -> Result<Loaded, ConfigError> {
-        let texts = Texts::read(&self.path, &self.peers_folder(), self.cluster.as_deref());
+        let texts = self.read();
         self.last = Some(texts.fingerprint());
         self.take(texts)
     }
@@ -97,12 +190,28 @@ impl Files {
     /// The same, if anything differs from what was last read; `None` also when there was and is
     /// nothing good.
     pub fn reload(&mut self) -> Option<Loaded> {
-        let texts = Texts::read(&self.path, &self.peers_folder(), self.cluster.as_deref());
-        let new = texts.fingerprint();
-        if self.last.replace(new) == Some(new) {
+        let texts = self.read();
+        let mut new = texts.fingerprint();
+        let in_force = self.last.and_then(|last| last.cluster);
+        new.cluster = new.cluster.or(in_force);
+        let is_told = self.told.as_ref().is_some_and(|told| told.is_new);
+        if self.last.replace(new) == Some(new) && !is_told {
             return None;
         }
         self.take(texts).ok()
+    }
+
+    fn read(&self) -> Texts {
+        let cluster = match &self.told {
+            Some(told) if told.is_new => Cluster::New(told.parts.text()),
+            Some(_) => Cluster::InForce,
+            None => {
+                let path = self.cluster.as_ref();
+                let text = path.and_then(|path| fs::read_to_string(path).ok());
+                text.map_or(Cluster::InForce, Cluster::New)
+            }
+        };
+        Texts::read(&self.path, &self.peers_folder(), cluster)
     }
 
     fn take(&mut self, texts: Texts) -> Result<Loaded, ConfigError> {
@@ -110,7 +219,10 @@ impl Files {
             path: self.path.clone(),
             cause,
         });
-        let fragment = texts.cluster;
+        let fragment = match texts.cluster {
+            Cluster::New(text) => Some(text),
+            Cluster::InForce => None,
+        };
         let read = now.and_then(|main| Ok((self.with_fragment(&main, fragment.clone())?, main)));
         let (model, main, refused) = match (read, self.main.clone()) {
             (Ok((model, main)), _) => (model, main, None),
@@ -119,6 +231,9 @@ impl Files {
         };
         let (mut model, refused_cluster) = model;
         self.main = Some(main);
+        let of_cluster = model.cluster.as_ref();
+        let of_cluster = of_cluster.and_then(|cluster| model.network(&cluster.network));
+        let of_cluster = of_cluster.map(|network| network.peers.len());
         let fragments = texts.fragments.into_iter().map(|(path, text)| Fragment {
             before: self.good.get(&path).cloned(),
             path,
@@ -131,6 +246,11 @@ impl Files {
         refused_fragments.extend(refused_cluster.map(ConfigError::from));
         let fragments = good.len();
         self.good = good;
+        // A file that is not in force could be, as soon as somebody has gone.
+        self.base = match of_cluster.filter(|_| refused_fragments.is_empty()) {
+            Some(count) => Base::Model(Box::new(model.clone()), count),
+            None => Base::None,
+        };
         Ok(Loaded {
             model,
             refused,
@@ -153,10 +273,18 @@ impl Files {
             return Ok((parse(&self.path, main)?, None));
         };
         let mut refused = None;
-        for text in [now, self.good_cluster.clone()].into_iter().flatten() {
+        let is_new = now.is_some();
+        for (text, is_new) in [(now, is_new), (self.cluster_text(), false)] {
+            let Some(text) = text else { continue };
             let (model, faults) = parse_with(&self.path, main, Some((&path, &text)))?;
             if faults.is_none() {
-                self.good_cluster = Some(text);
+                if is_new {
+                    self.good_cluster = Some(Parts::of(&text));
+                }
+                if let Some(told) = &mut self.told {
+                    told.in_force |= is_new && told.is_new;
+                    told.is_new = false;
+                }
                 return Ok((model, refused));
             }
             refused = refused.or(faults);
@@ -167,22 +295,30 @@ impl Files {
                 Err(faults.into())
             }
             refused => {
-                self.good_cluster = None;
+                (self.good_cluster, self.told) = (None, None);
                 Ok((model, refused))
             }
         }
     }
 }
 
+/// What there is of the cluster.
+enum Cluster {
+    /// A text that may not be in force.
+    New(String),
+    /// Nothing but that, if there is one.
+    InForce,
+}
+
 /// What the files say.
 struct Texts {
-    cluster: Option<String>,
+    cluster: Cluster,
     main: io::Result<String>,
     fragments: BTreeMap<PathBuf, Result<String, String>>,
 }
 
 impl Texts {
-    fn read(path: &Path, folder: &Path, cluster: Option<&Path>) -> Self {
+    fn read(path: &Path, folder: &Path, cluster: Cluster) -> Self {
         let fragments = match fragments_in(folder) {
             Ok(paths) => {
                 let read = |path: &Path| fs::read_to_string(path);
@@ -197,7 +333,7 @@ impl Texts {
         };
         Self {
             // It is the agent's own; when it is not there, or cannot be read, nothing is remembered.
-            cluster: cluster.and_then(|path| fs::read_to_string(path).ok()),
+            cluster,
             main: fs::read_to_string(path),
             fragments,
         }
@@ -206,8 +342,19 @@ impl Texts {
     fn fingerprint(&self) -> Fingerprint {
         let mut hasher = DefaultHasher::new();
         let main = self.main.as_ref().map_err(ToString::to_string);
-        (main, &self.fragments, &self.cluster).hash(&mut hasher);
-        Fingerprint(hasher.finish())
+        (main, &self.fragments).hash(&mut hasher);
+        let cluster = match &self.cluster {
+            Cluster::New(text) => {
+                let mut hasher = DefaultHasher::new();
+                text.hash(&mut hasher);
+                Some(hasher.finish())
+            }
+            Cluster::InForce => None,
+        };
+        Fingerprint {
+            files: hasher.finish(),
+            cluster,
+        }
     }
 }
 

@@ -1,12 +1,11 @@
 //! Peers in files of their own: each file is one fragment, which counts as a whole or not at all.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -16,8 +15,9 @@ use super::{
     peers,
     plain::Plain,
     raw,
+    taken::Taken,
 };
-use crate::model::{Mac, Model, Name, Network, Peer, Peers, overlap};
+use crate::model::{Model, Name, Network, Peer, Peers};
 
 /// A file of peers, and the last text of it that was good.
 #[derive(Clone, Debug)]
@@ -79,18 +79,18 @@ pub(crate) fn add(model: &mut Model, fragments: Vec<Fragment>) -> Outcome {
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+pub(super) struct Raw {
     #[serde(default)]
-    networks: Vec<Spanned<Part>>,
+    pub(super) networks: Vec<Spanned<Part>>,
 }
 
 /// Peers of a network that is defined elsewhere.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Part {
-    name: Spanned<String>,
+pub(super) struct Part {
+    pub(super) name: Spanned<String>,
     #[serde(default)]
-    peers: Vec<Spanned<raw::Peer>>,
+    pub(super) peers: Vec<Spanned<raw::Peer>>,
 }
 
 /// The networks with the peers that are known so far.
@@ -105,18 +105,8 @@ struct Sum {
 impl Sum {
     fn of(model: &Model) -> Self {
         let taken = model.networks.iter().map(|network| {
-            let mut taken = Taken::default();
+            let mut taken = Taken::beside_peers(network, model);
             taken.insert(&network.peers, None);
-            let ranges = network.ranges.iter();
-            taken.own.extend(ranges.map(|range| range.subnet));
-            let endpoints = model.endpoints.iter();
-            let endpoints = endpoints.filter(|endpoint| endpoint.network == network.name);
-            taken.sources = endpoints
-                .flat_map(|endpoint| {
-                    let sources = endpoint.allowed_sources.iter();
-                    sources.map(|source| (*source, endpoint.name.clone()))
-                })
-                .collect();
             taken
         });
         Self {
@@ -228,97 +218,6 @@ struct Place<'a> {
     plain: &'a Plain<'a>,
     index: usize,
     field: &'a str,
-}
-
-/// Whose is what in a network. A file stands for each peer; none for those of the configuration.
-#[derive(Default)]
-struct Taken {
-    files: Vec<PathBuf>,
-    names: HashMap<Name, usize>,
-    vteps: BTreeMap<IpAddr, usize>,
-    macs: HashMap<Mac, usize>,
-    /// The peers' subnets by their first addresses; none overlaps another.
-    subnets: BTreeMap<IpAddr, (IpNet, Name)>,
-    own: Vec<IpNet>,
-    sources: Vec<(IpNet, Name)>,
-}
-
-impl Taken {
-    fn insert(&mut self, peers: &[Peer], file: Option<&Path>) {
-        let file = file.map_or("the configuration file".into(), Path::to_owned);
-        let place = self.files.len();
-        self.files.push(file);
-        for peer in peers {
-            self.names.entry(peer.name.clone()).or_insert(place);
-            self.vteps.entry(peer.vtep).or_insert(place);
-            self.macs.entry(peer.mac).or_insert(place);
-            for &subnet in &peer.subnets {
-                let taken = (subnet, peer.name.clone());
-                self.subnets.entry(subnet.network()).or_insert(taken);
-            }
-        }
-    }
-
-    /// What a peer wants that is somebody else's, each with the key where it says so.
-    fn conflicts(&self, peer: &Peer) -> Vec<(&'static str, Fault)> {
-        let twice = |what, value: String, file: &usize| {
-            let file = self.files.get(*file)?;
-            let first = format!("a peer of {}", file.display());
-            Some(Fault::Duplicate { what, value, first })
-        };
-        let name = self.names.get(&peer.name);
-        let name = name.and_then(|file| twice("peer name", peer.name.to_string(), file));
-        let vtep = self.vteps.get(&peer.vtep);
-        let vtep = vtep.and_then(|file| twice("VTEP", peer.vtep.to_string(), file));
-        let mac = self.macs.get(&peer.mac).filter(|_| vtep.is_none());
-        let mac = mac.and_then(|file| twice("VTEP MAC", peer.mac.to_string(), file));
-        let subnets = peer.subnets.iter();
-        let subnets = subnets.filter_map(|&subnet| {
-            let (other, owner) = self.owner(subnet)?;
-            let fault = Fault::Overlap {
-                subnet,
-                other,
-                owner,
-            };
-            Some(("subnet", fault))
-        });
-        let around = self.owner(peer.vtep.into()).map(|(subnet, owner)| {
-            let vtep = peer.vtep;
-            Fault::AroundVtep {
-                subnet,
-                owner,
-                vtep,
-            }
-        });
-        let others_inside = peer.subnets.iter().filter_map(|&subnet| {
-            let mut inside = self.vteps.range(subnet.network()..=subnet.broadcast());
-            let fault = Fault::AroundVtep {
-                subnet,
-                owner: format!("peer {}", peer.name),
-                vtep: *inside.next()?.0,
-            };
-            Some(("subnet", fault))
-        });
-        let named = [("name", name), ("vtep", vtep.or(around)), ("mac", mac)];
-        let named = named
-            .into_iter()
-            .filter_map(|(key, fault)| Some((key, fault?)));
-        named.chain(subnets).chain(others_inside).collect()
-    }
-
-    fn owner(&self, subnet: IpNet) -> Option<(IpNet, String)> {
-        if let Some(own) = self.own.iter().find(|own| overlap(**own, subnet)) {
-            return Some((*own, "this node".to_owned()));
-        }
-        let sources = &mut self.sources.iter();
-        if let Some((source, name)) = sources.find(|(source, _)| overlap(*source, subnet)) {
-            return Some((*source, format!("endpoint {name}")));
-        }
-        // Of those that begin before its end, the last one reaches farthest.
-        let mut before = self.subnets.range(..=subnet.broadcast()).rev();
-        let (_, (other, name)) = before.next()?;
-        overlap(*other, subnet).then(|| (*other, format!("peer {name}")))
-    }
 }
 
 #[cfg(test)]

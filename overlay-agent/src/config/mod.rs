@@ -9,8 +9,10 @@ mod networks;
 mod peers;
 mod plain;
 mod raw;
+mod roll;
 mod sources;
 mod subnets;
+mod taken;
 mod text;
 
 use std::{net::IpAddr, ops::Range, path::Path};
@@ -20,8 +22,10 @@ use crate::model::{DeviceName, Family, Guard, Metrics, Model, Name, Node, Probe,
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
+pub(crate) use files::Taken;
 pub(crate) use files::folder_of;
 pub use files::{Files, Loaded, PEERS_FOLDER};
+pub(crate) use roll::PeerChange;
 pub(crate) use sources::endpoint_sources;
 pub use text::text;
 

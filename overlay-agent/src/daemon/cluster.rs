@@ -3,36 +3,36 @@
 //! It is started as somebody without rights, told what to do by a line on its standard input, and
 //! tells what it knows by lines on its standard output. A network that it hands over counts as a
 //! fragment of the configuration does: it is validated, kept in the state folder, and stays in
-//! force whatever becomes of helper and store.
+//! force whatever becomes of helper and store. After the whole it tells what changes of it, which counts
+//! at once and is written down a little later: the store has it, too.
 
-use std::{io, net::IpAddr, path::PathBuf, process::Stdio, time::Duration};
+mod process;
+
+use std::{future::pending, io, net::IpAddr, path::PathBuf, time::Duration};
 
 use overlay_cluster::{
     access::Access,
+    changes::Changes,
     problem,
     talk::{News, Start, State},
 };
-use serde::Serialize;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, ChildStdin, ChildStdout, Command},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use self::process::{PROGRAM, Running};
 use super::{Reconciler, access, config_file::ConfigFile, files::replace, subnet_env};
 use crate::{
-    kernel::helper,
+    config::{PeerChange, Taken},
     model::{Cluster, Mac},
     trouble::{Trouble, ids},
 };
 
-/// The helper's program.
-const PROGRAM: &str = "overlay-cluster";
+pub(crate) use self::process::program;
+
 /// A helper that ends is started again after so long.
 const RESTART: Duration = Duration::from_secs(1);
-/// No line of the helper's is longer: 100,000 peers take half of it.
-const LONGEST: usize = 64 << 20;
+/// What has changed is written down after so long.
+const SAVE: Duration = Duration::from_secs(5);
 
 /// The helper, and what it has told.
 pub(super) struct Helper {
@@ -46,27 +46,35 @@ pub(super) struct Helper {
     failure: Option<Trouble>,
     /// A network that was refused, until the configuration file is no longer in its way.
     refused: Option<String>,
-    /// One that could not be written, and when that is tried again.
-    unsaved: Option<(String, Instant)>,
+    /// What is to be written, and when.
+    unsaved: Option<(Unsaved, Instant)>,
     /// Why `subnet.env` is not as it should be.
     no_subnet_env: Option<Trouble>,
+}
+
+/// What is not written down yet.
+enum Unsaved {
+    /// A network that is in force once it is.
+    Whole(String),
+    /// What has changed of the one in force.
+    Changes,
 }
 
 /// What the helper's turn brings.
 pub(super) enum Told {
     /// It has told something.
     News(Box<News>),
-    /// A network that could not be written is to be written again.
-    SaveAgain,
+    /// What it has told is to be written.
+    Save,
 }
 
-struct Running {
-    start: Start,
-    child: Child,
-    // Its end tells the helper to end.
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    line: Vec<u8>,
+/// What is to be done about what the helper has told.
+pub(super) enum Outcome {
+    Nothing,
+    /// The configuration has to be read again.
+    Read,
+    /// Other peers are in force.
+    Peers(PeerChange),
 }
 
 impl Helper {
@@ -85,14 +93,14 @@ impl Helper {
     }
 
     /// Does what the configuration asks for, and notes what is to be told.
-    pub(super) async fn round(&mut self, reconciler: &mut Reconciler, config: &ConfigFile) {
-        let may_be = |text: &String| config.cluster_faults(text).is_none();
+    pub(super) async fn round(&mut self, reconciler: &mut Reconciler, config: &mut ConfigFile) {
+        let may_be = |text: &String| config.files().cluster_faults(text).is_none();
         if self.refused.as_ref().is_some_and(may_be) {
             // A new helper tells it again.
             (self.running, self.refused) = (None, None);
             self.restart = Instant::now();
         }
-        self.follow(reconciler, config.cluster_text()).await;
+        self.follow(reconciler, config).await;
         let no_subnet_env = subnet_env::follow(reconciler);
         if let Some(trouble) = no_subnet_env.as_ref()
             && self.no_subnet_env.as_ref() != Some(trouble)
@@ -105,7 +113,7 @@ impl Helper {
     }
 
     /// Starts, replaces or ends the helper, as the configuration wants it.
-    pub(super) async fn follow(&mut self, reconciler: &Reconciler, fragment: Option<&String>) {
+    pub(super) async fn follow(&mut self, reconciler: &Reconciler, config: &ConfigFile) {
         let Some(cluster) = &reconciler.config.cluster else {
             (self.running, self.news, self.failure) = (None, None, None);
             return;
@@ -118,7 +126,7 @@ impl Helper {
                 return;
             }
         };
-        let Some(start) = start(reconciler, cluster, access, fragment) else {
+        let Some(start) = start(reconciler, cluster, access) else {
             // One that runs knows where this node was.
             if self.running.is_some() {
                 return;
@@ -140,7 +148,8 @@ impl Helper {
         }
         self.restart = Instant::now() + RESTART;
         self.running = None;
-        match Running::start(start).await {
+        let fragment = config.cluster_text();
+        match Running::start(Start { fragment, ..start }).await {
             Ok(running) => {
                 info!("the cluster's helper runs");
                 self.running = Some(running);
@@ -157,83 +166,149 @@ impl Helper {
 
     /// Waits until the helper tells something or ends; nothing is lost when the wait is given up.
     pub(super) async fn changed(&mut self) -> io::Result<Told> {
-        let again = self.unsaved.as_ref().map(|(_, again)| *again);
-        let again = async {
-            match again {
-                Some(again) => sleep_until(again).await,
-                None => std::future::pending().await,
+        let due = self.unsaved.as_ref().map(|(_, due)| *due);
+        let due = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => pending().await,
             }
         };
-        if let Some(running) = &mut self.running {
-            return tokio::select! {
-                news = running.next() => news.map(|news| Told::News(Box::new(news))),
-                () = again => Ok(Told::SaveAgain),
-            };
+        let told = async {
+            if let Some(running) = &mut self.running {
+                let news = running.next().await?;
+                return Ok(Told::News(Box::new(news)));
+            }
+            if self.failure.is_some() {
+                sleep_until(self.restart).await;
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            pending().await
+        };
+        tokio::select! {
+            told = told => told,
+            () = due => Ok(Told::Save),
         }
-        if self.failure.is_some() {
-            sleep_until(self.restart).await;
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        std::future::pending().await
     }
 
-    /// Takes in what the helper has told; whether the configuration has to be read again.
-    pub(super) fn take(&mut self, told: io::Result<Told>, config: &ConfigFile) -> bool {
+    /// Takes in what the helper has told.
+    pub(super) fn take(&mut self, told: io::Result<Told>, config: &mut ConfigFile) -> Outcome {
         let mut news = match told {
             Ok(Told::News(news)) => news,
-            Ok(Told::SaveAgain) => {
-                return self.unsaved.take().is_some_and(|(text, _)| self.save(text));
+            Ok(Told::Save) => {
+                return match self.unsaved.take() {
+                    Some((Unsaved::Whole(text), _)) => self.save(text, config),
+                    Some((Unsaved::Changes, _)) => self.save_changes(config),
+                    None => Outcome::Nothing,
+                };
             }
             Err(cause) => {
-                if self.running.take().is_some() {
-                    self.restart = Instant::now() + RESTART;
-                    warn!("the cluster's helper has ended: {cause}");
-                    self.fail(
-                        ids::CLUSTER_HELPER,
-                        format!("the cluster's helper has ended: {cause}"),
-                        "it is started again; the agent's log has what it said",
-                    );
-                }
-                return false;
+                self.has_ended(&cause);
+                return Outcome::Nothing;
             }
         };
-        let fragment = news.fragment.take();
+        let (fragment, changes) = (news.fragment.take(), news.changes.take());
         self.news = Some(*news);
-        let Some(text) = fragment else { return false };
+        if let Some(text) = fragment {
+            config.files().tell_cluster(&text);
+            return self.accept(text, config);
+        }
+        match changes {
+            Some(changes) => self.take_changes(&changes, config),
+            None => Outcome::Nothing,
+        }
+    }
+
+    fn has_ended(&mut self, cause: &io::Error) {
+        if self.running.take().is_none() {
+            return;
+        }
+        self.restart = Instant::now() + RESTART;
+        let what = format!("the cluster's helper has ended: {cause}");
+        warn!("{what}");
+        let cure = "it is started again; the agent's log has what it said";
+        self.fail(ids::CLUSTER_HELPER, what, cure);
+    }
+
+    /// Takes in what has changed since the whole was told.
+    fn take_changes(&mut self, changes: &Changes, config: &mut ConfigFile) -> Outcome {
+        match config.files().change_cluster(changes) {
+            Ok(Taken::Peers(change)) => {
+                let later = Instant::now() + SAVE;
+                self.unsaved.get_or_insert((Unsaved::Changes, later));
+                Outcome::Peers(change)
+            }
+            Ok(Taken::Whole) => match config.files().told_cluster() {
+                Some(text) => self.accept(text, config),
+                None => Outcome::Nothing,
+            },
+            Err(mismatch) => {
+                // Another helper tells all of it.
+                self.has_ended(&io::Error::other(mismatch));
+                Outcome::Nothing
+            }
+        }
+    }
+
+    /// Has a network come into force, if it can stand beside the configuration.
+    fn accept(&mut self, text: String, config: &mut ConfigFile) -> Outcome {
         (self.refused, self.unsaved) = (None, None);
-        if let Some(faults) = config.cluster_faults(&text) {
+        if let Some(faults) = config.files().cluster_faults(&text) {
             self.fail(
                 ids::CLUSTER_REFUSED,
                 format!("what the cluster's store says is refused, the network before stays in force: {faults}"),
                 "correct the configuration file if that is in the way, or the store",
             );
             self.refused = Some(text);
-            return false;
+            return Outcome::Nothing;
         }
-        self.save(text)
+        self.save(text, config)
     }
 
-    /// Writes a network down; whether the configuration has to be read again.
-    fn save(&mut self, text: String) -> bool {
+    /// Writes a network down, which has it come into force.
+    fn save(&mut self, text: String, config: &mut ConfigFile) -> Outcome {
         match replace(&self.file, &text, 0o600) {
             Ok(()) => {
                 self.failure = None;
-                true
+                config.files().accept_cluster();
+                Outcome::Read
             }
             Err(cause) => {
-                self.fail(
-                    ids::CLUSTER_REFUSED,
-                    format!(
-                        "write {}: {cause}; the network before stays in force",
-                        self.file.display()
-                    ),
-                    "make room on that disk",
-                );
+                self.not_written(&cause, "the network before stays in force");
                 // The helper tells it no second time.
-                self.unsaved = Some((text, Instant::now() + RESTART));
-                false
+                self.unsaved = Some((Unsaved::Whole(text), Instant::now() + RESTART));
+                Outcome::Nothing
             }
         }
+    }
+
+    /// Writes down what has changed of the network in force.
+    fn save_changes(&mut self, config: &ConfigFile) -> Outcome {
+        let Some(text) = config.cluster_text() else {
+            return Outcome::Nothing;
+        };
+        let of_file = |failure: &Trouble| failure.id == ids::CLUSTER_REFUSED;
+        match replace(&self.file, &text, 0o600) {
+            Ok(()) if self.failure.as_ref().is_some_and(of_file) => self.failure = None,
+            Ok(()) => {}
+            Err(cause) => {
+                self.not_written(&cause, "an agent that starts now would not know all peers");
+                self.unsaved = Some((Unsaved::Changes, Instant::now() + RESTART));
+            }
+        }
+        Outcome::Nothing
+    }
+
+    /// Writes down what is not written yet, before the agent ends.
+    pub(super) fn finish(&mut self, config: &ConfigFile) {
+        if let Some((Unsaved::Changes, _)) = self.unsaved.take() {
+            self.save_changes(config);
+        }
+    }
+
+    fn not_written(&mut self, cause: &io::Error, so: &str) {
+        let file = self.file.display();
+        let what = format!("write {file}: {cause}; {so}");
+        self.fail(ids::CLUSTER_REFUSED, what, "make room on that disk");
     }
 
     /// Tells the helper of certificates that were renewed, or of another password.
@@ -297,65 +372,8 @@ impl Helper {
     }
 }
 
-impl Running {
-    async fn start(start: Start) -> io::Result<Self> {
-        let mut command = Command::from(helper::command(&program()?));
-        command.arg("follow");
-        let mut child = command
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()?;
-        let missing = || io::Error::other("it has no standard input or output");
-        let input = child.stdin.take().ok_or_else(missing)?;
-        let output = child.stdout.take().ok_or_else(missing)?;
-        let mut running = Self {
-            start,
-            child,
-            input,
-            output: BufReader::new(output),
-            line: Vec::new(),
-        };
-        let start = running.start.clone();
-        running.tell(&start).await?;
-        Ok(running)
-    }
-
-    async fn tell(&mut self, what: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(what)?;
-        line.push(b'\n');
-        self.input.write_all(&line).await
-    }
-
-    /// The next line. What was read of one is kept when the wait is given up.
-    async fn next(&mut self) -> io::Result<News> {
-        loop {
-            let read = self.output.fill_buf().await?;
-            if read.is_empty() {
-                let status = self.child.wait().await?;
-                return Err(io::Error::other(format!("{status}")));
-            }
-            let end = read.iter().position(|byte| *byte == b'\n');
-            let length = end.map_or(read.len(), |end| end + 1);
-            self.line.extend(&read[..length]);
-            self.output.consume(length);
-            if self.line.len() > LONGEST {
-                return Err(io::Error::other("it told more than a node can take"));
-            }
-            if end.is_some() {
-                let line = std::mem::take(&mut self.line);
-                return Ok(serde_json::from_slice(&line)?);
-            }
-        }
-    }
-}
-
 /// What the helper is told; `None` without an IPv4 address.
-fn start(
-    reconciler: &Reconciler,
-    cluster: &Cluster,
-    access: Access,
-    fragment: Option<&String>,
-) -> Option<Start> {
+fn start(reconciler: &Reconciler, cluster: &Cluster, access: Access) -> Option<Start> {
     let vteps = reconciler.facts.vteps.iter();
     let (mut v4, mut v6) = (None, None);
     for &vtep in vteps {
@@ -379,7 +397,7 @@ fn start(
         wanted: cluster.subnet.iter().map(ToString::to_string).collect(),
         last: ranges.map(|range| range.subnet.to_string()).collect(),
         bound: allocations.any(|given| given.network == cluster.network),
-        fragment: fragment.cloned(),
+        fragment: None,
     })
 }
 
@@ -394,10 +412,4 @@ fn asks_alike(one: &Start, other: &Start) -> bool {
         ..start.clone()
     };
     question(one) == question(other)
-}
-
-/// The helper's program, which lies beside the agent's.
-pub(crate) fn program() -> io::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    Ok(own.with_file_name(PROGRAM))
 }

@@ -24,7 +24,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    config::{ConfigError, Faults, Files, Loaded, PEERS_FOLDER, folder_of},
+    config::{ConfigError, Files, Loaded, PEERS_FOLDER, folder_of},
     trouble::{Trouble, ids},
 };
 
@@ -146,13 +146,13 @@ impl ConfigFile {
         all
     }
 
-    /// What is wrong with a fragment of the cluster that is not written yet.
-    pub(super) fn cluster_faults(&self, text: &str) -> Option<Faults> {
-        self.files.cluster_faults(text)
+    /// The files, for what the cluster's helper tells.
+    pub(super) fn files(&mut self) -> &mut Files {
+        &mut self.files
     }
 
     /// The fragment of the cluster that is in force.
-    pub(super) fn cluster_text(&self) -> Option<&String> {
+    pub(super) fn cluster_text(&self) -> Option<String> {
         self.files.cluster_text()
     }
 

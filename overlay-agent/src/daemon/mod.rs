@@ -18,6 +18,7 @@ mod mesh;
 mod messages;
 mod next_hops;
 mod patrol;
+mod peers;
 mod ping;
 mod preview;
 mod probing;
@@ -47,7 +48,12 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use self::{cluster::Helper, config_file::ConfigFile, greeting::Greeter, supervisor::Supervisor};
+use self::{
+    cluster::{Helper, Outcome},
+    config_file::ConfigFile,
+    greeting::Greeter,
+    supervisor::Supervisor,
+};
 use crate::{
     api::{Call, Caller, Reply, Request},
     config::Loaded,
@@ -144,6 +150,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             Some(call) = calls.recv() => {
                 if !still_waits(&call) { continue }
                 if call.request == (Request::Down {}) {
+                    helper.finish(&config);
                     let reply = Box::pin(remove(reconciler, &options.progress, call.caller)).await;
                     drop((server, lock));
                     answer(call.reply, reply);
@@ -163,7 +170,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         supervisor.round(&reconciler);
         let (end, effort) = (Instant::now(), effort().saturating_sub(before));
         watches.renew();
-        helper.round(&mut reconciler, &config).await;
+        helper.round(&mut reconciler, &mut config).await;
         reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
         rested = end + effort * REST_SHARE;
         let resync = if reconciler.is_well() { RESYNC } else { RETRY };
@@ -174,6 +181,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         };
         patrol = end + PATROL;
     }
+    helper.finish(&config);
     close(reconciler);
     // Nobody else may have the instance before its state is on the disk.
     drop((server, lock));
@@ -220,14 +228,18 @@ fn effort() -> Duration {
         .sum()
 }
 
-/// Takes in what the cluster's helper has told; whether the configuration is another one now.
+/// Takes in what the cluster's helper has told; whether a round is to follow from it.
 async fn heed(
     told: std::io::Result<cluster::Told>,
     helper: &mut Helper,
     reconciler: &mut Reconciler,
     config: &mut ConfigFile,
 ) -> bool {
-    let again = helper.take(told, config) && read_again(reconciler, config);
+    let again = match helper.take(told, config) {
+        Outcome::Nothing => false,
+        Outcome::Read => read_again(reconciler, config),
+        Outcome::Peers(change) => reconciler.change_peers(&change).await,
+    };
     helper.round(reconciler, config).await;
     again
 }

@@ -106,6 +106,11 @@ impl Patrol {
         }
     }
 
+    /// Has the rows of the peers added up anew at the next turn.
+    pub(super) fn forget_peers(&mut self) {
+        self.peers = None;
+    }
+
     /// Those of the last time, when nothing has changed since: there can be very many rows.
     fn sums_of_peers(
         &mut self,

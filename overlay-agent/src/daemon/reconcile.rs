@@ -78,7 +78,7 @@ pub struct Reconciler {
     /// What is known of it.
     pub(super) known: Known,
     /// The peers' objects of the last time.
-    for_peers: Option<Arc<ForPeers>>,
+    pub(super) for_peers: Option<Arc<ForPeers>>,
     /// The last look, for `status`.
     pub(super) observed: Observed,
     pub(super) report: Report,
@@ -118,7 +118,7 @@ pub struct Reconciler {
     pub(super) capture: Option<Capture>,
     /// What the programs say for the log.
     pub(super) messages: Option<Messages>,
-    patrol: Patrol,
+    pub(super) patrol: Patrol,
     /// What is to be detached since nobody was there to hear it.
     pub(super) spool: Spool,
     /// What the patrol does not know of.

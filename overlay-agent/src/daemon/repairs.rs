@@ -70,6 +70,11 @@ impl Reconciler {
         self.repairs.wishes += 1;
     }
 
+    /// What was settled counts no more.
+    pub(super) fn unsettle(&mut self) {
+        self.repairs.settled = None;
+    }
+
     /// All is as it should be.
     pub(super) fn settle_on(&mut self, problems: &[Trouble]) {
         self.repairs.settled = Some(self.settled_now(problems));

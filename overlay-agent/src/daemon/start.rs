@@ -164,7 +164,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     reconciler.forget_the_unfinished()?;
     watches.renew();
     let mut helper = Helper::new(options.dirs.cluster(&instance));
-    helper.follow(&reconciler, config.cluster_text()).await;
+    helper.follow(&reconciler, &config).await;
     let (sender, calls) = mpsc::channel(WAITING_CALLS);
     let mut exports = Exports::new(sender.clone());
     reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::{Derived, Desired, Node, Problem};
 use crate::{
     kernel::xfrm::Policy,
-    model::{IfName, Verdict},
-    objects::{Guard, GuardRules, GuardSenders, Leaving, guard_table},
+    model::{IfName, Peer, Verdict, Vni},
+    objects::{Guard, GuardRules, GuardSenders, Leaving, Senders, guard_table},
     surroundings::NoGuard,
 };
 
@@ -89,15 +89,23 @@ fn leaving(node: &Node<'_>, networks: &[Derived<'_>]) -> Leaving {
 pub(super) fn senders(networks: &[Derived<'_>]) -> GuardSenders {
     let (mut vteps, mut sources) = (BTreeSet::new(), BTreeSet::new());
     for derived in networks {
-        let vni = derived.network.vni;
-        for peer in &derived.network.peers {
-            vteps.insert((vni, peer.vtep));
-            let nets = peer.subnets.iter().flat_map(halves_of_all);
-            let nets = nets.chain([peer.vtep.into()]);
-            sources.extend(nets.map(|net| (vni, peer.vtep, net)));
-        }
+        let mut of_network = of_peers(derived.network.vni, &derived.network.peers);
+        vteps.append(&mut of_network.0);
+        sources.append(&mut of_network.1);
     }
     GuardSenders::new(vteps, sources)
+}
+
+/// The same of some peers of a network.
+pub(super) fn of_peers(vni: Vni, peers: &[Peer]) -> Senders {
+    let (mut vteps, mut sources) = (BTreeSet::new(), BTreeSet::new());
+    for peer in peers {
+        vteps.insert((vni, peer.vtep));
+        let nets = peer.subnets.iter().flat_map(halves_of_all);
+        let nets = nets.chain([peer.vtep.into()]);
+        sources.extend(nets.map(|net| (vni, peer.vtep, net)));
+    }
+    (vteps, sources)
 }
 
 /// The prefix; instead of one that is everything, its halves: comparing no bit at all is no

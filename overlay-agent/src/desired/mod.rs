@@ -43,7 +43,7 @@ pub use filter::is_needed as needs_filter;
 pub use hooks::PassedBy;
 pub use names::{alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name};
 pub use obstacles::{Inside, Obstacle, Obstacles, OtherRoute};
-pub use peers::{ForPeers, metric as metric_to};
+pub use peers::{Few, ForPeers, OfSome, metric as metric_to, of_some};
 pub use problems::Problem;
 pub use room::Full;
 pub use settings::observed_settings;

@@ -378,6 +378,17 @@ fn find_routes(
     }
 }
 
+/// Whether a route of ours would stand in the way of one of others, or they in ours.
+pub(super) fn stands_in_way(node: &Node<'_>, key: &RouteKey) -> bool {
+    let RouteKey {
+        destination,
+        metric,
+        ..
+    } = *key;
+    node.around.routes.contains_key(&destination)
+        || node.around.in_place.contains_key(&(destination, metric))
+}
+
 fn find_filter(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Obstacle>) {
     let (use_for, instead) = if networks.len() > 1 {
         ("keeping networks apart", "one network a node")

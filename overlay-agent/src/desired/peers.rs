@@ -3,6 +3,8 @@
 //! With many peers this is nearly everything, and nearly always the same as before: then what
 //! was made before is used again.
 
+mod some;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -22,6 +24,8 @@ use crate::{
     shared::Shared,
     surroundings::Way,
 };
+
+pub use some::{Few, OfSome, of_some};
 
 /// How many peers are told by name that share a problem.
 const NAMED: usize = 10;
@@ -91,25 +95,12 @@ pub(super) fn build(
         made.add_network(derived, ways, capacity);
     }
     slots::assign_to_peers(kept, &mut made.vteps);
-    for ((_, entry), &peer) in made.subnets.iter_mut().zip(&made.owners) {
-        entry.index = made.vteps[peer].1;
-    }
-    let objects = PeerObjects {
-        // At once, because trees that grow entry by entry are half empty.
-        routes: made.routes.into_iter().collect(),
-        neighbours: made.neighbours.into_iter().collect(),
-        fdb: made.fdb.into_iter().collect(),
-        entries: PeerEntries {
-            subnets: made.subnets.into_iter().collect(),
-            vteps: made.vteps.into_iter().collect(),
-        },
-    };
     Arc::new(ForPeers {
         cause,
-        objects: objects.into(),
-        problems: made.problems,
+        problems: std::mem::take(&mut made.problems),
         senders: guard::senders(derived).into(),
-        crowded: made.crowded,
+        crowded: std::mem::take(&mut made.crowded),
+        objects: made.into_objects().into(),
     })
 }
 
@@ -246,6 +237,23 @@ impl Made {
                 mtu: (path_mtu < derived.mtu).then_some(path_mtu.into()),
             };
             self.routes.push((key, route));
+        }
+    }
+
+    /// The objects, once each VTEP has its slot.
+    fn into_objects(mut self) -> PeerObjects {
+        for ((_, entry), &peer) in self.subnets.iter_mut().zip(&self.owners) {
+            entry.index = self.vteps[peer].1;
+        }
+        PeerObjects {
+            // At once, because trees that grow entry by entry are half empty.
+            routes: self.routes.into_iter().collect(),
+            neighbours: self.neighbours.into_iter().collect(),
+            fdb: self.fdb.into_iter().collect(),
+            entries: PeerEntries {
+                subnets: self.subnets.into_iter().collect(),
+                vteps: self.vteps.into_iter().collect(),
+            },
         }
     }
 

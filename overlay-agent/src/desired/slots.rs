@@ -4,7 +4,11 @@
 //! changes; a slot that became free is given to the next who is new. It stands in several rows, so
 //! that it is known even when somebody has changed or removed one.
 
-use std::{collections::BTreeMap, mem, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::IpAddr,
+};
 
 use overlay_common::maps::{FIRST_ENDPOINT_SLOT, LOCAL_INDEX, MAX_ENDPOINT_SLOTS, MAX_PEERS};
 
@@ -62,8 +66,34 @@ pub(super) fn assign_to_peers(kept: &PeerEntries, vteps: &mut [(PeerKey, u32)]) 
             *slot = old;
         }
     }
+    fill(in_order, &mut taken);
+}
+
+/// Gives some peers slots, among all that stay as they are.
+pub(super) fn assign_to_some_peers(
+    all: &BTreeMap<PeerKey, u32>,
+    gone: &BTreeSet<PeerKey>,
+    come: &mut [(PeerKey, u32)],
+) {
+    let mut taken = Taken::new(MAX_PEERS + 1);
+    taken.insert(LOCAL_INDEX);
+    for (_, slot) in all.iter().filter(|(peer, _)| !gone.contains(peer)) {
+        taken.insert(*slot);
+    }
+    let mut in_order: Vec<&mut (PeerKey, u32)> = come.iter_mut().collect();
+    in_order.sort_by_key(|(peer, _)| *peer);
+    for (peer, slot) in &mut in_order {
+        if let Some(&old) = all.get(peer).filter(|old| taken.insert(**old)) {
+            *slot = old;
+        }
+    }
+    fill(in_order, &mut taken);
+}
+
+/// Gives those without a slot the first that are free.
+fn fill(peers: Vec<&mut (PeerKey, u32)>, taken: &mut Taken) {
     let mut next = LOCAL_INDEX + 1;
-    for (_, slot) in in_order {
+    for (_, slot) in peers {
         if *slot != LOCAL_INDEX {
             continue;
         }

@@ -16,6 +16,7 @@ use crate::{
 
 mod alone;
 mod dual_stack;
+mod few;
 mod hooks;
 mod packet_filter;
 mod uplinks;

@@ -87,7 +87,7 @@ impl Guard {
 }
 
 /// To be raised when the same rules are written in another way.
-const FORM: u32 = 3;
+const FORM: u32 = 4;
 
 impl GuardRules {
     /// Stands for the rules where they cannot be read back; the same in every build.
@@ -128,28 +128,74 @@ pub struct Length {
     pub bits: u8,
 }
 
+/// Ends of tunnels, and what comes from there.
+pub type Senders = (BTreeSet<(Vni, IpAddr)>, BTreeSet<(Vni, IpAddr, IpNet)>);
+
 impl GuardSenders {
     /// Of these peers.
     pub fn new(vteps: BTreeSet<(Vni, IpAddr)>, sources: BTreeSet<(Vni, IpAddr, IpNet)>) -> Self {
-        let mut hasher = Fnv::default();
-        for (vni, vtep) in &vteps {
-            hasher.write(format!("{vni} {vtep}").as_bytes());
-        }
-        for (vni, vtep, net) in &sources {
-            hasher.write(format!("{vni} {vtep} {net}").as_bytes());
-        }
-        let lengths = sources.iter().map(|(_, vtep, net)| Length {
-            outer: Family::of(*vtep),
-            inner: Family::of(net.addr()),
-            bits: net.prefix_len(),
-        });
+        let ends = vteps.iter().map(number_of_end);
+        let all = ends.chain(sources.iter().map(number_of_source));
         Self {
-            lengths: lengths.collect(),
+            lengths: lengths(&sources),
+            digest: all.fold(0, u64::wrapping_add),
             vteps,
             sources,
-            digest: hasher.finish(),
         }
     }
+
+    /// Without some, and with others.
+    #[must_use]
+    pub fn changed(&self, gone: &Senders, come: Senders) -> Self {
+        let (mut vteps, mut sources) = (self.vteps.clone(), self.sources.clone());
+        let mut digest = self.digest;
+        for end in gone.0.iter().filter(|end| vteps.remove(end)) {
+            digest = digest.wrapping_sub(number_of_end(end));
+        }
+        for source in gone.1.iter().filter(|source| sources.remove(source)) {
+            digest = digest.wrapping_sub(number_of_source(source));
+        }
+        for end in come.0 {
+            let number = number_of_end(&end);
+            if vteps.insert(end) {
+                digest = digest.wrapping_add(number);
+            }
+        }
+        for source in come.1 {
+            let number = number_of_source(&source);
+            if sources.insert(source) {
+                digest = digest.wrapping_add(number);
+            }
+        }
+        Self {
+            lengths: lengths(&sources),
+            vteps,
+            sources,
+            digest,
+        }
+    }
+}
+
+fn lengths(sources: &BTreeSet<(Vni, IpAddr, IpNet)>) -> BTreeSet<Length> {
+    let lengths = sources.iter().map(|(_, vtep, net)| Length {
+        outer: Family::of(*vtep),
+        inner: Family::of(net.addr()),
+        bits: net.prefix_len(),
+    });
+    lengths.collect()
+}
+
+/// Numbers are added up, so that one that comes or goes needs no look at all others.
+fn number_of_end((vni, vtep): &(Vni, IpAddr)) -> u64 {
+    let mut hasher = Fnv::default();
+    hasher.write(format!("{vni} {vtep}").as_bytes());
+    hasher.finish()
+}
+
+fn number_of_source((vni, vtep, net): &(Vni, IpAddr, IpNet)) -> u64 {
+    let mut hasher = Fnv::default();
+    hasher.write(format!("{vni} {vtep} {net}").as_bytes());
+    hasher.finish()
 }
 
 /// FNV-1a, as what stands in a table outlives the agent.

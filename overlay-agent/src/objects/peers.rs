@@ -22,6 +22,32 @@ pub struct PeerObjects {
     pub entries: PeerEntries,
 }
 
+impl PeerObjects {
+    /// Has what some peers should have in the place of what was there of them.
+    pub fn replace(&mut self, there: &Self, wanted: &Self) {
+        replace(&mut self.routes, &there.routes, &wanted.routes);
+        replace(&mut self.neighbours, &there.neighbours, &wanted.neighbours);
+        replace(&mut self.fdb, &there.fdb, &wanted.fdb);
+        let (of, there, wanted) = (&mut self.entries, &there.entries, &wanted.entries);
+        replace(&mut of.subnets, &there.subnets, &wanted.subnets);
+        replace(&mut of.vteps, &there.vteps, &wanted.vteps);
+    }
+}
+
+fn replace<K: Clone + Ord, V: Clone>(
+    all: &mut BTreeMap<K, V>,
+    there: &BTreeMap<K, V>,
+    wanted: &BTreeMap<K, V>,
+) {
+    for key in there.keys() {
+        all.remove(key);
+    }
+    let wanted = wanted
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()));
+    all.extend(wanted);
+}
+
 /// Entries of the eBPF maps that lead to the peers, with devices by name where the map has an
 /// index.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,16 +1,24 @@
 //! What a look can rely on from those before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{devices::Devices, endpoints::Insides, hooks::Hooks, tables::Tables, ways::Ways};
 use crate::{
+    desired::{Few, OfSome},
     doctor::filter::{Hooked, Places, Ruleset},
     kernel::netlink::Event,
-    model::IfName,
+    model::{IfName, Model, Peer},
     objects::{AttachmentState, Hook, PeerObjects, Stray},
     plan::Step,
     shared::Shared,
+    surroundings::Way,
 };
+
+/// What all peers have, and the ways to them.
+type Followed = (Shared<PeerObjects>, Shared<BTreeMap<IpAddr, Way>>);
 
 /// What is known of the node.
 #[derive(Default)]
@@ -111,6 +119,52 @@ impl Known {
         if let Some(tables) = &mut self.tables {
             tables.peers = peers.clone();
         }
+    }
+
+    /// The ways to peers that come to a network where others go; `None` where the kernel would have to
+    /// be asked.
+    pub fn ways_to(
+        &self,
+        come: &[Peer],
+        gone: &[Peer],
+        port: u16,
+    ) -> Option<BTreeMap<IpAddr, Way>> {
+        let tables = self.tables.as_ref()?;
+        if tables.others_changed || self.peer_strays.is_none() {
+            return None;
+        }
+        let gone: BTreeSet<IpAddr> = gone.iter().map(|peer| peer.vtep).collect();
+        let way = |peer: &Peer| {
+            let goes = gone.contains(&peer.vtep);
+            Some((peer.vtep, self.ways.to(peer.vtep, port, goes)?))
+        };
+        come.iter().map(way).collect()
+    }
+
+    /// Strays among the map entries of the peers, if those are known.
+    pub fn peer_strays(&self) -> Option<BTreeSet<Stray>> {
+        self.peer_strays.clone()
+    }
+
+    /// Takes in what was done for few peers, where there are these strays as before.
+    pub fn change_peers(
+        &mut self,
+        model: &Model,
+        few: Few<'_>,
+        of_few: &OfSome,
+        strays: Option<BTreeSet<Stray>>,
+    ) -> Option<Followed> {
+        let tables = self.tables.as_mut()?;
+        let (there, wanted) = (&of_few.there.peers, &of_few.wanted.peers);
+        tables.peers.replace(there, wanted);
+        let gone: Vec<IpAddr> = few.gone.iter().map(|peer| peer.vtep).collect();
+        for vtep in &gone {
+            tables.vteps.remove(vtep);
+        }
+        tables.vteps.extend(few.come.iter().map(|peer| peer.vtep));
+        self.ways.change(model, &gone, few.ways);
+        self.peer_strays = strays;
+        Some((tables.peers.clone(), self.ways.found.clone()))
     }
 
     /// Other programs are loaded than those that were current.

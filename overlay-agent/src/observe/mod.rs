@@ -7,6 +7,7 @@
 //! its index is its own.
 
 mod devices;
+mod echoes;
 mod endpoints;
 mod hooks;
 mod known;
@@ -47,6 +48,7 @@ use self::{nodes::Nodes, tables::Tables};
 /// `RT_TABLE_MAIN`.
 const MAIN_TABLE: u32 = 254;
 
+pub use echoes::are_echoes;
 pub use known::Known;
 pub use one::{Found, observe_endpoint};
 

@@ -429,13 +429,16 @@ fn other(info: &RouteInfo) -> OtherRoute {
     }
 }
 
-fn neighbour(tunnel: &LinkInfo, found: &NeighbourInfo) -> Option<((IfName, IpAddr), Mac)> {
+pub(super) fn neighbour(
+    tunnel: &LinkInfo,
+    found: &NeighbourInfo,
+) -> Option<((IfName, IpAddr), Mac)> {
     let mac = found.mac.filter(|_| found.permanent)?;
     Some(((tunnel.name, found.address), mac))
 }
 
 /// An entry in the table of a VXLAN device.
-enum Entry {
+pub(super) enum Entry {
     /// As we make them: one destination for a MAC, for good.
     Plain((IfName, Mac), IpAddr),
     /// As we never do.
@@ -443,7 +446,7 @@ enum Entry {
 }
 
 /// `None` for what is in its bridge's table, of which it is a port.
-fn entry(tunnel: &LinkInfo, found: &FdbInfo) -> Option<Entry> {
+pub(super) fn entry(tunnel: &LinkInfo, found: &FdbInfo) -> Option<Entry> {
     if !found.own {
         return None;
     }

@@ -33,6 +33,33 @@ pub(super) struct Ways {
     pub(super) found: Shared<BTreeMap<IpAddr, Way>>,
     /// What the kernel was asked for that.
     pub(super) asked: Shared<Vec<Asked>>,
+    /// What it has answered, for those that nothing tells apart.
+    answers: Answers,
+}
+
+/// The kernel's answers.
+#[derive(Default)]
+struct Answers {
+    prefixes: Prefixes,
+    /// Where addresses have to be asked for one by one.
+    singles: Vec<IpNet>,
+    /// The way of each class that has one, and whether that leads through a router.
+    ways: HashMap<(Class, u16), (Way, bool)>,
+}
+
+impl Answers {
+    /// The way to an address, if it is one like others that were asked for.
+    fn to(&self, vtep: IpAddr, port: u16) -> Option<Way> {
+        if self.singles.iter().any(|net| net.contains(&vtep)) {
+            return None;
+        }
+        let class = Class::Prefix(Family::of(vtep), self.prefixes.longest(vtep));
+        let (way, is_routed) = self.ways.get(&(class, port))?;
+        let next_hop = if *is_routed { way.next_hop } else { vtep };
+        let way = way.clone();
+        // Of several next hops each may be the address itself.
+        way.hops.is_empty().then_some(Way { next_hop, ..way })
+    }
 }
 
 impl Ways {
@@ -55,7 +82,8 @@ impl Ways {
         if same && !tables.others_changed {
             return Ok(());
         }
-        let (found, asked) = find(bulk, model, tables, &learned, &sources, nodes)?;
+        let (found, asked, answers) = find(bulk, model, tables, &learned, &sources, nodes)?;
+        self.answers = answers;
         if *self.found != found {
             self.found = found.into();
         }
@@ -67,6 +95,28 @@ impl Ways {
         (self.peers, self.learned, self.sources) = (peers, learned, sources);
         tables.others_changed = false;
         Ok(())
+    }
+
+    /// The way to an address without a question, if it is known all the same: as one that a peer
+    /// has that goes, or like others.
+    pub(super) fn to(&self, vtep: IpAddr, port: u16, goes: bool) -> Option<Way> {
+        match self.found.get(&vtep) {
+            Some(way) if goes => Some(way.clone()),
+            // Of another network, whose port may lead elsewhere.
+            Some(_) => None,
+            None => self.answers.to(vtep, port),
+        }
+    }
+
+    /// Takes in that these peers are those of the networks now, and the ways that come with it.
+    pub(super) fn change(&mut self, model: &Model, gone: &[IpAddr], come: &BTreeMap<IpAddr, Way>) {
+        let networks = model.networks.iter();
+        self.peers = networks.map(|network| network.peers.clone()).collect();
+        for vtep in gone {
+            self.found.remove(vtep);
+        }
+        let come = come.iter().map(|(vtep, way)| (*vtep, way.clone()));
+        self.found.extend(come);
     }
 }
 
@@ -115,7 +165,7 @@ fn find(
     learned: &BTreeSet<(IpNet, Option<u32>)>,
     sources: &BTreeMap<Family, IpAddr>,
     nodes: &Nodes<'_>,
-) -> kernel::Result<(BTreeMap<IpAddr, Way>, Vec<Asked>)> {
+) -> kernel::Result<(BTreeMap<IpAddr, Way>, Vec<Asked>, Answers)> {
     let mut prefixes = Prefixes::default();
     for route in &tables.others {
         prefixes.add(route.destination);
@@ -167,6 +217,16 @@ fn find(
         let several = several.get(&number).map(Vec::as_slice);
         Some((vtep, way(vtep, hop, several.unwrap_or_default(), nodes)?))
     };
+    let of_class = |((class, port), number): ((Class, u16), usize)| {
+        let (hop, to) = (hops.get(number)?.as_ref()?, asked.get(number)?.to);
+        let (_, way) = way((to, number))?;
+        Some(((class, port), (way, hop.gateway.is_some())))
+    };
+    let by_class = Answers {
+        ways: classes.into_iter().filter_map(of_class).collect(),
+        prefixes,
+        singles,
+    };
     let ways = answers.into_iter().filter_map(way).collect();
     let asked = asked.into_iter().zip(hops).enumerate();
     let asked = asked.map(|(number, (question, answer))| Asked {
@@ -174,7 +234,7 @@ fn find(
         answer,
         hops: several.get(&number).cloned(),
     });
-    Ok((ways, asked.collect()))
+    Ok((ways, asked.collect(), by_class))
 }
 
 /// All next hops for those questions that a route with several may answer, by their numbers.

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
+    families::Families,
     guard::Guard,
     poll,
     processes::{self, Process},
@@ -49,9 +50,27 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The same on an underlay with both families.
+    pub(crate) fn dual(name: &'static str, nodes: u8) -> Result<Self> {
+        let cluster = Self::on(name, Families::Both, nodes, 1, false)?;
+        cluster.start("first")?;
+        Ok(cluster)
+    }
+
     /// With members that are not started yet.
     pub(crate) fn new(name: &'static str, nodes: u8, members: u8, tls: bool) -> Result<Self> {
+        Self::on(name, Families::V4, nodes, members, tls)
+    }
+
+    fn on(
+        name: &'static str,
+        families: Families,
+        nodes: u8,
+        members: u8,
+        tls: bool,
+    ) -> Result<Self> {
         let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(nodes), Some(1))?;
+        let shape = shape.speaking(families, families)?;
         let cluster = Self {
             guard: Guard::underlay(shape)?,
             name,

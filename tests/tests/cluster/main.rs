@@ -3,6 +3,7 @@
 
 mod access;
 mod certificates;
+mod dual_stack;
 mod lab;
 mod members;
 mod newer;

@@ -168,6 +168,20 @@ impl Watch {
         (!mem::take(&mut self.lost)).then_some(changes)
     }
 
+    /// Has the next look at the changes find that some are missing.
+    pub fn miss(&mut self) {
+        self.lost = true;
+    }
+
+    /// Takes back what was [taken](Self::take), for the next time.
+    pub fn give_back(&mut self, mut changes: Changes) {
+        changes.events.append(&mut self.events);
+        self.events = changes.events;
+        self.touched.links.append(&mut changes.touched.links);
+        self.touched.addresses |= changes.touched.addresses;
+        self.namespaces.append(&mut changes.namespaces);
+    }
+
     /// Whether what was received concerns us.
     fn note(&mut self, received: nix::Result<Datagram>) -> Result<bool> {
         match received {

@@ -251,6 +251,18 @@ impl Drop for Stand {
     }
 }
 
+/// What programs have run that it started and that have ended, such as `nft`.
+fn of_children(pid: u32) -> Result<Duration> {
+    /// `USER_HZ`.
+    const TICKS: u64 = 100;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("stat")?;
+    // cutime and cstime of proc_pid_stat(5), of which the third field is the first here.
+    let times = fields.split_whitespace().skip(13).take(2);
+    let ticks = times.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS))
+}
+
 fn of(pid: u32) -> Result<Taken> {
     let mut cpu = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -262,6 +274,7 @@ fn of(pid: u32) -> Result<Taken> {
         let ran = ran.and_then(|ran| ran.parse().ok()).context("schedstat")?;
         cpu += Duration::from_nanos(ran);
     }
+    cpu += of_children(pid)?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let mib = |key: &str| -> Option<f64> {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;
