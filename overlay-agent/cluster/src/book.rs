@@ -5,9 +5,11 @@
 //! or lies for a moment takes nothing from the data plane. What comes from a store that is not
 //! the one before, or has gone back in time, is doubted for [`RESTORED`].
 
+mod plain;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
+    fmt, mem,
     net::IpAddr,
     time::Duration,
 };
@@ -18,6 +20,8 @@ use crate::{
     problem::Problem,
     subnet::Subnet,
 };
+
+pub use plain::{Plain, Whom};
 
 /// How long an entry that is missing is kept, at least.
 pub const DOUBT: Duration = Duration::from_secs(30);
@@ -63,6 +67,16 @@ struct Known {
     missing: Option<(Duration, Duration)>,
 }
 
+impl Known {
+    fn node(&self, subnet: Subnet) -> Node<'_> {
+        Node {
+            subnet,
+            lease: &self.lease,
+            doubted: self.missing.map(|(_, kept)| kept),
+        }
+    }
+}
+
 /// A node's lease that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node<'a> {
@@ -80,6 +94,8 @@ pub struct Book {
     known: BTreeMap<Subnet, Known>,
     /// Entries that cannot be read, and why.
     wrong: BTreeMap<String, String>,
+    /// Of whom something else is known than when that was last asked for.
+    changed: BTreeSet<Subnet>,
 }
 
 impl Book {
@@ -99,7 +115,7 @@ impl Book {
         });
         Self {
             known: known.collect(),
-            wrong: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -119,10 +135,12 @@ impl Book {
             Continuity::Kept => DOUBT,
             Continuity::Broken => RESTORED,
         };
+        let changed = &mut self.changed;
         self.known.retain(|subnet, known| {
             if there.contains(subnet) {
                 return true;
             }
+            changed.insert(*subnet);
             let missing = known.missing.get_or_insert((now, patience));
             if continuity == Continuity::Broken {
                 // A doubt of before was about another store.
@@ -151,7 +169,11 @@ impl Book {
                     create_revision: entry.create_revision,
                     missing: None,
                 };
-                self.known.insert(subnet, known);
+                // A renewal is no change.
+                if self.known.get(&subnet) != Some(&known) {
+                    self.known.insert(subnet, known);
+                    self.changed.insert(subnet);
+                }
                 Some(subnet)
             }
             Err(why) => {
@@ -170,9 +192,10 @@ impl Book {
     }
 
     fn doubt(&mut self, key: &str, now: Duration) {
-        let subnet = key.parse().ok();
-        if let Some(known) = subnet.and_then(|subnet: Subnet| self.known.get_mut(&subnet)) {
+        let Ok(subnet) = key.parse() else { return };
+        if let Some(known) = self.known.get_mut(&subnet) {
             known.missing.get_or_insert((now, DOUBT));
+            self.changed.insert(subnet);
         }
     }
 
@@ -195,7 +218,21 @@ impl Book {
     pub fn looked_up(&mut self, subnet: Subnet, entry: Option<&Entry>, now: Duration) {
         if entry.and_then(|entry| self.put(entry, now)).is_none() {
             self.known.remove(&subnet);
+            self.changed.insert(subnet);
         }
+    }
+
+    /// Of whom something else is known than when this was last called.
+    pub fn take_changed(&mut self) -> BTreeSet<Subnet> {
+        mem::take(&mut self.changed)
+    }
+
+    /// Entries that cannot be read.
+    pub fn unreadable(&self) -> impl Iterator<Item = Problem> {
+        self.wrong.iter().map(|(key, why)| {
+            let what = format!("entry {:?} is left out: {why}", shown(key));
+            Problem::new(shown(key), what, CORRECT)
+        })
     }
 
     /// How many are missing from the store and still count.
@@ -215,14 +252,7 @@ impl Book {
         me: Option<Subnet>,
         own: &Lease,
     ) -> (Vec<Node<'_>>, Vec<Problem>) {
-        let mut problems: Vec<Problem> = self
-            .wrong
-            .iter()
-            .map(|(key, why)| {
-                let what = format!("entry {:?} is left out: {why}", shown(key));
-                Problem::new(shown(key), what, CORRECT)
-            })
-            .collect();
+        let mut problems: Vec<Problem> = self.unreadable().collect();
         // Of two that overlap the older one counts.
         let mut all: Vec<_> = self.known.iter().collect();
         all.sort_by_key(|(subnet, known)| (known.create_revision, **subnet));
@@ -242,7 +272,7 @@ impl Book {
                 .or_else(|| one_length_more(&mut lengths, subnet));
             if let Some(why) = why {
                 // One that is not in the store any more is nothing to be put right there.
-                if known.missing.is_none() {
+                if !self.is_missing(subnet) {
                     let what = format!("entry {subnet} is left out: {why}");
                     problems.push(Problem::new(subnet, what, CORRECT));
                 }
@@ -251,7 +281,9 @@ impl Book {
             for what in identity(&known.lease, network) {
                 let other = unique.insert(what, subnet);
                 // The later one counts: a node that has moved to another subnet.
-                if let Some(other) = other.filter(|other| nodes.remove(other).is_some()) {
+                if let Some(other) = other.filter(|other| nodes.remove(other).is_some())
+                    && !self.is_missing(other)
+                {
                     problems.push(Problem::new(
                         other,
                         format_args!(
@@ -261,14 +293,14 @@ impl Book {
                     ));
                 }
             }
-            let node = Node {
-                subnet,
-                lease: &known.lease,
-                doubted: known.missing.map(|(_, kept)| kept),
-            };
-            nodes.insert(subnet, node);
+            nodes.insert(subnet, known.node(subnet));
         }
         (nodes.into_values().collect(), problems)
+    }
+
+    fn is_missing(&self, subnet: Subnet) -> bool {
+        let known = self.known.get(&subnet);
+        known.is_some_and(|known| known.missing.is_some())
     }
 
     /// The lease of a subnet.
@@ -359,7 +391,7 @@ fn identity(lease: &Lease, network: &Network) -> impl Iterator<Item = Identity> 
 }
 
 /// One that overlaps, of those that do not overlap each other.
-fn overlapping(nodes: &BTreeMap<Subnet, Node<'_>>, subnet: Subnet) -> Option<Subnet> {
+fn overlapping<N>(nodes: &BTreeMap<Subnet, N>, subnet: Subnet) -> Option<Subnet> {
     // Nodes of both families have them by one number if they are ours; others may not.
     let end = Subnet {
         v4: ipnet::Ipv4Net::from(subnet.v4.broadcast()),

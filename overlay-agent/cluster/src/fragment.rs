@@ -111,27 +111,31 @@ fn peers(text: &mut String, network: &Network, node: &Node<'_>, name: &str) -> s
 /// it; else by its address.
 pub fn names<'a>(nodes: &[Node<'a>]) -> Vec<Cow<'a, str>> {
     let mut names: HashSet<&str> = HashSet::with_capacity(nodes.len());
-    let mut second = String::new();
-    let mut name = |lease: &'a Lease| -> Cow<'a, str> {
-        let given = lease.node().filter(|name| is_name(name));
-        // Each has a second one for its IPv6 side.
-        let is_free = |name: &&str| {
-            second.clear();
-            let _ = write!(second, "{name}{SECOND}");
-            let first = name.strip_suffix(SECOND);
-            !names.contains(name)
-                && !names.contains(second.as_str())
-                && first.is_none_or(|first| !names.contains(first))
-        };
-        match given.filter(is_free) {
+    let name = |node: &Node<'a>| -> Cow<'a, str> {
+        let given = given_name(node.lease);
+        match given.filter(|name| is_free(name, |other| names.contains(other))) {
             Some(name) => {
                 names.insert(name);
                 name.into()
             }
-            None => lease.public_v4.to_string().into(),
+            None => node.lease.public_v4.to_string().into(),
         }
     };
-    nodes.iter().map(|node| name(node.lease)).collect()
+    nodes.iter().map(name).collect()
+}
+
+/// The name that a node gives itself, if it is one.
+pub(crate) fn given_name(lease: &Lease) -> Option<&str> {
+    lease.node().filter(|name| is_name(name))
+}
+
+/// Whether a node may have a name beside those that others have: each has a second one for its IPv6
+/// side.
+pub(crate) fn is_free(name: &str, is_taken: impl Fn(&str) -> bool) -> bool {
+    let first = name.strip_suffix(SECOND);
+    !is_taken(name)
+        && !is_taken(&format!("{name}{SECOND}"))
+        && first.is_none_or(|first| !is_taken(first))
 }
 
 /// Whether a node may be called so.

@@ -6,9 +6,10 @@
 //! force whatever becomes of helper and store. After the whole it tells what changes of it, which counts
 //! at once and is written down a little later: the store has it, too.
 
+mod behind;
 mod process;
 
-use std::{future::pending, io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{future::pending, io, path::PathBuf, time::Duration};
 
 use overlay_cluster::{
     access::Access,
@@ -19,11 +20,13 @@ use overlay_cluster::{
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use self::process::{PROGRAM, Running};
+use self::{
+    behind::Behind,
+    process::{PROGRAM, Running, asks_alike, start},
+};
 use super::{Reconciler, access, config_file::ConfigFile, files::replace, subnet_env};
 use crate::{
     config::{PeerChange, Taken},
-    model::{Cluster, Mac},
     trouble::{Trouble, ids},
 };
 
@@ -48,6 +51,8 @@ pub(super) struct Helper {
     refused: Option<String>,
     /// What is to be written, and when.
     unsaved: Option<(Unsaved, Instant)>,
+    /// What is being written.
+    behind: Option<Behind>,
     /// Why `subnet.env` is not as it should be.
     no_subnet_env: Option<Trouble>,
 }
@@ -66,6 +71,8 @@ pub(super) enum Told {
     News(Box<News>),
     /// What it has told is to be written.
     Save,
+    /// What was to be written is, or could not be.
+    Saved,
 }
 
 /// What is to be done about what the helper has told.
@@ -88,6 +95,7 @@ impl Helper {
             failure: None,
             refused: None,
             unsaved: None,
+            behind: None,
             no_subnet_env: None,
         }
     }
@@ -184,8 +192,15 @@ impl Helper {
             }
             pending().await
         };
+        let saved = async {
+            match &mut self.behind {
+                Some(behind) => behind.done().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             told = told => told,
+            () = saved => Ok(Told::Saved),
             () = due => Ok(Told::Save),
         }
     }
@@ -200,6 +215,10 @@ impl Helper {
                     Some((Unsaved::Changes, _)) => self.save_changes(config),
                     None => Outcome::Nothing,
                 };
+            }
+            Ok(Told::Saved) => {
+                self.saved();
+                return Outcome::Nothing;
             }
             Err(cause) => {
                 self.has_ended(&cause);
@@ -266,6 +285,7 @@ impl Helper {
 
     /// Writes a network down, which has it come into force.
     fn save(&mut self, text: String, config: &mut ConfigFile) -> Outcome {
+        self.saved();
         match replace(&self.file, &text, 0o600) {
             Ok(()) => {
                 self.failure = None;
@@ -281,21 +301,37 @@ impl Helper {
         }
     }
 
-    /// Writes down what has changed of the network in force.
+    /// Begins to write down what has changed of the network in force.
     fn save_changes(&mut self, config: &ConfigFile) -> Outcome {
-        let Some(text) = config.cluster_text() else {
-            return Outcome::Nothing;
-        };
-        let of_file = |failure: &Trouble| failure.id == ids::CLUSTER_REFUSED;
-        match replace(&self.file, &text, 0o600) {
-            Ok(()) if self.failure.as_ref().is_some_and(of_file) => self.failure = None,
-            Ok(()) => {}
-            Err(cause) => {
-                self.not_written(&cause, "an agent that starts now would not know all peers");
-                self.unsaved = Some((Unsaved::Changes, Instant::now() + RESTART));
+        self.saved();
+        if let Some(text) = config.cluster_text() {
+            match Behind::start(self.file.clone(), text) {
+                Ok(behind) => self.behind = Some(behind),
+                Err(cause) => self.not_saved(&cause),
             }
         }
         Outcome::Nothing
+    }
+
+    /// Takes in what has come of that.
+    fn saved(&mut self) {
+        let Some(behind) = self.behind.take() else {
+            return;
+        };
+        let of_file = |failure: &Trouble| failure.id == ids::CLUSTER_REFUSED;
+        match behind.finish() {
+            Err(cause) => self.not_saved(&cause),
+            Ok(()) if self.refused.is_none() && self.failure.as_ref().is_some_and(of_file) => {
+                self.failure = None;
+            }
+            Ok(()) => {}
+        }
+    }
+
+    fn not_saved(&mut self, cause: &io::Error) {
+        self.not_written(cause, "an agent that starts now would not know all peers");
+        let again = Instant::now() + RESTART;
+        self.unsaved.get_or_insert((Unsaved::Changes, again));
     }
 
     /// Writes down what is not written yet, before the agent ends.
@@ -303,6 +339,7 @@ impl Helper {
         if let Some((Unsaved::Changes, _)) = self.unsaved.take() {
             self.save_changes(config);
         }
+        self.saved();
     }
 
     fn not_written(&mut self, cause: &io::Error, so: &str) {
@@ -370,46 +407,4 @@ impl Helper {
         }));
         troubles
     }
-}
-
-/// What the helper is told; `None` without an IPv4 address.
-fn start(reconciler: &Reconciler, cluster: &Cluster, access: Access) -> Option<Start> {
-    let vteps = reconciler.facts.vteps.iter();
-    let (mut v4, mut v6) = (None, None);
-    for &vtep in vteps {
-        let mac = Mac::of_vtep(vtep).to_string();
-        match vtep {
-            IpAddr::V4(address) => v4 = Some((address, mac)),
-            IpAddr::V6(address) => v6 = Some((address, mac)),
-        }
-    }
-    let network = reconciler.config.network(&cluster.network);
-    let ranges = network.iter().flat_map(|network| &network.ranges);
-    let mut allocations = reconciler.store.content().allocations.values();
-    Some(Start {
-        etcd: cluster.etcd.clone(),
-        access,
-        prefix: cluster.prefix.clone(),
-        network: cluster.network.to_string(),
-        node: reconciler.config.node.name.to_string(),
-        v4: v4?,
-        v6,
-        wanted: cluster.subnet.iter().map(ToString::to_string).collect(),
-        last: ranges.map(|range| range.subnet.to_string()).collect(),
-        bound: allocations.any(|given| given.network == cluster.network),
-        fragment: None,
-    })
-}
-
-/// Whether a helper that was started by one need not be started anew for the other: what it hands
-/// over itself is no reason, and what members ask for it is told anew.
-fn asks_alike(one: &Start, other: &Start) -> bool {
-    let question = |start: &Start| Start {
-        last: Vec::new(),
-        bound: false,
-        fragment: None,
-        access: Access::default(),
-        ..start.clone()
-    };
-    question(one) == question(other)
 }

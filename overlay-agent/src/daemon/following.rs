@@ -7,18 +7,25 @@ use tracing::{info, warn};
 use super::{Reconciler, watches::Changed};
 use crate::{
     doctor::filter::Following,
+    kernel::nft,
     model::{FastPath, Name},
 };
 
 impl Reconciler {
-    /// Notes what a watch has told of.
-    pub(super) fn heed(&mut self, changed: Changed) {
+    /// Notes what a watch has told of; whether it is news.
+    pub(super) fn heed(&mut self, changed: Changed) -> bool {
+        let of_rules = matches!(changed, Changed::Rules | Changed::RulesOfOthers);
+        let is_known = |generation| self.known.has_rules_of(generation);
+        if of_rules && nft::generation().is_ok_and(is_known) {
+            return false;
+        }
         if changed != Changed::RulesOfOthers {
             self.distrust();
         }
-        if matches!(changed, Changed::Rules | Changed::RulesOfOthers) {
+        if of_rules {
             self.known.forget_rules();
         }
+        true
     }
 
     /// Says which networks are left to the kernel from now on, and which are not any more.

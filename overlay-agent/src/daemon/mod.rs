@@ -117,8 +117,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 continue;
             }
             changed = watches.changed() => {
-                reconciler.heed(changed);
-                wake = wake.min(rested.max(Instant::now() + DEBOUNCE));
+                if reconciler.heed(changed) { wake = wake.min(rested.max(Instant::now() + DEBOUNCE)); }
                 continue;
             }
             () = sleep_until(wake) => {}
@@ -150,7 +149,6 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             Some(call) = calls.recv() => {
                 if !still_waits(&call) { continue }
                 if call.request == (Request::Down {}) {
-                    helper.finish(&config);
                     let reply = Box::pin(remove(reconciler, &options.progress, call.caller)).await;
                     drop((server, lock));
                     answer(call.reply, reply);
@@ -181,8 +179,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         };
         patrol = end + PATROL;
     }
-    helper.finish(&config);
-    close(reconciler);
+    close(reconciler, &mut helper, &config);
     // Nobody else may have the instance before its state is on the disk.
     drop((server, lock));
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
@@ -190,8 +187,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
 }
 
 /// Brings what is remembered to the disk; what forwards stays.
-fn close(reconciler: Reconciler) {
+fn close(reconciler: Reconciler, helper: &mut Helper, config: &ConfigFile) {
     supervisor::stopping("ended; forwarding goes on");
+    helper.finish(config);
     if let Err(error) = reconciler.close() {
         error!("{error}");
     }

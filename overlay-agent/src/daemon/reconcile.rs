@@ -34,11 +34,12 @@ use crate::{
         memory,
         netlink::Watch,
         netns::{self, NetnsId},
+        nft,
     },
     model::{IfName, Metrics, Model},
     node::Node,
     observe::{Known, observe},
-    plan::{Plan, plan},
+    plan::{Plan, Step, plan},
     plural::count_of,
     probe::Probes,
     store::{Content, Store, StoreError},
@@ -49,6 +50,9 @@ use crate::{
 /// What a round makes may need another one, such as the index of a new device. Three
 /// rounds that all find work mean that somebody works against us; the timer goes on.
 const MAX_ROUNDS: usize = 3;
+
+/// Transactions of nftables that set the guard: its rules or senders, and the seal.
+const SETS_GUARD: u32 = 2;
 
 /// Steps that take long to look at, and leave much memory behind.
 const MANY_STEPS: usize = 1000;
@@ -351,7 +355,18 @@ impl Reconciler {
 
     /// Takes the steps, and notes what nobody announces of them.
     pub(super) async fn carry_out(&mut self, plan: &Plan) -> Report {
+        let sets_guard = plan
+            .steps()
+            .iter()
+            .any(|step| matches!(step, Step::SetGuard { .. }));
+        let before = sets_guard.then(nft::generation).and_then(Result::ok);
         let report = apply::apply(plan, &mut self.node, Some(&self.model), &mut self.store).await;
+        if let Some(before) = before.filter(|before| self.known.has_rules_of(*before))
+            && nft::generation().is_ok_and(|now| now == before.wrapping_add(SETS_GUARD))
+        {
+            // What nftables announces of that is no news.
+            self.known.follow_rules(before.wrapping_add(SETS_GUARD));
+        }
         self.known.follow(plan.steps().iter(), report.is_complete());
         self.steps += plan.steps().len();
         report

@@ -41,6 +41,9 @@ pub struct Known {
     pub(super) hooked: Option<(Places, Hooked)>,
     /// Whether that is as it is.
     pub(super) has_rules: bool,
+    /// The generation of nftables at which it was read, or which differs from that by what this agent
+    /// has set.
+    pub(super) rules_at: Option<u32>,
 }
 
 /// What is attached where.
@@ -189,6 +192,17 @@ impl Known {
     /// Rules of the packet filter have changed.
     pub fn forget_rules(&mut self) {
         self.has_rules = false;
+    }
+
+    /// Whether the packet filter is known at a generation.
+    pub fn has_rules_of(&self, generation: u32) -> bool {
+        self.has_rules && self.rules_at == Some(generation)
+    }
+
+    /// Nothing but this agent has changed the packet filter since the generation at which it was
+    /// known.
+    pub fn follow_rules(&mut self, generation: u32) {
+        self.rules_at = Some(generation);
     }
 
     /// Whatever nobody announces may have changed.

@@ -29,10 +29,13 @@ pub(super) fn observe(
     around: &mut Surroundings,
 ) {
     if !known.has_rules {
+        // Before they are read: what changes meanwhile is read again.
+        let generation = nft::generation().ok();
         match read(store) {
             Ok((ruleset, translated)) => {
                 (known.ruleset, known.has_rules) = (Some(ruleset), true);
                 known.translated = translated;
+                known.rules_at = generation;
                 known.hooked = None;
             }
             Err(error) => debug!("{error}"),

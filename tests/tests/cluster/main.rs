@@ -3,6 +3,7 @@
 
 mod access;
 mod certificates;
+mod changes;
 mod dual_stack;
 mod lab;
 mod members;

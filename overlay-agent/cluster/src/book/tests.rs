@@ -55,7 +55,11 @@ fn what_cannot_be_used_is_told_as_long_as_it_is_in_the_store() {
     let own = Lease::read(&entry("10.5.9.0-24", 9, 9).value).unwrap();
     let (nodes, problems) = book.peers(&network, None, &own);
     assert_eq!((nodes.len(), problems.len()), (1, 2), "{problems:?}");
-    for key in ["10.99.0.0-24", "10.5.1.128-25"] {
+    // One that has moved to another subnet.
+    book.put(&entry("10.5.4.0-24", 4, 4), Duration::ZERO);
+    book.put(&entry("10.5.5.0-24", 4, 5), Duration::ZERO);
+    assert_eq!(book.peers(&network, None, &own).1.len(), 3);
+    for key in ["10.99.0.0-24", "10.5.1.128-25", "10.5.4.0-24"] {
         book.deleted(key, Duration::ZERO);
     }
     assert_eq!(book.peers(&network, None, &own).1, []);

@@ -1,15 +1,22 @@
 //! The helper's process.
 
-use std::{io, path::PathBuf, process::Stdio};
+use std::{io, net::IpAddr, path::PathBuf, process::Stdio};
 
-use overlay_cluster::talk::{News, Start};
+use overlay_cluster::{
+    access::Access,
+    talk::{News, Start},
+};
 use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use crate::kernel::helper;
+use crate::{
+    daemon::Reconciler,
+    kernel::helper,
+    model::{Cluster, Mac},
+};
 
 /// Its program.
 pub(super) const PROGRAM: &str = "overlay-cluster";
@@ -76,6 +83,48 @@ impl Running {
             }
         }
     }
+}
+
+/// What the helper is told; `None` without an IPv4 address.
+pub(super) fn start(reconciler: &Reconciler, cluster: &Cluster, access: Access) -> Option<Start> {
+    let vteps = reconciler.facts.vteps.iter();
+    let (mut v4, mut v6) = (None, None);
+    for &vtep in vteps {
+        let mac = Mac::of_vtep(vtep).to_string();
+        match vtep {
+            IpAddr::V4(address) => v4 = Some((address, mac)),
+            IpAddr::V6(address) => v6 = Some((address, mac)),
+        }
+    }
+    let network = reconciler.config.network(&cluster.network);
+    let ranges = network.iter().flat_map(|network| &network.ranges);
+    let mut allocations = reconciler.store.content().allocations.values();
+    Some(Start {
+        etcd: cluster.etcd.clone(),
+        access,
+        prefix: cluster.prefix.clone(),
+        network: cluster.network.to_string(),
+        node: reconciler.config.node.name.to_string(),
+        v4: v4?,
+        v6,
+        wanted: cluster.subnet.iter().map(ToString::to_string).collect(),
+        last: ranges.map(|range| range.subnet.to_string()).collect(),
+        bound: allocations.any(|given| given.network == cluster.network),
+        fragment: None,
+    })
+}
+
+/// Whether a helper that was started by one need not be started anew for the other: what it hands
+/// over itself is no reason, and what members ask for it is told anew.
+pub(super) fn asks_alike(one: &Start, other: &Start) -> bool {
+    let question = |start: &Start| Start {
+        last: Vec::new(),
+        bound: false,
+        fragment: None,
+        access: Access::default(),
+        ..start.clone()
+    };
+    question(one) == question(other)
 }
 
 /// The helper's program, which lies beside the agent's.

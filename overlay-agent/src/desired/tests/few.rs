@@ -143,6 +143,9 @@ proptest! {
     }
 }
 
+/// Something that is not as usual.
+type Alter<'a> = &'a dyn Fn(&mut Observed);
+
 #[test]
 fn what_could_concern_others_is_left_to_a_round() {
     let few: Present = (0..4).map(|number| (number, (0, false))).collect();
@@ -150,7 +153,7 @@ fn what_could_concern_others_is_left_to_a_round() {
     let (before, now) = (model(&few), model(&more));
     let (network, capacity): (Name, _) = ("lab".parse().unwrap(), Capacity::default());
     let come = [now.networks[0].peers[4].clone()];
-    let of_few = |alter: &dyn Fn(&mut Observed)| {
+    let of_few = |alter: Alter<'_>| {
         let mut observed = bare();
         observed.around.ways = ways(&before.networks[0].peers).into();
         let ask = |inputs: Inputs<'_>| desired(inputs).unwrap();
@@ -173,7 +176,7 @@ fn what_could_concern_others_is_left_to_a_round() {
     let subnet = come[0].subnets[0];
     assert_eq!(subnet, route);
     let eth1 = name("eth1");
-    let cases: [(&str, &dyn Fn(&mut Observed)); 5] = [
+    let cases: [(&str, Alter<'_>); 5] = [
         ("a route of others", &|observed| {
             observed.around.routes.insert(route, Some(eth1));
         }),

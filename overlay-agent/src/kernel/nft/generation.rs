@@ -9,7 +9,7 @@ use crate::kernel::{KernelError, Result};
 const ID: u16 = 1;
 
 /// The generation now.
-pub(super) fn generation() -> Result<u32> {
+pub fn generation() -> Result<u32> {
     let ask = || -> io::Result<u32> {
         let answer = single(Kind::Generation)?;
         let id = attribute(&answer, ID).and_then(|id| id.try_into().ok());

@@ -26,6 +26,7 @@ use crate::{
     objects::{Filter, FilterRules, FilterTable, TableOwner},
 };
 
+pub use generation::generation;
 pub use guard::{Dropped, Found, GuardTable, dropped_by_guard};
 pub use ownership::tables_of;
 pub use watch::{Watch, Whose};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::Told;
+use super::{AGAIN, Known, Told};
 use crate::{
-    book::{Book, Continuity, Entry},
+    book::{Book, Continuity, Entry, Whom},
     changes::{Mismatch, Parts},
     fragment,
     lease::Lease,
@@ -15,8 +15,9 @@ use crate::{
 
 fn entry(subnet: u8, host: u8, name: Option<u8>) -> Entry {
     let name = name.map_or(String::new(), |name| {
-        // Names that are equal, one's second name, or none.
-        let name = ["a", "a-v6", "b", "", "10.5.1.1"][usize::from(name % 5)];
+        // Names that are equal, one's second name, or none; mostly a node's own.
+        let odd = ["a", "a-v6", "b", "", "10.5.1.1"].get(usize::from(name));
+        let name = odd.map_or(format!("n{host}"), |name| (*name).to_owned());
         format!(r#","Overlay":{{"Node":"{name}"}}"#)
     });
     Entry {
@@ -41,9 +42,10 @@ enum Happens {
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
-    let name = proptest::option::of(0..5_u8);
+    let name = proptest::option::of(0..60_u8);
     prop_oneof![
-        4 => (0..12_u8, 1..16_u8, name).prop_map(|(subnet, host, name)| Happens::Put(subnet, host, name)),
+        8 => (0..12_u8, name.clone()).prop_map(|(subnet, name)| Happens::Put(subnet, subnet + 1, name)),
+        1 => (0..12_u8, 1..16_u8, name).prop_map(|(subnet, host, name)| Happens::Put(subnet, host, name)),
         2 => (0..12_u8).prop_map(Happens::Deleted),
         1 => proptest::collection::vec(0..12_u8, 0..12).prop_map(Happens::Listed),
         1 => (0..60_u8).prop_map(Happens::Passes),
@@ -57,10 +59,11 @@ proptest! {
         let network = Network::read(network.as_bytes()).unwrap();
         let own = Lease::read(&entry(99, 99, None).value).unwrap();
         let mine = entry(99, 99, None).key.parse().unwrap();
+        let whom = Whom { network: &network, subnet: mine, lease: &own };
         let head = fragment::head("lab", &network, mine);
         let mut book = Book::default();
         let mut now = Duration::ZERO;
-        let (mut told, text) = Told::all(head, &network, &[]);
+        let (mut told, text) = Told::all(head, whom, &[]);
         let mut parts = Parts::of(&text);
         for happens in all {
             match happens {
@@ -77,9 +80,11 @@ proptest! {
                     }
                 }
             }
-            let (peers, _) = book.peers(&network, Some(mine), &own);
+            let subnets = book.take_changed();
+            let (peers, problems) = book.peers(&network, Some(mine), &own);
             let whole = fragment::write("lab", &network, mine, &peers);
-            let changes = told.change(&network, &peers, None).unwrap();
+            let (changes, wrong) = told.follow(&book, whom, &subnets, None).unwrap();
+            prop_assert_eq!(wrong, problems);
             let before = parts.text();
             if changes.is_empty() {
                 prop_assert_eq!(&before, &whole);
@@ -107,7 +112,13 @@ fn where_many_have_changed_all_are_told() {
     let network = Network::read(network.as_bytes()).unwrap();
     let own = Lease::read(&entry(99, 99, None).value).unwrap();
     let mut book = Book::default();
-    let (mut told, _) = Told::all(String::new(), &network, &[]);
+    let subnet = entry(99, 99, None).key.parse().unwrap();
+    let whom = Whom {
+        network: &network,
+        subnet,
+        lease: &own,
+    };
+    let (mut told, _) = Told::all(String::new(), whom, &[]);
     for number in 1..=65 {
         book.put(&entry(number, number, None), Duration::ZERO);
     }
@@ -127,7 +138,13 @@ fn changes_that_are_none_change_nothing() {
     let mut book = Book::default();
     book.put(&entry(1, 1, None), Duration::ZERO);
     let (peers, _) = book.peers(&network, None, &own);
-    let (mut told, text) = Told::all(String::from("# nothing\n"), &network, &[]);
+    let subnet = entry(99, 99, None).key.parse().unwrap();
+    let whom = Whom {
+        network: &network,
+        subnet,
+        lease: &own,
+    };
+    let (mut told, text) = Told::all(String::from("# nothing\n"), whom, &[]);
     let good = told.change(&network, &peers, Some((7, 8))).unwrap();
     let mut parts = Parts::of(&text);
     let mut wrong = vec![good.clone(); 4];
@@ -144,4 +161,47 @@ fn changes_that_are_none_change_nothing() {
     }
     parts.change(&good).unwrap();
     assert_eq!(parts.text(), format!("# store 7 8\n# nothing\n{node}"));
+}
+
+#[test]
+fn a_node_in_nobodys_way_needs_no_look_at_all_others() {
+    let network = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
+    let network = Network::read(network.as_bytes()).unwrap();
+    let own = Lease::read(&entry(99, 99, None).value).unwrap();
+    let subnet = entry(99, 99, None).key.parse().unwrap();
+    let whom = Whom {
+        network: &network,
+        subnet,
+        lease: &own,
+    };
+    let mut book = Book::default();
+    let (mut told, _) = Told::all(String::new(), whom, &[]);
+    // Whether all were looked at after each, and how many were told.
+    let mut put = |subnet, host, name| {
+        book.put(&entry(subnet, host, name), Duration::ZERO);
+        let subnets = book.take_changed();
+        let (changes, _) = told.follow(&book, whom, &subnets, None).unwrap();
+        let is_plain = matches!(told.plain, Known::Plain(_));
+        (is_plain, changes.set.len() + changes.gone.len())
+    };
+    assert_eq!(put(1, 1, Some(9)), (true, 1));
+    assert_eq!(put(2, 2, None), (true, 1));
+    // A renewal.
+    assert_eq!(put(2, 2, None), (true, 0));
+    // It has moved to another address, and one has the name of another.
+    assert_eq!(put(2, 3, Some(9)), (true, 1));
+    assert_eq!(put(3, 4, Some(0)), (true, 1));
+    assert_eq!(put(4, 5, Some(1)), (false, 1));
+    assert_eq!(put(4, 5, Some(9)), (false, 1));
+    for _ in 0..AGAIN - 1 {
+        assert_eq!(put(4, 5, Some(9)), (false, 0));
+    }
+    assert_eq!(put(4, 5, Some(9)), (true, 0));
+    // Two with one address: the one of before is left out, and comes back when the other one
+    // has changed, as soon as it is seen that nobody is in anybody's way.
+    assert_eq!(put(5, 5, Some(9)), (false, 2));
+    for _ in 0..AGAIN {
+        assert_eq!(put(5, 5, Some(9)), (false, 0));
+    }
+    assert_eq!(put(5, 6, Some(9)), (true, 2));
 }
