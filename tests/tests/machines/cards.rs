@@ -1,12 +1,13 @@
 //! What each model of a network card shows, whatever it can: `cargo xtask vm --nic CARD`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_tests::{
     config::Config,
     families::{Families, Family},
     machines::{Machine, Machines},
     topology::UNDERLAY,
 };
+use serde_json::Value;
 
 use crate::{
     Path, XdpMode, all_arrives_on_both_paths, nothing_was_dropped, payloads_arrive, payloads_of,
@@ -53,7 +54,11 @@ fn doctor_knows_how_it_spreads(machine: &Machine) -> Result<()> {
     let is_noted = || -> Result<bool> {
         let doctor = format!("doctor --output json --instance {}", machine.node.namespace);
         let found = machine.run(&format!("overlay-agent {doctor} || true"))?;
-        Ok(found.contains("\"one-receive-queue\""))
+        let found: Value = serde_json::from_str(&found)?;
+        let findings = found["findings"].as_array().context("no findings")?;
+        Ok(findings
+            .iter()
+            .any(|finding| finding["check"] == "one-receive-queue"))
     };
     let by_addresses = fields.contains("IP SA") && !fields.contains("L4 bytes");
     assert_eq!(is_noted()?, queues > 1 && by_addresses, "{fields}");
