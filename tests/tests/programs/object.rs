@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Instructions that the verifier may walk through, all branches of a program and all
-/// combinations of families together: a sign of what a packet pays. `from_underlay` takes 94,000,
+/// combinations of families together: a sign of what a packet pays. `from_underlay` takes 99,000,
 /// because outer frames with and without an Ethernet header, both families outside and inside and the
 /// look at translated flows multiply; the others take less than 32,000. The kernel gives up at a million.
 const VERIFIED_INSTRUCTIONS: u32 = 100_000;

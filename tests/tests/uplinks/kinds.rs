@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::Result;
 use overlay_common::maps::DROPS;
-use overlay_tests::{counters, guard::Guard, poll, run, script::words, traffic::Pair};
+use overlay_tests::{counters, guard::Guard, kernel, poll, run, script::words, traffic::Pair};
 
 use crate::stand::{Running, by_device, flows_fast, ip, lab, second_cable};
 
@@ -94,6 +94,10 @@ fn a_device_without_ethernet() -> Result<()> {
         ("vpn1", "172.31.0.", 1370),
         ("vpn2", "fd31::", 1350),
     ] {
+        if is_ipv6(addresses) && !kernel::strips_other_family() {
+            println!("this kernel takes IPv4 out of IPv6 itself");
+            continue;
+        }
         let _ends = [
             tun(&guard, 1, device, addresses)?,
             tun(&guard, 2, device, addresses)?,
