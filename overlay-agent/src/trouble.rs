@@ -49,10 +49,14 @@ impl Trouble {
         self
     }
 
-    /// Has the commands of the cure be pasted anywhere on a machine whose node is a namespace.
-    pub fn cure_on(&mut self, netns: Option<&Path>) {
+    /// Lets the commands of the cure be pasted anywhere on a machine that has other instances, and
+    /// nodes that are namespaces.
+    pub fn cure_on(&mut self, instance: Option<&Name>, netns: Option<&Path>) {
         if let Some(netns) = netns {
             self.cure = on_node(&self.cure, netns).into();
+        }
+        if let Some(instance) = instance {
+            self.cure = for_instance(&self.cure, instance).into();
         }
     }
 
@@ -106,17 +110,28 @@ const OF_THE_NODE: [&str; 9] = [
 ///
 /// `nsenter`, because `ip netns exec` takes names alone, and mounts a `/sys` without bpffs.
 pub(crate) fn on_node(text: &str, netns: &Path) -> String {
+    in_quotes(text, |command| {
+        let (program, _) = command.split_once(' ')?;
+        let is_one = OF_THE_NODE.contains(&program) && !is_of_the_machine(command);
+        is_one.then(|| format!("nsenter --net={} {command}", netns.display()))
+    })
+}
+
+/// A text in whose quotes commands of the agent's program name its instance.
+pub(crate) fn for_instance(text: &str, instance: &Name) -> String {
+    in_quotes(text, |command| {
+        let is_ours = command.starts_with("overlay-agent ");
+        let names_it = command.contains("--instance") || command.contains("--config");
+        (is_ours && !names_it).then(|| format!("{command} --instance {instance}"))
+    })
+}
+
+/// A text with another command between quotes, where there is to be another one.
+fn in_quotes(text: &str, other: impl Fn(&str) -> Option<String>) -> String {
     // What stands between quotes is every other part.
     let parts = text.split('"').enumerate().map(|(number, part)| {
-        let program = part.split(' ').next().filter(|_| number % 2 == 1);
-        let is_one = program.is_some_and(|program| {
-            OF_THE_NODE.contains(&program) && part.len() > program.len() && !is_of_the_machine(part)
-        });
-        if is_one {
-            format!("nsenter --net={} {part}", netns.display())
-        } else {
-            part.to_owned()
-        }
+        let other = if number % 2 == 1 { other(part) } else { None };
+        other.unwrap_or_else(|| part.to_owned())
     });
     parts.collect::<Vec<_>>().join("\"")
 }
@@ -169,7 +184,21 @@ pub mod ids {
 mod tests {
     use std::path::Path;
 
-    use super::{Trouble, on_node};
+    use super::{Trouble, for_instance, on_node};
+
+    #[test]
+    fn a_cure_names_the_instance_that_it_is_for() {
+        let text = "delete endpoint x: no; see \"overlay-agent endpoint list\", or \"ip link\"";
+        let name = "n1".parse().unwrap();
+        let told = for_instance(text, &name);
+        assert_eq!(
+            told,
+            "delete endpoint x: no; see \"overlay-agent endpoint list --instance n1\", or \"ip link\""
+        );
+        assert_eq!(for_instance(&told, &name), told);
+        let start = "start it with \"overlay-agent run --config FILE\"";
+        assert_eq!(for_instance(start, &name), start);
+    }
 
     #[test]
     fn commands_about_a_node_enter_its_namespace_and_no_others_do() {

@@ -1,8 +1,8 @@
 //! The command line as people who know `kubectl`, `ip` and `docker` type it.
 
-use std::fs;
+use std::{fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
@@ -10,6 +10,7 @@ use overlay_tests::{
     netns::Temporary,
     run,
     script::words,
+    shape::{Scenario, Shape},
 };
 use serde_json::Value;
 
@@ -47,6 +48,51 @@ fn usual_names_and_a_usual_environment_are_understood() -> Result<()> {
     assert!(again.contains("nothing to remove"), "{again}");
     // A name that was mistyped is found among those that there are.
     assert!(again.contains("tcmd-n2"), "{again}");
+    Ok(guard.down()?)
+}
+
+/// A cure is a command that can be pasted: by the path that the program was called by, where `PATH`
+/// does not have it, and by its name where it does.
+#[test]
+fn cures_call_the_program_as_it_was_called() -> Result<()> {
+    let guard = Guard::underlay(Shape::usual("tcure", Scenario::Overlay)?)?;
+    let agent = guard.agent(1);
+    let program = agent.argv(&[])[0].clone();
+    let program = Path::new(&program);
+    let folder = program.parent().context("a folder")?.display();
+    let status = ["status", "--instance", "tcure-nobody"];
+    for (path, called) in [
+        ("/usr/bin:/bin".to_owned(), program.display().to_string()),
+        (format!("/bin:{folder}"), "overlay-agent".to_owned()),
+    ] {
+        let out = agent.with("PATH", &path).call(&status)?;
+        let cure = format!("\"{called} run --config FILE");
+        assert!(out.stderr.contains(&cure), "{path}: {}", out.stderr);
+    }
+    Ok(guard.down()?)
+}
+
+/// Whoever leaves something out is told of all that would do, and a variable that is set to nothing
+/// is as good as none.
+#[test]
+fn what_is_left_out_is_told_and_an_empty_variable_is_none() -> Result<()> {
+    let guard = Guard::underlay(Shape::usual("tempty", Scenario::Overlay)?)?;
+    let agent = guard.agent(1);
+    let out = agent.call(&["endpoint", "add", "x", "--network", "lab"])?;
+    assert_eq!(out.code, Some(2), "{}", out.stderr);
+    for option in ["--netns <NETNS>", "--pid <PID>"] {
+        assert!(out.stderr.contains(option), "{option}: {}", out.stderr);
+    }
+    let with = |value: &str| {
+        let agent = agent.with("OVERLAY_INSTANCE", value);
+        agent.with("OVERLAY_CONFIG", value).call(&["check"])
+    };
+    let out = with("")?;
+    assert_eq!(out.code, Some(2), "{}", out.stderr);
+    assert!(out.stderr.contains("--config <CONFIG>"), "{}", out.stderr);
+    assert!(!out.stderr.contains("is no name"), "{}", out.stderr);
+    let out = with("a/b")?;
+    assert!(out.stderr.contains("is no name"), "{}", out.stderr);
     Ok(guard.down()?)
 }
 

@@ -283,3 +283,15 @@ fn processes_of_a_lab_end_with_it() -> Result<()> {
     assert!(!sleeper.is_alive());
     Ok(())
 }
+
+#[test]
+fn every_scenario_is_documented() -> Result<()> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lab.md");
+    let page = fs::read_to_string(page)?;
+    for scenario in Scenario::ALL {
+        let name = format!("`{}`", scenario.name());
+        let option = format!("`--scenario {}`", scenario.name());
+        assert!(page.contains(&name) || page.contains(&option), "{name}");
+    }
+    Ok(())
+}

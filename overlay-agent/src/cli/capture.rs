@@ -166,7 +166,10 @@ impl<'p> Output<'p> {
             }
             file => (file, true),
         };
-        let file = file.with_context(|| format!("write to {}", path.display()))?;
+        let file = file.map_err(|cause| {
+            let cure = "give a file that can be written, or \"-\" for standard output";
+            anyhow!("write to {}: {cause}; {cure}", path.display())
+        })?;
         Ok(Self::File { file, path, new })
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, env = "OVERLAY_CONFIG")]
     config: Option<PathBuf>,
     /// With --config: network namespace that is the node: a name under /run/netns, or a path
-    /// [default: the caller's]
+    /// [default: that of the instance's last agent, else the caller's]
     #[arg(long, requires = "config")]
     netns: Option<PathBuf>,
     /// How long counters are watched and answers are waited for
@@ -92,11 +92,12 @@ fn alone(
     let instance = instance.unwrap_or_else(|| loaded.model.node.name.clone());
     let mut files = files.with_cluster(dirs.cluster(&instance));
     let model = files.load().map_err(Failure::bad_input)?.model;
+    let store = Store::open(dirs, &instance).map_err(Failure::bad_input)?;
     let netns = netns.map(local::netns_path);
+    let netns = netns.or_else(|| store.content().netns.clone());
     if let Some(netns) = &netns {
         local::enter(netns)?;
     }
-    let store = Store::open(dirs, &instance).map_err(Failure::bad_input)?;
     let patient = Patient {
         content: store.content().clone(),
         pins: dirs.pins(&instance),

@@ -12,7 +12,7 @@ use crate::{
     kernel::KernelError,
     model::Name,
     store::StoreError,
-    trouble::on_node,
+    trouble::{for_instance, on_node},
 };
 
 /// How a command ended that did not simply succeed.
@@ -103,8 +103,12 @@ impl Failure {
         if matches!(self, Self::Told) {
             return ExitCode::from(code);
         }
-        let message = for_instance(&format!("{:#}", self.into_error()), instance);
-        let message = called::pasteable(&message);
+        let message = format!("{:#}", self.into_error());
+        let message = match instance {
+            Some(instance) => for_instance(&message, instance),
+            None => message,
+        };
+        let message = without_numbers(&called::pasteable(&message));
         match format {
             Format::Json => eprintln!("{}", as_json(code, kind, &message)),
             Format::Text => {
@@ -117,22 +121,21 @@ impl Failure {
     }
 }
 
-/// Has the commands of a cure name the instance that this one was for, so that they can be pasted.
-fn for_instance(message: &str, instance: Option<&Name>) -> String {
-    let Some(instance) = instance else {
-        return message.to_owned();
-    };
-    // What stands between quotes is every other part.
-    let parts = message.split('"').enumerate().map(|(number, part)| {
-        let is_ours = number % 2 == 1 && part.starts_with("overlay-agent ");
-        let names_it = part.contains("--instance") || part.contains("--config");
-        if is_ours && !names_it {
-            format!("{part} --instance {instance}")
-        } else {
-            part.to_owned()
-        }
-    });
-    parts.collect::<Vec<_>>().join("\"")
+/// Without the numbers of the kernel's errors, which the standard library adds to their words.
+fn without_numbers(message: &str) -> String {
+    let mut out = String::new();
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        out += before;
+        rest = match after.split_once(')') {
+            Some((number, after)) if number.bytes().all(|byte| byte.is_ascii_digit()) => after,
+            _ => {
+                out += " (os error ";
+                after
+            }
+        };
+    }
+    out + rest
 }
 
 const BAD_INPUT: (u8, &str) = (2, "bad_input");
@@ -169,7 +172,11 @@ fn lacks_rights(error: &anyhow::Error) -> bool {
         cause.kind() == std::io::ErrorKind::PermissionDenied
     }
     fn lock(error: &LockError) -> bool {
-        matches!(error, LockError::Io { cause, .. } if denied(cause))
+        match error {
+            LockError::Io { cause, .. } => denied(cause),
+            LockError::Foreign { .. } => true,
+            LockError::Running(_) | LockError::NotOurs { .. } => false,
+        }
     }
     fn store(error: &StoreError) -> bool {
         matches!(error, StoreError::Io { cause, .. } if denied(cause))
@@ -198,7 +205,7 @@ fn lacks_rights(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, as_json, asks_for_json, for_instance};
+    use super::{Failure, as_json, asks_for_json, without_numbers};
     use anyhow::anyhow;
 
     #[test]
@@ -228,16 +235,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cure_names_the_instance_that_was_asked() {
-        let text = "delete endpoint x: no; see \"overlay-agent endpoint list\", or \"ip link\"";
-        let name = "n1".parse().unwrap();
-        assert_eq!(for_instance(text, None), text);
-        assert_eq!(
-            for_instance(text, Some(&name)),
-            "delete endpoint x: no; see \"overlay-agent endpoint list --instance n1\", or \"ip link\""
-        );
-        let start = "start it with \"overlay-agent run --config FILE\"";
-        assert_eq!(for_instance(start, Some(&name)), start);
+    fn errors_of_the_kernel_are_told_in_words() {
+        for (text, expected) in [
+            (
+                "read x: No such file (os error 2); y",
+                "read x: No such file; y",
+            ),
+            ("a (os error 1) b (os error 22)", "a b"),
+            ("a (os error of mine) b", "a (os error of mine) b"),
+            ("a (os error 1", "a (os error 1"),
+        ] {
+            assert_eq!(without_numbers(text), expected);
+        }
     }
 
     #[test]

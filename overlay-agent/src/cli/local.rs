@@ -58,7 +58,7 @@ pub(super) fn plan(
     let preview = block_on(preview)?.map_err(Failure::bad_input);
     let mut preview = preview.map_err(|failure| failure.cured_on(netns))?;
     for problem in &mut preview.problems {
-        problem.cure_on(netns);
+        problem.cure_on(None, netns);
     }
     output::print(|out| output::plan(out, &preview, format)).map_err(Failure::Problem)
 }

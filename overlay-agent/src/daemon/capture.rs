@@ -1,6 +1,7 @@
 //! Captures: while one runs, the attached programs are those that tell.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -293,16 +294,14 @@ fn add_reason(watch: &mut Watch, name: &str) -> Result<(), String> {
     if known {
         return Ok(());
     }
+    let sorted = |names: BTreeSet<&str>| Vec::from_iter(names).join(", ");
     let drops = DropReason::ALL.iter().map(|reason| reason.name());
     let passes = PassReason::ALL.iter().map(|reason| reason.name());
-    let all: Vec<&str> = ["sent", "passed", "dropped"]
-        .into_iter()
-        .chain(drops)
-        .chain(passes)
-        .collect();
     Err(format!(
-        "there is no reason {name:?}: choose {}",
-        all.join(", ")
+        "there is no reason {name:?}: choose sent, passed or dropped, or one that is dropped for ({}) \
+         or left to the kernel for ({})",
+        sorted(drops.collect()),
+        sorted(passes.collect())
     ))
 }
 

@@ -27,7 +27,7 @@ pub enum LockError {
     )]
     Running(Name),
     /// The folder for socket and lock is somebody else's.
-    #[error("use {}: it belongs to user {owner}, and the agent runs as user {user}; remove it, or run the agent as that user", path.display())]
+    #[error("use {}: it belongs to user {owner}, and this program runs as user {user}; run it as that user", path.display())]
     Foreign {
         /// The folder.
         path: PathBuf,
@@ -120,7 +120,13 @@ fn make_private(folder: &Path) -> Result<(), LockError> {
     };
     let found = fs::symlink_metadata(folder).map_err(io)?;
     let (owner, user) = (found.uid(), geteuid().as_raw());
-    if !found.is_dir() || owner != user {
+    if !found.is_dir() {
+        return Err(LockError::NotOurs {
+            path: folder.to_owned(),
+            what: "it is no folder",
+        });
+    }
+    if owner != user {
         return Err(LockError::Foreign {
             path: folder.to_owned(),
             owner,

@@ -221,10 +221,7 @@ impl Reconciler {
             Ok(found) | Err(found) => problems.extend(found),
         }
         problems.extend(self.report.failed.iter().cloned());
-        let netns = self.store.content().netns.as_deref();
-        for problem in &mut problems {
-            problem.cure_on(netns);
-        }
+        self.make_pasteable(&mut problems);
         let now: BTreeSet<&Trouble> = problems.iter().collect();
         let before: BTreeSet<&Trouble> = self.problems.iter().collect();
         for problem in now.difference(&before) {
@@ -243,6 +240,14 @@ impl Reconciler {
                 self.steps = 0;
             }
             self.untold = Untold::Round;
+        }
+    }
+
+    /// Lets cures be pasted wherever they are read.
+    pub(super) fn make_pasteable(&self, troubles: &mut [Trouble]) {
+        let content = self.store.content();
+        for trouble in troubles {
+            trouble.cure_on(Some(content.instance()), content.netns.as_deref());
         }
     }
 

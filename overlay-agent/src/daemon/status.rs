@@ -156,10 +156,7 @@ impl Reconciler {
         }
         troubles.extend(self.probe_problems());
         troubles.extend(self.taken_sources());
-        let netns = self.store.content().netns.as_deref();
-        for trouble in &mut troubles {
-            trouble.cure_on(netns);
-        }
+        self.make_pasteable(&mut troubles);
         troubles
     }
 

@@ -21,6 +21,12 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
     let stand = Stand::raise("tdoca")?;
     stand.agent.stop()?;
     stand.is_well("the agent has ended", || stand.diagnosis_alone())?;
+    // Where the node is, its state remembers.
+    let mut without = alone(&stand.agent);
+    let netns = without.iter().position(|word| word == "--netns");
+    let netns = netns.context("a namespace")?;
+    without.drain(netns..netns + 2);
+    stand.is_well("nobody says where", || diagnosis_by(&without))?;
     for fault in [
         Fault::new(
             "ip-forward-off",

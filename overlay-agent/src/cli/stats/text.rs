@@ -6,8 +6,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::{
     api::stats::{
-        Counter, DropStats, EndpointCounts, NetworkStats, PassStats, PathCounts, PeerCounts,
-        Sender, Stats,
+        Counter, DropStats, EndpointCounts, EndpointStats, NetworkStats, PassStats, PathCounts,
+        PeerCounts, Sender, Stats,
     },
     stats::{bytes, count},
 };
@@ -49,7 +49,8 @@ impl Page {
         for network in &stats.networks {
             self.network(network, all);
         }
-        self.endpoints(stats);
+        let besides = [("(this node)", &stats.host), ("(former)", &stats.former)];
+        self.endpoints(&stats.endpoints, besides);
         self.programs(stats);
         self.drops(&stats.drops);
         self.passes(&stats.passes);
@@ -140,43 +141,62 @@ impl Page {
         }
     }
 
-    fn endpoints(&mut self, stats: &Stats) {
+    fn endpoints(&mut self, endpoints: &[EndpointStats], besides: [(&str, &EndpointCounts); 2]) {
         let row = |name: &str, counts: &EndpointCounts| {
+            let EndpointCounts { tx, rx, .. } = counts;
             [
                 name.to_owned(),
-                both(counts.tx),
-                both(counts.rx),
-                both(counts.tx_local),
-                both(counts.rx_local),
+                count(tx.packets),
+                bytes(tx.bytes),
+                count(rx.packets),
+                bytes(rx.bytes),
                 count(counts.passed.packets),
                 count(counts.dropped.packets),
             ]
         };
-        let mut endpoints: Vec<_> = stats.endpoints.iter().collect();
+        // A table of its own: in one line they would not fit a terminal.
+        let local = |name: &str, counts: &EndpointCounts| {
+            let (tx, rx) = (counts.tx_local, counts.rx_local);
+            [
+                name.to_owned(),
+                count(tx.packets),
+                bytes(tx.bytes),
+                count(rx.packets),
+                bytes(rx.bytes),
+            ]
+        };
+        let mut endpoints: Vec<_> = endpoints.iter().collect();
         endpoints.sort_by_key(|endpoint| {
             let counts = &endpoint.counts;
             let all = [counts.tx, counts.tx_local, counts.rx, counts.rx_local];
             Reverse(all.iter().map(|count| count.bytes).sum::<u64>())
         });
-        let mut rows: Vec<_> = endpoints
-            .iter()
-            .map(|endpoint| row(endpoint.name.as_str(), &endpoint.counts))
+        let endpoints = endpoints.iter();
+        let mut all: Vec<_> = endpoints
+            .map(|endpoint| (endpoint.name.as_str(), &endpoint.counts))
             .collect();
-        for (name, counts) in [("(this node)", &stats.host), ("(former)", &stats.former)] {
-            if *counts != EndpointCounts::default() {
-                rows.push(row(name, counts));
-            }
-        }
+        let besides = besides.into_iter();
+        all.extend(besides.filter(|(_, counts)| **counts != EndpointCounts::default()));
+        let rows = all.iter().map(|(name, counts)| row(name, counts));
         let head = [
             "ENDPOINT",
             "TO PEERS",
+            "",
             "FROM PEERS",
-            "TO OTHERS",
-            "FROM OTHERS",
+            "",
             "TO KERNEL",
             "DROPPED",
         ];
-        self.table(1..7, head, rows);
+        self.table(1..7, head, rows.collect());
+        let speaks = |counts: &EndpointCounts| {
+            (counts.tx_local, counts.rx_local) != (Counter::default(), Counter::default())
+        };
+        let rows = all.iter().filter(|(_, counts)| speaks(counts));
+        let rows: Vec<_> = rows.map(|(name, counts)| local(name, counts)).collect();
+        if !rows.is_empty() {
+            let head = ["ENDPOINT", "TO OTHERS HERE", "", "FROM OTHERS HERE", ""];
+            self.table(1..5, head, rows);
+        }
     }
 
     fn programs(&mut self, stats: &Stats) {
@@ -252,10 +272,41 @@ fn name(sender: &Sender) -> String {
     }
 }
 
-/// Packets and bytes in one cell.
-fn both(of: Counter) -> String {
-    if of.packets == 0 {
-        return "0".to_owned();
+#[cfg(test)]
+mod tests {
+    use super::{Page, WIDTH};
+    use crate::api::stats::{Counter, EndpointCounts, EndpointStats};
+
+    #[test]
+    fn large_numbers_do_not_break_lines() {
+        let much = Counter {
+            packets: 99_900_000,
+            bytes: 1_000 << 20,
+        };
+        let counts = EndpointCounts {
+            tx: much,
+            rx: much,
+            tx_local: much,
+            rx_local: much,
+            passed: much,
+            dropped: much,
+        };
+        let endpoint = EndpointStats {
+            name: "a-container-1".parse().unwrap(),
+            network: "lab".parse().unwrap(),
+            slot: None,
+            counts,
+        };
+        let mut page = Page::new("");
+        page.endpoints(
+            &[endpoint],
+            [("(this node)", &counts), ("(former)", &counts)],
+        );
+        let lines: Vec<&str> = page.text.lines().collect();
+        // Two tables of three with a head and an empty line before.
+        assert_eq!(lines.len(), 2 * (3 + 2), "{}", page.text);
+        for line in lines {
+            assert!(line.len() <= usize::from(WIDTH), "{}", page.text);
+        }
     }
-    format!("{}  {}", count(of.packets), bytes(of.bytes))
 }
