@@ -1,6 +1,10 @@
 //! What a step tells of the node that it was needed on.
 
 use super::Step;
+use crate::{
+    model::IfName,
+    objects::{LinkId, RouteKey},
+};
 
 impl Step {
     /// What somebody else has removed, added or changed, where this step puts it right: `device
@@ -23,13 +27,10 @@ impl Step {
             Self::DeleteAddress { address } => {
                 format!("address {} had been added to {}", address.net, address.link)
             }
-            Self::SetRoute { key, route } => format!(
-                "route {} dev {} was missing or led elsewhere",
-                key.destination, route.dev
-            ),
-            Self::DeleteRoute { key, dev } => {
-                format!("route {} dev {dev} had been added", key.destination)
+            Self::SetRoute { key, route } => {
+                format!("{} was missing or led elsewhere", named(key, route.dev))
             }
+            Self::DeleteRoute { key, dev } => format!("{} had been added", named(key, *dev)),
             Self::AddLastResort { cidr } => format!("unreachable route {cidr} was missing"),
             Self::SetNeighbour { link, address, .. } => {
                 format!("neighbour {address} dev {link} was missing or altered")
@@ -54,5 +55,40 @@ impl Step {
             Self::Attach { link, hook } => format!("program {hook} was not attached to {link}"),
             _ => return None,
         })
+    }
+}
+
+/// A route with its device, and whose that is.
+fn named(key: &RouteKey, dev: IfName) -> String {
+    let device = LinkId {
+        scope: key.scope.clone(),
+        name: dev,
+    };
+    format!("route {} dev {device}", key.destination)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Step;
+    use crate::objects::{RouteKey, Scope};
+
+    #[test]
+    fn a_route_of_a_container_is_told_with_its_name() {
+        let lack = |scope| {
+            let step = Step::DeleteRoute {
+                key: RouteKey {
+                    scope,
+                    destination: "0.0.0.0/0".parse().unwrap(),
+                    metric: 0,
+                },
+                dev: "eth0".parse().unwrap(),
+            };
+            step.lack().unwrap()
+        };
+        assert_eq!(
+            lack(Scope::Endpoint("web".parse().unwrap())),
+            "route 0.0.0.0/0 dev eth0 of endpoint web had been added"
+        );
+        assert_eq!(lack(Scope::Node), "route 0.0.0.0/0 dev eth0 had been added");
     }
 }
