@@ -166,8 +166,17 @@ fn doctor_tells_all_that_status_tells(stand: &Stand) -> Result<()> {
     });
     assert_eq!(told, Ok(()));
     let found = stand.diagnosis()?;
-    let found = named(&found["findings"], "check", "object");
-    assert!(expected.is_subset(&found), "{found:?}");
+    let named_here = named(&found["findings"], "check", "object");
+    assert!(expected.is_subset(&named_here), "{named_here:?}");
+    // The cure of either can be pasted outside the node's namespace.
+    let status = stand.agent.json(&["status"])?;
+    let cure = format!(
+        "nsenter --net=/run/netns/{} ip route get",
+        stand.agent.instance
+    );
+    for told in [&status["problems"], &found["findings"]] {
+        assert!(told.to_string().contains(&cure), "no {cure:?} in {told:#}");
+    }
     fs::write(&file, good)?;
     stand.is_healthy("several faults")
 }
