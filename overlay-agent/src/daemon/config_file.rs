@@ -25,6 +25,7 @@ use tracing::warn;
 
 use crate::{
     config::{ConfigError, Files, Loaded, PEERS_FOLDER, folder_of},
+    kernel::watch_limit,
     trouble::{Trouble, ids},
 };
 
@@ -197,22 +198,13 @@ fn watcher(path: &Path, sender: mpsc::Sender<()>) -> notify::Result<RecommendedW
 fn why(error: &notify::Error) -> String {
     let errno = match &error.kind {
         notify::ErrorKind::Io(cause) => cause.raw_os_error().map(Errno::from_raw),
+        notify::ErrorKind::MaxFilesWatch => Some(Errno::ENOSPC),
         _ => None,
     };
-    let limit = match (&error.kind, errno) {
-        (_, Some(Errno::EMFILE)) => Some("max_user_instances"),
-        (notify::ErrorKind::MaxFilesWatch, _) | (_, Some(Errno::ENOSPC)) => {
-            Some("max_user_watches")
-        }
-        _ => None,
-    };
-    let cause = match (limit, errno) {
-        (Some(limit), _) => {
-            format!("all that fs.inotify.{limit} allows this user are in use; raise it with sysctl")
-        }
-        (None, Some(errno)) => errno.desc().to_owned(),
-        (None, None) => error.to_string(),
-    };
+    let cause = errno.map_or_else(
+        || error.to_string(),
+        |errno| watch_limit(errno).unwrap_or_else(|| errno.desc().to_owned()),
+    );
     format!("{cause}; it is looked at twice a second instead")
 }
 

@@ -18,6 +18,18 @@ pub struct KernelError {
     denied: bool,
 }
 
+/// Which limit keeps a user from watching one file more, in words; `None` where it is none.
+pub fn watch_limit(errno: Errno) -> Option<String> {
+    let limit = match errno {
+        Errno::EMFILE => "max_user_instances",
+        Errno::ENOSPC => "max_user_watches",
+        _ => return None,
+    };
+    Some(format!(
+        "all that fs.inotify.{limit} allows this user are in use; raise it with sysctl"
+    ))
+}
+
 impl KernelError {
     /// For an operation with its object, and why it failed.
     pub(super) fn new(operation: impl Into<String>, cause: impl Into<String>) -> Self {

@@ -25,4 +25,4 @@ pub mod sysctl;
 pub mod udp;
 pub mod xfrm;
 
-pub use error::{KernelError, Result};
+pub use error::{KernelError, Result, watch_limit};

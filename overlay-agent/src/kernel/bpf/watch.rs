@@ -13,7 +13,7 @@ use nix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::pins::Pins;
-use crate::kernel::{KernelError, Result};
+use crate::kernel::{KernelError, Result, watch_limit};
 
 /// What is listened to: what we do ourselves, making pins, is no news. What is moved to a pin's
 /// place removes it.
@@ -41,6 +41,15 @@ impl AsRawFd for Source {
     }
 }
 
+/// Why nothing can be watched.
+fn refused(operation: impl Into<String>, error: &io::Error) -> KernelError {
+    let limit = error.raw_os_error().map(Errno::from_raw);
+    match limit.and_then(watch_limit) {
+        Some(limit) => KernelError::new(operation, limit),
+        None => KernelError::io(operation, error),
+    }
+}
+
 impl PinWatch {
     /// Watches the pins of the instance's folder that are there now. Needs a tokio runtime.
     pub fn open(dir: &Path) -> Result<Self> {
@@ -51,7 +60,7 @@ impl PinWatch {
             // nothing closes it before the `AsyncFd` that it moves into is dropped.
             Ok(unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }?)
         };
-        let inotify = open().map_err(|error| KernelError::io("watch pins", &error))?;
+        let inotify = open().map_err(|error| refused("watch pins", &error))?;
         let watch = Self {
             folder: Pins::new(dir).folder().to_owned(),
             inotify,
@@ -63,7 +72,7 @@ impl PinWatch {
     /// Watches folders that were made since; those that are watched already stay so.
     pub fn renew(&self) -> Result<()> {
         self.cover(&self.folder)
-            .map_err(|error| KernelError::io(format!("watch {}", self.folder.display()), &error))
+            .map_err(|error| refused(format!("watch {}", self.folder.display()), &error))
     }
 
     fn cover(&self, folder: &Path) -> io::Result<()> {
