@@ -9,6 +9,7 @@ mod lab;
 mod machine;
 mod package;
 mod setup;
+mod soak;
 mod steps;
 mod test;
 mod toolchain;
@@ -46,6 +47,8 @@ enum Task {
     Tutorial,
     /// Run all tests: of units, of the programs in the kernel, and end to end (root)
     Test(test::Args),
+    /// Let traffic run between two nodes while all about it changes, and report what was lost (root)
+    Soak(soak::Args),
     /// Measure overlay beside kernel VXLAN and others, in one run (root)
     Bench(bench::Args),
     /// Build a Debian package, and try what becomes of it on a machine (root)
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Lab(args) => lab::run(args),
         Task::Tutorial => tutorial::run(console),
         Task::Test(args) => test::run(console, &args),
+        Task::Soak(args) => soak::run(console, &args),
         Task::Bench(args) => bench::run(console, &args),
         Task::Package(args) => package::run(console, &args),
         Task::Distro(args) => distro::run(console, &args),

@@ -5,6 +5,7 @@
 mod account;
 mod belongings;
 mod churn;
+mod steady;
 
 use std::{
     env, fs,
@@ -94,25 +95,55 @@ fn until(agent: &Agent, well: impl Fn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
-    let minutes = match env::var(MINUTES) {
+/// How long to go on.
+fn minutes(usual: u64) -> Result<u64> {
+    match env::var(MINUTES) {
         Ok(minutes) => minutes
             .parse()
-            .with_context(|| format!("{MINUTES}={minutes}"))?,
-        Err(_) => USUAL,
-    };
-    let time = Duration::from_mins(minutes);
+            .with_context(|| format!("{MINUTES}={minutes}")),
+        Err(_) => Ok(usual),
+    }
+}
+
+/// Containers of the same number on two nodes.
+fn pair(guard: &Guard, (from, to): (usize, usize), container: usize) -> Pair<'_> {
+    let nodes = &guard.topology().nodes;
+    Pair {
+        client: &nodes[from].containers[container].namespace,
+        server: &nodes[to].containers[container].namespace,
+        address: nodes[to].containers[container].address.into(),
+    }
+}
+
+/// Asserts that agents have what they had, and no more.
+fn same_as_before(agents: &[Agent], before: &[Belongings]) -> Result<()> {
+    for (agent, before) in agents.iter().zip(before) {
+        let same = poll::until_well(|| match Belongings::of(agent) {
+            Ok(now) => Some(now.changes_since(before)).filter(|changes| !changes.is_empty()),
+            Err(error) => Some(format!("{error:#}")),
+        });
+        ensure!(same == Ok(()), "{}: {same:?}", agent.instance);
+    }
+    Ok(())
+}
+
+/// Tells what became of agents' memory, and asserts that it is about what it was.
+fn grown(agents: &[Agent], before: &[u64]) -> Result<()> {
+    for (agent, before) in agents.iter().zip(before) {
+        let now = memory(agent)?;
+        println!("{}: {before} KiB, now {now} KiB", agent.instance);
+        ensure!(now <= before + GROWTH_KIB, "{before} KiB, now {now} KiB");
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
+    let time = Duration::from_mins(minutes(USUAL)?);
     // The kernel counts the programs' runs for as long as this is open.
     let _counting = enable_stats(Stats::RunTime)?;
     let guard = Guard::overlay("tsoak")?;
     let agents = guard.agents();
-    let nodes = &guard.topology().nodes;
-    let pair = |from: usize, to: usize, container: usize| Pair {
-        client: &nodes[from].containers[container].namespace,
-        server: &nodes[to].containers[container].namespace,
-        address: nodes[to].containers[container].address.into(),
-    };
     // What is made once, such as a thread to look at namespaces, is there afterwards.
     disturb(&guard)?;
     churn::while_doing(&guard, 2 * churn::A_SECOND, || Ok(()))?;
@@ -131,8 +162,8 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
     let drops = Drops::of(&namespaces)?;
 
     let loads = [
-        Load::start(&pair(0, 1, 0), RATES)?,
-        Load::start(&pair(1, 0, 1), RATES)?,
+        Load::start(&pair(&guard, (0, 1), 0), RATES)?,
+        Load::start(&pair(&guard, (1, 0), 1), RATES)?,
     ];
     let at_least = u32::try_from(time.as_secs())? * churn::A_SECOND;
     let churned = churn::while_doing(&guard, at_least, || {
@@ -171,13 +202,7 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
         assert_eq!(doubled, 0, "{outcome}");
     }
 
-    for (agent, before) in agents.iter().zip(&before) {
-        let same = poll::until_well(|| match Belongings::of(agent) {
-            Ok(now) => Some(now.changes_since(before)).filter(|changes| !changes.is_empty()),
-            Err(error) => Some(format!("{error:#}")),
-        });
-        assert_eq!(same, Ok(()), "{}", agent.instance);
-    }
+    same_as_before(&agents, &before)?;
     let accounts_after = accounts(&before)?;
     for ((agent, now), then) in agents.iter().zip(&accounts_after).zip(&accounts_before) {
         println!("{}: {now:?}", agent.instance);
@@ -193,10 +218,6 @@ fn nothing_is_lost_and_nothing_is_left() -> Result<()> {
         );
         assert!(now.delivered() > then.delivered(), "{now:?}");
     }
-    for (agent, before) in agents.iter().zip(&memory_before) {
-        let now = memory(agent)?;
-        println!("{}: {before} KiB, now {now} KiB", agent.instance);
-        assert!(now <= before + GROWTH_KIB, "{before} KiB, now {now} KiB");
-    }
+    grown(&agents, &memory_before)?;
     Ok(guard.down()?)
 }

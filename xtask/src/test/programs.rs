@@ -64,7 +64,7 @@ impl Program {
     }
 
     /// The command that runs it as cargo would.
-    pub(super) fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.executable);
         command
             .current_dir(&self.folder)
