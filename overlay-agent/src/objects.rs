@@ -34,8 +34,8 @@ pub use entries::{EndpointEntry, Entries, LinkRef, Stray};
 pub use filter::{Filter, FilterRules, FilterTable, Masquerade, TableOwner, filter_table};
 pub(crate) use guard::Fnv;
 pub use guard::{
-    Guard, GuardRules, GuardSenders, IN_THE_CLEAR, KERNEL_REASONS, Length, Senders,
-    TUNNEL_FROM_ENDPOINT, UNREACHABLE, guard_table,
+    Guard, GuardRules, GuardSenders, GuardedEndpoint, IN_THE_CLEAR, KERNEL_REASONS, Length,
+    Senders, TUNNEL_FROM_ENDPOINT, UNREACHABLE, guard_table,
 };
 pub use leaving::Leaving;
 pub use peers::{PeerEntries, PeerEntry, PeerObjects, Spread};

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_common::{maps::DROPS, wire::IANA_PORT};
 use overlay_tests::{
     agent::Agent,
@@ -121,6 +121,28 @@ fn dropped_between_networks(agent: &Agent) -> Result<u64> {
     Ok(count.map_or(0, |&(_, packets)| packets))
 }
 
+/// The same, by whomever it was done.
+fn dropped_between_networks_by_all(agent: &Agent) -> Result<u64> {
+    let stats = agent.json(&["stats"])?;
+    let drops = stats["drops"].as_array().context("drops")?;
+    let count = drops
+        .iter()
+        .find(|drops| drops["reason"] == "other_network");
+    Ok(count.map_or(0, |count| count["packets"].as_u64().unwrap_or_default()))
+}
+
+/// The first node has the other network's gateway address itself, and does not answer there.
+fn gateways_are_apart(guard: &Guard) -> Result<()> {
+    let red = &guard.topology().nodes[0].containers[0];
+    for gateway in ["10.245.1.1", "fd00:245:0:1::1"] {
+        assert!(
+            !answers(&red.namespace, gateway.parse()?, false)?,
+            "{gateway}"
+        );
+    }
+    Ok(())
+}
+
 fn are_apart(name: &str, port: u16) -> Result<()> {
     let guard = raise(name, port, |_| {})?;
     let apart = Reach {
@@ -131,13 +153,17 @@ fn are_apart(name: &str, port: u16) -> Result<()> {
     reach(&guard, &apart)?;
     // Two containers, each to both containers of the other network, in two families.
     assert_eq!(dropped_between_networks(&agent)?, 8);
+    gateways_are_apart(&guard)?;
+    assert_eq!(dropped_between_networks_by_all(&agent)?, 10);
     for agent in guard.agents() {
         assert_eq!(agent.plan()?, Vec::<serde_json::Value>::new());
         agent.fastpath(false)?;
         assert_eq!(agent.plan()?, Vec::<serde_json::Value>::new());
     }
     reach(&guard, &apart)?;
-    assert_eq!(dropped_between_networks(&agent)?, 8, "by the programs");
+    gateways_are_apart(&guard)?;
+    assert_eq!(dropped_between_networks(&agent)?, 10, "by the programs");
+    assert_eq!(dropped_between_networks_by_all(&agent)?, 20);
     Ok(guard.down()?)
 }
 

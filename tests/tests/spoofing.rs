@@ -1,13 +1,15 @@
 //! A container that speaks as somebody else: dropped, under the one right counter, with a
-//! switch that allows it.
+//! switch that allows it; by the programs, and without them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result};
-use overlay_common::maps::DROPS;
 use overlay_tests::{
+    agent::Agent,
     check::{self, Answer},
-    counters,
     families::{Families, Family},
     frames::{self, Ip, Mac, ethernet, ethertype, protocol},
     guard::Guard,
@@ -203,6 +205,17 @@ fn cases(own: &Own) -> Vec<Case> {
     ]
 }
 
+/// What was dropped, by whomever.
+fn drops(agent: &Agent) -> Result<BTreeMap<String, u64>> {
+    let stats = agent.json(&["stats"])?;
+    let drops = stats["drops"].as_array().context("drops")?;
+    let count = |drops: &serde_json::Value| {
+        let name = drops["reason"].as_str().unwrap_or_default().to_owned();
+        (name, drops["packets"].as_u64().unwrap_or_default())
+    };
+    Ok(drops.iter().map(count).collect())
+}
+
 /// Sends every case and compares the drops that were counted.
 fn fares(name: &str, accept: bool) -> Result<()> {
     let shape = Shape::usual(name, Scenario::Overlay)?;
@@ -217,28 +230,28 @@ fn fares(name: &str, accept: bool) -> Result<()> {
     let node = &guard.topology().nodes[0];
     let own = Own::of(&guard)?;
     let entrance = Socket::open(&node.containers[0].namespace, "eth0")?;
-    let drops = || counters::reasons(&node.namespace, DROPS);
-    for (what, frame, expected) in cases(&own) {
-        let before = drops()?;
-        entrance.send(&frame)?;
-        let was = |name: &str| {
-            let known = before.iter().find(|(known, _)| known == name);
-            known.map_or(0, |&(_, count)| count)
-        };
-        let moved: Vec<(String, u64)> = drops()?
-            .into_iter()
-            .map(|(name, count)| {
-                let more = count - was(&name);
-                (name, more)
-            })
-            .filter(|&(_, more)| more > 0)
-            .collect();
-        let expected: Vec<(String, u64)> = expected
-            .filter(|_| !accept)
-            .map(|name| (name.to_owned(), 1))
-            .into_iter()
-            .collect();
-        assert_eq!(moved, expected, "{what}");
+    let agent = guard.agent(1);
+    for on in [true, false] {
+        agent.fastpath(on)?;
+        guard.is_whole(&agent, "the switch")?;
+        for (what, frame, expected) in cases(&own) {
+            let before = drops(&agent)?;
+            entrance.send(&frame)?;
+            let moved: Vec<(String, u64)> = drops(&agent)?
+                .into_iter()
+                .map(|(name, count)| {
+                    let more = count - before.get(&name).copied().unwrap_or_default();
+                    (name, more)
+                })
+                .filter(|&(_, more)| more > 0)
+                .collect();
+            let expected: Vec<(String, u64)> = expected
+                .filter(|_| !accept)
+                .map(|name| (name.to_owned(), 1))
+                .into_iter()
+                .collect();
+            assert_eq!(moved, expected, "{what}, fast path {on}");
+        }
     }
     drop(entrance);
     Ok(guard.down()?)

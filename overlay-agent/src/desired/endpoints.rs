@@ -11,10 +11,10 @@ use super::{
     Derived, Desired, Full, Node, Problem, Room, address_of, default_metric, hooks, names, values,
 };
 use crate::{
-    model::{Clash, Endpoint, Family, IfName, Mac, Name, NetnsRef, Range},
+    model::{Clash, Endpoint, Family, IfName, Mac, Name, NetnsRef, Range, Verdict},
     objects::{
-        Address, AttachmentState, EndpointEntry, Hook, Link, LinkId, LinkKind, LinkRef, Objects,
-        Route, RouteKey, Scope,
+        Address, AttachmentState, EndpointEntry, GuardedEndpoint, Hook, Link, LinkId, LinkKind,
+        LinkRef, Objects, Route, RouteKey, Scope,
     },
     surroundings::EndpointPlace,
 };
@@ -161,6 +161,7 @@ fn build_one(
     attached.add_default_routes(desired);
     attached.add_routes_behind(desired);
     attached.add_entries(room, left_out, desired);
+    attached.add_to_guard(desired);
 }
 
 impl Attached<'_> {
@@ -285,6 +286,22 @@ impl Attached<'_> {
                 mtu: None,
             };
             desired.objects.routes.insert(key, route);
+        }
+    }
+
+    /// By its device as it is there: one that is still to be made has no number yet.
+    fn add_to_guard(&self, desired: &mut Desired) {
+        let link = self.node.around.links.get(&self.host);
+        let drops = self.derived.network.security.endpoint_source == Verdict::Drop;
+        if let Some(link) = link.filter(|link| link.ours && drops) {
+            let addresses = self.addresses.iter().map(|(_, address)| *address);
+            let behind = self.endpoint.allowed_sources.iter().map(IpNet::trunc);
+            desired.guarded.insert(GuardedEndpoint {
+                index: link.index,
+                mac: self.mac,
+                addresses: addresses.collect(),
+                behind: behind.filter(|_| self.endpoint.forwarding).collect(),
+            });
         }
     }
 

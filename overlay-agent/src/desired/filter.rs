@@ -37,7 +37,7 @@ pub(super) fn rules(networks: &[Derived<'_>]) -> Option<FilterRules> {
     (rules != FilterRules::default()).then_some(rules)
 }
 
-fn may_meet(one: &Derived<'_>, other: &Derived<'_>) -> bool {
+pub(super) fn may_meet(one: &Derived<'_>, other: &Derived<'_>) -> bool {
     let open = |derived: &Derived<'_>| derived.network.security.other_networks == Verdict::Accept;
     one.network.vni == other.network.vni || (open(one) && open(other))
 }

@@ -1,10 +1,14 @@
 //! What the guard of the tunnels' ports lets in, whichever way a packet came.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
-use super::{Derived, Desired, Node, Problem};
+use super::{Derived, Desired, Node, Problem, filter::may_meet};
 use crate::{
     kernel::xfrm::Policy,
     model::{IfName, Peer, Verdict, Vni},
@@ -24,6 +28,8 @@ pub(super) fn build(
         return;
     };
     rules.leaving = leaving(node, networks);
+    rules.apart = apart(networks);
+    rules.endpoints = mem::take(&mut desired.guarded);
     let problem = match &node.around.no_guard {
         None => {
             desired.objects.guard = Some(Guard::Rules(rules.into()));
@@ -56,6 +62,21 @@ fn rules(networks: &[Derived<'_>], senders: &Arc<GuardSenders>) -> Option<GuardR
         rules.own.extend(tunnels.map(|tunnel| tunnel.local));
     }
     (!networks.is_empty()).then_some(rules)
+}
+
+/// Which ranges of other networks nobody gets at by the devices of one.
+fn apart(networks: &[Derived<'_>]) -> BTreeMap<BTreeSet<IfName>, BTreeSet<IpNet>> {
+    let mut apart = BTreeMap::new();
+    for network in networks {
+        let others = networks.iter().filter(|other| !may_meet(network, other));
+        let ranges = others.flat_map(|other| &other.network.ranges);
+        let ranges: BTreeSet<IpNet> = ranges.map(|range| range.cidr).collect();
+        if !ranges.is_empty() {
+            let devices: BTreeSet<IfName> = network.devices().collect();
+            apart.insert(devices, ranges);
+        }
+    }
+    apart
 }
 
 /// What is not to leave the node with an inner source: by a default route. Where other routes

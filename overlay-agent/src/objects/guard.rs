@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::Leaving;
 use crate::{
     fnv::{START, fnv1a},
-    model::{Family, IfName, Name, Security, Vni},
+    model::{Family, IfName, Mac, Name, Security, Vni},
 };
 
-/// Name of the nftables table of an instance's guard, of the family `inet`.
+/// Name of the nftables tables of an instance's guard, of the families `inet` and `bridge`.
 pub fn guard_table(instance: &Name) -> String {
     format!("guard.overlay-{instance}")
 }
@@ -73,6 +73,25 @@ pub struct GuardRules {
     /// What does not leave.
     #[serde(skip)]
     pub leaving: Leaving,
+    /// Devices of networks, and the ranges of other networks that nobody gets at by those.
+    #[serde(skip)]
+    pub apart: BTreeMap<BTreeSet<IfName>, BTreeSet<IpNet>>,
+    /// The containers that speak for themselves alone.
+    #[serde(skip)]
+    pub endpoints: BTreeSet<GuardedEndpoint>,
+}
+
+/// A container's port of the bridge, and who it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GuardedEndpoint {
+    /// Interface index of the node's end.
+    pub index: u32,
+    /// Of the container's end.
+    pub mac: Mac,
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Those of others that it forwards for.
+    pub behind: BTreeSet<IpNet>,
 }
 
 impl Guard {
@@ -87,7 +106,7 @@ impl Guard {
 }
 
 /// To be raised when the same rules are written in another way.
-const FORM: u32 = 4;
+const FORM: u32 = 5;
 
 impl GuardRules {
     /// Stands for the rules where they cannot be read back; the same in every build.
@@ -95,8 +114,14 @@ impl GuardRules {
         let mut hasher = Fnv::default();
         FORM.hash(&mut hasher);
         let words = format!(
-            "{:?} {:?} {:?} {:?} {:?}",
-            self.ports, self.inside, self.networks, self.own, self.leaving
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+            self.ports,
+            self.inside,
+            self.networks,
+            self.own,
+            self.leaving,
+            self.apart,
+            self.endpoints
         );
         hasher.write(words.as_bytes());
         hasher.write_u64(self.senders.digest);

@@ -2,9 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use overlay_tests::netns::Temporary;
-use serde_json::Value;
 
-use super::{add, address_of, interfaces, is_a_full_member, lab};
+use super::{add, address_of, interfaces, is_a_full_member, lab, nothing_is_left_to_do};
 
 /// What the agent has written while it attached or detached a container by itself.
 fn work(log: &str, what: &str) -> Result<Vec<String>> {
@@ -50,7 +49,7 @@ fn one_more_container_is_attached_without_a_look_at_the_others() -> Result<()> {
     assert_eq!(first.len(), last.len(), "{first:#?}\n{last:#?}");
 
     is_a_full_member(&format!("tmore-{CONTAINERS}"), &address, "tmore")?;
-    assert_eq!(agent.plan()?, Vec::<Value>::new());
+    nothing_is_left_to_do(&agent)?;
     let status = agent.json(&["status"])?;
     assert_eq!(status["healthy"], true, "{status}");
     Ok(guard.down()?)
@@ -74,7 +73,7 @@ fn one_less_container_is_detached_without_a_look_at_the_others() -> Result<()> {
     assert!(!work.iter().any(everything), "{work:#?}");
     assert_eq!(interfaces(namespaces[0])?, Vec::<String>::new());
     assert_eq!(address_of(&agent, "gone")?, None);
-    assert_eq!(agent.plan()?, Vec::<Value>::new());
+    nothing_is_left_to_do(&agent)?;
     is_a_full_member(namespaces[1], &other, "tless")?;
 
     // What it had is free again, and nobody misses what went with it.

@@ -13,6 +13,8 @@ pub(super) use crate::kernel::dump::{Attribute, attribute, attributes};
 const SUBSYSTEM: u16 = 10 << 8;
 /// `NFPROTO_INET`
 pub(super) const INET: u8 = 1;
+/// `NFPROTO_BRIDGE`
+pub(super) const BRIDGE: u8 = 7;
 /// `NFPROTO_NETDEV`
 pub(super) const NETDEV: u8 = 5;
 /// `sizeof(struct nfgenmsg)`.
@@ -30,13 +32,8 @@ pub(super) enum Kind {
     Objects = 19,
 }
 
-/// Every object of a kind of the family `inet`, as attributes; those asked for with the request
-/// narrow it down. All of them are of one generation.
-pub(super) fn dump(kind: Kind, asked: &[Attribute<'_>]) -> io::Result<Vec<Vec<u8>>> {
-    dump_of(INET, kind, asked)
-}
-
-/// The same of another family.
+/// Every object of a kind and family, as attributes; those asked for with the request narrow it
+/// down. All of them are of one generation.
 pub(super) fn dump_of(family: u8, kind: Kind, asked: &[Attribute<'_>]) -> io::Result<Vec<Vec<u8>>> {
     let mut request = vec![family, 0, 0, 0];
     for attribute in asked {

@@ -82,8 +82,10 @@ pub struct Others {
 pub fn rules_of_others(instance: &Name) -> Result<Others> {
     let chains = listed(&["list", "chains"])?;
     let ours = tables_of(&chains, instance);
+    let overlays = ownership::marked(&chains);
     let mut objects = Vec::new();
-    for (family, table) in ownership::with_chains(&chains, "filter").difference(&ours) {
+    // What another instance does is about its own networks.
+    for (family, table) in ownership::with_chains(&chains, "filter").difference(&overlays) {
         // Or it has gone meanwhile, which is announced.
         if let Some(listing) = listed_if_there(&["list", "table", family, table])? {
             let listed = listing["nftables"].as_array();

@@ -59,11 +59,20 @@ pub(super) fn marked_by(listing: &Value, instance: &Name) -> Option<TableOwner> 
 /// ruleset` prints.
 pub fn tables_of(ruleset: &Value, instance: &Name) -> BTreeSet<(String, String)> {
     let mark = mark_of(instance);
+    tables_with(ruleset, |chain| chain == mark)
+}
+
+/// The tables that have any instance's mark, likewise.
+pub(super) fn marked(ruleset: &Value) -> BTreeSet<(String, String)> {
+    tables_with(ruleset, |chain| owner_by(chain).is_some())
+}
+
+fn tables_with(ruleset: &Value, is_it: impl Fn(&str) -> bool) -> BTreeSet<(String, String)> {
     let objects = ruleset.get("nftables").and_then(Value::as_array);
     let chains = objects.into_iter().flatten().filter_map(|object| {
         let chain = object.get("chain")?;
         let text = |key| chain.get(key)?.as_str();
-        (text("name") == Some(&mark)).then_some((text("family")?.into(), text("table")?.into()))
+        is_it(text("name")?).then_some((text("family")?.into(), text("table")?.into()))
     });
     chains.collect()
 }

@@ -1,11 +1,11 @@
 //! What the kernel holds of the guard's table.
 
-use std::{collections::BTreeMap, hash::Hasher as _, io};
+use std::{hash::Hasher as _, io};
 
-use super::{Dropped, script::REASONS};
+use super::{Dropped, script, speakers};
 use crate::{
     kernel::nft::{
-        dump::{Kind, attribute, attributes, dump, name, terminated},
+        dump::{BRIDGE, INET, Kind, attribute, attributes, dump_of, name, terminated},
         ownership::owner_by,
     },
     model::Name,
@@ -37,15 +37,25 @@ const COUNTER: [u8; 4] = [0, 0, 0, 1];
 const COUNTER_BYTES: u16 = 1;
 const COUNTER_PACKETS: u16 = 2;
 
-/// A table as it stands.
+/// The guard's tables as they stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Look {
-    /// The instances whose mark it has.
-    pub(super) owners: Vec<Name>,
+    /// The instances whose mark the table of the family `inet` has, where there is one;
+    pub(super) inet: Option<Vec<Name>>,
+    /// the same of the family `bridge`.
+    pub(super) bridge: Option<Vec<Name>>,
     /// The chains that are notes.
     pub(super) notes: Vec<String>,
     /// Stands for all of it but the notes, the counters and what the kernel numbers.
     pub(super) digest: u64,
+}
+
+/// One of them.
+#[derive(Default)]
+struct Part {
+    owners: Vec<Name>,
+    notes: Vec<String>,
+    digest: u64,
 }
 
 /// Name of the chain that notes what the table was made of.
@@ -59,51 +69,21 @@ pub(super) fn seen(look: u64) -> String {
 }
 
 impl Look {
-    /// At the table of this name; `None` when there is none.
+    /// At the tables of this name; `None` when there is none.
     pub(super) fn at(table: &str) -> io::Result<Option<Self>> {
-        let tables = dump(Kind::Tables, &[])?;
-        let found = tables
-            .iter()
-            .find(|found| name(found, TABLE_NAME) == Some(table));
-        let Some(found) = found else {
+        let [inet, bridge] = [Part::of(INET, table)?, Part::of(BRIDGE, table)?];
+        if inet.is_none() && bridge.is_none() {
             return Ok(None);
-        };
+        }
         let mut look = Self::default();
         let mut hasher = Fnv::default();
-        hasher.write(attribute(found, TABLE_FLAGS).unwrap_or_default());
-        let mut chains = 0_u64;
-        for chain in dump(Kind::Chains, &[])? {
-            if name(&chain, OF_TABLE) != Some(table) {
-                continue;
-            }
-            let called = name(&chain, CHAIN_NAME);
-            look.owners.extend(called.and_then(owner_by));
-            match called {
-                Some(note) if note.starts_with(MADE_OF) || note.starts_with(SEEN) => {
-                    look.notes.push(note.to_owned());
-                }
-                _ => chains = chains.wrapping_add(digest(&chain, &OF_CHAIN)),
+        for (part, owners) in [(inet, &mut look.inet), (bridge, &mut look.bridge)] {
+            if let Some(part) = part {
+                hasher.write_u64(part.digest);
+                look.notes.extend(part.notes);
+                *owners = Some(part.owners);
             }
         }
-        hasher.write_u64(chains);
-        let terminated_table = terminated(table);
-        let of_table = (OF_TABLE, terminated_table.as_slice());
-        // In their order, which is what they do.
-        for rule in dump(Kind::Rules, &[of_table])? {
-            hasher.write_u64(digest(&rule, &OF_RULE));
-        }
-        let mut sets = 0_u64;
-        for set in dump(Kind::Sets, &[of_table])? {
-            let called = terminated(name(&set, SET_NAME).unwrap_or_default());
-            let mut hasher = Fnv::default();
-            hasher.write_u64(digest(&set, &OF_SET));
-            hasher.write_u64(elements(&dump(
-                Kind::Elements,
-                &[of_table, (SET_NAME, called.as_slice())],
-            )?));
-            sets = sets.wrapping_add(hasher.finish());
-        }
-        hasher.write_u64(sets);
         look.digest = hasher.finish();
         Ok(Some(look))
     }
@@ -127,29 +107,87 @@ impl Look {
     }
 }
 
-/// What the counters of a table have counted, by name.
+impl Part {
+    /// The table of this family and name; `None` when there is none.
+    fn of(family: u8, table: &str) -> io::Result<Option<Self>> {
+        let tables = dump_of(family, Kind::Tables, &[])?;
+        let found = tables
+            .iter()
+            .find(|found| name(found, TABLE_NAME) == Some(table));
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let mut part = Self::default();
+        let mut hasher = Fnv::default();
+        hasher.write(attribute(found, TABLE_FLAGS).unwrap_or_default());
+        let mut chains = 0_u64;
+        for chain in dump_of(family, Kind::Chains, &[])? {
+            if name(&chain, OF_TABLE) != Some(table) {
+                continue;
+            }
+            let called = name(&chain, CHAIN_NAME);
+            part.owners.extend(called.and_then(owner_by));
+            match called {
+                Some(note) if note.starts_with(MADE_OF) || note.starts_with(SEEN) => {
+                    part.notes.push(note.to_owned());
+                }
+                _ => chains = chains.wrapping_add(digest(&chain, &OF_CHAIN)),
+            }
+        }
+        hasher.write_u64(chains);
+        let terminated_table = terminated(table);
+        let of_table = (OF_TABLE, terminated_table.as_slice());
+        // In their order, which is what they do.
+        for rule in dump_of(family, Kind::Rules, &[of_table])? {
+            hasher.write_u64(digest(&rule, &OF_RULE));
+        }
+        let mut sets = 0_u64;
+        for set in dump_of(family, Kind::Sets, &[of_table])? {
+            let called = terminated(name(&set, SET_NAME).unwrap_or_default());
+            let mut hasher = Fnv::default();
+            hasher.write_u64(digest(&set, &OF_SET));
+            hasher.write_u64(elements(&dump_of(
+                family,
+                Kind::Elements,
+                &[of_table, (SET_NAME, called.as_slice())],
+            )?));
+            sets = sets.wrapping_add(hasher.finish());
+        }
+        hasher.write_u64(sets);
+        part.digest = hasher.finish();
+        Ok(Some(part))
+    }
+}
+
+/// What the counters of the tables have counted, by name.
 pub(super) fn counts(table: &str) -> io::Result<Dropped> {
     let terminated_table = terminated(table);
     let asked = [
         (OF_TABLE, terminated_table.as_slice()),
         (OBJECT_TYPE, &COUNTER),
     ];
-    let counters = dump(Kind::Objects, &asked)?;
-    let count = |counter: &Vec<u8>| {
-        if name(counter, OF_TABLE) != Some(table) {
-            return None;
-        }
-        let data = attribute(counter, OBJECT_DATA)?;
-        let number = |kind| Some(u64::from_be_bytes(attribute(data, kind)?.try_into().ok()?));
-        let counted = (number(COUNTER_PACKETS)?, number(COUNTER_BYTES)?);
-        // Another counter in the table is somebody else's.
-        let reason = name(counter, OBJECT_NAME).filter(|name| REASONS.contains(name))?;
-        Some((reason.to_owned(), counted))
-    };
-    Ok(counters
-        .iter()
-        .filter_map(count)
-        .collect::<BTreeMap<_, _>>())
+    let mut counts = Dropped::new();
+    for (family, reasons) in [
+        (INET, &script::REASONS[..]),
+        (BRIDGE, &speakers::REASONS[..]),
+    ] {
+        let counters = dump_of(family, Kind::Objects, &asked)?;
+        let counted = counters
+            .iter()
+            .filter(|counter| name(counter, OF_TABLE) == Some(table))
+            .filter_map(|counter| count(counter, reasons));
+        counts.extend(counted);
+    }
+    Ok(counts)
+}
+
+/// What one has counted; another counter in the table is somebody else's.
+fn count(object: &[u8], reasons: &[&str]) -> Option<(String, (u64, u64))> {
+    let data = attribute(object, OBJECT_DATA)?;
+    let number = |kind| Some(u64::from_be_bytes(attribute(data, kind)?.try_into().ok()?));
+    let counted = (number(COUNTER_PACKETS)?, number(COUNTER_BYTES)?);
+    let reason = name(object, OBJECT_NAME).filter(|name| reasons.contains(name))?;
+    Some((reason.to_owned(), counted))
 }
 
 fn digest(object: &[u8], of: &[u16]) -> u64 {

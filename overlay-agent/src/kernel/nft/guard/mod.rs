@@ -1,7 +1,8 @@
 //! The guard of the tunnels' ports: a table of its own, which everything passes that the kernel
-//! receives for a tunnel, whatever device it came by.
+//! receives for a tunnel, whatever device it came by; and one of the family `bridge`, which
+//! everything passes that the kernel takes from a container.
 //!
-//! It is made whole in one transaction by `nft`, and then changed by what comes and goes of the
+//! Both are made whole in one transaction by `nft`, and then changed by what comes and goes of the
 //! peers. It is ours by the chain that marks it; a table of this name without that is somebody else's,
 //! and stays as it is. Chains without rules note what it was made from, and what the kernel said of it then:
 //! so a change by anybody shows.
@@ -10,9 +11,10 @@ mod elements;
 mod leaving;
 mod look;
 mod script;
+mod speakers;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     io::Write as _,
     process::{Command, Stdio},
@@ -91,7 +93,10 @@ impl GuardTable {
         };
         Ok(match self.memory().look_at(instance, now)? {
             Some(look) if is_ours(look, instance) => Found::Ours(look.understand()),
-            Some(look) => Found::Foreign(look.owners.first().cloned()),
+            Some(look) => {
+                let mut owners = look.inet.iter().chain(&look.bridge).flatten();
+                Found::Foreign(owners.find(|owner| *owner != instance).cloned())
+            }
             None if is_installed() => Found::Nothing,
             None => Found::Unavailable("there is no program nft in PATH".to_owned()),
         })
@@ -120,7 +125,7 @@ impl GuardTable {
             forgotten(table, there) + &changed(table, before, rules)
         } else {
             let dropped = dropped_by_guard(instance)?;
-            removal(instance, there.is_some()) + &whole(instance, rules, &dropped)
+            removal(instance, there.as_ref()) + &whole(instance, rules, &dropped)
         };
         let note = look::made_of(rules.digest());
         commands.push_str(&add_chain(table, &note));
@@ -150,10 +155,11 @@ impl GuardTable {
         let table = &guard_table(instance);
         let mut memory = self.memory();
         *memory = Memory::default();
-        if !look_at(table)?.is_some_and(|there| is_ours(&there, instance)) {
+        let there = look_at(table)?.filter(|there| is_ours(there, instance));
+        if there.is_none() {
             return Ok(());
         }
-        run(&removal(instance, true), || {
+        run(&removal(instance, there.as_ref()), || {
             format!("delete nftables table inet {table}")
         })
     }
@@ -201,29 +207,38 @@ fn is_installed() -> bool {
 
 /// Whether a table has the mark of the instance.
 fn is_ours(there: &Look, instance: &Name) -> bool {
-    there.owners.contains(instance)
+    let mut tables = there.inet.iter().chain(&there.bridge);
+    tables.all(|owners| owners.contains(instance))
 }
 
-/// Commands that delete the table where it is there. The mark goes first: where that is gone, as
+/// Commands that delete the tables that are there. The mark goes first: where that is gone, as
 /// with a table that somebody has made meanwhile, the kernel refuses all of it.
-fn removal(instance: &Name, is_there: bool) -> String {
-    if !is_there {
-        return String::new();
-    }
+fn removal(instance: &Name, there: Option<&Look>) -> String {
     let (table, mark) = (guard_table(instance), mark_of(instance));
-    format!("delete chain inet {table} {mark}\ndelete table inet {table}\n")
+    let families = there.into_iter().flat_map(|there| {
+        let inet = there.inet.as_ref().map(|_| "inet");
+        inet.into_iter()
+            .chain(there.bridge.as_ref().map(|_| "bridge"))
+    });
+    let lines = families.map(|family| {
+        format!("delete chain {family} {table} {mark}\ndelete table {family} {table}\n")
+    });
+    lines.collect()
 }
 
-/// Commands that make the table; they fail where there is one.
+/// Commands that make the tables; they fail where there is one.
 fn whole(instance: &Name, rules: &GuardRules, dropped: &Dropped) -> String {
-    let table = &guard_table(instance);
+    let (table, mark) = (&guard_table(instance), mark_of(instance));
     let counts = |reason: &str| dropped.get(reason).copied().unwrap_or_default();
     let senders = &rules.senders;
     format!("create table inet {table}\n")
-        + &add_chain(table, &mark_of(instance))
+        + &add_chain(table, &mark)
         + &script::skeleton(table, rules, counts)
         + &elements::change(table, "add", senders.vteps.iter(), senders.sources.iter())
         + &elements::change_ends(table, "add", elements::ends(rules, senders).into_iter())
+        + &format!("create table bridge {table}\nadd chain bridge {table} {mark}\n")
+        + &speakers::skeleton(table, counts)
+        + &speakers::change(table, "add", rules.endpoints.iter())
 }
 
 fn has_same_rules(one: &GuardRules, other: &GuardRules) -> bool {
@@ -232,6 +247,7 @@ fn has_same_rules(one: &GuardRules, other: &GuardRules) -> bool {
     }
     let without = |rules: &GuardRules| GuardRules {
         senders: Arc::default(),
+        endpoints: BTreeSet::new(),
         leaving: Leaving {
             ranges: rules.leaving.ranges.clone(),
             ..Leaving::default()
@@ -251,7 +267,11 @@ fn changed(table: &str, before: &GuardRules, after: &GuardRules) -> String {
     } else {
         leaving::empty(table) + &leaving::fill(table, after)
     };
+    let (gone, come) = (&before.endpoints, &after.endpoints);
+    let speakers = speakers::change(table, "delete", gone.difference(come))
+        + &speakers::change(table, "add", come.difference(gone));
     leaving
+        + &speakers
         + &change(
             table,
             "delete",

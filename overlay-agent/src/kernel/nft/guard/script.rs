@@ -6,28 +6,32 @@
 //!               to a tunnel's port → by VNI to the rules of that network
 //! chain forward: from a device of a network to the tunnel's port of a node → drop, likewise;
 //!               then to the chain leaving
+//! chain nowhere: from a device of a network to another one's range → drop other_network
 //! ```
 //!
 //! Offsets count bits from the UDP header. The kernel has put fragments of IPv4 together and
 //! has parsed options; of IPv6 it judges the first fragment, without which nothing arrives:
 //! where that is too short to be judged, it is dropped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
 
 use super::{
     elements::{key_of, set_of, version, width},
     leaving,
 };
 use crate::{
-    model::{Security, Verdict},
+    model::{IfName, Security, Verdict},
     objects::{GuardRules, IN_THE_CLEAR, Length, TUNNEL_FROM_ENDPOINT, UNREACHABLE},
 };
 
 /// Reasons with a counter each, as they are called in `stats`.
-pub(super) const REASONS: [&str; 9] = [
+pub(super) const REASONS: [&str; 10] = [
     TUNNEL_FROM_ENDPOINT,
     IN_THE_CLEAR,
     UNREACHABLE,
+    OTHER_NETWORK,
     "invalid_vxlan_header",
     "unknown_vtep",
     "inner_vlan_tag",
@@ -36,6 +40,7 @@ pub(super) const REASONS: [&str; 9] = [
     "malformed",
 ];
 
+const OTHER_NETWORK: &str = "other_network";
 pub(super) const VNI: &str = "@th,96,24";
 const INNER_TYPE: u32 = 224;
 const INNER_HEADER: u32 = 240;
@@ -166,7 +171,9 @@ pub(super) fn skeleton(
         (
             "nowhere",
             Some(("prerouting", AFTER_TRANSLATION)),
-            leaving::nowhere(&rules.leaving),
+            apart(&rules.apart)
+                .chain(leaving::nowhere(&rules.leaving))
+                .collect(),
         ),
     ] {
         let hook = hook.map_or(String::new(), |(hook, priority)| {
@@ -178,6 +185,20 @@ pub(super) fn skeleton(
         }
     }
     text + &leaving::fill(table, rules)
+}
+
+/// Rules that keep what comes by some devices from addresses of other networks, whoever has them.
+fn apart(apart: &BTreeMap<BTreeSet<IfName>, BTreeSet<IpNet>>) -> impl Iterator<Item = String> {
+    apart.iter().flat_map(|(devices, ranges)| {
+        let devices: Vec<String> = devices.iter().map(|name| format!("\"{name}\"")).collect();
+        let devices = devices.join(", ");
+        ranges.iter().map(move |range| {
+            let protocol = if range.addr().is_ipv4() { "ip" } else { "ip6" };
+            format!(
+                "iifname {{ {devices} }} {protocol} daddr {range} counter name {OTHER_NETWORK} drop"
+            )
+        })
+    })
 }
 
 /// The sets, without elements.
