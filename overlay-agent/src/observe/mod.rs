@@ -9,6 +9,7 @@
 mod devices;
 mod echoes;
 mod endpoints;
+mod exits;
 mod hooks;
 mod known;
 mod links;

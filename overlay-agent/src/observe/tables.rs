@@ -22,22 +22,6 @@ use crate::{
     shared::Shared,
 };
 
-/// `RT_TABLE_DEFAULT`, which is asked after the main one.
-const DEFAULT_TABLE: u32 = 253;
-/// A router that has more routes by a device has them from a routing daemon, and they change with
-/// the hour.
-const MOST_ROUTES: usize = 4096;
-
-/// What leads out of the node by a device.
-#[derive(Default)]
-struct Exit {
-    nets: Vec<IpNet>,
-    /// A default route of the usual tables does,
-    is_default: bool,
-    /// one of another table.
-    is_chosen: bool,
-}
-
 /// The tables of a node.
 #[derive(Default)]
 pub(super) struct Tables {
@@ -69,12 +53,12 @@ pub(super) struct OtherRoute {
     pub(super) destination: IpNet,
     pub(super) table: u32,
     pub(super) metric: u32,
-    protocol: u8,
+    pub(super) protocol: u8,
     pub(super) device: Option<u32>,
     /// Whether it leads to several next hops.
     pub(super) many: bool,
     /// The devices that it sends packets on by.
-    exits: Vec<u32>,
+    pub(super) exits: Vec<u32>,
     /// As `ip route` calls it, if it refuses packets.
     pub(super) refuses: Option<&'static str>,
 }
@@ -189,36 +173,6 @@ impl Tables {
     pub(super) fn refused(&self) -> impl Iterator<Item = (IpNet, &'static str)> {
         let main = self.others.iter().filter(|route| route.table == MAIN_TABLE);
         main.filter_map(|route| Some((route.destination, route.refuses?)))
-    }
-
-    /// Where routes of others lead that are no default routes, by device; anywhere by those of which
-    /// they are too many to tell, and by those that only other tables have a default route by, to
-    /// which a rule leads.
-    pub(super) fn exits(&self) -> BTreeMap<(u32, Family), Option<BTreeSet<IpNet>>> {
-        let mut exits: BTreeMap<(u32, Family), Exit> = BTreeMap::new();
-        for route in &self.others {
-            let family = Family::of(route.destination.addr());
-            for device in &route.exits {
-                let exit = exits.entry((*device, family)).or_default();
-                if route.destination.prefix_len() > 0 {
-                    if exit.nets.len() <= MOST_ROUTES {
-                        exit.nets.push(route.destination);
-                    }
-                } else if [MAIN_TABLE, DEFAULT_TABLE].contains(&route.table) {
-                    exit.is_default = true;
-                } else {
-                    exit.is_chosen = true;
-                }
-            }
-        }
-        let exits = exits.into_iter();
-        exits
-            .map(|(key, exit)| {
-                let anywhere = exit.nets.len() > MOST_ROUTES || exit.is_chosen && !exit.is_default;
-                let nets = (!anywhere).then(|| IpNet::aggregate(&exit.nets).into_iter().collect());
-                (key, nets)
-            })
-            .collect()
     }
 
     /// Those of the main table with a metric that a route of ours to the same destination would
