@@ -18,6 +18,7 @@ use overlay_tests::{
 
 mod asking;
 mod cases;
+mod forgotten;
 mod states;
 
 use asking::{arrives, asks, is_refused};

@@ -74,6 +74,14 @@ impl Belongings {
         })
     }
 
+    /// The same with programs and maps by their number: an agent that starts loads its own.
+    pub(crate) fn counted(mut self) -> Self {
+        for ids in [&mut self.programs, &mut self.maps] {
+            *ids = (0..).take(ids.len()).collect();
+        }
+        self
+    }
+
     /// What differs; empty when nothing does.
     pub(crate) fn changes_since(&self, before: &Self) -> String {
         let mut lines = self.node.changes_since(&before.node).lines;

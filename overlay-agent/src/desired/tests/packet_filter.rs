@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     desired::{Obstacle, Problem},
+    model::Family,
     objects::{Filter, FilterRules, Guard},
     surroundings::NoGuard,
 };
@@ -123,4 +124,28 @@ fn a_machine_without_nftables_is_no_problem_and_a_foreign_table_is_one() {
         matches!(failed[..], [Problem::NoGuard { .. }]),
         "{failed:?}"
     );
+}
+
+#[test]
+fn nothing_leaves_but_by_routes_and_nobody_gets_at_another_network() {
+    let mut observed = dual();
+    let exit = |device: &str| (name(device), Family::V4);
+    let routed = ["192.0.2.0/24".parse().unwrap()].into();
+    observed.around.exits = [(exit("eth0"), Some(routed)), (exit("ovl7"), None)].into();
+    let config = format!("{CONFIG}{BLUE}security = {{ in_the_clear = \"accept\" }}\n");
+    let Some(Guard::Rules(rules)) = built(&config, &observed).objects.guard else {
+        panic!("no guard");
+    };
+    let leaving = &rules.leaving;
+    // What leads back into a network is no way out of it.
+    let exits: Vec<_> = leaving.exits.keys().copied().collect();
+    assert_eq!(exits, [exit("eth0")]);
+    assert_eq!((leaving.ranges.len(), leaving.sources.len()), (3, 2));
+    assert!(leaving.sources.values().all(Option::is_none) && leaving.answers);
+    let apart: Vec<(usize, usize)> = rules
+        .apart
+        .iter()
+        .map(|(devices, ranges)| (devices.len(), ranges.len()))
+        .collect();
+    assert_eq!(apart, [(3, 1), (2, 2)]);
 }
