@@ -83,12 +83,8 @@ pub(crate) struct Cross {
 }
 
 impl Cross {
-    /// The compiler alone, which is enough to check; `None` where apt has none, nor anybody else.
-    pub(crate) fn to_check(
-        console: Console,
-        apt: Option<&Apt>,
-        target: Target,
-    ) -> Result<Option<Self>> {
+    /// The compiler of Rust alone; `None` where apt has none, nor anybody else.
+    fn with_std(console: Console, apt: Option<&Apt>, target: Target) -> Result<Option<Self>> {
         let own = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         if has_std(Path::new(&own), target) {
             return Ok(Some(Self {
@@ -129,7 +125,7 @@ impl Cross {
             );
             return Err(Unmet(cure).into());
         }
-        Self::to_check(console, apt, target)?.ok_or_else(|| {
+        Self::with_std(console, apt, target)?.ok_or_else(|| {
             Unmet(format!(
                 "run `rustup target add {target}`: there is no standard library for it"
             ))
