@@ -37,7 +37,7 @@ impl Stand {
             )
         };
         let policy = |what, node, direction: &str| {
-            let policy = format!("dir {direction} src {from} dst {to} proto udp dport {port}");
+            let policy = format!("dir {direction} src {from} dst {to} proto 17 dport {port}");
             command(
                 what,
                 node,

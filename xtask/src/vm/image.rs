@@ -171,7 +171,7 @@ mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
 echo 1 > /proc/sys/kernel/printk
 for module in vxlan veth bridge virtio_pci ${NIC:-virtio_net} crc32c_generic nf_tables nft_chain_nat nft_masq nft_ct \
-    nft_limit nft_objref nft_fib_inet nft_reject_inet sch_ingress sch_fq cls_bpf cls_u32 act_bpf act_mirred af_packet \
+    nft_limit nft_objref nft_fib_inet nft_reject_inet nft_meta_bridge sch_ingress sch_fq cls_bpf cls_u32 act_bpf act_mirred af_packet \
     xt_comment 8021q tun; do
     modprobe $module 2>/dev/null
 done
