@@ -22,7 +22,7 @@ const PROGRAMS: [&str; 16] = [
     "ss", "sysctl", "tc", "tcpdump", "unshare", "wg",
 ];
 /// Modules that the tests may need, by folder below `kernel/`.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 15] = [
     "crypto",
     "drivers/net",
     "drivers/virtio",
@@ -36,6 +36,7 @@ const MODULES: [&str; 14] = [
     "net/llc",
     "net/netfilter",
     "net/sched",
+    "net/xfrm",
     // Bonds need it.
     "net/tls",
 ];
@@ -172,7 +173,7 @@ mount -t bpf bpf /sys/fs/bpf
 echo 1 > /proc/sys/kernel/printk
 for module in vxlan veth bridge virtio_pci ${NIC:-virtio_net} crc32c_generic nf_tables nft_chain_nat nft_masq nft_ct \
     nft_limit nft_objref nft_fib_inet nft_reject_inet nft_meta_bridge sch_ingress sch_fq cls_bpf cls_u32 act_bpf act_mirred af_packet \
-    xt_comment 8021q tun; do
+    xt_comment xfrm_user 8021q tun; do
     modprobe $module 2>/dev/null
 done
 # Kinds of devices that few tests ask for come when they do.
