@@ -59,9 +59,10 @@ impl Temporary {
     }
 
     /// Makes one that has the number which another one had: the kernel gives the lowest that is
-    /// free, and frees it a moment after the last user has gone.
-    pub fn with_number(name: &str, wanted: u64) -> Result<Self> {
-        const TRIES: usize = 100;
+    /// free, and frees it a moment after the last user has gone. `None` when somebody else was
+    /// quicker, and keeps it.
+    pub fn with_number(name: &str, wanted: u64) -> Result<Option<Self>> {
+        const TRIES: usize = 40;
         // They keep lower numbers taken.
         let mut scouts = Vec::new();
         for attempt in 0..TRIES {
@@ -74,7 +75,7 @@ impl Temporary {
                     name: name.to_owned(),
                 };
                 run::checked(&words(format!("mount --bind {from} {to}")))?;
-                return Ok(namespace);
+                return Ok(Some(namespace));
             }
             if found < wanted {
                 scouts.push(scout);
@@ -83,11 +84,24 @@ impl Temporary {
                 thread::sleep(Duration::from_millis(100));
             }
         }
-        Err(Error::Kernel {
-            operation: format!("make namespace {name} with number {wanted}"),
-            source: io::Error::other("the number did not come again"),
-        })
+        Ok(None)
     }
+}
+
+/// Tries until there is one with its number.
+pub fn retried<E: From<Error>>(
+    mut attempt: impl FnMut() -> std::result::Result<Option<Temporary>, E>,
+) -> std::result::Result<Temporary, E> {
+    const TRIES: usize = 10;
+    for _ in 0..TRIES {
+        if let Some(namespace) = attempt()? {
+            return Ok(namespace);
+        }
+    }
+    Err(E::from(Error::Kernel {
+        operation: "make a namespace with the number of another one".to_owned(),
+        source: io::Error::other("no number came again"),
+    }))
 }
 
 impl Drop for Temporary {

@@ -174,7 +174,8 @@ fn lacks_rights(error: &anyhow::Error) -> bool {
     fn lock(error: &LockError) -> bool {
         match error {
             LockError::Io { cause, .. } => denied(cause),
-            LockError::Foreign { .. } => true,
+            // Root has all rights: to root it is a folder in the way.
+            LockError::Foreign { user, .. } => *user != 0,
             LockError::Running(_) | LockError::NotOurs { .. } => false,
         }
     }

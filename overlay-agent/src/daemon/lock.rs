@@ -18,6 +18,14 @@ use tracing::{debug, warn};
 
 use crate::{dirs::Dirs, model::Name};
 
+/// What a user can do about a folder of another one.
+fn instead(user: u32) -> &'static str {
+    match user {
+        0 => "move it away, or run this as that user",
+        _ => "run it as that user",
+    }
+}
+
 /// Why an instance cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -27,7 +35,7 @@ pub enum LockError {
     )]
     Running(Name),
     /// The folder for socket and lock is somebody else's.
-    #[error("use {}: it belongs to user {owner}, and this program runs as user {user}; run it as that user", path.display())]
+    #[error("use {}: it belongs to user {owner}, and this program runs as user {user}; {}", path.display(), instead(*user))]
     Foreign {
         /// The folder.
         path: PathBuf,

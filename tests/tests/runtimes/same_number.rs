@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use overlay_tests::{
-    netns::{self, Temporary},
+    netns::{self, Temporary, retried},
     poll,
 };
 
@@ -13,14 +13,15 @@ use crate::{ID, address, attachments, ip, lab, plugin::Cni, reaches};
 fn a_namespace_with_the_path_and_number_of_another_one_is_a_new_container() -> Result<()> {
     let guard = lab("tcnn")?;
     let agent = guard.agent(1);
-    let place = Temporary::make("tcnn-a")?;
-    let number = netns::number("tcnn-a")?;
     let first = Cni::new("tcnn-n1", ID, "tcnn-a");
-    first.run("ADD")?.well()?;
-
     // While an agent runs, and the next container is there at once.
-    drop(place);
-    let place = Temporary::with_number("tcnn-a", number)?;
+    let place = retried::<anyhow::Error>(|| {
+        let place = Temporary::make("tcnn-a")?;
+        let number = netns::number("tcnn-a")?;
+        first.run("ADD")?.well()?;
+        drop(place);
+        Ok(Temporary::with_number("tcnn-a", number)?)
+    })?;
     let second = Cni::new("tcnn-n1", &ID.replace('a', "b"), "tcnn-a");
     let result = second.run("ADD")?.well()?;
     reaches("tcnn-n2c1", address(&result)?)?;
@@ -33,9 +34,20 @@ fn a_namespace_with_the_path_and_number_of_another_one_is_a_new_container() -> R
     reaches("tcnn-n2c1", address(&result)?)?;
 
     // While none runs: what is there at its start is nobody's.
-    agent.kill()?;
+    second.run("DEL")?.well()?;
     drop(place);
-    let place = Temporary::with_number("tcnn-a", number)?;
+    let place = retried::<anyhow::Error>(|| {
+        let place = Temporary::make("tcnn-a")?;
+        let number = netns::number("tcnn-a")?;
+        second.run("ADD")?.well()?;
+        agent.kill()?;
+        drop(place);
+        let namespace = Temporary::with_number("tcnn-a", number)?;
+        if namespace.is_none() {
+            agent.start()?;
+        }
+        Ok(namespace)
+    })?;
     agent.start()?;
     let forgotten = poll::until_well(|| match attachments(&agent) {
         Ok(left) => (!left.is_empty()).then(|| format!("{left:?}")),
