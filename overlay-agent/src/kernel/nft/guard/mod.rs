@@ -54,6 +54,8 @@ pub enum Found {
     Unavailable(String),
 }
 
+const NO_NFT: &str = "there is no program nft in PATH";
+
 /// What is known of the guard's table in this thread's namespace.
 #[derive(Debug, Default)]
 pub struct GuardTable(Mutex<Memory>);
@@ -92,13 +94,17 @@ impl GuardTable {
             Err(error) => return Err(error),
         };
         Ok(match self.memory().look_at(instance, now)? {
-            Some(look) if is_ours(look, instance) => Found::Ours(look.understand()),
+            Some(look) if is_ours(look, instance) => match look.understand() {
+                // As good as none: nobody here can set it right.
+                Guard::Altered if !is_installed() => Found::Unavailable(NO_NFT.to_owned()),
+                guard => Found::Ours(guard),
+            },
             Some(look) => {
                 let mut owners = look.inet.iter().chain(&look.bridge).flatten();
                 Found::Foreign(owners.find(|owner| *owner != instance).cloned())
             }
             None if is_installed() => Found::Nothing,
-            None => Found::Unavailable("there is no program nft in PATH".to_owned()),
+            None => Found::Unavailable(NO_NFT.to_owned()),
         })
     }
 
