@@ -160,6 +160,13 @@ fn anonymous(view: &str, line: &str) -> String {
         if chosen || key == "designated_port" {
             return None;
         }
+        // The guard's notes stand for numbers of devices, too.
+        if ["made_of_", "seen_"]
+            .iter()
+            .any(|note| value.starts_with(note))
+        {
+            return Some(format!("{path}=(NOTE)"));
+        }
         let is_mac = value.len() == 17 && value.matches(':').count() == 5;
         Some(if of_device && is_mac {
             format!("{path}=(MAC)")
