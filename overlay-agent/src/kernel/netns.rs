@@ -73,6 +73,14 @@ pub fn path_of(name: &Name) -> PathBuf {
 /// The namespace that a file stands for; `None` when there is no such file, or
 /// one that is no namespace.
 pub fn id(path: &Path) -> Result<Option<NetnsId>> {
+    Ok(visit(path, || ())?.map(|(id, ())| id))
+}
+
+/// The same, with what some work in it has come to, on a thread of its own.
+pub fn visit<T: Send>(
+    path: &Path,
+    work: impl FnOnce() -> T + Send,
+) -> Result<Option<(NetnsId, T)>> {
     let Some(file) = open(path)? else {
         return Ok(None);
     };
@@ -80,9 +88,8 @@ pub fn id(path: &Path) -> Result<Option<NetnsId>> {
     on_thread(|| {
         setns(&file, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| KernelError::os(operation(), errno))?;
-        identify(&file, operation)
+        Ok(Some((identify(&file, operation)?, work())))
     })?
-    .map(Some)
 }
 
 /// Whether the namespace that a file stands for is the calling thread's own.

@@ -3,10 +3,7 @@
 //! The sockets are closed at once: an open one would keep a namespace alive that
 //! its owner has removed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::debug;
 
@@ -16,7 +13,6 @@ use crate::{
     kernel::{
         self,
         netlink::{AddressInfo, LinkInfo, Netlink},
-        netns,
     },
     model::{Endpoint, Family, IfName, Model, Name},
     node::Node,
@@ -151,11 +147,12 @@ pub(super) async fn look(
         addresses: Vec::new(),
         routes: Vec::new(),
     };
-    match netns::id(&path)? {
+    debug!("looking into {}", path.display());
+    match Netlink::visit(&path)? {
         None => Ok(nothing(EndpointPlace::Absent)),
-        Some(id) if !store.means(endpoint, id) => Ok(nothing(EndpointPlace::Absent)),
-        Some(id) if id == node.netns => Ok(nothing(EndpointPlace::Node)),
-        Some(_) => match look_inside(&path, endpoint, store, ours).await {
+        Some((id, _)) if !store.means(endpoint, id) => Ok(nothing(EndpointPlace::Absent)),
+        Some((id, _)) if id == node.netns => Ok(nothing(EndpointPlace::Node)),
+        Some((_, netlink)) => match look_inside(&netlink, endpoint, store, ours).await {
             Ok(look) => Ok(look),
             // It can vanish at any moment; a look that comes too late finds nothing.
             Err(error) if error.not_there() => Ok(nothing(EndpointPlace::Absent)),
@@ -173,13 +170,11 @@ fn is_ours(address: &AddressInfo, endpoint: &Endpoint, store: &Content) -> bool 
 }
 
 async fn look_inside(
-    path: &Path,
+    netlink: &Netlink,
     endpoint: &Endpoint,
     store: &Content,
     ours: &BTreeMap<u32, &LinkInfo>,
 ) -> kernel::Result<Look> {
-    debug!("looking into {}", path.display());
-    let netlink = Netlink::open_in(path)?;
     let links = netlink.links().await?;
     let names: BTreeMap<u32, IfName> = links.iter().map(|link| (link.index, link.name)).collect();
     let interface = links.iter().find(|link| link.name == endpoint.interface);

@@ -107,8 +107,8 @@ impl Labs {
         Ok(labs)
     }
 
-    /// From a container of node 1 to one of node 2, or back for [`Subject::Mixed`]; between the nodes themselves for
-    /// [`Subject::Bare`].
+    /// From a container of node 1 to one of node 2, or back for [`Subject::Mixed`]; between the nodes
+    /// themselves for [`Subject::Bare`].
     pub(crate) fn across(&self, subject: Subject) -> Result<Way> {
         let (one, two) = match (subject, self.nodes(subject)?) {
             // The kernel's node is the second.

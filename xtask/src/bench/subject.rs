@@ -41,16 +41,8 @@ impl Subject {
         Self::Mixed,
         Self::MixedBack,
     ];
-    /// Those of one kind on both nodes.
-    pub(crate) const UNMIXED: &[Self] = &[
-        Self::Bare,
-        Self::Ceiling,
-        Self::Direct,
-        Self::Vxlan,
-        Self::Tun,
-        Self::Overlay,
-        Self::OverlayOff,
-    ];
+    /// Those of one kind on both nodes: all but the last two.
+    pub(crate) const UNMIXED: &[Self] = Self::ALL.split_at(Self::ALL.len() - 2).0;
     /// Those whose packets do not pass through a process.
     pub(crate) const IN_KERNEL: &[Self] = &[
         Self::Bare,
@@ -127,5 +119,7 @@ mod tests {
             assert_eq!(value.get_name(), subject.name());
         }
         assert_eq!(Subject::ALL.len(), Subject::value_variants().len());
+        let mixed = [Subject::Mixed, Subject::MixedBack];
+        assert!(!Subject::UNMIXED.iter().any(|it| mixed.contains(it)));
     }
 }

@@ -37,7 +37,10 @@ use rtnetlink::{
 use tokio::runtime;
 
 use self::refusal::Refusal;
-use super::{KernelError, Result, netns};
+use super::{
+    KernelError, Result,
+    netns::{self, NetnsId},
+};
 use crate::model::Family;
 
 pub use self::{
@@ -87,6 +90,13 @@ impl Netlink {
     pub fn open_in(path: &Path) -> Result<Self> {
         let runtime = current_runtime()?;
         netns::run_in(path, || Self::connect(&runtime))?
+    }
+
+    /// The same, with the identity of that namespace; `None` where there is none.
+    pub fn visit(path: &Path) -> Result<Option<(NetnsId, Self)>> {
+        let runtime = current_runtime()?;
+        let visited = netns::visit(path, || Self::connect(&runtime))?;
+        visited.map(|(id, netlink)| Ok((id, netlink?))).transpose()
     }
 
     fn connect(runtime: &runtime::Handle) -> Result<Self> {

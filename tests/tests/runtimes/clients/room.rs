@@ -15,7 +15,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use overlay_tests::{names::LabName, poll, processes};
 use tempfile::TempDir;
 
@@ -234,14 +238,15 @@ impl Room {
         }
         for root in roots {
             let own = root.join(self.cgroup().trim_start_matches('/'));
-            poll::until_well(|| remove_folders(&own).err()).map_err(anyhow::Error::msg)?;
+            poll::until_well(|| end_and_remove(&own).err()).map_err(anyhow::Error::msg)?;
         }
         Ok(())
     }
 }
 
-/// Removes a control group with all below it.
-fn remove_folders(folder: &Path) -> std::io::Result<()> {
+/// Removes a control group with all below it, and ends who is in them: runc begins without an
+/// environment, so that what was killed while it began has no mark.
+fn end_and_remove(folder: &Path) -> std::io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -251,7 +256,18 @@ fn remove_folders(folder: &Path) -> std::io::Result<()> {
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            remove_folders(&entry.path())?;
+            end_and_remove(&entry.path())?;
+        }
+    }
+    for pid in fs::read_to_string(folder.join("cgroup.procs"))?.lines() {
+        let pid: i32 = pid.parse().map_err(std::io::Error::other)?;
+        // 0 would be one of another namespace, and for kill(2) this test.
+        if pid == 0 {
+            continue;
+        }
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
     fs::remove_dir(folder)
