@@ -10,6 +10,7 @@ use overlay_tests::{
     netns::Temporary,
     poll, run,
     schema::Schema,
+    script::words,
     shape::{Scenario, Shape},
 };
 use serde_json::Value;
@@ -24,25 +25,27 @@ fn asked(agent: &Agent, words: &[&str]) -> Result<Value> {
     serde_json::from_str(text).with_context(|| format!("{words:?}: {out:?}"))
 }
 
-/// What `monitor` says of probes and pings, which are left to the kernel where they come in.
-fn monitored(agent: &Agent) -> Result<String> {
-    let monitor = [
-        "monitor",
-        "--seconds",
-        "3",
-        "--output",
-        "json",
-        "--instance",
-    ];
-    let monitor = agent.argv(&[&monitor[..], &[&agent.instance]].concat());
+/// What `monitor` says of probes, and of packets that are dropped because they say they are another's.
+fn monitored(agent: &Agent, container: &str) -> Result<String> {
+    let monitor = ["monitor", "--seconds", "3", "--probes", "--reason", "sent"];
+    let more = ["--reason", "dropped", "-o", "json", "--instance"];
+    let monitor = agent.argv(&[&monitor[..], &more, &[&agent.instance]].concat());
+    let address = format!("ip -n {container} address add 10.244.1.99/32 dev lo");
+    run::checked(&words(address))?;
+    let spoof = "ping -n -c1 -W0.2 -I 10.244.1.99 10.244.2.10";
+    let spoof = words(format!("ip netns exec {container} {spoof}"));
     let told = std::thread::scope(|scope| {
         let told = scope.spawn(|| run::checked(&monitor));
         while !told.is_finished() {
             agent.ask(&["ping", "tschema-n2", "-c", "1", "--no-mtu"])?;
+            run::output(&spoof)?;
         }
         anyhow::Ok(told.join().ok().context("it panicked")??)
     })?;
-    anyhow::ensure!(told.contains("packet"), "{told}");
+    for verdict in ["dropped", "forwarded"] {
+        let verdict = format!("\"verdict\":\"{verdict}\"");
+        anyhow::ensure!(told.contains(&verdict), "no {verdict} in {told}");
+    }
     Ok(told)
 }
 
@@ -111,7 +114,7 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
         assert!(faults.is_empty(), "{words:?}: {faults:#?}");
     }
     drop(container);
-    for line in monitored(&agent)?.lines() {
+    for line in monitored(&agent, from)?.lines() {
         let faults = schema.faults("monitor", &serde_json::from_str(line)?);
         assert!(faults.is_empty(), "{line}: {faults:#?}");
     }
