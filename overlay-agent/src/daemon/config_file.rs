@@ -161,11 +161,9 @@ impl ConfigFile {
     pub(super) fn read(&mut self) -> Option<Loaded> {
         // Before the files: what changes in between is told.
         self.follow(&self.files.peers_folder());
-        let looked_at = self.to_look_at();
-        if looked_at != self.looked_at {
-            self.looked_at = looked_at;
-            self.seen = self.look();
-        }
+        self.looked_at = self.to_look_at();
+        // Else what is read now would be a change once more at the next look.
+        self.seen = self.look();
         self.files.reload()
     }
 }
