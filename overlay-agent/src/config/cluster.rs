@@ -15,7 +15,7 @@ use super::{
     raw,
     subnets::{Claim, overlaps, subnets},
 };
-use crate::model::{Cluster, ClusterAccess, Mac, Name, Network, Peer, Peers};
+use crate::model::{Cluster, ClusterAccess, Mac, Name, Network, Peer};
 
 /// Where flannel has its keys unless it is told otherwise.
 const PREFIX: &str = "/coreos.com/network";
@@ -196,7 +196,13 @@ pub(super) fn network(
     let mut faults = report.faults;
     match network {
         Some(network) if faults.is_empty() => Ok(Network {
-            peers: with_agents(&network.peers),
+            peers: network
+                .peers
+                .iter()
+                .cloned()
+                .map(of_store)
+                .collect::<Vec<_>>()
+                .into(),
             masquerade: cluster.masquerade,
             fastpath: cluster.fastpath,
             ..network
@@ -209,13 +215,12 @@ pub(super) fn network(
     }
 }
 
-/// The peers of a store, which says everybody's MAC: nodes of ours are those that have it by rule.
-fn with_agents(peers: &Peers) -> Peers {
-    let peers = peers.iter().map(|peer| Peer {
+/// A peer of a store, which says everybody's MAC: nodes of ours are those that have it by rule.
+pub(super) fn of_store(peer: Peer) -> Peer {
+    Peer {
         has_agent: peer.mac == Mac::of_vtep(peer.vtep),
-        ..peer.clone()
-    });
-    Peers::from(peers.collect::<Vec<_>>())
+        ..peer
+    }
 }
 
 /// Reports what the file's networks have already.

@@ -206,6 +206,7 @@ impl Files {
             Some(told) if told.is_new => Cluster::New(told.parts.text()),
             Some(_) => Cluster::InForce,
             None => {
+                // It is the agent's own; when it is not there, or cannot be read, nothing is remembered.
                 let path = self.cluster.as_ref();
                 let text = path.and_then(|path| fs::read_to_string(path).ok());
                 text.map_or(Cluster::InForce, Cluster::New)
@@ -279,7 +280,8 @@ impl Files {
             let (model, faults) = parse_with(&self.path, main, Some((&path, &text)))?;
             if faults.is_none() {
                 if is_new {
-                    self.good_cluster = Some(Parts::of(&text));
+                    let told = self.told.as_ref().map(|told| told.parts.clone());
+                    self.good_cluster = Some(told.unwrap_or_else(|| Parts::of(&text)));
                 }
                 if let Some(told) = &mut self.told {
                     told.in_force |= is_new && told.is_new;
@@ -332,7 +334,6 @@ impl Texts {
             Err(cause) => BTreeMap::from([(folder.to_owned(), Err(cause.to_string()))]),
         };
         Self {
-            // It is the agent's own; when it is not there, or cannot be read, nothing is remembered.
             cluster,
             main: fs::read_to_string(path),
             fragments,

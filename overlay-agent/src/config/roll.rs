@@ -11,7 +11,9 @@ use overlay_cluster::{
     subnet::Subnet,
 };
 
-use super::{Report, fragments::Raw, networks::check_lengths, peers, plain::Plain, taken::Taken};
+use super::{
+    Report, cluster, fragments::Raw, networks::check_lengths, peers, plain::Plain, taken::Taken,
+};
 use crate::model::{Model, Name, Network, Peer, Peers};
 
 /// Peers of the cluster's network that are not as before.
@@ -130,6 +132,7 @@ impl Roll {
         };
         let (ranges, own) = (&self.network.ranges, &self.own_vteps);
         let (_, peers) = peers::validate(&list, "networks[0]", ranges, own, &mut report);
+        let peers = peers.into_iter().map(cluster::of_store).collect();
         report.faults.is_empty().then_some(peers)
     }
 }

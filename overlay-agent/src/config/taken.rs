@@ -42,8 +42,11 @@ impl Taken {
 
     pub(super) fn insert(&mut self, peers: &[Peer], file: Option<&Path>) {
         let file = file.map_or("the configuration file".into(), Path::to_owned);
-        let place = self.files.len();
-        self.files.push(file);
+        // Of one there may be many, one after the other.
+        if self.files.last() != Some(&file) {
+            self.files.push(file);
+        }
+        let place = self.files.len() - 1;
         for peer in peers {
             self.names.entry(peer.name.clone()).or_insert(place);
             self.vteps.entry(peer.vtep).or_insert(place);

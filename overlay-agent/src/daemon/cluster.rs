@@ -270,7 +270,7 @@ impl Helper {
 
     /// Has a network come into force, if it can stand beside the configuration.
     fn accept(&mut self, text: String, config: &mut ConfigFile) -> Outcome {
-        (self.refused, self.unsaved) = (None, None);
+        self.refused = None;
         if let Some(faults) = config.files().cluster_faults(&text) {
             self.fail(
                 ids::CLUSTER_REFUSED,
@@ -278,8 +278,12 @@ impl Helper {
                 "correct the configuration file if that is in the way, or the store",
             );
             self.refused = Some(text);
+            // What has changed of the one before is still to be written.
+            self.unsaved
+                .take_if(|(unsaved, _)| matches!(unsaved, Unsaved::Whole(_)));
             return Outcome::Nothing;
         }
+        self.unsaved = None;
         self.save(text, config)
     }
 
@@ -408,3 +412,6 @@ impl Helper {
         troubles
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ mod programs;
 mod reconcile;
 mod repairs;
 mod requests;
+mod round;
 mod since;
 mod start;
 mod stats;

@@ -7,7 +7,7 @@ use std::{
 use super::{Desired, Inputs, Obstacle, Problem, desired};
 use crate::{
     config,
-    model::IfName,
+    model::{IfName, Model},
     objects::{AttachmentState, Capacity, Hook, LinkId, LinkKind, Objects},
     plan::plan,
     store::Content,
@@ -71,6 +71,19 @@ fn bare() -> Observed {
     observed
 }
 
+/// What the desired state of a node follows from, whose programs are attached and whose maps hold all.
+fn inputs<'a>(model: &'a Model, store: &'a Content, observed: &'a Observed) -> Inputs<'a> {
+    Inputs {
+        model,
+        store,
+        observed,
+        loaded: true,
+        attached: true,
+        capacity: Capacity::default(),
+        before: None,
+    }
+}
+
 fn build(config: &str, observed: &Observed) -> Result<Desired, Vec<Obstacle>> {
     build_within(config, observed, Capacity::default())
 }
@@ -114,13 +127,8 @@ fn build_within(
     let mut store = Content::new("n1".parse().unwrap());
     store.allocate(&model);
     let inputs = Inputs {
-        model: &model,
-        store: &store,
-        observed,
-        loaded: true,
-        attached: true,
         capacity,
-        before: None,
+        ..inputs(&model, &store, observed)
     };
     desired(inputs).map_err(|obstacles| obstacles.0)
 }
@@ -376,13 +384,9 @@ fn without_programs_the_kernel_s_objects_are_the_same() {
     let observed = bare();
     let with = |loaded, attached| {
         desired(Inputs {
-            model: &model,
-            store: &store,
-            observed: &observed,
             loaded,
             attached,
-            capacity: Capacity::default(),
-            before: None,
+            ..inputs(&model, &store, &observed)
         })
         .unwrap()
         .objects

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{agent::Agent, run, script::words};
 
-use crate::lab::{Cluster, SUBNETS, until, until_said};
+use crate::lab::{Cluster, SUBNETS, has_peer, until, until_said};
 
 /// A node of flannel's that does not run.
 fn lease(host: u8, mac: u8) -> String {
@@ -14,26 +14,10 @@ fn lease(host: u8, mac: u8) -> String {
     )
 }
 
-/// What the kernel has of a peer: route, neighbour and forwarding entry.
 fn there(agent: &Agent, number: u8, host: u8, mac: u8) -> Result<()> {
-    let node = &agent.instance;
+    let subnet = format!("10.244.{number}.0/24");
     let mac = format!("d2:cf:28:5c:{mac:02x}:{host:02x}");
-    let route = format!("ip -n {node} route show 10.244.{number}.0/24");
-    let route = run::checked(&words(route))?;
-    ensure!(route.contains(&format!("via 10.244.{number}.0")), "{route}");
-    let neighbour = format!("ip -n {node} neigh show 10.244.{number}.0");
-    let neighbour = run::checked(&words(neighbour))?;
-    ensure!(neighbour.contains(&mac), "{neighbour}");
-    let entries = run::checked(&words(format!("bridge -n {node} fdb show dev ovl1")))?;
-    let of_host = entries
-        .lines()
-        .filter(|line| line.contains(&format!("dst 192.168.56.{host} ")));
-    let of_host: Vec<&str> = of_host.collect();
-    ensure!(
-        of_host.len() == 1 && of_host[0].starts_with(&mac),
-        "{entries}"
-    );
-    Ok(())
+    has_peer(agent, &subnet, &mac, &format!("192.168.56.{host}"))
 }
 
 fn until_there(agent: &Agent, number: u8, host: u8, mac: u8) -> Result<()> {

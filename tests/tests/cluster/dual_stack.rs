@@ -1,19 +1,10 @@
 //! A network of both families: what stands in the store is flannel's, byte for byte, and each family
 //! is carried inside its own.
 
-use std::net::IpAddr;
-
 use anyhow::{Context as _, Result};
-use overlay_tests::{
-    agent::Agent,
-    check::{self, Answer},
-    families::Family,
-    run,
-    script::words,
-    topology::Node,
-};
+use overlay_tests::{agent::Agent, families::Family, topology::Node};
 
-use crate::lab::{Cluster, SUBNETS, until, until_said};
+use crate::lab::{Cluster, SUBNETS, has_peer, until, until_said};
 
 const CONFIG: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan","VNI":1}}"#;
 /// A node of flannel's, on an address that nobody here has.
@@ -37,23 +28,6 @@ fn as_ours(node: &Node) -> String {
     format!(r#"{begin}}},"Overlay":{{"Node":"{}"}}}}"#, node.namespace)
 }
 
-/// Waits until the container of one node reaches that of another in both families.
-fn reaches(cluster: &Cluster, from: u8, to: u8) -> Result<()> {
-    let status = cluster.guard.agent(to).json(&["status"])?;
-    let addresses = status["endpoints"][0]["addresses"].as_array();
-    let addresses = addresses.context("addresses")?;
-    assert_eq!(addresses.len(), 2, "{addresses:?}");
-    let container = format!("{}-n{from}c1", cluster.name);
-    for address in addresses {
-        let address: IpAddr = address.as_str().context("an address")?.parse()?;
-        until("a ping", || match check::ping(&container, address)? {
-            Answer::Ttl(_) => Ok(()),
-            answer @ Answer::None(_) => anyhow::bail!("{address}: {answer:?}"),
-        })?;
-    }
-    Ok(())
-}
-
 /// The value of a node's key.
 fn value(cluster: &Cluster, subnet: &str) -> Result<String> {
     let command = format!("get --print-value-only {SUBNETS}{subnet}");
@@ -64,35 +38,15 @@ fn value(cluster: &Cluster, subnet: &str) -> Result<String> {
 fn follows_flannel(cluster: &Cluster, agent: &Agent) -> Result<()> {
     let key = "10.244.250.0-24&fd00:10:244:fa::-64";
     cluster.put(&format!("{SUBNETS}{key}"), FLANNEL)?;
-    let node = &agent.instance;
-    for (family, subnet, hop, mac, vtep) in [
+    for (subnet, mac, vtep) in [
+        ("10.244.250.0/24", "d2:cf:28:5c:8b:05", "192.168.56.99"),
         (
-            4,
-            "10.244.250.0/24",
-            "10.244.250.0",
-            "d2:cf:28:5c:8b:05",
-            "192.168.56.99",
-        ),
-        (
-            6,
             "fd00:10:244:fa::/64",
-            "fd00:10:244:fa::",
             "92:4e:df:02:f4:af",
             "2001:db8:56::99",
         ),
     ] {
-        until(subnet, || {
-            let route = format!("ip -n {node} -{family} route show {subnet}");
-            let route = run::checked(&words(route))?;
-            anyhow::ensure!(route.contains(&format!("via {hop} ")), "{route}");
-            let neighbours = format!("ip -n {node} -{family} neigh show {hop}");
-            let neighbours = run::checked(&words(neighbours))?;
-            anyhow::ensure!(neighbours.contains(mac), "{neighbours}");
-            let entries = run::checked(&words(format!("bridge -n {node} fdb show")))?;
-            let entry = entries.lines().find(|line| line.starts_with(mac));
-            anyhow::ensure!(entry.is_some_and(|entry| entry.contains(vtep)), "{entries}");
-            Ok(())
-        })?;
+        until(subnet, || has_peer(agent, subnet, mac, vtep))?;
     }
     // Without its IPv6 side it is none of this network.
     let (v4, _) = FLANNEL
@@ -128,8 +82,10 @@ fn both_families_are_registered_as_flannel_does_and_each_is_carried_in_its_own()
         agent.start_anyhow()?;
         agent.is_well()?;
     }
-    reaches(&cluster, 1, 2)?;
-    reaches(&cluster, 2, 1)?;
+    for (from, to) in [(1, 2), (2, 1)] {
+        assert_eq!(cluster.addresses(to)?.len(), 2);
+        cluster.reaches(from, to)?;
+    }
     let leases = cluster.leases()?;
     assert_eq!(leases.len(), 2, "{leases:?}");
     assert_eq!(value(&cluster, migrated)?, as_ours(&nodes[1]));
@@ -147,6 +103,7 @@ fn both_families_are_registered_as_flannel_does_and_each_is_carried_in_its_own()
     agents[0].start_anyhow()?;
     agents[0].is_well()?;
     assert_eq!(cluster.leases()?, leases);
-    reaches(&cluster, 2, 1)?;
+    assert_eq!(cluster.addresses(1)?.len(), 2);
+    cluster.reaches(2, 1)?;
     Ok(cluster.guard.down()?)
 }

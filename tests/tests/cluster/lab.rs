@@ -296,24 +296,30 @@ impl Cluster {
         Ok(said.stdout)
     }
 
-    pub(crate) fn address(&self, node: u8) -> Result<IpAddr> {
+    /// The addresses of a node's container.
+    pub(crate) fn addresses(&self, node: u8) -> Result<Vec<IpAddr>> {
         let status = self.guard.agent(node).json(&["status"])?;
-        let address = status["endpoints"][0]["addresses"][0].as_str();
-        Ok(address
-            .with_context(|| format!("no address in {status}"))?
-            .parse()?)
+        let addresses = status["endpoints"][0]["addresses"].as_array();
+        let addresses = addresses.filter(|addresses| !addresses.is_empty());
+        let addresses = addresses.with_context(|| format!("no address in {status}"))?;
+        let address = |text: &serde_json::Value| {
+            let text = text.as_str().context("an address")?;
+            Ok(text.parse()?)
+        };
+        addresses.iter().map(address).collect()
     }
 
-    /// Waits until the container of one node reaches that of another.
+    /// Waits until the container of one node reaches that of another at each of its addresses.
     pub(crate) fn reaches(&self, from: u8, to: u8) -> Result<()> {
         let namespace = format!("{}-n{from}c1", self.name);
-        until("a ping", || {
-            match check::ping(&namespace, self.address(to)?)? {
-                Answer::Ttl(_) => Ok(()),
-                answer @ Answer::None(_) => {
-                    anyhow::bail!("{answer:?}; {}", self.guard.agent(from).log()?)
-                }
+        let reaches = |address: IpAddr| match check::ping(&namespace, address)? {
+            Answer::Ttl(_) => Ok(()),
+            answer @ Answer::None(_) => {
+                anyhow::bail!("{address}: {answer:?}; {}", self.guard.agent(from).log()?)
             }
+        };
+        until("a ping", || {
+            self.addresses(to)?.into_iter().try_for_each(reaches)
         })
     }
 }
@@ -347,4 +353,25 @@ pub(crate) fn until_found(agent: &Agent, check: &str) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// What the kernel has of a peer: route, neighbour and forwarding entry.
+pub(crate) fn has_peer(agent: &Agent, subnet: &str, mac: &str, vtep: &str) -> Result<()> {
+    let node = &agent.instance;
+    let (hop, _) = subnet.split_once('/').context("a subnet")?;
+    let family = if hop.contains(':') { "-6" } else { "-4" };
+    let route = format!("ip -n {node} {family} route show {subnet}");
+    let route = run::checked(&words(route))?;
+    anyhow::ensure!(route.contains(&format!("via {hop} ")), "{route}");
+    let neighbour = format!("ip -n {node} {family} neigh show {hop}");
+    let neighbour = run::checked(&words(neighbour))?;
+    anyhow::ensure!(neighbour.contains(mac), "{neighbour}");
+    let entries = run::checked(&words(format!("bridge -n {node} fdb show")))?;
+    let dst = format!("dst {vtep} ");
+    let of_vtep: Vec<&str> = entries.lines().filter(|line| line.contains(&dst)).collect();
+    anyhow::ensure!(
+        of_vtep.len() == 1 && of_vtep[0].starts_with(mac),
+        "{entries}"
+    );
+    Ok(())
 }

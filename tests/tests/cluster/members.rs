@@ -50,7 +50,7 @@ fn a_member_that_dies_stalls_or_is_cut_off_takes_nothing_from_nodes() -> Result<
     let log = state::log_file(&lab, "ping");
     let ping = format!(
         "ip netns exec temany-n1c1 ping -i 0.1 {}",
-        cluster.address(3)?
+        cluster.addresses(3)?[0]
     );
     let start = Step::Start {
         task: "ping".to_owned(),

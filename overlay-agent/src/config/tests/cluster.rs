@@ -12,7 +12,7 @@ use overlay_common::maps::MAX_PREFIX_LENGTHS;
 
 use crate::config::parse_with;
 
-const FILE: &str = r#"
+pub(super) const FILE: &str = r#"
 [node]
 name = "n1"
 underlay = "192.0.2.1"

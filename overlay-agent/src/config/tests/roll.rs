@@ -5,18 +5,14 @@ use std::{collections::BTreeMap, fs, path::Path};
 use overlay_cluster::{changes::Changes, subnet::Subnet};
 use proptest::prelude::*;
 
+use super::cluster::FILE;
 use crate::{
     config::{Files, Taken},
     model::Model,
 };
 
-const MAIN: &str = r#"
-[node]
-name = "n1"
-underlay = "192.0.2.1"
-[cluster]
-etcd = "http://192.0.2.9:2379"
-network = "lab"
+/// Behind [`FILE`].
+const ENDPOINT: &str = r#"
 [[endpoints]]
 name = "router"
 network = "lab"
@@ -49,8 +45,11 @@ fn key(subnet: u8) -> Subnet {
 
 fn text(subnet: u8, (host, besides): (u8, Besides)) -> String {
     let peer = |name: u8, subnet: u8| {
+        // The MAC of a node of ours, or of one of flannel's.
+        let begin = ["02:4f:c0:00:02", "d2:cf:28:5c:8b"][usize::from(name % 2)];
         format!(
-            "[[networks.peers]]\nname = \"p{name}\"\nvtep = \"192.0.2.{name}\"\nsubnet = \"10.5.{subnet}.0/24\"\n"
+            "[[networks.peers]]\nname = \"p{name}\"\nvtep = \"192.0.2.{name}\"\nsubnet = \"10.5.{subnet}.0/24\"\n\
+             mac = \"{begin}:{name:02x}\"\n"
         )
     };
     let (doubt, more) = match besides {
@@ -76,7 +75,7 @@ struct Folder(tempfile::TempDir);
 impl Folder {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("node.toml"), MAIN).unwrap();
+        fs::write(folder.path().join("node.toml"), FILE.to_owned() + ENDPOINT).unwrap();
         fs::create_dir(folder.path().join("peers.d")).unwrap();
         fs::write(folder.path().join("peers.d/a.toml"), OF_FILES).unwrap();
         Self(folder)
@@ -185,6 +184,7 @@ fn plain_changes_take_no_look_at_the_whole() {
     let model = files.reload().unwrap().model;
     assert_eq!(model.networks[0].peers.len(), 2);
     let plain = [
+        (40, (40, Besides::Doubt), 0, 0),
         (7, (7, Besides::Nothing), 1, 0),
         (7, (7, Besides::Doubt), 0, 0),
         (7, (8, Besides::Nothing), 1, 1),

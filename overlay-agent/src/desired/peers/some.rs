@@ -177,11 +177,11 @@ fn alike(one: &Network, other: &Network) -> bool {
 
 /// Whether an outer address is this node's, or one that ranges of networks are around.
 fn concerns_others(node: &Node<'_>, derived: &[Derived<'_>], some: Few<'_>) -> bool {
-    let mut ranges = derived.iter().flat_map(|derived| &derived.network.ranges);
+    let ranges = derived.iter().flat_map(|derived| &derived.network.ranges);
     let mut vteps = some.gone.iter().chain(some.come).map(|peer| peer.vtep);
     vteps.any(|vtep| {
         node.vteps.contains(&vtep) || ranges.clone().any(|range| range.cidr.contains(&vtep))
-    }) || ranges.next().is_none()
+    })
 }
 
 /// What there is of peers that go.

@@ -2,12 +2,12 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use super::{CONFIG, bare};
+use super::{CONFIG, bare, inputs};
 use crate::{
     config,
     desired::{Inputs, desired, for_endpoint},
     model::Model,
-    objects::{Capacity, Objects},
+    objects::Objects,
     plan::plan,
     store::Content,
     surroundings::{EndpointPlace, Observed},
@@ -29,15 +29,7 @@ fn model(more: usize) -> Model {
 fn with<T>(model: &Model, observed: &Observed, ask: impl FnOnce(Inputs<'_>) -> T) -> T {
     let mut store = Content::new("n1".parse().unwrap());
     store.allocate(model);
-    ask(Inputs {
-        model,
-        store: &store,
-        observed,
-        loaded: true,
-        attached: true,
-        capacity: Capacity::default(),
-        before: None,
-    })
+    ask(inputs(model, &store, observed))
 }
 
 /// A node that has all that it should.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc};
 
 use proptest::prelude::*;
 
-use super::{CONFIG, bare, name};
+use super::{CONFIG, bare, inputs, name};
 use crate::{
     config,
     desired::{Desired, Few, ForPeers, Inputs, desired, of_some},
@@ -55,13 +55,9 @@ fn with<T>(
 ) -> T {
     let store = Content::new("n1".parse().unwrap());
     ask(Inputs {
-        model,
-        store: &store,
-        observed,
-        loaded: true,
-        attached: true,
         capacity,
         before,
+        ..inputs(model, &store, observed)
     })
 }
 

@@ -7,15 +7,7 @@ fn vteps(config: &str, store: &Content, observed: &Observed) -> Result<Vec<Strin
     let model = config::parse(Path::new("t.toml"), config).unwrap();
     let mut store = store.clone();
     store.allocate(&model);
-    let built = desired(Inputs {
-        model: &model,
-        store: &store,
-        observed,
-        loaded: true,
-        attached: true,
-        capacity: Capacity::default(),
-        before: None,
-    });
+    let built = desired(inputs(&model, &store, observed));
     let of = |desired: Desired| {
         desired
             .facts
