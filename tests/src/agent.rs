@@ -1,6 +1,7 @@
 //! The agent's command line, as scripts use it.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -166,6 +167,41 @@ impl Agent {
                 command: "overlay-agent plan".to_owned(),
                 why: format!("no list \"steps\" in {plan}"),
             })
+    }
+
+    /// Packets that were dropped, by whomever, by reason: as many as the programs and the kernel say.
+    pub fn drops(&self) -> Result<BTreeMap<String, u64>> {
+        let stats = self.json(&["stats"])?;
+        let wrong = |why: &str| Error::Output {
+            command: "overlay-agent stats".to_owned(),
+            why: format!("{why} {stats}"),
+        };
+        let drops = stats["drops"].as_array();
+        let drops = drops.ok_or_else(|| wrong("no list \"drops\" in"))?;
+        let count = |drops: &Value| {
+            let name = drops["reason"].as_str().unwrap_or_default().to_owned();
+            (name, drops["packets"].as_u64().unwrap_or_default())
+        };
+        let drops: BTreeMap<_, _> = drops.iter().map(count).collect();
+        let of_programs = stats["programs"].as_array();
+        let of_programs = of_programs.ok_or_else(|| wrong("no list \"programs\" in"))?;
+        let sum: u64 = of_programs
+            .iter()
+            .filter_map(|program| program["dropped"]["packets"].as_u64())
+            .sum();
+        if sum != drops.values().sum::<u64>() {
+            return Err(wrong("reasons and programs differ in"));
+        }
+        Ok(drops)
+    }
+
+    /// Those of them that were dropped after others.
+    pub fn drops_since(&self, before: &BTreeMap<String, u64>) -> Result<Vec<(String, u64)>> {
+        let more = |(name, count): (String, u64)| {
+            let more = count - before.get(&name).copied().unwrap_or_default();
+            (more > 0).then_some((name, more))
+        };
+        Ok(self.drops()?.into_iter().filter_map(more).collect())
     }
 
     /// The daemon's process.

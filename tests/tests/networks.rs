@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use overlay_common::{maps::DROPS, wire::IANA_PORT};
 use overlay_tests::{
     agent::Agent,
@@ -123,12 +123,8 @@ fn dropped_between_networks(agent: &Agent) -> Result<u64> {
 
 /// The same, by whomever it was done.
 fn dropped_between_networks_by_all(agent: &Agent) -> Result<u64> {
-    let stats = agent.json(&["stats"])?;
-    let drops = stats["drops"].as_array().context("drops")?;
-    let count = drops
-        .iter()
-        .find(|drops| drops["reason"] == "other_network");
-    Ok(count.map_or(0, |count| count["packets"].as_u64().unwrap_or_default()))
+    let drops = agent.drops()?;
+    Ok(drops.get("other_network").copied().unwrap_or_default())
 }
 
 /// The first node has the other network's gateway address itself, and does not answer there.

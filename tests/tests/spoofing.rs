@@ -1,14 +1,10 @@
 //! A container that speaks as somebody else: dropped, under the one right counter, with a
 //! switch that allows it; by the programs, and without them.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use overlay_tests::{
-    agent::Agent,
     check::{self, Answer},
     families::{Families, Family},
     frames::{self, Ip, Mac, ethernet, ethertype, protocol},
@@ -205,17 +201,6 @@ fn cases(own: &Own) -> Vec<Case> {
     ]
 }
 
-/// What was dropped, by whomever.
-fn drops(agent: &Agent) -> Result<BTreeMap<String, u64>> {
-    let stats = agent.json(&["stats"])?;
-    let drops = stats["drops"].as_array().context("drops")?;
-    let count = |drops: &serde_json::Value| {
-        let name = drops["reason"].as_str().unwrap_or_default().to_owned();
-        (name, drops["packets"].as_u64().unwrap_or_default())
-    };
-    Ok(drops.iter().map(count).collect())
-}
-
 /// Sends every case and compares the drops that were counted.
 fn fares(name: &str, accept: bool) -> Result<()> {
     let shape = Shape::usual(name, Scenario::Overlay)?;
@@ -235,16 +220,9 @@ fn fares(name: &str, accept: bool) -> Result<()> {
         agent.fastpath(on)?;
         guard.is_whole(&agent, "the switch")?;
         for (what, frame, expected) in cases(&own) {
-            let before = drops(&agent)?;
+            let before = agent.drops()?;
             entrance.send(&frame)?;
-            let moved: Vec<(String, u64)> = drops(&agent)?
-                .into_iter()
-                .map(|(name, count)| {
-                    let more = count - before.get(&name).copied().unwrap_or_default();
-                    (name, more)
-                })
-                .filter(|&(_, more)| more > 0)
-                .collect();
+            let moved = agent.drops_since(&before)?;
             let expected: Vec<(String, u64)> = expected
                 .filter(|_| !accept)
                 .map(|name| (name.to_owned(), 1))

@@ -11,10 +11,10 @@ use super::{
     Derived, Desired, Full, Node, Problem, Room, address_of, default_metric, hooks, names, values,
 };
 use crate::{
-    model::{Clash, Endpoint, Family, IfName, Mac, Name, NetnsRef, Range, Verdict},
+    model::{Clash, Endpoint, Family, IfName, Mac, Name, NetnsRef, Network, Range},
     objects::{
-        Address, AttachmentState, EndpointEntry, GuardedEndpoint, Hook, Link, LinkId, LinkKind,
-        LinkRef, Objects, Route, RouteKey, Scope,
+        Address, AttachmentState, EndpointEntry, Hook, Link, LinkId, LinkKind, LinkRef, Objects,
+        Route, RouteKey, Scope,
     },
     surroundings::EndpointPlace,
 };
@@ -31,6 +31,32 @@ struct Attached<'a> {
     host: IfName,
     /// The container's side.
     inside: LinkId,
+}
+
+/// Who an endpoint is in its network.
+pub(super) struct Identity<'a> {
+    /// Its addresses, each with the network's range that it is in.
+    pub(super) addresses: Vec<(&'a Range, IpAddr)>,
+    pub(super) mac: Mac,
+    /// The node's side of its veth.
+    pub(super) host: IfName,
+}
+
+impl<'a> Identity<'a> {
+    /// `None` while it lacks an address: half an endpoint would be harder to understand than none.
+    pub(super) fn of(node: &Node<'_>, network: &'a Network, endpoint: &Endpoint) -> Option<Self> {
+        let addresses = network.ranges.iter().map(|range| {
+            let address = address_of(node.inputs.store, endpoint, range.family())?;
+            Some((range, address))
+        });
+        let addresses: Vec<_> = addresses.collect::<Option<_>>()?;
+        let derived_mac = |&(_, first): &(&Range, IpAddr)| names::endpoint_mac(first);
+        Some(Self {
+            mac: endpoint.mac.or(addresses.first().and_then(derived_mac))?,
+            host: names::veth_name(&endpoint.name)?,
+            addresses,
+        })
+    }
 }
 
 /// Addresses that are in no map, by network and the map that is full.
@@ -107,23 +133,20 @@ fn build_one(
     desired: &mut Desired,
 ) {
     let name = &endpoint.name;
-    let mut addresses = Vec::new();
-    for range in &derived.network.ranges {
-        match address_of(node.inputs.store, endpoint, range.family()) {
-            Some(address) => addresses.push((range, address)),
-            None => desired.problems.push(Problem::NoAddress {
-                endpoint: name.clone(),
-                subnet: range.subnet,
-            }),
-        }
-    }
-    // Half an endpoint would be harder to understand than none.
-    if addresses.len() < derived.network.ranges.len() {
-        return;
-    }
-    let derived_mac = |&(_, first): &(&Range, IpAddr)| names::endpoint_mac(first);
-    let mac = endpoint.mac.or(addresses.first().and_then(derived_mac));
-    let (Some(host), Some(mac)) = (names::veth_name(name), mac) else {
+    let ranges = derived.network.ranges.iter();
+    let lacking =
+        ranges.filter(|range| address_of(node.inputs.store, endpoint, range.family()).is_none());
+    let lacking = lacking.map(|range| Problem::NoAddress {
+        endpoint: name.clone(),
+        subnet: range.subnet,
+    });
+    desired.problems.extend(lacking);
+    let Some(Identity {
+        addresses,
+        mac,
+        host,
+    }) = Identity::of(node, derived.network, endpoint)
+    else {
         return;
     };
     match problem(node, endpoint, &LinkId::node(host), desired) {
@@ -161,7 +184,6 @@ fn build_one(
     attached.add_default_routes(desired);
     attached.add_routes_behind(desired);
     attached.add_entries(room, left_out, desired);
-    attached.add_to_guard(desired);
 }
 
 impl Attached<'_> {
@@ -286,22 +308,6 @@ impl Attached<'_> {
                 mtu: None,
             };
             desired.objects.routes.insert(key, route);
-        }
-    }
-
-    /// By its device as it is there: one that is still to be made has no number yet.
-    fn add_to_guard(&self, desired: &mut Desired) {
-        let link = self.node.around.links.get(&self.host);
-        let drops = self.derived.network.security.endpoint_source == Verdict::Drop;
-        if let Some(link) = link.filter(|link| link.ours && drops) {
-            let addresses = self.addresses.iter().map(|(_, address)| *address);
-            let behind = self.endpoint.allowed_sources.iter().map(IpNet::trunc);
-            desired.guarded.insert(GuardedEndpoint {
-                index: link.index,
-                mac: self.mac,
-                addresses: addresses.collect(),
-                behind: behind.filter(|_| self.endpoint.forwarding).collect(),
-            });
         }
     }
 

@@ -2,17 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
     sync::Arc,
 };
 
 use ipnet::IpNet;
 
-use super::{Derived, Desired, Node, Problem, filter::may_meet};
+use super::{Derived, Desired, Node, Problem, endpoints::Identity, filter::may_meet};
 use crate::{
     kernel::xfrm::Policy,
     model::{IfName, Peer, Verdict, Vni},
-    objects::{Guard, GuardRules, GuardSenders, Leaving, Senders, guard_table},
+    objects::{Guard, GuardRules, GuardSenders, GuardedEndpoint, Leaving, Senders, guard_table},
     surroundings::NoGuard,
 };
 
@@ -29,7 +28,7 @@ pub(super) fn build(
     };
     rules.leaving = leaving(node, networks);
     rules.apart = apart(networks);
-    rules.endpoints = mem::take(&mut desired.guarded);
+    rules.endpoints = endpoints(node, networks);
     let problem = match &node.around.no_guard {
         None => {
             desired.objects.guard = Some(Guard::Rules(rules.into()));
@@ -62,6 +61,26 @@ fn rules(networks: &[Derived<'_>], senders: &Arc<GuardSenders>) -> Option<GuardR
         rules.own.extend(tunnels.map(|tunnel| tunnel.local));
     }
     (!networks.is_empty()).then_some(rules)
+}
+
+/// The containers that speak for themselves alone, by their devices as they are there: one that is
+/// still to be made has no number yet.
+fn endpoints(node: &Node<'_>, networks: &[Derived<'_>]) -> BTreeSet<GuardedEndpoint> {
+    let guarded = node.inputs.model.endpoints.iter().filter_map(|endpoint| {
+        let mut networks = networks.iter().map(|derived| derived.network);
+        let network = networks.find(|network| network.name == endpoint.network)?;
+        let who = Identity::of(node, network, endpoint)?;
+        let link = node.around.links.get(&who.host)?;
+        let drops = network.security.endpoint_source == Verdict::Drop;
+        let behind = endpoint.allowed_sources.iter().map(IpNet::trunc);
+        (link.ours && drops).then(|| GuardedEndpoint {
+            index: link.index,
+            mac: who.mac,
+            addresses: who.addresses.iter().map(|(_, address)| *address).collect(),
+            behind: behind.filter(|_| endpoint.forwarding).collect(),
+        })
+    });
+    guarded.collect()
 }
 
 /// Which ranges of other networks nobody gets at by the devices of one.

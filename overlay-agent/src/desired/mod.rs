@@ -31,7 +31,7 @@ use std::{
 
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
-    objects::{AttachmentState, Capacity, Filter, GuardedEndpoint, MAPS, Objects},
+    objects::{AttachmentState, Capacity, Filter, MAPS, Objects},
     store::Content,
     surroundings::{Observed, Surroundings},
 };
@@ -79,8 +79,6 @@ pub struct Desired {
     pub facts: Facts,
     /// The peers' objects, for the next time.
     pub for_peers: Option<Arc<ForPeers>>,
-    /// The containers that the guard is to know.
-    guarded: BTreeSet<GuardedEndpoint>,
 }
 
 /// What the agent chose where the configuration left it open.

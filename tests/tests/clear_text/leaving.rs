@@ -1,9 +1,9 @@
 //! What a container sends out of its network leaves by a default route with the node's address, or
 //! not at all; and by routes of the operator's as it is.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Error, Result, ensure};
 use overlay_tests::{
     check::{self, Answer},
     config::Config,
@@ -41,37 +41,18 @@ fn translation(container: &[IpAddr; 2]) -> String {
 }
 
 impl Stand {
-    fn quiet(&self) -> &str {
-        &self.guard.topology().nodes[0].containers[1].namespace
-    }
-
-    fn drops(&self) -> Result<BTreeMap<String, u64>> {
-        let stats = self.agent().json(&["stats"])?;
-        let drops = stats["drops"].as_array().context("drops")?;
-        let count = |reason: &serde_json::Value| {
-            let name = reason["reason"].as_str().unwrap_or_default().to_owned();
-            (name, reason["packets"].as_u64().unwrap_or_default())
-        };
-        let drops: BTreeMap<_, _> = drops.iter().map(count).collect();
-        let of_programs = stats["programs"].as_array().context("programs")?.iter();
-        let sum: u64 = of_programs
-            .filter_map(|program| program["dropped"]["packets"].as_u64())
-            .sum();
-        assert_eq!(sum, drops.values().sum::<u64>(), "{stats}");
-        Ok(drops)
-    }
-
     /// A packet to this address is dropped for this reason; its sender hears of it, or not.
     fn refuses(&self, to: &str, reason: &str, answers: bool) -> Result<()> {
-        let of = |drops: BTreeMap<String, u64>| drops.get(reason).copied().unwrap_or_default();
-        let before = of(self.drops()?);
+        let agent = self.agent();
+        let count = || Ok::<_, Error>(agent.drops()?.get(reason).copied().unwrap_or_default());
+        let before = count()?;
         let ping = format!("ip netns exec {} ping -n -c1 -W1 {to}", self.quiet());
         let out = run::output(&words(ping))?;
         ensure!(!out.success, "{to}: {}", out.stdout);
         // Its summary counts errors.
         let heard = out.stdout.contains(" errors");
         ensure!(heard == answers, "{to}: {}", out.stdout);
-        let counted = of(self.drops()?) - before;
+        let counted = count()? - before;
         ensure!(counted == 1, "{to}: {reason} {counted}\n{}", out.stdout);
         Ok(())
     }

@@ -207,6 +207,11 @@ impl Stand {
         &self.guard.topology().nodes[0].containers[0].namespace
     }
 
+    /// A container that sends nothing by itself.
+    fn quiet(&self) -> &str {
+        &self.guard.topology().nodes[0].containers[1].namespace
+    }
+
     fn ip(&self, command: &str) -> Result<()> {
         run::checked(&words(format!("ip -n {} {command}", self.node()))).map(drop)?;
         Ok(())
@@ -242,7 +247,7 @@ impl Stand {
         });
         assert_eq!(gone, Ok(()), "{}", self.agent().log()?);
         // Of the one that never stops the kernel tires: it answers a sender every two seconds.
-        let quiet = &self.guard.topology().nodes[0].containers[1].namespace;
+        let quiet = self.quiet();
         for target in self.targets()? {
             thread::sleep(Duration::from_millis(2_500));
             let ping = format!("ip netns exec {quiet} ping -n -c1 -W1 {target}");

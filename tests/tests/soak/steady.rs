@@ -20,6 +20,7 @@ use overlay_tests::{
 use serde_json::json;
 
 use crate::{
+    accounted_for,
     belongings::{Belongings, memory},
     grown, minutes, pair, same_as_before,
 };
@@ -280,16 +281,7 @@ fn a_trickle_loses_nothing_while_all_changes() -> Result<()> {
     ended?;
     let full = Drops::of(&namespaces)?.since(&drops);
     for outcome in outcomes {
-        let outcome = outcome?;
-        println!("{outcome}\n{full}");
-        let overflowed: u64 = outcome.streams().map(|stream| stream.overflowed).sum();
-        // Whom the machine gave no time to read is not whom the node lost a packet of.
-        ensure!(
-            outcome.lost() <= full.total() + overflowed,
-            "{outcome}\n{full}"
-        );
-        let doubled: u64 = outcome.streams().map(|stream| stream.came.doubled).sum();
-        assert_eq!(doubled, 0, "{outcome}");
+        accounted_for(&outcome?, &full)?;
     }
     same_as_before(&agents, &before, Belongings::counted)?;
     grown(&agents, &memory_before)?;

@@ -247,36 +247,12 @@ impl<'a> Stand<'a> {
         Ok(self.exits[&to].receive(within, contains)?.is_some())
     }
 
-    fn drops(&self) -> Result<BTreeMap<String, u64>> {
-        let stats = self.agent.json(&["stats"])?;
-        let drops = stats["drops"].as_array().context("drops")?;
-        let count = |reason: &serde_json::Value| {
-            let name = reason["reason"].as_str().unwrap_or_default().to_owned();
-            (name, reason["packets"].as_u64().unwrap_or_default())
-        };
-        let drops: BTreeMap<_, _> = drops.iter().map(count).collect();
-        let of_programs = stats["programs"].as_array().context("programs")?.iter();
-        let sum: u64 = of_programs
-            .filter_map(|program| program["dropped"]["packets"].as_u64())
-            .sum();
-        assert_eq!(sum, drops.values().sum::<u64>(), "{stats}");
-        Ok(drops)
-    }
-
-    fn moved(&self, before: &BTreeMap<String, u64>) -> Result<Vec<(String, u64)>> {
-        let more = |(name, count): (String, u64)| {
-            let more = count - before.get(&name).copied().unwrap_or_default();
-            (more > 0).then_some((name, more))
-        };
-        Ok(self.drops()?.into_iter().filter_map(more).collect())
-    }
-
     fn fares(&self, state: &str) -> Result<()> {
         for (number, case) in self.cases().iter().enumerate() {
             for way in WAYS {
                 let what = format!("{}, {way:?}, {state}", case.name);
                 let payload = format!("<{number} {way:?} {state}>").into_bytes();
-                let before = self.drops()?;
+                let before = self.agent.drops()?;
                 self.send(way, case, &payload)?;
                 let reason = self.reason(way, case);
                 if reason.is_none() {
@@ -286,7 +262,7 @@ impl<'a> Stand<'a> {
                 }
                 let reason = reason.map(|reason| (reason.to_owned(), 1));
                 assert_eq!(
-                    self.moved(&before)?,
+                    self.agent.drops_since(&before)?,
                     reason.into_iter().collect::<Vec<_>>(),
                     "{what}"
                 );
@@ -320,14 +296,18 @@ impl<'a> Stand<'a> {
             let vxlan = frames::vxlan(FLAGS, VNI << 8, &frame);
             let outer = Ip::new(source, end);
             let packet = outer.around(&frames::udp(50000, self.port, 0, &vxlan));
-            let before = self.drops()?;
+            let before = self.agent.drops()?;
             entrance.send(&ethernet(to_gateway, from, outer.ethertype(), &packet))?;
             assert!(
                 !self.arrives(target, &payload, MOMENT)?,
                 "{end}, {state}: arrived"
             );
             let expected = [("tunnel_from_endpoint".to_owned(), 1)];
-            assert_eq!(self.moved(&before)?, expected, "to {end}, {state}");
+            assert_eq!(
+                self.agent.drops_since(&before)?,
+                expected,
+                "to {end}, {state}"
+            );
         }
         Ok(())
     }
@@ -408,10 +388,13 @@ fn the_guard_is_repaired_and_follows_its_peers() -> Result<()> {
         guard.is_whole(agent, &damage)?;
     }
     let stranger = &stand.cases()[3];
-    let before = stand.drops()?;
+    let before = stand.agent.drops()?;
     stand.send(Way::Fragments(64), stranger, b"<after the repair>")?;
     assert!(!stand.arrives(stranger.to, b"<after the repair>", MOMENT)?);
-    assert_eq!(stand.moved(&before)?, [("unknown_vtep".to_owned(), 1)]);
+    assert_eq!(
+        stand.agent.drops_since(&before)?,
+        [("unknown_vtep".to_owned(), 1)]
+    );
     drop(stand);
     Ok(guard.down()?)
 }

@@ -12,8 +12,11 @@ use crate::{
     objects::Capacity,
     plan::plan,
     store::Content,
-    surroundings::{Observed, Way},
+    surroundings::{NodeLink, Observed, Way},
 };
+
+/// A container of which the guard has to know whatever becomes of the peers.
+const WEB: &str = "[[endpoints]]\nname = \"web\"\nnetwork = \"lab\"\nnetns = \"web\"\naddress = \"10.244.1.10\"\n";
 
 /// The peers that there are, by number: another MAC, and a subnet of another length.
 type Present = BTreeMap<u8, (u8, bool)>;
@@ -30,7 +33,20 @@ fn model(present: &Present) -> Model {
         )
         .unwrap();
     }
+    text.push_str(WEB);
     config::parse(Path::new("t.toml"), &text).unwrap()
+}
+
+/// A node with that container.
+fn inhabited() -> Observed {
+    let mut observed = bare();
+    let veth = NodeLink {
+        index: 9,
+        ours: true,
+        ..NodeLink::default()
+    };
+    observed.around.links.insert(name("ovl-web"), veth);
+    observed
 }
 
 fn ways<'a>(peers: impl IntoIterator<Item = &'a Peer>) -> BTreeMap<std::net::IpAddr, Way> {
@@ -86,7 +102,7 @@ proptest! {
         let capacity = Capacity { peers: [room, room], ..Capacity::default() };
         let mut present: Present = (0..4).map(|number| (number, (0, false))).collect();
         let mut before = model(&present);
-        let mut observed = bare();
+        let mut observed = inhabited();
         observed.around.ways = ways(&before.networks[0].peers).into();
         let Desired { objects, for_peers, .. } =
             with(&before, &observed, None, capacity, |inputs| desired(inputs).unwrap());
@@ -150,7 +166,7 @@ fn what_could_concern_others_is_left_to_a_round() {
     let (network, capacity): (Name, _) = ("lab".parse().unwrap(), Capacity::default());
     let come = [now.networks[0].peers[4].clone()];
     let of_few = |alter: Alter<'_>| {
-        let mut observed = bare();
+        let mut observed = inhabited();
         observed.around.ways = ways(&before.networks[0].peers).into();
         let ask = |inputs: Inputs<'_>| desired(inputs).unwrap();
         let Desired {

@@ -31,6 +31,8 @@ pub use guard::{Dropped, Found, GuardTable, dropped_by_guard};
 pub use ownership::tables_of;
 pub use watch::{Watch, Whose};
 
+const NO_NFT: &str = "there is no program nft in PATH";
+
 /// Whose the table of this name is, for an instance, and what it does; `None` when there is none.
 pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
     let Some(listing) = listed_if_there(&["list", "table", "inet", table])? else {
@@ -102,11 +104,12 @@ pub fn rules_of_others(instance: &Name) -> Result<Others> {
     })
 }
 
-/// Whether `iptables-legacy`, which nftables does not show, has a table that translates addresses.
+/// Whether `iptables-legacy`, which nftables does not show, has a table that translates addresses, or
+/// may have one that cannot be read.
 pub fn legacy_translates() -> bool {
     let lists = ["ip_tables_names", "ip6_tables_names"];
-    let mut names = lists.iter().flat_map(|list| statistics::lines_of(list));
-    names.any(|names| names.iter().any(|name| name == "nat"))
+    let mut names = lists.iter().map(|list| statistics::lines_of(list));
+    names.any(|names| names.map_or(true, |names| names.iter().any(|name| name == "nat")))
 }
 
 fn listed(arguments: &[&str]) -> Result<serde_json::Value> {
@@ -166,8 +169,7 @@ fn is_missing(stderr: &str) -> bool {
 fn failed(operation: String, error: NftablesError) -> KernelError {
     match error {
         NftablesError::NftExecution { inner, .. } if inner.kind() == io::ErrorKind::NotFound => {
-            KernelError::new(operation, "there is no program nft in PATH")
-                .with_cure("install nftables")
+            KernelError::new(operation, NO_NFT).with_cure("install nftables")
         }
         NftablesError::NftExecution { inner, .. } => KernelError::io(operation, &inner),
         NftablesError::NftFailed { stdout, stderr, .. } => {

@@ -16,21 +16,18 @@ use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-use super::elements::version;
+use super::{commands::devices, elements::version};
 use crate::{
     model::Family,
     objects::{GuardRules, IN_THE_CLEAR, Leaving, UNREACHABLE},
 };
 
 /// The chains whose rules follow the routes of others, each after those it leads to.
-pub(super) const CHAINS: [(&str, Option<&str>); 3] = [
+pub(super) const CHAINS: [(&str, Option<(&str, i32)>); 3] = [
     ("routed", None),
     ("leaving", None),
     // Behind `srcnat`.
-    (
-        "left",
-        Some("type filter hook postrouting priority 200 ; policy accept ;"),
-    ),
+    ("left", Some(("postrouting", 200))),
 ];
 
 /// Commands that fill those chains.
@@ -62,9 +59,7 @@ pub(super) fn fill(table: &str, rules: &GuardRules) -> String {
             ),
         }
     }
-    let inside = rules.inside.iter().map(|name| format!("\"{name}\""));
-    let inside: Vec<String> = inside.collect();
-    let inside = inside.join(", ");
+    let inside = devices(&rules.inside);
     let refusal = format!("counter name {IN_THE_CLEAR} reject with icmpx host-unreachable");
     let drop = format!("counter name {IN_THE_CLEAR} drop");
     for (source, translated) in &leaving.sources {

@@ -7,6 +7,7 @@
 //! and stays as it is. Chains without rules note what it was made from, and what the kernel said of it then:
 //! so a change by anybody shows.
 
+mod commands;
 mod elements;
 mod leaving;
 mod look;
@@ -28,6 +29,7 @@ use nix::{
 
 use self::look::Look;
 use super::{
+    NO_NFT,
     generation::generation,
     ownership::{mark_of, taken},
 };
@@ -53,8 +55,6 @@ pub enum Found {
     /// There can be no table: this kernel or this machine lacks what it takes.
     Unavailable(String),
 }
-
-const NO_NFT: &str = "there is no program nft in PATH";
 
 /// What is known of the guard's table in this thread's namespace.
 #[derive(Debug, Default)]
@@ -309,8 +309,7 @@ fn forgotten(table: &str, there: &Look) -> String {
 fn run(script: &str, operation: impl Fn() -> String) -> Result<()> {
     let failed = |error: &std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            KernelError::new(operation(), "there is no program nft in PATH")
-                .with_cure("install nftables")
+            KernelError::new(operation(), NO_NFT).with_cure("install nftables")
         }
         _ => KernelError::io(operation(), error),
     };

@@ -13,11 +13,15 @@
 //! has parsed options; of IPv6 it judges the first fragment, without which nothing arrives:
 //! where that is too short to be judged, it is dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use ipnet::IpNet;
 
 use super::{
+    commands::{chain, counters, devices},
     elements::{key_of, set_of, version, width},
     leaving,
 };
@@ -86,19 +90,11 @@ pub(super) fn skeleton(
     rules: &GuardRules,
     counts: impl Fn(&str) -> (u64, u64),
 ) -> String {
-    let mut text = String::new();
-    let mut line = |rest: String| {
-        text.push_str(&rest);
-        text.push('\n');
-    };
-    for reason in REASONS {
-        let (packets, bytes) = counts(reason);
-        line(format!(
-            "add counter inet {table} {reason} {{ packets {packets} bytes {bytes} ; }}"
-        ));
-    }
+    let of_table = &format!("inet {table}");
+    let mut text = counters(of_table, &REASONS, counts);
     for set in sets(&rules.senders.lengths) {
-        line(format!("add set inet {table} {set}"));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "add set {of_table} {set}");
     }
     let levels: BTreeSet<Strictness> = rules
         .networks
@@ -107,22 +103,13 @@ pub(super) fn skeleton(
         .map(Strictness::of)
         .collect();
     for level in levels {
-        for (chain, rules) in chains(level, &rules.senders.lengths) {
-            line(format!("add chain inet {table} {chain}"));
-            for rule in rules {
-                line(format!("add rule inet {table} {chain} {rule}"));
-            }
+        for (name, rules) in chains(level, &rules.senders.lengths) {
+            text += &chain(of_table, &name, None, rules);
         }
     }
     let list = |items: Vec<String>| items.join(", ");
     let ports = list(rules.ports.iter().map(u16::to_string).collect());
-    let inside = list(
-        rules
-            .inside
-            .iter()
-            .map(|name| format!("\"{name}\""))
-            .collect(),
-    );
+    let inside = devices(&rules.inside);
     let networks = list(
         rules
             .networks
@@ -133,11 +120,10 @@ pub(super) fn skeleton(
             .collect(),
     );
     let refused = format!("counter name {TUNNEL_FROM_ENDPOINT} drop");
-    for (chain, spec) in leaving::CHAINS {
-        let spec = spec.map_or_else(String::new, |spec| format!(" {{ {spec} }}"));
-        line(format!("add chain inet {table} {chain}{spec}"));
+    for (name, hook) in leaving::CHAINS {
+        text += &chain(of_table, name, hook, []);
     }
-    for (chain, hook, rules) in [
+    for (name, hook, rules) in [
         (
             "tunnel",
             None,
@@ -176,26 +162,19 @@ pub(super) fn skeleton(
                 .collect(),
         ),
     ] {
-        let hook = hook.map_or(String::new(), |(hook, priority)| {
-            format!(" {{ type filter hook {hook} priority {priority} ; policy accept ; }}")
-        });
-        line(format!("add chain inet {table} {chain}{hook}"));
-        for rule in rules {
-            line(format!("add rule inet {table} {chain} {rule}"));
-        }
+        text += &chain(of_table, name, hook, rules);
     }
     text + &leaving::fill(table, rules)
 }
 
 /// Rules that keep what comes by some devices from addresses of other networks, whoever has them.
 fn apart(apart: &BTreeMap<BTreeSet<IfName>, BTreeSet<IpNet>>) -> impl Iterator<Item = String> {
-    apart.iter().flat_map(|(devices, ranges)| {
-        let devices: Vec<String> = devices.iter().map(|name| format!("\"{name}\"")).collect();
-        let devices = devices.join(", ");
+    apart.iter().flat_map(|(inside, ranges)| {
+        let inside = devices(inside);
         ranges.iter().map(move |range| {
             let protocol = if range.addr().is_ipv4() { "ip" } else { "ip6" };
             format!(
-                "iifname {{ {devices} }} {protocol} daddr {range} counter name {OTHER_NETWORK} drop"
+                "iifname {{ {inside} }} {protocol} daddr {range} counter name {OTHER_NETWORK} drop"
             )
         })
     })

@@ -18,7 +18,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::elements::version;
+use super::{
+    commands::{chain, counters},
+    elements::version,
+};
 use crate::{model::Family, objects::GuardedEndpoint};
 
 /// Reasons with a counter each, as the programs call them.
@@ -117,33 +120,20 @@ fn chains() -> Vec<(&'static str, Vec<String>)> {
 
 /// The table without elements. `counts` go on from what they were.
 pub(super) fn skeleton(table: &str, counts: impl Fn(&str) -> (u64, u64)) -> String {
-    let mut text = String::new();
-    let mut line = |rest: String| {
-        text.push_str(&rest);
-        text.push('\n');
-    };
-    for reason in REASONS {
-        let (packets, bytes) = counts(reason);
-        line(format!(
-            "add counter bridge {table} {reason} {{ packets {packets} bytes {bytes} ; }}"
-        ));
-    }
-    for (set, spec) in SETS {
-        line(format!("add set bridge {table} {set} {{ {spec} }}"));
-    }
-    for (chain, rules) in chains() {
-        line(format!("add chain bridge {table} {chain}"));
-        for rule in rules {
-            line(format!("add rule bridge {table} {chain} {rule}"));
-        }
-    }
-    line(format!(
-        "add chain bridge {table} prerouting {{ type filter hook prerouting priority {PRIORITY} ; policy accept ; }}"
-    ));
-    line(format!(
-        "add rule bridge {table} prerouting iif @ports goto port"
-    ));
-    text
+    let table = &format!("bridge {table}");
+    let sets = SETS.map(|(set, spec)| format!("add set {table} {set} {{ {spec} }}\n"));
+    let chains = chains().into_iter();
+    let chains = chains.map(|(name, rules)| chain(table, name, None, rules));
+    let entrance = ["iif @ports goto port".to_owned()];
+    counters(table, &REASONS, counts)
+        + &sets.concat()
+        + &chains.collect::<String>()
+        + &chain(
+            table,
+            "prerouting",
+            Some(("prerouting", PRIORITY)),
+            entrance,
+        )
 }
 
 /// Commands that add endpoints, or delete them.
