@@ -106,14 +106,19 @@ const OF_THE_NODE: [&str; 9] = [
     "tracepath",
 ];
 
-/// A text in whose quotes commands about a node enter its namespace first.
+/// A command in a network namespace.
 ///
 /// `nsenter`, because `ip netns exec` takes names alone, and mounts a `/sys` without bpffs.
+pub(crate) fn inside(netns: &Path, command: impl fmt::Display) -> String {
+    format!("nsenter --net={} {command}", netns.display())
+}
+
+/// A text in whose quotes commands about a node enter its namespace first.
 pub(crate) fn on_node(text: &str, netns: &Path) -> String {
     in_quotes(text, |command| {
         let (program, _) = command.split_once(' ')?;
         let is_one = OF_THE_NODE.contains(&program) && !is_of_the_machine(command);
-        is_one.then(|| format!("nsenter --net={} {command}", netns.display()))
+        is_one.then(|| inside(netns, command))
     })
 }
 

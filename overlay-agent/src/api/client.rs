@@ -64,24 +64,19 @@ fn cure_of(cause: &io::Error) -> &'static str {
 /// Sends one request and waits for its reply. A request that changes nothing is given up when the
 /// agent does not even say what it is doing, which it does at once however busy it is.
 pub fn call(socket: &Path, request: &Request) -> Result<Reply, ClientError> {
-    let foreign = |cause| foreign(socket, cause);
-    let mut line = serde_json::to_string(request).map_err(foreign)?;
-    line.push('\n');
-    let answer = ask(socket, &line, || match request {
+    let answer = ask(socket, request, PATIENCE, || match request {
         Request::Activity {} => true,
         request if !request.only_reads() => false,
         // Others are before it, or the agent stands still.
         _ => call(socket, &Request::Activity {}).is_err(),
     })?;
-    serde_json::from_str(&answer).map_err(foreign)
+    serde_json::from_str(&answer).map_err(|cause| foreign(socket, cause))
 }
 
 /// Whether an agent says within so long what it does, which it does at once however busy it is;
 /// an error where nobody listens.
 pub fn speaks(socket: &Path, within: Duration) -> Result<bool, ClientError> {
-    let request = serde_json::to_string(&Request::Activity {});
-    let line = request.map_err(|cause| foreign(socket, cause))? + "\n";
-    match ask_within(socket, &line, within, || true) {
+    match ask(socket, &Request::Activity {}, within, || true) {
         Ok(_) => Ok(true),
         Err(ClientError::Silent { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -95,18 +90,15 @@ fn foreign(socket: &Path, cause: serde_json::Error) -> ClientError {
     }
 }
 
-/// Sends a line and waits for another; each time that none has come for a while, `gives_up` says
+/// Sends a request and waits for a line; each time that none has come for so long, `gives_up` says
 /// whether to wait no more.
-fn ask(socket: &Path, line: &str, gives_up: impl Fn() -> bool) -> Result<String, ClientError> {
-    ask_within(socket, line, PATIENCE, gives_up)
-}
-
-fn ask_within(
+fn ask(
     socket: &Path,
-    line: &str,
+    request: &Request,
     patience: Duration,
     gives_up: impl Fn() -> bool,
 ) -> Result<String, ClientError> {
+    let line = serde_json::to_string(request).map_err(|cause| foreign(socket, cause))? + "\n";
     let io = |cause| ClientError::Io {
         socket: socket.to_owned(),
         cause,

@@ -174,12 +174,10 @@ fn the_node_of(
     }
     let mut having = machine
         .all()
-        .filter(|(_, status)| has(status, from) || status.node.as_str() == from);
-    if let (Some((instance, _)), None) = (having.next(), having.next()) {
-        return Ok(instance.clone());
-    }
-    drop(having);
-    the_one(None)
+        .filter(|(_, status)| has(status, from) || status.node.as_str() == from)
+        .map(|(instance, _)| instance);
+    let first = having.next();
+    the_one(first.filter(|_| having.next().is_none()).cloned())
 }
 
 /// Other nodes' endpoints are known by their addresses alone, unless they are on this machine.

@@ -1,6 +1,6 @@
 //! How a command fails: the exit codes, and errors as sentences or as JSON.
 
-use std::{ffi::OsStr, path::Path, process::ExitCode};
+use std::{ffi::OsStr, mem, path::Path, process::ExitCode};
 
 use serde_json::json;
 
@@ -57,31 +57,31 @@ impl Failure {
 
     /// The same, with cures that can be pasted where the node is another namespace.
     pub(super) fn cured_on(mut self, netns: Option<&Path>) -> Self {
-        let error = match &mut self {
-            Self::Problem(error)
-            | Self::BadInput(error)
-            | Self::NoAgent(error)
-            | Self::NoRights(error)
-            | Self::NotFound(error)
-            | Self::Exists(error) => error,
-            Self::Told => return self,
-        };
-        if let Some(netns) = netns {
+        if let (Some(error), Some(netns)) = (self.error(), netns) {
             *error = anyhow::anyhow!(on_node(&format!("{error:#}"), netns));
         }
         self
     }
 
     /// Why, for those who go on.
-    pub(super) fn into_error(self) -> anyhow::Error {
+    pub(super) fn into_error(mut self) -> anyhow::Error {
+        let told = anyhow::anyhow!("see above");
+        match self.error() {
+            Some(error) => mem::replace(error, told),
+            None => told,
+        }
+    }
+
+    /// Why, unless it was told.
+    const fn error(&mut self) -> Option<&mut anyhow::Error> {
         match self {
             Self::Problem(error)
             | Self::BadInput(error)
             | Self::NoAgent(error)
             | Self::NoRights(error)
             | Self::NotFound(error)
-            | Self::Exists(error) => error,
-            Self::Told => anyhow::anyhow!("see above"),
+            | Self::Exists(error) => Some(error),
+            Self::Told => None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{CommandResult, Failure, Format, NodeArgs, output, progress};
+use super::{CommandResult, Failure, Format, NodeArgs, log, output, progress};
 use crate::{
     config::Files,
     daemon::{self, LockError, Options, StartError},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> CommandResult {
-    output::start_log()?;
+    log::start()?;
     // While this is the only thread.
     privileges::keep(&privileges::STARTING).map_err(Failure::bad_input)?;
     let options = options(args, instance, dirs)?;

@@ -17,6 +17,7 @@ mod failure;
 mod health;
 mod journal;
 mod local;
+mod log;
 mod machine;
 mod monitor;
 mod output;
@@ -251,15 +252,11 @@ fn parsed() -> Result<Cli, clap::Error> {
 
 /// A command that does not look at some variables.
 fn without(command: clap::Command, left_out: impl Fn(&OsStr) -> bool + Copy) -> clap::Command {
-    let inner = command.get_subcommands();
-    let inner: Vec<String> = inner.map(|inner| inner.get_name().to_owned()).collect();
     let command = command.mut_args(|argument| match argument.get_env() {
         Some(variable) if left_out(variable) => argument.env(Resettable::Reset),
         _ => argument,
     });
-    inner.iter().fold(command, |command, inner| {
-        command.mut_subcommand(inner, |inner| without(inner, left_out))
-    })
+    command.mut_subcommands(|inner| without(inner, left_out))
 }
 
 fn run(cli: Cli) -> ExitCode {

@@ -1,16 +1,14 @@
 //! What is printed, for people and for programs.
 
 use std::{
-    io::{self, IsTerminal as _, Write},
+    io::{self, Write},
     path::Path,
-    str::FromStr as _,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::json;
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::{Failure, Format, called, cluster, health, journal, progress, watching};
+use super::{Format, called, cluster, health, watching};
 use crate::{
     api::{
         Carried, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus, NetworkStatus,
@@ -21,45 +19,6 @@ use crate::{
     model::{Attachment, Dscp, Guard, Rx},
     plural::count_of,
 };
-
-/// Logs to standard error; `OVERLAY_LOG` chooses the level.
-pub(super) fn start_log() -> Result<(), Failure> {
-    let wanted = std::env::var_os("OVERLAY_LOG").unwrap_or_default();
-    let filter = log_filter(&wanted.to_string_lossy()).map_err(Failure::BadInput)?;
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| progress::Lines)
-        .with_ansi(io::stderr().is_terminal() && !no_color)
-        .with_target(false);
-    if journal::is_there() {
-        log.event_format(journal::Lines).init();
-    } else {
-        log.init();
-    }
-    Ok(())
-}
-
-/// What `OVERLAY_LOG` asks for. The library takes any word for the name of a module, and then logs
-/// nothing of all others.
-fn log_filter(wanted: &str) -> anyhow::Result<EnvFilter> {
-    let level = |text: &str| LevelFilter::from_str(text.trim()).is_ok();
-    let mut directives = wanted.split(',').filter(|directive| !directive.is_empty());
-    let wrong = directives.find(|directive| match directive.rsplit_once('=') {
-        Some((_, after)) => !level(after),
-        None => !level(directive),
-    });
-    if let Some(wrong) = wrong {
-        bail!(
-            "read OVERLAY_LOG: invalid level {wrong:?}; use error, warn, info, debug or trace, or \
-             MODULE=LEVEL"
-        );
-    }
-    let wanted = if wanted.is_empty() { "info" } else { wanted };
-    EnvFilter::try_new(wanted).with_context(|| {
-        format!("read OVERLAY_LOG {wanted:?}; use error, warn, info, debug or trace")
-    })
-}
 
 /// Prints to standard output; that its reader has seen enough is no failure.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
@@ -429,27 +388,4 @@ pub(super) fn print_table<const N: usize>(
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::log_filter;
-
-    #[test]
-    fn a_level_that_is_none_is_refused() {
-        for good in [
-            "",
-            "info",
-            "WARN",
-            "off",
-            "overlay_agent=debug,warn",
-            "aya=trace",
-        ] {
-            assert!(log_filter(good).is_ok(), "{good}");
-        }
-        for wrong in ["nonsense", "info,verbose", "aya=loud"] {
-            let error = log_filter(wrong).unwrap_err().to_string();
-            assert!(error.contains("debug or trace"), "{wrong}: {error}");
-        }
-    }
 }

@@ -9,6 +9,7 @@ mod endpoints;
 mod filter;
 mod guard;
 mod hooks;
+mod in_the_way;
 mod last_resorts;
 mod names;
 mod networks;
@@ -213,7 +214,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     for derived in &mut derived {
         derived.crowded = for_peers.crowded.contains(&derived.network.vni);
     }
-    obstacles::find(&node, &derived, &for_peers.objects, &mut obstacles);
+    in_the_way::find(&node, &derived, &for_peers.objects, &mut obstacles);
     if !obstacles.is_empty() {
         return Err(Obstacles(obstacles));
     }

@@ -1,13 +1,10 @@
 //! Commands that can be pasted, wherever the node's namespace is.
 
-use std::{
-    fmt::Display,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Display, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::model::Name;
+use crate::{model::Name, trouble::inside};
 
 /// How commands reach what was examined.
 #[derive(Clone, Debug, Default)]
@@ -34,13 +31,6 @@ impl Commands {
             None => command.to_string(),
         }
     }
-}
-
-/// A command in a namespace.
-///
-/// `nsenter`, because `ip netns exec` takes names alone, and mounts a `/sys` without bpffs.
-pub(super) fn inside(netns: &Path, command: impl Display) -> String {
-    format!("nsenter --net={} {command}", netns.display())
 }
 
 /// Removes a device.

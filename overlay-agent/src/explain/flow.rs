@@ -58,9 +58,7 @@ impl Flows {
             vni: parsed(&headers[tunnel], "vni"),
         }
     }
-}
 
-impl Flows {
     /// Whether it is a probe of an agent's, or the answer to one.
     pub(crate) fn are_probes(&self) -> bool {
         self.inner.as_ref().is_some_and(|flow| {

@@ -10,7 +10,6 @@ use overlay_tests::{
     processes::Process,
     shape::{Scenario, Shape},
 };
-
 use serde_json::Value;
 
 use crate::said::{explain, lab};

@@ -92,6 +92,18 @@ fn complains(agent: &Agent) -> Result<()> {
     Ok(())
 }
 
+/// Starts an agent whose endpoint is to be in a stranger's namespace, and ends it and its node.
+fn is_left_alone(agent: &Agent, stranger: &Stranger) -> Result<()> {
+    let before = stranger.look()?;
+    assert!(!agent.start_anyhow()?, "it should not be well");
+    complains(agent)?;
+    assert_eq!(stranger.look()?, before);
+    agent.stop()?;
+    agent.tell(&["down"])?;
+    assert_eq!(stranger.look()?, before, "after down");
+    Ok(())
+}
+
 #[test]
 fn one_with_the_interface_stays_as_it_is() -> Result<()> {
     let guard = Guard::underlay(Shape::usual("tstr", Scenario::Overlay)?)?;
@@ -160,13 +172,7 @@ fn one_that_took_the_name_of_ours_is_not_ours() -> Result<()> {
     agent.kill()?;
     run::checked(&words(format!("ip netns del {name}")))?;
     let stranger = Stranger::make(name.to_owned())?;
-    let before = stranger.look()?;
-    assert!(!agent.start_anyhow()?, "it should not be well");
-    complains(&agent)?;
-    assert_eq!(stranger.look()?, before);
-    agent.stop()?;
-    agent.tell(&["down"])?;
-    assert_eq!(stranger.look()?, before, "after down");
+    is_left_alone(&agent, &stranger)?;
     Ok(guard.down()?)
 }
 
@@ -186,13 +192,7 @@ fn one_that_took_the_name_and_the_number_of_ours_is_not_ours() -> Result<()> {
         Ok(Temporary::with_number(name, number)?)
     })?;
     let stranger = Stranger::furnish(namespace, name.to_owned())?;
-    let before = stranger.look()?;
-    assert!(!agent.start_anyhow()?, "it should not be well");
-    complains(&agent)?;
-    assert_eq!(stranger.look()?, before);
-    agent.stop()?;
-    agent.tell(&["down"])?;
-    assert_eq!(stranger.look()?, before, "after down");
+    is_left_alone(&agent, &stranger)?;
     Ok(guard.down()?)
 }
 

@@ -13,7 +13,7 @@ use std::{
 use super::{Cause, ForPeers, Made, OfNetwork, metric};
 use crate::{
     desired::{
-        Derived, Desired, Inputs, Node, cut_off, guard, networks, obstacles, slots, underlay,
+        Derived, Desired, Inputs, Node, cut_off, guard, in_the_way, networks, slots, underlay,
     },
     model::{Family, Name, Network, Peer, Peers, Vni},
     objects::{GuardSenders, LinkId, Objects, PeerObjects, RouteKey, Scope},
@@ -63,7 +63,7 @@ pub fn of_some(inputs: Inputs<'_>, some: Few<'_>) -> Option<OfSome> {
     let there = there(this, &before.objects, some.gone)?;
     let wanted = wanted(this, &before.objects, &there, &inputs, some)?;
     let mut routes = wanted.routes.keys();
-    if !obstacles.is_empty() || routes.any(|key| obstacles::stands_in_way(&node, key)) {
+    if !obstacles.is_empty() || routes.any(|key| in_the_way::stands_in_way(&node, key)) {
         return None;
     }
     let senders = before.senders.changed(

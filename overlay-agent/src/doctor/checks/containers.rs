@@ -4,9 +4,10 @@ use super::{Check, Fault, Look, Looked, advice, command, list};
 use crate::{
     api::{Cure, Finding},
     doctor::{
-        commands::{inside, remove_address, remove_route},
+        commands::{remove_address, remove_route},
         facts::{Astray, Container, Facts},
     },
+    trouble::inside,
 };
 
 const ADDRESSES: Fault = Fault::warning(

@@ -173,8 +173,8 @@ pub(super) fn judge(facts: &Facts) -> Judgement {
             _ => judgement.findings.extend(found),
         }
     }
-    for finding in &mut judgement.findings {
-        if let Some(netns) = &facts.commands.netns {
+    if let Some(netns) = &facts.commands.netns {
+        for finding in &mut judgement.findings {
             finding.cure.text = on_node(&finding.cure.text, netns);
         }
     }
