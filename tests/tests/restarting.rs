@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use overlay_tests::{agent::Agent, guard::Guard, lab, netns::Temporary, poll, run};
+use overlay_tests::{agent::Agent, guard::Guard, lab, netns::Temporary, poll, run, script::words};
 use serde_json::Value;
 
 /// The names of the endpoints that an agent has.
@@ -129,25 +129,54 @@ fn a_process_that_has_ended_is_said_to_have() -> Result<()> {
 fn an_agent_that_is_stopped_is_told_of_instead_of_waited_for() -> Result<()> {
     let guard = Guard::overlay("tstopped")?;
     let agent = guard.agent(1);
+    let file = std::env::temp_dir().join("tstopped.pcapng");
+    let file = file.to_string_lossy();
+    let adding = adding("tstopped-job");
+    let commands = [
+        &["status"][..],
+        &["stats"],
+        &["doctor"],
+        &["explain", "node", "10.244.2.10"],
+        &["ping", "10.244.2.10", "--count", "1"],
+        &["peer", "list"],
+        &["config", "show"],
+        &["log-level", "warn"],
+        &["fastpath", "off"],
+        &["capture", "-w", &file],
+        &["monitor"],
+        &adding,
+        &["endpoint", "delete", "tstopped-n1c1"],
+        &["down"],
+    ];
     let process = agent.process()?.context("the agent runs")?;
     process.signal(Signal::SIGSTOP)?;
-    let (asked, said) = thread::scope(|scope| {
-        let said = scope.spawn(|| agent.ask(&["stats", "-o", "json"]));
-        (agent.ask(&["status"]), said.join())
+    let said = commands.map(|command| {
+        let arguments = [command, &["-o", "json", "--instance", &agent.instance]].concat();
+        let argv = agent.argv(&arguments);
+        // One that waits for ever is to fail alone.
+        let argv = [words("timeout 60"), argv].concat();
+        thread::spawn(move || run::output(&argv))
     });
+    let said = said.map(thread::JoinHandle::join);
     // First of all: a process that is stopped ends by no test's failure.
     process.signal(Signal::SIGCONT)?;
-    let asked = asked?;
-    assert_eq!(asked.code, Some(3), "{asked:?}");
-    assert!(
-        asked
-            .stderr
-            .contains("neither answered nor said what it does"),
-        "{asked:?}"
-    );
-    let said: Value = serde_json::from_str(&said.ok().context("it panicked")??.stderr)?;
-    assert_eq!(said["error"]["kind"], "no_agent");
+    for (command, said) in commands.iter().zip(said) {
+        let said = said.ok().context("it panicked")??;
+        assert_eq!(said.code, Some(3), "{command:?}: {said:?}");
+        let error: Value = serde_json::from_str(&said.stderr)
+            .with_context(|| format!("{command:?}: {}", said.stderr))?;
+        assert_eq!(error["error"]["kind"], "no_agent", "{command:?}: {error}");
+        let message = error["error"]["message"].as_str().unwrap_or_default();
+        for part in ["neither answered nor said what it does", "kill -CONT"] {
+            assert!(message.contains(part), "{command:?}: {error}");
+        }
+    }
+    // Nothing of it is done now.
     agent.is_well()?;
+    let endpoints = endpoints(&agent)?;
+    assert_eq!(endpoints, ["tstopped-n1c1", "tstopped-n1c2"]);
+    assert_eq!(agent.json(&["status"])?["fastpath"]["state"], "on");
+    assert!(!std::fs::exists(&*file)?, "a capture that was not begun");
     Ok(guard.down()?)
 }
 

@@ -34,8 +34,8 @@ pub enum ClientError {
     /// It takes requests, and says nothing.
     #[error(
         "talk to the agent at {}: for {} seconds it has neither answered nor said what it does; see whether its \
-         process is stopped (state T in \"ps\", ended by \"kill -CONT PID\"), or end it with \"kill -KILL PID\" and \
-         start it again: what it has built stays",
+         process is stopped (state T in \"ps\", ended by \"kill -CONT PID\"), or end it with \"kill -KILL PID\": what \
+         it has built stays, for \"run\" to go on with or \"down\" to remove",
         socket.display(),
         2 * PATIENCE.as_secs()
     )]
@@ -61,14 +61,13 @@ fn cure_of(cause: &io::Error) -> &'static str {
     }
 }
 
-/// Sends one request and waits for its reply. A request that changes nothing is given up when the
-/// agent does not even say what it is doing, which it does at once however busy it is.
+/// Sends one request and waits for its reply. It is given up when the agent does not even say what
+/// it is doing, which it does at once however busy it is. What is given up the agent does not begin
+/// later, either.
 pub fn call(socket: &Path, request: &Request) -> Result<Reply, ClientError> {
-    let answer = ask(socket, request, PATIENCE, || match request {
-        Request::Activity {} => true,
-        request if !request.only_reads() => false,
+    let answer = ask(socket, request, PATIENCE, || {
         // Others are before it, or the agent stands still.
-        _ => call(socket, &Request::Activity {}).is_err(),
+        *request == (Request::Activity {}) || call(socket, &Request::Activity {}).is_err()
     })?;
     serde_json::from_str(&answer).map_err(|cause| foreign(socket, cause))
 }

@@ -112,37 +112,6 @@ pub enum Request {
     Activity {},
 }
 
-impl Request {
-    /// Whether it can be given up at any time, because it changes nothing.
-    pub(crate) fn only_reads(&self) -> bool {
-        match self {
-            Self::Status {}
-            | Self::Stats { .. }
-            | Self::Mesh { .. }
-            | Self::Export {}
-            | Self::Config {}
-            | Self::Activity {}
-            | Self::AttachmentList { .. }
-            | Self::AttachmentReady { .. } => true,
-            Self::EndpointAdd(_)
-            | Self::EndpointDel { .. }
-            | Self::AttachmentAdd(_)
-            | Self::AttachmentDel(_)
-            | Self::AttachmentCheck(_)
-            | Self::Fastpath { .. }
-            | Self::Down {}
-            | Self::Doctor(_)
-            | Self::Explain(_)
-            | Self::ExplainReceived(_)
-            | Self::LogLevel { .. }
-            | Self::CaptureStart(_)
-            | Self::CaptureRead {}
-            | Self::CaptureStop {}
-            | Self::Ping(_) => false,
-        }
-    }
-}
-
 /// An endpoint as it is asked for; validated like one of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
