@@ -3,13 +3,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
     check::{self, Answer},
     families::{Families, Family},
     frames::{self, Ip, Mac, ethernet, ethertype, protocol},
     guard::Guard,
+    netns::Temporary,
     raw::{self, Socket},
+    run,
+    script::{inside, words},
     shape::{Scenario, Shape},
 };
 
@@ -243,4 +246,36 @@ fn is_dropped_and_counted() -> Result<()> {
 #[test]
 fn is_let_through_where_that_is_asked_for() -> Result<()> {
     fares("tspoofok", true)
+}
+
+/// Nobody who is told that a container is attached finds it unjudged, and nothing stays of one that
+/// is detached; with and without addresses behind it, which are kept as ranges.
+#[test]
+fn the_guard_knows_a_container_when_its_owner_hears_of_it() -> Result<()> {
+    let guard = Guard::up(Shape::usual("tguards", Scenario::Overlay)?)?;
+    let agent = guard.agent(1);
+    let _place = Temporary::make("tguards-more")?;
+    let known = || {
+        let list = "nft -j list table bridge guard.overlay-tguards-n1";
+        run::checked(&words(inside(&agent.instance, list)))
+    };
+    let behind = ["--forwarding", "--allowed-source", "10.9.0.0/16"];
+    for (round, more) in [&[][..], &behind].into_iter().cycle().take(6).enumerate() {
+        let address = format!("10.244.1.{}", 200 + round);
+        let add = ["endpoint", "add", "more", "--network", "lab", "--netns"];
+        let of = ["tguards-more", "--address", &address];
+        agent.tell(&[&add[..], &of, more].concat())?;
+        let table = known()?;
+        ensure!(table.contains(&address), "{address} is not in {table}");
+        ensure!(table.contains("10.9.0.0") != more.is_empty(), "{table}");
+        let left = agent.plan()?;
+        ensure!(left.is_empty(), "after it came: {left:?}");
+        agent.tell(&["endpoint", "del", "more"])?;
+        let table = known()?;
+        ensure!(!table.contains(&address), "{address} is left in {table}");
+        ensure!(!table.contains("10.9.0.0"), "{table}");
+        let left = agent.plan()?;
+        ensure!(left.is_empty(), "after it went: {left:?}");
+    }
+    Ok(guard.down()?)
 }

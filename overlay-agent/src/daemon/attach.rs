@@ -10,18 +10,19 @@
 //! It is not the last word: the kernel announces what was made or removed, and the round that
 //! follows from that looks at everything.
 
+use std::collections::BTreeSet;
+
 use tracing::{debug, info};
 
 use super::{Reconciler, reconcile::Untold};
 use crate::{
     desired,
-    kernel::{self, KernelError, bpf},
+    kernel::{self, KernelError, bpf, nft},
     model::{Endpoint, IfName, Name, NetnsRef, Vni},
-    objects::Objects,
+    objects::{Guard, GuardedEndpoint, Objects},
     observe::{Found, observe_endpoint},
     plan::plan,
     plural::count_of,
-    surroundings::NodeLink,
 };
 
 impl Reconciler {
@@ -68,6 +69,35 @@ impl Reconciler {
         }
         info!("applied {}", count_of(steps.steps().len(), "step"));
         self.take_in(endpoint, made);
+        match desired::guarded(self.inputs(), endpoint) {
+            // Nothing of it is carried unjudged by the kernel once its owner hears of it.
+            Some(guarded) => self.alter_guard(|endpoints| {
+                endpoints.insert(guarded);
+            }),
+            None => Ok(true),
+        }
+    }
+
+    /// Has the guard know other containers; `false` where that takes a round.
+    fn alter_guard(
+        &mut self,
+        alter: impl FnOnce(&mut BTreeSet<GuardedEndpoint>),
+    ) -> Result<bool, KernelError> {
+        let guard = &mut self.observed.objects.guard;
+        let Some(Guard::Does(_)) = guard else {
+            return Ok(guard.is_none());
+        };
+        let before = nft::generation().ok();
+        let instance = self.store.content().instance();
+        let altered = self
+            .node
+            .guard
+            .alter(instance, |rules| alter(&mut rules.endpoints))?;
+        let Some(digest) = altered else {
+            return Ok(false);
+        };
+        *guard = Some(Guard::Does(digest));
+        self.know_own_rules(before);
         Ok(true)
     }
 
@@ -95,10 +125,13 @@ impl Reconciler {
     /// Removes what there is of a container that is no part of the model any more; whether
     /// nothing of it is left.
     pub(super) async fn detach(&mut self, name: &Name, there: Found) -> bool {
-        let Some((device, NodeLink { ours: true, .. })) = there.device else {
+        let Some((device, link)) = there.device.filter(|(_, link)| link.ours) else {
             return false;
         };
-        match self.detach_from(name, device, there.objects).await {
+        match self
+            .detach_from(name, device, link.index, there.objects)
+            .await
+        {
             Ok(detached) => detached,
             Err(error) => {
                 debug!("{error}");
@@ -111,6 +144,7 @@ impl Reconciler {
         &mut self,
         name: &Name,
         device: IfName,
+        index: u32,
         mut objects: Objects,
     ) -> Result<bool, KernelError> {
         debug!("detaching {name}");
@@ -130,7 +164,7 @@ impl Reconciler {
         self.observed.around.endpoints.remove(name);
         self.observed.around.links.remove(&device);
         self.have_patrol_told();
-        Ok(true)
+        self.alter_guard(|endpoints| endpoints.retain(|endpoint| endpoint.index != index))
     }
 
     async fn look_at(&self, vni: Vni, endpoint: &Endpoint) -> kernel::Result<Found> {

@@ -13,6 +13,7 @@ use crate::{
     desired::{self, Desired},
     kernel::{KernelError, memory, netlink::Watch, nft},
     model::{IfName, Model},
+    objects::Guard,
     observe::{Known, observe},
     plan::{Plan, Step, plan},
     plural::count_of,
@@ -24,9 +25,6 @@ use crate::{
 /// What a round makes may need another one, such as the index of a new device. Three
 /// rounds that all find work mean that somebody works against us; the timer goes on.
 const MAX_ROUNDS: usize = 3;
-
-/// Transactions of nftables that set the guard: its rules or senders, and the seal.
-const SETS_GUARD: u32 = 2;
 
 /// Steps that take long to look at, and leave much memory behind.
 const MANY_STEPS: usize = 1000;
@@ -76,6 +74,7 @@ impl Reconciler {
                 self.settled = true;
                 self.report = Report::default();
                 self.known.confirm(&desired.objects.peers);
+                self.confirm_guard(desired.objects.guard.as_ref());
                 self.observed.objects.peers = desired.objects.peers;
                 self.settle_on(&problems);
                 break;
@@ -105,6 +104,20 @@ impl Reconciler {
         Ok(problems)
     }
 
+    /// What the guard does need not be set by this process.
+    fn confirm_guard(&self, guard: Option<&Guard>) {
+        let Some(Guard::Rules(rules)) = guard else {
+            return;
+        };
+        if let Err(error) = self
+            .node
+            .guard
+            .confirm(self.store.content().instance(), rules)
+        {
+            debug!("{error}");
+        }
+    }
+
     /// Takes the steps, and notes what nobody announces of them.
     pub(super) async fn carry_out(&mut self, plan: &Plan) -> Report {
         let sets_guard = plan
@@ -113,15 +126,20 @@ impl Reconciler {
             .any(|step| matches!(step, Step::SetGuard { .. }));
         let before = sets_guard.then(nft::generation).and_then(Result::ok);
         let report = apply::apply(plan, &mut self.node, Some(&self.model), &mut self.store).await;
-        if let Some(before) = before.filter(|before| self.known.has_rules_of(*before))
-            && nft::generation().is_ok_and(|now| now == before.wrapping_add(SETS_GUARD))
-        {
-            // What nftables announces of that is no news.
-            self.known.follow_rules(before.wrapping_add(SETS_GUARD));
-        }
+        self.know_own_rules(before);
         self.known.follow(plan.steps().iter(), report.is_complete());
         self.steps += plan.steps().len();
         report
+    }
+
+    /// What nftables announces of the guard that was set since a generation is no news.
+    pub(super) fn know_own_rules(&mut self, before: Option<u32>) {
+        if let Some(before) = before.filter(|before| self.known.has_rules_of(*before))
+            && let Some(after) = self.node.guard.alone_since(before)
+            && nft::generation().is_ok_and(|now| now == after)
+        {
+            self.known.follow_rules(after);
+        }
     }
 
     /// Looks at everything, gives endpoints their addresses and computes what should be.

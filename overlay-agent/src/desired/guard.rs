@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{Derived, Desired, Node, Problem, endpoints::Identity, filter::may_meet};
 use crate::{
     kernel::xfrm::Policy,
-    model::{IfName, Peer, Verdict, Vni},
+    model::{Endpoint, IfName, Network, Peer, Verdict, Vni},
     objects::{Guard, GuardRules, GuardSenders, GuardedEndpoint, Leaving, Senders, guard_table},
     surroundings::NoGuard,
 };
@@ -63,24 +63,32 @@ fn rules(networks: &[Derived<'_>], senders: &Arc<GuardSenders>) -> Option<GuardR
     (!networks.is_empty()).then_some(rules)
 }
 
-/// The containers that speak for themselves alone, by their devices as they are there: one that is
-/// still to be made has no number yet.
+/// The containers that speak for themselves alone.
 fn endpoints(node: &Node<'_>, networks: &[Derived<'_>]) -> BTreeSet<GuardedEndpoint> {
     let guarded = node.inputs.model.endpoints.iter().filter_map(|endpoint| {
         let mut networks = networks.iter().map(|derived| derived.network);
         let network = networks.find(|network| network.name == endpoint.network)?;
-        let who = Identity::of(node, network, endpoint)?;
-        let link = node.around.links.get(&who.host)?;
-        let drops = network.security.endpoint_source == Verdict::Drop;
-        let behind = endpoint.allowed_sources.iter().map(IpNet::trunc);
-        (link.ours && drops).then(|| GuardedEndpoint {
-            index: link.index,
-            mac: who.mac,
-            addresses: who.addresses.iter().map(|(_, address)| *address).collect(),
-            behind: behind.filter(|_| endpoint.forwarding).collect(),
-        })
+        guarded(node, network, endpoint)
     });
     guarded.collect()
+}
+
+/// One of them, by its device as it is there: one that is still to be made has no number yet.
+pub(super) fn guarded(
+    node: &Node<'_>,
+    network: &Network,
+    endpoint: &Endpoint,
+) -> Option<GuardedEndpoint> {
+    let who = Identity::of(node, network, endpoint)?;
+    let link = node.around.links.get(&who.host)?;
+    let drops = network.security.endpoint_source == Verdict::Drop;
+    let behind = endpoint.allowed_sources.iter().map(IpNet::trunc);
+    (link.ours && drops).then(|| GuardedEndpoint {
+        index: link.index,
+        mac: who.mac,
+        addresses: who.addresses.iter().map(|(_, address)| *address).collect(),
+        behind: behind.filter(|_| endpoint.forwarding).collect(),
+    })
 }
 
 /// Which ranges of other networks nobody gets at by the devices of one.

@@ -32,7 +32,7 @@ use std::{
 
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
-    objects::{AttachmentState, Capacity, Filter, MAPS, Objects},
+    objects::{AttachmentState, Capacity, Filter, GuardedEndpoint, MAPS, Objects},
     store::Content,
     surroundings::{Observed, Surroundings},
 };
@@ -282,6 +282,12 @@ pub fn for_endpoint(inputs: Inputs<'_>, endpoint: &Endpoint) -> Option<Objects> 
         objects.attachments.clear();
     }
     Some(objects)
+}
+
+/// How the guard is to know a container; `None` where it may say that it is another one.
+pub fn guarded(inputs: Inputs<'_>, endpoint: &Endpoint) -> Option<GuardedEndpoint> {
+    let node = underlay::node(inputs, &mut Vec::new())?;
+    guard::guarded(&node, inputs.model.network(&endpoint.network)?, endpoint)
 }
 
 /// Maps of another build stay for as long as a program of its may run, which reads them.

@@ -1,4 +1,4 @@
-//! Questions by netlink to subsystems that no library here speaks with: nftables and XFRM.
+//! Netlink of subsystems that no library here speaks with: nftables and XFRM.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use rtnetlink::sys::{Socket, SocketAddr};
 
 /// `NLM_F_REQUEST`, and `NLM_F_ROOT | NLM_F_MATCH`.
-const REQUEST: u16 = 1;
+pub(super) const REQUEST: u16 = 1;
 const ALL: u16 = 0x300;
 /// `NLM_F_DUMP_INTR`: something changed meanwhile.
 const INTERRUPTED: u16 = 0x10;
@@ -18,7 +18,7 @@ const HEADER: usize = 16;
 /// How often a dump that was interrupted is begun anew.
 const TRIES: u32 = 10;
 /// More than the kernel writes at a time.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 
 /// An attribute of a message, without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
 pub(super) type Attribute<'a> = (u16, &'a [u8]);
@@ -108,16 +108,35 @@ fn tried(protocol: isize, kind: u16, request: &[u8]) -> io::Result<Option<Vec<Ve
 fn ask(protocol: isize, kind: u16, flags: u16, request: &[u8]) -> io::Result<Socket> {
     let socket = Socket::new(protocol)?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let length = u32::try_from(HEADER + request.len()).map_err(io::Error::other)?;
-    let mut message = Vec::with_capacity(HEADER + request.len());
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    // Sequence number and port.
-    message.extend([0; 8]);
-    message.extend(request);
-    socket.send(&message, 0)?;
+    let mut bytes = Vec::new();
+    write(&mut bytes, kind, flags, request)?;
+    socket.send(&bytes, 0)?;
     Ok(socket)
+}
+
+/// Adds a message to those that are sent together.
+pub(super) fn write(out: &mut Vec<u8>, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(HEADER + payload.len()).map_err(io::Error::other)?;
+    out.extend(length.to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
+    // Sequence number and port.
+    out.extend([0; 8]);
+    out.extend(payload);
+    out.resize(out.len().next_multiple_of(4), 0);
+    Ok(())
+}
+
+/// What a datagram answers to messages that were sent together: errors with number 0 are none.
+pub(super) fn outcomes(mut bytes: &[u8]) -> impl Iterator<Item = io::Error> {
+    std::iter::from_fn(move || {
+        let (message, behind) = message(bytes)?;
+        bytes = behind;
+        Some(match message.kind {
+            ERROR => failure(message.payload),
+            _ => broken(),
+        })
+    })
 }
 
 struct Message<'a> {

@@ -33,6 +33,10 @@ impl Tables {
     pub(super) fn exits(&self) -> Exits {
         let mut exits: BTreeMap<(u32, Family), Exit> = BTreeMap::new();
         for route in &self.others {
+            // `rt6_need_strict`: what is to such an address stays on its link.
+            if matches!(route.destination, IpNet::V6(net) if net.addr().is_unicast_link_local()) {
+                continue;
+            }
             let family = Family::of(route.destination.addr());
             for device in &route.exits {
                 let exit = exits.entry((*device, family)).or_default();
@@ -90,6 +94,7 @@ mod tests {
             route("192.0.2.128/25", 100, 2),
             route("::/0", 100, 2),
             route("0.0.0.0/0", 100, 3),
+            route("fe80::/64", MAIN_TABLE, 5),
         ]);
         let many = (0..=MOST_ROUTES).map(|number| {
             let [.., high, low] = number.to_be_bytes();

@@ -10,7 +10,7 @@ use crate::kernel::dump;
 pub(super) use crate::kernel::dump::{Attribute, attribute, attributes};
 
 /// `NFNL_SUBSYS_NFTABLES` of the kernel's headers.
-const SUBSYSTEM: u16 = 10 << 8;
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 /// `NFPROTO_INET`
 pub(super) const INET: u8 = 1;
 /// `NFPROTO_BRIDGE`

@@ -2,6 +2,7 @@
 //!
 //! It is set as a whole, in one transaction: no packet passes between the old rules and the new.
 
+mod batch;
 mod devices;
 mod dump;
 mod generation;

@@ -1,6 +1,6 @@
 //! What the kernel holds of the guard's table.
 
-use std::{hash::Hasher as _, io};
+use std::{collections::BTreeMap, hash::Hasher as _, io};
 
 use super::{Dropped, script, speakers};
 use crate::{
@@ -46,8 +46,22 @@ pub(super) struct Look {
     pub(super) bridge: Option<Vec<Name>>,
     /// The chains that are notes.
     pub(super) notes: Vec<String>,
-    /// Stands for all of it but the notes, the counters and what the kernel numbers.
-    pub(super) digest: u64,
+    /// What of a table is no set: flags, chains, rules.
+    frames: Vec<u64>,
+    /// The sets.
+    pub(super) sets: Sets<Sum>,
+}
+
+/// Something of each set, by its table's family and its name.
+pub(super) type Sets<T> = BTreeMap<(u8, String), T>;
+
+/// Stands for a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    /// What it can hold.
+    kind: u64,
+    /// What it holds: the sum of [`number_of`] all elements, which have no order of their own.
+    pub(super) elements: u64,
 }
 
 /// One of them.
@@ -55,7 +69,8 @@ pub(super) struct Look {
 struct Part {
     owners: Vec<Name>,
     notes: Vec<String>,
-    digest: u64,
+    frame: u64,
+    sets: Sets<Sum>,
 }
 
 /// Name of the chain that notes what the table was made of.
@@ -76,16 +91,30 @@ impl Look {
             return Ok(None);
         }
         let mut look = Self::default();
-        let mut hasher = Fnv::default();
         for (part, owners) in [(inet, &mut look.inet), (bridge, &mut look.bridge)] {
             if let Some(part) = part {
-                hasher.write_u64(part.digest);
+                look.frames.push(part.frame);
+                look.sets.extend(part.sets);
                 look.notes.extend(part.notes);
                 *owners = Some(part.owners);
             }
         }
-        look.digest = hasher.finish();
         Ok(Some(look))
+    }
+
+    /// Stands for all of it but the notes, the counters and what the kernel numbers.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = Fnv::default();
+        for frame in &self.frames {
+            hasher.write_u64(*frame);
+        }
+        for ((family, set), sum) in &self.sets {
+            hasher.write_u8(*family);
+            hasher.write(set.as_bytes());
+            hasher.write_u64(sum.kind);
+            hasher.write_u64(sum.elements);
+        }
+        hasher.finish()
     }
 
     /// Whether the table is as it was left, and what it was made of.
@@ -101,7 +130,7 @@ impl Look {
             first.filter(|_| noted.next().is_none())
         };
         match (number(MADE_OF), number(SEEN)) {
-            (Some(digest), Some(seen)) if seen == self.digest => Guard::Does(digest),
+            (Some(digest), Some(seen)) if seen == self.digest() => Guard::Does(digest),
             _ => Guard::Altered,
         }
     }
@@ -141,20 +170,17 @@ impl Part {
         for rule in dump_of(family, Kind::Rules, &[of_table])? {
             hasher.write_u64(digest(&rule, &OF_RULE));
         }
-        let mut sets = 0_u64;
+        part.frame = hasher.finish();
         for set in dump_of(family, Kind::Sets, &[of_table])? {
-            let called = terminated(name(&set, SET_NAME).unwrap_or_default());
-            let mut hasher = Fnv::default();
-            hasher.write_u64(digest(&set, &OF_SET));
-            hasher.write_u64(elements(&dump_of(
-                family,
-                Kind::Elements,
-                &[of_table, (SET_NAME, called.as_slice())],
-            )?));
-            sets = sets.wrapping_add(hasher.finish());
+            let called = name(&set, SET_NAME).unwrap_or_default();
+            let of_set = (SET_NAME, &*terminated(called));
+            let listed = dump_of(family, Kind::Elements, &[of_table, of_set])?;
+            let sum = Sum {
+                kind: digest(&set, &OF_SET),
+                elements: elements(&listed),
+            };
+            part.sets.insert((family, called.to_owned()), sum);
         }
-        hasher.write_u64(sets);
-        part.digest = hasher.finish();
         Ok(Some(part))
     }
 }
@@ -198,17 +224,19 @@ fn digest(object: &[u8], of: &[u16]) -> u64 {
     hasher.finish()
 }
 
-/// Elements have no order of their own.
 fn elements(messages: &[Vec<u8>]) -> u64 {
     let lists = messages
         .iter()
         .filter_map(|message| attribute(message, ELEMENTS));
-    let of_all = lists.flat_map(attributes).map(|(_, element)| {
-        let mut hasher = Fnv::default();
-        hasher.write(element);
-        hasher.finish()
-    });
-    of_all.fold(0, u64::wrapping_add)
+    let of_all = lists.flat_map(attributes);
+    of_all.fold(0, |sum, (_, element)| sum.wrapping_add(number_of(element)))
+}
+
+/// Stands for an element, as the kernel lists it.
+pub(super) fn number_of(element: &[u8]) -> u64 {
+    let mut hasher = Fnv::default();
+    hasher.write(element);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -219,7 +247,6 @@ mod tests {
     fn noted(notes: &[String]) -> Guard {
         let look = Look {
             notes: notes.to_vec(),
-            digest: 9,
             ..Look::default()
         };
         look.understand()
@@ -227,12 +254,13 @@ mod tests {
 
     #[test]
     fn a_table_as_it_was_left_tells_what_it_was_made_of() {
-        assert_eq!(noted(&[made_of(7), seen(9)]), Guard::Does(7));
-        assert_eq!(noted(&[seen(9), made_of(7)]), Guard::Does(7));
-        assert_eq!(noted(&[made_of(7), seen(8)]), Guard::Altered);
+        let now = Look::default().digest();
+        assert_eq!(noted(&[made_of(7), seen(now)]), Guard::Does(7));
+        assert_eq!(noted(&[seen(now), made_of(7)]), Guard::Does(7));
+        assert_eq!(noted(&[made_of(7), seen(!now)]), Guard::Altered);
         assert_eq!(noted(&[made_of(7)]), Guard::Altered);
-        assert_eq!(noted(&[seen(9)]), Guard::Altered);
-        assert_eq!(noted(&[made_of(7), made_of(8), seen(9)]), Guard::Altered);
+        assert_eq!(noted(&[seen(now)]), Guard::Altered);
+        assert_eq!(noted(&[made_of(7), made_of(8), seen(now)]), Guard::Altered);
         assert_eq!(noted(&[]), Guard::Altered);
     }
 }

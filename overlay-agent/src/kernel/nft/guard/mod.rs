@@ -2,24 +2,24 @@
 //! receives for a tunnel, whatever device it came by; and one of the family `bridge`, which
 //! everything passes that the kernel takes from a container.
 //!
-//! Both are made whole in one transaction by `nft`, and then changed by what comes and goes of the
-//! peers. It is ours by the chain that marks it; a table of this name without that is somebody else's,
+//! Both are made whole in one transaction by `nft`, and then changed by what comes and goes of peers
+//! and containers. It is ours by the chain that marks it; a table of this name without that is somebody else's,
 //! and stays as it is. Chains without rules note what it was made from, and what the kernel said of it then:
 //! so a change by anybody shows.
 
 mod commands;
+mod delta;
 mod elements;
 mod leaving;
 mod look;
 mod script;
+mod scripts;
 mod speakers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    env,
-    io::Write as _,
-    process::{Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    env, io,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use nix::{
@@ -27,16 +27,16 @@ use nix::{
     unistd::{AccessFlags, access},
 };
 
-use self::look::Look;
-use super::{
-    NO_NFT,
-    generation::generation,
-    ownership::{mark_of, taken},
+use self::{
+    delta::Delta,
+    look::Look,
+    scripts::{add_chain, changed, forgotten, has_same_rules, removal, run, whole},
 };
+use super::{NO_NFT, batch::Committed, generation::generation, ownership::taken};
 use crate::{
     kernel::{KernelError, Result},
     model::Name,
-    objects::{Guard, GuardRules, Leaving, guard_table},
+    objects::{Guard, GuardRules, guard_table},
 };
 
 /// Packets and bytes that were dropped, by reason.
@@ -68,6 +68,11 @@ struct Memory {
     look: Option<Look>,
     /// What this process has set last.
     set: Option<GuardRules>,
+    /// Whether it is known how this kernel lists elements.
+    is_exact: bool,
+    /// The generations before and after what was set last, where nobody else has changed any table
+    /// in between.
+    alone: Option<(u32, u32)>,
 }
 
 impl Memory {
@@ -79,6 +84,41 @@ impl Memory {
         }
         Ok(self.look.as_ref())
     }
+
+    fn remember(&mut self, table: &str, look: Look, rules: &GuardRules) -> Result<()> {
+        let exact = delta::is_listed_alike(rules, &look);
+        self.is_exact = exact.map_err(|error| failed_to_change(table, &error))?;
+        (self.look, self.set) = (Some(look), Some(rules.clone()));
+        Ok(())
+    }
+
+    /// Changes elements; whether that was done. It is not where somebody has changed a table
+    /// meanwhile.
+    fn carry_out(
+        &mut self,
+        delta: &Delta,
+        table: &str,
+        there: &Look,
+        now: u32,
+        rules: &GuardRules,
+    ) -> Result<bool> {
+        let mut look = there.clone();
+        let committed = delta
+            .commit(table, &mut look, now, rules.digest())
+            .map_err(|error| failed_to_change(table, &error))?;
+        if committed == Committed::Raced {
+            return Ok(false);
+        }
+        let after = now.wrapping_add(1);
+        (self.look, self.set) = (Some(look), Some(rules.clone()));
+        self.generation = Some(after);
+        self.alone = Some((now, after));
+        Ok(true)
+    }
+}
+
+fn failed_to_change(table: &str, error: &io::Error) -> KernelError {
+    KernelError::io(format!("change nftables table inet {table}"), error)
 }
 
 impl GuardTable {
@@ -109,7 +149,7 @@ impl GuardTable {
     }
 
     /// Makes the table do just this. Where it does what this process has set before, only what
-    /// differs of the senders is changed. A table of somebody else is an error.
+    /// differs is changed. A table of somebody else is an error.
     pub fn set(&self, instance: &Name, rules: &GuardRules) -> Result<()> {
         let table = &guard_table(instance);
         let mut memory = self.memory();
@@ -124,10 +164,17 @@ impl GuardTable {
         }
         let does = there.as_ref().map(Look::understand);
         let before = memory.set.take();
+        memory.alone = None;
         let kept = before
             .filter(|before| does.as_ref().is_some_and(|there| there.does(before)))
             .filter(|before| has_same_rules(before, rules));
         let mut commands = if let (Some(before), Some(there)) = (&kept, &there) {
+            if memory.is_exact
+                && let Some(delta) = Delta::between(before, rules)
+                && memory.carry_out(&delta, table, there, now, rules)?
+            {
+                return Ok(());
+            }
             forgotten(table, there) + &changed(table, before, rules)
         } else {
             let dropped = dropped_by_guard(instance)?;
@@ -144,16 +191,51 @@ impl GuardTable {
             return Ok(());
         }
         let mut made = look_at(table)?.unwrap_or_default();
-        let seal = look::seen(made.digest);
+        let seal = look::seen(made.digest());
         let script = add_chain(table, &seal);
         run(&script, || format!("seal nftables table inet {table}"))?;
         made.notes.push(seal);
-        memory.set = Some(rules.clone());
         // Each transaction is one generation: where this was the only one, all is known.
         let sealed = set.wrapping_add(1);
         memory.generation = (generation()? == sealed).then_some(sealed);
-        memory.look = Some(made);
-        Ok(())
+        memory.alone = memory.generation.map(|sealed| (now, sealed));
+        memory.remember(table, made, rules)
+    }
+
+    /// Notes that the table does just this, as far as it was seen to: from then on, only what differs
+    /// is changed.
+    pub fn confirm(&self, instance: &Name, rules: &GuardRules) -> Result<()> {
+        let mut memory = self.memory();
+        if memory.set.is_some() {
+            return Ok(());
+        }
+        let ours = memory.look.as_ref().filter(|look| is_ours(look, instance));
+        match ours.filter(|look| look.understand().does(rules)).cloned() {
+            Some(look) => memory.remember(&guard_table(instance), look, rules),
+            None => Ok(()),
+        }
+    }
+
+    /// Alters what this process has set, and tells what stands for it now; nothing where it has set
+    /// nothing yet.
+    pub fn alter(
+        &self,
+        instance: &Name,
+        alter: impl FnOnce(&mut GuardRules),
+    ) -> Result<Option<u64>> {
+        let Some(mut rules) = self.memory().set.clone() else {
+            return Ok(None);
+        };
+        alter(&mut rules);
+        self.set(instance, &rules)?;
+        Ok(Some(rules.digest()))
+    }
+
+    /// The generation of all tables since which nobody but this process has changed any, if that
+    /// began with this one.
+    pub fn alone_since(&self, generation: u32) -> Option<u32> {
+        let (before, after) = self.memory().alone?;
+        (before == generation).then_some(after)
     }
 
     /// Removes the table, if there is one of ours.
@@ -215,122 +297,4 @@ fn is_installed() -> bool {
 fn is_ours(there: &Look, instance: &Name) -> bool {
     let mut tables = there.inet.iter().chain(&there.bridge);
     tables.all(|owners| owners.contains(instance))
-}
-
-/// Commands that delete the tables that are there. The mark goes first: where that is gone, as
-/// with a table that somebody has made meanwhile, the kernel refuses all of it.
-fn removal(instance: &Name, there: Option<&Look>) -> String {
-    let (table, mark) = (guard_table(instance), mark_of(instance));
-    let families = there.into_iter().flat_map(|there| {
-        let inet = there.inet.as_ref().map(|_| "inet");
-        inet.into_iter()
-            .chain(there.bridge.as_ref().map(|_| "bridge"))
-    });
-    let lines = families.map(|family| {
-        format!("delete chain {family} {table} {mark}\ndelete table {family} {table}\n")
-    });
-    lines.collect()
-}
-
-/// Commands that make the tables; they fail where there is one.
-fn whole(instance: &Name, rules: &GuardRules, dropped: &Dropped) -> String {
-    let (table, mark) = (&guard_table(instance), mark_of(instance));
-    let counts = |reason: &str| dropped.get(reason).copied().unwrap_or_default();
-    let senders = &rules.senders;
-    format!("create table inet {table}\n")
-        + &add_chain(table, &mark)
-        + &script::skeleton(table, rules, counts)
-        + &elements::change(table, "add", senders.vteps.iter(), senders.sources.iter())
-        + &elements::change_ends(table, "add", elements::ends(rules, senders).into_iter())
-        + &format!("create table bridge {table}\nadd chain bridge {table} {mark}\n")
-        + &speakers::skeleton(table, counts)
-        + &speakers::change(table, "add", rules.endpoints.iter())
-}
-
-fn has_same_rules(one: &GuardRules, other: &GuardRules) -> bool {
-    if one.senders.lengths != other.senders.lengths {
-        return false;
-    }
-    let without = |rules: &GuardRules| GuardRules {
-        senders: Arc::default(),
-        endpoints: BTreeSet::new(),
-        leaving: Leaving {
-            ranges: rules.leaving.ranges.clone(),
-            ..Leaving::default()
-        },
-        ..rules.clone()
-    };
-    without(one) == without(other)
-}
-
-/// From the senders of one set of rules to those of another, and from what leaves.
-fn changed(table: &str, before: &GuardRules, after: &GuardRules) -> String {
-    use elements::{change, change_ends, ends};
-    let (old, new) = (&before.senders, &after.senders);
-    let (old_ends, new_ends) = (ends(before, old), ends(after, new));
-    let leaving = if before.leaving == after.leaving {
-        String::new()
-    } else {
-        leaving::empty(table) + &leaving::fill(table, after)
-    };
-    let (gone, come) = (&before.endpoints, &after.endpoints);
-    let speakers = speakers::change(table, "delete", gone.difference(come))
-        + &speakers::change(table, "add", come.difference(gone));
-    leaving
-        + &speakers
-        + &change(
-            table,
-            "delete",
-            old.vteps.difference(&new.vteps),
-            old.sources.difference(&new.sources),
-        )
-        + &change(
-            table,
-            "add",
-            new.vteps.difference(&old.vteps),
-            new.sources.difference(&old.sources),
-        )
-        + &change_ends(table, "delete", old_ends.difference(&new_ends).copied())
-        + &change_ends(table, "add", new_ends.difference(&old_ends).copied())
-}
-
-fn add_chain(table: &str, name: &str) -> String {
-    format!("add chain inet {table} {name}\n")
-}
-
-/// Commands that take the notes away that were true of the table before.
-fn forgotten(table: &str, there: &Look) -> String {
-    let notes = there.notes.iter();
-    let lines = notes.map(|chain| format!("delete chain inet {table} {chain}\n"));
-    lines.collect()
-}
-
-/// Has nft carry out a script, in one transaction.
-fn run(script: &str, operation: impl Fn() -> String) -> Result<()> {
-    let failed = |error: &std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            KernelError::new(operation(), NO_NFT).with_cure("install nftables")
-        }
-        _ => KernelError::io(operation(), error),
-    };
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(&error))?;
-    let written = match child.stdin.take() {
-        Some(mut stdin) => stdin.write_all(script.as_bytes()),
-        None => Ok(()),
-    };
-    let output = child.wait_with_output().map_err(|error| failed(&error))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let cause = said.lines().find(|line| !line.trim().is_empty());
-        let cause = cause.unwrap_or("nft failed without a reason").to_owned();
-        return Err(KernelError::new(operation(), cause));
-    }
-    written.map_err(|error| failed(&error))
 }
