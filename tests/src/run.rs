@@ -12,7 +12,7 @@ use crate::{
     error::{Error, LogEnd, Result},
     names::LabName,
     processes::{self, MARK, TASK},
-    script::{Script, Step, shell},
+    script::{Script, Step, inside, shell, words},
     state,
 };
 
@@ -178,5 +178,29 @@ fn until_ready(lab: &LabName, task: &str, argv: &[String]) -> Result<()> {
             });
         }
         thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A process that ends with the value.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Starts a command inside a namespace; nobody hears what it says.
+    pub fn inside(namespace: &str, line: &str) -> Result<Self> {
+        let argv = words(inside(namespace, line));
+        let mut process = command(&argv);
+        process.stdin(Stdio::null()).stdout(Stdio::null());
+        let spawned = process.spawn();
+        let process = spawned.map_err(|source| Error::Spawn { argv, source })?;
+        Ok(Self(process))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            eprintln!("process {} was not ended: {error}", self.0.id());
+        }
     }
 }

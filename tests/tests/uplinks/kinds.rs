@@ -6,9 +6,11 @@ use std::fs;
 
 use anyhow::Result;
 use overlay_common::maps::DROPS;
-use overlay_tests::{counters, guard::Guard, kernel, poll, run, script::words, traffic::Pair};
+use overlay_tests::{
+    counters, guard::Guard, kernel, poll, run, run::Running, script::words, traffic::Pair,
+};
 
-use crate::stand::{Running, by_device, flows_fast, ip, lab, second_cable};
+use crate::stand::{by_device, flows_fast, ip, lab, second_cable};
 
 /// A TUN device of a node, as a VPN has one; it goes with its process.
 fn tun(guard: &Guard, node: usize, device: &str, addresses: &str) -> Result<Running> {

@@ -8,11 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{counters, guard::Guard, netns, poll, run, script::words};
+use overlay_tests::{counters, guard::Guard, netns, poll, run, run::Running, script::words};
 
-use crate::stand::{
-    BOTH, Running, configure, flows_fast, ip, lab, pass_over_linkdown, second_cable,
-};
+use crate::stand::{BOTH, configure, flows_fast, ip, lab, pass_over_linkdown, second_cable};
 
 /// Flows that are told apart by their ports.
 const FLOWS: usize = 64;

@@ -1,9 +1,6 @@
 //! Two nodes with cards, and what is asked of them.
 
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-};
+use std::fs;
 
 use anyhow::Result;
 use overlay_tests::{
@@ -20,27 +17,6 @@ use overlay_tests::{
 pub(crate) fn lab(name: &str) -> Result<Guard> {
     let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
     Ok(Guard::up(shape)?)
-}
-
-/// A process that ends with the test.
-pub(crate) struct Running(Child);
-
-impl Running {
-    pub(crate) fn inside(namespace: &str, command: &str) -> Result<Self> {
-        let argv = words(format!("ip netns exec {namespace} {command}"));
-        let mut process = Command::new(&argv[0]);
-        process.args(&argv[1..]);
-        process.stdin(Stdio::null()).stdout(Stdio::null());
-        Ok(Self(process.spawn()?))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
-            eprintln!("a process was not ended: {error}");
-        }
-    }
 }
 
 /// Runs commands of `ip`, one a line, in a node counted from 1.

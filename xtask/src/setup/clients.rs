@@ -1,5 +1,7 @@
 //! Container runtimes that tests run: whole roots of packages, unpacked into the user's cache; and
-//! etcds of newer releases. None of them is installed or started here.
+//! etcds of newer releases; and a client that is built from its source. None of them is installed or started here.
+
+mod cnitool;
 
 use std::path::PathBuf;
 
@@ -73,6 +75,13 @@ pub(super) fn ensure(console: Console, apt: Option<&Apt>) {
                 ),
             ),
         }
+    }
+    match cnitool::ensure(console, apt) {
+        Ok(program) => console.say("cnitool", program.display()),
+        Err(error) => console.say(
+            "cnitool",
+            format_args!("it is not to be had, its test is skipped: {error:#}"),
+        ),
     }
     for suite in ETCDS {
         let [release] = suite;

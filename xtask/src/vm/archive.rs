@@ -49,16 +49,21 @@ impl Archive {
             let folder = archive.folder.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         }
-        let source = format!(
-            "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nSigned-By: {KEYS}\n",
-            repository()?,
-            archive.name()
-        );
+        let source = archive.source("deb")?;
         let file = sources.join("debian.sources");
         if fs::read_to_string(&file).ok().as_ref() != Some(&source) {
             archive.update(&source, &file)?;
         }
         Ok(archive)
+    }
+
+    /// What apt is told of it.
+    fn source(&self, types: &str) -> Result<String> {
+        Ok(format!(
+            "Types: {types}\nURIs: {}\nSuites: {}\nComponents: main\nSigned-By: {KEYS}\n",
+            repository()?,
+            self.name()
+        ))
     }
 
     /// Fetches its lists anew.
@@ -186,6 +191,54 @@ impl Archive {
         extract(&archives, &trial)?;
         // Whoever finds the folder finds all of it.
         fs::rename(&trial, folder).with_context(|| format!("create {}", folder.display()))
+    }
+
+    /// Unpacks the source of a package as its makers published it, without Debian's changes.
+    pub(crate) fn unpack_source(&self, package: &str, folder: &Path) -> Result<()> {
+        let apart = self.folder.join("source");
+        for place in ["sources", "lists/partial", "archives"] {
+            let place = apart.join(place);
+            fs::create_dir_all(&place).with_context(|| format!("create {}", place.display()))?;
+        }
+        let file = apart.join("sources/debian.sources");
+        fs::write(&file, self.source("deb-src")?)
+            .with_context(|| format!("write {}", file.display()))?;
+        let apt_get = || {
+            let mut apt = self.apt("apt-get");
+            for (option, place) in [
+                ("Dir::Etc::sourceparts", "sources"),
+                ("Dir::State::lists", "lists"),
+            ] {
+                apt.arg("-o")
+                    .arg(format!("{option}={}", apart.join(place).display()));
+            }
+            apt
+        };
+        let mut update = apt_get();
+        update.args(["-o", "APT::Update::Error-Mode=any", "update"]);
+        let doing = format!("lists of sources of {}", self.name());
+        self.console.run("vm", &doing, &mut update)?;
+        let archives = apart.join("archives");
+        let mut download = apt_get();
+        download
+            .args(["source", "--download-only", "--tar-only", package])
+            .current_dir(&archives);
+        let doing = format!("download the source of {package}");
+        self.console.run("vm", &doing, &mut download)?;
+        let list = || format!("list {}", archives.display());
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        for entry in fs::read_dir(&archives).with_context(list)? {
+            let archive = entry.with_context(list)?.path();
+            let mut tar = Command::new("tar");
+            tar.args(["--extract", "--strip-components=1", "--file"])
+                .arg(&archive)
+                .arg("--directory")
+                .arg(folder);
+            let doing = format!("unpack {}", archive.display());
+            self.console.run("vm", &doing, &mut tar)?;
+        }
+        // They are wanted once, and are large.
+        fs::remove_dir_all(&apart).with_context(|| format!("remove {}", apart.display()))
     }
 
     /// Where its things are kept.

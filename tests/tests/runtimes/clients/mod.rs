@@ -1,6 +1,7 @@
 //! Real runtimes from the distribution, each on two nodes: what they do with the plugin, and that
 //! nothing is left of it.
 
+mod cnitool;
 mod containerd;
 mod nodes;
 mod podman;

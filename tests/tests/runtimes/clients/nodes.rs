@@ -114,7 +114,7 @@ pub(super) fn only_address(agent: &Agent) -> Result<IpAddr> {
 }
 
 /// The page of a server, asked for by somebody in a namespace until it is there.
-fn serves(namespace: &str, at: &str) -> Result<()> {
+pub(super) fn serves(namespace: &str, at: &str) -> Result<()> {
     poll::until_well(|| {
         let page = tell(
             namespace,

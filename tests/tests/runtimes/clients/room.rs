@@ -41,22 +41,27 @@ impl Release {
             Self::Bookworm => "bookworm",
             Self::Forky => "forky",
         };
-        let cache = || {
-            let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cache"));
-            let cache = env::var_os("XDG_CACHE_HOME").map_or_else(home, |it| Some(it.into()))?;
-            Some(cache.join("overlay/clients"))
-        };
-        let folder = env::var_os("OVERLAY_CLIENTS").map_or_else(cache, |it| Some(it.into()));
-        let folder = folder?.join(name);
-        if folder.is_dir() {
-            return Some(folder);
-        }
-        eprintln!(
-            "skipped: there are no runtimes at {}; cargo xtask setup fetches them where it can",
-            folder.display()
-        );
-        None
+        fetched(name)
     }
+}
+
+/// What `cargo xtask setup` has put among the clients; where it is not there, that is said.
+pub(super) fn fetched(name: &str) -> Option<PathBuf> {
+    let cache = || {
+        let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cache"));
+        let cache = env::var_os("XDG_CACHE_HOME").map_or_else(home, |it| Some(it.into()))?;
+        Some(cache.join("overlay/clients"))
+    };
+    let clients = env::var_os("OVERLAY_CLIENTS").map_or_else(cache, |it| Some(it.into()));
+    let found = clients?.join(name);
+    if found.exists() {
+        return Some(found);
+    }
+    eprintln!(
+        "skipped: there is no {}; cargo xtask setup fetches it where it can",
+        found.display()
+    );
+    None
 }
 
 /// Makes a root of packages that were unpacked and never configured, and stays in it.
