@@ -113,7 +113,10 @@ fn ask(
     loop {
         // What was read before the time was up stays in the answer.
         match reader.read_until(b'\n', &mut answer) {
-            Ok(0) => return Err(io(io::ErrorKind::UnexpectedEof.into())),
+            // The agent ended, or broke it off.
+            Ok(_) if !answer.ends_with(b"\n") => {
+                return Err(io(io::ErrorKind::UnexpectedEof.into()));
+            }
             Ok(_) => return String::from_utf8(answer).map_err(|cause| io(io::Error::other(cause))),
             Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
                 if gives_up() {

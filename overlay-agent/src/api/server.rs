@@ -17,7 +17,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
@@ -216,12 +216,29 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
         };
         let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
         text.push('\n');
-        timeout(PATIENCE, write.write_all(text.as_bytes())).await??;
+        deliver(&mut write, text.as_bytes(), PATIENCE).await?;
         if !whole {
             return Ok(());
         }
         read.get_mut().set_limit(MAX_REQUEST);
     }
+}
+
+/// Writes all of a reply to a client that takes some of it within so long, each time. How long all of
+/// it takes is the agent's doing, too: a round keeps it from writing.
+async fn deliver(
+    client: &mut (impl AsyncWrite + Unpin),
+    mut reply: &[u8],
+    patience: Duration,
+) -> io::Result<()> {
+    while !reply.is_empty() {
+        let taken = timeout(patience, client.write(reply)).await??;
+        if taken == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        reply = reply.get(taken..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Waits until the client has closed its connection. One that has only said all that it has to
@@ -255,5 +272,36 @@ impl Desk {
             return ending();
         }
         answer.await.unwrap_or_else(|_| ending())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use tokio::{io::AsyncReadExt as _, time::sleep};
+
+    use super::deliver;
+
+    #[tokio::test]
+    async fn a_slow_client_gets_all_of_a_reply_and_one_that_stands_still_is_left() {
+        let patience = Duration::from_millis(300);
+        let reply = [7_u8; 1024];
+        let (mut agent, mut client) = tokio::io::duplex(64);
+        let reads = async {
+            let mut all: Vec<u8> = Vec::new();
+            while all.len() < reply.len() {
+                sleep(Duration::from_millis(50)).await;
+                let mut some = [0; 64];
+                let taken = client.read(&mut some).await.unwrap();
+                all.extend(&some[..taken]);
+            }
+            all
+        };
+        let (delivered, all) = tokio::join!(deliver(&mut agent, &reply, patience), reads);
+        delivered.unwrap();
+        assert_eq!(all, reply);
+        let error = deliver(&mut agent, &reply, patience).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -57,6 +57,16 @@ impl Delta {
         (delta.gone.len() + delta.come.len() <= MOST).then_some(delta)
     }
 
+    /// The senders of a table without any; `None` where they are so few that `nft` is quick.
+    pub(super) fn from_nothing(rules: &GuardRules) -> Option<Self> {
+        let mut come = Keys::default();
+        come.add_senders(rules);
+        (come.len() > MOST).then(|| Self {
+            gone: Keys::default(),
+            come,
+        })
+    }
+
     /// Has the kernel take it over into a table that looked like this at that generation, and
     /// notes there and here what the table is made of now.
     pub(super) fn commit(
@@ -66,18 +76,30 @@ impl Delta {
         generation: u32,
         rules: u64,
     ) -> io::Result<Committed> {
-        let mut batch = Batch::at(generation)?;
-        for (verb, keys) in [(Verb::Delete, &self.gone), (Verb::Add, &self.come)] {
-            for ((family, set), keys) in &keys.0 {
-                batch.elements(verb, (*family, table, set), keys)?;
-            }
-        }
+        let mut batch = self.written(table, generation)?;
         for note in &look.notes {
             batch.delete_chain(INET, table, note)?;
         }
         self.change(look)?;
         look.notes = vec![made_of(rules), seen(look.digest())];
         batch.commit(INET, table, &look.notes)
+    }
+
+    /// Has the kernel take it over into a table of that generation that has no notes yet, and notes
+    /// there what it is made of.
+    pub(super) fn fill(&self, table: &str, generation: u32, rules: u64) -> io::Result<Committed> {
+        let batch = self.written(table, generation)?;
+        batch.commit(INET, table, &[made_of(rules)])
+    }
+
+    fn written(&self, table: &str, generation: u32) -> io::Result<Batch> {
+        let mut batch = Batch::at(generation)?;
+        for (verb, keys) in [(Verb::Delete, &self.gone), (Verb::Add, &self.come)] {
+            for ((family, set), keys) in &keys.0 {
+                batch.elements(verb, (*family, table, set), keys)?;
+            }
+        }
+        Ok(batch)
     }
 
     fn change(&self, look: &mut Look) -> io::Result<()> {
@@ -97,9 +119,7 @@ impl Delta {
 /// it lists others. Those with an end are left out.
 pub(super) fn is_listed_alike(rules: &GuardRules, look: &Look) -> io::Result<bool> {
     let mut keys = Keys::default();
-    keys.add_vteps(rules.senders.vteps.iter());
-    keys.add_sources(rules.senders.sources.iter());
-    keys.add_ends(ends(rules, &rules.senders).into_iter());
+    keys.add_senders(rules);
     keys.add_speakers(rules.endpoints.iter());
     let sums = keys.sums()?;
     let mut sums = sums.iter();
@@ -131,6 +151,12 @@ impl Keys {
             .entry((family, set.into()))
             .or_default()
             .push(concatenated(fields));
+    }
+
+    fn add_senders(&mut self, rules: &GuardRules) {
+        self.add_vteps(rules.senders.vteps.iter());
+        self.add_sources(rules.senders.sources.iter());
+        self.add_ends(ends(rules, &rules.senders).into_iter());
     }
 
     fn add_vteps<'a>(&mut self, vteps: impl Iterator<Item = &'a (Vni, IpAddr)>) {

@@ -30,7 +30,7 @@ use nix::{
 use self::{
     delta::Delta,
     look::Look,
-    scripts::{add_chain, changed, forgotten, has_same_rules, removal, run, whole},
+    scripts::{Making, add_chain, changed, forgotten, has_same_rules, removal, run},
 };
 use super::{NO_NFT, batch::Committed, generation::generation, ownership::taken};
 use crate::{
@@ -168,23 +168,22 @@ impl GuardTable {
         let kept = before
             .filter(|before| does.as_ref().is_some_and(|there| there.does(before)))
             .filter(|before| has_same_rules(before, rules));
-        let mut commands = if let (Some(before), Some(there)) = (&kept, &there) {
+        let mut transactions = 1;
+        if let (Some(before), Some(there)) = (&kept, &there) {
             if memory.is_exact
                 && let Some(delta) = Delta::between(before, rules)
                 && memory.carry_out(&delta, table, there, now, rules)?
             {
                 return Ok(());
             }
-            forgotten(table, there) + &changed(table, before, rules)
+            let note = add_chain(table, &look::made_of(rules.digest()));
+            let commands = forgotten(table, there) + &changed(table, before, rules) + &note;
+            run(&commands, operation)?;
         } else {
-            let dropped = dropped_by_guard(instance)?;
-            removal(instance, there.as_ref()) + &whole(instance, rules, &dropped)
-        };
-        let note = look::made_of(rules.digest());
-        commands.push_str(&add_chain(table, &note));
-        run(&commands, operation)?;
+            transactions = make(instance, rules, there.as_ref(), now)?;
+        }
         let set = generation()?;
-        if set != now.wrapping_add(1) {
+        if set != now.wrapping_add(transactions) {
             // Somebody else has changed something, too: what is there now need not be ours, and
             // without a seal the next look finds it altered.
             *memory = Memory::default();
@@ -256,6 +255,28 @@ impl GuardTable {
         // What is in it is looked at again before anything is built on it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes the tables instead of those that are there, if any; in how many transactions.
+fn make(instance: &Name, rules: &GuardRules, there: Option<&Look>, now: u32) -> Result<u32> {
+    let table = &guard_table(instance);
+    let operation = || format!("set nftables table inet {table}");
+    let making = Making::of(instance, rules, &dropped_by_guard(instance)?);
+    // Where there is a table, packets pass one or the other at every moment.
+    let Some(senders) = Delta::from_nothing(rules).filter(|_| there.is_none()) else {
+        let note = add_chain(table, &look::made_of(rules.digest()));
+        run(
+            &(removal(instance, there) + &making.whole() + &note),
+            operation,
+        )?;
+        return Ok(1);
+    };
+    run(&making.frame, operation)?;
+    senders
+        .fill(table, now.wrapping_add(1), rules.digest())
+        .map_err(|error| failed_to_change(table, &error))?;
+    run(&making.entrances, operation)?;
+    Ok(3)
 }
 
 /// What the guard of an instance has dropped since it was made; nothing when there is none.

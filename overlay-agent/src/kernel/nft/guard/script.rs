@@ -84,12 +84,13 @@ impl Strictness {
     }
 }
 
-/// Everything but the elements of the sets of senders. `counts` go on from what they were.
+/// Everything but the elements of the sets of senders: what nothing passes, and the chains at hooks,
+/// by which packets get there. `counts` go on from what they were.
 pub(super) fn skeleton(
     table: &str,
     rules: &GuardRules,
     counts: impl Fn(&str) -> (u64, u64),
-) -> String {
+) -> (String, String) {
     let of_table = &format!("inet {table}");
     let mut text = counters(of_table, &REASONS, counts);
     for set in sets(&rules.senders.lengths) {
@@ -120,8 +121,14 @@ pub(super) fn skeleton(
             .collect(),
     );
     let refused = format!("counter name {TUNNEL_FROM_ENDPOINT} drop");
+    let mut hooked = String::new();
     for (name, hook) in leaving::CHAINS {
-        text += &chain(of_table, name, hook, []);
+        let text = if hook.is_some() {
+            &mut hooked
+        } else {
+            &mut text
+        };
+        *text += &chain(of_table, name, hook, []);
     }
     for (name, hook, rules) in [
         (
@@ -162,9 +169,14 @@ pub(super) fn skeleton(
                 .collect(),
         ),
     ] {
-        text += &chain(of_table, name, hook, rules);
+        let text = if hook.is_some() {
+            &mut hooked
+        } else {
+            &mut text
+        };
+        *text += &chain(of_table, name, hook, rules);
     }
-    text + &leaving::fill(table, rules)
+    (text, hooked + &leaving::fill(table, rules))
 }
 
 /// Rules that keep what comes by some devices from addresses of other networks, whoever has them.

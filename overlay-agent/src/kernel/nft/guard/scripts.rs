@@ -32,19 +32,41 @@ pub(super) fn removal(instance: &Name, there: Option<&Look>) -> String {
     lines.collect()
 }
 
-/// Commands that make the tables; they fail where there is one.
-pub(super) fn whole(instance: &Name, rules: &GuardRules, dropped: &Dropped) -> String {
-    let (table, mark) = (&guard_table(instance), mark_of(instance));
-    let counts = |reason: &str| dropped.get(reason).copied().unwrap_or_default();
-    let senders = &rules.senders;
-    format!("create table inet {table}\n")
-        + &add_chain(table, &mark)
-        + &script::skeleton(table, rules, counts)
-        + &elements::change(table, "add", senders.vteps.iter(), senders.sources.iter())
-        + &elements::change_ends(table, "add", elements::ends(rules, senders).into_iter())
-        + &format!("create table bridge {table}\nadd chain bridge {table} {mark}\n")
-        + &speakers::skeleton(table, counts)
-        + &speakers::change(table, "add", rules.endpoints.iter())
+/// Commands that make the tables.
+pub(super) struct Making {
+    /// The tables, which nothing passes yet; they fail where there are any.
+    pub(super) frame: String,
+    /// Who may send.
+    pub(super) senders: String,
+    /// Who containers are, and that packets pass.
+    pub(super) entrances: String,
+}
+
+impl Making {
+    pub(super) fn of(instance: &Name, rules: &GuardRules, dropped: &Dropped) -> Self {
+        let (table, mark) = (&guard_table(instance), mark_of(instance));
+        let counts = |reason: &str| dropped.get(reason).copied().unwrap_or_default();
+        let senders = &rules.senders;
+        let (inside, hooked) = script::skeleton(table, rules, counts);
+        let (of_bridge, hooked_of_bridge) = speakers::skeleton(table, counts);
+        Self {
+            frame: format!("create table inet {table}\n")
+                + &add_chain(table, &mark)
+                + &inside
+                + &format!("create table bridge {table}\nadd chain bridge {table} {mark}\n")
+                + &of_bridge,
+            senders: elements::change(table, "add", senders.vteps.iter(), senders.sources.iter())
+                + &elements::change_ends(table, "add", elements::ends(rules, senders).into_iter()),
+            entrances: speakers::change(table, "add", rules.endpoints.iter())
+                + &hooked
+                + &hooked_of_bridge,
+        }
+    }
+
+    /// All of it, in one transaction.
+    pub(super) fn whole(&self) -> String {
+        [&*self.frame, &self.senders, &self.entrances].concat()
+    }
 }
 
 pub(super) fn has_same_rules(one: &GuardRules, other: &GuardRules) -> bool {

@@ -118,22 +118,17 @@ fn chains() -> Vec<(&'static str, Vec<String>)> {
     ]
 }
 
-/// The table without elements. `counts` go on from what they were.
-pub(super) fn skeleton(table: &str, counts: impl Fn(&str) -> (u64, u64)) -> String {
+/// The table without elements: what nothing passes, and the chain at a hook. `counts` go on from what
+/// they were.
+pub(super) fn skeleton(table: &str, counts: impl Fn(&str) -> (u64, u64)) -> (String, String) {
     let table = &format!("bridge {table}");
     let sets = SETS.map(|(set, spec)| format!("add set {table} {set} {{ {spec} }}\n"));
     let chains = chains().into_iter();
     let chains = chains.map(|(name, rules)| chain(table, name, None, rules));
     let entrance = ["iif @ports goto port".to_owned()];
-    counters(table, &REASONS, counts)
-        + &sets.concat()
-        + &chains.collect::<String>()
-        + &chain(
-            table,
-            "prerouting",
-            Some(("prerouting", PRIORITY)),
-            entrance,
-        )
+    let inside = counters(table, &REASONS, counts) + &sets.concat() + &chains.collect::<String>();
+    let hook = Some(("prerouting", PRIORITY));
+    (inside, chain(table, "prerouting", hook, entrance))
 }
 
 /// Commands that add endpoints, or delete them.
