@@ -136,7 +136,8 @@ pub fn lookup(instance: &str, map: &str, key: u64) -> Result<Value> {
     formatted(&bpftool(&arguments)?)
 }
 
-fn bpftool(arguments: &[&str]) -> Result<Value> {
+/// What `bpftool` prints as JSON.
+pub(crate) fn bpftool(arguments: &[&str]) -> Result<Value> {
     let argv: Vec<String> = ["bpftool", "--json"]
         .iter()
         .chain(arguments)

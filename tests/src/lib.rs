@@ -36,6 +36,7 @@ pub mod poll;
 pub mod processes;
 pub mod raw;
 pub mod run;
+pub mod run_time;
 pub mod scenario;
 pub mod schema;
 pub mod script;

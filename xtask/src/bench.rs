@@ -29,7 +29,7 @@ mod tools;
 mod witness;
 
 use std::{
-    fs,
+    env, fs,
     io::ErrorKind,
     os::{
         linux::net::SocketAddrExt as _,
@@ -44,7 +44,7 @@ use overlay_tests::lab;
 
 pub(crate) use options::Args;
 
-use crate::{build, console::Console, setup, workspace};
+use crate::{build, console::Console, setup, vm::icount, workspace};
 use cores::Cores;
 use labs::Labs;
 use machine::Machine;
@@ -58,13 +58,18 @@ use results::{Context, Results};
 /// When the machine is busy, or a lab cannot be raised; and when the user interrupts, or
 /// measurements fail, though what was measured is written then.
 pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
-    lab::require_root()?;
-    let options = Options::from(args);
     let out = match &args.out {
         Some(out) => out.clone(),
         None => workspace::target()?.join("bench"),
     };
     fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
+    if args.icount {
+        let agent = env::var_os("OVERLAY_AGENT").map(PathBuf::from);
+        let (kernels, baseline) = (args.kernels.clone(), args.baseline.clone());
+        return icount::count(console, kernels, agent, baseline, &out);
+    }
+    lab::require_root()?;
+    let options = Options::from(args);
     let agent = agent(console)?;
     let _alone = alone()?;
     interrupt::install()?;
@@ -150,7 +155,7 @@ fn alone() -> Result<UnixListener> {
 
 /// The agent to measure: `OVERLAY_AGENT`, or what is built now.
 fn agent(console: Console) -> Result<PathBuf> {
-    if std::env::var_os("OVERLAY_AGENT").is_none() {
+    if env::var_os("OVERLAY_AGENT").is_none() {
         return build::agent(console);
     }
     setup::run(console)?;

@@ -6,7 +6,9 @@
 
 pub(crate) mod arch;
 pub(crate) mod archive;
+mod counted;
 mod guest;
+pub(crate) mod icount;
 mod image;
 mod kernel;
 mod nic;
@@ -72,6 +74,12 @@ pub(crate) struct Args {
     /// Of a kernel between two others, whether it takes the programs, and no more
     #[arg(skip)]
     brief: bool,
+    /// Whether the machines' clock counts instructions
+    #[arg(skip)]
+    counts: bool,
+    /// Another build of the agent, for the test that counts them
+    #[arg(skip)]
+    baseline: Option<PathBuf>,
 }
 
 impl Default for Args {
@@ -88,6 +96,8 @@ impl Default for Args {
             pages: Pages::Four,
             nic: None,
             brief: false,
+            counts: false,
+            baseline: None,
         }
     }
 }
@@ -145,7 +155,7 @@ impl Args {
 
 /// A kernel on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Choice {
+pub(crate) enum Choice {
     /// Too old for the programs, and told so
     #[value(name = "5.10")]
     V5_10,
@@ -176,70 +186,7 @@ impl Choice {
 /// # Errors
 /// When a test fails on one of them; all are tried. [`Unmet`] without Debian's packages.
 pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
-    setup::run(console)?;
-    let newest = args.arch.newest_kernel(args.pages, args.nic.is_some());
-    let newest = newest.ok_or_else(|| {
-        Unmet("leave --pages out, or take --arch arm64: amd64 has pages of 4k alone".to_owned())
-    })?;
-    let apt = Apt::find(console).ok_or_else(|| {
-        Unmet("run it on Debian: kernels come from its packages, and there is no apt".to_owned())
-    })?;
-    let cross = match build::foreign(Some(args.arch.target())) {
-        None => None,
-        Some(_) if args.accelerator == Accelerator::Kvm => {
-            return Err(Unmet("leave --accelerator out: this is another processor".into()).into());
-        }
-        Some(target) => Some(Cross::to_build(console, Some(&apt), target)?),
-    };
-    let agent = match (&args.agent, &cross) {
-        (Some(agent), _) => agent.clone(),
-        (None, None) => build::compile(console)?,
-        (None, Some(cross)) => build::compile_for(console, cross, args.arch.target(), "release")?,
-    };
-    apt.install("vm", &guest::PACKAGES)?;
-    let selections = args.selections();
-    let all = selections.iter().map(|(_, selection)| selection);
-    let files: BTreeSet<&str> = all.flat_map(Selection::files).collect();
-    let tests = programs::build(files.into_iter(), cross.as_ref())?;
-    let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
-    let tools = Archive::of(console, &cache, &guest::SUITES, Arch::Amd64)?;
-    let emulator = Emulator::find(console, &tools, args.arch, args.accelerator)?;
-    let programs = if cross.is_some() {
-        let archive = Archive::of(console, &cache, &guest::SUITES, args.arch)?;
-        let root = archive.folder().join("programs");
-        archive.unpack_with_dependencies(&image::PACKAGES.map(str::to_owned), &root)?;
-        Some(root)
-    } else {
-        None
-    };
-    let mut kernels = Vec::new();
-    for (release, selection) in selections {
-        let archive = Archive::of(console, &cache, release.suite(), args.arch)?;
-        let kernel = Kernel::fetch(console, &archive, release, newest)?;
-        let folder = workspace::target()?.join("vm").join(&kernel.version);
-        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let contents = image::Contents {
-            arch: args.arch,
-            busybox: &emulator.busybox(),
-            programs: programs.as_deref(),
-            agent: &agent,
-            tests: &tests,
-            cards: args.nic.is_some(),
-        };
-        let image = image::build(console, &folder, &kernel, &contents)?;
-        kernels.push(Bootable {
-            kernel,
-            image,
-            folder,
-            selection,
-        });
-    }
-    let runner = Runner {
-        console,
-        emulator,
-        limit: Duration::from_secs(60 * args.minutes),
-        nic: args.nic.unwrap_or(Nic::Virtio),
-    };
+    let (runner, kernels) = prepare(console, args)?;
     let outcomes = runner.run(&kernels);
 
     let mut failed = Vec::new();
@@ -267,6 +214,78 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
         return Ok(());
     }
     bail!("not all tests passed on {}", failed.join(", "))
+}
+
+/// Sets up what is missing, builds, and makes what each kernel boots.
+fn prepare(console: Console, args: &Args) -> Result<(Runner, Vec<Bootable>)> {
+    setup::run(console)?;
+    let newest = args.arch.newest_kernel(args.pages, args.nic.is_some());
+    let newest = newest.ok_or_else(|| {
+        Unmet("leave --pages out, or take --arch arm64: amd64 has pages of 4k alone".to_owned())
+    })?;
+    let apt = Apt::find(console).ok_or_else(|| {
+        Unmet("run it on Debian: kernels come from its packages, and there is no apt".to_owned())
+    })?;
+    let cross = match build::foreign(Some(args.arch.target())) {
+        None => None,
+        Some(_) if args.accelerator == Accelerator::Kvm => {
+            return Err(Unmet("leave --accelerator out: this is another processor".into()).into());
+        }
+        Some(target) => Some(Cross::to_build(console, Some(&apt), target)?),
+    };
+    let agent = match (&args.agent, &cross) {
+        (Some(agent), _) => agent.clone(),
+        (None, None) => build::compile(console)?,
+        (None, Some(cross)) => build::compile_for(console, cross, args.arch.target(), "release")?,
+    };
+    apt.install("vm", &guest::PACKAGES)?;
+    let selections = args.selections();
+    let all = selections.iter().map(|(_, selection)| selection);
+    let files: BTreeSet<&str> = all.flat_map(Selection::files).collect();
+    let tests = programs::build(files.into_iter(), cross.as_ref())?;
+    let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
+    let tools = Archive::of(console, &cache, &guest::SUITES, Arch::Amd64)?;
+    let emulator =
+        Emulator::find(console, &tools, args.arch, args.accelerator)?.counting(args.counts);
+    let programs = if cross.is_some() {
+        let archive = Archive::of(console, &cache, &guest::SUITES, args.arch)?;
+        let root = archive.folder().join("programs");
+        archive.unpack_with_dependencies(&image::PACKAGES.map(str::to_owned), &root)?;
+        Some(root)
+    } else {
+        None
+    };
+    let mut kernels = Vec::new();
+    for (release, selection) in selections {
+        let archive = Archive::of(console, &cache, release.suite(), args.arch)?;
+        let kernel = Kernel::fetch(console, &archive, release, newest)?;
+        let folder = workspace::target()?.join("vm").join(&kernel.version);
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let contents = image::Contents {
+            arch: args.arch,
+            busybox: &emulator.busybox(),
+            programs: programs.as_deref(),
+            agent: &agent,
+            baseline: args.baseline.as_deref(),
+            tests: &tests,
+            cards: args.nic.is_some(),
+        };
+        let image = image::build(console, &folder, &kernel, &contents)?;
+        kernels.push(Bootable {
+            kernel,
+            image,
+            folder,
+            selection,
+        });
+    }
+    let runner = Runner {
+        console,
+        emulator,
+        limit: Duration::from_secs(60 * args.minutes),
+        nic: args.nic.unwrap_or(Nic::Virtio),
+        baseline: args.baseline.is_some().then_some(image::BASELINE),
+    };
+    Ok((runner, kernels))
 }
 
 #[cfg(test)]

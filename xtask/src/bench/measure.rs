@@ -6,7 +6,6 @@ mod programs;
 mod sockperf;
 
 pub(crate) use cpu::CpuTime;
-pub(crate) use programs::find as program;
 
 use std::{fmt, time::Duration};
 

@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use serde::Serialize;
 
 use super::{growth, measure::Measurement, subject::Subject};
+use crate::vm;
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
@@ -21,6 +22,16 @@ pub(crate) struct Args {
     /// What it takes to follow a cluster's store with up to 10,000 nodes in it, instead of what packets take
     #[arg(long, conflicts_with_all = ["scale", "rounds", "congestion", "only", "subjects"])]
     pub(crate) cluster: bool,
+    /// Instructions for each packet instead of time, on Debian's kernels in an emulated machine: the
+    /// same on a busy machine
+    #[arg(long, conflicts_with_all = ["scale", "cluster", "quick", "rounds", "congestion", "only", "subjects"])]
+    pub(crate) icount: bool,
+    /// With --icount: the kernels
+    #[arg(long = "kernel", value_enum, requires = "icount", default_values = ["6.12", "7.2"])]
+    pub(crate) kernels: Vec<vm::Choice>,
+    /// With --icount: another build of the agent beside this one
+    #[arg(long, requires = "icount", value_name = "AGENT")]
+    pub(crate) baseline: Option<PathBuf>,
     /// How often everything is measured [default: 5, with --quick 3]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,

@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    arch::Arch, archive::Archive, kernel::Kernel, nic::Nic, tether, verifier::Verified, wire,
+    arch::Arch, archive::Archive, counted::Counted, kernel::Kernel, nic::Nic, tether,
+    verifier::Verified, wire,
 };
 use crate::console::Console;
 
@@ -27,6 +28,19 @@ pub(super) const SUITES: [&str; 2] = ["bookworm", "bookworm-backports"];
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 /// Where they have their firmware.
 const FIRMWARE: [&str; 3] = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"];
+
+/// One processor, each of whose instructions takes a nanosecond of the machine's own time, and that
+/// sleeps no time of ours. What it takes for random, and the time of day, are the same each time.
+const COUNTING: [&str; 8] = [
+    "-icount",
+    "shift=0,sleep=off",
+    "-smp",
+    "1",
+    "-seed",
+    "1",
+    "-rtc",
+    "base=2026-01-01T00:00:00,clock=vm",
+];
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,6 +65,7 @@ pub(super) struct Emulator {
     root: PathBuf,
     arch: Arch,
     accelerator: Accelerator,
+    counts: bool,
 }
 
 /// What is booted.
@@ -64,6 +79,8 @@ pub(super) struct Guest<'a> {
     pub(super) fuzz_runs: u64,
     /// The cards of two machines.
     pub(super) nic: Nic,
+    /// Where another build of the agent lies in its RAM disk, if one does.
+    pub(super) baseline: Option<&'static str>,
     /// Where its console goes.
     pub(super) folder: &'a Path,
 }
@@ -85,10 +102,11 @@ impl fmt::Display for TestResult {
 }
 
 /// What a machine's console told.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Told {
     pub(super) results: Vec<TestResult>,
     pub(super) verified: Vec<Verified>,
+    pub(super) counted: Vec<Counted>,
 }
 
 impl Emulator {
@@ -107,7 +125,13 @@ impl Emulator {
             root,
             arch,
             accelerator,
+            counts: false,
         })
+    }
+
+    /// Has the machines' clock count their instructions, or not.
+    pub(super) fn counting(self, counts: bool) -> Self {
+        Self { counts, ..self }
     }
 
     /// The RAM disk's shell for this machine's processor, which is linked to nothing.
@@ -190,9 +214,15 @@ impl Emulator {
         let fixed = ["-accel", self.accelerator.name(), "-m", "2048"];
         let fixed = fixed.iter().chain(self.arch.machine());
         argv.extend(fixed.map(|&word| word.to_owned()));
+        if self.counts {
+            argv.extend(COUNTING.map(str::to_owned));
+        }
         argv.extend(["-nographic", "-no-reboot", "-append"].map(str::to_owned));
+        let baseline = guest.baseline;
+        let baseline =
+            baseline.map_or_else(String::new, |path| format!(" OVERLAY_BASELINE={path}"));
         argv.push(format!(
-            "console={} quiet panic=-1 TESTS={} OVERLAY_FUZZ_RUNS={} {parameters}",
+            "console={} quiet panic=-1 TESTS={} OVERLAY_FUZZ_RUNS={}{baseline} {parameters}",
             self.arch.console(),
             guest.tests,
             guest.fuzz_runs
@@ -213,6 +243,7 @@ impl Told {
                 text.clone_into(&mut summary);
             }
             told.verified.extend(Verified::parse(line));
+            told.counted.extend(Counted::parse(line));
             let Some((test, status)) = line
                 .strip_prefix("overlay-vm: ")
                 .and_then(|result| result.rsplit_once(' '))

@@ -51,6 +51,8 @@ const MODULES_OF_CARDS: [&str; 4] = [
 const UNUSED: [&str; 6] = ["ethernet", "wireless", "wwan", "usb", "phy", "fddi"];
 /// Where emulated network cards have their drivers among them.
 const CARDS: [&str; 2] = ["ethernet/intel", "phy"];
+/// Where another build of the agent is.
+pub(super) const BASELINE: &str = "/bin/overlay-agent-baseline";
 /// Where programs are looked for.
 const FOLDERS: [&str; 6] = [
     "/usr/local/sbin",
@@ -88,6 +90,8 @@ pub(super) struct Contents<'a> {
     /// Where the programs of another processor were unpacked; they are this machine's own else.
     pub(super) programs: Option<&'a Path>,
     pub(super) agent: &'a Path,
+    /// Another build of it, to count beside it.
+    pub(super) baseline: Option<&'a Path>,
     pub(super) tests: &'a [Program],
     /// Whether drivers of network cards other than virtio's are needed.
     pub(super) cards: bool,
@@ -137,6 +141,11 @@ pub(super) fn build(
     let name = Path::new("bin/overlay-agent");
     add(contents.agent, name)?;
     strip(console, contents.arch, &root.join(name))?;
+    if let Some(baseline) = contents.baseline {
+        let name = Path::new(BASELINE.trim_start_matches('/'));
+        add(baseline, name)?;
+        strip(console, contents.arch, &root.join(name))?;
+    }
     for test in contents.tests {
         let name = Path::new("tests").join(&test.name);
         add(&test.executable, &name)?;

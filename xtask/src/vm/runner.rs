@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    counted::Counted,
     guest::{Emulator, Guest, Told},
     kernel::Kernel,
     nic::Nic,
@@ -35,6 +36,8 @@ pub(super) struct Runner {
     pub(super) limit: Duration,
     /// The cards of two machines.
     pub(super) nic: Nic,
+    /// Where another build of the agent lies in the RAM disks.
+    pub(super) baseline: Option<&'static str>,
 }
 
 /// How it went with a kernel.
@@ -42,6 +45,7 @@ pub(super) struct Runner {
 pub(super) struct Outcome {
     pub(super) passed: bool,
     pub(super) verified: Vec<Verified>,
+    pub(super) counted: Vec<Counted>,
 }
 
 /// What is booted at a time.
@@ -121,6 +125,7 @@ impl Runner {
             tests,
             fuzz_runs: bootable.selection.fuzz_runs,
             nic: self.nic,
+            baseline: self.baseline,
             folder: &bootable.folder,
         };
         let told = match machines {
@@ -143,6 +148,7 @@ impl Runner {
         Outcome {
             passed: complete && told.results.iter().all(|result| result.passed),
             verified: told.verified,
+            counted: told.counted,
         }
     }
 }
@@ -151,5 +157,6 @@ impl Outcome {
     fn add(&mut self, other: Self) {
         self.passed &= other.passed;
         self.verified.extend(other.verified);
+        self.counted.extend(other.counted);
     }
 }

@@ -12,7 +12,7 @@ use overlay_common::{
 };
 use overlay_tests::{
     bpf::{Map, Program},
-    counters, raw, topology,
+    counters, raw, run_time, topology,
     topology::VNI,
 };
 
@@ -24,7 +24,7 @@ use super::{
 use crate::bench::{
     labs::Way,
     load::{datagrams::Random, on},
-    measure, stats,
+    stats,
 };
 
 /// `TC_ACT_REDIRECT` of `linux/pkt_cls.h`: sent on, or delivered.
@@ -109,7 +109,7 @@ impl Node {
         }
         let real = prefix_key(peer.subnet.base.octets(), peer.subnet.length);
         let model = peers.get(&real)?.context("the other node is no peer")?;
-        let program = |name| Ok::<_, Error>(Program::by_id(measure::program(instance, name)?)?);
+        let program = |name| Ok::<_, Error>(Program::by_id(run_time::find(instance, name)?)?);
         Ok(Self {
             namespace: instance.clone(),
             peers,
