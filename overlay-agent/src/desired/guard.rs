@@ -31,7 +31,9 @@ pub(super) fn build(
     rules.endpoints = endpoints(node, networks);
     let problem = match &node.around.no_guard {
         None => {
-            desired.objects.guard = Some(Guard::Rules(rules.into()));
+            let rules = Arc::new(rules);
+            desired.facts.guard = Some(Arc::clone(&rules));
+            desired.objects.guard = Some(Guard::Rules(rules));
             return;
         }
         Some(NoGuard::Unavailable(_) | NoGuard::Hidden(_)) => return,

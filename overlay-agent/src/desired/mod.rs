@@ -32,7 +32,7 @@ use std::{
 
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
-    objects::{AttachmentState, Capacity, Filter, GuardedEndpoint, MAPS, Objects},
+    objects::{AttachmentState, Capacity, Filter, GuardRules, GuardedEndpoint, MAPS, Objects},
     store::Content,
     surroundings::{Observed, Surroundings},
 };
@@ -96,6 +96,8 @@ pub struct Facts {
     pub hooks: BTreeMap<Name, Vec<PassedBy>>,
     /// The same of endpoints.
     pub endpoint_hooks: BTreeMap<Name, Vec<PassedBy>>,
+    /// What the guard of the tunnels' ports is to do, if there can be one.
+    pub guard: Option<Arc<GuardRules>>,
 }
 
 /// The part of the node that all networks share.

@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -19,7 +20,7 @@ use crate::{
     desired::Facts,
     kernel::netlink::Netlink,
     model::{IfName, Model, Name, Rx, Vni},
-    objects::{Hook, PeerObjects},
+    objects::{GuardRules, Hook, PeerObjects},
     shared::Shared,
     store::Content,
     surroundings::Observed,
@@ -50,6 +51,8 @@ pub(crate) struct Case {
     pub(super) vteps: Vec<IpAddr>,
     /// What of others is heeded by leaving packets to the kernel.
     pub(super) hooks: Vec<String>,
+    /// What the agent's own table drops on the kernel's path, if there is one.
+    pub(super) guard: Option<Arc<GuardRules>>,
     pub(super) start: Start,
 }
 
@@ -108,6 +111,7 @@ impl Case {
             networks: locals(known),
             vteps: known.facts.vteps.clone(),
             hooks: hooks(known.facts),
+            guard: guard(known),
             start,
         }
     }
@@ -165,6 +169,12 @@ impl Case {
     pub(super) fn port(&self) -> u16 {
         self.networks.first().map_or(0, |local| local.port)
     }
+}
+
+/// The rules that are in force: as they should be, where there is a table at all.
+fn guard(known: &Scene<'_>) -> Option<Arc<GuardRules>> {
+    known.observed.objects.guard.as_ref()?;
+    known.facts.guard.clone()
 }
 
 fn hooks(facts: &Facts) -> Vec<String> {

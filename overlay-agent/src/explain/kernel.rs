@@ -7,7 +7,7 @@ use overlay_common::reasons::PassReason;
 
 use super::{
     case::{Case, Local},
-    headers,
+    headers, ours,
 };
 use crate::{
     api::explain::Header,
@@ -24,7 +24,7 @@ pub(super) struct Left<'a> {
 }
 
 /// What the kernel does with it, and whether that brings it there.
-type Told = (Vec<String>, bool);
+pub(super) type Told = (Vec<String>, bool);
 
 fn told(sentence: impl Into<String>, delivers: bool) -> Told {
     (vec![sentence.into()], delivers)
@@ -36,7 +36,7 @@ pub(super) async fn takes_over(case: &Case, left: &Left<'_>) -> Told {
     match left.hook {
         Hook::FromEndpoint => from_endpoint(case, left.reason, &headers).await,
         Hook::FromHost => from_host(case, left.reason, &headers),
-        _ => from_underlay(case, left.reason, &headers),
+        _ => from_underlay(case, left.reason, &headers).await,
     }
 }
 
@@ -62,7 +62,7 @@ async fn from_endpoint(case: &Case, reason: Option<PassReason>, headers: &[Heade
                 .iter()
                 .any(|header| header.field("flags") == Some("DF"));
             if v4 && !may_not {
-                let (mut sentences, delivers) = routed(case, destination).await;
+                let (mut sentences, delivers) = routed(case, headers, destination).await;
                 sentences.insert(0, "the node cuts it into fragments".to_owned());
                 return (sentences, delivers);
             }
@@ -78,7 +78,7 @@ async fn from_endpoint(case: &Case, reason: Option<PassReason>, headers: &[Heade
             )
         }
         Some(PassReason::Malformed) => told("the kernel finds it malformed and drops it", false),
-        _ => routed(case, destination).await,
+        _ => routed(case, headers, destination).await,
     }
 }
 
@@ -109,8 +109,8 @@ fn not_ip(case: &Case, headers: &[Header]) -> Told {
     )
 }
 
-/// By the node's routes.
-async fn routed(case: &Case, destination: IpAddr) -> Told {
+/// By the node's routes, what a device of a network has brought.
+async fn routed(case: &Case, headers: &[Header], destination: IpAddr) -> Told {
     let way = match case.netlink.route_to(destination).await {
         Ok(way) => way,
         Err(error) => return told(error.to_string(), false),
@@ -123,6 +123,9 @@ async fn routed(case: &Case, destination: IpAddr) -> Told {
             false,
         );
     };
+    if let Some(dropped) = ours::speaks_to_tunnel(case, headers, destination, way.local) {
+        return dropped;
+    }
     if way.local {
         return told(
             format!("{destination} is the node's own address: its stack takes it"),
@@ -140,13 +143,8 @@ async fn routed(case: &Case, destination: IpAddr) -> Told {
     if let Some(device) = device.filter(|device| is_tunnel(case, *device)) {
         return tunnelled(case, device, &way, destination).await;
     }
-    let via = way.gateway.map(|via| format!(" via {via}"));
-    let sentence = format!(
-        "the node routes it by {}{}, beside the overlay",
-        shown(device),
-        via.unwrap_or_default()
-    );
-    told(sentence, true)
+    let source = addresses(headers).map(|(source, _)| source);
+    ours::leaves(case, &way, (source, destination)).await
 }
 
 fn bridged(local: &Local, destination: IpAddr) -> Told {
@@ -246,7 +244,7 @@ fn from_host(case: &Case, reason: Option<PassReason>, headers: &[Header]) -> Tol
     }
 }
 
-fn from_underlay(case: &Case, reason: Option<PassReason>, headers: &[Header]) -> Told {
+async fn from_underlay(case: &Case, reason: Option<PassReason>, headers: &[Header]) -> Told {
     let inside = headers.iter().skip_while(|header| header.name != "VXLAN");
     let inside: Vec<Header> = inside.cloned().collect();
     let destination = addresses(&inside).map(|(_, destination)| destination);
@@ -276,34 +274,32 @@ fn from_underlay(case: &Case, reason: Option<PassReason>, headers: &[Header]) ->
         Some(PassReason::Malformed) => told("the kernel finds it malformed and drops it", false),
         _ => match destination {
             Some(destination) => {
-                let (what, delivers) = inside_here(case, destination);
-                told(format!("{by_device}; {what}"), delivers)
+                let (mut sentences, delivers) = inside_here(case, &inside, destination).await;
+                sentences.insert(0, by_device.to_owned());
+                (sentences, delivers)
             }
             None => told(format!("{by_device}, and the node's stack takes it"), true),
         },
     }
 }
 
-fn inside_here(case: &Case, destination: IpAddr) -> (String, bool) {
+async fn inside_here(case: &Case, inside: &[Header], destination: IpAddr) -> Told {
     let local = case
         .networks
         .iter()
         .find(|local| local.subnet.contains(&destination));
     let Some(local) = local else {
-        return (
-            format!("the node's routes decide about {destination}"),
-            true,
-        );
+        return routed(case, inside, destination).await;
     };
     if local.gateway == destination {
-        return (format!("{destination} is the node's own address"), true);
+        return told(format!("{destination} is the node's own address"), true);
     }
     match local.endpoints.iter().find(|(it, _)| *it == destination) {
-        Some((_, endpoint)) => (
+        Some((_, endpoint)) => told(
             format!("the node routes it by its bridge to endpoint {endpoint}"),
             true,
         ),
-        None => (
+        None => told(
             format!(
                 "nobody in network {} has {destination} here: the node answers with ICMP host unreachable",
                 local.network

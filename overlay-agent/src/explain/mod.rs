@@ -14,6 +14,7 @@ mod headers;
 mod kernel;
 mod leaving;
 mod names;
+mod ours;
 mod slow;
 mod stage;
 

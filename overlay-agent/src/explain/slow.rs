@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     case::{Case, Local},
-    headers, kernel,
+    headers, kernel, ours,
     stage::{Outcome, Seen},
 };
 use crate::{
@@ -52,6 +52,10 @@ async fn without_program(case: &Case, last: &Seen) -> Told {
     let mut sentences = vec![format!(
         "no program is attached to {device}: the kernel's VXLAN device carries the packet"
     )];
+    if let Some(dropped) = ours::drops_too(case, last) {
+        sentences.push(dropped);
+        return (sentences, End::Kernel { delivers: false });
+    }
     let left = kernel::Left {
         hook: last.hook,
         reason: None,

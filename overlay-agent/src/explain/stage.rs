@@ -26,11 +26,19 @@ const RUNS: usize = 2001;
 pub(super) struct Seen {
     pub(super) stage: Stage,
     pub(super) hook: Hook,
+    /// Of the device.
+    pub(super) ifindex: u32,
     pub(super) outcome: Outcome,
     /// The packet as it came,
     pub(super) arrived: Vec<u8>,
     /// and as it went on.
     pub(super) frame: Vec<u8>,
+}
+
+impl Seen {
+    pub(super) const fn is_dropped(&self) -> bool {
+        matches!(self.outcome, Outcome::Dropped)
+    }
 }
 
 /// The same in few words.
@@ -75,6 +83,16 @@ pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, Strin
     };
     let (verdict, outcome) = judge(case, hook, &told.events, &ran.bytes);
     let changed = ran.bytes != frame;
+    let leaves = matches!(outcome, Outcome::Delivered(End::Underlay { .. }));
+    let arrives = !matches!(hook, Hook::FromEndpoint | Hook::FromHost);
+    let (came, goes): (&[&str], &[&str]) = (
+        if arrives { &["source"] } else { &[] },
+        if leaves {
+            &["source", "destination"]
+        } else {
+            &[]
+        },
+    );
     let stage = Stage {
         program: hook.counted_as().to_owned(),
         device,
@@ -82,25 +100,38 @@ pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, Strin
         tag: format!("{:016x}", build.tag),
         instructions: build.instructions,
         attached,
-        before: packet(case, frame),
+        before: packet(case, frame, came),
         decisions: decisions(case, &told.events),
         verdict,
-        after: changed.then(|| packet(case, &ran.bytes)),
+        after: changed.then(|| packet(case, &ran.bytes, goes)),
         ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
     };
     Ok(Seen {
         stage,
         hook,
+        ifindex,
         outcome,
         arrived: frame.to_vec(),
         frame: ran.bytes,
     })
 }
 
-fn packet(case: &Case, frame: &[u8]) -> Packet {
+/// What the underlay's neighbours are called, which is written by the kernel behind the programs.
+const WRITTEN_LATER: &str = "(written by the kernel)";
+
+/// A frame in words. The MACs of its outermost header that are named are none of the frame's own.
+fn packet(case: &Case, frame: &[u8], written_later: &[&str]) -> Packet {
+    let mut headers = headers::with_ports(frame, &[case.port()]);
+    if let Some(ethernet) = headers.first_mut().filter(|it| it.name == "Ethernet") {
+        for (name, value) in &mut ethernet.fields {
+            if written_later.contains(&name.as_str()) {
+                WRITTEN_LATER.clone_into(value);
+            }
+        }
+    }
     Packet {
         length: frame.len(),
-        headers: headers::with_ports(frame, &[case.port()]),
+        headers,
         bytes: hex::encode(frame),
     }
 }

@@ -54,6 +54,9 @@ impl Stand {
         ensure!(heard == answers, "{to}: {}", out.stdout);
         let counted = count()? - before;
         ensure!(counted == 1, "{to}: {reason} {counted}\n{}", out.stdout);
+        let said = agent.ask(&["explain", self.quiet(), to])?;
+        let tells = reason == UNREACHABLE || said.stdout.contains(reason);
+        ensure!(said.code == Some(1) && tells, "{to}: {said:?}");
         Ok(())
     }
 
@@ -74,6 +77,10 @@ impl Stand {
             other => Some(format!("{other:?}")),
         });
         assert_eq!(reached, Ok(()), "{why}: {to}\n{}", self.agent().log()?);
+        let said = self
+            .agent()
+            .ask(&["explain", self.quiet(), &to.to_string()])?;
+        ensure!(said.success, "{why}: {to}: {said:?}");
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Without the programs, and with an underlay that is down: the end is what really happens.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_tests::{
     check::{self, Answer},
     families::Families,
@@ -74,6 +74,40 @@ fn what_is_not_attached_delivers_nothing() -> Result<()> {
     assert!(!arrives()? && !said.good, "{:#?}", said.hops);
     within(&here.instance, "nft delete table inet shut")?;
     here.fastpath(true)?;
+    Ok(guard.down()?)
+}
+
+/// Of what the programs are for, the tables of the agent hold the rules without them, too.
+#[test]
+fn what_a_rule_drops_is_said_to_be_dropped_without_the_programs() -> Result<()> {
+    let guard = lab("texprule", Families::V4)?;
+    let agent = guard.agent(1);
+    let nodes = &guard.topology().nodes;
+    let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
+    let here = nodes[0].underlay.to_string();
+    let there = nodes[1].underlay.to_string();
+    let stranger = nodes[0].containers[1].address.to_string();
+    for on in [true, false] {
+        agent.fastpath(on)?;
+        let udp = ["--proto", "udp"];
+        let tunnel = [&udp[..], &["--dport", "4789"]].concat();
+        let spoofed = [&udp[..], &["--source", &stranger]].concat();
+        for (destination, options, reason) in [
+            (&to.address.to_string(), &spoofed, "spoofed_source"),
+            (&here, &tunnel, "tunnel_from_endpoint"),
+            (&there, &tunnel, "tunnel_from_endpoint"),
+        ] {
+            let question = [&[from.namespace.as_str(), destination], &options[..]].concat();
+            let said = explain(&agent, &question)?;
+            assert!(!said.good, "{on}: {question:?}: {:#?}", said.hops);
+            let (_, of_program) = said.verdict(0).context("a verdict")?;
+            let named = said.kernel().contains(reason) || (on && of_program == Some(reason));
+            assert!(named, "{on}: {question:?}: {:#?}", said.hops);
+        }
+        // Other ports of those are nobody's secret.
+        let question = [&[from.namespace.as_str(), &here], &udp[..]].concat();
+        assert!(explain(&agent, &question)?.good, "{on}");
+    }
     Ok(guard.down()?)
 }
 
