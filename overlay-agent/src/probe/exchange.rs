@@ -224,6 +224,13 @@ impl Exchange {
         None
     }
 
+    /// Takes in that a question to an address of a network has come back: nobody listens there.
+    pub(crate) fn refused(&mut self, vni: Vni, to: IpAddr, now: Instant) {
+        if let Some(peer) = self.mesh.find(vni, to) {
+            self.mesh.health(peer).last_refused = Some(now);
+        }
+    }
+
     /// How a peer stands now, if that has changed since it was asked for the last time.
     pub(crate) fn news(
         &mut self,

@@ -35,6 +35,8 @@ pub(crate) struct Health {
     first_asked: Option<Instant>,
     pub(crate) last_heard: Option<Instant>,
     pub(crate) last_answered: Option<Instant>,
+    /// When a question came back because nobody listens there.
+    pub(crate) last_refused: Option<Instant>,
     told: Option<Told>,
     pub(crate) rtt: Option<RoundTrips>,
     pub(crate) search: Search,
@@ -143,6 +145,13 @@ impl Health {
             .told
             .filter(|told| now.saturating_duration_since(told.at) <= silence.max(BELIEVED))?;
         Some(told.hears(silence))
+    }
+
+    /// Whether it is there and has nobody who listens for questions. Hosts limit how often they say
+    /// so.
+    pub(crate) fn refuses(&self, now: Instant, silence: Duration) -> bool {
+        let recently = |at: Instant| now.saturating_duration_since(at) <= silence.max(BELIEVED);
+        self.last_refused.is_some_and(recently) && self.last_answered <= self.last_refused
     }
 
     /// How it stands, when after `silence` without an answer a peer counts as silent.
@@ -300,6 +309,22 @@ mod tests {
         world.asks(false);
         world.is_asked(None);
         assert_eq!(world.reach(), PeerState::Waiting);
+    }
+
+    #[test]
+    fn who_refuses_is_there() {
+        let mut world = World::new();
+        let refuses = |world: &World| world.health.refuses(world.now, world.silence);
+        assert!(!refuses(&world));
+        world.asks(false);
+        world.health.last_refused = Some(world.now);
+        assert!(refuses(&world));
+        world.now += INTERVAL;
+        world.asks(true);
+        assert!(!refuses(&world), "somebody listens now");
+        world.health.last_refused = Some(world.now);
+        world.now += 2 * BELIEVED;
+        assert!(!refuses(&world), "that was long ago");
     }
 
     #[test]

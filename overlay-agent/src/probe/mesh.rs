@@ -153,17 +153,18 @@ impl Mesh {
         }
     }
 
-    /// How those stand that were asked or heard.
+    /// How those stand that were asked or heard, and whether they refuse questions.
     pub(crate) fn standing(
         &self,
         now: Instant,
         silence: Duration,
-    ) -> impl Iterator<Item = (&NetworkPeers, &Peer, PeerState)> {
+    ) -> impl Iterator<Item = (&NetworkPeers, &Peer, PeerState, bool)> {
         let health = self.health.iter().zip(&self.places);
         health.filter_map(move |(health, place)| {
             let health = health.as_deref()?;
             let (network, peer) = self.at(*place);
-            Some((network, peer, health.reach(now, silence)))
+            let refuses = health.refuses(now, silence);
+            Some((network, peer, health.reach(now, silence), refuses))
         })
     }
 }

@@ -63,23 +63,24 @@ impl Probes {
         problems.extend(notes.ended.clone());
         drop(notes);
         let exchange = shared.exchange();
-        let mut lost: BTreeMap<(Words, &Name), Vec<&Name>> = BTreeMap::new();
-        for (network, peer, reach) in exchange.mesh.standing(Instant::now(), exchange.silence()) {
-            if let Some(words) = words(peer, reach) {
-                lost.entry((words, &network.name))
-                    .or_default()
-                    .push(&peer.name);
+        let mut lost: BTreeMap<(Wrong, &Name), Vec<&Peer>> = BTreeMap::new();
+        let standing = exchange.mesh.standing(Instant::now(), exchange.silence());
+        for (network, peer, reach, refuses) in standing {
+            if let Some(wrong) = wrong(peer, reach, refuses) {
+                lost.entry((wrong, &network.name)).or_default().push(peer);
             }
         }
-        for (((id, what, cure), network), peers) in lost {
+        for ((wrong, network), peers) in lost {
             let (named, rest) = peers.split_at(peers.len().min(NAMED));
             problems.extend(named.iter().map(|peer| {
-                let operation = format!("network {network}: peer {peer}");
-                Trouble::new(id, peer, what, cure).during(operation)
+                let operation = format!("network {network}: peer {}", peer.name);
+                let (id, what) = wrong.words();
+                Trouble::new(id, &peer.name, what, wrong.cure(Some(peer))).during(operation)
             }));
             if !rest.is_empty() {
                 let operation = format!("network {network}: {} more peers", rest.len());
-                problems.push(Trouble::new(id, network, what, cure).during(operation));
+                let (id, what) = wrong.words();
+                problems.push(Trouble::new(id, network, what, wrong.cure(None)).during(operation));
             }
         }
         problems
@@ -89,34 +90,85 @@ impl Probes {
 /// Peers of a network that are named one by one.
 const NAMED: usize = 5;
 
+/// What is wrong with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wrong {
+    Silent,
+    /// It is there, and its agent is not.
+    Deserted,
+    Never,
+    /// It is there, and has no agent, or none that runs.
+    Agentless,
+    Unheard,
+}
+
 /// What is wrong with a peer that stands so.
-fn words(peer: &Peer, reach: PeerState) -> Option<Words> {
+fn wrong(peer: &Peer, reach: PeerState, refuses: bool) -> Option<Wrong> {
     match reach {
-        PeerState::Silent => Some(SILENT),
-        PeerState::OneWay => Some(UNHEARD),
-        PeerState::NoAgent if peer.has_agent => Some(NEVER),
+        PeerState::Silent if refuses => Some(Wrong::Deserted),
+        PeerState::Silent => Some(Wrong::Silent),
+        PeerState::OneWay => Some(Wrong::Unheard),
+        PeerState::NoAgent if peer.has_agent && refuses => Some(Wrong::Agentless),
+        PeerState::NoAgent if peer.has_agent => Some(Wrong::Never),
         PeerState::NotAsked | PeerState::Waiting | PeerState::Answers | PeerState::NoAgent => None,
     }
 }
 
-type Words = (&'static str, &'static str, &'static str);
+impl Wrong {
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Silent => (ids::PEER_SILENT, "it answered probes and does not any more"),
+            Self::Deserted => (
+                ids::PEER_SILENT,
+                "it answered probes and refuses them now: the node is there, and the tunnel to it \
+                 works, but nobody listens for probes",
+            ),
+            Self::Never => (
+                ids::PEER_NEVER_ANSWERED,
+                "it has not answered a single probe since this agent began to ask",
+            ),
+            Self::Agentless => (
+                ids::PEER_NEVER_ANSWERED,
+                "it refuses probes: the node is there, and the tunnel to it works, but nobody \
+                 listens for them",
+            ),
+            Self::Unheard => (ids::ONE_WAY, "it is heard, but does not hear this node"),
+        }
+    }
 
-const SILENT: Words = (
-    ids::PEER_SILENT,
-    "it answered probes and does not any more",
-    "see whether the node and its agent run, and whether the network's UDP port is open both ways",
-);
-const NEVER: Words = (
-    ids::PEER_NEVER_ANSWERED,
-    "it has not answered a single probe since this agent began to ask",
-    "see whether the node and its agent run, whether vtep and subnet here are its own, and whether \
-     the network's UDP port is open both ways; for a peer without an agent, write its mac",
-);
-const UNHEARD: Words = (
-    ids::ONE_WAY,
-    "it is heard, but does not hear this node",
-    "see whether the way there, or a packet filter there, drops the network's UDP port",
-);
+    /// What helps this peer, or several.
+    fn cure(self, peer: Option<&Peer>) -> String {
+        let without_agent = match peer {
+            Some(peer) => format!(
+                "if it has none, as a kernel's VXLAN device or flannel, write mac = \"{}\", or \
+                 what its device has, into its [[networks.peers]]: nobody is expected to answer then",
+                peer.mac
+            ),
+            None => "write the mac of those that have none".to_owned(),
+        };
+        match self {
+            Self::Silent => {
+                "see whether the node and its agent run, and whether the network's UDP \
+                             port is open both ways"
+                    .to_owned()
+            }
+            Self::Deserted => "start its agent, or let it answer (probe = \"answer\"), and see \
+                               whether a packet filter there refuses UDP port 14789"
+                .to_owned(),
+            Self::Never => format!(
+                "see whether the node and its agent run, whether vtep and subnet here are its own, \
+                 and whether the network's UDP port is open both ways; {without_agent}"
+            ),
+            Self::Agentless => format!(
+                "start its agent, or let it answer (probe = \"answer\"), and see whether a packet \
+                 filter there refuses UDP port 14789; {without_agent}"
+            ),
+            Self::Unheard => "see whether the way there, or a packet filter there, drops the \
+                              network's UDP port"
+                .to_owned(),
+        }
+    }
+}
 
 fn health_status(
     health: &Health,

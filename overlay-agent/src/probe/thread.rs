@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read as _},
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     os::{fd::AsFd as _, unix::net::UnixStream},
     time::{Duration, Instant},
 };
@@ -20,8 +20,11 @@ use super::{
     news::News,
     sockets::{Sockets, Use},
 };
-use crate::model::Family;
-use crate::trouble::{Trouble, ids};
+use crate::{
+    kernel::udp,
+    model::{Family, Vni},
+    trouble::{Trouble, ids},
+};
 
 /// Datagrams that are taken from a socket before something else is looked at.
 const BATCH: usize = 64;
@@ -104,6 +107,7 @@ impl Thread<'_> {
 
     fn receive(&mut self) {
         for (vni, socket) in self.sockets.iter() {
+            self.take_refusals(vni, socket);
             for _ in 0..BATCH {
                 let (length, from) = match socket.recv_from(&mut self.buffer) {
                     Ok(received) => received,
@@ -129,6 +133,15 @@ impl Thread<'_> {
         }
     }
 
+    /// What has come back. Unread, it would be the answer to the next question that is to be sent.
+    fn take_refusals(&self, vni: Vni, socket: &UdpSocket) {
+        while let Some((to, nobody)) = udp::refused(socket) {
+            if let (Some(to), true) = (to, nobody) {
+                self.shared.exchange().refused(vni, to, Instant::now());
+            }
+        }
+    }
+
     fn send(&mut self) {
         let mut exchange = self.shared.exchange();
         let now = Instant::now();
@@ -148,8 +161,13 @@ fn send(sockets: &Sockets, question: &Question) -> Result<(), Unsent> {
     let of: Use = (question.vni, question.tunnel, Family::of(question.to));
     let socket = sockets.get(of).ok_or(Unsent::Other)?;
     let to = SocketAddr::new(question.to, PORT);
-    socket
-        .send_to(&question.datagram, to)
+    let send = || socket.send_to(&question.datagram, to);
+    send()
+        .or_else(|error| match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMSGSIZE) => Err(error),
+            // It may be about an earlier one, which has come back just now: it is told once.
+            _ => send(),
+        })
         .map(drop)
         .map_err(|error| {
             debug!("probe {to}: {error}");

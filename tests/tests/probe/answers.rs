@@ -162,7 +162,7 @@ fn off_is_off() -> Result<()> {
     );
     // The other one has an agent, which does not answer.
     stand.until_state(1, 2, "no_agent")?;
-    let never = "tproff-n2: it has not answered a single probe since";
+    let never = "tproff-n2: it refuses probes";
     stand.until_problem(1, Some(never))?;
     let status = stand.guard.agent(1).ask(&["status"])?;
     assert_eq!(status.code, Some(1), "{status:?}");

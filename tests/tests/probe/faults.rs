@@ -142,7 +142,7 @@ fn an_agent_that_ends_is_missed_and_found_again() -> Result<()> {
     stand.until_state(1, 2, "silent")?;
     stand.until_problem(
         1,
-        Some("tprend-n2: it answered probes and does not any more"),
+        Some("tprend-n2: it answered probes and refuses them now"),
     )?;
     // It comes back with maps of another layout.
     second.with("OVERLAY_ABI", 77).start()?;

@@ -5,12 +5,15 @@ mod faults;
 mod ping;
 mod stand;
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context as _, Result};
 use overlay_common::ABI;
 use overlay_tests::{
     counters,
     families::{Families, Family},
     guard::Guard,
+    scenario,
     shape::{Scenario, Shape},
     topology::{VXLAN_MTU, VXLAN6_MTU},
 };
@@ -139,6 +142,34 @@ fn ipv6_is_probed_inside_and_outside() -> Result<()> {
         stand.guard.down()?;
     }
     Ok(())
+}
+
+/// As whoever has written only what the tunnel needs: that the MAC is the one that it would be.
+#[test]
+fn a_kernel_that_is_not_said_to_be_one_is_told_with_what_to_write() -> Result<()> {
+    let shape = Shape::usual("tprhand", Scenario::Mixed)?;
+    let guard = Guard::configured(shape, |_, config| {
+        config.node.probe = Some("200ms");
+        config.networks[0].peers[0].mac = None;
+    })?;
+    let stand = Stand { guard };
+    stand.until_problem(1, Some("the tunnel to it works"))?;
+    let problems = stand.status(1)?["problems"].take();
+    assert_eq!(problems[0]["id"], "peer-never-answered", "{problems}");
+    let cure = problems[0]["cure"].as_str().context("a cure")?;
+    let mac = cure.split("mac = \"").nth(1).context("a MAC in it")?;
+    let mac: String = mac.chars().take_while(|it| *it != '"').collect();
+    // As it was asked all the time, without a datagram that was not sent.
+    let messages = stand.status(1)?["probe"]["messages"].take();
+    assert_eq!(messages["unsent"], 0, "{messages}");
+    let topology = stand.guard.topology();
+    let mut config = scenario::agents::config(topology, &topology.nodes[0]);
+    config.node.probe = Some("200ms");
+    config.networks[0].peers[0].mac = Some(mac);
+    fs::write(stand.guard.agent(1).config_file(), config.to_toml())?;
+    stand.until_problem(1, None)?;
+    stand.until(1, 2, |health| health["state"] == "no_agent")?;
+    Ok(stand.guard.down()?)
 }
 
 #[test]

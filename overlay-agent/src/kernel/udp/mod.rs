@@ -11,7 +11,7 @@ use nix::{errno::Errno, libc};
 use crate::model::Family;
 
 pub use port::is_busy;
-pub use socket::through;
+pub use socket::{refused, through};
 
 /// Has nobody cut a socket's packets up, whatever the kernel has learned of their path: only the
 /// device's MTU limits what is sent.
