@@ -31,6 +31,7 @@ pub mod shared;
 pub mod stats;
 pub mod store;
 pub mod surroundings;
+mod text_file;
 mod top;
 pub mod trouble;
 

@@ -90,6 +90,44 @@ fn a_peer_comes_and_goes() -> Result<()> {
     Ok(guard.down()?)
 }
 
+/// A pipe that nobody writes into, and a device without an end, in the place of the file and of one
+/// of peers: the agent lives on.
+#[test]
+fn what_cannot_be_read_is_not_waited_for() -> Result<()> {
+    let guard = Guard::up(lab("tpipe")?)?;
+    let agent = guard.agent(1);
+    let file = agent.config_file();
+    let folder = file.with_file_name("peers.d");
+    let text = fs::read_to_string(&file)?;
+    fs::create_dir(&folder)?;
+    for path in [&file, &folder.join("more.toml")] {
+        let make: [&dyn Fn() -> Result<()>; 2] = [
+            &|| Ok(nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU)?),
+            &|| Ok(symlink("/dev/zero", path)?),
+        ];
+        for make in make {
+            // As a user's tool would put it there: never half of it.
+            if path.exists() {
+                fs::remove_file(path)?;
+            }
+            make()?;
+            agent.tells("refused")?;
+            let check = [
+                &["timeout".to_owned(), "20".to_owned()][..],
+                &agent.argv(&["check", "--config", &file.to_string_lossy()]),
+            ]
+            .concat();
+            let check = run::output(&check)?;
+            assert_eq!(check.code, Some(2), "{check:?}");
+            assert!(answers("tpipe-n1c1", "10.244.2.10")?);
+        }
+        fs::remove_file(path)?;
+        fs::write(&file, &text)?;
+        agent.is_well()?;
+    }
+    Ok(guard.down()?)
+}
+
 #[test]
 fn a_mistake_is_refused_whole_and_named() -> Result<()> {
     let guard = Guard::up(lab("tbad")?)?;

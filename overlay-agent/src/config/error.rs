@@ -113,6 +113,18 @@ pub enum Fault {
     /// Not a prefix.
     #[error("{0:?} is no subnet; write it as 10.244.1.0/24")]
     Subnet(String),
+    /// Addresses that no container can have.
+    #[error(
+        "{cidr} is part of {others}, {what}; choose another range, such as 10.244.0.0/16 or fd00:244::/48"
+    )]
+    Nobodys {
+        /// As configured.
+        cidr: IpNet,
+        /// Those.
+        others: IpNet,
+        /// What they are.
+        what: &'static str,
+    },
     /// Bits beyond the prefix are set.
     #[error("{given} has host bits set; write {network}")]
     HostBits {

@@ -17,7 +17,7 @@ use super::{
     parse, parse_with,
     roll::Roll,
 };
-use crate::model::Model;
+use crate::{model::Model, text_file};
 
 /// The folder of fragments, beside the configuration file.
 pub const PEERS_FOLDER: &str = "peers.d";
@@ -208,7 +208,7 @@ impl Files {
             None => {
                 // It is the agent's own; when it is not there, or cannot be read, nothing is remembered.
                 let path = self.cluster.as_ref();
-                let text = path.and_then(|path| fs::read_to_string(path).ok());
+                let text = path.and_then(|path| text_file::read(path).ok());
                 text.map_or(Cluster::InForce, Cluster::New)
             }
         };
@@ -323,7 +323,7 @@ impl Texts {
     fn read(path: &Path, folder: &Path, cluster: Cluster) -> Self {
         let fragments = match fragments_in(folder) {
             Ok(paths) => {
-                let read = |path: &Path| fs::read_to_string(path);
+                let read = |path: &Path| text_file::read(path);
                 let all = paths.into_iter().map(|path| (read(&path), path));
                 // One that has gone since the folder was read is not there.
                 let there = all.filter(|(text, _)| !is_missing(text));
@@ -335,7 +335,7 @@ impl Texts {
         };
         Self {
             cluster,
-            main: fs::read_to_string(path),
+            main: text_file::read(path),
             fragments,
         }
     }

@@ -21,6 +21,16 @@ pub(super) fn ranges(raw: &raw::Network, field: &str, report: &mut Report<'_>) -
     let mut ranges = Vec::new();
     for family in Family::ALL {
         let of_family = |nets: &[IpNet]| nets.iter().copied().find(|net| is(*net, family));
+        if let Some(cidr) = of_family(&cidrs)
+            && let Some((others, what)) = nobodys(cidr)
+        {
+            let fault = Fault::Nobodys { cidr, others, what };
+            report.add(
+                raw.cidr.span(),
+                format!("{}.cidr", field.trim_end_matches(".subnet")),
+                fault,
+            );
+        }
         match (of_family(&cidrs), of_family(&subnets)) {
             (Some(cidr), Some(subnet)) => {
                 if !cidr.contains(&subnet) {
@@ -44,6 +54,27 @@ pub(super) fn ranges(raw: &raw::Network, field: &str, report: &mut Report<'_>) -
         }
     }
     ranges
+}
+
+/// Prefixes with addresses that no container can have, whatever the network: kernels drop what
+/// comes from them, or do not route it.
+const NOBODYS: [(&str, &str); 8] = [
+    ("0.0.0.0/8", "addresses of nobody in particular"),
+    ("127.0.0.0/8", "loopback addresses"),
+    ("169.254.0.0/16", "addresses of one link"),
+    ("224.0.0.0/4", "multicast addresses"),
+    ("240.0.0.0/4", "reserved addresses"),
+    ("::/96", "addresses of nobody in particular, and loopback"),
+    ("fe80::/10", "addresses of one link"),
+    ("ff00::/8", "multicast addresses"),
+];
+
+/// Those that a range is part of, and what they are.
+fn nobodys(cidr: IpNet) -> Option<(IpNet, &'static str)> {
+    let mut all = NOBODYS
+        .iter()
+        .filter_map(|(net, what)| Some((net.parse().ok()?, *what)));
+    all.find(|(net, _): &(IpNet, _)| net.contains(&cidr))
 }
 
 pub(super) fn no_such_family(value: &impl ToString, family: Family) -> Fault {

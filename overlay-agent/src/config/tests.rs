@@ -90,6 +90,11 @@ fn each_mistake_is_told_with_line_field_and_cure() {
             "n.toml:9: networks[0].port: 0 is no UDP port; use 4789, or 8472 to join flannel",
         ),
         (
+            "\"10.244.0.0/16\"",
+            "\"224.0.0.0/16\"",
+            "n.toml:9: networks[0].cidr: 224.0.0.0/16 is part of 224.0.0.0/4, multicast addresses; choose another range, such as 10.244.0.0/16 or fd00:244::/48",
+        ),
+        (
             "\"10.244.1.0/24\"",
             "\"10.245.1.0/24\"",
             "n.toml:10: networks[0].subnet: 10.245.1.0/24 is not inside the network's cidr 10.244.0.0/16; choose a part of it",

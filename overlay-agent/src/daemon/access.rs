@@ -1,14 +1,13 @@
 //! What members of a cluster's store ask for. It is read for the helper, which may not.
 
 use std::{
-    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use overlay_cluster::access::Access;
 
-use crate::model::ClusterAccess;
+use crate::{model::ClusterAccess, text_file};
 
 /// No file of certificates is larger, in bytes: a whole system's are a quarter of it.
 const LARGEST: u64 = 1 << 20;
@@ -73,7 +72,9 @@ pub(crate) fn read(files: &ClusterAccess) -> Result<Access, AccessError> {
 fn text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     // Not the end of something that never ends.
-    let length = File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
+    let length = text_file::open(path)?
+        .take(LARGEST)
+        .read_to_string(&mut text)?;
     if u64::try_from(length).is_ok_and(|length| length >= LARGEST) {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }

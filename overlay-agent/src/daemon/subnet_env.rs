@@ -11,6 +11,7 @@ use super::{Reconciler, files::beside};
 use crate::{
     model::Cluster,
     store::{Content, Store, StoreError, SubnetEnv},
+    text_file,
     trouble::{Trouble, ids},
 };
 
@@ -91,8 +92,8 @@ fn write(path: &Path, text: &str, store: &mut Store) -> Result<(), Box<Trouble>>
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
-    match fs::read(path) {
-        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+    match text_file::read(path) {
+        Ok(text) => Ok(Some(text)),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(cause),
     }
