@@ -83,7 +83,12 @@ impl Reconciler {
     fn settled_now(&self, problems: &[Trouble]) -> Settled {
         Settled {
             wishes: self.repairs.wishes,
-            facts: self.facts.clone(),
+            // The guard's rules have the numbers of devices in them, which are new with each that is
+            // put right.
+            facts: Facts {
+                guard: None,
+                ..self.facts.clone()
+            },
             ways: self.observed.around.ways.clone(),
             problems: problems.to_vec(),
         }

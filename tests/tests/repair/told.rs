@@ -41,6 +41,11 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
         ("ip link del ovl1", "ovl1 was missing"),
         ("ip route del 10.244.2.0/24", "route 10.244.2.0/24"),
         ("ip link set ovlbr1 down", "device ovlbr1 had lost"),
+        ("ip link del ovl-trtold-n1c1", "ovl-trtold-n1c1 was missing"),
+        (
+            "ip link set ovl-trtold-n1c1 down name mine0",
+            "ovl-trtold-n1c1 was missing",
+        ),
         // The mark, of a device, of a container's, and both again at once.
         (
             "ip link set ovlbr1 alias other",
