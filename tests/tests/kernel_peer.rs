@@ -1,10 +1,11 @@
 //! A node of ours among nodes that have nothing but the kernel's VXLAN, set up with `ip` alone.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_tests::{
     check, counters,
     guard::Guard,
-    offload, scenario,
+    offload, run, scenario,
+    script::words,
     shape::{Scenario, Shape},
     state,
     traffic::Pair,
@@ -92,6 +93,29 @@ fn without_outer_checksums_it_is_fast_in_both_directions() -> Result<()> {
         }
     })?;
     understand_each_other(&guard, Checksum::Known)?;
+    Ok(guard.down()?)
+}
+
+/// What the page says, typed by somebody who has nothing else.
+#[test]
+fn the_commands_of_the_page_make_a_peer() -> Result<()> {
+    let guard = Guard::overlay("tqkern")?;
+    let nodes = &guard.topology().nodes;
+    guard.agent(2).tell(&["down"])?;
+    let page = include_str!("../../docs/quickstart.md");
+    let section = page.split("## A peer that has only the kernel").nth(1);
+    let block = section.and_then(|section| section.split("```").nth(1));
+    let lines = block.context("a block of commands")?.lines();
+    let commands: Vec<&str> = lines.filter_map(|line| line.strip_prefix("# ")).collect();
+    assert!(commands.len() > 5, "{commands:?}");
+    for command in commands {
+        let command = command.replace("node02", &nodes[1].namespace);
+        let command = command.replace(
+            "exec web",
+            &format!("exec {}", nodes[0].containers[0].namespace),
+        );
+        run::checked(&words(command))?;
+    }
     Ok(guard.down()?)
 }
 

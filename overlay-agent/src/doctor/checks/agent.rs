@@ -57,7 +57,7 @@ const SILENT: Fault = Fault::problem(
 );
 const NEVER: Fault = Fault::problem(
     ids::PEER_NEVER_ANSWERED,
-    "Its containers cannot be reached, or its agent has not started.",
+    "Nobody answers there: its containers may not be reached, its agent may not run, or it has none.",
 );
 const SOURCE: Fault = Fault::problem(
     ids::SOURCE_TAKEN,
