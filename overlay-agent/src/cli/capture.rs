@@ -78,7 +78,7 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
     let instance = client::the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
     let ask = |request: &Request| client::call(dirs, &instance, request);
     let signals = signals().map_err(Failure::Problem)?;
-    let output = Output::open(&args.file).map_err(Failure::BadInput)?;
+    let output = Output::open(&args.file)?;
     let wanted = Wanted {
         endpoint: args.part.endpoint,
         peer: args.part.peer,
@@ -119,9 +119,10 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
         // Whoever reads it has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let file = args.file.display().to_string();
-            return Err(Failure::Problem(
-                anyhow::Error::new(error).context(format!("write to {file}")),
-            ));
+            return Err(Failure::Problem(anyhow!(
+                "write to {file}: {error}; what it has so far stays, and {packets} packets may be \
+                 in it: give a file on a disk that has room"
+            )));
         }
         _ => {}
     }
@@ -156,7 +157,7 @@ enum Output<'p> {
 }
 
 impl<'p> Output<'p> {
-    fn open(path: &'p Path) -> anyhow::Result<Self> {
+    fn open(path: &'p Path) -> Result<Self, Failure> {
         if path == Path::new("-") {
             return Ok(Self::Standard);
         }
@@ -168,7 +169,13 @@ impl<'p> Output<'p> {
         };
         let file = file.map_err(|cause| {
             let cure = "give a file that can be written, or \"-\" for standard output";
-            anyhow!("write to {}: {cause}; {cure}", path.display())
+            let denied = cause.kind() == io::ErrorKind::PermissionDenied;
+            let error = anyhow!("write to {}: {cause}; {cure}", path.display());
+            if denied {
+                Failure::NoRights(error)
+            } else {
+                Failure::BadInput(error)
+            }
         })?;
         Ok(Self::File { file, path, new })
     }

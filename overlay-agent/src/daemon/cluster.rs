@@ -349,7 +349,11 @@ impl Helper {
     fn not_written(&mut self, cause: &io::Error, so: &str) {
         let file = self.file.display();
         let what = format!("write {file}: {cause}; {so}");
-        self.fail(ids::CLUSTER_REFUSED, what, "make room on that disk");
+        self.fail(
+            ids::CLUSTER_REFUSED,
+            what,
+            "see that the disk has room and lets the agent write there",
+        );
     }
 
     /// Tells the helper of certificates that were renewed, or of another password.

@@ -13,13 +13,18 @@ use crate::{
 
 impl Reconciler {
     /// A packet of this node's.
-    pub(super) async fn leaving(&self, question: &Question) -> Result<Case, String> {
-        Case::leaving(self.scene(), question).await
+    pub(super) async fn leaving(&self, question: &Question) -> Result<Case, Reply> {
+        if let Some(nobody) = Case::names_nobody(&self.scene(), question) {
+            return Err(Reply::NotFound(nobody));
+        }
+        let case = Case::leaving(self.scene(), question).await;
+        case.map_err(Reply::BadInput)
     }
 
     /// A packet of another node's.
-    pub(super) async fn arriving(&self, received: &Received) -> Result<Case, String> {
-        Case::arriving(self.scene(), received).await
+    pub(super) async fn arriving(&self, received: &Received) -> Result<Case, Reply> {
+        let case = Case::arriving(self.scene(), received).await;
+        case.map_err(Reply::BadInput)
     }
 
     pub(super) fn scene(&self) -> Scene<'_> {
@@ -35,10 +40,10 @@ impl Reconciler {
 }
 
 /// Follows the packet, and answers when it has come to its end.
-pub(super) fn answer(case: Result<Case, String>, to: oneshot::Sender<Reply>) {
+pub(super) fn answer(case: Result<Case, Reply>, to: oneshot::Sender<Reply>) {
     let case = match case {
         Ok(case) => case,
-        Err(error) => return super::answer(to, Reply::BadInput(error)),
+        Err(refusal) => return super::answer(to, refusal),
     };
     tokio::spawn(async move {
         let reply = match case.hop().await {

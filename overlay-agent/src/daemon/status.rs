@@ -127,7 +127,7 @@ impl Reconciler {
                 format!(
                     "what is remembered is not on the disk, and would not outlive a reboot: {reason}"
                 ),
-                "make room on that disk; the agent tries again every second",
+                "see that the disk has room and lets the agent write there; it tries again every second",
             ));
         }
         troubles.extend(self.closed_to_metrics.clone());

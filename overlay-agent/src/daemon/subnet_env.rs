@@ -101,7 +101,13 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 
 fn note(store: &mut Store, change: impl FnOnce(&mut Content)) -> Result<(), Box<Trouble>> {
     let noted: Result<(), StoreError> = store.update(change);
-    noted.map_err(|error| trouble(error.to_string(), "make room on that disk".to_owned()).into())
+    noted.map_err(|error| {
+        trouble(
+            error.to_string(),
+            "see that the disk has room and lets the agent write there".to_owned(),
+        )
+        .into()
+    })
 }
 
 fn trouble(what: String, cure: String) -> Trouble {

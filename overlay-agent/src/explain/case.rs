@@ -93,6 +93,11 @@ impl Case {
         Ok(Self::new(&known, start))
     }
 
+    /// Why nobody can be asked about: a name is no endpoint's.
+    pub(crate) fn names_nobody(known: &Scene<'_>, question: &Question) -> Option<String> {
+        leaving::names_nobody(known, question)
+    }
+
     /// A packet that has come from another node.
     pub(crate) async fn arriving(known: Scene<'_>, received: &Received) -> Result<Self, String> {
         let start = arriving::start(&known, received).await?;

@@ -29,6 +29,20 @@ pub(super) async fn start(known: &Scene<'_>, question: &Question) -> Result<Star
     from_endpoint(known, question)
 }
 
+/// Why there can be no such packet if somebody is named that nobody is.
+pub(super) fn names_nobody(known: &Scene<'_>, question: &Question) -> Option<String> {
+    let networks = &known.model.networks;
+    let network = if question.from == NODE || question.from == known.model.node.name.as_str() {
+        networks.first()
+    } else {
+        match sender(known, &question.from) {
+            Ok(endpoint) => known.model.network(&endpoint.network),
+            Err(nobody) => return Some(nobody),
+        }
+    };
+    destination(known, network?, question).err()
+}
+
 fn from_endpoint(known: &Scene<'_>, question: &Question) -> Result<Start, String> {
     let endpoint = sender(known, &question.from)?;
     let network = known.model.network(&endpoint.network);

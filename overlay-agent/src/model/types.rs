@@ -13,7 +13,7 @@ pub enum InvalidValue {
     Vni(u32),
     /// Interface names: 1 to 15 bytes, no slash, no white space (`dev_valid_name`).
     #[error(
-        "{0:?} is no interface name; use 1 to 15 printable characters without '/', ':' and spaces"
+        "{0:?} is no interface name; use 1 to 15 printable characters without '/', ':' and spaces, and not \"all\" or \"default\""
     )]
     IfName(String),
     /// Names of interfaces, alternative ones included: 1 to 127 bytes.
@@ -132,7 +132,8 @@ impl FromStr for IfName {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        if !can_name_device(text, MAX_IFNAME) {
+        // The kernel has folders of settings of these names.
+        if !can_name_device(text, MAX_IFNAME) || matches!(text, "all" | "default") {
             return Err(InvalidValue::IfName(text.to_owned()));
         }
         let mut bytes = [0; MAX_IFNAME];

@@ -99,7 +99,14 @@ fn what_cannot_be_asked_is_bad_input() -> Result<()> {
     for (arguments, says) in [
         (&["nobody", "10.244.2.10"][..], "endpoint list"),
         (&["texpbad-n1c1", "nobody"], "address"),
-        (&["texpbad-n1c1", "fd00::1"], "family"),
+        (&["node", "nobody"], "address"),
+    ] {
+        let out = agent.ask(&[&["explain"], arguments].concat())?;
+        assert_eq!(out.code, Some(5), "{arguments:?}: {}", out.stderr);
+        assert!(out.stderr.contains(says), "{arguments:?}: {}", out.stderr);
+    }
+    for (arguments, says) in [
+        (&["texpbad-n1c1", "fd00::1"][..], "family"),
         (&["texpbad-n1c1", "10.244.2.10", "--size", "12"], "headers"),
         (
             &["texpbad-n1c1", "10.244.2.10", "--dport", "53"],
