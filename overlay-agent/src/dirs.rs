@@ -80,6 +80,11 @@ impl Dirs {
         self.runtime_dir.join(instance.as_str())
     }
 
+    /// Whether an agent may listen for an instance: there is a socket, or this user may not see.
+    pub fn may_listen(&self, instance: &Name) -> bool {
+        self.socket(instance).try_exists().unwrap_or(true)
+    }
+
     /// The pins of an instance.
     pub fn pins(&self, instance: &Name) -> PathBuf {
         self.bpf_dir.join(instance.as_str())

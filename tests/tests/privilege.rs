@@ -274,9 +274,20 @@ fn it_works_as_nobody() -> Result<()> {
             assert_eq!(found.mode() & 0o7777, mode, "{}", path.display());
         }
     }
-    // Another user cannot reach it.
-    let out = run::output(&setpriv(USER - 1, &[], home.argv(&program, &status)?))?;
-    assert_eq!(out.code, Some(4), "{}{}", out.stdout, out.stderr);
+    // Another user cannot reach it, and is not told that there is none.
+    for command in [
+        &*status,
+        "status",
+        "endpoint list",
+        "explain node node",
+        "ping node",
+        "monitor",
+        "capture -w /dev/null",
+        "endpoint del nobody",
+    ] {
+        let out = run::output(&setpriv(USER - 1, &[], home.argv(&program, command)?))?;
+        assert_eq!(out.code, Some(4), "{command}: {}{}", out.stdout, out.stderr);
+    }
 
     let down = format!("down --instance {}", node.namespace);
     run::checked(&setpriv(USER, &[], home.argv(&program, &down)?))?;

@@ -75,7 +75,7 @@ pub(super) struct Part {
 }
 
 pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> CommandResult {
-    let instance = client::the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
+    let instance = client::the_instance(dirs, instance, Dirs::may_listen)?;
     let ask = |request: &Request| client::call(dirs, &instance, request);
     let signals = signals().map_err(Failure::Problem)?;
     let output = Output::open(&args.file)?;

@@ -154,7 +154,7 @@ pub(super) fn ask(
     instance: Option<Name>,
     request: &Request,
 ) -> Result<Reply, Failure> {
-    let instance = the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
+    let instance = the_instance(dirs, instance, Dirs::may_listen)?;
     call(dirs, &instance, request)
 }
 
@@ -197,7 +197,7 @@ pub(super) fn replied(result: Result<Reply, ClientError>) -> Result<Reply, Failu
 /// Why an instance does not answer that has no socket.
 fn nobody(dirs: &Dirs, instance: &Name) -> anyhow::Error {
     let running = dirs.instances().unwrap_or_default();
-    let running = running.iter().filter(|name| dirs.socket(name).exists());
+    let running = running.iter().filter(|name| dirs.may_listen(name));
     let running: Vec<&str> = running.map(Name::as_str).collect();
     let there = match running.as_slice() {
         [] => "none runs on this machine".to_owned(),

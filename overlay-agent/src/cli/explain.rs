@@ -167,8 +167,7 @@ fn the_node_of(
     named: Option<Name>,
     from: &str,
 ) -> Result<Name, Failure> {
-    let the_one =
-        |named| client::the_instance(dirs, named, |dirs, name| dirs.socket(name).exists());
+    let the_one = |named| client::the_instance(dirs, named, Dirs::may_listen);
     if named.is_some() || machine.is_alone() {
         return the_one(named);
     }

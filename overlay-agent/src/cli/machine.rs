@@ -47,7 +47,7 @@ pub(super) enum Peer {
 impl<'a> Machine<'a> {
     pub(super) fn new(dirs: &'a Dirs) -> Result<Self, Failure> {
         let mut instances = dirs.instances().map_err(Failure::bad_input)?;
-        instances.retain(|instance| dirs.socket(instance).exists());
+        instances.retain(|instance| dirs.may_listen(instance));
         Ok(Self {
             dirs,
             instances,

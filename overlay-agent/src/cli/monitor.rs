@@ -53,7 +53,7 @@ pub(super) fn monitor(
     format: Format,
     args: Args,
 ) -> CommandResult {
-    let instance = client::the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
+    let instance = client::the_instance(dirs, instance, Dirs::may_listen)?;
     let ask = |request: &Request| client::call(dirs, &instance, request);
     let signals = signals().map_err(Failure::Problem)?;
     let Reply::Status(status) = ask(&Request::Status {})? else {

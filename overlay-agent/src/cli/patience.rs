@@ -31,7 +31,7 @@ pub(super) fn ask(
 ) -> Result<Reply, Failure> {
     let may_come = |dirs: &Dirs, name: &Name| dirs.state(name).exists();
     let instance = the_instance(dirs, instance, |dirs, name| {
-        dirs.socket(name).exists() || (seconds > 0 && may_come(dirs, name))
+        dirs.may_listen(name) || (seconds > 0 && may_come(dirs, name))
     })?;
     let deadline = Instant::now() + Duration::from_secs(seconds.into());
     let mut interrupted = false;

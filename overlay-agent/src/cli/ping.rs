@@ -59,7 +59,7 @@ pub(super) fn ping(
     format: Format,
     args: &Args,
 ) -> CommandResult {
-    let instance = client::the_instance(dirs, instance, |dirs, name| dirs.socket(name).exists())?;
+    let instance = client::the_instance(dirs, instance, Dirs::may_listen)?;
     let signals = signals().map_err(Failure::Problem)?;
     let ask = |size: u16| {
         let request = Request::Ping(Ping {
