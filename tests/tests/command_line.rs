@@ -51,6 +51,26 @@ fn usual_names_and_a_usual_environment_are_understood() -> Result<()> {
     Ok(guard.down()?)
 }
 
+/// A node's namespace that went without a word takes all with it but maps and state: what is said then
+/// removes these.
+#[test]
+fn what_a_namespace_leaves_that_has_gone_is_removed_as_is_told() -> Result<()> {
+    let guard = Guard::overlay("tgone")?;
+    let agent = guard.agent(1);
+    let down = ["down", "--instance", &agent.instance];
+    agent.kill()?;
+    run::checked(&words(format!("ip netns del {}", agent.instance)))?;
+    let refused = agent.call(&down)?;
+    assert!(!refused.success, "{refused:?}");
+    let cure = format!("overlay-agent down --instance {}", agent.instance);
+    assert!(refused.stderr.contains(&cure), "{}", refused.stderr);
+    run::checked(&words(format!("ip netns add {}", agent.instance)))?;
+    typed(&agent, &down.join(" "))?;
+    let again = typed(&agent, &down.join(" "))?;
+    assert!(again.contains("nothing to remove"), "{again}");
+    Ok(guard.down()?)
+}
+
 /// A cure is a command that can be pasted: by the path that the program was called by, where `PATH`
 /// does not have it, and by its name where it does.
 #[test]

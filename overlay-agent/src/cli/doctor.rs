@@ -93,11 +93,14 @@ fn alone(
     let mut files = files.with_cluster(dirs.cluster(&instance));
     let model = files.load().map_err(Failure::bad_input)?.model;
     let store = Store::open(dirs, &instance).map_err(Failure::bad_input)?;
-    let netns = netns.map(local::netns_path);
-    let netns = netns.or_else(|| store.content().netns.clone());
-    if let Some(netns) = &netns {
-        local::enter(netns)?;
+    let named = netns.map(local::netns_path);
+    let remembered = store.content().netns.clone();
+    match (&named, &remembered) {
+        (Some(netns), _) => local::enter(netns)?,
+        (None, Some(netns)) => local::enter_remembered(netns, &instance)?,
+        (None, None) => {}
     }
+    let netns = named.or(remembered);
     let patient = Patient {
         content: store.content().clone(),
         pins: dirs.pins(&instance),

@@ -105,7 +105,7 @@ fn remove(dirs: &Dirs, instance: &Name) -> Result<Removed, Failure> {
         .clear()
         .map_err(Failure::problem)?;
     if let Some(netns) = &store.content().netns {
-        local::enter(netns)?;
+        local::enter_remembered(netns, instance)?;
     }
     local::block_on(async {
         let node = Node::open(dirs.pins(instance)).map_err(Failure::problem)?;

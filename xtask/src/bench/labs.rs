@@ -7,6 +7,8 @@ use overlay_tests::{
     agent::Agent,
     guard::Guard,
     names::LabName,
+    run,
+    script::{inside, words},
     shape::Shape,
     topology::{Node, UNDERLAY, VNI},
 };
@@ -15,6 +17,9 @@ use super::{
     ceiling::{self, Ceiling},
     subject::Subject,
 };
+
+/// An address that no container has.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// Labs that are up as long as this value is.
 pub(crate) struct Labs {
@@ -51,9 +56,11 @@ impl Way {
             Subject::Bare | Subject::Direct => None,
             Subject::Ceiling => Some(ceiling::BRIDGE.to_owned()),
             // The kernel's node is the one that has it, see `tunnelled`.
-            Subject::Vxlan | Subject::Mixed | Subject::MixedBack => Some(format!("flannel.{VNI}")),
+            Subject::Vxlan | Subject::Mixed | Subject::MixedBack | Subject::ServicesVxlan => {
+                Some(format!("flannel.{VNI}"))
+            }
             Subject::Tun => Some("tun0".to_owned()),
-            Subject::Overlay | Subject::OverlayOff => Some(format!("ovl{VNI}")),
+            Subject::Overlay | Subject::OverlayOff | Subject::Services => Some(format!("ovl{VNI}")),
         }
     }
 
@@ -70,7 +77,7 @@ impl Way {
     /// Whether overlay is the sender, and the receiver.
     pub(crate) fn ours(&self) -> (bool, bool) {
         match self.subject {
-            Subject::Overlay | Subject::OverlayOff => (true, true),
+            Subject::Overlay | Subject::OverlayOff | Subject::Services => (true, true),
             Subject::Mixed => (false, true),
             Subject::MixedBack => (true, false),
             _ => (false, false),
@@ -119,7 +126,11 @@ impl Labs {
             (&one.namespace, &two.namespace, two.underlay)
         } else {
             let (client, server) = (container(one, 0)?, container(two, 0)?);
-            (&client.namespace, &server.namespace, server.address)
+            let address = match subject {
+                Subject::Services | Subject::ServicesVxlan => SERVICE,
+                _ => server.address,
+            };
+            (&client.namespace, &server.namespace, address)
         };
         Ok(Way {
             subject,
@@ -181,12 +192,34 @@ fn raise(subject: Subject, name: &str, agent: &Path) -> Result<Guard> {
     let (_, scenario) = subject.lab();
     let shape = Shape::usual(name, scenario)?;
     let guard = Guard::with_agent(shape, agent)?;
-    if subject == Subject::OverlayOff {
-        for agent in guard.agents() {
-            agent.fastpath(false)?;
+    match subject {
+        Subject::OverlayOff => {
+            for agent in guard.agents() {
+                agent.fastpath(false)?;
+            }
         }
+        Subject::Services | Subject::ServicesVxlan => {
+            let [client, server] = guard.topology().nodes.as_slice() else {
+                anyhow::bail!("a service takes two nodes");
+            };
+            serve(client, container(server, 0)?.address)?;
+        }
+        _ => {}
     }
     Ok(guard)
+}
+
+/// Has a node translate the service's address, as kube-proxy does.
+fn serve(node: &Node, server: Ipv4Addr) -> Result<()> {
+    let table = "ip bench-services";
+    for command in [
+        format!("add table {table}"),
+        format!("add chain {table} prerouting {{ type nat hook prerouting priority dstnat ; }}"),
+        format!("add rule {table} prerouting ip daddr {SERVICE} dnat to {server}"),
+    ] {
+        run::checked(&words(inside(&node.namespace, format!("nft {command}"))))?;
+    }
+    Ok(())
 }
 
 /// A node's container, counted from 0.

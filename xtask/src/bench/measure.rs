@@ -102,7 +102,7 @@ impl Measurement {
             // A tunnel in user space does not keep up with the rate at which it is measured.
             Cpu => Subject::IN_KERNEL,
             Tcp(1, _) | Udp(1) | Rtt => Subject::ALL,
-            _ => Subject::UNMIXED,
+            _ => Subject::PLAIN,
         }
     }
 

@@ -26,6 +26,10 @@ pub(crate) enum Subject {
     Mixed,
     /// From overlay to the kernel's VXLAN device
     MixedBack,
+    /// overlay, to an address that the client's node translates (DNAT) to the server's
+    Services,
+    /// The kernel's VXLAN device, through the same translation
+    ServicesVxlan,
 }
 
 impl Subject {
@@ -40,9 +44,11 @@ impl Subject {
         Self::OverlayOff,
         Self::Mixed,
         Self::MixedBack,
+        Self::Services,
+        Self::ServicesVxlan,
     ];
-    /// Those of one kind on both nodes: all but the last two.
-    pub(crate) const UNMIXED: &[Self] = Self::ALL.split_at(Self::ALL.len() - 2).0;
+    /// Those of one kind on both nodes, without translation: all but the last four.
+    pub(crate) const PLAIN: &[Self] = Self::ALL.split_at(Self::ALL.len() - 4).0;
     /// Those whose packets do not pass through a process.
     pub(crate) const IN_KERNEL: &[Self] = &[
         Self::Bare,
@@ -69,6 +75,8 @@ impl Subject {
             Self::OverlayOff => "overlay-off",
             Self::Mixed => "mixed",
             Self::MixedBack => "mixed-back",
+            Self::Services => "services",
+            Self::ServicesVxlan => "services-vxlan",
         }
     }
 
@@ -84,6 +92,8 @@ impl Subject {
             Self::OverlayOff => "containers, overlay with its fast path off",
             Self::Mixed => "containers, from the kernel's VXLAN device with checksums to overlay",
             Self::MixedBack => "containers, from overlay to the kernel's VXLAN device",
+            Self::Services => "containers, overlay behind a service's address (DNAT)",
+            Self::ServicesVxlan => "containers, the kernel's VXLAN device behind the same address",
         }
     }
 
@@ -98,6 +108,8 @@ impl Subject {
             Self::Overlay => ("bmover", Scenario::Overlay),
             Self::OverlayOff => ("bmoff", Scenario::Overlay),
             Self::Mixed | Self::MixedBack => ("bmmixed", Scenario::Mixed),
+            Self::Services => ("bmsvc", Scenario::Overlay),
+            Self::ServicesVxlan => ("bmsvcvx", Scenario::Vxlan),
         }
     }
 }
@@ -119,7 +131,22 @@ mod tests {
             assert_eq!(value.get_name(), subject.name());
         }
         assert_eq!(Subject::ALL.len(), Subject::value_variants().len());
-        let mixed = [Subject::Mixed, Subject::MixedBack];
-        assert!(!Subject::UNMIXED.iter().any(|it| mixed.contains(it)));
+        let others = [
+            Subject::Mixed,
+            Subject::MixedBack,
+            Subject::Services,
+            Subject::ServicesVxlan,
+        ];
+        assert!(!Subject::PLAIN.iter().any(|it| others.contains(it)));
+    }
+
+    #[test]
+    fn no_two_kinds_share_a_lab() {
+        for one in Subject::ALL {
+            for other in Subject::ALL {
+                let same = one.lab().0 == other.lab().0;
+                assert!(!same || one.lab().1 == other.lab().1, "{one} and {other}");
+            }
+        }
     }
 }

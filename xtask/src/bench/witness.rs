@@ -135,8 +135,10 @@ impl Counters {
     pub(crate) fn merged(&self, way: &Way) -> Option<f64> {
         let packets = match way.subject {
             Subject::Bare | Subject::Ceiling | Subject::Direct | Subject::Tun => return None,
-            Subject::Vxlan | Subject::OverlayOff | Subject::MixedBack => self.tunnel_received,
-            Subject::Overlay | Subject::Mixed => self.programs_received,
+            Subject::Vxlan | Subject::OverlayOff | Subject::MixedBack | Subject::ServicesVxlan => {
+                self.tunnel_received
+            }
+            Subject::Overlay | Subject::Mixed | Subject::Services => self.programs_received,
         };
         Some(self.underlay.packets / packets.max(1.0))
     }
@@ -171,11 +173,20 @@ impl Counters {
             Subject::Ceiling => strayed("the bridge", self.tunnel_sent + self.tunnel_received)?,
             // What does not fit into its queue is lost before it is counted.
             Subject::Tun => passed("the tunnel device", self.tunnel_received, known.received)?,
-            Subject::Vxlan => {
+            Subject::Vxlan | Subject::ServicesVxlan => {
                 passed("the VXLAN device", self.tunnel_sent, known.sent)?;
                 passed(
                     "the peer's VXLAN device",
                     self.tunnel_received,
+                    known.received,
+                )?;
+            }
+            // What the node has translated passes the device's egress, where it is sent fast.
+            Subject::Services => {
+                passed("the fast path", self.programs_sent, known.sent)?;
+                passed(
+                    "the peer's fast path",
+                    self.programs_received,
                     known.received,
                 )?;
             }
