@@ -74,8 +74,8 @@ pub(crate) struct Args {
     /// Of a kernel between two others, whether it takes the programs, and no more
     #[arg(skip)]
     brief: bool,
-    /// Whether the machines' clock counts instructions
-    #[arg(skip)]
+    /// Boot machines whose clock counts instructions: one for a nanosecond
+    #[arg(long = "icount", conflicts_with_all = ["pair_tests", "full", "nic"])]
     counts: bool,
     /// Another build of the agent, for the test that counts them
     #[arg(skip)]
@@ -146,6 +146,11 @@ impl Args {
             } else {
                 // Two machines say of one kernel what they would of the others.
                 Selection::core(Some(release) == newest)
+            };
+            let selection = if self.counts {
+                selection.counting()
+            } else {
+                selection
             };
             (release, selection)
         });
@@ -245,8 +250,7 @@ fn prepare(console: Console, args: &Args) -> Result<(Runner, Vec<Bootable>)> {
     let tests = programs::build(files.into_iter(), cross.as_ref())?;
     let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
     let tools = Archive::of(console, &cache, &guest::SUITES, Arch::Amd64)?;
-    let emulator =
-        Emulator::find(console, &tools, args.arch, args.accelerator)?.counting(args.counts);
+    let emulator = Emulator::find(console, &tools, args.arch, args.accelerator)?;
     let programs = if cross.is_some() {
         let archive = Archive::of(console, &cache, &guest::SUITES, args.arch)?;
         let root = archive.folder().join("programs");
@@ -269,6 +273,11 @@ fn prepare(console: Console, args: &Args) -> Result<(Runner, Vec<Bootable>)> {
             baseline: args.baseline.as_deref(),
             tests: &tests,
             cards: args.nic.is_some(),
+            packing: if selection.counts {
+                image::Packing::Quick
+            } else {
+                image::Packing::Small
+            },
         };
         let image = image::build(console, &folder, &kernel, &contents)?;
         kernels.push(Bootable {

@@ -62,6 +62,15 @@ impl Arch {
         }
     }
 
+    /// What its kernel is told besides. On a busy machine the emulator is late with the interrupts by which
+    /// Linux on x86 finds out, at its start, whether the timer works, and it would give up.
+    pub(super) const fn parameters(self) -> &'static str {
+        match self {
+            Self::Amd64 => "no_timer_check",
+            Self::Arm64 => "",
+        }
+    }
+
     /// Its first serial line.
     pub(super) const fn console(self) -> &'static str {
         match self {

@@ -65,7 +65,6 @@ pub(super) struct Emulator {
     root: PathBuf,
     arch: Arch,
     accelerator: Accelerator,
-    counts: bool,
 }
 
 /// What is booted.
@@ -77,6 +76,8 @@ pub(super) struct Guest<'a> {
     pub(super) tests: &'a str,
     /// How many packets the programs are tried with.
     pub(super) fuzz_runs: u64,
+    /// Whether its clock counts instructions.
+    pub(super) counts: bool,
     /// The cards of two machines.
     pub(super) nic: Nic,
     /// Where another build of the agent lies in its RAM disk, if one does.
@@ -125,13 +126,7 @@ impl Emulator {
             root,
             arch,
             accelerator,
-            counts: false,
         })
-    }
-
-    /// Has the machines' clock count their instructions, or not.
-    pub(super) fn counting(self, counts: bool) -> Self {
-        Self { counts, ..self }
     }
 
     /// The RAM disk's shell for this machine's processor, which is linked to nothing.
@@ -214,7 +209,7 @@ impl Emulator {
         let fixed = ["-accel", self.accelerator.name(), "-m", "2048"];
         let fixed = fixed.iter().chain(self.arch.machine());
         argv.extend(fixed.map(|&word| word.to_owned()));
-        if self.counts {
+        if guest.counts {
             argv.extend(COUNTING.map(str::to_owned));
         }
         argv.extend(["-nographic", "-no-reboot", "-append"].map(str::to_owned));
@@ -222,8 +217,9 @@ impl Emulator {
         let baseline =
             baseline.map_or_else(String::new, |path| format!(" OVERLAY_BASELINE={path}"));
         argv.push(format!(
-            "console={} quiet panic=-1 TESTS={} OVERLAY_FUZZ_RUNS={}{baseline} {parameters}",
+            "console={} {} quiet panic=-1 TESTS={} OVERLAY_FUZZ_RUNS={}{baseline} {parameters}",
             self.arch.console(),
+            self.arch.parameters(),
             guest.tests,
             guest.fuzz_runs
         ));

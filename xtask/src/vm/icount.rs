@@ -13,7 +13,7 @@ use super::{Args, Choice, counted::OnKernel, prepare};
 use crate::console::Console;
 
 /// The test that counts.
-const TEST: &str = "instructions";
+const TEST: &str = "instructions:per_packet";
 
 /// Boots kernels, one after the other, and writes what packets take on them to a file of `out`.
 ///

@@ -124,6 +124,7 @@ impl Runner {
             image: &bootable.image,
             tests,
             fuzz_runs: bootable.selection.fuzz_runs,
+            counts: bootable.selection.counts,
             nic: self.nic,
             baseline: self.baseline,
             folder: &bootable.folder,

@@ -63,6 +63,8 @@ pub(super) struct Selection {
     alone: Vec<String>,
     pair: Vec<String>,
     pub(super) fuzz_runs: u64,
+    /// Whether the machine's clock counts instructions.
+    pub(super) counts: bool,
 }
 
 impl Selection {
@@ -105,6 +107,15 @@ impl Selection {
             alone: alone.iter().map(ToString::to_string).collect(),
             pair: pair.iter().map(ToString::to_string).collect(),
             fuzz_runs: FULL_FUZZ_RUNS,
+            counts: false,
+        }
+    }
+
+    /// On a machine whose clock counts instructions.
+    pub(super) fn counting(self) -> Self {
+        Self {
+            counts: true,
+            ..self
         }
     }
 
