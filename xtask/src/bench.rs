@@ -19,6 +19,7 @@ mod measure;
 mod metric;
 mod offloads;
 mod options;
+mod plugins;
 mod report;
 mod results;
 mod rounds;
@@ -73,12 +74,15 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     let agent = agent(console)?;
     let _alone = alone()?;
     interrupt::install()?;
-    if args.scale || args.cluster {
+    if args.scale || args.cluster || args.plugins {
         if !args.force {
             machine::wait_until_quiet(|why| console.say("bench", why))?;
         }
         if args.cluster {
             return cluster::run(console, &agent, &out, args.quick);
+        }
+        if args.plugins {
+            return plugins::run(console, &agent, &out, args.quick);
         }
         return scale::run(console, &agent, &out, args.quick);
     }

@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// With --icount: another build of the agent beside this one
     #[arg(long, requires = "icount", value_name = "AGENT")]
     pub(crate) baseline: Option<PathBuf>,
+    /// What it takes to give containers a network by CNI, beside the bridge plugin, instead of what packets take
+    #[arg(long, conflicts_with_all = ["scale", "cluster", "icount", "rounds", "congestion", "only", "subjects"])]
+    pub(crate) plugins: bool,
     /// How often everything is measured [default: 5, with --quick 3]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,

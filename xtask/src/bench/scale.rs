@@ -8,18 +8,15 @@ mod node;
 mod peers;
 mod report;
 
-use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{interrupt, machine};
 use crate::console::Console;
-use node::Node;
+pub(super) use node::Node;
+pub(super) use peers::config;
 pub(super) use report::insert;
 
 /// Numbers of peers.
@@ -28,11 +25,6 @@ const SIZES: [u32; 4] = [10, 1_000, 10_000, 100_000];
 const CHANGED: u32 = 100;
 /// Devices that a program is attached to by TCX and nothing else.
 const ATTACHED_ALONE: usize = 50;
-/// What is left to do after a start or a change is done when the agent has taken less than this
-/// share of a CPU for a second,
-const CALM: f64 = 0.02;
-/// which is waited for so many seconds.
-const PATIENCE: usize = 60;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -143,16 +135,16 @@ fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
     let mut node = Node::make(agent, "auto")?;
     let alone = attaches.then(|| node.attach_alone(ATTACHED_ALONE));
     let alone = alone.transpose()?.unwrap_or_default();
-    node.configure(&peers::config(peers, None))?;
+    node.configure(&config(peers, None))?;
     let start_seconds = node.start()?.as_secs_f64();
     let start_cpu_seconds = node.cpu_time()?.as_secs_f64();
-    settle(&node)?;
+    node.settle()?;
     let memory = node.memory()?;
     let idle_cpu = idle(&node, options)?;
     let change_peers = peers / CHANGED;
-    let change = (change_peers > 0).then(|| node.change(&peers::config(peers, Some(CHANGED))));
+    let change = (change_peers > 0).then(|| node.change(&config(peers, Some(CHANGED))));
     let change = change.transpose()?;
-    settle(&node)?;
+    node.settle()?;
     let endpoints = by_clsact.map(|by_clsact| attach(&mut node, options, &alone, &by_clsact));
     let endpoints = endpoints.transpose()?;
     node.down()?;
@@ -174,9 +166,9 @@ fn measure(agent: &Path, peers: u32, options: &Options) -> Result<Figures> {
 /// Containers of an agent that attaches its programs as on kernels without TCX.
 fn attach_by_clsact(agent: &Path, peers: u32, options: &Options) -> Result<Vec<Duration>> {
     let mut node = Node::make(agent, "clsact")?;
-    node.configure(&peers::config(peers, None))?;
+    node.configure(&config(peers, None))?;
     node.start()?;
-    settle(&node)?;
+    node.settle()?;
     node.make_containers(options.endpoints)?;
     let times = (0..options.endpoints)
         .map(|number| node.attach(number))
@@ -202,7 +194,7 @@ fn attach(
     for number in 0..options.by_command {
         by_command.push(node.attach_by_command(options.endpoints + number)?);
     }
-    settle(node)?;
+    node.settle()?;
     let rss_mib = node.memory()?.now;
     let idle_cpu = idle(node, options)?;
     let deleted = (0..options.by_command).map(|number| node.detach(number));
@@ -227,26 +219,9 @@ fn last_tenth(times: &[Duration]) -> &[Duration] {
     &times[times.len() - times.len().div_ceil(10)..]
 }
 
-/// Waits until the agent has nothing left to do.
-fn settle(node: &Node) -> Result<()> {
-    for _ in 0..PATIENCE {
-        if share(node, 1)? < CALM {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// The share of a CPU that the agent takes while nothing happens.
 fn idle(node: &Node, options: &Options) -> Result<f64> {
-    share(node, options.idle_seconds)
-}
-
-fn share(node: &Node, seconds: u64) -> Result<f64> {
-    let (before, since) = (node.cpu_time()?, Instant::now());
-    thread::sleep(Duration::from_secs(seconds));
-    let used = node.cpu_time()?.saturating_sub(before);
-    Ok(used.as_secs_f64() / since.elapsed().as_secs_f64())
+    node.share(options.idle_seconds)
 }
 
 /// In milliseconds; NaN without any.

@@ -1,5 +1,7 @@
 //! A node with an agent, which goes when the value goes.
 
+mod taken;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -26,7 +28,9 @@ const DEADLINE: Duration = Duration::from_mins(5);
 /// How often is looked whether something is done.
 const LOOK: Duration = Duration::from_millis(1);
 
-pub(super) struct Node {
+pub(in crate::bench) struct Node {
+    /// Of its namespace and of its agent's instance.
+    name: &'static str,
     agent: PathBuf,
     folder: PathBuf,
     process: Option<Child>,
@@ -37,27 +41,30 @@ pub(super) struct Node {
 
 /// A change of the configuration.
 #[derive(Clone, Copy)]
-pub(super) struct Change {
+pub(in crate::bench) struct Change {
     /// Until all was applied.
-    pub(super) time: Duration,
+    pub(in crate::bench) time: Duration,
     /// What the agent ran meanwhile.
-    pub(super) cpu: Duration,
-    pub(super) steps: u64,
-}
-
-/// In MiB.
-#[derive(Clone, Copy)]
-pub(super) struct Memory {
-    pub(super) now: f64,
-    pub(super) peak: f64,
+    pub(in crate::bench) cpu: Duration,
+    pub(in crate::bench) steps: u64,
 }
 
 impl Node {
     /// Makes the namespace with an underlay; the remains of a run that was killed are removed.
-    pub(super) fn make(agent: &Path, way: &'static str) -> Result<Self> {
+    pub(in crate::bench) fn make(agent: &Path, way: &'static str) -> Result<Self> {
+        Self::named(NAME, agent, way)
+    }
+
+    /// One beside others.
+    pub(in crate::bench) fn named(
+        name: &'static str,
+        agent: &Path,
+        way: &'static str,
+    ) -> Result<Self> {
         let node = Self {
+            name,
             agent: agent.to_owned(),
-            folder: std::env::temp_dir().join(NAME),
+            folder: std::env::temp_dir().join(name),
             process: None,
             containers: 0,
             way,
@@ -66,12 +73,12 @@ impl Node {
         fs::create_dir_all(&node.folder)
             .with_context(|| format!("create {}", node.folder.display()))?;
         for command in [
-            format!("ip netns add {NAME}"),
-            format!("ip -n {NAME} link set lo up"),
-            format!("ip -n {NAME} link add eth1 type veth peer name eth2"),
-            format!("ip -n {NAME} addr add {UNDERLAY} dev eth1"),
-            format!("ip -n {NAME} link set eth1 up"),
-            format!("ip -n {NAME} link set eth2 up"),
+            format!("ip netns add {name}"),
+            format!("ip -n {name} link set lo up"),
+            format!("ip -n {name} link add eth1 type veth peer name eth2"),
+            format!("ip -n {name} addr add {UNDERLAY} dev eth1"),
+            format!("ip -n {name} link set eth1 up"),
+            format!("ip -n {name} link set eth2 up"),
         ] {
             run::checked(&words(command))?;
         }
@@ -79,11 +86,11 @@ impl Node {
     }
 
     /// Attaches a program that does nothing to so many devices; how long each took.
-    pub(super) fn attach_alone(&self, number: usize) -> Result<Vec<Duration>> {
-        let here = format!("-n {NAME}");
+    pub(in crate::bench) fn attach_alone(&self, number: usize) -> Result<Vec<Duration>> {
+        let here = format!("-n {}", self.name);
         let add = |number| format!("link add alone{number} type veth peer name peer{number}\n");
         self.run_batch(&here, &(0..number).map(add).collect::<String>())?;
-        let times = netns::inside(NAME, || {
+        let times = netns::inside(self.name, || {
             let program = Program::nothing()?;
             let attach = |number| {
                 let device = if_nametoindex(format!("alone{number}").as_str())?;
@@ -99,17 +106,17 @@ impl Node {
     }
 
     /// Writes the configuration at once, as an editor does.
-    pub(super) fn configure(&self, text: &str) -> Result<()> {
+    pub(in crate::bench) fn configure(&self, text: &str) -> Result<()> {
         let new = self.folder.join("new.toml");
         fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
         fs::rename(&new, self.config()).with_context(|| format!("rename {}", new.display()))
     }
 
     /// Starts the agent; how long it took until it answers.
-    pub(super) fn start(&mut self) -> Result<Duration> {
+    pub(in crate::bench) fn start(&mut self) -> Result<Duration> {
         let log = fs::File::create(self.log()).context("create the agent's log")?;
         let start = Instant::now();
-        let mut command = self.command(&["run", "--netns", NAME, "--config"]);
+        let mut command = self.command(&["run", "--netns", self.name, "--config"]);
         let child = command
             .arg(self.config())
             .stdout(Stdio::null())
@@ -124,7 +131,7 @@ impl Node {
     }
 
     /// Changes the configuration, and waits until all is applied.
-    pub(super) fn change(&mut self, text: &str) -> Result<Change> {
+    pub(in crate::bench) fn change(&mut self, text: &str) -> Result<Change> {
         let before = applied(&self.read_log()?).len();
         let ran = self.cpu_time()?;
         let start = Instant::now();
@@ -140,15 +147,15 @@ impl Node {
     }
 
     /// Makes namespaces for containers.
-    pub(super) fn make_containers(&mut self, number: usize) -> Result<()> {
+    pub(in crate::bench) fn make_containers(&mut self, number: usize) -> Result<()> {
         self.batch("add", self.containers..number)?;
         self.containers = number;
         Ok(())
     }
 
     /// Attaches a container through the API.
-    pub(super) fn attach(&self, number: usize) -> Result<Duration> {
-        let name = container(number);
+    pub(in crate::bench) fn attach(&self, number: usize) -> Result<Duration> {
+        let name = self.container(number);
         let request = json!({
             "op": "endpoint_add",
             "name": name,
@@ -165,8 +172,8 @@ impl Node {
     }
 
     /// Deletes one through the API.
-    pub(super) fn detach(&self, number: usize) -> Result<Duration> {
-        let name = container(number);
+    pub(in crate::bench) fn detach(&self, number: usize) -> Result<Duration> {
+        let name = self.container(number);
         let start = Instant::now();
         let reply = self.call(&json!({ "op": "endpoint_del", "name": name }))?;
         let time = start.elapsed();
@@ -175,8 +182,8 @@ impl Node {
     }
 
     /// Attaches a container as people do.
-    pub(super) fn attach_by_command(&self, number: usize) -> Result<Duration> {
-        let name = container(number);
+    pub(in crate::bench) fn attach_by_command(&self, number: usize) -> Result<Duration> {
+        let name = self.container(number);
         let start = Instant::now();
         let mut command = self.command(&[
             "endpoint",
@@ -188,7 +195,7 @@ impl Node {
             &name,
         ]);
         let out = command
-            .args(["--instance", NAME])
+            .args(["--instance", self.name])
             .output()
             .context("run the agent")?;
         let time = start.elapsed();
@@ -197,57 +204,31 @@ impl Node {
         Ok(time)
     }
 
-    pub(super) fn memory(&self) -> Result<Memory> {
-        let path = format!("/proc/{}/status", self.pid()?);
-        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let mib = |key: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-            let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-            Some(kib / 1024.0)
-        };
-        Ok(Memory {
-            now: mib("VmRSS:").with_context(|| format!("find VmRSS in {path}"))?,
-            peak: mib("VmHWM:").with_context(|| format!("find VmHWM in {path}"))?,
-        })
+    /// Its name, which is that of its namespace and of the agent's instance.
+    pub(in crate::bench) fn name(&self) -> &'static str {
+        self.name
     }
 
-    /// What all of its threads have run so far.
-    pub(super) fn cpu_time(&self) -> Result<Duration> {
-        let tasks = format!("/proc/{}/task", self.pid()?);
-        let mut sum = Duration::ZERO;
-        for task in fs::read_dir(&tasks).with_context(|| format!("list {tasks}"))? {
-            let path = task
-                .with_context(|| format!("list {tasks}"))?
-                .path()
-                .join("schedstat");
-            // A thread that has ended meanwhile does not count.
-            let Ok(text) = fs::read_to_string(&path) else {
-                continue;
-            };
-            let ran = text
-                .split_whitespace()
-                .next()
-                .and_then(|ran| ran.parse().ok());
-            sum += Duration::from_nanos(ran.with_context(|| format!("read {}", path.display()))?);
-        }
-        Ok(sum)
+    /// Where its files are.
+    pub(in crate::bench) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Removes everything, and says whether that worked.
-    pub(super) fn down(mut self) -> Result<()> {
+    pub(in crate::bench) fn down(mut self) -> Result<()> {
         self.end();
         self.clear()
     }
 
     fn clear(&self) -> Result<()> {
         let down = self
-            .command(&["down", "--instance", NAME])
+            .command(&["down", "--instance", self.name])
             .output()
             .context("run the agent")?;
         let listed = run::checked(&words("ip netns list"))?;
         let of_ours = |line: &str| {
             let name = line.split_whitespace().next()?;
-            name.starts_with(NAME)
+            name.starts_with(self.name)
                 .then(|| format!("netns del {name}\n"))
         };
         let lines: String = listed.lines().filter_map(of_ours).collect();
@@ -272,8 +253,12 @@ impl Node {
     }
 
     fn batch(&self, what: &str, numbers: std::ops::Range<usize>) -> Result<()> {
-        let line = |number| format!("netns {what} {}\n", container(number));
+        let line = |number| format!("netns {what} {}\n", self.container(number));
         self.run_batch("", &numbers.map(line).collect::<String>())
+    }
+
+    fn container(&self, number: usize) -> String {
+        format!("{}-c{number}", self.name)
     }
 
     fn run_batch(&self, options: &str, lines: &str) -> Result<()> {
@@ -353,7 +338,7 @@ impl Node {
     }
 
     fn socket(&self) -> PathBuf {
-        self.folder.join("run").join(NAME).join("api.sock")
+        self.folder.join("run").join(self.name).join("api.sock")
     }
 }
 
@@ -366,10 +351,6 @@ impl Drop for Node {
             }
         }
     }
-}
-
-fn container(number: usize) -> String {
-    format!("{NAME}-c{number}")
 }
 
 /// The numbers of steps that a log tells of.

@@ -12,7 +12,7 @@ const BEFORE_VTEPS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 0);
 const FIRST_SUBNET: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 
 /// A node with so many peers; every `changed`-th has another outer address.
-pub(super) fn config(peers: u32, changed: Option<u32>) -> String {
+pub(in crate::bench) fn config(peers: u32, changed: Option<u32>) -> String {
     let mut text = format!(
         "[node]\nname = \"{NAME}\"\nunderlay = \"eth1\"\n\n\
          [[networks]]\nname = \"lab\"\nvni = 1\ncidr = [\"10.0.0.0/8\"]\nsubnet = [\"10.255.0.0/20\"]\n"
