@@ -32,6 +32,7 @@ pub mod means;
 pub mod names;
 pub mod netns;
 pub mod offload;
+pub mod packages;
 pub mod poll;
 pub mod processes;
 pub mod raw;

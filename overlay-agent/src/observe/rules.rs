@@ -103,8 +103,11 @@ fn read(store: &Content) -> kernel::Result<(Ruleset, bool)> {
 
 fn why(ruleset: &Ruleset, network: &Network) -> Option<Following> {
     let bridge = bridge_name(network.vni)?;
+    // Rules need not know of a tunnel that no peer is behind.
+    let in_use = network.peers.vtep_families();
     let tunnels: Vec<IfName> = Family::ALL
         .into_iter()
+        .filter(|family| in_use.is_empty() || in_use.contains(family))
         .filter_map(|family| vxlan_name(network.vni, family))
         .collect();
     let tunnels: Vec<&str> = tunnels.iter().map(IfName::as_str).collect();

@@ -29,7 +29,7 @@ pub(crate) fn service(number: u16, family: Family) -> IpAddr {
     }
 }
 pub(crate) const REMOTE: u16 = 1;
-const LOCAL: u16 = 2;
+pub(crate) const LOCAL: u16 = 2;
 const NODE: u16 = 3;
 const ITSELF: u16 = 4;
 

@@ -18,7 +18,9 @@ use overlay_tests::{
 
 mod asking;
 mod cases;
+mod firewalls;
 mod forgotten;
+mod kube;
 mod states;
 
 use asking::{arrives, asks, is_refused};

@@ -103,11 +103,15 @@ mod tests {
         include_str!("rulesets/ufw-allowed.json"),
     ];
 
+    fn read(listing: &str) -> Ruleset {
+        Ruleset::read(&serde_json::from_str(listing).unwrap(), |_, _| false)
+    }
+
     fn beside(listing: &str) -> impl FnOnce(&mut Facts) + use<> {
-        let listing = serde_json::from_str(listing).unwrap();
+        let ruleset = read(listing);
         move |facts| {
             facts.networks[0].fastpath = FastPath::Off;
-            facts.ruleset = Ok(Ruleset::read(&listing, |_, _| false));
+            facts.ruleset = Ok(ruleset);
         }
     }
 
@@ -158,6 +162,8 @@ mod tests {
             ]
         );
         assert_eq!(broken(beside(allowed)), []);
+        // Nor is anything passed by on the fast path.
+        assert_eq!(broken(|facts| facts.ruleset = Ok(read(allowed))), []);
     }
 
     #[test]

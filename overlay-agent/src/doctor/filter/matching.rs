@@ -69,10 +69,10 @@ pub(super) fn is_true(
     ruleset: &Ruleset,
     chain: &Key,
 ) -> Truth {
-    let has = of_packet(&statement["left"], packet);
-    let matches = || equals(&has, &statement["right"], ruleset, chain);
+    let has = of_packet_all(&statement["left"], packet);
+    let matches = || equal(&has, &statement["right"], ruleset, chain);
     match statement["op"].as_str() {
-        _ if has == Has::Nothing => Truth::No,
+        _ if has.contains(&Has::Nothing) => Truth::No,
         Some("==" | "in") => matches(),
         Some("!=") => matches().not(),
         _ => Truth::Maybe,
@@ -87,7 +87,35 @@ pub(super) fn has_key(
     ruleset: &Ruleset,
     chain: &Key,
 ) -> Truth {
-    equals(&of_packet(key, packet), entry, ruleset, chain)
+    equal(&of_packet_all(key, packet), entry, ruleset, chain)
+}
+
+/// Several where they are looked at together.
+fn of_packet_all(expression: &Value, packet: &Packet<'_>) -> Vec<Has> {
+    match expression["concat"].as_array() {
+        Some(parts) => parts.iter().map(|part| of_packet(part, packet)).collect(),
+        None => vec![of_packet(expression, packet)],
+    }
+}
+
+fn equal(has: &[Has], wanted: &Value, ruleset: &Ruleset, chain: &Key) -> Truth {
+    if let [one] = has {
+        return equals(one, wanted, ruleset, chain);
+    }
+    let Some(leaves) = ruleset.leaves(wanted, chain) else {
+        return Truth::Maybe;
+    };
+    let is_one = |leaf: &Value| {
+        let parts = leaf["concat"].as_array();
+        let Some(parts) = parts.filter(|parts| parts.len() == has.len()) else {
+            return Truth::Maybe;
+        };
+        has.iter()
+            .zip(parts)
+            .map(|(has, part)| equals(has, part, ruleset, chain))
+            .fold(Truth::Yes, Truth::and)
+    };
+    leaves.into_iter().map(is_one).fold(Truth::No, Truth::or)
 }
 
 fn of_packet(expression: &Value, packet: &Packet<'_>) -> Has {
@@ -112,6 +140,16 @@ fn of_packet(expression: &Value, packet: &Packet<'_>) -> Has {
             "status" => text(Some("")),
             _ => Has::Unknown,
         };
+    }
+    if let Some([of, mask]) = expression["&"].as_array().map(Vec::as_slice) {
+        return match (of_packet(of, packet), mask.as_u64()) {
+            (Has::Number(number), Some(mask)) => Has::Number(number & mask),
+            _ => Has::Unknown,
+        };
+    }
+    // Of IPv6 headers between: a plain packet has none.
+    if expression.get("exthdr").is_some() {
+        return Has::Nothing;
     }
     let payload = &expression["payload"];
     match (payload["protocol"].as_str(), payload["field"].as_str()) {

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use super::{
     Connection, Packet,
     ruleset::{Hook, Ruleset},
+    walk::{Fate, Place},
 };
 
 /// Where the packets of a network are forwarded.
@@ -24,6 +25,8 @@ const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
 pub(crate) struct Following {
     /// Which rules, in a sentence.
     pub(crate) why: String,
+    /// Where they are.
+    pub(crate) place: Place,
     /// They tell a connection's first packet from later ones: connection tracking has to see all of
     /// the network. Else they only drop what belongs to no connection that it has seen: it has to
     /// see both directions of a connection, or none.
@@ -92,9 +95,9 @@ impl Ruleset {
                     let other = fates(connection);
                     let mut pairs = new.iter().zip(other);
                     pairs.find_map(|(one, other)| {
-                        let places = |fate: &super::walk::Fate| {
+                        let places = |fate: &Fate| {
                             let mut places: Vec<_> = fate.dropped.iter().cloned().collect();
-                            places.extend(fate.in_danger.iter().cloned());
+                            places.extend(fate.in_danger.iter().chain(&fate.in_doubt).cloned());
                             places
                         };
                         let (one, other) = (places(one), places(&other));
@@ -111,7 +114,7 @@ impl Ruleset {
             "what chain {} drops of it depends on the state of connections",
             place.chain
         );
-        Some(Following { why, whole })
+        Some(Following { why, place, whole })
     }
 }
 
@@ -129,12 +132,19 @@ mod tests {
         objects.extend(rules.iter().map(|expr| {
             json!({ "rule": { "family": "inet", "table": "fw", "chain": "c", "expr": expr } })
         }));
-        let ruleset = Ruleset::read(&json!({ "nftables": objects }), |_, _| false);
+        follows(&json!({ "nftables": objects }))
+    }
+
+    fn follows(listing: &Value) -> Option<bool> {
+        let ruleset = Ruleset::read(listing, |_, _| false);
         let range = |text: &str| text.parse().unwrap();
         let following = ruleset.follows(&Between {
             bridge: "ovlbr1",
             tunnels: &["ovl1"],
-            ranges: &[(range("10.244.0.0/16"), range("10.244.1.0/24"))],
+            ranges: &[
+                (range("10.244.0.0/16"), range("10.244.1.0/24")),
+                (range("fd00:244::/48"), range("fd00:244:0:1::/64")),
+            ],
         });
         following.map(|following| following.whole)
     }
@@ -169,5 +179,20 @@ mod tests {
             told("accept", &[of_bridge, from("ovl1", "accept"), invalid]),
             None
         );
+    }
+
+    #[test]
+    fn firewalls_that_accept_the_network_leave_it_fast() {
+        let read = |text| serde_json::from_str(text).unwrap();
+        let ufw = include_str!("../checks/rulesets/ufw-allowed.json");
+        assert_eq!(follows(&read(ufw)), None);
+        // Whom containers ask answers, and asks nobody: the kernel has to know who has asked.
+        let way = r#""left":{"meta":{"key":"iifname"}},"right":"ovl1""#;
+        let one_way = ufw.replace(way, &way.replace("ovl1", "other"));
+        assert_ne!(ufw, one_way);
+        assert_eq!(follows(&read(&one_way)), Some(true));
+        // What is invalid it drops before it looks at zones.
+        let firewalld = read(include_str!("../checks/rulesets/firewalld-allowed.json"));
+        assert_eq!(follows(&firewalld), Some(false));
     }
 }

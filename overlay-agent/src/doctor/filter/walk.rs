@@ -22,6 +22,8 @@ pub(crate) struct Fate {
     pub(crate) renamed: Option<Place>,
     /// Rules that drop some packets of its kind.
     pub(crate) in_danger: Vec<Place>,
+    /// Policies that drop what no rule accepts, of which one may accept it.
+    pub(crate) in_doubt: Vec<Place>,
 }
 
 /// A rule, or a policy, of a base chain.
@@ -94,6 +96,8 @@ impl Ruleset {
             }
             if ends.contains(&End::Dropped) {
                 fate.in_danger.push(place(false));
+            } else if base.drops && ends.contains(&End::Returned) {
+                fate.in_doubt.push(place(true));
             }
             if base.is_nat && ends == Ends::from([End::Renamed]) {
                 fate.renamed = Some(place(false));
@@ -112,6 +116,13 @@ fn is_asked(base: &Base, packet: &Packet<'_>) -> bool {
     base.devices
         .iter()
         .any(|name| Some(name.as_str()) == device)
+}
+
+/// Whether a match of iptables asks for a header that no plain packet has.
+fn is_beside_plain(xt: &Value) -> bool {
+    const HEADERS: [&str; 5] = ["ah", "dst", "frag", "hbh", "rt"];
+    let name = xt["name"].as_str();
+    xt["type"] == "match" && name.is_some_and(|name| HEADERS.contains(&name))
 }
 
 struct Walk<'a> {
@@ -143,11 +154,9 @@ impl Walk<'_> {
             };
             match kind.as_str() {
                 "match" => truth = truth.and(is_true(body, self.packet, self.ruleset, key)),
-                // It asks for connections that are known, and for what belongs to none: `nft` does
-                // not print which, and the first packet of one is neither.
-                "xt" if key.name.starts_with("ufw") && body["name"] == "conntrack" => {
-                    truth = Truth::No;
-                }
+                "xt" if is_beside_plain(body) => truth = Truth::No,
+                // Those that decide are said as nftables would.
+                "xt" if body["type"] == "target" => {}
                 "limit" | "quota" | "xt" | "connlimit" | "ct count" => {
                     truth = truth.and(Truth::Maybe);
                 }

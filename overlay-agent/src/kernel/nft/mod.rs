@@ -7,6 +7,7 @@ mod devices;
 mod dump;
 mod generation;
 mod guard;
+mod iptables;
 mod listing;
 mod ownership;
 mod rules;
@@ -56,19 +57,22 @@ pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
     Ok(Some(FilterTable { owner, filter }))
 }
 
-/// All tables of everybody, as `nft --json list ruleset` prints them, with the devices of chains:
-/// others use much that the library does not know.
+/// All tables of everybody, as `nft --json list ruleset` prints them, with the devices of chains and
+/// what matches of iptables ask for: others use much that the library does not know.
 pub fn ruleset() -> Result<serde_json::Value> {
     let mut listing = listed(&["list", "ruleset"])?;
     if let Some(objects) = listing["nftables"].as_array_mut() {
-        name_devices(objects)?;
+        complete(objects)?;
     }
     Ok(listing)
 }
 
-fn name_devices(objects: &mut [serde_json::Value]) -> Result<()> {
+/// Adds what `nft` leaves out of its JSON.
+fn complete(objects: &mut [serde_json::Value]) -> Result<()> {
     let named = devices::name_devices(objects);
-    named.map_err(|error| KernelError::io("list the devices of nftables' chains", &error))
+    named.map_err(|error| KernelError::io("list the devices of nftables' chains", &error))?;
+    let explained = iptables::explain(objects);
+    explained.map_err(|error| KernelError::io("list the matches of iptables' rules", &error))
 }
 
 /// The packet filter of others.
@@ -95,7 +99,7 @@ pub fn rules_of_others(instance: &Name) -> Result<Others> {
             objects.extend(listed.into_iter().flatten().cloned());
         }
     }
-    name_devices(&mut objects)?;
+    complete(&mut objects)?;
     Ok(Others {
         rules: json!({ "nftables": objects }),
         translate: ownership::with_chains(&chains, "nat")

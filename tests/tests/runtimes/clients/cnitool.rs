@@ -6,6 +6,7 @@ use std::{fs, process::Output};
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
     netns::Temporary,
+    packages::{Release, fetched},
     poll,
     run::{self, Running},
     script::{inside, words},
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     nodes::{Clients, portmap, serves},
-    room::{Release, Room, fetched},
+    room::Room,
 };
 use crate::{address, attachments, ip, reaches, tell};
 

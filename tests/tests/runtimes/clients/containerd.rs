@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::poll;
+use overlay_tests::{packages::Release, poll};
 use prost::Message;
 
-use super::room::{Release, Room};
+use super::room::Room;
 
 /// What is needed of `PodSandboxConfig` (`api.proto` of cri-api, v1).
 #[derive(Clone, PartialEq, Message)]

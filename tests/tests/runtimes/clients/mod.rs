@@ -10,14 +10,13 @@ mod room;
 use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::poll;
+use overlay_tests::{packages::Release, poll};
 use serde_json::json;
 
 use self::{
     containerd::Containerd,
     nodes::{Clients, HostPort, SERVE, is_served, only_address, portmap},
     podman::{Backend, Podman},
-    room::Release,
 };
 use crate::attachments;
 

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::{agent::Agent, guard::Guard, poll};
+use overlay_tests::{agent::Agent, guard::Guard, packages::Release, poll};
 use serde_json::{Value, json};
 
-use super::room::{Release, Room};
+use super::room::Room;
 use crate::{attachments, lab, nothing_is_left, tell, veths};
 
 /// A server of one page.

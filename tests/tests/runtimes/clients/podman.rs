@@ -1,9 +1,10 @@
 //! podman, with either of its network stacks.
 
 use anyhow::Result;
+use overlay_tests::packages::Release;
 use serde_json::json;
 
-use super::room::{Release, Room};
+use super::room::Room;
 
 /// Which program makes networks for it.
 #[derive(Clone, Copy)]

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashSet,
-    env,
     ffi::OsStr,
     fs,
     os::unix::fs::MetadataExt as _,
@@ -20,49 +19,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use overlay_tests::{names::LabName, poll, processes};
+use overlay_tests::{names::LabName, packages::Release, poll, processes};
 use tempfile::TempDir;
 
 use crate::plugin;
-
-/// A release of the distribution whose packages `cargo xtask setup` has unpacked.
-#[derive(Clone, Copy)]
-pub(super) enum Release {
-    /// Debian 12
-    Bookworm,
-    /// The one that becomes Debian 14
-    Forky,
-}
-
-impl Release {
-    /// Its unpacked packages; where there are none, that is said.
-    fn folder(self) -> Option<PathBuf> {
-        let name = match self {
-            Self::Bookworm => "bookworm",
-            Self::Forky => "forky",
-        };
-        fetched(name)
-    }
-}
-
-/// What `cargo xtask setup` has put among the clients; where it is not there, that is said.
-pub(super) fn fetched(name: &str) -> Option<PathBuf> {
-    let cache = || {
-        let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cache"));
-        let cache = env::var_os("XDG_CACHE_HOME").map_or_else(home, |it| Some(it.into()))?;
-        Some(cache.join("overlay/clients"))
-    };
-    let clients = env::var_os("OVERLAY_CLIENTS").map_or_else(cache, |it| Some(it.into()));
-    let found = clients?.join(name);
-    if found.exists() {
-        return Some(found);
-    }
-    eprintln!(
-        "skipped: there is no {}; cargo xtask setup fetches it where it can",
-        found.display()
-    );
-    None
-}
 
 /// Makes a root of packages that were unpacked and never configured, and stays in it.
 const ENTER: &str = r#"
