@@ -110,6 +110,13 @@ fn faults() -> Vec<Fault> {
             "ip daddr 10.244.0.0/16 tcp dport 25 drop",
         ),
         nft(
+            "connections-followed",
+            "lab",
+            "ip fw",
+            "forward",
+            "ct state new tcp dport 25 drop",
+        ),
+        nft(
             "nat-in-network",
             "ip fw c",
             "ip fw",

@@ -5,7 +5,7 @@ use crate::{
     api::{Cure, Finding},
     doctor::{
         facts::{Facts, NetworkFacts, PeerFacts},
-        filter::{Between, Connection, Hook, Packet, Place, Ruleset},
+        filter::{Between, Connection, Following, Hook, Packet, Place, Ruleset},
     },
     model::{Family, FastPath, IfName},
     trouble::ids,
@@ -31,12 +31,16 @@ const NAT: Fault = Fault::warning(
     "Where the kernel carries a packet, its sender is hidden, and peers drop it as one that is not \
      behind this node.",
 );
+const FOLLOWED: Fault = Fault::note(
+    "connections-followed",
+    "The programs pass by connection tracking, and these rules need it to see all of a connection.",
+);
 const LEGACY: Fault = Fault::note(
     "legacy-iptables",
     "What these rules do to the tunnel and its packets, nobody here can tell.",
 );
 
-pub(super) const CHECKS: [Check; 5] = [
+pub(super) const CHECKS: [Check; 6] = [
     Check {
         fault: TUNNEL,
         look: Look::IfSeen(tunnel),
@@ -52,6 +56,10 @@ pub(super) const CHECKS: [Check; 5] = [
     Check {
         fault: NAT,
         look: Look::IfSeen(nat),
+    },
+    Check {
+        fault: FOLLOWED,
+        look: Look::IfSeen(followed),
     },
     Check {
         fault: LEGACY,
@@ -167,14 +175,22 @@ fn through(network: &NetworkFacts) -> Vec<Packet<'_>> {
 }
 
 fn is_fast(facts: &Facts, network: &NetworkFacts) -> bool {
+    could_be_fast(facts, network) && !is_followed(facts, network)
+}
+
+fn could_be_fast(facts: &Facts, network: &NetworkFacts) -> bool {
     network.fastpath != FastPath::Off
         && !facts.agent.fastpath_off
         && !facts.agent.says(ids::FASTPATH_UNAVAILABLE)
-        && !is_followed(facts, network)
 }
 
-/// Whether rules follow all connections of a network: then the programs leave it to the kernel.
 fn is_followed(facts: &Facts, network: &NetworkFacts) -> bool {
+    following(facts, network).is_some()
+}
+
+/// How rules follow all connections of a network, if they do: then the programs leave it to the
+/// kernel.
+fn following(facts: &Facts, network: &NetworkFacts) -> Option<Following> {
     let ranges: Vec<_> = network
         .cidrs
         .iter()
@@ -187,11 +203,24 @@ fn is_followed(facts: &Facts, network: &NetworkFacts) -> bool {
         tunnels: &tunnels,
         ranges: &ranges,
     };
-    let ruleset = facts.ruleset.as_ref();
-    ruleset.is_ok_and(|ruleset| {
-        let following = ruleset.follows(&between);
-        following.is_some_and(|following| following.whole)
-    })
+    let following = facts.ruleset.as_ref().ok()?.follows(&between);
+    following.filter(|following| following.whole)
+}
+
+fn followed(facts: &Facts) -> Looked {
+    facts.ruleset.as_ref().map_err(Clone::clone)?;
+    let could_be_fast = facts
+        .networks
+        .iter()
+        .filter(|network| could_be_fast(facts, network));
+    let found = could_be_fast.filter_map(|network| {
+        let following = following(facts, network)?;
+        let text = "that is as right as it is slower; where the rules need not know who has begun, \
+                    accept the network's packets before them, and where they are written";
+        let cure = exempt(facts, network, &following.place, text.to_owned());
+        Some(FOLLOWED.at(&network.name, following.text(), cure))
+    });
+    Ok(found.collect())
 }
 
 fn forward(facts: &Facts) -> Looked {
@@ -330,91 +359,4 @@ fn legacy(facts: &Facts) -> Vec<Finding> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::super::healthy::only;
-    use crate::{
-        doctor::{facts::Facts, filter::Ruleset},
-        model::FastPath,
-    };
-
-    fn base(kind: &str, hook: &str, expr: &Value) -> Ruleset {
-        let listing = json!({ "nftables": [
-            { "chain": { "family": "inet", "table": "fw", "name": "c", "type": kind,
-                "hook": hook, "prio": 0, "policy": "accept" } },
-            { "rule": { "family": "inet", "table": "fw", "chain": "c", "expr": expr } },
-        ] });
-        Ruleset::read(&listing, |_, _| false)
-    }
-
-    fn with(kind: &'static str, hook: &'static str, expr: Value) -> impl FnOnce(&mut Facts) {
-        move |facts| facts.ruleset = Ok(base(kind, hook, &expr))
-    }
-
-    fn port() -> Value {
-        json!({ "match": { "op": "==", "right": 4789,
-            "left": { "payload": { "protocol": "udp", "field": "dport" } } } })
-    }
-
-    #[test]
-    fn a_rule_that_eats_the_tunnel_is_told_in_both_directions() {
-        let drop = json!([port(), { "drop": null }]);
-        let found = only(
-            "firewall-drops-tunnel",
-            with("filter", "input", drop.clone()),
-        );
-        assert_eq!(found.object, "inet fw c");
-        assert_eq!(
-            found.what,
-            "a rule of chain inet fw c drops UDP port 4789 from 192.168.56.12"
-        );
-        assert_eq!(
-            found.cure.commands,
-            ["nft insert rule inet fw c udp dport 4789 accept"]
-        );
-        let found = only("firewall-drops-tunnel", with("filter", "output", drop));
-        assert!(found.what.ends_with("to 192.168.56.12"), "{found:?}");
-    }
-
-    #[test]
-    fn forward_rules_matter_differently_on_both_paths() {
-        let tcp = json!([
-            { "match": { "op": "==", "right": 25,
-                "left": { "payload": { "protocol": "tcp", "field": "dport" } } } },
-            { "drop": null },
-        ]);
-        let found = only("forward-rules-bypassed", with("filter", "forward", tcp));
-        assert!(found.what.contains("drops some of"), "{found:?}");
-        assert_eq!(found.cure.commands.len(), 2);
-        let all = json!([{ "drop": null }]);
-        let found = only("firewall-drops-forwarded", |facts| {
-            facts.networks[0].fastpath = FastPath::Off;
-            with("filter", "forward", all)(facts);
-        });
-        assert_eq!(
-            found.cure.commands[0],
-            "nft insert rule inet fw c iifname ovlbr1 oifname ovl1 accept"
-        );
-    }
-
-    #[test]
-    fn nat_within_the_network_is_told() {
-        let found = only(
-            "nat-in-network",
-            with("nat", "postrouting", json!([{ "masquerade": null }])),
-        );
-        assert_eq!(
-            found.cure.commands,
-            ["nft insert rule inet fw c ip saddr 10.244.0.0/16 ip daddr 10.244.0.0/16 accept"]
-        );
-    }
-
-    #[test]
-    fn rules_that_cannot_be_seen_are_told() {
-        let found = only("legacy-iptables", |facts| {
-            facts.legacy_tables = vec!["filter".to_owned()];
-        });
-        assert!(found.what.ends_with("show: filter"), "{found:?}");
-    }
-}
+mod tests;
