@@ -171,6 +171,8 @@ pub mod ids {
     pub const STATE_NOT_SAVED: &str = "state-not-saved";
     /// Prometheus cannot be served.
     pub const METRICS_CLOSED: &str = "metrics-closed";
+    /// Names of containers are not answered.
+    pub const NAMES_CLOSED: &str = "names-closed";
     /// Probes cannot be sent or answered.
     pub const PROBES_FAIL: &str = "probes-fail";
     /// A peer has answered probes and does not any more.

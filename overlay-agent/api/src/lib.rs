@@ -150,8 +150,20 @@ pub struct Attached {
     pub mtu: u32,
     /// Its addresses.
     pub addresses: Vec<AttachedAddress>,
+    /// Who knows names, where the agent answers for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
     /// Whether it was there before it was asked for.
     pub existed: bool,
+}
+
+/// Who knows the names of a network's containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// The servers to ask.
+    pub servers: Vec<IpAddr>,
+    /// Domains that short names are looked for in.
+    pub search: Vec<String>,
 }
 
 /// An address of an attachment.

@@ -190,7 +190,11 @@ fn status_block(attached: &Attached) -> Value {
     let interface = json!({ "mac_address": attached.mac, "subnets": subnets });
     let mut interfaces = Map::new();
     interfaces.insert(attached.key.interface.clone(), interface);
-    json!({ "dns_search_domains": [], "dns_server_ips": [], "interfaces": interfaces })
+    let (search, servers) = match &attached.dns {
+        Some(dns) => (dns.search.as_slice(), dns.servers.as_slice()),
+        None => (&[][..], &[][..]),
+    };
+    json!({ "dns_search_domains": search, "dns_server_ips": servers, "interfaces": interfaces })
 }
 
 fn teardown() -> Result<()> {

@@ -30,7 +30,8 @@ pub(crate) use problem::rfc3339;
 pub use server::{Call, Caller, Server, ServerError};
 pub use status::{
     Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
-    HookStatus, NetworkStatus, NextHopStatus, PeerStatus, RangeStatus, Status, Traffic,
+    HookStatus, NamesStatus, NetworkStatus, NextHopStatus, PeerStatus, RangeStatus, Status,
+    Traffic,
 };
 
 /// Number of the layout of all that `--output json` prints, as `docs/schema/v1.json` describes it:

@@ -44,6 +44,9 @@ pub struct Status {
     pub endpoints: Vec<EndpointStatus>,
     /// Its part in probing.
     pub probe: ProbeStatus,
+    /// Whose names it answers for, where it does.
+    #[serde(default)]
+    pub names: Option<NamesStatus>,
     /// What the programs tell the log of packets.
     pub log_level: LogLevel,
     /// The capture that is under way.
@@ -170,6 +173,23 @@ pub struct RangeStatus {
     pub subnet: IpNet,
     /// The bridge's address.
     pub gateway: IpAddr,
+}
+
+/// What has become of questions for names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesStatus {
+    /// The domain that networks have their names in.
+    pub zone: String,
+    /// Where it answers.
+    pub at: Vec<IpAddr>,
+    /// Questions that this node knew the answer to.
+    pub answered: u64,
+    /// Those that it put to peers.
+    pub asked_of_peers: u64,
+    /// Those that it handed to other name servers.
+    pub forwarded: u64,
+    /// Those that nobody answered.
+    pub failed: u64,
 }
 
 /// Something that others have hooked in on the kernel's way, and that is heeded: what it concerns

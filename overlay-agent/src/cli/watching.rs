@@ -11,7 +11,7 @@ use crate::{
     stats::ago,
 };
 
-/// A line for a capture, and one for messages in the log; nothing without them.
+/// A line for a capture, one for messages in the log, and one for names; nothing without them.
 pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     if let Some(capture) = &status.capture {
         writeln!(out, "{}", line(capture))?;
@@ -21,6 +21,23 @@ pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
             out,
             "log level {}  the programs tell the agent's log of packets",
             status.log_level
+        )?;
+    }
+    if let Some(names) = &status.names {
+        let at: Vec<String> = names.at.iter().map(ToString::to_string).collect();
+        writeln!(
+            out,
+            "names {}  answered at {}  own {}  of peers {}  forwarded {}  failed {}",
+            names.zone,
+            if at.is_empty() {
+                "-".to_owned()
+            } else {
+                at.join(",")
+            },
+            names.answered,
+            names.asked_of_peers,
+            names.forwarded,
+            names.failed,
         )?;
     }
     Ok(())

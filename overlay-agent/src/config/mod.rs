@@ -18,7 +18,9 @@ mod text;
 use std::{net::IpAddr, ops::Range, path::Path};
 
 use self::plain::Plain;
-use crate::model::{DeviceName, Family, Guard, Metrics, Model, Name, Node, Probe, Rx, Underlay};
+use crate::model::{
+    DeviceName, Family, Guard, Metrics, Model, Name, Names, Node, Probe, Rx, Underlay,
+};
 
 pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
@@ -66,7 +68,10 @@ fn validate(
     fragment: Option<(&Path, &str)>,
     report: &mut Report<'_>,
 ) -> Option<(Model, Option<Faults>)> {
-    let node = node(&raw.node, report);
+    let mut node = node(&raw.node, report);
+    if let (Some(node), Some(raw)) = (&mut node, &raw.names) {
+        node.names = names(raw, report);
+    }
     let own_vteps = node.as_ref().map(Node::configured_vteps);
     let own_vteps = own_vteps.unwrap_or_default();
     let mut networks = networks::validate(&raw.networks, plain, &own_vteps, report);
@@ -135,6 +140,23 @@ fn node(raw: &raw::Node, report: &mut Report<'_>) -> Option<Node> {
         rx,
         metrics: metrics?,
         probe: probe?,
+        names: None,
+    })
+}
+
+/// Where names of containers are answered from.
+fn names(raw: &raw::Names, report: &mut Report<'_>) -> Option<Names> {
+    let zone = report.value(&raw.zone, "names.zone");
+    let servers = raw.forward.iter().flat_map(|raw| {
+        let texts = raw.get_ref().as_slice().iter();
+        texts.map(|text| toml::Spanned::new(raw.span(), text.as_str()))
+    });
+    let servers: Vec<_> = servers.collect();
+    let forward = servers.iter().map(|it| report.value(it, "names.forward"));
+    let forward = forward.collect::<Option<_>>()?;
+    Some(Names {
+        zone: zone?,
+        forward,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::model::{Dscp, FastPath, Guard, Rx, Security};
 pub(super) struct Config {
     pub(super) node: Node,
     pub(super) cluster: Option<Spanned<Cluster>>,
+    pub(super) names: Option<Names>,
     #[serde(default)]
     pub(super) networks: Vec<Spanned<Network>>,
     #[serde(default)]
@@ -30,6 +31,13 @@ pub(super) struct Node {
     pub(super) rx: Option<Spanned<Rx>>,
     pub(super) metrics: Option<Spanned<String>>,
     pub(super) probe: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Names {
+    pub(super) zone: Spanned<String>,
+    pub(super) forward: Option<Spanned<OneOrMany>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -48,6 +48,13 @@ fn write_all(out: &mut String, model: &Model) -> fmt::Result {
         (_, None) => writeln!(out, "metrics = \"off\"")?,
     }
     writeln!(out, "probe = {}", quoted(String::from(node.probe)))?;
+    if let Some(names) = &node.names {
+        writeln!(out, "\n[names]")?;
+        writeln!(out, "zone = {}", quoted(&names.zone))?;
+        if !names.forward.is_empty() {
+            writeln!(out, "forward = {}", list(&names.forward))?;
+        }
+    }
     let cluster = model.cluster.as_ref();
     if let Some(cluster) = cluster {
         write_cluster(out, cluster)?;

@@ -16,6 +16,7 @@ mod greeting;
 mod lock;
 mod mesh;
 mod messages;
+mod names;
 mod next_hops;
 mod patrol;
 mod peers;

@@ -85,6 +85,7 @@ impl Reconciler {
         info!("applied {}", count_of(steps.steps().len(), "step"));
         self.take_in_peers(few, of_few, strays)?;
         self.follow_probes();
+        self.follow_names();
         self.name_messages();
         self.settle_on(&[]);
         if self.untold == Untold::Nothing {

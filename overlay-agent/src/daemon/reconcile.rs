@@ -18,6 +18,7 @@ use super::{
     capture::Capture,
     config_file::refused_fragments,
     messages::Messages,
+    names::NameService,
     patrol::Patrol,
     repairs::Repairs,
     since::Since,
@@ -113,6 +114,7 @@ pub struct Reconciler {
     /// What the patrol does not know of.
     pub(super) untold: Untold,
     pub(super) probes: Probes,
+    pub(super) names: NameService,
 }
 
 impl Reconciler {
@@ -161,6 +163,7 @@ impl Reconciler {
             spool,
             untold: Untold::default(),
             probes: Probes::default(),
+            names: NameService::default(),
         }
     }
 

@@ -50,6 +50,7 @@ impl Reconciler {
         self.problems = problems;
         self.forget_vanished();
         self.follow_probes();
+        self.follow_names();
         self.name_messages();
         if !self.unfinished {
             if self.steps > MANY_STEPS {

@@ -145,10 +145,14 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let watch = Watch::open()?;
     let watches = Watches::open(&node, store.content());
     // Before the first thread is started.
-    match model.cluster {
-        Some(_) => privileges::keep(&privileges::WITH_HELPER)?,
-        None => privileges::keep(&privileges::RUNNING)?,
+    let mut kept = privileges::RUNNING.to_vec();
+    if model.cluster.is_some() {
+        kept.extend(privileges::WITH_HELPER);
     }
+    if model.node.names.is_some() {
+        kept.extend(privileges::WITH_NAMES);
+    }
+    privileges::keep(&kept)?;
     store.write_behind()?;
     let spool = Spool::of(&options.dirs.runtime(&instance));
     if let Some(endpoint) = store.forget_unanswered()? {

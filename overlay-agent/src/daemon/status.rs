@@ -65,6 +65,7 @@ impl Reconciler {
                 .map(|endpoint| self.endpoint(endpoint))
                 .collect(),
             probe: self.probes.status(),
+            names: self.names_status(),
             log_level: self.log_level_now(),
             capture: self.capture.as_ref().map(Capture::status),
         }
@@ -154,6 +155,7 @@ impl Reconciler {
                 error.cure().unwrap_or("see the agent's log").to_owned(),
             ));
         }
+        troubles.extend(self.name_troubles());
         troubles.extend(self.probe_problems());
         troubles.extend(self.taken_sources());
         self.make_pasteable(&mut troubles);

@@ -12,6 +12,7 @@ use super::{KernelError, Result, sysctl};
 pub enum Capability {
     SetGid,
     SetUid,
+    NetBindService,
     NetBroadcast,
     NetAdmin,
     SysPtrace,
@@ -26,6 +27,7 @@ impl Capability {
         match self {
             Self::SetGid => 6,
             Self::SetUid => 7,
+            Self::NetBindService => 10,
             Self::NetBroadcast => 11,
             Self::NetAdmin => 12,
             Self::SysPtrace => 19,

@@ -23,28 +23,25 @@ pub const RUNNING: [Capability; 5] = [
     Capability::SysPtrace,
 ];
 
-/// What it works with when it has a helper, which it starts as somebody who may do nothing.
-pub const WITH_HELPER: [Capability; 7] = [
-    RUNNING[0],
-    RUNNING[1],
-    RUNNING[2],
-    RUNNING[3],
-    RUNNING[4],
-    Capability::SetGid,
-    Capability::SetUid,
-];
+/// What it works with besides when it has a helper, which it starts as somebody who may do
+/// nothing.
+pub const WITH_HELPER: [Capability; 2] = [Capability::SetGid, Capability::SetUid];
+
+/// What it works with besides when it answers for names, at a port below 1024.
+pub const WITH_NAMES: [Capability; 1] = [Capability::NetBindService];
 
 /// What it needs besides until it listens to the kernel: events of the containers'
 /// namespaces reach a socket whose maker might broadcast there.
-pub const STARTING: [Capability; 8] = [
+pub const STARTING: [Capability; 9] = [
     RUNNING[0],
     RUNNING[1],
     RUNNING[2],
     RUNNING[3],
     RUNNING[4],
     Capability::NetBroadcast,
-    Capability::SetGid,
-    Capability::SetUid,
+    WITH_HELPER[0],
+    WITH_HELPER[1],
+    WITH_NAMES[0],
 ];
 
 /// What a program that the agent starts may use: `nft`.

@@ -7,6 +7,7 @@
 mod claims;
 mod log_level;
 mod metrics;
+mod names;
 mod peers;
 mod probe;
 mod range;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use claims::{overlap, taken};
 pub use log_level::LogLevel;
 pub use metrics::Metrics;
+pub use names::{NameServer, Names, Zone};
 pub use peers::Peers;
 pub use probe::Probe;
 pub use range::Range;
@@ -143,6 +145,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// Whether it asks after its peers, and answers them.
     pub probe: Probe,
+    /// Whether it answers for the names of its containers.
+    pub names: Option<Names>,
 }
 
 impl Node {

@@ -21,6 +21,12 @@ pub enum InvalidValue {
         "{0:?} is no interface name; use 1 to 127 printable characters without '/', ':' and spaces"
     )]
     DeviceName(String),
+    /// A domain that containers have their names in.
+    #[error("{0:?} is no domain; take one that nobody else has, such as \"overlay.internal\"")]
+    Zone(String),
+    /// A name server.
+    #[error("{0:?} is no name server; give an address, or an address with a port")]
+    NameServer(String),
     /// Six bytes in hexadecimal, unicast.
     #[error("{0:?} is no unicast MAC address; write it as 02:4f:0a:00:00:01")]
     Mac(String),

@@ -46,6 +46,12 @@ const LAYERS: &[Layer] = &[
         reason: "only `kernel` speaks with the kernel",
     },
     Layer {
+        folder: "overlay-agent/src",
+        except: &[],
+        foreign: &["hickory_proto"],
+        reason: "what a name server says is `overlay-names`' to know",
+    },
+    Layer {
         folder: "overlay-agent/cluster/src",
         except: &[
             "client.rs",

@@ -58,8 +58,13 @@ pub(super) fn build(
         };
         routes.push(json!({ "dst": everything, "gw": address.gateway }));
     }
-    if let Some(dns) = &config.dns {
-        result.entry("dns").or_insert_with(|| dns.clone());
+    // Who has configured something else knows better.
+    let ours = attached
+        .dns
+        .as_ref()
+        .map(|dns| json!({ "nameservers": dns.servers, "search": dns.search }));
+    if let Some(dns) = config.dns.clone().or(ours) {
+        result.entry("dns").or_insert(dns);
     }
     Ok(Value::Object(result))
 }

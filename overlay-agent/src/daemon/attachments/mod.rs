@@ -138,6 +138,7 @@ impl Reconciler {
         if !self.attach(endpoint).await {
             self.reconcile().await;
         }
+        self.follow_names();
         let attached = self.attached(endpoint, false);
         let attached = attached.ok_or_else(|| self.why_not(&endpoint.name, what))?;
         let inside = endpoint.netns.path();
@@ -187,6 +188,7 @@ impl Reconciler {
             mac: inside.mac?.to_string(),
             mtu: inside.mtu,
             addresses: addresses.collect::<Option<_>>()?,
+            dns: self.name_servers(network),
             existed,
         })
     }
@@ -225,6 +227,8 @@ impl Reconciler {
                 format!("{what}: endpoint {} is in use; stop it first", there.name),
             ));
         }
-        self.forget_or_refuse(&there.name, &what).await
+        self.forget_or_refuse(&there.name, &what).await?;
+        self.follow_names();
+        Ok(())
     }
 }

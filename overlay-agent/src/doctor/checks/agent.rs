@@ -47,6 +47,10 @@ const METRICS: Fault = Fault::warning(
     ids::METRICS_CLOSED,
     "Prometheus does not see this node, and cannot warn of anything.",
 );
+const NAMES: Fault = Fault::problem(
+    ids::NAMES_CLOSED,
+    "Containers find nobody by name, and where they have no other name server, nothing.",
+);
 const PROBES: Fault = Fault::warning(
     ids::PROBES_FAIL,
     "A peer that cannot be reached is not noticed.",
@@ -72,7 +76,7 @@ const SWITCHED_OFF: Fault = Fault::note(
     "An operator has switched it off; the kernel's VXLAN device carries everything.",
 );
 
-pub(super) const CHECKS: [Check; 17] = [
+pub(super) const CHECKS: [Check; 18] = [
     told(REFUSED),
     told(FRAGMENT_REFUSED),
     told(CLUSTER_HELPER),
@@ -84,6 +88,7 @@ pub(super) const CHECKS: [Check; 17] = [
     told(FAILED),
     told(NOT_SAVED),
     told(METRICS),
+    told(NAMES),
     told(PROBES),
     told(SILENT),
     told(NEVER),
@@ -160,6 +165,7 @@ mod tests {
             ids::AGENT_CANNOT,
             ids::STATE_NOT_SAVED,
             ids::METRICS_CLOSED,
+            ids::NAMES_CLOSED,
             ids::PROBES_FAIL,
             ids::PEER_SILENT,
             ids::PEER_NEVER_ANSWERED,
