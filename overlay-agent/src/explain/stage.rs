@@ -85,14 +85,12 @@ pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, Strin
     let changed = ran.bytes != frame;
     let leaves = matches!(outcome, Outcome::Delivered(End::Underlay { .. }));
     let arrives = !matches!(hook, Hook::FromEndpoint | Hook::FromHost);
-    let (came, goes): (&[&str], &[&str]) = (
-        if arrives { &["source"] } else { &[] },
-        if leaves {
-            &["source", "destination"]
-        } else {
-            &[]
-        },
-    );
+    let unknown_before: &[&str] = if arrives { &["source"] } else { &[] };
+    let unknown_after: &[&str] = if leaves {
+        &["source", "destination"]
+    } else {
+        &[]
+    };
     let stage = Stage {
         program: hook.counted_as().to_owned(),
         device,
@@ -100,10 +98,10 @@ pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, Strin
         tag: format!("{:016x}", build.tag),
         instructions: build.instructions,
         attached,
-        before: packet(case, frame, came),
+        before: packet(case, frame, unknown_before),
         decisions: decisions(case, &told.events),
         verdict,
-        after: changed.then(|| packet(case, &ran.bytes, goes)),
+        after: changed.then(|| packet(case, &ran.bytes, unknown_after)),
         ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
     };
     Ok(Seen {

@@ -97,20 +97,20 @@ fn libcni_asks_all_verbs_of_a_chain() -> Result<()> {
     ];
     clients.configure(1, &["1.0.0", "1.1.0"], &chained)?;
     let agent = clients.guard.agent(1);
-    let none = json!({});
+    let no_capability = json!({});
     let places = ["tcpg-a", "tcpg-b"].map(Temporary::make);
     for place in &places {
         ensure!(place.is_ok(), "{place:?}");
     }
 
-    tool.tell("status", "tcpg-a", &none)?;
+    tool.tell("status", "tcpg-a", &no_capability)?;
     agent.kill()?;
-    let away = tool.ask("status", "tcpg-a", &none)?;
+    let away = tool.ask("status", "tcpg-a", &no_capability)?;
     ensure!(!away.status.success(), "the agent is away");
     let why = String::from_utf8_lossy(&away.stderr).into_owned();
     ensure!(why.contains("connect to the agent"), "{why}");
     agent.start()?;
-    tool.tell("status", "tcpg-a", &none)?;
+    tool.tell("status", "tcpg-a", &no_capability)?;
 
     let published = json!({
         "portMappings": [{ "hostPort": 8091, "containerPort": 80, "protocol": "tcp" }],
@@ -145,23 +145,23 @@ fn libcni_asks_all_verbs_of_a_chain() -> Result<()> {
     tool.tell("check", "tcpg-a", &published)?;
 
     // What the agent no longer has is missed.
-    tool.add("tcpg-b", &none)?;
-    tool.tell("check", "tcpg-b", &none)?;
+    tool.add("tcpg-b", &no_capability)?;
+    tool.tell("check", "tcpg-b", &no_capability)?;
     tell("tcpg-b", "ip addr flush dev eth0")?;
-    let checked = tool.ask("check", "tcpg-b", &none)?;
+    let checked = tool.ask("check", "tcpg-b", &no_capability)?;
     ensure!(!checked.status.success(), "there is no address");
-    tool.tell("del", "tcpg-b", &none)?;
-    tool.tell("del", "tcpg-b", &none)?;
+    tool.tell("del", "tcpg-b", &no_capability)?;
+    tool.tell("del", "tcpg-b", &no_capability)?;
     ensure!(attachments(&agent)?.len() == 1);
 
     // It knows no attachment that is valid, so it deletes all that it remembers.
-    tool.tell("gc", "tcpg-a", &none)?;
+    tool.tell("gc", "tcpg-a", &no_capability)?;
     drop(server);
     ensure!(attachments(&agent)?.is_empty());
-    tool.add("tcpg-a", &none)?;
+    tool.add("tcpg-a", &no_capability)?;
     // While the agent is away it is told by the spool.
     agent.kill()?;
-    tool.tell("del", "tcpg-a", &none)?;
+    tool.tell("del", "tcpg-a", &no_capability)?;
     agent.start()?;
     clients.nothing_is_left()
 }
