@@ -266,6 +266,19 @@ fn a_port_that_is_taken_is_told_and_taken_when_it_is_free() -> Result<()> {
         other => Some(format!("{other:?}")),
     })
     .map_err(anyhow::Error::msg)?;
+    let doctor = agent.call(&[
+        "doctor",
+        "--sample",
+        "0.1",
+        "-o",
+        "json",
+        "--instance",
+        "tnamet-n1",
+    ])?;
+    let doctor: Value = serde_json::from_str(&doctor.stdout)?;
+    let findings = doctor["findings"].as_array().context("findings")?;
+    let found = findings.iter().any(|it| it["check"] == "names-closed");
+    ensure!(found, "{doctor}");
     drop(other);
     // A round that repairs looks at everything.
     run::checked(&words("ip -n tnamet-n1 link set ovlbr1 down"))?;

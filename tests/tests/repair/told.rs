@@ -33,6 +33,30 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
     agent.attach("trtold-more", "trtold-more")?;
     agent.tell(&["endpoint", "del", "trtold-more"])?;
     stand.is_whole("what was asked for")?;
+    // A route and a translation of others change the guard's rules.
+    for (command, chain, rule, is_there) in [
+        (
+            "ip route add 203.0.113.0/24 dev eth1",
+            "routed",
+            "203.0.113.0/24",
+            true,
+        ),
+        (
+            "nft 'table ip others { chain post { type nat hook postrouting priority 100; ip saddr 10.244.9.9 masquerade; }; }'",
+            "leaving",
+            "reject",
+            false,
+        ),
+    ] {
+        stand.on_node(command)?;
+        let list = format!("nft list chain inet guard.overlay-trtold-n1 {chain}");
+        let follows = poll::until_well(|| match stand.on_node(&list) {
+            Ok(chain) if chain.contains(rule) == is_there => None,
+            other => Some(format!("{other:?}")),
+        });
+        assert_eq!(follows, Ok(()), "{command}");
+        stand.is_whole(command)?;
+    }
     assert_eq!(repairs()?, 0, "{:?}", warnings()?);
     assert_eq!(warnings()?, Vec::<String>::new());
 
@@ -63,7 +87,7 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
             Ok(lines) if lines.iter().any(|line| line.contains(missing)) => None,
             other => Some(format!("{other:?}")),
         });
-        assert_eq!(told, Ok(()), "{command}");
+        assert_eq!(told, Ok(()), "{command}\n{}", agent.log()?);
         stand.is_whole(command)?;
         assert!(repairs()? > before, "{command}");
     }
