@@ -373,7 +373,12 @@ fn the_log_tells_as_much_as_is_asked_for() -> Result<()> {
     let told = |text: &'static str, least: usize| {
         poll::until_well(|| match lines(text) {
             Ok(found) if found >= least => None,
-            other => Some(format!("{other:?} lines of {text}")),
+            other => {
+                let log = agent.log().unwrap_or_default();
+                let last = log.len() - log.len().min(8_000);
+                let log = log.get(last..).unwrap_or(&log);
+                Some(format!("{other:?} lines of {text} in\n{log}"))
+            }
         })
     };
     assert_eq!(told(DROPPED, 3), Ok(()));

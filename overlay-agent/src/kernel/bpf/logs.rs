@@ -26,8 +26,9 @@ use crate::{
     model::LogLevel,
 };
 
-/// Lines a second.
-const LINES: u32 = 50;
+/// Lines a second: fewer than the ring holds, which is 39 messages of the programs'. So a ring that was
+/// full, where others found no room, is told of.
+const LINES: u32 = 30;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long messages gather before they are read: the ring of a flood is not worth a core.
 const REST: Duration = Duration::from_millis(50);
