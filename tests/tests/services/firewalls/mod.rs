@@ -1,7 +1,7 @@
 //! Beside the rules that firewalls write, with the commands of `docs/beside.md`: services are
 //! reached, what nobody translates is fast, and `doctor` finds nothing.
 
-use std::path::Path;
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use overlay_tests::{
@@ -25,10 +25,8 @@ const UFW: [(&str, &str); 2] = [
     ("ip6tables-nft-restore", include_str!("ufw6.rules")),
 ];
 /// As its firewalld 1.3.3 has, in the form that it hands to nftables.
-const FIREWALLD: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../overlay-agent/src/doctor/checks/rulesets/firewalld-allowed.json"
-);
+const FIREWALLD: &str =
+    include_str!("../../../../overlay-agent/src/doctor/checks/rulesets/firewalld-allowed.json");
 
 fn beside(name: &str, invalid: bool, write: impl Fn(&str) -> Result<()>) -> Result<()> {
     let shape = Shape::usual(name, Scenario::Overlay)?;
@@ -72,7 +70,9 @@ fn services_answer_beside_ufw() -> Result<()> {
 /// It drops what is invalid before it looks at zones.
 #[test]
 fn services_answer_beside_firewalld() -> Result<()> {
-    let rules = Path::new(FIREWALLD);
+    let folder = tempfile::tempdir()?;
+    let rules = folder.path().join("firewalld.json");
+    fs::write(&rules, FIREWALLD)?;
     beside("tsvcd", true, |node| {
         let enter = format!("--net=/run/netns/{node}");
         let argv = [
