@@ -20,6 +20,8 @@ use crate::{
 
 /// Elements that come or go at most; with more, `nft` is no slower.
 const MOST: usize = 10_000;
+/// Elements that a transaction adds to a set at most.
+const AT_ONCE: usize = 4_096;
 
 /// The elements that go, and those that come.
 pub(super) struct Delta {
@@ -85,11 +87,36 @@ impl Delta {
         batch.commit(INET, table, &look.notes)
     }
 
-    /// Has the kernel take it over into a table of that generation that has no notes yet, and notes
-    /// there what it is made of.
-    pub(super) fn fill(&self, table: &str, generation: u32, rules: u64) -> io::Result<Committed> {
-        let batch = self.written(table, generation)?;
-        batch.commit(INET, table, &[made_of(rules)])
+    /// Has the kernel take what comes over into a table of that generation that nothing passes yet, and
+    /// notes there what it is made of; in how many transactions. `None` where somebody has changed a
+    /// table meanwhile.
+    ///
+    /// The kernel lets a set grow behind a transaction, not within it: with very many elements in one
+    /// it would search longer and longer chains (`rhashtable_insert_rehash`).
+    pub(super) fn fill(&self, table: &str, generation: u32, rules: u64) -> io::Result<Option<u32>> {
+        let parts = self.come.0.iter();
+        let parts = parts.flat_map(|(set, keys)| keys.chunks(AT_ONCE).map(move |part| (set, part)));
+        let mut now = generation;
+        let mut last = None;
+        for ((family, set), part) in parts {
+            let note = seen(u64::from(now));
+            let mut batch = Batch::at(now)?;
+            batch.elements(Verb::Add, (*family, table, set), part)?;
+            if let Some(before) = last.replace(note.clone()) {
+                batch.delete_chain(INET, table, &before)?;
+            }
+            if batch.commit(INET, table, &[note])? == Committed::Raced {
+                return Ok(None);
+            }
+            now = now.wrapping_add(1);
+        }
+        let mut batch = Batch::at(now)?;
+        if let Some(before) = last {
+            batch.delete_chain(INET, table, &before)?;
+        }
+        let done = batch.commit(INET, table, &[made_of(rules)])?;
+        let transactions = now.wrapping_sub(generation).wrapping_add(1);
+        Ok((done == Committed::Done).then_some(transactions))
     }
 
     fn written(&self, table: &str, generation: u32) -> io::Result<Batch> {

@@ -272,11 +272,14 @@ fn make(instance: &Name, rules: &GuardRules, there: Option<&Look>, now: u32) -> 
         return Ok(1);
     };
     run(&making.frame, operation)?;
-    senders
+    let filled = senders
         .fill(table, now.wrapping_add(1), rules.digest())
         .map_err(|error| failed_to_change(table, &error))?;
+    // What is there has no seal: it is made anew with the next look.
+    let filled =
+        filled.ok_or_else(|| KernelError::new(operation(), "somebody changes tables meanwhile"))?;
     run(&making.entrances, operation)?;
-    Ok(3)
+    Ok(filled.wrapping_add(2))
 }
 
 /// What the guard of an instance has dropped since it was made; nothing when there is none.
