@@ -132,18 +132,9 @@ fn upstream(node: &str) -> Result<std::thread::JoinHandle<Option<Vec<u8>>>> {
     }))
 }
 
-fn add(agent: &Agent, name: &str) -> Result<Value> {
-    let place = format!("{}-{name}", agent.instance);
-    let added = agent.json(&[
-        "endpoint",
-        "add",
-        name,
-        "--network",
-        "lab",
-        "--netns",
-        &place,
-    ])?;
-    Ok(added)
+fn add(agent: &Agent, name: &str) -> Result<()> {
+    agent.attach(name, &format!("{}-{name}", agent.instance))?;
+    Ok(())
 }
 
 #[test]

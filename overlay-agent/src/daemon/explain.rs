@@ -8,17 +8,17 @@ use crate::{
         Reply,
         explain::{Question, Received},
     },
-    explain::{Case, Scene},
+    explain::{Case, Refusal, Scene},
 };
 
 impl Reconciler {
     /// A packet of this node's.
     pub(super) async fn leaving(&self, question: &Question) -> Result<Case, Reply> {
-        if let Some(nobody) = Case::names_nobody(&self.scene(), question) {
-            return Err(Reply::NotFound(nobody));
-        }
         let case = Case::leaving(self.scene(), question).await;
-        case.map_err(Reply::BadInput)
+        case.map_err(|refusal| match refusal {
+            Refusal::Nobody(why) => Reply::NotFound(why),
+            Refusal::Other(why) => Reply::BadInput(why),
+        })
     }
 
     /// A packet of another node's.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -27,6 +27,8 @@ const LABELS: [&str; 2] = ["name", "pod"];
 pub(super) struct NameService {
     running: Option<Service>,
     failed: Option<String>,
+    /// Why the node's own name servers are not known, where they are to be asked.
+    unread: Option<String>,
     /// What the log has been told.
     told: Vec<Trouble>,
 }
@@ -38,7 +40,17 @@ impl Reconciler {
             self.names = NameService::default();
             return;
         };
-        let setup = self.rooms(names);
+        let (forward, unread) = match names.forward.as_slice() {
+            [] => match fs::read_to_string(RESOLV_CONF) {
+                Ok(text) => (of_the_node(&text), None),
+                // The node asks nobody either.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
+                Err(error) => (Vec::new(), Some(error.to_string())),
+            },
+            servers => (servers.iter().map(|NameServer(at)| *at).collect(), None),
+        };
+        let setup = self.rooms(names, &forward);
+        self.names.unread = unread;
         if self.names.running.is_none() {
             match Service::start() {
                 Ok(service) => self.names.running = Some(service),
@@ -57,11 +69,7 @@ impl Reconciler {
     }
 
     /// What is answered at each gateway that is there.
-    fn rooms(&self, names: &Names) -> Setup {
-        let forward = match names.forward.as_slice() {
-            [] => of_the_node(&fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
-            servers => servers.iter().map(|NameServer(at)| *at).collect(),
-        };
+    fn rooms(&self, names: &Names, forward: &[SocketAddr]) -> Setup {
         let mut setup = Setup::new();
         for network in &self.model.networks {
             if !self.facts.mtus.contains_key(&network.name) {
@@ -69,7 +77,7 @@ impl Reconciler {
             }
             let gateways: Vec<IpAddr> = network.ranges.iter().map(Range::gateway).collect();
             // Who is told to ask it asks itself.
-            let mut forward = forward.clone();
+            let mut forward = forward.to_vec();
             forward.retain(|server| !gateways.contains(&server.ip()));
             let Some(room) = self.room(names, network, forward) else {
                 continue;
@@ -129,7 +137,13 @@ impl Reconciler {
             Trouble::new(ids::NAMES_CLOSED, at, why, cure)
                 .during(format!("answer for names at {at}, port {PORT}"))
         });
-        troubles.collect()
+        let unread = self.names.unread.iter().map(|why| {
+            let cure = "see why it cannot be read, or write name servers into names.forward";
+            Trouble::new(ids::NAMES_CLOSED, RESOLV_CONF, why, cure).during(format!(
+                "hand on questions for other names: read {RESOLV_CONF}"
+            ))
+        });
+        troubles.chain(unread).collect()
     }
 
     pub(super) fn names_status(&self) -> Option<NamesStatus> {

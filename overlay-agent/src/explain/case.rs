@@ -78,6 +78,20 @@ pub(super) enum Start {
     Nowhere(Vec<String>, bool),
 }
 
+/// Why there can be no packet that is asked about, in words.
+pub(crate) enum Refusal {
+    /// A name in the question is nobody's.
+    Nobody(String),
+    /// Something else is in the way.
+    Other(String),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Other(why)
+    }
+}
+
 /// A program on a device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -87,15 +101,10 @@ pub(super) struct Place {
 }
 
 impl Case {
-    /// A packet that an endpoint or the node sends; in words, why there can be none.
-    pub(crate) async fn leaving(known: Scene<'_>, question: &Question) -> Result<Self, String> {
+    /// A packet that an endpoint or the node sends.
+    pub(crate) async fn leaving(known: Scene<'_>, question: &Question) -> Result<Self, Refusal> {
         let start = leaving::start(&known, question).await?;
         Ok(Self::new(&known, start))
-    }
-
-    /// Why nobody can be asked about: a name is no endpoint's.
-    pub(crate) fn names_nobody(known: &Scene<'_>, question: &Question) -> Option<String> {
-        leaving::names_nobody(known, question)
     }
 
     /// A packet that has come from another node.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    case::{Place, Scene, Start},
+    case::{Place, Refusal, Scene, Start},
     frames::{Frame, Macs, group_mac},
     names::device_of,
 };
@@ -22,28 +22,14 @@ const TTL: u8 = 64;
 /// Ports where none are given: a dynamic one, and that of `discard`.
 const PORTS: (u16, u16) = (49152, 9);
 
-pub(super) async fn start(known: &Scene<'_>, question: &Question) -> Result<Start, String> {
+pub(super) async fn start(known: &Scene<'_>, question: &Question) -> Result<Start, Refusal> {
     if question.from == NODE || question.from == known.model.node.name.as_str() {
         return from_node(known, question).await;
     }
     from_endpoint(known, question)
 }
 
-/// Why there can be no such packet if somebody is named that nobody is.
-pub(super) fn names_nobody(known: &Scene<'_>, question: &Question) -> Option<String> {
-    let networks = &known.model.networks;
-    let network = if question.from == NODE || question.from == known.model.node.name.as_str() {
-        networks.first()
-    } else {
-        match sender(known, &question.from) {
-            Ok(endpoint) => known.model.network(&endpoint.network),
-            Err(nobody) => return Some(nobody),
-        }
-    };
-    destination(known, network?, question).err()
-}
-
-fn from_endpoint(known: &Scene<'_>, question: &Question) -> Result<Start, String> {
+fn from_endpoint(known: &Scene<'_>, question: &Question) -> Result<Start, Refusal> {
     let endpoint = sender(known, &question.from)?;
     let network = known.model.network(&endpoint.network);
     let network = network.ok_or_else(|| format!("endpoint {} has no network", endpoint.name))?;
@@ -57,10 +43,11 @@ fn from_endpoint(known: &Scene<'_>, question: &Question) -> Result<Start, String
         )
     })?;
     let Some((device, ifindex)) = device_of(known, endpoint) else {
-        return Err(format!(
+        let why = format!(
             "send from endpoint {}: it is not attached; see \"overlay-agent status\"",
             endpoint.name
-        ));
+        );
+        return Err(why.into());
     };
     let entries = &known.observed.objects.entries;
     let port = entries
@@ -114,16 +101,15 @@ fn unanswered(endpoint: &Endpoint, destination: IpAddr) -> Start {
     Start::Nowhere(sentences, false)
 }
 
-async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, String> {
+async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, Refusal> {
     if question.protocol == Protocol::Arp {
-        return Err(
-            "ask for a MAC from the node: its bridges do that; choose an endpoint".to_owned(),
-        );
+        let why = "ask for a MAC from the node: its bridges do that; choose an endpoint";
+        return Err(why.to_owned().into());
     }
     let networks = &known.model.networks;
     let network = networks
         .first()
-        .ok_or("send from the node: it has no network")?;
+        .ok_or_else(|| "send from the node: it has no network".to_owned())?;
     let destination = destination(known, network, question)?;
     let way = known.netlink.route_to(destination).await;
     let Some(way) = way.map_err(|error| error.to_string())? else {
@@ -136,9 +122,8 @@ async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, Stri
         .map(|(name, link)| (*name, link))
         .next();
     let Some((device, link)) = device else {
-        return Err(format!(
-            "send to {destination}: the route's device is gone; ask again"
-        ));
+        let why = format!("send to {destination}: the route's device is gone; ask again");
+        return Err(why.into());
     };
     let tunnel = networks.iter().find(|network| {
         Family::ALL
@@ -157,9 +142,10 @@ async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, Stri
             .get(&crate::objects::LinkRef::Name(device)),
     );
     let (Some(to), Some(port)) = (mac, own) else {
-        return Err(format!(
+        let why = format!(
             "send to {destination} by {device}: the way there is not complete; see \"overlay-agent status\""
-        ));
+        );
+        return Err(why.into());
     };
     let source = question.source.or(way.source).ok_or_else(|| {
         format!(
@@ -238,23 +224,23 @@ fn frame(question: &Question, source: IpAddr, destination: IpAddr) -> Frame {
 }
 
 /// A frame with these MACs, as the one program of its device sees it.
-fn sent_from(place: Place, macs: Macs, frame: Frame) -> Result<Start, String> {
+fn sent_from(place: Place, macs: Macs, frame: Frame) -> Result<Start, Refusal> {
     let bytes = Frame { macs, ..frame }.bytes()?;
     Ok(Start::Programs(vec![place], bytes))
 }
 
 /// The endpoint with a name or an address.
-fn sender<'a>(known: &Scene<'a>, from: &str) -> Result<&'a Endpoint, String> {
+fn sender<'a>(known: &Scene<'a>, from: &str) -> Result<&'a Endpoint, Refusal> {
     let address: Option<IpAddr> = from.parse().ok();
     let is = |endpoint: &&Endpoint| match address {
         Some(address) => address_of(known, endpoint, Family::of(address)) == Some(address),
         None => endpoint.name.as_str() == from,
     };
     known.model.endpoints.iter().find(is).ok_or_else(|| {
-        format!(
+        Refusal::Nobody(format!(
             "send from {from}: no endpoint of node {} has this name or address; see \"overlay-agent endpoint list\", or ask the node that it is on",
             known.model.node.name
-        )
+        ))
     })
 }
 
@@ -263,7 +249,7 @@ fn destination(
     known: &Scene<'_>,
     network: &Network,
     question: &Question,
-) -> Result<IpAddr, String> {
+) -> Result<IpAddr, Refusal> {
     let to = question.to.as_str();
     if let Ok(address) = to.parse() {
         return Ok(address);
@@ -283,7 +269,9 @@ fn destination(
             .and_then(|endpoint| families().find_map(|family| address_of(known, endpoint, family)))
     };
     found.ok_or_else(|| {
-        format!("send to {to}: it is no endpoint of this node and no address; give its address")
+        Refusal::Nobody(format!(
+            "send to {to}: it is no endpoint of this node and no address; give its address"
+        ))
     })
 }
 

@@ -18,5 +18,5 @@ mod ours;
 mod slow;
 mod stage;
 
-pub(crate) use case::{Case, Scene};
+pub(crate) use case::{Case, Refusal, Scene};
 pub(crate) use names::{Names, device_of};

@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use overlay_tests::{
     check::{self, Answer},
-    counters, run,
+    counters, poll, run,
     script::words,
 };
 
@@ -74,12 +74,16 @@ fn by(what: String, make: impl Fn(&Stand) -> Result<()> + 'static) -> Damage {
 
 fn remove(path: PathBuf) -> Damage {
     by(format!("rm -r {}", path.display()), move |_| {
-        if path.is_dir() {
-            fs::remove_dir_all(&path)?;
-        } else {
-            fs::remove_file(&path)?;
-        }
-        Ok(())
+        // A program that was put back is there before its new pin has taken the place of the old one.
+        let removed = poll::until_well(|| {
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.err()
+        });
+        removed.map_err(Error::msg)
     })
 }
 

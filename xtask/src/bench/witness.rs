@@ -167,61 +167,41 @@ impl Counters {
                 _ => strayed("local delivery", self.programs_local),
             };
         }
+        let sent_by_kernel = || passed("the VXLAN device", self.tunnel_sent, known.sent);
+        let received_by_kernel = || {
+            let device = "the peer's VXLAN device";
+            passed(device, self.tunnel_received, known.received)
+        };
+        let sent_by_programs = || passed("the fast path", self.programs_sent, known.sent);
+        let received_by_programs = || {
+            let path = "the peer's fast path";
+            passed(path, self.programs_received, known.received)
+        };
+        let by_kernel = || sent_by_kernel().and_then(|()| received_by_kernel());
+        let by_programs = || sent_by_programs().and_then(|()| received_by_programs());
         match way.subject {
             // There is no tunnel in this lab that they could have taken.
             Subject::Bare | Subject::Direct => {}
             Subject::Ceiling => strayed("the bridge", self.tunnel_sent + self.tunnel_received)?,
             // What does not fit into its queue is lost before it is counted.
             Subject::Tun => passed("the tunnel device", self.tunnel_received, known.received)?,
-            Subject::Vxlan | Subject::ServicesVxlan => {
-                passed("the VXLAN device", self.tunnel_sent, known.sent)?;
-                passed(
-                    "the peer's VXLAN device",
-                    self.tunnel_received,
-                    known.received,
-                )?;
-            }
+            Subject::Vxlan | Subject::ServicesVxlan => by_kernel()?,
             // What the node has translated passes the device's egress, where it is sent fast.
-            Subject::Services => {
-                passed("the fast path", self.programs_sent, known.sent)?;
-                passed(
-                    "the peer's fast path",
-                    self.programs_received,
-                    known.received,
-                )?;
-            }
+            Subject::Services => by_programs()?,
             Subject::Mixed => {
-                passed("the VXLAN device", self.tunnel_sent, known.sent)?;
-                passed(
-                    "the peer's fast path",
-                    self.programs_received,
-                    known.received,
-                )?;
+                sent_by_kernel()?;
+                received_by_programs()?;
             }
             Subject::MixedBack => {
-                passed("the fast path", self.programs_sent, known.sent)?;
-                passed(
-                    "the peer's VXLAN device",
-                    self.tunnel_received,
-                    known.received,
-                )?;
+                sent_by_programs()?;
+                received_by_kernel()?;
             }
             Subject::OverlayOff => {
-                passed("the VXLAN device", self.tunnel_sent, known.sent)?;
-                passed(
-                    "the peer's VXLAN device",
-                    self.tunnel_received,
-                    known.received,
-                )?;
+                by_kernel()?;
                 strayed("the fast path", self.programs_sent + self.programs_received)?;
             }
             Subject::Overlay => {
-                passed("the fast path", self.programs_sent, known.sent)?;
-                passed(
-                    "the peer's fast path",
-                    self.programs_received,
-                    known.received,
-                )?;
+                by_programs()?;
                 strayed("the VXLAN device", self.tunnel_sent)?;
             }
         }

@@ -9,7 +9,7 @@ use std::io;
 use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use super::dump::{SUBSYSTEM, terminated};
+use super::dump::{CHAIN_NAME, ELEMENTS, OF_TABLE, SET_NAME, SUBSYSTEM, terminated};
 use crate::kernel::dump::{BUFFER, REQUEST, encode, outcomes, write};
 
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
@@ -33,11 +33,7 @@ const CREATE: u16 = 0x400;
 /// `ERESTART` of the kernel: the tables are of another generation.
 const OTHER_GENERATION: i32 = 85;
 
-// Attributes of `linux/netfilter/nf_tables.h`.
-const OF_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const SET_NAME: u16 = 2;
-const ELEMENTS: u16 = 3;
+/// `NFTA_LIST_ELEM`, `NFTA_SET_ELEM_KEY` in that, and `NFTA_DATA_VALUE` in that.
 const ELEMENT: u16 = 1;
 const KEY: u16 = 1;
 const VALUE: u16 = 1;
@@ -45,7 +41,7 @@ const VALUE: u16 = 1;
 /// An attribute is shorter than 64 KiB.
 const MOST_BYTES: usize = 60_000;
 
-/// What becomes of elements.
+/// What becomes of a chain, or of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Add,
@@ -62,22 +58,40 @@ pub(super) enum Committed {
 
 /// A transaction that is being written.
 #[derive(Debug)]
-pub(super) struct Batch(Vec<u8>);
+pub(super) struct Batch {
+    generation: u32,
+    messages: Vec<Message>,
+}
+
+#[derive(Debug)]
+struct Message {
+    kind: u16,
+    flags: u16,
+    payload: Vec<u8>,
+}
 
 impl Batch {
     /// One for tables of this generation.
-    pub(super) fn at(generation: u32) -> io::Result<Self> {
-        let mut payload = OF_NFTABLES.to_vec();
-        encode(&mut payload, (GENERATION, &generation.to_be_bytes()))?;
-        let mut batch = Vec::new();
-        write(&mut batch, BEGIN, REQUEST, &payload)?;
-        Ok(Self(batch))
+    pub(super) const fn at(generation: u32) -> Self {
+        Self {
+            generation,
+            messages: Vec::new(),
+        }
     }
 
-    /// A chain goes.
-    pub(super) fn delete_chain(&mut self, family: u8, table: &str, name: &str) -> io::Result<()> {
-        let chain = chain(family, table, name)?;
-        write(&mut self.0, SUBSYSTEM | DELETE_CHAIN, REQUEST, &chain)
+    /// A chain without hook and rules comes or goes.
+    pub(super) fn chain(
+        &mut self,
+        verb: Verb,
+        family: u8,
+        table: &str,
+        name: &str,
+    ) -> io::Result<()> {
+        let mut payload = vec![family, 0, 0, 0];
+        encode(&mut payload, (OF_TABLE, &terminated(table)))?;
+        encode(&mut payload, (CHAIN_NAME, &terminated(name)))?;
+        self.push(verb, [ADD_CHAIN, DELETE_CHAIN], payload);
+        Ok(())
     }
 
     /// Elements of a set, by their keys.
@@ -97,44 +111,45 @@ impl Batch {
             encode(&mut payload, (OF_TABLE, &terminated(table)))?;
             encode(&mut payload, (SET_NAME, &terminated(set)))?;
             encode(&mut payload, (ELEMENTS, &list))?;
-            let (kind, flags) = match verb {
-                Verb::Add => (ADD_ELEMENTS, REQUEST | CREATE),
-                Verb::Delete => (DELETE_ELEMENTS, REQUEST),
-            };
-            write(&mut self.0, SUBSYSTEM | kind, flags, &payload)?;
+            self.push(verb, [ADD_ELEMENTS, DELETE_ELEMENTS], payload);
             list.clear();
         }
         Ok(())
     }
 
-    /// Has the kernel do all of it and add chains without hook and rules, or do nothing.
-    pub(super) fn commit(
-        mut self,
-        family: u8,
-        table: &str,
-        chains: &[String],
-    ) -> io::Result<Committed> {
-        for name in chains {
-            // An answer to the last message tells that the kernel came so far.
-            let flags = REQUEST | CREATE | ACK;
-            let chain = chain(family, table, name)?;
-            write(&mut self.0, SUBSYSTEM | ADD_CHAIN, flags, &chain)?;
+    fn push(&mut self, verb: Verb, [add, delete]: [u16; 2], payload: Vec<u8>) {
+        let (kind, flags) = match verb {
+            Verb::Add => (add, REQUEST | CREATE),
+            Verb::Delete => (delete, REQUEST),
+        };
+        self.messages.push(Message {
+            kind: SUBSYSTEM | kind,
+            flags,
+            payload,
+        });
+    }
+
+    /// Has the kernel do all of it, or nothing. One without a message is an error.
+    pub(super) fn commit(mut self) -> io::Result<Committed> {
+        if let Some(last) = self.messages.last_mut() {
+            // An answer to it tells that the kernel came so far.
+            last.flags |= ACK;
         }
-        write(&mut self.0, END, REQUEST, &OF_NFTABLES)?;
+        let mut begin = OF_NFTABLES.to_vec();
+        encode(&mut begin, (GENERATION, &self.generation.to_be_bytes()))?;
+        let mut bytes = Vec::new();
+        write(&mut bytes, BEGIN, REQUEST, &begin)?;
+        for message in &self.messages {
+            write(&mut bytes, message.kind, message.flags, &message.payload)?;
+        }
+        write(&mut bytes, END, REQUEST, &OF_NFTABLES)?;
         let socket = Socket::new(NETLINK_NETFILTER)?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_cap_ack(true)?;
-        setsockopt(&socket, SndBufForce, &(2 * self.0.len()).max(1 << 20))?;
-        socket.send(&self.0, 0)?;
+        setsockopt(&socket, SndBufForce, &(2 * bytes.len()).max(1 << 20))?;
+        socket.send(&bytes, 0)?;
         answers(&socket)
     }
-}
-
-fn chain(family: u8, table: &str, name: &str) -> io::Result<Vec<u8>> {
-    let mut payload = vec![family, 0, 0, 0];
-    encode(&mut payload, (OF_TABLE, &terminated(table)))?;
-    encode(&mut payload, (CHAIN_NAME, &terminated(name)))?;
-    Ok(payload)
 }
 
 /// An element as the kernel lists it, too (`nf_tables_fill_setelem`).

@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, io};
 
 use serde_json::Value;
 
-use super::dump::{INET, Kind, NETDEV, attribute, attributes, dump_of, name};
+use super::dump::{CHAIN_NAME, INET, Kind, NETDEV, OF_TABLE, attribute, attributes, dump_of, name};
 
-/// `NFTA_CHAIN_…` of the kernel's headers.
-const TABLE: u16 = 1;
-const NAME: u16 = 3;
+/// `NFTA_CHAIN_HOOK`
 const HOOK: u16 = 4;
 /// `NFTA_HOOK_DEV`, `NFTA_HOOK_DEVS`, and `NFTA_DEVICE_NAME` in that.
 const DEVICE: u16 = 3;
@@ -60,5 +58,5 @@ fn devices(family: &'static str, chain: &[u8]) -> Option<(Chain, Vec<String>)> {
         devices.extend(name(hook, DEVICE).map(str::to_owned));
     }
     let own = |wanted: u16| name(chain, wanted).map(str::to_owned);
-    Some(((family, own(TABLE)?, own(NAME)?), devices))
+    Some(((family, own(OF_TABLE)?, own(CHAIN_NAME)?), devices))
 }

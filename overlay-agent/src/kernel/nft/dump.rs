@@ -20,6 +20,14 @@ pub(super) const NETDEV: u8 = 5;
 /// `sizeof(struct nfgenmsg)`.
 const FAMILY: usize = 4;
 
+// Attributes of `linux/netfilter/nf_tables.h`. Of every object but the table the first is its
+// table's name.
+pub(super) const OF_TABLE: u16 = 1;
+pub(super) const CHAIN_NAME: u16 = 3;
+pub(super) const SET_NAME: u16 = 2;
+/// Of what lists a set's elements, or changes them.
+pub(super) const ELEMENTS: u16 = 3;
+
 /// What can be asked for: `NFT_MSG_GET…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -9,10 +9,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::dump::{BRIDGE, INET, Kind, attribute, attributes, dump_of, name, terminated};
+use super::dump::{BRIDGE, INET, Kind, OF_TABLE, attribute, attributes, dump_of, name, terminated};
 
 /// `NFTA_RULE_…` of the kernel's headers.
-const TABLE: u16 = 1;
 const HANDLE: u16 = 3;
 const EXPRESSIONS: u16 = 4;
 /// `NFTA_EXPR_…`
@@ -181,8 +180,10 @@ fn matches_of(family: &str, table: &str) -> io::Result<BTreeMap<Rule, Vec<Asked>
         return Ok(BTreeMap::new());
     };
     let asked = terminated(table);
-    let rules = dump_of(*number, Kind::Rules, &[(TABLE, &asked)])?;
-    let of_table = rules.iter().filter(|rule| name(rule, TABLE) == Some(table));
+    let rules = dump_of(*number, Kind::Rules, &[(OF_TABLE, &asked)])?;
+    let of_table = rules
+        .iter()
+        .filter(|rule| name(rule, OF_TABLE) == Some(table));
     let rows = of_table.filter_map(|rule| {
         let handle = attribute(rule, HANDLE)?.try_into().ok()?;
         let key = (

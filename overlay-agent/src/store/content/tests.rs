@@ -86,15 +86,24 @@ fn one_that_is_admitted_gets_what_all_together_would_get() {
     }
 }
 
-#[test]
-fn a_process_that_is_admitted_is_known_by_its_namespace() {
+/// A container that a process stands for.
+fn with_job() -> crate::model::Model {
     let text = CONFIG.to_owned() + "[[endpoints]]\nname = \"job\"\nnetwork = \"lab\"\npid = 77\n";
-    let model = config::parse(Path::new("t.toml"), &text).unwrap();
-    let id = |cookie| NetnsId {
+    config::parse(Path::new("t.toml"), &text).unwrap()
+}
+
+/// Namespaces that have the same number, one after the other.
+const fn id(cookie: u64) -> NetnsId {
+    NetnsId {
         dev: 4,
         inode: 7,
         cookie: Some(cookie),
-    };
+    }
+}
+
+#[test]
+fn a_process_that_is_admitted_is_known_by_its_namespace() {
+    let model = with_job();
     let mut content = Content::new("n".parse().unwrap());
     let admission = content.admission(&model.endpoints[0], &model.networks[0], None, |_| {
         Some(id(1))
@@ -115,14 +124,7 @@ fn a_full_subnet_leaves_an_endpoint_without_an_address() {
 
 #[test]
 fn a_process_number_that_comes_again_is_not_taken_for_the_container() {
-    let mut text = CONFIG.to_owned();
-    text += "[[endpoints]]\nname = \"job\"\nnetwork = \"lab\"\npid = 77\n";
-    let model = config::parse(Path::new("t.toml"), &text).unwrap();
-    let id = |cookie| NetnsId {
-        dev: 4,
-        inode: 7,
-        cookie: Some(cookie),
-    };
+    let model = with_job();
     let mut content = Content::new("n".parse().unwrap());
     content.recognise(&model, |_| None);
     assert!(content.means(&model.endpoints[0], id(1)), "not seen yet");

@@ -78,13 +78,21 @@ impl Delta {
         generation: u32,
         rules: u64,
     ) -> io::Result<Committed> {
-        let mut batch = self.written(table, generation)?;
+        let mut batch = Batch::at(generation);
+        for (verb, keys) in [(Verb::Delete, &self.gone), (Verb::Add, &self.come)] {
+            for ((family, set), keys) in &keys.0 {
+                batch.elements(verb, (*family, table, set), keys)?;
+            }
+        }
         for note in &look.notes {
-            batch.delete_chain(INET, table, note)?;
+            batch.chain(Verb::Delete, INET, table, note)?;
         }
         self.change(look)?;
         look.notes = vec![made_of(rules), seen(look.digest())];
-        batch.commit(INET, table, &look.notes)
+        for note in &look.notes {
+            batch.chain(Verb::Add, INET, table, note)?;
+        }
+        batch.commit()
     }
 
     /// Has the kernel take what comes over into a table of that generation that nothing passes yet, and
@@ -94,39 +102,24 @@ impl Delta {
     /// The kernel lets a set grow behind a transaction, not within it: with very many elements in one
     /// it would search longer and longer chains (`rhashtable_insert_rehash`).
     pub(super) fn fill(&self, table: &str, generation: u32, rules: u64) -> io::Result<Option<u32>> {
-        let parts = self.come.0.iter();
-        let parts = parts.flat_map(|(set, keys)| keys.chunks(AT_ONCE).map(move |part| (set, part)));
-        let mut now = generation;
-        let mut last = None;
-        for ((family, set), part) in parts {
-            let note = seen(u64::from(now));
-            let mut batch = Batch::at(now)?;
-            batch.elements(Verb::Add, (*family, table, set), part)?;
-            if let Some(before) = last.replace(note.clone()) {
-                batch.delete_chain(INET, table, &before)?;
-            }
-            if batch.commit(INET, table, &[note])? == Committed::Raced {
-                return Ok(None);
-            }
-            now = now.wrapping_add(1);
-        }
-        let mut batch = Batch::at(now)?;
-        if let Some(before) = last {
-            batch.delete_chain(INET, table, &before)?;
-        }
-        let done = batch.commit(INET, table, &[made_of(rules)])?;
-        let transactions = now.wrapping_sub(generation).wrapping_add(1);
-        Ok((done == Committed::Done).then_some(transactions))
-    }
-
-    fn written(&self, table: &str, generation: u32) -> io::Result<Batch> {
-        let mut batch = Batch::at(generation)?;
-        for (verb, keys) in [(Verb::Delete, &self.gone), (Verb::Add, &self.come)] {
-            for ((family, set), keys) in &keys.0 {
-                batch.elements(verb, (*family, table, set), keys)?;
+        let mut transactions = 0;
+        let mut next = |fill: &dyn Fn(&mut Batch) -> io::Result<()>| {
+            let mut batch = Batch::at(generation.wrapping_add(transactions));
+            fill(&mut batch)?;
+            transactions += 1;
+            batch.commit()
+        };
+        for ((family, set), keys) in &self.come.0 {
+            for part in keys.chunks(AT_ONCE) {
+                let fill =
+                    |batch: &mut Batch| batch.elements(Verb::Add, (*family, table, set), part);
+                if next(&fill)? == Committed::Raced {
+                    return Ok(None);
+                }
             }
         }
-        Ok(batch)
+        let note = next(&|batch| batch.chain(Verb::Add, INET, table, &made_of(rules)))?;
+        Ok((note == Committed::Done).then_some(transactions))
     }
 
     fn change(&self, look: &mut Look) -> io::Result<()> {

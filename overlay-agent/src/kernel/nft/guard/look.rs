@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, hash::Hasher as _, io};
 use super::{Dropped, script, speakers};
 use crate::{
     kernel::nft::{
-        dump::{BRIDGE, INET, Kind, attribute, attributes, dump_of, name, terminated},
+        dump::{
+            BRIDGE, CHAIN_NAME, ELEMENTS, INET, Kind, OF_TABLE, SET_NAME, attribute, attributes,
+            dump_of, name, terminated,
+        },
         ownership::owner_by,
     },
     model::Name,
@@ -15,20 +18,15 @@ use crate::{
 const MADE_OF: &str = "made_of_";
 const SEEN: &str = "seen_";
 
-// Attributes of `linux/netfilter/nf_tables.h`. Of every object but the table the first is its
-// table's name.
-const OF_TABLE: u16 = 1;
+// More attributes of `linux/netfilter/nf_tables.h`.
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
-const CHAIN_NAME: u16 = 3;
 /// Name, hook with its priority, policy, type, flags.
 const OF_CHAIN: [u16; 5] = [CHAIN_NAME, 4, 5, 7, 10];
 /// Chain and expressions, without handles.
 const OF_RULE: [u16; 2] = [2, 4];
-const SET_NAME: u16 = 2;
 /// Name, flags, type and length of the key, and of what it leads to.
 const OF_SET: [u16; 6] = [SET_NAME, 3, 4, 5, 6, 7];
-const ELEMENTS: u16 = 3;
 const OBJECT_NAME: u16 = 2;
 const OBJECT_TYPE: u16 = 3;
 const OBJECT_DATA: u16 = 4;

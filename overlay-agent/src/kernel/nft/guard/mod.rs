@@ -66,8 +66,8 @@ struct Memory {
     generation: Option<u32>,
     /// What was seen then.
     look: Option<Look>,
-    /// What this process has set last.
-    set: Option<GuardRules>,
+    /// What this process has set last, and what stands for it.
+    set: Option<(GuardRules, u64)>,
     /// Whether it is known how this kernel lists elements.
     is_exact: bool,
     /// The generations before and after what was set last, where nobody else has changed any table
@@ -85,35 +85,94 @@ impl Memory {
         Ok(self.look.as_ref())
     }
 
-    fn remember(&mut self, table: &str, look: Look, rules: &GuardRules) -> Result<()> {
-        let exact = delta::is_listed_alike(rules, &look);
+    fn remember(
+        &mut self,
+        table: &str,
+        look: Look,
+        (rules, digest): (GuardRules, u64),
+    ) -> Result<()> {
+        let exact = delta::is_listed_alike(&rules, &look);
         self.is_exact = exact.map_err(|error| failed_to_change(table, &error))?;
-        (self.look, self.set) = (Some(look), Some(rules.clone()));
+        (self.look, self.set) = (Some(look), Some((rules, digest)));
         Ok(())
     }
 
-    /// Changes elements; whether that was done. It is not where somebody has changed a table
-    /// meanwhile.
+    /// Changes elements, so that the table does what stands for `digest`; whether that was done. It is
+    /// not where somebody has changed a table meanwhile.
     fn carry_out(
         &mut self,
         delta: &Delta,
         table: &str,
         there: &Look,
         now: u32,
-        rules: &GuardRules,
+        digest: u64,
     ) -> Result<bool> {
         let mut look = there.clone();
         let committed = delta
-            .commit(table, &mut look, now, rules.digest())
+            .commit(table, &mut look, now, digest)
             .map_err(|error| failed_to_change(table, &error))?;
         if committed == Committed::Raced {
             return Ok(false);
         }
         let after = now.wrapping_add(1);
-        (self.look, self.set) = (Some(look), Some(rules.clone()));
+        self.look = Some(look);
         self.generation = Some(after);
         self.alone = Some((now, after));
         Ok(true)
+    }
+
+    /// Makes the table do just this.
+    fn set(&mut self, instance: &Name, rules: GuardRules) -> Result<u64> {
+        let table = &guard_table(instance);
+        let operation = || format!("set nftables table inet {table}");
+        let now = generation()?;
+        let there = self.look_at(instance, now)?.cloned();
+        if there
+            .as_ref()
+            .is_some_and(|there| !is_ours(there, instance))
+        {
+            return Err(taken(operation()));
+        }
+        let does = there.as_ref().map(Look::understand);
+        let before = self.set.take();
+        self.alone = None;
+        let kept = before
+            .filter(|(_, digest)| does == Some(Guard::Does(*digest)))
+            .filter(|(before, _)| has_same_rules(before, &rules));
+        let digest = rules.digest();
+        let mut transactions = 1;
+        if let (Some((before, _)), Some(there)) = (&kept, &there) {
+            if self.is_exact
+                && let Some(delta) = Delta::between(before, &rules)
+                && self.carry_out(&delta, table, there, now, digest)?
+            {
+                self.set = Some((rules, digest));
+                return Ok(digest);
+            }
+            let note = add_chain(table, &look::made_of(digest));
+            let commands = forgotten(table, there) + &changed(table, before, &rules) + &note;
+            run(&commands, operation)?;
+        } else {
+            transactions = make(instance, (&rules, digest), there.as_ref(), now)?;
+        }
+        let set = generation()?;
+        if set != now.wrapping_add(transactions) {
+            // Somebody else has changed something, too: what is there now need not be ours, and
+            // without a seal the next look finds it altered.
+            *self = Self::default();
+            return Ok(digest);
+        }
+        let mut made = look_at(table)?.unwrap_or_default();
+        let seal = look::seen(made.digest());
+        let script = add_chain(table, &seal);
+        run(&script, || format!("seal nftables table inet {table}"))?;
+        made.notes.push(seal);
+        // Each transaction is one generation: where this was the only one, all is known.
+        let sealed = set.wrapping_add(1);
+        self.generation = (generation()? == sealed).then_some(sealed);
+        self.alone = self.generation.map(|sealed| (now, sealed));
+        self.remember(table, made, (rules, digest))?;
+        Ok(digest)
     }
 }
 
@@ -151,54 +210,7 @@ impl GuardTable {
     /// Makes the table do just this. Where it does what this process has set before, only what
     /// differs is changed. A table of somebody else is an error.
     pub fn set(&self, instance: &Name, rules: &GuardRules) -> Result<()> {
-        let table = &guard_table(instance);
-        let mut memory = self.memory();
-        let operation = || format!("set nftables table inet {table}");
-        let now = generation()?;
-        let there = memory.look_at(instance, now)?.cloned();
-        if there
-            .as_ref()
-            .is_some_and(|there| !is_ours(there, instance))
-        {
-            return Err(taken(operation()));
-        }
-        let does = there.as_ref().map(Look::understand);
-        let before = memory.set.take();
-        memory.alone = None;
-        let kept = before
-            .filter(|before| does.as_ref().is_some_and(|there| there.does(before)))
-            .filter(|before| has_same_rules(before, rules));
-        let mut transactions = 1;
-        if let (Some(before), Some(there)) = (&kept, &there) {
-            if memory.is_exact
-                && let Some(delta) = Delta::between(before, rules)
-                && memory.carry_out(&delta, table, there, now, rules)?
-            {
-                return Ok(());
-            }
-            let note = add_chain(table, &look::made_of(rules.digest()));
-            let commands = forgotten(table, there) + &changed(table, before, rules) + &note;
-            run(&commands, operation)?;
-        } else {
-            transactions = make(instance, rules, there.as_ref(), now)?;
-        }
-        let set = generation()?;
-        if set != now.wrapping_add(transactions) {
-            // Somebody else has changed something, too: what is there now need not be ours, and
-            // without a seal the next look finds it altered.
-            *memory = Memory::default();
-            return Ok(());
-        }
-        let mut made = look_at(table)?.unwrap_or_default();
-        let seal = look::seen(made.digest());
-        let script = add_chain(table, &seal);
-        run(&script, || format!("seal nftables table inet {table}"))?;
-        made.notes.push(seal);
-        // Each transaction is one generation: where this was the only one, all is known.
-        let sealed = set.wrapping_add(1);
-        memory.generation = (generation()? == sealed).then_some(sealed);
-        memory.alone = memory.generation.map(|sealed| (now, sealed));
-        memory.remember(table, made, rules)
+        self.memory().set(instance, rules.clone()).map(drop)
     }
 
     /// Notes that the table does just this, as far as it was seen to: from then on, only what differs
@@ -208,9 +220,13 @@ impl GuardTable {
         if memory.set.is_some() {
             return Ok(());
         }
+        let digest = rules.digest();
         let ours = memory.look.as_ref().filter(|look| is_ours(look, instance));
-        match ours.filter(|look| look.understand().does(rules)).cloned() {
-            Some(look) => memory.remember(&guard_table(instance), look, rules),
+        match ours.filter(|look| look.understand() == Guard::Does(digest)) {
+            Some(look) => {
+                let (table, look) = (guard_table(instance), look.clone());
+                memory.remember(&table, look, (rules.clone(), digest))
+            }
             None => Ok(()),
         }
     }
@@ -222,12 +238,12 @@ impl GuardTable {
         instance: &Name,
         alter: impl FnOnce(&mut GuardRules),
     ) -> Result<Option<u64>> {
-        let Some(mut rules) = self.memory().set.clone() else {
+        let mut memory = self.memory();
+        let Some((mut rules, _)) = memory.set.clone() else {
             return Ok(None);
         };
         alter(&mut rules);
-        self.set(instance, &rules)?;
-        Ok(Some(rules.digest()))
+        memory.set(instance, rules).map(Some)
     }
 
     /// The generation of all tables since which nobody but this process has changed any, if that
@@ -258,22 +274,25 @@ impl GuardTable {
 }
 
 /// Makes the tables instead of those that are there, if any; in how many transactions.
-fn make(instance: &Name, rules: &GuardRules, there: Option<&Look>, now: u32) -> Result<u32> {
+fn make(
+    instance: &Name,
+    (rules, digest): (&GuardRules, u64),
+    there: Option<&Look>,
+    now: u32,
+) -> Result<u32> {
     let table = &guard_table(instance);
     let operation = || format!("set nftables table inet {table}");
     let making = Making::of(instance, rules, &dropped_by_guard(instance)?);
     // Where there is a table, packets pass one or the other at every moment.
     let Some(senders) = Delta::from_nothing(rules).filter(|_| there.is_none()) else {
-        let note = add_chain(table, &look::made_of(rules.digest()));
-        run(
-            &(removal(instance, there) + &making.whole() + &note),
-            operation,
-        )?;
+        let note = add_chain(table, &look::made_of(digest));
+        let commands = removal(instance, there) + &making.whole() + &note;
+        run(&commands, operation)?;
         return Ok(1);
     };
     run(&making.frame, operation)?;
     let filled = senders
-        .fill(table, now.wrapping_add(1), rules.digest())
+        .fill(table, now.wrapping_add(1), digest)
         .map_err(|error| failed_to_change(table, &error))?;
     // What is there has no seal: it is made anew with the next look.
     let filled =
