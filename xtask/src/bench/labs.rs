@@ -36,8 +36,10 @@ pub(crate) struct Way {
     /// Namespaces of the ends.
     pub(crate) client: String,
     pub(crate) server: String,
-    /// The server's address.
+    /// The address that clients send to.
     pub(crate) address: Ipv4Addr,
+    /// The server's own, which that may be translated to.
+    pub(crate) listening: Ipv4Addr,
     /// Namespaces of the nodes that the ends are on; the same one for a local way.
     pub(crate) client_node: String,
     pub(crate) server_node: String,
@@ -122,15 +124,20 @@ impl Labs {
             (Subject::Mixed, (one, two)) => (two, one),
             (_, nodes) => nodes,
         };
-        let (client, server, address) = if subject == Subject::Bare {
-            (&one.namespace, &two.namespace, two.underlay)
+        let (client, server, address, listening) = if subject == Subject::Bare {
+            (&one.namespace, &two.namespace, two.underlay, two.underlay)
         } else {
             let (client, server) = (container(one, 0)?, container(two, 0)?);
             let address = match subject {
                 Subject::Services | Subject::ServicesVxlan => SERVICE,
                 _ => server.address,
             };
-            (&client.namespace, &server.namespace, address)
+            (
+                &client.namespace,
+                &server.namespace,
+                address,
+                server.address,
+            )
         };
         Ok(Way {
             subject,
@@ -138,6 +145,7 @@ impl Labs {
             client: client.clone(),
             server: server.clone(),
             address,
+            listening,
             client_node: one.namespace.clone(),
             server_node: two.namespace.clone(),
         })
@@ -151,6 +159,7 @@ impl Labs {
             client: client.namespace.clone(),
             server: server.namespace.clone(),
             address: server.address,
+            listening: server.address,
             server_node: node.namespace.clone(),
             ..self.across(subject)?
         })

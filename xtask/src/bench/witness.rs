@@ -250,6 +250,7 @@ mod tests {
             client: "bm-n1c1".into(),
             server: "bm-n2c1".into(),
             address: [10, 244, 2, 10].into(),
+            listening: [10, 244, 2, 10].into(),
             client_node: "bm-n1".into(),
             server_node: if local { "bm-n1" } else { "bm-n2" }.into(),
         }

@@ -45,13 +45,15 @@ pub(crate) fn run(way: &Way, cores: Cores, kind: Kind, time: Duration) -> Result
     // used again, are few for thousands of connections a second to one port.
     let listeners = on(&way.server, cores.server, || {
         (0..CLIENTS)
-            .map(|_| TcpListener::bind((way.address, 0)).context("listen"))
+            .map(|_| TcpListener::bind((way.listening, 0)).context("listen"))
             .collect::<Result<Vec<_>>>()
     })?;
-    let servers: Vec<SocketAddr> = listeners
+    let listening: Vec<SocketAddr> = listeners
         .iter()
         .map(|listener| listener.local_addr().context("listen"))
         .collect::<Result<_>>()?;
+    let ports = listening.iter().map(SocketAddr::port);
+    let servers: Vec<_> = ports.map(|port| (way.address, port).into()).collect();
     let end = AtomicBool::new(false);
 
     thread::scope(|scope| {
@@ -60,7 +62,7 @@ pub(crate) fn run(way: &Way, cores: Cores, kind: Kind, time: Duration) -> Result
         end.store(true, Ordering::Relaxed);
         // Each server waits for a connection or for a request; this is the last connection.
         let woken = on(&way.server, cores.server, || {
-            servers.iter().try_for_each(|server| {
+            listening.iter().try_for_each(|server| {
                 TcpStream::connect_timeout(server, PATIENCE)
                     .map(drop)
                     .context("wake a server")

@@ -64,7 +64,7 @@ pub(super) fn measure(bench: &Bench, way: &Way) -> Result<Vec<Reading>> {
 
 fn run(bench: &Bench, way: &Way, batch: usize) -> Result<Load> {
     let sink = on(&way.server, bench.cores.server, || {
-        Receiver::open(way.address)
+        Receiver::open(way.listening)
     })?;
     let end = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -64,14 +64,14 @@ fn rates(end: &Value) -> Result<(Known, Rates)> {
 
 /// The `end` of the client's report, which has the server's figures too.
 fn run(bench: &Bench, way: &Way, seconds: u32, load: &str) -> Result<Value> {
-    let address: Ipv4Addr = way.address;
+    let (address, listening): (Ipv4Addr, _) = (way.address, way.listening);
     let server = Tool::start(
         way,
         &way.server,
         bench.cores.server,
-        &format!("iperf3 -s -1 -B {address} -p {PORT}"),
+        &format!("iperf3 -s -1 -B {listening} -p {PORT}"),
     )?
-    .listening(Socket::Tcp(address, PORT))?;
+    .listening(Socket::Tcp(listening, PORT))?;
     let client = Tool::start(
         way,
         &way.client,

@@ -29,14 +29,14 @@ pub(super) struct RoundTrips {
 
 /// Round trips of one datagram after the other.
 pub(super) fn ping_pong(bench: &Bench, way: &Way) -> Result<(Known, RoundTrips)> {
-    let (address, seconds) = (way.address, bench.times.rtt);
+    let (address, listening, seconds) = (way.address, way.listening, bench.times.rtt);
     let server = Tool::start(
         way,
         &way.server,
         bench.cores.server,
-        &format!("sockperf server -i {address} -p {PORT} --nonblocked"),
+        &format!("sockperf server -i {listening} -p {PORT} --nonblocked"),
     )?
-    .listening(Socket::Udp(address, PORT))?;
+    .listening(Socket::Udp(listening, PORT))?;
     let client = Tool::start(
         way,
         &way.client,
