@@ -6,11 +6,12 @@ use std::{
 };
 
 use crate::{
+    identity::NetnsId,
     kernel::{
         self,
         bpf::{self, DataPlane, Maps},
         netlink::Netlink,
-        netns::{self, NetnsId},
+        netns,
         nft::GuardTable,
     },
     model::IfName,

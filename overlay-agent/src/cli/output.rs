@@ -15,9 +15,9 @@ use crate::{
         PeerStatus, RangeStatus, SCHEMA, Status, stats::EndpointCounts,
     },
     config::{Loaded, PEERS_FOLDER},
-    daemon::Preview,
     model::{Attachment, Dscp, Guard, Rx},
     plural::count_of,
+    preview::Preview,
 };
 
 /// Prints to standard output; that its reader has seen enough is no failure.

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::{Reconciler, watches::Changed};
 use crate::{
-    doctor::filter::Following,
+    filter::Following,
     kernel::nft,
     model::{FastPath, Name},
 };

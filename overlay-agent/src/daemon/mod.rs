@@ -21,7 +21,6 @@ mod next_hops;
 mod patrol;
 mod peers;
 mod ping;
-mod preview;
 mod probing;
 mod programs;
 mod reconcile;
@@ -63,8 +62,6 @@ use crate::{
 };
 
 pub use lock::{InstanceLock, LockError};
-pub use preview::Preview;
-pub(crate) use preview::look_ahead;
 pub use reconcile::Reconciler;
 pub use start::{Options, StartError, preview};
 pub use teardown::{TeardownError, teardown};

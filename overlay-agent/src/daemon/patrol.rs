@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use crate::{
     kernel::{
         self,
-        bpf::{self, Sums, TcxPrograms},
+        bpf::{self, Sums},
         netlink::LinkInfo,
         sysctl,
     },
@@ -27,7 +27,7 @@ use crate::{
     node::Node,
     objects::{Hook, PeerObjects, Scope},
     shared::Shared,
-    surroundings::{Asked, Observed},
+    surroundings::{Asked, Observed, TcxPrograms},
 };
 
 /// Links, and namespaces, that one patrol looks at: more would cost a node with a thousand

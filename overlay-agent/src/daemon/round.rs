@@ -17,7 +17,8 @@ use crate::{
     observe::{Known, observe},
     plan::{Plan, Step, plan},
     plural::count_of,
-    store::{Content, StoreError},
+    state::Content,
+    store::StoreError,
     surroundings::{Observed, Way},
     trouble::{Trouble, ids},
 };

@@ -7,12 +7,11 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
-    Calls, Preview, Reconciler,
+    Calls, Reconciler,
     cluster::Helper,
     config_file::{ConfigFile, refused_fragments},
     exports::Exports,
     lock::{InstanceLock, LockError},
-    preview::{self, PreviewError},
     programs,
     watches::Watches,
 };
@@ -24,6 +23,7 @@ use crate::{
     kernel::{KernelError, bpf::Variant, capability, netlink::Watch, netns, privileges},
     model::{FastPath, Model, Name},
     node::Node,
+    preview::{self, Preview, PreviewError},
     progress::{Activity, Progress},
     store::{Store, StoreError},
 };

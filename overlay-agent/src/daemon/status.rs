@@ -15,7 +15,7 @@ use crate::{
         stats::{Counter, PathCounts},
     },
     desired::{PassedBy, bridge_name},
-    doctor::filter::Following,
+    filter::Following,
     kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
     objects::{AttachmentState, Filter, FilterRules, Guard, LinkId, LinkKind, Scope, guard_table},

@@ -10,7 +10,8 @@ use tracing::warn;
 use super::{Reconciler, files::beside};
 use crate::{
     model::Cluster,
-    store::{Content, Store, StoreError, SubnetEnv},
+    state::{Content, SubnetEnv},
+    store::{Store, StoreError},
     text_file,
     trouble::{Trouble, ids},
 };

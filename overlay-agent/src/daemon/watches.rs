@@ -13,7 +13,7 @@ use crate::{
     },
     node::Node,
     objects::filter_table,
-    store::Content,
+    state::Content,
 };
 
 /// Changes of rules and pins that the kernel announces; the

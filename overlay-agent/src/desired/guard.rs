@@ -9,10 +9,9 @@ use ipnet::IpNet;
 
 use super::{Derived, Desired, Node, Problem, endpoints::Identity, filter::may_meet};
 use crate::{
-    kernel::xfrm::Policy,
     model::{Endpoint, IfName, Network, Peer, Verdict, Vni},
     objects::{Guard, GuardRules, GuardSenders, GuardedEndpoint, Leaving, Senders, guard_table},
-    surroundings::NoGuard,
+    surroundings::{NoGuard, Policy},
 };
 
 /// The guard of a node; none without networks, or where there can be none. That a machine has no

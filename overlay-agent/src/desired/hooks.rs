@@ -14,8 +14,8 @@ use overlay_common::maps::MAX_PREFIX_LENGTHS;
 
 use super::{Derived, Desired, Node, Problem, Tunnel};
 use crate::{
-    kernel::bpf::Side,
     model::{Endpoint, Family, FastPath, IfName, Network},
+    surroundings::Side,
 };
 
 /// Something of somebody else's that the programs would pass by.

@@ -33,7 +33,7 @@ use std::{
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
     objects::{AttachmentState, Capacity, Filter, GuardRules, GuardedEndpoint, MAPS, Objects},
-    store::Content,
+    state::Content,
     surroundings::{Observed, Surroundings},
 };
 

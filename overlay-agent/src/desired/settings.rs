@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Derived, Node, bridge_name, underlay, vxlan_name};
 use crate::{
     model::{Family, IfName, Model, Network},
-    store::Content,
+    state::Content,
     surroundings::{NodeLink, Observed},
 };
 

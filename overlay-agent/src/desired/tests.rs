@@ -10,7 +10,7 @@ use crate::{
     model::{IfName, Model},
     objects::{AttachmentState, Capacity, Hook, LinkId, LinkKind, Objects},
     plan::plan,
-    store::Content,
+    state::Content,
     surroundings::{EndpointPlace, NodeLink, Observed, Way},
 };
 

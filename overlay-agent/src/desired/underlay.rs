@@ -9,10 +9,9 @@ use ipnet::IpNet;
 
 use super::{Derived, Inputs, Node, Obstacle, Problem, settings::BY_VRFS};
 use crate::{
-    kernel::netlink::LinkLayer,
     model::{DeviceName, Family, Guard, IfName, Underlay},
     objects::{AttachmentState, Hook, LinkKind, Objects},
-    surroundings::{NodeLink, Surroundings, Way},
+    surroundings::{LinkLayer, NodeLink, Surroundings, Way},
 };
 
 /// The node with its underlay; `None` when something stands in the way.

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use overlay_common::reasons::{DropReason, PassReason};
 
-use super::{commands::Commands, filter::Ruleset, leftovers::Leftover};
+use super::{commands::Commands, leftovers::Leftover};
 use crate::{
     desired::{Obstacle, Problem},
+    filter::Ruleset,
     model::{FastPath, IfName, Mac, Name, Vni},
     objects::Hook,
     surroundings::NoGuard,

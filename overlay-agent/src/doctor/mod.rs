@@ -8,7 +8,6 @@
 mod checks;
 mod commands;
 mod facts;
-pub(crate) mod filter;
 mod gather;
 mod leftovers;
 

@@ -22,7 +22,7 @@ use crate::{
     model::{IfName, Model, Name, Rx, Vni},
     objects::{GuardRules, Hook, PeerObjects},
     shared::Shared,
-    store::Content,
+    state::Content,
     surroundings::Observed,
 };
 

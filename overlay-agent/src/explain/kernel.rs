@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     api::explain::Header,
-    kernel::netlink::{NextHop, Question},
     model::{Family, IfName},
     objects::Hook,
+    surroundings::{NextHop, Question},
 };
 
 /// A packet that was left.

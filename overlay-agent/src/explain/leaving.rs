@@ -10,9 +10,9 @@ use super::{
 use crate::{
     api::explain::{Protocol, Question},
     desired::bridge_name,
-    kernel::netlink::NextHop,
     model::{Endpoint, Family, Network, Range},
     objects::Hook,
+    surroundings::NextHop,
 };
 
 /// What the node itself is called.

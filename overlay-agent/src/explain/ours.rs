@@ -7,10 +7,11 @@ use tokio::task::spawn_blocking;
 use super::{case::Case, kernel::Told, stage::Seen};
 use crate::{
     api::explain::Header,
-    doctor::filter::{Connection, Hook, Packet, Ruleset},
-    kernel::{netlink::NextHop, nft},
+    filter::{Connection, Hook, Packet, Ruleset},
+    kernel::nft,
     model::{Family, IfName},
     objects::{GuardRules, IN_THE_CLEAR, TUNNEL_FROM_ENDPOINT, guard_table},
+    surroundings::NextHop,
 };
 
 /// With which address as its source a packet of a network leaves the node.

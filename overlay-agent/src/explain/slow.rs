@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::explain::{Attached, End},
     desired::vxlan_name,
-    doctor::filter::{self, Connection, Packet, Ruleset},
+    filter::{self, Connection, Packet, Ruleset},
     kernel::nft,
     model::Family,
     objects::{Hook, filter_table},

@@ -9,7 +9,6 @@ use std::{
     },
     panic,
     path::{Path, PathBuf},
-    sync::OnceLock,
     thread,
 };
 
@@ -29,10 +28,13 @@ use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{LinkFlags, LinkMessage},
 };
-use serde::{Deserialize, Serialize};
 
 use super::{KernelError, Result, netlink::blocking};
-use crate::{hooks, model::Name};
+use crate::{
+    hooks,
+    identity::{Made, NetnsId, boot_id},
+    model::Name,
+};
 
 /// Where names of namespaces are kept.
 const DIRECTORY: &str = "/run/netns";
@@ -40,30 +42,6 @@ const DIRECTORY: &str = "/run/netns";
 const OWN: &str = "/proc/thread-self/ns/net";
 /// Every namespace's loopback device has this index (`LOOPBACK_IFINDEX`).
 pub const LOOPBACK: u32 = 1;
-
-/// The identity of a namespace.
-///
-/// The kernel gives the lowest free inode number to the next namespace (`proc_alloc_inum`): one
-/// that is deleted and made anew under its name has the old number nearly always. Only the cookie
-/// never comes again before the machine is restarted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetnsId {
-    /// Device number of the nsfs.
-    pub dev: u64,
-    /// Inode number in it.
-    pub inode: u64,
-    /// `SO_NETNS_COOKIE` (`net_gen_cookie`); what earlier versions noted has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cookie: Option<u64>,
-}
-
-impl NetnsId {
-    /// Whether a namespace that is there now is the one of which this was noted in this boot.
-    pub fn is(&self, there: Self) -> bool {
-        (self.dev, self.inode) == (there.dev, there.inode)
-            && (self.cookie.is_none() || self.cookie == there.cookie)
-    }
-}
 
 /// The file that stands for the namespace of this name.
 pub fn path_of(name: &Name) -> PathBuf {
@@ -176,62 +154,9 @@ fn cookie_of(socket: BorrowedFd<'_>) -> nix::Result<u64> {
     Errno::result(result).map(|_| cookie)
 }
 
-/// What proves that a named namespace is one that we made.
-///
-/// A name alone never does, and what identifies it comes again after a reboot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
-    /// The namespace.
-    #[serde(flatten)]
-    pub id: NetnsId,
-    /// Inode of the file that it was to be mounted on.
-    #[serde(default)]
-    file: Option<u64>,
-    /// Boot of the machine in which it was made.
-    #[serde(default)]
-    boot: Option<String>,
-}
-
-impl Made {
-    /// Whether a namespace that is there now is this one.
-    pub fn is(&self, there: NetnsId) -> Result<bool> {
-        Ok(self.id.is(there) && self.boot.as_deref() == Some(boot_id()?))
-    }
-}
-
-/// A namespace that something of ours is bound to, whatever its path leads to later.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bound {
-    /// The namespace.
-    #[serde(flatten)]
-    id: NetnsId,
-    /// Boot of the machine in which it was seen.
-    boot: String,
-}
-
-impl Bound {
-    /// To a namespace of this boot.
-    pub fn to(id: NetnsId) -> Result<Self> {
-        let boot = boot_id()?.to_owned();
-        Ok(Self { id, boot })
-    }
-
-    /// Whether a namespace that is there now is this one; it is not when the boot is not known.
-    pub fn is(&self, there: NetnsId) -> bool {
-        self.id.is(there) && boot_id().is_ok_and(|boot| boot == self.boot)
-    }
-}
-
-/// Identifies the time since the machine was started. Read once: it outlives the process.
-fn boot_id() -> Result<&'static str> {
-    const FILE: &str = "/proc/sys/kernel/random/boot_id";
-    static ID: OnceLock<String> = OnceLock::new();
-    if let Some(id) = ID.get() {
-        return Ok(id);
-    }
-    let read = fs::read_to_string(FILE);
-    let id = read.map_err(|error| KernelError::io(format!("read {FILE}"), &error))?;
-    Ok(ID.get_or_init(|| id.trim().to_owned()))
+/// An error of [`boot_id`].
+pub fn untold(error: io::Error) -> KernelError {
+    KernelError::io("tell one boot of the machine from another", &error)
 }
 
 /// A namespace that has no name yet. It goes when this is dropped.
@@ -259,7 +184,7 @@ pub fn create() -> Result<Unnamed> {
     let made = Made {
         id,
         file: Some(file.metadata().map_err(io)?.ino()),
-        boot: Some(boot_id()?.to_owned()),
+        boot: Some(boot_id().map_err(untold)?.to_owned()),
     };
     Ok(Unnamed {
         namespace,
@@ -331,7 +256,9 @@ pub fn clear_unfinished(name: &Name, made: &Made) -> Result<()> {
 pub fn delete(name: &Name, made: &Made) -> Result<bool> {
     let path = path_of(name);
     let there = id(&path)?;
-    let ours = there.map_or(Ok(false), |there| made.is(there))?;
+    let ours = there
+        .map_or(Ok(false), |there| made.is(there))
+        .map_err(untold)?;
     if ours {
         match umount2(&path, MntFlags::MNT_DETACH) {
             // Somebody was quicker.

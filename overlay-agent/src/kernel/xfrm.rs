@@ -16,7 +16,10 @@ use super::{
     KernelError, Result,
     dump::{attribute, dump},
 };
-use crate::model::Family;
+use crate::{
+    model::Family,
+    surroundings::{Direction, Policy},
+};
 
 /// `XFRMNLGRP_POLICY` of `linux/xfrm.h`.
 const GROUP: u32 = 4;
@@ -30,54 +33,6 @@ const INFO: usize = 168;
 const TEMPLATES: u16 = 5;
 /// What an announcement has at most; it is not looked at.
 const BUFFER: usize = 4 * 1024;
-/// `IPPROTO_UDP`.
-const UDP: u8 = 17;
-
-/// Whose packets a policy is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Those that this node gets.
-    In,
-    /// Those that it sends.
-    Out,
-}
-
-/// A policy that does something: it encrypts, or it blocks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Whose packets it is about.
-    pub direction: Direction,
-    /// The addresses that they are from,
-    pub source: IpNet,
-    /// and for.
-    pub destination: IpNet,
-    /// IP protocol; 0: any.
-    protocol: u8,
-    /// UDP or TCP destination port; 0: any.
-    port: u16,
-    /// Whether it blocks.
-    pub blocks: bool,
-}
-
-impl Policy {
-    /// Whether what leaves is encrypted by it.
-    pub fn encrypts(&self) -> bool {
-        self.direction == Direction::Out && !self.blocks
-    }
-
-    /// Whether it is about what a tunnel between two addresses, of which `own` is this node's,
-    /// carries to a UDP port.
-    pub fn is_about(&self, own: IpAddr, other: IpAddr, port: u16) -> bool {
-        let (source, destination) = match self.direction {
-            Direction::In => (other, own),
-            Direction::Out => (own, other),
-        };
-        matches!(self.protocol, 0 | UDP)
-            && (self.port == 0 || self.port == port)
-            && self.source.contains(&source)
-            && self.destination.contains(&destination)
-    }
-}
 
 /// The policies of the calling thread's namespace; none where the kernel has no `IPsec`.
 pub fn policies() -> Result<Vec<Policy>> {

@@ -10,7 +10,7 @@ use crate::{
     kernel::netlink::{Changes, Event, LinkInfo},
     model::{IfName, Mac},
     node::Node,
-    store::Content,
+    state::Content,
 };
 
 /// Whether all that has changed is what leads to the peers, and is now as it is known to be.

@@ -17,7 +17,7 @@ use crate::{
     model::{Endpoint, Family, IfName, Model, Name},
     node::Node,
     objects::{Address, LinkId, Objects, ROUTE_PROTOCOL, Route, RouteKey, Scope},
-    store::Content,
+    state::Content,
     surroundings::{EndpointPlace, Surroundings},
 };
 

@@ -6,13 +6,13 @@ use crate::{
     desired::underlay_devices,
     kernel::{
         self,
-        bpf::{self, AtDevice, ForeignHook, Side},
+        bpf::{self, AtDevice},
         netlink::LinkInfo,
         xfrm,
     },
     model::{Family, IfName, Model},
     node::Node,
-    surroundings::Surroundings,
+    surroundings::{ForeignHook, Side, Surroundings},
 };
 
 /// What was found at devices, until something says that it may have changed.

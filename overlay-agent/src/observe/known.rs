@@ -8,7 +8,7 @@ use std::{
 use super::{devices::Devices, endpoints::Insides, hooks::Hooks, tables::Tables, ways::Ways};
 use crate::{
     desired::{Few, OfSome},
-    doctor::filter::{Hooked, Places, Ruleset},
+    filter::{Hooked, Places, Ruleset},
     kernel::netlink::Event,
     model::{IfName, Model, Peer},
     objects::{AttachmentState, Hook, PeerObjects, Stray},

@@ -27,20 +27,20 @@ use std::{
 
 use crate::{
     desired::{is_ours, needs_filter, observed_settings, owner},
+    identity::Made,
     kernel::{
         self, bpf,
         netlink::{
             AddressInfo, Bulk, Changes, Event, Lifetime, LinkInfo, Place, RouteInfo, VxlanInfo,
         },
-        netns::{self, Made},
-        nft, sysctl, udp,
+        netns, nft, sysctl, udp,
     },
     model::{Family, IfName, Model, Name},
     node::Node,
     objects::{
         Address, FilterTable, LinkId, Objects, Route, RouteKey, Scope, TableOwner, filter_table,
     },
-    store::Content,
+    state::Content,
     surroundings::{NoGuard, NodeLink, Observed, Surroundings, Vrf},
 };
 
@@ -287,7 +287,7 @@ fn namespaces<'a>(
     for (name, made) in noted {
         if let Some(made) = made
             && let Some(there) = netns::id(&netns::path_of(name))?
-            && made.is(there)?
+            && made.is(there).map_err(netns::untold)?
         {
             objects.namespaces.insert(name.clone());
         }

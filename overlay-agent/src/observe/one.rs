@@ -9,7 +9,7 @@ use crate::{
     model::{Endpoint, IfName, NetnsRef, Vni},
     node::Node,
     objects::Objects,
-    store::Content,
+    state::Content,
     surroundings::{EndpointPlace, NodeLink, Surroundings},
 };
 

@@ -5,16 +5,11 @@ use tracing::debug;
 use super::Known;
 use crate::{
     desired::{bridge_name, underlay_devices, vxlan_name},
-    doctor::filter::{Between, Following, Places, Ruleset},
-    kernel::{
-        self,
-        bpf::{ForeignHook, Side},
-        netlink::LinkInfo,
-        nft,
-    },
+    filter::{Between, Following, Places, Ruleset},
+    kernel::{self, netlink::LinkInfo, nft},
     model::{Family, IfName, Model, Network},
-    store::Content,
-    surroundings::Surroundings,
+    state::Content,
+    surroundings::{ForeignHook, Side, Surroundings},
 };
 
 /// Finds the networks whose connections rules follow.

@@ -13,14 +13,11 @@ use ipnet::IpNet;
 
 use super::{nodes::Nodes, tables::Tables};
 use crate::{
-    kernel::{
-        self,
-        netlink::{Bulk, Hop, NextHop, Question},
-    },
+    kernel::{self, netlink::Bulk},
     model::{Family, Model, Peers},
     shared::Shared,
-    store::Content,
-    surroundings::{Asked, Surroundings, Way, WayHop},
+    state::Content,
+    surroundings::{Asked, Hop, NextHop, Question, Surroundings, Way, WayHop},
 };
 
 /// The ways, and what they follow from besides the routes.

@@ -11,9 +11,10 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    Content, StoreError,
+    StoreError,
     copies::{self, Durable, Version},
 };
+use crate::state::Content;
 
 /// What could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Content, StoreError,
-    content::Change,
+    StoreError,
     copies::{self, Durable, Version, failed, gone},
     understand,
 };
-use crate::model::Name;
+use crate::{
+    model::Name,
+    state::{Change, Content},
+};
 
 /// Lines may take so much before they are made into one again, or as much as that one takes.
 const ROOM: usize = 64 << 10;

@@ -1,15 +1,8 @@
-//! What must survive a restart and cannot be read back from the kernel.
-//!
-//! Addresses that were handed out, endpoints that were added at run time, which
-//! namespaces we made, and the kernel settings as they were before us.
+//! Keeps the [state](crate::state) that must survive a restart, on the disk and in a journal.
 
-mod addresses;
 mod behind;
-mod complete;
-mod content;
 mod copies;
 mod journal;
-mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -27,16 +20,14 @@ use serde_json::Value;
 use crate::{
     dirs::Dirs,
     hooks,
-    kernel::netns::{Bound, NetnsId},
+    identity::{Bound, NetnsId},
     model::{Endpoint, IfName, Name, Network},
+    state::{Change, Content, upgrade},
 };
 
 use behind::Behind;
-use content::Change;
 use copies::{Durable, Version, gone, temporary};
 use journal::Journal;
-
-pub use content::{Allocation, Content, SubnetEnv, Vtep};
 
 /// Why the state file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -319,7 +310,7 @@ fn noted<T: FromStr>(path: &Path) -> Result<Option<T>, StoreError> {
 
 /// The content of a file of this or an earlier layout; the error says what does not fit.
 fn understand(file: Value, instance: &Name) -> Result<Content, String> {
-    let file = upgrade::upgrade(file)?;
+    let file = upgrade(file)?;
     let content: Content = serde_json::from_value(file).map_err(|error| error.to_string())?;
     content.must_be_of(instance)?;
     Ok(content)

@@ -11,6 +11,7 @@ use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use nix::net::if_::if_nametoindex;
 use overlay_agent::{
     PROGRAMS,
+    identity::Made,
     kernel::{
         bpf::{self, AttachMode, DataPlane},
         netns,
@@ -24,7 +25,7 @@ use overlay_agent::{
 pub(crate) struct Node {
     pub(crate) name: Name,
     pub(crate) pins: PathBuf,
-    made: netns::Made,
+    made: Made,
 }
 
 impl Node {

@@ -9,6 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use overlay_agent::{
+    identity::Made,
     kernel::{
         netlink::{LinkInfo, Netlink},
         netns,
@@ -20,7 +21,7 @@ use overlay_agent::{
 /// A namespace that goes when the test ends, however it ends.
 pub(crate) struct Namespace {
     pub(crate) name: Name,
-    pub(crate) made: netns::Made,
+    pub(crate) made: Made,
 }
 
 impl Namespace {

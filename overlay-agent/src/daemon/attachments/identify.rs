@@ -8,7 +8,7 @@ use super::{Reconciler, Result, refused};
 use crate::{
     api::EndpointSpec,
     daemon::{reconcile::identity, requests},
-    kernel::netns::NetnsId,
+    identity::NetnsId,
     model::{Attachment, Endpoint, Mac, Name, Network},
 };
 

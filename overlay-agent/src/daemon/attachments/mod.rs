@@ -14,10 +14,8 @@ use super::Reconciler;
 use crate::{
     api::Reply,
     desired::default_route,
-    kernel::{
-        netlink::Netlink,
-        netns::{Bound, LOOPBACK},
-    },
+    identity::Bound,
+    kernel::{netlink::Netlink, netns::LOOPBACK},
     model::{Endpoint, Family, Name},
     objects::{LinkId, Scope},
     surroundings::EndpointPlace,

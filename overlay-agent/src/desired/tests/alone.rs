@@ -9,7 +9,7 @@ use crate::{
     model::Model,
     objects::Objects,
     plan::plan,
-    store::Content,
+    state::Content,
     surroundings::{EndpointPlace, Observed},
 };
 

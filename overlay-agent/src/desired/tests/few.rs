@@ -11,7 +11,7 @@ use crate::{
     model::{Model, Name, Peer},
     objects::Capacity,
     plan::plan,
-    store::Content,
+    state::Content,
     surroundings::{NodeLink, Observed, Way},
 };
 

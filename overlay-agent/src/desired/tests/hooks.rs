@@ -5,9 +5,8 @@ use overlay_common::maps::{endpoint_flags, network_flags};
 use super::{CONFIG, bare, build, name};
 use crate::{
     desired::{Desired, Problem},
-    kernel::bpf::{ForeignHook, Side},
     objects::LinkRef,
-    surroundings::Observed,
+    surroundings::{ForeignHook, Observed, Side},
 };
 
 fn with(device: &str, side: Side) -> Observed {

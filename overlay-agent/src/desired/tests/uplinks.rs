@@ -1,7 +1,7 @@
 //! Which address is a node's VTEP, and how wide its underlay is.
 
 use super::*;
-use crate::{kernel::netlink::LinkLayer, surroundings::Vrf};
+use crate::surroundings::{LinkLayer, Vrf};
 
 fn vteps(config: &str, store: &Content, observed: &Observed) -> Result<Vec<String>, String> {
     let model = config::parse(Path::new("t.toml"), config).unwrap();

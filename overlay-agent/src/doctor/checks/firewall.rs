@@ -3,10 +3,8 @@
 use super::{Check, Fault, Look, Looked, advice, command, list, writers};
 use crate::{
     api::{Cure, Finding},
-    doctor::{
-        facts::{Facts, NetworkFacts, PeerFacts},
-        filter::{Between, Connection, Following, Hook, Packet, Place, Ruleset},
-    },
+    doctor::facts::{Facts, NetworkFacts, PeerFacts},
+    filter::{Between, Connection, Following, Hook, Packet, Place, Ruleset},
     model::{Family, FastPath, IfName},
     trouble::ids,
 };

@@ -11,8 +11,8 @@ use crate::{
             AgentFacts, Answer, Container, Device, Growth, Machine, MapUse, Neighbour,
             NeighbourState, NetworkFacts, NodeAddress, PeerFacts, Reach,
         },
-        filter::Ruleset,
     },
+    filter::Ruleset,
     model::FastPath,
 };
 

@@ -3,10 +3,8 @@
 
 use crate::{
     api::Cure,
-    doctor::{
-        facts::{Facts, NetworkFacts},
-        filter::{Place, Ruleset, Writer},
-    },
+    doctor::facts::{Facts, NetworkFacts},
+    filter::{Place, Ruleset, Writer},
     model::IfName,
 };
 
@@ -87,20 +85,17 @@ fn told(facts: &Facts, who: &str, commands: impl IntoIterator<Item = String>) ->
 #[cfg(test)]
 mod tests {
     use super::super::healthy::{broken, only};
-    use crate::{
-        doctor::{facts::Facts, filter::Ruleset},
-        model::FastPath,
-    };
+    use crate::{doctor::facts::Facts, filter::Ruleset, model::FastPath};
 
     /// As the tools of Debian 12 set them (firewalld 1.3.3, ufw 0.36.2): as installed, and after
     /// the commands of the cures.
     const FIREWALLD: [&str; 2] = [
-        include_str!("rulesets/firewalld.json"),
-        include_str!("rulesets/firewalld-allowed.json"),
+        include_str!("../../filter/rulesets/firewalld.json"),
+        include_str!("../../filter/rulesets/firewalld-allowed.json"),
     ];
     const UFW: [&str; 2] = [
-        include_str!("rulesets/ufw.json"),
-        include_str!("rulesets/ufw-allowed.json"),
+        include_str!("../../filter/rulesets/ufw.json"),
+        include_str!("../../filter/rulesets/ufw-allowed.json"),
     ];
 
     fn read(listing: &str) -> Ruleset {

@@ -25,16 +25,16 @@ use super::{
     checks::{Judgement, judge},
     commands::Commands,
     facts::{AgentFacts, Facts, Health, Machine, NetworkFacts, NodeAddress, Seen},
-    filter::Ruleset,
     leftovers::{self, Leftover},
 };
 use crate::{
     api::{Diagnosis, SCHEMA},
-    daemon::look_ahead,
+    filter::Ruleset,
     kernel::{self, KernelError, capability, nft, statistics, sysctl},
     model::{Model, Name},
     node::Node,
-    store::Content,
+    preview::look_ahead,
+    state::Content,
     surroundings::Observed,
     trouble::Trouble,
 };

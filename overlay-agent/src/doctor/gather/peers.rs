@@ -19,11 +19,12 @@ use crate::{
     doctor::facts::{Answer, Device, Growth, Neighbour, NeighbourState, PeerFacts, Reach, Seen},
     kernel::{
         self,
-        netlink::{Answers, Question, Reachability},
+        netlink::{Answers, Reachability},
         statistics,
     },
     model::{Family, IfName, Mac, Network, Peer, Range},
     objects::{AttachmentState, Hook},
+    surroundings::Question,
 };
 
 /// Peers that are spoken to.

@@ -12,10 +12,11 @@ use crate::{
     doctor::facts::{Diversion, Diverted, PeerFacts},
     kernel::{
         self,
-        netlink::{NextHop, RouteInfo, RouteKind, RuleInfo},
+        netlink::{RouteInfo, RouteKind, RuleInfo},
     },
     model::{Family, IfName},
     objects::ROUTE_PROTOCOL,
+    surroundings::NextHop,
 };
 
 /// `RT_TABLE_MAIN`, and the priority of the rule that leads there.

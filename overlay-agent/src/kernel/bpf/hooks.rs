@@ -16,45 +16,8 @@ use crate::{
         netlink::{self, Qdiscs},
     },
     model::IfName,
-    objects::Hook,
+    surroundings::{ForeignHook, Side, TcxPrograms},
 };
-
-/// Which way packets go where something is hooked in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Side {
-    /// They come in by the device.
-    Ingress,
-    /// They are sent by it.
-    Egress,
-}
-
-impl Side {
-    const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
-
-    /// A hook of ours at this side: programs are asked for by hooks.
-    const fn hook(self) -> Hook {
-        match self {
-            Self::Ingress => Hook::FromUnderlay,
-            Self::Egress => Hook::FromHost,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-    }
-}
-
-/// Something of somebody else's at a device, which the programs pass by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ForeignHook {
-    /// Which way packets go there.
-    pub side: Side,
-    /// What it is, as `tc` and `bpftool` call it.
-    pub what: String,
-}
 
 /// What was found at a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,9 +27,6 @@ pub struct AtDevice {
     /// Ids of the TCX programs, ours too: nobody announces when they change.
     pub programs: TcxPrograms,
 }
-
-/// Ids of the TCX programs of a device: ingress, egress.
-pub type TcxPrograms = [Vec<u32>; 2];
 
 /// The TCX programs of a device.
 pub fn tcx_programs(device: IfName, ifindex: u32) -> Result<TcxPrograms> {

@@ -58,7 +58,7 @@ pub use self::{
     census::{Census, Sums},
     counters::Counters,
     events::{Event, Events},
-    hooks::{AtDevice, ForeignHook, Side, TcxPrograms, hooked_in, tcx_programs},
+    hooks::{AtDevice, hooked_in, tcx_programs},
     maps::Maps,
     others::{Attachment, Other, before, foreign_xdp},
     trial::{Build, Ran, Trial},

@@ -1,29 +1,19 @@
 //! All next hops of a way, where a route has several.
 
-use std::net::IpAddr;
-
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     route::{RouteAttribute, RouteFlags, RouteNextHop, RouteNextHopFlags},
 };
 
 use super::{
-    Bulk, Netlink, Question, Request,
+    Bulk, Netlink, Request,
     routes::{address, via},
-    ways::no_way,
+    ways::{asking, no_way},
 };
-use crate::kernel::Result;
-
-/// One of several next hops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Hop {
-    /// `ifindex` of its device.
-    pub oif: u32,
-    /// The neighbour; `None` when the destination is on the link.
-    pub gateway: Option<IpAddr>,
-    /// Its share, next to those of the others.
-    pub weight: u16,
-}
+use crate::{
+    kernel::Result,
+    surroundings::{Hop, Question},
+};
 
 impl Netlink {
     /// The next hops that the kernel chooses among: those that live; none where the route has one.
@@ -54,7 +44,7 @@ impl Bulk {
 
 /// Asks for the route that the answer is from, with all that it has (`RTM_F_FIB_MATCH`).
 fn message(question: Question) -> RouteNetlinkMessage {
-    let mut message = question.message();
+    let mut message = asking(question);
     message.header.flags |= RouteFlags::FibMatch;
     RouteNetlinkMessage::GetRoute(message)
 }

@@ -16,6 +16,7 @@ use super::{Netlink, bridge};
 use crate::{
     kernel::Result,
     model::{IfName, Mac},
+    surroundings::LinkLayer,
 };
 
 /// The greatest MTU of a veth (`ETH_MAX_MTU`).
@@ -63,20 +64,6 @@ pub struct LinkInfo {
     /// Whether its other side, if it is a veth, has an XDP program in its driver: only then the kernel
     /// gives it another greatest MTU than 65535 (`veth_xdp_set`).
     pub faces_xdp: bool,
-}
-
-/// What the packets of a device begin with (`ARPHRD_…`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LinkLayer {
-    /// An Ethernet header.
-    #[default]
-    Ethernet,
-    /// The IP header: they are those of a VPN, or of a tunnel.
-    Ip,
-    /// A header of another kind.
-    Other,
-    /// They never leave this machine.
-    Loopback,
 }
 
 /// Settings of a VXLAN device.

@@ -37,26 +37,21 @@ use rtnetlink::{
 use tokio::runtime;
 
 use self::refusal::Refusal;
-use super::{
-    KernelError, Result,
-    netns::{self, NetnsId},
-};
-use crate::model::Family;
+use super::{KernelError, Result, netns};
+use crate::{identity::NetnsId, model::Family};
 
 pub use self::{
     addresses::{AddressInfo, Lifetime, Place},
     bulk::{Bulk, Request},
     create::VethPeerSpec,
     events::{Changes, Event, Touched},
-    hops::Hop,
-    links::{LinkInfo, LinkLayer, VxlanInfo},
+    links::{LinkInfo, VxlanInfo},
     neighbours::{FdbInfo, NeighbourInfo},
     qdiscs::{Qdiscs, qdiscs},
     reachability::{Answers, Reachability},
     routes::{RouteInfo, RouteKind, RouteSpec},
-    rules::{RefusingRule, RuleInfo},
+    rules::RuleInfo,
     watch::Watch,
-    ways::{NextHop, Question},
 };
 
 /// How often a dump is repeated when the table changes under it.

@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
 };
 
 use super::Netlink;
-use crate::{kernel::Result, model::Family};
+use crate::{kernel::Result, model::Family, surroundings::RefusingRule};
 
 /// A rule as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,19 +22,6 @@ pub struct RuleInfo {
     pub destination: Option<IpNet>,
 }
 
-/// A rule that refuses packets, whatever the tables say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusingRule {
-    /// Rules with less are asked first.
-    pub priority: u32,
-    /// As `ip rule` calls it: `blackhole`, `prohibit`, `unreachable`.
-    pub action: &'static str,
-    /// The destinations that it is about; `None`: all.
-    pub destination: Option<IpNet>,
-    /// The sources that it is about; `None`: all.
-    pub source: Option<IpNet>,
-}
-
 impl Netlink {
     /// Every rule of a family that refuses packets.
     pub async fn refusing_rules(&self, family: Family) -> Result<Vec<RefusingRule>> {
@@ -43,7 +30,7 @@ impl Netlink {
         let message = RouteNetlinkMessage::GetRule(message);
         self.dump("list rules", message, |answer| match answer {
             RouteNetlinkMessage::NewRule(rule) if rule.header.family == family.into() => {
-                RefusingRule::from_message(&rule)
+                refusing(&rule)
             }
             _ => None,
         })
@@ -68,35 +55,33 @@ impl Netlink {
     }
 }
 
-impl RefusingRule {
-    fn from_message(message: &RuleMessage) -> Option<Self> {
-        let header = &message.header;
-        let action = match header.action {
-            RuleAction::Blackhole => "blackhole",
-            RuleAction::Unreachable => "unreachable",
-            RuleAction::Prohibit => "prohibit",
-            _ => return None,
-        };
-        let mut rule = Self {
-            priority: 0,
-            action,
-            destination: None,
-            source: None,
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                RuleAttribute::Priority(priority) => rule.priority = *priority,
-                RuleAttribute::Destination(address) => {
-                    rule.destination = Some(IpNet::new(*address, header.dst_len).ok()?);
-                }
-                RuleAttribute::Source(address) => {
-                    rule.source = Some(IpNet::new(*address, header.src_len).ok()?);
-                }
-                _ => {}
+fn refusing(message: &RuleMessage) -> Option<RefusingRule> {
+    let header = &message.header;
+    let action = match header.action {
+        RuleAction::Blackhole => "blackhole",
+        RuleAction::Unreachable => "unreachable",
+        RuleAction::Prohibit => "prohibit",
+        _ => return None,
+    };
+    let mut rule = RefusingRule {
+        priority: 0,
+        action,
+        destination: None,
+        source: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = *priority,
+            RuleAttribute::Destination(address) => {
+                rule.destination = Some(IpNet::new(*address, header.dst_len).ok()?);
             }
+            RuleAttribute::Source(address) => {
+                rule.source = Some(IpNet::new(*address, header.src_len).ok()?);
+            }
+            _ => {}
         }
-        Some(rule)
     }
+    Some(rule)
 }
 
 impl RuleInfo {

@@ -14,36 +14,14 @@ use super::{
     refusal::Refusal,
     routes::{address, mtu, via},
 };
-use crate::{kernel::Result, model::Family};
+use crate::{
+    kernel::Result,
+    model::Family,
+    surroundings::{NextHop, Question},
+};
 
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
-
-/// What a VXLAN device asks before it sends (`udp_tunnel_dst_lookup` of Linux).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Question {
-    /// The outer destination.
-    pub to: IpAddr,
-    /// The outer source, an address of this node; `None`: the kernel's choice.
-    pub from: Option<IpAddr>,
-    /// UDP destination port.
-    pub port: u16,
-}
-
-/// Where the kernel sends packets for a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NextHop {
-    /// `ifindex` of the device; loopback for a local destination.
-    pub oif: u32,
-    /// Next hop; `None` when the destination is on the link.
-    pub gateway: Option<IpAddr>,
-    /// The destination is an address of this node.
-    pub local: bool,
-    /// The source address that the kernel would take.
-    pub source: Option<IpAddr>,
-    /// MTU of the path in bytes, if the route has one or a router has told it.
-    pub mtu: Option<u32>,
-}
 
 impl Netlink {
     /// The way to a destination, whatever its source (`ip route get`); `None` when there is none.
@@ -55,12 +33,12 @@ impl Netlink {
     ///
     /// Its source, if it has one, must be an address of this node.
     pub async fn way_of(&self, question: Question) -> Result<Option<NextHop>> {
-        self.ask_way(question.message(), question.to).await
+        self.ask_way(asking(question), question.to).await
     }
 
     async fn ask_way(&self, message: RouteMessage, to: IpAddr) -> Result<Option<NextHop>> {
         match self.get(RouteNetlinkMessage::GetRoute(message)).await {
-            Ok(answer) => Ok(NextHop::of(answer)),
+            Ok(answer) => Ok(next_hop(answer)),
             Err(refusal) => no_way(refusal, to),
         }
     }
@@ -70,29 +48,27 @@ impl Bulk {
     /// As [`Netlink::way_of`], for each of many questions.
     pub fn ways_of(&mut self, questions: &[Question]) -> Result<Vec<Option<NextHop>>> {
         let ask = |question: &Question| Request {
-            message: RouteNetlinkMessage::GetRoute(question.message()),
+            message: RouteNetlinkMessage::GetRoute(asking(*question)),
             flags: 0,
         };
         let answers = self.ask(questions.iter().map(ask).collect());
         let hops = questions.iter().zip(answers);
         hops.map(|(question, answer)| match answer {
-            Ok(answer) => Ok(answer.and_then(NextHop::of)),
+            Ok(answer) => Ok(answer.and_then(next_hop)),
             Err(refusal) => no_way(refusal, question.to),
         })
         .collect()
     }
 }
 
-impl Question {
-    pub(super) fn message(self) -> RouteMessage {
-        let mut message = way_to(self.to, self.from);
-        // For rules that tell by them, and for the hash among next hops.
-        message.attributes.extend([
-            RouteAttribute::IpProto(UDP),
-            RouteAttribute::Dport(self.port),
-        ]);
-        message
-    }
+pub(super) fn asking(question: Question) -> RouteMessage {
+    let mut message = way_to(question.to, question.from);
+    // For rules that tell by them, and for the hash among next hops.
+    message.attributes.extend([
+        RouteAttribute::IpProto(UDP),
+        RouteAttribute::Dport(question.port),
+    ]);
+    message
 }
 
 fn way_to(destination: IpAddr, from: Option<IpAddr>) -> RouteMessage {
@@ -118,35 +94,33 @@ pub(super) fn no_way(refusal: Refusal, destination: IpAddr) -> Result<Option<Nex
     }
 }
 
-impl NextHop {
-    fn of(answer: RouteNetlinkMessage) -> Option<Self> {
-        match answer {
-            RouteNetlinkMessage::NewRoute(route) => Self::from_message(&route),
-            _ => None,
-        }
+fn next_hop(answer: RouteNetlinkMessage) -> Option<NextHop> {
+    match answer {
+        RouteNetlinkMessage::NewRoute(route) => from_message(&route),
+        _ => None,
     }
+}
 
-    fn from_message(message: &RouteMessage) -> Option<Self> {
-        let mut oif = None;
-        let mut gateway = None;
-        let mut source = None;
-        let mut path = None;
-        for attribute in &message.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => oif = Some(*index),
-                RouteAttribute::Gateway(found) => gateway = address(found),
-                RouteAttribute::Via(found) => gateway = via(found),
-                RouteAttribute::PrefSource(found) => source = address(found),
-                RouteAttribute::Metrics(metrics) => path = mtu(metrics),
-                _ => {}
-            }
+fn from_message(message: &RouteMessage) -> Option<NextHop> {
+    let mut oif = None;
+    let mut gateway = None;
+    let mut source = None;
+    let mut path = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => oif = Some(*index),
+            RouteAttribute::Gateway(found) => gateway = address(found),
+            RouteAttribute::Via(found) => gateway = via(found),
+            RouteAttribute::PrefSource(found) => source = address(found),
+            RouteAttribute::Metrics(metrics) => path = mtu(metrics),
+            _ => {}
         }
-        Some(Self {
-            oif: oif?,
-            gateway,
-            local: message.header.kind == RouteType::Local,
-            source,
-            mtu: path,
-        })
     }
+    Some(NextHop {
+        oif: oif?,
+        gateway,
+        local: message.header.kind == RouteType::Local,
+        source,
+        mtu: path,
+    })
 }

@@ -1,10 +1,7 @@
 use serde_json::{Value, json};
 
 use super::super::healthy::only;
-use crate::{
-    doctor::{facts::Facts, filter::Ruleset},
-    model::FastPath,
-};
+use crate::{doctor::facts::Facts, filter::Ruleset, model::FastPath};
 
 fn base(kind: &str, hook: &str, expr: &Value) -> Ruleset {
     let listing = json!({ "nftables": [

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{addresses, upgrade::FORMAT};
 use crate::{
-    kernel::netns::{Bound, Made, NetnsId},
+    identity::{Bound, Made, NetnsId},
     model::{Endpoint, Family, IfName, Model, Name, NetnsRef, Network},
 };
 
@@ -105,7 +105,7 @@ pub struct Content {
 /// A process that an endpoint was found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Process {
+pub struct Process {
     pid: u32,
     netns: NetnsId,
 }
@@ -113,12 +113,16 @@ pub(super) struct Process {
 /// A change of little.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub(super) enum Change {
+pub enum Change {
     /// An endpoint has come at run time.
     Admit {
+        /// As it was asked for.
         endpoint: Box<Endpoint>,
+        /// Its addresses.
         allocation: Allocation,
+        /// The process that its namespace is named by.
         process: Option<Process>,
+        /// The namespace, where a runtime has asked for it.
         #[serde(default)]
         bound: Option<Bound>,
     },
@@ -158,7 +162,7 @@ impl Content {
     }
 
     /// Whether this is a state of the instance; if not, why.
-    pub(super) fn must_be_of(&self, instance: &Name) -> Result<(), String> {
+    pub fn must_be_of(&self, instance: &Name) -> Result<(), String> {
         if self.instance != *instance {
             return Err(format!("it belongs to instance {}", self.instance));
         }
@@ -219,7 +223,7 @@ impl Content {
     }
 
     /// What is to be noted of an endpoint that comes at run time.
-    pub(super) fn admission(
+    pub fn admission(
         &self,
         endpoint: &Endpoint,
         network: &Network,
@@ -241,7 +245,8 @@ impl Content {
         }
     }
 
-    pub(super) fn take_in(&mut self, change: Change) {
+    /// Carries a change out.
+    pub fn take_in(&mut self, change: Change) {
         match change {
             Change::Admit {
                 endpoint,

@@ -1,5 +1,10 @@
 //! What is not ours and yet decides what ours must look like.
 
+mod hooks;
+mod policy;
+mod rules;
+mod ways;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -8,16 +13,16 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    doctor::filter::Following,
-    kernel::{
-        bpf::{ForeignHook, TcxPrograms},
-        netlink::{Hop, LinkLayer, NextHop, Question, RefusingRule},
-        xfrm::Policy,
-    },
+    filter::Following,
     model::{Family, IfName, Name},
     objects::Objects,
     shared::Shared,
 };
+
+pub use hooks::{ForeignHook, Side, TcxPrograms};
+pub use policy::{Direction, Policy};
+pub use rules::RefusingRule;
+pub use ways::{Hop, NextHop, Question};
 
 /// One look at the kernel.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +115,20 @@ impl Surroundings {
         let mut links = self.links.iter();
         links.find_map(|(name, link)| (link.index == index).then_some(*name))
     }
+}
+
+/// What the packets of a device begin with (`ARPHRD_…`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkLayer {
+    /// An Ethernet header.
+    #[default]
+    Ethernet,
+    /// The IP header: they are those of a VPN, or of a tunnel.
+    Ip,
+    /// A header of another kind.
+    Other,
+    /// They never leave this machine.
+    Loopback,
 }
 
 /// A device of the node.

@@ -10,7 +10,7 @@ use crate::{
     objects::{Capacity, MAPS},
     observe::{Known, observe},
     plan::{Plan, plan},
-    store::Content,
+    state::Content,
     surroundings::Observed,
     trouble::Trouble,
 };
@@ -25,11 +25,7 @@ pub struct Preview {
 }
 
 /// The steps that would be taken, with nothing loaded, written or changed.
-pub(super) async fn preview(
-    node: &Node,
-    model: &Model,
-    store: &Content,
-) -> Result<Preview, PreviewError> {
+pub async fn preview(node: &Node, model: &Model, store: &Content) -> Result<Preview, PreviewError> {
     let (observed, desired) = look_ahead(node, model, store).await?;
     let desired = desired?;
     let problems = desired.problems.iter().map(Trouble::from).collect();
@@ -40,7 +36,7 @@ pub(super) async fn preview(
 }
 
 /// What is and what would be, or what stands in the way, with nothing loaded, written or changed.
-pub(crate) async fn look_ahead(
+pub async fn look_ahead(
     node: &Node,
     model: &Model,
     store: &Content,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 pub(super) const FORMAT: u32 = 2;
 
 /// Brings what is in a file into the present layout; the error says what does not fit.
-pub(super) fn upgrade(mut file: Value) -> Result<Value, String> {
+pub fn upgrade(mut file: Value) -> Result<Value, String> {
     match file.get("format").and_then(Value::as_u64) {
         Some(1) => {
             from_first(&mut file);

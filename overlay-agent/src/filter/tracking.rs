@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn firewalls_that_accept_the_network_leave_it_fast() {
         let read = |text| serde_json::from_str(text).unwrap();
-        let ufw = include_str!("../checks/rulesets/ufw-allowed.json");
+        let ufw = include_str!("rulesets/ufw-allowed.json");
         assert_eq!(follows(&read(ufw)), None);
         // Whom containers ask answers, and asks nobody: the kernel has to know who has asked.
         let way = r#""left":{"meta":{"key":"iifname"}},"right":"ovl1""#;
@@ -192,7 +192,7 @@ mod tests {
         assert_ne!(ufw, one_way);
         assert_eq!(follows(&read(&one_way)), Some(true));
         // What is invalid it drops before it looks at zones.
-        let firewalld = read(include_str!("../checks/rulesets/firewalld-allowed.json"));
+        let firewalld = read(include_str!("rulesets/firewalld-allowed.json"));
         assert_eq!(follows(&firewalld), Some(false));
     }
 }

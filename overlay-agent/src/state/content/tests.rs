@@ -1,7 +1,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use super::Content;
-use crate::{config, kernel::netns::NetnsId};
+use crate::{config, identity::NetnsId};
 
 const CONFIG: &str = "[node]\nname = \"n\"\nunderlay = \"eth1\"\n[[networks]]\nname = \"lab\"\nvni = 1\ncidr = \"10.0.0.0/8\"\nsubnet = \"10.1.1.0/29\"\n";
 
