@@ -44,8 +44,12 @@ pub(super) async fn run(
             made
         }
         Step::DeleteLink { id } => {
-            let place = place(node, insides, model, id).await?;
-            Ok(gone_is_fine(place.netlink.delete_link(place.index).await)?)
+            let Place { netlink, index } = place(node, insides, model, id).await?;
+            let deleted = match id.scope {
+                Scope::Node => netlink.delete_link_behind(index).await,
+                Scope::Endpoint(_) => netlink.delete_link(index).await,
+            };
+            Ok(gone_is_fine(deleted)?)
         }
         Step::ChangeLink { id, change } => change_link(node, insides, model, id, change).await,
         Step::AddAddress { address } => {

@@ -1,6 +1,6 @@
 //! Network devices: reading, changing, removing.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use nix::errno::Errno;
 use overlay_common::wire::OUTER_TTL;
@@ -11,16 +11,19 @@ use rtnetlink::packet_route::{
         LinkLayerType, LinkMessage, Prop,
     },
 };
+use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{Netlink, bridge};
+use super::{Netlink, blocking, bridge};
 use crate::{
-    kernel::Result,
+    kernel::{KernelError, Result},
     model::{IfName, Mac},
     surroundings::LinkLayer,
 };
 
 /// The greatest MTU of a veth (`ETH_MAX_MTU`).
 const VETH_MAX_MTU: u32 = 65_535;
+/// How often it is looked whether a device that is being removed is still there.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A device as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +132,30 @@ impl Netlink {
             format!("delete device {device}")
         })
         .await
+    }
+
+    /// Removes a device of the calling thread's namespace, and does not wait for what the kernel does
+    /// when nobody can see it any more: until all have let go of it, and for a grace period of RCU with
+    /// whatever waits for one (`rcu_barrier()` in `netdev_run_todo()`). Several go at once then.
+    pub async fn delete_link_behind(&self, index: u32) -> Result<()> {
+        let message = RouteNetlinkMessage::DelLink(of(index));
+        let mut removal = spawn_blocking(move || blocking::change(message, 0));
+        loop {
+            let error = match timeout(LOOK_AGAIN, &mut removal).await {
+                Ok(Ok(Ok(()))) => return Ok(()),
+                Ok(Ok(Err(refusal))) => refusal.during(self.deletion(index).await),
+                Ok(Err(panicked)) => {
+                    KernelError::new(self.deletion(index).await, panicked.to_string())
+                }
+                Err(_) if self.link_by_index(index).await?.is_none() => return Ok(()),
+                Err(_) => continue,
+            };
+            return Err(error);
+        }
+    }
+
+    async fn deletion(&self, index: u32) -> String {
+        format!("delete device {}", self.device(index).await)
     }
 
     /// Sets the administrative state.
