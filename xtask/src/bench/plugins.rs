@@ -77,6 +77,17 @@ struct Memory {
     before_mib: f64,
     after_mib: f64,
     containers: usize,
+    /// Of those that have stayed until nothing was left to do, their programs attached.
+    del_ms: Vec<f64>,
+}
+
+/// What the plugin's process takes that has nothing to ask its agent (VERSION).
+#[derive(Debug, Serialize)]
+struct Process {
+    /// From its start to its end.
+    ms: Vec<f64>,
+    /// Resident when it has started.
+    resident_kib: u64,
 }
 
 /// Measures, and shows what came out.
@@ -119,13 +130,14 @@ pub(super) fn run(console: Console, agent: &Path, out: &Path, quick: bool) -> Re
     drop(containers);
     let ours = plugins.first().context("no plugin of ours")?;
     let memory = memory(&node, ours, options.staying)?;
+    let process = process(ours)?;
     for plugin in &plugins {
         plugin.remove_place()?;
     }
     node.down()?;
     by_clsact.down()?;
-    let written = report::write(out, agent, &others, &options, &all, &memory)?;
-    print!("\n{}", report::table(&all, &memory));
+    let written = report::write(out, agent, &others, &options, &all, &memory, &process)?;
+    print!("\n{}", report::table(&all, &memory, &process));
     console.say("written", written.display());
     Ok(())
 }
@@ -228,12 +240,22 @@ fn memory(node: &Node, ours: &Plugin, number: usize) -> Result<Memory> {
     }
     node.settle()?;
     let after_mib = node.memory()?.now;
+    let mut del_ms = Vec::new();
     for container in &containers.0 {
-        ours.call("DEL", container)?;
+        del_ms.push(milliseconds(ours.call("DEL", container)?));
     }
     Ok(Memory {
         before_mib,
         after_mib,
         containers: number,
+        del_ms,
+    })
+}
+
+fn process(ours: &Plugin) -> Result<Process> {
+    let calls = (0..50).map(|_| Ok(milliseconds(ours.call("VERSION", "none")?)));
+    Ok(Process {
+        ms: calls.collect::<Result<_>>()?,
+        resident_kib: ours.resident()?,
     })
 }

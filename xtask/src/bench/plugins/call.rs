@@ -5,7 +5,8 @@ use std::{
     fs,
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -125,10 +126,22 @@ impl Plugin {
         netns::inside(&self.node, || self.call_here(verb, container))?
     }
 
-    fn call_here(&self, verb: &str, container: &str) -> Result<Duration> {
-        let config = self.config.to_string();
-        let mut command = Command::new(&self.program);
-        command
+    /// What its process has had resident, in KiB, when it waits for its input: what it has done by then.
+    pub(super) fn resident(&self) -> Result<u64> {
+        let mut child = self.spawn("ADD", "none")?;
+        thread::sleep(Duration::from_millis(50));
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id()));
+        child.kill().context("end it")?;
+        child.wait().context("wait for it")?;
+        let status = status.context("look at it")?;
+        let mut lines = status.lines();
+        let peak = lines.find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        peak.context("no VmHWM")?.parse().context("VmHWM")
+    }
+
+    fn spawn(&self, verb: &str, container: &str) -> Result<Child> {
+        Command::new(&self.program)
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", container)
             .env("CNI_NETNS", format!("/run/netns/{container}"))
@@ -137,11 +150,15 @@ impl Plugin {
             .env("OVERLAY_RUNTIME_DIR", &self.runtime)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let since = Instant::now();
-        let mut child = command
+            .stderr(Stdio::null())
             .spawn()
-            .with_context(|| format!("start {}", self.program.display()))?;
+            .with_context(|| format!("start {}", self.program.display()))
+    }
+
+    fn call_here(&self, verb: &str, container: &str) -> Result<Duration> {
+        let config = self.config.to_string();
+        let since = Instant::now();
+        let mut child = self.spawn(verb, container)?;
         let mut stdin = child.stdin.take().context("no standard input")?;
         stdin.write_all(config.as_bytes()).context("tell it")?;
         drop(stdin);

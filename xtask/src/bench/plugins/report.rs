@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Figures, Memory, Options, call::Kind};
+use super::{Figures, Memory, Options, Process, call::Kind};
 use crate::bench::{machine, scale};
 
 /// Puts the figures into `results.json`, beside those of other runs that are there.
@@ -20,6 +20,7 @@ pub(super) fn write(
     options: &Options,
     all: &BTreeMap<Kind, Figures>,
     memory: &Memory,
+    process: &Process,
 ) -> Result<PathBuf> {
     let subjects: Vec<_> = all
         .iter()
@@ -33,6 +34,7 @@ pub(super) fn write(
         "options": options,
         "subjects": subjects,
         "memory": memory,
+        "process": process,
     });
     scale::insert(out, "plugins", value)
 }
@@ -61,7 +63,7 @@ impl Spread {
 }
 
 /// The figures for a terminal, and for a document.
-pub(super) fn table(all: &BTreeMap<Kind, Figures>, memory: &Memory) -> String {
+pub(super) fn table(all: &BTreeMap<Kind, Figures>, memory: &Memory, process: &Process) -> String {
     let mut text = String::new();
     let mut row = |cells: Vec<String>| {
         // Writing to a string does not fail.
@@ -95,6 +97,16 @@ pub(super) fn table(all: &BTreeMap<Kind, Figures>, memory: &Memory) -> String {
         "\nagent: {:.1} MiB, with {} containers {:.1}: {each:.1} KiB each",
         memory.before_mib, memory.containers, memory.after_mib
     );
+    let mut line = |what: &str, times: &[f64]| {
+        let Spread { low, median, high } = Spread::of(times);
+        let _ = writeln!(text, "{what}: {median:.1} ms ({low:.1}–{high:.1})");
+    };
+    line("DEL of those that have stayed", &memory.del_ms);
+    line(
+        "overlay-cni for VERSION, from its start to its end",
+        &process.ms,
+    );
+    let _ = writeln!(text, "… resident: {} KiB", process.resident_kib);
     text
 }
 
