@@ -63,6 +63,7 @@ pub async fn look_ahead(
         attached: !store.fastpath_off,
         capacity,
         before: None,
+        late: None,
     };
     let desired = desired::desired(inputs);
     Ok((observed, desired))

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{Reconciler, reconcile::Untold};
@@ -33,13 +34,17 @@ impl Reconciler {
         let Some(vni) = network.map(|network| network.vni).filter(|_| self.settled) else {
             return false;
         };
-        match self.attach_to(vni, endpoint).await {
-            Ok(attached) => attached,
-            Err(error) => {
-                debug!("{error}");
-                false
-            }
+        let late = self.may_be_late(endpoint);
+        let attached = self.attach_to(vni, endpoint).await.unwrap_or_else(|error| {
+            debug!("{error}");
+            false
+        });
+        if late && !attached {
+            // The round that does it has its programs attached, too.
+            self.late.forget(&endpoint.name);
         }
+        self.late.note_change(Instant::now());
+        attached
     }
 
     async fn attach_to(&mut self, vni: Vni, endpoint: &Endpoint) -> Result<bool, KernelError> {
@@ -128,16 +133,13 @@ impl Reconciler {
         let Some((device, link)) = there.device.filter(|(_, link)| link.ours) else {
             return false;
         };
-        match self
-            .detach_from(name, device, link.index, there.objects)
-            .await
-        {
-            Ok(detached) => detached,
-            Err(error) => {
-                debug!("{error}");
-                false
-            }
-        }
+        let detached = self.detach_from(name, device, link.index, there.objects);
+        let detached = detached.await.unwrap_or_else(|error| {
+            debug!("{error}");
+            false
+        });
+        self.late.note_change(Instant::now());
+        detached
     }
 
     async fn detach_from(
@@ -167,13 +169,13 @@ impl Reconciler {
         self.alter_guard(|endpoints| endpoints.retain(|endpoint| endpoint.index != index))
     }
 
-    async fn look_at(&self, vni: Vni, endpoint: &Endpoint) -> kernel::Result<Found> {
+    pub(super) async fn look_at(&self, vni: Vni, endpoint: &Endpoint) -> kernel::Result<Found> {
         let around = &self.observed.around;
         observe_endpoint(&self.node, endpoint, vni, self.store.content(), around).await
     }
 
     /// Adds what was made to what was seen last.
-    fn take_in(&mut self, endpoint: &Endpoint, made: Found) {
+    pub(super) fn take_in(&mut self, endpoint: &Endpoint, made: Found) {
         let around = &mut self.observed.around;
         around.endpoints.insert(endpoint.name.clone(), made.place);
         around.links.extend(made.device);

@@ -13,6 +13,7 @@ mod exports;
 mod files;
 mod following;
 mod greeting;
+mod late;
 mod lock;
 mod mesh;
 mod messages;
@@ -110,6 +111,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let mut patrol = wake;
     loop {
         reconciler.instruct_patrol().await;
+        let late = reconciler.late.due();
         tokio::select! {
             calm = reconciler.changed() => {
                 wake = wake.min(rested.max(Instant::now() + calm));
@@ -128,6 +130,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 }
                 continue;
             }
+            () = sleep_until(late.unwrap_or(wake)), if late.is_some() => { reconciler.attach_late().await; continue }
             () = config.changed() => {
                 // A writer that is not done yet makes another event.
                 sleep(DEBOUNCE).await;
@@ -136,10 +139,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             told = helper.changed() => {
                 if !heed(told, &mut helper, &mut reconciler, &mut config).await { continue }
             }
-            () = supervisor.wants_to_hear() => {
-                supervisor.alive();
-                continue;
-            }
+            () = supervisor.wants_to_hear() => { supervisor.alive(); continue }
             _ = hangup.recv() => {
                 supervisor.reloading();
                 read_again(&mut reconciler, &mut config);

@@ -17,6 +17,7 @@ use super::{
     DEBOUNCE,
     capture::Capture,
     config_file::refused_fragments,
+    late::Late,
     messages::Messages,
     names::NameService,
     patrol::Patrol,
@@ -109,6 +110,8 @@ pub struct Reconciler {
     pub(super) spool: Spool,
     /// What the patrol does not know of.
     pub(super) untold: Untold,
+    /// Containers whose programs are attached later.
+    pub(super) late: Late,
     pub(super) probes: Probes,
     pub(super) names: NameService,
 }
@@ -158,6 +161,7 @@ impl Reconciler {
             patrol: Patrol::default(),
             spool,
             untold: Untold::default(),
+            late: Late::default(),
             probes: Probes::default(),
             names: NameService::default(),
         }
@@ -279,6 +283,7 @@ impl Reconciler {
             attached: !self.store.content().fastpath_off,
             capacity: self.capacity(),
             before: self.for_peers.as_ref(),
+            late: Some(self.late.names()),
         }
     }
 

@@ -158,6 +158,7 @@ impl Reconciler {
     pub(super) async fn forget(&mut self, name: &Name) -> Result<(), String> {
         self.wish();
         let alone = self.alone(name).await;
+        self.late.forget(name);
         let forgotten = self.store.forget(name);
         forgotten.map_err(|error| error.to_string())?;
         if let Some(alone) = alone {

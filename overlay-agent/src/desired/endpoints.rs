@@ -326,6 +326,8 @@ impl Attached<'_> {
             self.addresses.iter().map(|(_, address)| *address),
             desired,
         );
+        let late = self.node.inputs.is_late(self.endpoint);
+        let hooked = hooked || late;
         let objects = &mut desired.objects;
         let link = LinkRef::Name(self.host);
         let entry = EndpointEntry {
@@ -356,9 +358,10 @@ impl Attached<'_> {
         let port = values::endpoint_port(row, addresses(), self.mac, forwarding, hooked);
         objects.entries.ports.insert(link, port);
         for hook in [Hook::FromEndpoint, Hook::ToEndpoint] {
-            objects
-                .attachments
-                .insert((self.host, hook), AttachmentState::Current);
+            if !late {
+                let attachments = &mut objects.attachments;
+                attachments.insert((self.host, hook), AttachmentState::Current);
+            }
         }
     }
 }

@@ -67,6 +67,14 @@ pub struct Inputs<'a> {
     pub capacity: Capacity,
     /// The peers' objects of the last time.
     pub before: Option<&'a Arc<ForPeers>>,
+    /// Endpoints that the kernel carries for now: their programs are attached later.
+    pub late: Option<&'a BTreeSet<Name>>,
+}
+
+impl Inputs<'_> {
+    fn is_late(&self, endpoint: &Endpoint) -> bool {
+        self.late.is_some_and(|late| late.contains(&endpoint.name))
+    }
 }
 
 /// What should be, and what cannot be.

@@ -81,6 +81,7 @@ fn inputs<'a>(model: &'a Model, store: &'a Content, observed: &'a Observed) -> I
         attached: true,
         capacity: Capacity::default(),
         before: None,
+        late: None,
     }
 }
 

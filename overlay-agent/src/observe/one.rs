@@ -24,6 +24,14 @@ pub struct Found {
     pub device: Option<(IfName, NodeLink)>,
 }
 
+impl Found {
+    /// The device, by name and index, where it is ours.
+    pub fn ours(&self) -> Option<(IfName, u32)> {
+        let (name, link) = self.device.as_ref().filter(|(_, link)| link.ours)?;
+        Some((*name, link.index))
+    }
+}
+
 /// Looks at an endpoint of a network, at its device, its namespace and its entries in the maps.
 pub async fn observe_endpoint(
     node: &Node,

@@ -3,6 +3,7 @@
 mod clients;
 mod plugin;
 mod same_number;
+mod series;
 mod thousand;
 
 use std::{net::IpAddr, path::Path, time::Duration};

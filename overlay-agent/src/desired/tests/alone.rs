@@ -1,6 +1,6 @@
 //! What comes to a node by itself gets what a round for all would give it.
 
-use std::{fmt::Write as _, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
 use super::{CONFIG, bare, inputs};
 use crate::{
@@ -75,4 +75,33 @@ fn what_is_not_as_usual_is_left_to_a_round() {
     before.around.endpoints.clear();
     before.around.links.clear();
     assert!(!is_made(&before));
+}
+
+#[test]
+fn one_that_is_late_is_the_kernel_s_in_both_directions() {
+    let (before, after) = (settled(&model(0)), model(1));
+    let new = after.endpoints.last().unwrap();
+    let names = BTreeSet::from([new.name.clone()]);
+    let made = |late| {
+        with(&after, &before, |inputs| {
+            let inputs = Inputs { late, ..inputs };
+            let alone = for_endpoint(inputs, new).unwrap();
+            let all = desired(inputs).unwrap().objects;
+            let mut completed = before.objects.clone();
+            completed.extend_by_endpoint(alone.clone());
+            assert_eq!(plan(&completed, &all).to_string(), "");
+            alone
+        })
+    };
+    let (later, now) = (made(Some(&names)), made(None));
+    assert!(later.attachments.is_empty() && now.attachments.len() == 2);
+    let hooked = |objects: &Objects| {
+        let mut rows = objects.entries.endpoints.values();
+        rows.all(|row| row.hooked)
+    };
+    assert!(hooked(&later) && !hooked(&now));
+    // Both programs, and the rows of both directions.
+    let steps = plan(&later, &now).to_string();
+    assert_eq!(steps.lines().count(), 4, "{steps}");
+    assert_eq!((&later.links, &later.routes), (&now.links, &now.routes));
 }
