@@ -25,6 +25,7 @@ mod states;
 
 use asking::{arrives, asks, is_refused};
 use cases::{PORT, REMOTE, cases, gate, rules, service};
+use states::until_followed;
 
 fn nft(namespace: &str, commands: &str) -> Result<()> {
     let enter = format!("--net=/run/netns/{namespace}");
@@ -122,6 +123,8 @@ fn services(name: &str, rx: Option<&'static str>, masquerade: bool) -> Result<()
         address: topology.nodes[1].containers[0].address.into(),
     };
     nft(node, &rules(topology))?;
+    // Until the agent has seen them, and the new link's routes, it refuses answers to the outside.
+    until_followed(&agent, false)?;
     for filtering in [true, false] {
         if !bridge_filters(node, filtering)? {
             continue;

@@ -163,6 +163,7 @@ pub(super) fn build(
         strip(console, contents.arch, &root.join(name))?;
     }
     add_data(&root)?;
+    write(&root.join("etc/protocols"), PROTOCOLS, 0o644)?;
     add_modules(console, &root, kernel, contents)?;
     write(&root.join("init"), INIT, 0o755)?;
     pack(console, &root, &image, contents.packing)?;
@@ -225,6 +226,10 @@ done
 echo "overlay-vm: end"
 poweroff -f
 "#;
+
+/// Names by which rules of firewalls call protocols.
+const PROTOCOLS: &str = "icmp 1\nigmp 2\ntcp 6\nudp 17\ndccp 33\ngre 47\nesp 50\nah 51\n\
+                         ipv6-icmp 58\nsctp 132\nudplite 136\n";
 
 /// Adds the shell's own names for what it does.
 fn add_applets(root: &Path, busybox: &Path) -> Result<()> {
