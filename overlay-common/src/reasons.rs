@@ -136,8 +136,9 @@ reasons! {
     PeerNeedsChecksum = peer_needs_checksum: "the peer needs a UDP checksum, which the kernel's device computes",
     /// An aggregate for an endpoint that forwards: once stripped, it could not be sent on.
     ForwardingAggregate = forwarding_aggregate: "an aggregate for an endpoint that forwards",
-    /// In a tunnel already, too long for the outer length field, or of a foreign GSO type.
-    NotResizable = not_resizable: "the kernel cannot add or take away tunnel headers on this packet",
+    /// In a tunnel already, too long for the outer length field, of a foreign GSO type, or with padding
+    /// that no program can take off.
+    NotResizable = not_resizable: "a program cannot add or take away tunnel headers or padding on this packet",
     /// Rules of the node ask for the state of connections: connection tracking has to see every
     /// packet of a connection, or none. Of a network whose rules only drop what it has not seen,
     /// these are packets to and from peers that send checksums, or of which nothing is known yet.
@@ -170,7 +171,9 @@ impl PassReason {
             Self::UnverifiedChecksum => "the kernel verifies it, and its VXLAN device receives it",
             Self::PeerNeedsChecksum => "the kernel's VXLAN device sends it",
             Self::ForwardingAggregate => "the kernel's VXLAN device receives it, and cuts it up",
-            Self::NotResizable => "the kernel cuts it up, and carries it by its VXLAN device",
+            Self::NotResizable => {
+                "the kernel cuts it up or trims it, and carries it by its VXLAN device"
+            }
             Self::Tracked => {
                 "the kernel's connection tracking sees it, its rules hold, and it carries it"
             }

@@ -16,6 +16,7 @@ use crate::{
     journal::tell,
     own,
     packet::{Packet, deliver_through},
+    padding,
     received::Received as _,
     tables,
     verdict::{Exit, Sender, Sent, Way, malformed},
@@ -135,7 +136,7 @@ fn must_be_plain<F: Family>(
     network: &Network,
 ) -> Result<(), Exit> {
     frame.must_be_plain()?;
-    if !frame.is_whole(packet.length()) {
+    if !frame.is_whole(0, packet.length()) {
         return Err(malformed(packet, network, Sender::UNKNOWN));
     }
     tell(Step::Plain, []);
@@ -201,6 +202,7 @@ fn deliver<F: Family>(
         must_be_addressed_to(network.gateway_mac, frame)?;
         let forwarded = frame.forwarded(frame.tos)?;
         tell(Step::Ttl, [forwarded.ttl.into()]);
+        padding::take_off(packet, frame, network)?;
         let ethernet = Ethernet {
             destination: endpoint.mac.into(),
             source: network.gateway_mac.into(),

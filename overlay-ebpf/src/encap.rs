@@ -15,6 +15,7 @@ use crate::{
     journal::tell,
     outer::Flow,
     packet::{Packet, send_by_route, send_to_neighbour},
+    padding,
     received::Received as _,
     verdict::{Exit, Sender, Sent, Way},
     verifier::forget_range,
@@ -30,13 +31,14 @@ pub(crate) fn encapsulate<I: Family>(
     port: &Port,
     peer: &Peer,
 ) -> Result<Sent, Exit> {
-    let bytes = packet.length();
     let network = &port.network;
+    must_take_no_checksum(peer)?;
+    padding::take_off(packet, frame, network)?;
+    let bytes = packet.length();
     packet.prioritise(I::priority(frame.tos));
     let source_port = if Ip4::leads_to(peer) {
         wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?
     } else {
-        must_take_no_checksum(peer)?;
         wrap::<Ip6, I>(packet, frame, Some(forwarded), network, peer)?
     };
     let (ifindex, neighbour) = next_hop(peer, source_port);
@@ -55,10 +57,10 @@ pub(crate) fn encapsulate_routed<I: Family>(
 ) -> Result<Sent, Exit> {
     let bytes = packet.length();
     let network = &port.network;
+    must_take_no_checksum(peer)?;
     let source_port = if Ip4::leads_to(peer) {
         wrap::<Ip4, I>(packet, frame, None, network, peer)?
     } else {
-        must_take_no_checksum(peer)?;
         wrap::<Ip6, I>(packet, frame, None, network, peer)?
     };
     let (ifindex, _) = next_hop(peer, source_port);

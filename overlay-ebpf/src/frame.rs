@@ -104,9 +104,14 @@ impl<F: Family> Frame<F> {
         F::oddity(self.shape).map_or(Ok(()), Err)
     }
 
-    /// It is no longer than the `bytes` of the frame that arrived.
-    pub(crate) fn is_whole(&self, bytes: usize) -> bool {
-        self.length >= F::HEADER && self.length + EthHdr::LEN <= bytes
+    /// It ends within so many bytes, of which the frame that arrived begins at `offset`.
+    pub(crate) fn is_whole(&self, offset: usize, bytes: usize) -> bool {
+        self.length >= F::HEADER && offset + self.end() <= bytes
+    }
+
+    /// Where the packet ends in the frame: what is behind is padding.
+    pub(crate) fn end(&self) -> usize {
+        EthHdr::LEN + self.length
     }
 
     /// What the next router must see: one less TTL, if any is left, and another TOS.

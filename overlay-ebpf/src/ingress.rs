@@ -19,6 +19,7 @@ use crate::{
     journal::tell,
     outer::Outer,
     packet::Packet,
+    padding,
     received::Received,
     strip::{self, Note},
     tables,
@@ -136,7 +137,7 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     }
     tell(Step::InnerMac, []);
     frame.must_be_plain()?;
-    if !frame.is_whole(packet.length() - usize::from(O::OVERHEAD)) {
+    if !is_inside(packet, outer, &frame) {
         return Err(malformed(packet, network, sender));
     }
     tell(Step::Plain, []);
@@ -147,6 +148,7 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     );
     must_add_up::<O, I>(packet)?;
     tell(Step::AddsUp, []);
+    padding::must_be_none(packet, O::OVERHEAD.into(), &frame, network)?;
     must_fit(packet, O::OVERHEAD.into(), &frame, network.mtu)?;
     must_be_strippable(packet, &frame, endpoint)?;
     let tos =
@@ -163,6 +165,19 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
         forwarded,
         sender,
     })
+}
+
+/// The packet in the tunnel ends where the one around it does, or before. That of an aggregate may be
+/// longer than its header can say.
+#[inline(always)]
+fn is_inside<O: Family, I: Family>(
+    packet: &impl Received,
+    outer: &Outer<O>,
+    frame: &Frame<I>,
+) -> bool {
+    let offset = O::OVERHEAD.into();
+    frame.is_whole(offset, outer.end())
+        || packet.segment_size() != 0 && frame.is_whole(offset, packet.length())
 }
 
 /// Nothing else vouches for the headers of a datagram without a checksum. They are looked

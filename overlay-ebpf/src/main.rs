@@ -41,6 +41,7 @@ mod neighbours;
 mod outer;
 mod own;
 mod packet;
+mod padding;
 mod raw;
 mod received;
 mod stats;

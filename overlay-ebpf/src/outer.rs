@@ -96,9 +96,14 @@ impl<F: Family> Outer<F> {
     /// The lengths do not contradict each other, nor the `bytes` that arrived.
     pub(crate) fn is_whole(&self, bytes: usize) -> bool {
         let datagram = usize::from(self.tunnel.length);
-        self.length + EthHdr::LEN <= bytes
+        self.end() <= bytes
             && datagram + F::HEADER <= self.length
             && (datagram >= LEN || datagram == JUMBO)
+    }
+
+    /// Where the packet ends in its frame.
+    pub(crate) fn end(&self) -> usize {
+        EthHdr::LEN + self.length
     }
 
     /// The datagram is the whole packet; Linux would cut off what follows it.

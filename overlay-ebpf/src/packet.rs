@@ -12,8 +12,8 @@ use aya_ebpf::{
     bpf_f_adj_room_encap_l2,
     helpers::{
         bpf_csum_level, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect_neigh,
-        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_type,
-        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
+        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -145,6 +145,17 @@ impl Packet {
         let mut header = self.headers::<{ EthHdr::LEN }>(0).ok_or(Refused)?;
         header.write::<u16, { offset_of!(EthHdr, ether_type) }>(kind);
         Ok(())
+    }
+
+    /// Takes away what stands behind so many bytes. An aggregate would no longer be one; and what is
+    /// in a tunnel the kernel refuses.
+    pub(crate) fn trim(&mut self, length: usize) -> Result<(), Refused> {
+        let length = u32::try_from(length).map_err(|_| Refused)?;
+        // SAFETY: as for `flow_hash`. It refuses flags, of which there are none.
+        match unsafe { bpf_skb_change_tail(self.skb(), length, 0) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
     }
 
     /// The headers that vouched for the payload's checksum are gone: count one level less.

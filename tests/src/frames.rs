@@ -31,6 +31,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// The fragment header of IPv6.
     pub const FRAGMENT: u8 = 44;
+    /// Options of IPv6 for the destination.
+    pub const DESTINATION: u8 = 60;
     /// ICMP of IPv6.
     pub const ICMPV6: u8 = 58;
 }

@@ -57,8 +57,8 @@ fn the_fields_are_read_from_their_places() {
     assert_eq!(frame.length, 84);
     assert_eq!(frame.must_be_unicast(), Ok(()));
     assert_eq!(frame.must_be_plain(), Ok(()));
-    assert!(frame.is_whole(98));
-    assert!(!frame.is_whole(97));
+    assert!(frame.is_whole(0, 98));
+    assert!(!frame.is_whole(0, 97));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn what_is_not_plain_ipv4_is_named() {
         let frame = frame(changed(place, value)).unwrap();
         assert_eq!(frame.must_be_plain(), Err(reason), "byte {place}");
     }
-    assert!(!frame(changed(17, 19)).unwrap().is_whole(98));
+    assert!(!frame(changed(17, 19)).unwrap().is_whole(0, 98));
     for (place, value) in [(30, 224), (30, 239)] {
         let frame = frame(changed(place, value)).unwrap();
         assert_eq!(frame.must_be_unicast(), Err(PassReason::NotUnicast));

@@ -53,8 +53,8 @@ fn the_fields_are_read_from_their_places() {
     assert_eq!(frame.length, 104);
     assert_eq!(frame.must_be_unicast(), Ok(()));
     assert_eq!(frame.must_be_plain(), Ok(()));
-    assert!(frame.is_whole(118));
-    assert!(!frame.is_whole(117));
+    assert!(frame.is_whole(0, 118));
+    assert!(!frame.is_whole(0, 117));
 }
 
 #[test]

@@ -266,16 +266,13 @@ fn ecn(frame: &[u8]) -> u8 {
 }
 
 /// A delivered packet without what belongs to the one container, addresses and the checksums
-/// over them: the head of its IP header, and its payload. What follows the packet's end in the
-/// frame is nobody's.
+/// over them: the head of its IP header, and its payload, to the end of the frame.
 fn what_is_common(frame: &[u8]) -> Vec<u8> {
     let packet = &frame[14..];
-    let short = |place: usize| usize::from(u16::from_be_bytes([packet[place], packet[place + 1]]));
-    let (before, end) = match packet[0] >> 4 {
-        4 => (10, short(2)),
-        _ => (8, 40 + short(4)),
+    let before = match packet[0] >> 4 {
+        4 => 10,
+        _ => 8,
     };
-    let packet = &packet[..end.min(packet.len())];
     let payload = packet.windows(TAG.len()).position(|part| part == TAG);
     [
         &packet[..before],

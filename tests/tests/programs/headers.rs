@@ -118,6 +118,34 @@ fn an_endpoint_s_packet_is_put_into_the_tunnel_one_hop_older() {
     }
 }
 
+/// The kernel does so where it receives a packet of IP, and a bridge does not.
+#[test]
+fn what_stands_behind_an_endpoint_s_packet_is_taken_off_where_it_is_routed() {
+    const PADDING: [u8; 17] = [0xaa; 17];
+    let mut node = Node::new();
+    let padded = |frame: &[u8]| [frame, &PADDING].concat();
+    for road in roads() {
+        let packet = inner(road.here, road.there);
+        let frame = routed(packet);
+        let run = node.run(FROM_ENDPOINT, &padded(&frame), 0);
+        assert_eq!(run.outcome, Outcome::To(road.tunnel.index));
+        let expected = expected(&run.bytes, 0, road.tunnel, &frame[..12], older(packet));
+        assert_eq!(run.bytes, expected, "{}", road.name());
+        let run = node.run(FROM_HOST, &padded(&from_node(&road)), 0);
+        assert!(run.bytes.ends_with(&PADDING), "as by the kernel's device");
+    }
+    for (web, database) in [(WEB, DATABASE), (WEB6, DATABASE6)] {
+        let packet = inner(web, database);
+        let run = node.run(FROM_ENDPOINT, &padded(&routed(packet)), 0);
+        assert_eq!(run.outcome, Outcome::Local);
+        assert_eq!(run.bytes, delivered(DATABASE_MAC, older(packet)));
+        let to_neighbour = [&DATABASE_MAC, &routed(packet)[6..]].concat();
+        let run = node.run(FROM_ENDPOINT, &padded(&to_neighbour), 0);
+        assert_eq!(run.outcome, Outcome::Local);
+        assert_eq!(run.bytes, padded(&to_neighbour));
+    }
+}
+
 #[test]
 fn the_node_s_own_packet_keeps_its_ttl() {
     let mut node = Node::new();

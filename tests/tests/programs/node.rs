@@ -100,7 +100,9 @@ impl Node {
             panic!("not exactly one way out was counted: {outcomes:?}");
         };
         let (action, length) = match outcome {
-            Outcome::To(_) | Outcome::Local => (TC_ACT_REDIRECT, packet.len()),
+            // What is routed has no padding any more.
+            Outcome::To(_) => (TC_ACT_REDIRECT, bytes.len() - overhead(&bytes)),
+            Outcome::Local => (TC_ACT_REDIRECT, bytes.len()),
             Outcome::From(_) => (TC_ACT_REDIRECT, packet.len() - overhead(packet)),
             Outcome::Pass(_) => (TC_ACT_UNSPEC, packet.len()),
             Outcome::Drop(..) => (TC_ACT_SHOT, packet.len()),

@@ -21,7 +21,7 @@ const WATCHING: &str = "capture:whoever_goes_away:the_log_tells";
 /// What two machines show that namespaces do not: programs in a network card's driver.
 const CORE_PAIR: [&str; 2] = ["machines:guarded_over_ipv4", "machines:stripped_over_ipv4"];
 /// What depends on the kernel in any way.
-const FULL: [&str; 22] = [
+const FULL: [&str; 24] = [
     "programs",
     "reachability",
     "endpoints",
@@ -33,6 +33,8 @@ const FULL: [&str; 22] = [
     "kernel_peer_ipv6",
     "dual_stack",
     "payloads",
+    "padding",
+    "services:services_answer_beside_the_fast_path",
     "repair",
     "stale",
     "config",

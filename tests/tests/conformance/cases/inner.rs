@@ -41,6 +41,15 @@ pub(super) fn both() -> Vec<Case> {
         one("padding behind the inner packet", Family::V4, |shot| {
             shot.carrying(&[&shot.inner_frame()[..], &[0; 18]].concat())
         }),
+        one(
+            "an inner packet that ends behind the outer one",
+            Family::V4,
+            |shot| {
+                let frame = shot.inner_frame();
+                let (promised, rest) = frame.split_at(frame.len() - 18);
+                [&shot.carrying(promised), rest].concat()
+            },
+        ),
         one("inner type IPv6 before IPv4", Family::V4, |shot| {
             let frame = shot.inner_frame_of(ethertype::IPV6, &shot.inner_packet());
             shot.carrying(&frame)
@@ -189,6 +198,12 @@ pub(super) fn ipv6() -> Vec<Case> {
         one("inner extension header", Family::V6, |shot| {
             let options = [protocol::UDP, 0, 1, 4, 0, 0, 0, 0];
             extended(shot, protocol::HOP_BY_HOP, &options)
+        }),
+        one("eight inner extension headers", Family::V6, |shot| {
+            let header = |next| [next, 0, 1, 4, 0, 0, 0, 0];
+            let mut headers = [header(protocol::DESTINATION); 8];
+            headers[7] = header(protocol::UDP);
+            extended(shot, protocol::DESTINATION, headers.as_flattened())
         }),
         one("inner IPv6 fragment", Family::V6, |shot| {
             let header = [protocol::UDP, 0, 0, 1, 0, 0, 0x12, 0x34];

@@ -28,6 +28,7 @@ pub(super) fn all() -> Vec<Case> {
                 inner_oddities(road),
                 not_to_an_endpoint(road),
                 aggregates(road),
+                padded(road),
                 unusual_but_fine(road),
             ]
         })
@@ -285,10 +286,32 @@ fn aggregates(road: &Road) -> Vec<Case> {
     .collect()
 }
 
+/// What stands behind a packet the kernel takes off; none ends in it.
+fn padded(road: &Road) -> Vec<Case> {
+    let behind = |bytes: Vec<u8>| [bytes, vec![0; 18]].concat();
+    let around = |frame: &[u8]| arriving(outer(road.tunnel.peer), frame);
+    let longer = around(&behind(frame(road)));
+    let whole = frame(road);
+    let (promised, rest) = whole.split_at(whole.len() - 18);
+    let beyond = [&around(promised), rest].concat();
+    [
+        ("padding behind the outer packet", behind(from_remote(road))),
+        ("padding behind the inner packet", longer.clone()),
+        ("padding behind both", behind(longer)),
+    ]
+    .into_iter()
+    .map(|(what, packet)| left(what, road, packet, PassReason::NotResizable))
+    .chain([dropped(
+        "a packet that ends behind the outer one",
+        road,
+        beyond,
+        DropReason::Malformed,
+    )])
+    .collect()
+}
+
 /// What looks strange, and is delivered all the same.
 fn unusual_but_fine(road: &Road) -> Vec<Case> {
-    let padded = [from_remote(road), vec![0; 18]].concat();
-    let longer = [frame(road), vec![0; 18]].concat();
     let old = Ip {
         ttl: 2,
         ..plain(road)
@@ -298,11 +321,6 @@ fn unusual_but_fine(road: &Road) -> Vec<Case> {
         ..outer(road.tunnel.peer)
     };
     [
-        ("padding behind the outer packet", padded),
-        (
-            "padding behind the inner packet",
-            arriving(outer(road.tunnel.peer), &longer),
-        ),
         ("TTL 2", inside(road, old)),
         ("outer TTL 1", arriving(outer_old, &frame(road))),
     ]
