@@ -160,8 +160,13 @@ impl Plugin {
         let since = Instant::now();
         let mut child = self.spawn(verb, container)?;
         let mut stdin = child.stdin.take().context("no standard input")?;
-        stdin.write_all(config.as_bytes()).context("tell it")?;
-        drop(stdin);
+        match stdin.write_all(config.as_bytes()) {
+            // One that needs no input may be gone already.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                return Err(error).context("tell it");
+            }
+            _ => drop(stdin),
+        }
         let output = child.wait_with_output().context("wait for it")?;
         let time = since.elapsed();
         if !output.status.success() {
