@@ -19,7 +19,7 @@ use crate::{
         ping::{Outcome, Ping, Pinged},
     },
     dirs::Dirs,
-    model::Name,
+    model::{Endpoint, Name},
 };
 
 /// A kernel says once a second that nobody listens: who is asked more often does not answer.
@@ -149,7 +149,8 @@ fn milliseconds(ns: u64) -> String {
 }
 
 fn sender(pinged: &Pinged) -> &str {
-    pinged.endpoint.as_ref().map_or("node", Name::as_str)
+    let endpoint = pinged.endpoint.as_ref();
+    endpoint.map_or(Endpoint::NODE, Name::as_str)
 }
 
 fn line(number: u32, pinged: &Pinged) -> String {

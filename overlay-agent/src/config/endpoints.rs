@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 use toml::Spanned;
 
 use super::{Report, error::Fault, networks::unique, raw, sources, subnets::no_such_family};
-use crate::model::{Cluster, Endpoint, Family, IfName, InvalidValue, NetnsRef, Network};
+use crate::model::{Cluster, Endpoint, Family, IfName, InvalidValue, Name, NetnsRef, Network};
 
 /// The interface name that containers expect.
 const DEFAULT_INTERFACE: &str = "eth0";
@@ -79,7 +79,9 @@ fn endpoint(
     others: &[Endpoint],
     report: &mut Report<'_>,
 ) -> Option<Endpoint> {
-    let name = report.value(&raw.name, format!("{field}.name"));
+    let name = endpoint_name(raw.name.get_ref())
+        .map_err(|fault| report.add(raw.name.span(), format!("{field}.name"), fault))
+        .ok();
     let netns = netns(raw, field, report);
     let interface: Option<IfName> = match &raw.interface {
         Some(raw) => report.value(raw, format!("{field}.interface")),
@@ -123,6 +125,19 @@ fn netns(raw: &raw::Endpoint, field: &str, report: &mut Report<'_>) -> Option<Ne
             None
         }
     }
+}
+
+/// A name that no command takes for anything but the endpoint.
+pub(crate) fn endpoint_name(text: &str) -> Result<Name, Fault> {
+    let taken = if text == Endpoint::NODE {
+        "the node itself"
+    } else if text.parse::<IpAddr>().is_ok() {
+        "an address"
+    } else {
+        return Ok(text.parse()?);
+    };
+    let name = text.to_owned();
+    Err(Fault::EndpointName { name, taken })
 }
 
 /// A bare word is a name, an absolute path is a path.
@@ -188,7 +203,8 @@ fn endpoint_address(text: &str, network: &Network) -> Result<IpAddr, Fault> {
         .range(family)
         .ok_or_else(|| no_such_family(&address, family))?;
     let (first, last) = range.endpoints();
-    if (first..=last).contains(&address) {
+    // A subnet without room for one has been reported; nothing can be said of its addresses.
+    if first > last || (first..=last).contains(&address) {
         return Ok(address);
     }
     Err(Fault::NotForEndpoints {

@@ -104,14 +104,28 @@ pub enum Fault {
     /// Not TOML, or a key that is unknown, missing or of the wrong type.
     #[error("{0}")]
     Syntax(String),
+    /// A name of an endpoint that commands take for something else.
+    #[error(
+        "{name:?} cannot be an endpoint's name, because explain, ping and capture take it for {taken}; choose another"
+    )]
+    EndpointName {
+        /// As configured.
+        name: String,
+        /// What it stands for.
+        taken: &'static str,
+    },
     /// A text that is not what it should be.
     #[error(transparent)]
     Value(#[from] InvalidValue),
     /// Not an address.
-    #[error("{0:?} is no IP address; write it as 192.168.56.12")]
+    #[error(
+        "invalid IP address {0:?}; write an address alone, such as 10.244.1.20 or fd00:244:0:1::20"
+    )]
     Address(String),
     /// Not a prefix.
-    #[error("{0:?} is no subnet; write it as 10.244.1.0/24")]
+    #[error(
+        "invalid prefix {0:?}; write an address and a length, such as 10.244.1.0/24 or fd00:244:0:1::/64"
+    )]
     Subnet(String),
     /// Addresses that no container can have.
     #[error(

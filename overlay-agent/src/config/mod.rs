@@ -12,6 +12,7 @@ mod raw;
 mod roll;
 mod sources;
 mod subnets;
+mod syntax;
 mod taken;
 mod text;
 
@@ -22,7 +23,7 @@ use crate::model::{
     DeviceName, Family, Guard, Metrics, Model, Name, Names, Node, Probe, Rx, Underlay,
 };
 
-pub(crate) use endpoints::{endpoint_addresses, interface, netns_ref};
+pub(crate) use endpoints::{endpoint_addresses, endpoint_name, interface, netns_ref};
 pub use error::{ConfigError, Fault, Faults, Located};
 pub(crate) use files::Taken;
 pub(crate) use files::folder_of;
@@ -263,8 +264,8 @@ impl Report<'_> {
     fn syntax(&mut self, error: &toml::de::Error) {
         // A fault without a place, such as a missing table, belongs to the end of the file.
         let end = self.plain.rest.len();
-        let message = error.message().replace('\n', "; ");
-        self.add(error.span().unwrap_or(end..end), "", Fault::Syntax(message));
+        let (field, what) = syntax::explained(error, &self.plain.rest);
+        self.add(error.span().unwrap_or(end..end), field, Fault::Syntax(what));
     }
 
     /// Parses a text of a type whose errors are [`InvalidValue`](crate::model::InvalidValue)s.

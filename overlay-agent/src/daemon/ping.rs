@@ -22,7 +22,7 @@ use crate::{
         self, netns,
         udp::refusals::{self, Question},
     },
-    model::{Family, Network, Range},
+    model::{Endpoint, Family, Network, Peer, Range},
 };
 
 /// A port that nobody listens on: the first one of `traceroute`.
@@ -115,15 +115,16 @@ impl Reconciler {
     /// asked at the one of `family`.
     fn target(&self, to: &str, family: Family) -> Result<(&Network, IpAddr), Box<Reply>> {
         let not_found = |reason: String| Box::new(Reply::NotFound(format!("ping {to}: {reason}")));
-        if let Ok(address) = to.parse::<IpAddr>() {
+        let address = to.parse::<IpAddr>().ok();
+        if let Some(address) = address {
             let mut networks = self.model.networks.iter();
             let network = networks.find(|network| {
                 let range = network.range(Family::of(address));
                 range.is_some_and(|range| range.cidr.contains(&address))
             });
-            return network.map(|network| (network, address)).ok_or_else(|| {
-                not_found("no network has this address; give one of a container or gateway".into())
-            });
+            if let Some(network) = network {
+                return Ok((network, address));
+            }
         }
         let chosen = |addresses: &[IpAddr]| {
             let mut of_family = addresses.iter();
@@ -131,26 +132,48 @@ impl Reconciler {
             of_family.or(addresses.first()).copied()
         };
         let mut endpoints = self.model.endpoints.iter();
-        if let Some(endpoint) = endpoints.find(|endpoint| endpoint.name.as_str() == to) {
-            let network = self.model.network(&endpoint.network);
-            let found = network.zip(chosen(&self.endpoint(endpoint).addresses));
-            return found.ok_or_else(|| not_found("the endpoint has no address yet".to_owned()));
-        }
-        for network in &self.model.networks {
+        let endpoint = endpoints.find(|endpoint| endpoint.name.as_str() == to);
+        let gateways = |peer: &Peer| -> Vec<IpAddr> {
+            let subnets = peer.subnets.iter();
+            subnets.map(|subnet| Range::gateway_of(*subnet)).collect()
+        };
+        let mut networks = self.model.networks.iter();
+        let peer = networks.find_map(|network| {
             let mut peers = network.peers.iter();
-            if let Some(peer) = peers.find(|peer| peer.name.as_str() == to) {
-                let gateways = peer.subnets.iter().map(|subnet| Range::gateway_of(*subnet));
-                let gateways: Vec<IpAddr> = gateways.collect();
-                return chosen(&gateways)
-                    .map(|gateway| (network, gateway))
-                    .ok_or_else(|| not_found("the peer has no part of the network".to_owned()));
+            let peer = peers.find(|peer| peer.name.as_str() == to)?;
+            Some((network, gateways(peer)))
+        });
+        match (endpoint, peer) {
+            (Some(endpoint), Some((_, gateways))) => {
+                let of_peer = chosen(&gateways);
+                let own = chosen(&self.endpoint(endpoint).addresses);
+                let named = |address: Option<IpAddr>| {
+                    address.map_or_else(|| "no address".to_owned(), |it| it.to_string())
+                };
+                Err(Box::new(Reply::BadInput(format!(
+                    "ping {to}: an endpoint of this node has this name, and a peer has it, too; \
+                     give the address: {} of the endpoint, {} of the peer's gateway",
+                    named(own),
+                    named(of_peer)
+                ))))
             }
+            (Some(endpoint), None) => {
+                let network = self.model.network(&endpoint.network);
+                let found = network.zip(chosen(&self.endpoint(endpoint).addresses));
+                found.ok_or_else(|| not_found("the endpoint has no address yet".to_owned()))
+            }
+            (None, Some((network, gateways))) => chosen(&gateways)
+                .map(|gateway| (network, gateway))
+                .ok_or_else(|| not_found("the peer has no part of the network".to_owned())),
+            (None, None) if address.is_some() => Err(not_found(
+                "no network has this address; give one of a container or gateway".to_owned(),
+            )),
+            (None, None) => Err(not_found(
+                "there is no such peer, endpoint of this node or address; see \"overlay-agent peer list\" \
+                 and \"overlay-agent endpoint list\""
+                    .to_owned(),
+            )),
         }
-        Err(not_found(
-            "there is no such peer, endpoint of this node or address; see \"overlay-agent peer list\" \
-             and \"overlay-agent endpoint list\""
-                .to_owned(),
-        ))
     }
 
     /// Who asks; `None`: the node.
@@ -163,7 +186,7 @@ impl Reconciler {
         let attached = |endpoint: &EndpointStatus| endpoint.device.is_some();
         let all = self.model.endpoints.iter();
         match from {
-            Some("node") => Ok(None),
+            Some(Endpoint::NODE) => Ok(None),
             Some(name) => {
                 let mut named = all.filter(|endpoint| endpoint.name.as_str() == name);
                 let found = named.next().map(|endpoint| self.endpoint(endpoint));

@@ -15,18 +15,24 @@ use crate::{
     surroundings::NextHop,
 };
 
-/// What the node itself is called.
-const NODE: &str = "node";
 /// TTL with which Linux sends.
 const TTL: u8 = 64;
 /// Ports where none are given: a dynamic one, and that of `discard`.
 const PORTS: (u16, u16) = (49152, 9);
 
 pub(super) async fn start(known: &Scene<'_>, question: &Question) -> Result<Start, Refusal> {
-    if question.from == NODE || question.from == known.model.node.name.as_str() {
+    if is_node(known, &question.from) {
         return from_node(known, question).await;
     }
     from_endpoint(known, question)
+}
+
+/// Whether the node itself is meant. An endpoint may have the node's name, and none is called
+/// `node`.
+fn is_node(known: &Scene<'_>, name: &str) -> bool {
+    let is_endpoint = |endpoint: &Endpoint| endpoint.name.as_str() == name;
+    let is_free = || !known.model.endpoints.iter().any(is_endpoint);
+    name == Endpoint::NODE || (name == known.model.node.name.as_str() && is_free())
 }
 
 fn from_endpoint(known: &Scene<'_>, question: &Question) -> Result<Start, Refusal> {
@@ -260,7 +266,7 @@ fn destination(
             .into_iter()
             .filter(|family| wanted.is_none_or(|wanted| wanted == *family))
     };
-    let found = if to == NODE || to == known.model.node.name.as_str() {
+    let found = if is_node(known, to) {
         families().find_map(|family| network.range(family).map(Range::gateway))
     } else {
         let mut endpoints = known.model.endpoints.iter();

@@ -347,6 +347,9 @@ pub struct Attachment {
 }
 
 impl Endpoint {
+    /// What commands call the node itself where they take an endpoint: none has this name.
+    pub const NODE: &str = "node";
+
     /// The address of a family that it asks for.
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.addresses.iter().copied();

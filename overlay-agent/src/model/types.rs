@@ -40,7 +40,7 @@ pub enum InvalidValue {
     Metrics(String),
     /// A word, or how long to wait between two probes.
     #[error(
-        "{0:?} is no way to probe; use \"off\", \"answer\", or an interval from \"100ms\" to \"60m\", such as \"5s\""
+        "invalid probe interval {0:?}; use \"off\", \"answer\", or 100ms to 60m, such as \"5s\""
     )]
     Probe(String),
 }

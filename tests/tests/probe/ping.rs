@@ -81,5 +81,11 @@ fn packets_take_the_way_of_containers() -> Result<()> {
         let out = agent.ask(words)?;
         assert_eq!(out.code, Some(code), "{words:?}: {}", out.stderr);
     }
+
+    // Called like a peer: nobody guesses who is meant.
+    agent.attach(&nodes[1].namespace, "tping-twin")?;
+    let twin = agent.ask(&["ping", &nodes[1].namespace, "-c", "1"])?;
+    assert_eq!(twin.code, Some(2), "{twin:?}");
+    assert!(twin.stderr.contains(&gateway.to_string()), "{twin:?}");
     Ok(guard.down()?)
 }

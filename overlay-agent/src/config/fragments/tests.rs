@@ -103,7 +103,7 @@ fn a_fault_refuses_its_fragment_alone() {
     let cases = [
         (
             peer("node03", "nowhere", "10.244.3.0/24"),
-            "5: networks[0].peers[0].vtep: \"nowhere\" is no IP address; write it as 192.168.56.12",
+            "5: networks[0].peers[0].vtep: invalid IP address \"nowhere\"; write an address alone, such as 10.244.1.20 or fd00:244:0:1::20",
         ),
         (
             peer("node02", "192.0.2.3", "10.244.3.0/24"),
@@ -135,7 +135,7 @@ fn a_fault_refuses_its_fragment_alone() {
         ),
         (
             "[[endpoints]]\nname = \"web\"\n".to_owned(),
-            "3: unknown field `endpoints`, expected `networks`",
+            "3: endpoints: there is no such key; there are: networks",
         ),
         (
             "[[networks]]\nname = \"other\"\n".to_owned(),

@@ -106,12 +106,12 @@ const MISTAKES: [(&str, &str, &str); 27] = [
     (
         "rx = \"xdp\"",
         "rx = \"xdp\"\nprobe = \"5h\"",
-        "n.toml:7: node.probe: \"5h\" is no way to probe; use \"off\", \"answer\", or an interval from \"100ms\" to \"60m\", such as \"5s\"",
+        "n.toml:7: node.probe: invalid probe interval \"5h\"; use \"off\", \"answer\", or 100ms to 60m, such as \"5s\"",
     ),
     (
         "rx = \"xdp\"",
         "rx = \"xdp\" # in\nguard2 = 1",
-        "n.toml:7: unknown field `guard2`, expected one of `name`, `underlay`, `vtep`, `guard`, `rx`, `metrics`, `probe`",
+        "n.toml:7: node.guard2: there is no such key; there are: name, underlay, vtep, guard, rx, metrics, probe",
     ),
     (
         "guard = \"native\"",
@@ -121,7 +121,7 @@ const MISTAKES: [(&str, &str, &str); 27] = [
     (
         "guard = \"native\"",
         "guard = \"on\"",
-        "n.toml:5: unknown variant `on`, expected one of `off`, `native`, `generic`",
+        "n.toml:5: node.guard: the text \"on\" stands here instead of \"off\", \"native\" or \"generic\"; write guard = \"off\"",
     ),
     (
         "underlay = \"eth1\"",
@@ -166,12 +166,12 @@ const MISTAKES: [(&str, &str, &str); 27] = [
     (
         "unknown_vtep = \"accept\"",
         "unknown_vtep = \"pass\"",
-        "n.toml:17: unknown variant `pass`, expected `drop` or `accept`",
+        "n.toml:17: networks[0].security.unknown_vtep: the text \"pass\" stands here instead of \"drop\" or \"accept\"; write unknown_vtep = \"drop\"",
     ),
     (
         "dscp = \"copy\"",
         "dscp = \"keep\"",
-        "n.toml:15: unknown variant `keep`, expected `zero` or `copy`",
+        "n.toml:15: networks[0].dscp: the text \"keep\" stands here instead of \"zero\" or \"copy\"; write dscp = \"zero\"",
     ),
     (
         "[\"fd00:244:0:3::/64\"]",
