@@ -25,9 +25,20 @@ pub struct Preview {
 }
 
 /// The steps that would be taken, with nothing loaded, written or changed.
-pub async fn preview(node: &Node, model: &Model, store: &Content) -> Result<Preview, PreviewError> {
-    let (observed, desired) = look_ahead(node, model, store).await?;
+pub async fn preview(
+    node: &Node,
+    model: &Model,
+    store: &Content,
+    agent_runs: bool,
+) -> Result<Preview, PreviewError> {
+    let (mut observed, desired) = look_ahead(node, model, store).await?;
     let desired = desired?;
+    if !agent_runs {
+        // An agent that starts puts programs of its own in the place of the last one's.
+        for state in observed.objects.attachments.values_mut() {
+            *state = state.of_another_agent();
+        }
+    }
     let problems = desired.problems.iter().map(Trouble::from).collect();
     Ok(Preview {
         plan: plan(&observed.objects, &desired.objects),

@@ -225,3 +225,22 @@ fn a_lab_gets_an_agent_back_that_has_ended() -> Result<()> {
     assert_eq!(lab::missing(guard.topology())?, [""; 0]);
     Ok(guard.down()?)
 }
+
+/// What `plan` says is what `run` does: an agent that starts attaches programs of its own.
+#[test]
+fn plan_tells_of_the_programs_of_an_agent_that_was_killed() -> Result<()> {
+    let guard = Guard::overlay("trestp")?;
+    let agent = guard.agent(1);
+    assert_eq!(agent.plan()?, Vec::<Value>::new(), "it runs");
+    agent.kill()?;
+    let plan = agent.plan()?;
+    let attaches = |step: &Value| step.to_string().contains("attach");
+    assert!(!plan.is_empty() && plan.iter().all(attaches), "{plan:?}");
+    let before = agent.log()?.len();
+    agent.start()?;
+    let log = agent.log()?;
+    let done = format!("applied {} steps", plan.len());
+    let new = log.get(before..).unwrap_or(&log);
+    assert!(new.contains(&done), "no {done:?} in {log}");
+    Ok(guard.down()?)
+}

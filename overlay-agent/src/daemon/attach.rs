@@ -27,15 +27,37 @@ use crate::{
 };
 
 impl Reconciler {
+    /// Looks at the place of a container, and notes what is there; `None` where it cannot be
+    /// looked at.
+    pub(super) async fn look_for(&mut self, endpoint: &Endpoint) -> Option<Found> {
+        let vni = self.model.network(&endpoint.network)?.vni;
+        match self.look_at(vni, endpoint).await {
+            Ok(found) => {
+                let around = &mut self.observed.around;
+                let place = found.place.clone();
+                around.endpoints.insert(endpoint.name.clone(), place);
+                if let Some((name, link)) = &found.device {
+                    around.links.entry(*name).or_insert_with(|| link.clone());
+                }
+                Some(found)
+            }
+            Err(error) => {
+                debug!("{error}");
+                None
+            }
+        }
+    }
+
     /// Attaches a container of the model that is not attached yet; whether it is attached now
-    /// and all is as it should be.
-    pub(super) async fn attach(&mut self, endpoint: &Endpoint) -> bool {
+    /// and all is as it should be. `before` is what was seen of it just now.
+    pub(super) async fn attach(&mut self, endpoint: &Endpoint, before: Option<Found>) -> bool {
         let network = self.model.network(&endpoint.network);
         let Some(vni) = network.map(|network| network.vni).filter(|_| self.settled) else {
             return false;
         };
         let late = self.may_be_late(endpoint);
-        let attached = self.attach_to(vni, endpoint).await.unwrap_or_else(|error| {
+        let attached = self.attach_to(vni, endpoint, before).await;
+        let attached = attached.unwrap_or_else(|error| {
             debug!("{error}");
             false
         });
@@ -43,13 +65,24 @@ impl Reconciler {
             // The round that does it has its programs attached, too.
             self.late.forget(&endpoint.name);
         }
+        if attached && !late {
+            self.settle_wish();
+        }
         self.late.note_change(Instant::now());
         attached
     }
 
-    async fn attach_to(&mut self, vni: Vni, endpoint: &Endpoint) -> Result<bool, KernelError> {
+    async fn attach_to(
+        &mut self,
+        vni: Vni,
+        endpoint: &Endpoint,
+        before: Option<Found>,
+    ) -> Result<bool, KernelError> {
         debug!("attaching {}", endpoint.name);
-        let before = self.look_at(vni, endpoint).await?;
+        let before = match before {
+            Some(before) => before,
+            None => self.look_at(vni, endpoint).await?,
+        };
         if before.device.is_some() {
             return Ok(false);
         }

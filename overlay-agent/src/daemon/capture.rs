@@ -195,18 +195,22 @@ impl Reconciler {
     fn watch_for(&self, wanted: &Wanted) -> Result<Watch, Reply> {
         let most = u32::try_from(MAX_SNAP).unwrap_or(u32::MAX);
         if !(14..=most).contains(&wanted.snap) {
-            return Err(bad_input(&format!(
-                "{} bytes of each packet: choose 14 to {most}",
-                wanted.snap
-            )));
+            return Err(bad_input(
+                wanted,
+                &format!("{} bytes of each packet: choose 14 to {most}", wanted.snap),
+            ));
         }
         let endpoint = match &wanted.endpoint {
             None => NONE,
-            Some(name) => self.index_of(name).map_err(|error| not_found(&error))?,
+            Some(name) => self
+                .index_of(name)
+                .map_err(|error| not_found(wanted, &error))?,
         };
         let peer = match &wanted.peer {
             None => NONE,
-            Some(name) => self.slot_of_peer(name).map_err(|error| not_found(&error))?,
+            Some(name) => self
+                .slot_of_peer(name)
+                .map_err(|error| not_found(wanted, &error))?,
         };
         let mut programs = 0;
         for hook in &wanted.hooks {
@@ -215,7 +219,10 @@ impl Reconciler {
             let program = program.ok_or_else(|| {
                 let all: Vec<&str> = Program::ALL.iter().map(|program| program.name()).collect();
                 let all = all.join(", ");
-                bad_input(&format!("there is no program {hook:?}: choose {all}"))
+                bad_input(
+                    wanted,
+                    &format!("there is no program {hook:?}: choose {all}"),
+                )
             })?;
             programs |= 1 << *program as u32;
         }
@@ -231,7 +238,7 @@ impl Reconciler {
             (watch.sent, watch.passes, watch.drops) = (1, u32::MAX, u32::MAX);
         }
         for reason in &wanted.reasons {
-            add_reason(&mut watch, reason).map_err(|error| bad_input(&error))?;
+            add_reason(&mut watch, reason).map_err(|error| bad_input(wanted, &error))?;
         }
         Ok(watch)
     }
@@ -260,12 +267,12 @@ impl Reconciler {
     }
 }
 
-fn bad_input(reason: &str) -> Reply {
-    Reply::BadInput(format!("start a capture: {reason}"))
+fn bad_input(wanted: &Wanted, reason: &str) -> Reply {
+    Reply::BadInput(format!("start a {}: {reason}", wanted.called()))
 }
 
-fn not_found(reason: &str) -> Reply {
-    Reply::NotFound(format!("start a capture: {reason}"))
+fn not_found(wanted: &Wanted, reason: &str) -> Reply {
+    Reply::NotFound(format!("start a {}: {reason}", wanted.called()))
 }
 
 /// A reason by its name, or all of a kind.

@@ -1,5 +1,7 @@
 //! The door for Prometheus: open where the configuration wants it.
 
+use std::path::PathBuf;
+
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -13,15 +15,18 @@ use crate::{
 /// What is open, and what should be.
 pub(super) struct Exports {
     calls: mpsc::Sender<Call>,
+    /// The node's namespace, where that is not the machine's.
+    netns: Option<PathBuf>,
     open: Option<(Metrics, Exporter)>,
     /// Why it is not, as it was told last.
     told: Option<Trouble>,
 }
 
 impl Exports {
-    pub(super) fn new(calls: mpsc::Sender<Call>) -> Self {
+    pub(super) fn new(calls: mpsc::Sender<Call>, netns: Option<PathBuf>) -> Self {
         Self {
             calls,
+            netns,
             open: None,
             told: None,
         }
@@ -40,7 +45,13 @@ impl Exports {
         };
         match Exporter::open(address, self.calls.clone()).await {
             Ok(exporter) => {
-                info!("counters for Prometheus are at http://{address}/metrics");
+                let within = self.netns.as_deref();
+                let within =
+                    within.map(|path| format!(", in network namespace {}", path.display()));
+                info!(
+                    "counters for Prometheus are at http://{address}/metrics{}",
+                    within.unwrap_or_default()
+                );
                 self.open = Some((wanted, exporter));
                 self.told = None;
                 None

@@ -42,7 +42,7 @@ impl Reconciler {
                     }
                 }
                 (Some(rules), None) => {
-                    info!("network {}: no longer: {}", network.name, rules.text());
+                    info!("network {}: resolved: {}", network.name, rules.text());
                 }
                 _ => {}
             }

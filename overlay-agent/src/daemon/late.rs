@@ -129,15 +129,17 @@ impl Reconciler {
         let endpoint = endpoints.find(|endpoint| endpoint.name == name).cloned();
         let Some(endpoint) = endpoint.filter(|_| self.settled) else {
             // The next round does it, as it is not late any more.
+            self.wish();
             return self.reconcile().await;
         };
-        match self.make_fast(&endpoint).await {
-            Ok(true) => {}
-            Ok(false) => self.reconcile().await,
-            Err(error) => {
-                debug!("{error}");
-                self.reconcile().await;
-            }
+        let fast = self.make_fast(&endpoint).await.unwrap_or_else(|error| {
+            debug!("{error}");
+            false
+        });
+        if !fast {
+            // What was put off is no repair.
+            self.wish();
+            self.reconcile().await;
         }
     }
 

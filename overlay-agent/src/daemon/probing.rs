@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Reconciler;
 use crate::{
-    desired::vxlan_name,
+    api::PeerState,
+    desired::{troubles::PEER_NO_ROUTE, vxlan_name},
     model::{Family, Network, Peer, Probe},
     probe::{NetworkPeers, Seat, Setup, Use},
     trouble::{Trouble, ids},
@@ -69,6 +70,11 @@ impl Reconciler {
     /// Problems that probes have found.
     pub(super) fn probe_problems(&self) -> Vec<Trouble> {
         let mut problems = self.probes.problems();
+        // Nobody answers where nothing can be sent.
+        let no_route = self.problems.iter().filter(|it| it.id == PEER_NO_ROUTE);
+        let no_route: BTreeSet<&str> = no_route.map(|trouble| &*trouble.subject).collect();
+        let silence = [ids::PEER_SILENT, ids::PEER_NEVER_ANSWERED];
+        problems.retain(|it| !(silence.contains(&it.id) && no_route.contains(&*it.subject)));
         if !matches!(self.model.node.probe, Probe::Every(_)) {
             // Nothing is known of any peer: with very many of them it takes long to see that.
             return problems;
@@ -88,6 +94,8 @@ impl Reconciler {
         let mut narrow = BTreeSet::new();
         for peer in network.peers.iter().filter(|peer| !told(peer)) {
             let health = self.probes.health(network.vni, peer);
+            // One that is silent is told as that.
+            let health = health.filter(|health| health.state == PeerState::Answers);
             let arrives = health.and_then(|health| health.path_mtu);
             narrow.extend(
                 arrives

@@ -71,6 +71,16 @@ impl Reconciler {
         self.repairs.wishes += 1;
     }
 
+    /// What was asked for last is done, by itself: all else is as it was.
+    pub(super) fn settle_wish(&mut self) {
+        let wishes = self.repairs.wishes;
+        if let Some(settled) = &mut self.repairs.settled
+            && settled.wishes + 1 == wishes
+        {
+            settled.wishes = wishes;
+        }
+    }
+
     /// What was settled counts no more.
     pub(super) fn unsettle(&mut self) {
         self.repairs.settled = None;
@@ -96,17 +106,24 @@ impl Reconciler {
     }
 
     /// Counts what these steps put right, and tells what was missing, unless they follow from
-    /// something that was asked for, or that the node itself is now.
+    /// something that was asked for, or from what the node itself is now.
     pub(super) fn note_repairs(&mut self, plan: &Plan, problems: &[Trouble]) {
-        let before = self.repairs.settled.take();
-        if before != Some(self.settled_now(problems)) {
+        let Some(before) = self.repairs.settled.take() else {
+            return;
+        };
+        let now = self.settled_now(problems);
+        if before.wishes != now.wishes {
             return;
         }
+        // Where more is other than it was, devices and routes may follow from that. Nothing but its
+        // removal makes a namespace necessary that was there.
+        let is_all = before == now;
         // Its rules follow from the routes and translations of others: as long as it does what it
         // was made for, nobody has touched it.
         let is_whole = matches!(self.observed.objects.guard, Some(Guard::Does(_)));
         let steps = plan.steps().iter();
         let steps = steps.filter(|step| !(is_whole && matches!(step, Step::SetGuard { .. })));
+        let steps = steps.filter(|step| is_all || matches!(step, Step::CreateNamespace { .. }));
         let lacks: Vec<String> = steps.filter_map(Step::lack).collect();
         let News { lacks, in_vain } = self.repairs.note(lacks, Instant::now());
         if !lacks.is_empty() {

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use crate::{
     api::{EndpointSpec, EndpointStatus, Reply},
-    config::{endpoint_addresses, endpoint_sources, interface, netns_ref},
-    desired::veth_name,
+    config::{endpoint_addresses, endpoint_name, endpoint_sources, interface, netns_ref},
+    desired::{self, Problem, veth_name},
     identity::Bound,
     kernel::bpf::Variant,
     model::{Clash, Endpoint, LogLevel, Name, NetnsRef},
+    observe::Found,
     store::StoreError,
     trouble::{self, Trouble},
 };
@@ -22,10 +23,15 @@ impl Reconciler {
             Ok(endpoint) => endpoint,
             Err(refusal) => return refusal.of(&spec.name),
         };
+        let before = self.look_for(&endpoint).await;
+        let problem = self.in_the_way_of(&endpoint);
+        if let Some(problem) = problem.or_else(|| self.no_address_for(&endpoint)) {
+            return self.refused(&problem);
+        }
         if let Err(error) = self.store.begins_to_add(&endpoint.name) {
             return Reply::Failed(error.to_string());
         }
-        let reply = self.add_endpoint(&endpoint).await;
+        let reply = self.add_endpoint(&endpoint, before).await;
         match self.store.has_added() {
             Ok(()) => reply,
             // The next agent would undo it.
@@ -33,26 +39,57 @@ impl Reconciler {
         }
     }
 
-    async fn add_endpoint(&mut self, endpoint: &Endpoint) -> Reply {
+    /// What would keep an endpoint from being attached, that is no part of the model yet and whose
+    /// place has been looked at. Who asks is told, and nobody else has to hear of it.
+    pub(super) fn in_the_way_of(&self, endpoint: &Endpoint) -> Option<Problem> {
+        desired::in_the_way_of(self.inputs(), endpoint)
+    }
+
+    fn no_address_for(&self, endpoint: &Endpoint) -> Option<Problem> {
+        let network = self.model.network(&endpoint.network)?;
+        let subnet = self.store.content().is_full_for(endpoint, network)?;
+        Some(Problem::NoAddress {
+            endpoint: endpoint.name.clone(),
+            subnet,
+        })
+    }
+
+    /// That an endpoint cannot be attached.
+    fn refused(&self, problem: &Problem) -> Reply {
+        let mut trouble = [Trouble::from(problem)];
+        self.make_pasteable(&mut trouble);
+        let text = trouble::list(&trouble);
+        match problem {
+            Problem::NoNamespace { .. } | Problem::ProcessEnded { .. } => Reply::NotFound(text),
+            Problem::InterfaceTaken { .. }
+            | Problem::AddressTaken { .. }
+            | Problem::DeviceTaken { .. }
+            | Problem::SameDeviceName { .. } => Reply::Exists(text),
+            Problem::NodeNamespace { .. } => Reply::BadInput(text),
+            _ => Reply::Failed(text),
+        }
+    }
+
+    async fn add_endpoint(&mut self, endpoint: &Endpoint, before: Option<Found>) -> Reply {
         let name = endpoint.name.clone();
         if let Err(error) = self.admit(endpoint, None) {
             return Reply::Failed(error.to_string());
         }
-        if !self.attach(endpoint).await {
+        if !self.attach(endpoint, before).await {
             self.reconcile().await;
         }
         match self.endpoint_status(&name) {
             Some(status) if status.device.is_some() => Reply::Endpoint(Box::new(status)),
             _ => {
                 let reasons = self.reasons(&name);
-                let undone = self.forget(&name).await;
-                Reply::Failed(
-                    [Some(reasons), undone.err()]
-                        .into_iter()
-                        .flatten()
-                        .collect::<Vec<_>>()
-                        .join("\n"),
-                )
+                let reply = match self.in_the_way_of(endpoint) {
+                    Some(problem) => self.refused(&problem),
+                    None => Reply::Failed(reasons.clone()),
+                };
+                match self.forget(&name).await {
+                    Ok(()) => reply,
+                    Err(undone) => Reply::Failed(format!("{reasons}\n{undone}")),
+                }
             }
         }
     }
@@ -164,6 +201,7 @@ impl Reconciler {
         if let Some(alone) = alone {
             self.model.endpoints.retain(|other| other.name != *name);
             if self.detach(name, alone).await {
+                self.settle_wish();
                 return Ok(());
             }
         } else {
@@ -179,7 +217,7 @@ impl Reconciler {
 
     /// The same rules as for an endpoint of the configuration.
     pub(super) fn validate(&self, spec: &EndpointSpec) -> Result<Endpoint, Refusal> {
-        let name: Name = spec.name.parse().map_err(text)?;
+        let name = endpoint_name(&spec.name).map_err(text)?;
         let added = &self.store.content().endpoints;
         let mut there = self.model.endpoints.iter().chain(added);
         if there.any(|endpoint| endpoint.name == name) {

@@ -1,6 +1,6 @@
 //! From the command line to a running daemon: everything is checked before anything is changed.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, os::unix::net::UnixStream, path::PathBuf};
 
 use overlay_api::Spool;
 use tokio::sync::mpsc;
@@ -170,7 +170,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let mut helper = Helper::new(options.dirs.cluster(&instance));
     helper.follow(&reconciler, &config).await;
     let (sender, calls) = mpsc::channel(WAITING_CALLS);
-    let mut exports = Exports::new(sender.clone());
+    let mut exports = Exports::new(sender.clone(), options.netns.clone());
     reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
     let socket = options.dirs.socket(&instance);
     let server = Server::start(&socket, sender, options.progress.listen())?;
@@ -221,7 +221,8 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     let store = Store::open(&options.dirs, &instance)?;
     let node = Node::open(options.dirs.pins(&instance))?;
     options.progress.tell(Activity::Looking).await;
-    let mut preview = preview::preview(&node, model, store.content()).await?;
+    let agent_runs = UnixStream::connect(options.dirs.socket(&instance)).is_ok();
+    let mut preview = preview::preview(&node, model, store.content(), agent_runs).await?;
     let refused = refused_fragments(&loaded.refused_fragments);
     preview.problems.extend(refused);
     Ok(preview)

@@ -384,7 +384,7 @@ fn everything(family: Family) -> IpNet {
 }
 
 /// Why an endpoint cannot be attached.
-fn problem(
+pub(super) fn problem(
     node: &Node<'_>,
     endpoint: &Endpoint,
     host: &LinkId,

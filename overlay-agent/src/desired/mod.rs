@@ -14,6 +14,7 @@ mod last_resorts;
 mod names;
 mod networks;
 mod obstacles;
+mod own_addresses;
 mod peers;
 mod problems;
 mod room;
@@ -32,7 +33,9 @@ use std::{
 
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
-    objects::{AttachmentState, Capacity, Filter, GuardRules, GuardedEndpoint, MAPS, Objects},
+    objects::{
+        AttachmentState, Capacity, Filter, GuardRules, GuardedEndpoint, LinkId, MAPS, Objects,
+    },
     state::Content,
     surroundings::{Observed, Surroundings},
 };
@@ -45,7 +48,7 @@ pub use hooks::PassedBy;
 pub use names::{alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name};
 pub use obstacles::{Inside, Obstacle, Obstacles, OtherRoute};
 pub use peers::{Few, ForPeers, OfSome, metric as metric_to, of_some};
-pub use problems::Problem;
+pub use problems::{Problem, Whose};
 pub use room::Full;
 pub use settings::observed_settings;
 pub use underlay::devices as underlay_devices;
@@ -238,6 +241,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     }
     last_resorts::build(&node, &derived, &mut desired);
     endpoints::build(&node, &derived, &mut room, &mut desired);
+    own_addresses::find(&node, &derived, &mut desired.problems);
     let kept = &inputs.observed.objects.entries;
     slots::assign_to_endpoints(kept, &mut desired.objects.entries);
     desired.objects.peers = for_peers.objects.clone();
@@ -261,6 +265,22 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
         desired.objects.attachments.clear();
     }
     Ok(desired)
+}
+
+/// What keeps an endpoint from being attached, as far as the look at its place tells.
+pub fn in_the_way_of(inputs: Inputs<'_>, endpoint: &Endpoint) -> Option<Problem> {
+    let node = underlay::node(inputs, &mut Vec::new())?;
+    let device = veth_name(&endpoint.name)?;
+    let is_other = |other: &&Endpoint| other.name != endpoint.name;
+    let mut others = inputs.model.endpoints.iter().filter(is_other);
+    if others.any(|other| veth_name(&other.name) == Some(device)) {
+        return Some(Problem::SameDeviceName {
+            endpoint: endpoint.name.clone(),
+            device,
+        });
+    }
+    endpoints::problem(&node, endpoint, &LinkId::node(device), &Desired::default())
+        .or_else(|| own_addresses::of_endpoint(&node, &endpoint.network, endpoint))
 }
 
 /// The kernel objects of one endpoint alone, on a node that has all that its network needs;

@@ -146,6 +146,19 @@ pub enum Problem {
         /// The metric of both.
         metric: u32,
     },
+    /// A device of this node that is not ours has an address of a network.
+    AddressTaken {
+        /// The network.
+        network: Name,
+        /// The address, as the device has it.
+        net: IpNet,
+        /// The device.
+        device: IfName,
+        /// The other instance that made the device.
+        owner: Option<Name>,
+        /// Whose it should be.
+        whose: Whose,
+    },
     /// The subnet is full.
     NoAddress {
         /// The endpoint.
@@ -212,6 +225,17 @@ pub enum Problem {
         /// The name.
         device: IfName,
     },
+}
+
+/// Whose an address of a network is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// An endpoint of this node has it.
+    Endpoint(Name),
+    /// An endpoint of this node may have it.
+    Own,
+    /// An endpoint of a peer may have it.
+    Peer(Name),
 }
 
 impl Problem {

@@ -46,6 +46,8 @@ pub const DEVICE_NAME_TAKEN: &str = "device-name-taken";
 pub const FOREIGN_VXLAN: &str = "foreign-vxlan";
 /// A socket has the port.
 pub const PORT_TAKEN: &str = "port-taken";
+/// An address of a network is on a device of the node.
+pub const ADDRESS_TAKEN: &str = "address-taken";
 /// A gateway's address is somebody else's.
 pub const GATEWAY_TAKEN: &str = "gateway-taken";
 /// An outer address has two owners.

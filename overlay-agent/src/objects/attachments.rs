@@ -93,3 +93,14 @@ pub enum AttachmentState {
     /// Our pin or handle is there, but no program runs: the device is another one, or somebody detached it.
     Broken,
 }
+
+impl AttachmentState {
+    /// What it is to an agent that has loaded programs of its own.
+    #[must_use]
+    pub const fn of_another_agent(self) -> Self {
+        match self {
+            Self::Current | Self::Outdated => Self::Outdated,
+            Self::Broken => Self::Broken,
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -63,28 +64,49 @@ impl Probes {
         problems.extend(notes.ended.clone());
         drop(notes);
         let exchange = shared.exchange();
-        let mut lost: BTreeMap<(Wrong, &Name), Vec<&Peer>> = BTreeMap::new();
         let standing = exchange.mesh.standing(Instant::now(), exchange.silence());
-        for (network, peer, reach, refuses) in standing {
-            if let Some(wrong) = wrong(peer, reach, refuses) {
-                lost.entry((wrong, &network.name)).or_default().push(peer);
-            }
-        }
-        for ((wrong, network), peers) in lost {
-            let (named, rest) = peers.split_at(peers.len().min(NAMED));
-            problems.extend(named.iter().map(|peer| {
-                let operation = format!("network {network}: peer {}", peer.name);
-                let (id, what) = wrong.words();
-                Trouble::new(id, &peer.name, what, wrong.cure(Some(peer))).during(operation)
-            }));
-            if !rest.is_empty() {
-                let operation = format!("network {network}: {} more peers", rest.len());
-                let (id, what) = wrong.words();
-                problems.push(Trouble::new(id, network, what, wrong.cure(None)).during(operation));
-            }
-        }
+        let lost = standing.filter_map(|(network, peer, reach, refuses)| {
+            Some((wrong(peer, reach, refuses)?, &network.name, peer))
+        });
+        problems.extend(told(lost));
         problems
     }
+}
+
+/// A node that is a peer in several networks is told once.
+fn told<'a>(lost: impl Iterator<Item = (Wrong, &'a Name, &'a Peer)>) -> Vec<Trouble> {
+    let mut by_node: BTreeMap<(Wrong, &Name, IpAddr), (Vec<&Name>, &Peer)> = BTreeMap::new();
+    for (wrong, network, peer) in lost {
+        let node = (wrong, &peer.name, peer.vtep);
+        let (networks, _) = by_node.entry(node).or_insert((Vec::new(), peer));
+        networks.push(network);
+    }
+    let mut by_networks: BTreeMap<(Wrong, Vec<&Name>), Vec<&Peer>> = BTreeMap::new();
+    for ((wrong, ..), (networks, peer)) in by_node {
+        let peers = by_networks.entry((wrong, networks)).or_default();
+        peers.push(peer);
+    }
+    let mut problems = Vec::new();
+    for ((wrong, networks), peers) in by_networks {
+        let all: Vec<&str> = networks.iter().map(|name| name.as_str()).collect();
+        let all = all.join(", ");
+        let of = match networks.len() {
+            1 => format!("network {all}"),
+            _ => format!("networks {all}"),
+        };
+        let (named, rest) = peers.split_at(peers.len().min(NAMED));
+        problems.extend(named.iter().map(|peer| {
+            let operation = format!("{of}: peer {}", peer.name);
+            let (id, what) = wrong.words();
+            Trouble::new(id, &peer.name, what, wrong.cure(Some(peer))).during(operation)
+        }));
+        if !rest.is_empty() {
+            let operation = format!("{of}: {} more peers", rest.len());
+            let (id, what) = wrong.words();
+            problems.push(Trouble::new(id, all, what, wrong.cure(None)).during(operation));
+        }
+    }
+    problems
 }
 
 /// Peers of a network that are named one by one.
@@ -208,4 +230,39 @@ fn round_trip(rtt: &RoundTrips) -> RoundTrip {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Wrong, told};
+    use crate::model::{Mac, Name, Peer};
+
+    fn peer(name: &str, vtep: &str) -> Peer {
+        let vtep = vtep.parse().unwrap();
+        Peer {
+            name: name.parse().unwrap(),
+            vtep,
+            subnets: Vec::new(),
+            mac: Mac::of_vtep(vtep),
+            udp6_checksum: false,
+            has_agent: true,
+        }
+    }
+
+    #[test]
+    fn a_peer_of_two_networks_is_told_once() {
+        let [blue, red]: [Name; 2] = ["blue", "red"].map(|name| name.parse().unwrap());
+        let (n2, n3) = (peer("n2", "192.0.2.2"), peer("n3", "192.0.2.3"));
+        let lost = [
+            (Wrong::Silent, &blue, &n2),
+            (Wrong::Silent, &blue, &n3),
+            (Wrong::Silent, &red, &n2),
+        ];
+        let told = told(lost.into_iter());
+        let operations: Vec<_> = told.iter().map(|it| &*it.operation).collect();
+        assert_eq!(
+            operations,
+            ["network blue: peer n3", "networks blue, red: peer n2"]
+        );
+    }
 }

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{addresses, upgrade::FORMAT};
@@ -302,6 +303,14 @@ impl Content {
     /// Whether an endpoint more of a network would get an address of each of its families.
     pub fn has_room(&self, network: &Network) -> bool {
         addresses::has_room(network, &self.allocations)
+    }
+
+    /// The subnet that has no address left for an endpoint that is to come, if one has none.
+    pub fn is_full_for(&self, endpoint: &Endpoint, network: &Network) -> Option<IpNet> {
+        let given = addresses::allocate_one(endpoint, network, &self.allocations);
+        let mut ranges = network.ranges.iter();
+        let full = ranges.find(|range| given.address(range.family()).is_none())?;
+        Some(full.subnet)
     }
 
     /// Gives every endpoint of the model an address of each family of its network, its old

@@ -52,6 +52,12 @@ fn faults() -> Vec<Fault> {
         )
         .cleared_by("n1", "ip link del other"),
         Fault::new(
+            "address-taken",
+            "10.244.1.77",
+            "ip link add other type bridge; ip address add 10.244.1.77/32 dev other",
+        )
+        .cleared_by("n1", "ip link del other"),
+        Fault::new(
             "duplicate-vtep",
             "192.168.56.12",
             "ip address add 192.168.56.12/24 dev eth1",

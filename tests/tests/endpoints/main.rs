@@ -2,6 +2,7 @@
 
 mod alone;
 mod file;
+mod refused;
 
 use std::{
     fs,

@@ -13,13 +13,12 @@ use tracing::warn;
 use super::Reconciler;
 use crate::{
     api::Reply,
-    desired::default_route,
+    desired::{Problem, default_route},
     identity::Bound,
     kernel::{netlink::Netlink, netns::LOOPBACK},
-    model::{Endpoint, Family, Name},
+    model::{Endpoint, Family},
     objects::{LinkId, Scope},
-    surroundings::EndpointPlace,
-    trouble,
+    trouble::{self, Trouble},
 };
 use identify::{full, within_limits};
 
@@ -112,7 +111,6 @@ impl Reconciler {
         let endpoint = self.endpoint_of(wanted, &network, &what)?;
         let name = endpoint.name.clone();
         let bound = Bound::to(found).map_err(|error| refused(Kind::Failed, error))?;
-        self.wish();
         let admitted = self.admit(&endpoint, Some(bound));
         admitted.map_err(|error| refused(Kind::Failed, error))?;
         match self.bring_up(&endpoint, &what).await {
@@ -133,12 +131,17 @@ impl Reconciler {
                 return Err(full(network));
             }
         }
-        if !self.attach(endpoint).await {
+        // Its runtime is told what is in its way, and nobody else has to hear of it.
+        let before = self.look_for(endpoint).await;
+        if let Some(problem) = self.in_the_way_of(endpoint) {
+            return Err(self.refused_for(&problem, what));
+        }
+        if !self.attach(endpoint, before).await {
             self.reconcile().await;
         }
         self.follow_names();
         let attached = self.attached(endpoint, false);
-        let attached = attached.ok_or_else(|| self.why_not(&endpoint.name, what))?;
+        let attached = attached.ok_or_else(|| self.why_not(endpoint, what))?;
         let inside = endpoint.netns.path();
         let raised = async { Netlink::open_in(&inside)?.set_up(LOOPBACK, true).await };
         let raised = raised.await;
@@ -191,20 +194,31 @@ impl Reconciler {
         })
     }
 
-    fn why_not(&self, name: &Name, what: &str) -> Refusal {
-        let kind = match self.observed.around.endpoints.get(name) {
-            Some(EndpointPlace::Absent) => {
+    /// Why it cannot be attached.
+    fn refused_for(&self, problem: &Problem, what: &str) -> Refusal {
+        let kind = match problem {
+            Problem::NoNamespace { .. } | Problem::ProcessEnded { .. } => {
                 let text = format!("{what}: its namespace is gone; start the container again");
                 return refused(Kind::NoNamespace, text);
             }
-            Some(EndpointPlace::There {
-                interface_taken: true,
-                ..
-            }) => Kind::InterfaceTaken,
-            Some(EndpointPlace::OtherNode(_)) => Kind::NodeNamespace,
+            Problem::InterfaceTaken { .. } => Kind::InterfaceTaken,
+            Problem::NodeNamespace { .. } => Kind::NodeNamespace,
+            Problem::AddressTaken { .. } => Kind::AddressTaken,
             _ => Kind::Failed,
         };
-        refused(kind, format!("{what}: {}", self.reasons(name)))
+        let mut trouble = [Trouble::from(problem)];
+        self.make_pasteable(&mut trouble);
+        refused(kind, format!("{what}: {}", trouble::list(&trouble)))
+    }
+
+    fn why_not(&self, endpoint: &Endpoint, what: &str) -> Refusal {
+        match self.in_the_way_of(endpoint) {
+            Some(problem) => self.refused_for(&problem, what),
+            None => refused(
+                Kind::Failed,
+                format!("{what}: {}", self.reasons(&endpoint.name)),
+            ),
+        }
     }
 
     async fn delete(&mut self, unwanted: &Unwanted) -> Result<()> {

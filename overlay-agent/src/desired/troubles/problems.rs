@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{
-    CONTAINER_DEFAULT_ROUTE, ENDPOINT_NOT_ATTACHED, GUARD_TABLE_MISSING, GUARD_TABLE_TAKEN,
-    HOOK_PASSED_BY, MAP_FULL, PEER_NO_ROUTE, RANGE_AROUND_VTEP, ROUTE_TAKEN, route_taken, table_of,
-    taken_by,
+    ADDRESS_TAKEN, CONTAINER_DEFAULT_ROUTE, ENDPOINT_NOT_ATTACHED, GUARD_TABLE_MISSING,
+    GUARD_TABLE_TAKEN, HOOK_PASSED_BY, MAP_FULL, PEER_NO_ROUTE, RANGE_AROUND_VTEP, ROUTE_TAKEN,
+    route_taken, table_of, taken_by,
 };
 use crate::{
-    desired::{Full, Problem, settings::BY_VRFS},
-    model::{Clash, Name},
+    desired::{Full, Problem, Whose, settings::BY_VRFS},
+    model::{Clash, IfName, Name},
     trouble::Trouble,
 };
 
@@ -98,6 +100,48 @@ fn of_clash(clash: &Clash) -> Trouble {
 
 fn reach(peer: &Name, what: String, cure: String) -> Trouble {
     Trouble::new(PEER_NO_ROUTE, peer, what, cure).during(format!("reach peer {peer}"))
+}
+
+fn address_taken(
+    network: &Name,
+    net: IpNet,
+    device: IfName,
+    owner: Option<&Name>,
+    whose: &Whose,
+) -> Trouble {
+    let address = net.addr();
+    let of = match owner {
+        Some(owner) => format!("{device}, a device of instance {owner},"),
+        None => format!("{device} of this node"),
+    };
+    let what = match whose {
+        Whose::Endpoint(_) => {
+            format!("{of} has {address}, too, and what the node gets for it stays on the node")
+        }
+        Whose::Own => format!(
+            "{of} has {address}, which is in this node's subnet: a container can be given it, and \
+             what the node gets for it would stay on the node"
+        ),
+        Whose::Peer(peer) => format!(
+            "{of} has {address}, which is in peer {peer}'s subnet: a container there that has it \
+             cannot be reached from this node"
+        ),
+    };
+    let cure = match (owner, whose) {
+        (Some(_), _) => "change the configuration of either".to_owned(),
+        (None, Whose::Endpoint(_)) => format!(
+            "remove it there with \"ip address del {net} dev {device}\", or give the container \
+             another address"
+        ),
+        (None, _) => format!("remove it there with \"ip address del {net} dev {device}\""),
+    };
+    let trouble = Trouble::new(ADDRESS_TAKEN, address, what, cure);
+    match whose {
+        Whose::Endpoint(endpoint) => trouble
+            .during(format!("reach endpoint {endpoint}"))
+            .of_endpoint(endpoint),
+        Whose::Own | Whose::Peer(_) => trouble.during(format!("network {network}")),
+    }
 }
 
 impl From<&Problem> for Trouble {
@@ -273,6 +317,13 @@ impl From<&Problem> for Trouble {
             } => route_taken(*destination, other)
             .during(format!("lead {destination} to endpoint {endpoint}"))
             .of_endpoint(endpoint),
+            Problem::AddressTaken {
+                network,
+                net,
+                device,
+                owner,
+                whose,
+            } => address_taken(network, *net, *device, owner.as_ref(), whose),
             Problem::NoAddress { endpoint, subnet } => attach(
                 endpoint,
                 format!("all addresses of {subnet} are taken"),

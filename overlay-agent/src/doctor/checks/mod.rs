@@ -21,13 +21,14 @@ mod writers;
 #[cfg(test)]
 mod healthy;
 
-use std::fmt::Display;
+use std::{collections::BTreeSet, fmt::Display, mem};
 
 use super::facts::Facts;
 use crate::{
     api::{Cure, Finding, Severity, Skipped},
+    desired::troubles,
     model::Name,
-    trouble::on_node,
+    trouble::{ids, on_node},
 };
 
 /// What a check finds, or why it cannot be made.
@@ -173,6 +174,7 @@ pub(super) fn judge(facts: &Facts) -> Judgement {
             _ => judgement.findings.extend(found),
         }
     }
+    tell_once(facts, &mut judgement);
     if let Some(netns) = &facts.commands.netns {
         for finding in &mut judgement.findings {
             finding.cure.text = on_node(&finding.cure.text, netns);
@@ -180,6 +182,50 @@ pub(super) fn judge(facts: &Facts) -> Judgement {
     }
     judgement.findings.sort_by_key(|finding| finding.severity);
     judgement
+}
+
+/// What says of a peer why it is silent.
+const OF_THE_PEER: [&str; 7] = [
+    troubles::PEER_NO_ROUTE,
+    troubles::DUPLICATE_VTEP,
+    "peer-unreachable",
+    "stale-neighbour",
+    "tunnel-port-closed",
+    "tunnel-silent",
+    ids::ONE_WAY,
+];
+/// The same of all peers.
+const OF_THE_NODE: [&str; 2] = ["underlay-down", "firewall-drops-tunnel"];
+
+/// Leaves out that a peer is silent where it is told why, and what a peer of several networks has
+/// in each of them.
+fn tell_once(facts: &Facts, judgement: &mut Judgement) {
+    let is_silence =
+        |finding: &Finding| [ids::PEER_SILENT, ids::PEER_NEVER_ANSWERED].contains(&&*finding.check);
+    let (silent, mut others): (Vec<_>, Vec<_>) = mem::take(&mut judgement.findings)
+        .into_iter()
+        .partition(is_silence);
+    let mut seen = BTreeSet::new();
+    others.retain(|it| seen.insert((it.check.clone(), it.object.clone(), it.what.clone())));
+    for finding in silent {
+        let mut same = facts
+            .peers
+            .iter()
+            .filter(|peer| peer.name.as_str() == finding.object);
+        let vtep = same.next().map(|peer| peer.vtep.to_string());
+        let says_why = |other: &&Finding| {
+            let is_its = other.object == finding.object || Some(&other.object) == vtep.as_ref();
+            OF_THE_NODE.contains(&&*other.check) || (OF_THE_PEER.contains(&&*other.check) && is_its)
+        };
+        match others.iter().find(says_why) {
+            Some(why) => judgement.skipped.push(Skipped {
+                because: format!("{} says why {} is silent", why.check, finding.object),
+                check: finding.check,
+            }),
+            None => judgement.findings.push(finding),
+        }
+    }
+    judgement.findings.append(&mut others);
 }
 
 /// What the agent knows of a fault, besides what was found just now: `status` tells the same.
@@ -213,6 +259,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::{healthy::facts, judge, list, names};
+    use crate::{
+        doctor::facts::Answer,
+        trouble::{Trouble, ids},
+    };
 
     #[test]
     fn names_are_stable_words_and_unique() {
@@ -231,6 +281,25 @@ mod tests {
         assert!(judgement.findings.is_empty(), "{:#?}", judgement.findings);
         assert!(judgement.skipped.is_empty(), "{:#?}", judgement.skipped);
         assert_eq!(judgement.passed.len(), names().len());
+    }
+
+    #[test]
+    fn a_dead_peer_of_two_networks_is_one_finding() {
+        let mut facts = facts();
+        facts.peers[0].port_answer = Answer::Answered;
+        let in_another_network = facts.peers[0].clone();
+        facts.peers.push(in_another_network);
+        for id in [ids::PEER_SILENT, ids::PEER_NEVER_ANSWERED] {
+            let silent = Trouble::new(id, "n2", "silent", "look");
+            facts.agent.troubles = vec![silent];
+            let judgement = judge(&facts);
+            let found: Vec<_> = judgement.findings.iter().map(|it| &*it.check).collect();
+            assert_eq!(found, ["tunnel-port-closed"]);
+            assert_eq!(judgement.skipped[0].check, id);
+            assert!(!judgement.passed.iter().any(|passed| passed == id));
+        }
+        facts.agent.troubles = vec![Trouble::new(ids::PEER_SILENT, "n3", "silent", "look")];
+        assert_eq!(judge(&facts).findings.len(), 2, "another one is dead, too");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Check, Fault, Look, Looked, advice, command, list};
 use crate::{
     api::Cure,
-    desired::Obstacle,
+    desired::{Obstacle, Problem},
     doctor::{
         commands::remove_route,
         facts::{Diversion, Diverted, Facts},
@@ -55,14 +55,19 @@ fn look(facts: &Facts, fault: &Fault, concerns: impl Fn(&Diversion) -> bool) -> 
     Ok(found)
 }
 
-/// A route in the very place of ours stands in the agent's way, and is told as that.
+/// A route in the very place of ours stands in the agent's way, and is told as that; one that came
+/// with an address goes with it.
 fn is_told(facts: &Facts, by: &Diversion) -> bool {
     let Diversion::Route(route) = by else {
         return false;
     };
-    facts.obstacles.iter().any(|obstacle| {
+    let mut obstacles = facts.obstacles.iter();
+    let mut problems = facts.problems.iter();
+    obstacles.any(|obstacle| {
         matches!(obstacle, Obstacle::RouteTaken { destination, .. } if destination == route)
-    })
+    }) || problems.any(
+        |problem| matches!(problem, Problem::AddressTaken { net, .. } if net.trunc() == *route),
+    )
 }
 
 fn object(astray: &Diverted) -> String {

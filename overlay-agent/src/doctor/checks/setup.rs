@@ -29,6 +29,11 @@ const NAME: Fault = Fault::problem(troubles::DEVICE_NAME_TAKEN, STOPPED);
 const VXLAN: Fault = Fault::problem(troubles::FOREIGN_VXLAN, STOPPED);
 const PORT: Fault = Fault::problem(troubles::PORT_TAKEN, STOPPED);
 const ADDRESS: Fault = Fault::problem(troubles::GATEWAY_TAKEN, STOPPED);
+const OWN_ADDRESS: Fault = Fault::problem(
+    troubles::ADDRESS_TAKEN,
+    "The kernel takes packets for that address for the node's own: by its path the container with \
+     it is not reached.",
+);
 const ROUTE: Fault = Fault::problem(
     troubles::ROUTE_TAKEN,
     "Packets of the node, and what the programs leave to the kernel, go where that route leads.",
@@ -61,7 +66,7 @@ const PASSED_BY: Fault = Fault::warning(
     "Whoever put it there expects it to shape, count or drop packets that it does not see.",
 );
 
-pub(super) const CHECKS: [Check; 17] = [
+pub(super) const CHECKS: [Check; 18] = [
     Check {
         fault: PASSED_BY,
         look: Look::Always(|facts| found(facts, &PASSED_BY)),
@@ -101,6 +106,10 @@ pub(super) const CHECKS: [Check; 17] = [
     Check {
         fault: ADDRESS,
         look: Look::Always(|facts| found(facts, &ADDRESS)),
+    },
+    Check {
+        fault: OWN_ADDRESS,
+        look: Look::Always(|facts| found(facts, &OWN_ADDRESS)),
     },
     Check {
         fault: ROUTE,
@@ -201,6 +210,9 @@ fn removal_of_problem(problem: &Problem) -> Option<String> {
             destination, other, ..
         } => (other.owner.is_none()).then(|| remove_route(*destination)),
         Problem::DeviceTaken { device, owner, .. } => owner.is_none().then(|| remove_link(device)),
+        Problem::AddressTaken {
+            net, device, owner, ..
+        } => owner.is_none().then(|| remove_address(*net, device)),
         _ => None,
     }
 }
