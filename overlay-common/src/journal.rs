@@ -63,7 +63,7 @@ steps! {
     Port = port: "the device belongs to a network",
     OwnMac = own_mac: "the source MAC may be the endpoint's",
     OwnAddress = own_address: "the source address may be the endpoint's",
-    Unicast = unicast: "it has one receiver, by MAC and by address",
+    Unicast = unicast: "unicast, by MAC and by address",
     Plain = plain: "a whole IP packet without options, extension headers or fragments",
     Here = here: "the destination is in this node's share of the network",
     /// With the index of its device and whether it forwards.
@@ -73,7 +73,7 @@ steps! {
     RightMac = right_mac: "it is addressed to the MAC that leads there",
     Bridged = bridged: "it is addressed to the endpoint's own MAC: a neighbour, no router between",
     /// With what is left.
-    Ttl = ttl: "its TTL or hop limit lasts",
+    Ttl = ttl: "TTL or hop limit sufficient",
     /// With the bytes of the frame and the MTU.
     Fits = fits: "it is small enough",
     /// With the UDP source port and the family of the tunnel.
@@ -93,7 +93,7 @@ steps! {
     InnerMac = inner_mac: "the inner frame is addressed to this end of the tunnel",
     AddsUp = adds_up: "the checksums of its headers are right",
     /// With the inner TOS that it leaves behind.
-    Ecn = ecn: "the marks of congestion are carried over",
+    Ecn = ecn: "ECN propagated",
     Stripped = stripped: "the tunnel's headers are taken off",
     /// With the index of the endpoint's device.
     Noted = noted: "the guard has taken its tunnel's headers off and noted the endpoint",

@@ -341,11 +341,10 @@ impl fmt::Display for Matrix {
         let good = self.len() - faults.len();
         write!(
             f,
-            "\n{good} of {} pings of scenario {} answered as they must; ",
+            "\n{good}/{} pings of scenario {} OK; numbers are the remaining TTL (initially 64)",
             self.len(),
             self.scenario
         )?;
-        write!(f, "the number is the TTL that was left of 64")?;
         faults.iter().try_for_each(|fault| write!(f, "\n✗ {fault}"))
     }
 }

@@ -211,7 +211,7 @@ fn status_tells_who_looks_at_packets() -> Result<()> {
     let (capture, level, text) = watched(&agent)?;
     assert_eq!((capture, level), (Value::Null, "warn".into()));
     assert!(
-        text.contains("log level warn") && !text.contains("capture"),
+        text.contains("packet log: warn") && !text.contains("capture"),
         "{text}"
     );
     agent.tell(&["log-level", "off"])?;

@@ -57,7 +57,7 @@ enum Task {
     Distro(distro::Args),
     /// Run tests on Debian's kernels in virtual machines
     Vm(vm::Args),
-    /// Check form, lints and dependencies, then run all tests, and some on Debian's kernels
+    /// Check formatting, lints and dependencies, then run all tests, and some on Debian's kernels
     Ci,
 }
 

@@ -41,7 +41,7 @@ pub enum Protocol {
     Udp,
     /// The first segment of a connection
     Tcp,
-    /// A question for a neighbour's MAC
+    /// An ARP request
     Arp,
 }
 

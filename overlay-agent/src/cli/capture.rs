@@ -16,7 +16,7 @@ use nix::sys::{
 
 use overlay_common::programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD};
 
-use super::{CommandResult, Failure, client, completing, pcapng::Pcapng};
+use super::{CommandResult, Failure, client, completing, pcapng::Pcapng, watching};
 use crate::{
     api::{
         Reply, Request,
@@ -24,6 +24,7 @@ use crate::{
     },
     dirs::Dirs,
     model::Name,
+    plural::count,
 };
 
 /// The programs, by their names.
@@ -93,11 +94,15 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
         return Err(refused);
     }
     let mut file = output.emptied().map_err(Failure::Problem)?;
+    if let Reply::Status(status) = ask(&Request::Status {})? {
+        watching::tell_if_blind(&status);
+    }
     eprintln!("capturing on {instance}; Ctrl-C ends it");
     let mut writing = Writing {
         file: Pcapng::new(&mut file, args.snap),
         left: args.part.count.unwrap_or(u64::MAX),
         written: 0,
+        frames: 0,
     };
     let end = args
         .part
@@ -126,7 +131,11 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
         }
         _ => {}
     }
-    eprintln!("{packets} packets");
+    eprintln!(
+        "{}, in {} of the file: before and behind a program",
+        count(packets, "packet"),
+        count(writing.frames, "frame")
+    );
     if rest.over_budget + rest.ring_full > 0 {
         eprintln!(
             "{} more were not captured: {} over what the programs may tell, {} that nobody read in time; choose fewer with --endpoint, --peer, --reason or --hook",
@@ -212,6 +221,7 @@ struct Writing<'f> {
     file: Pcapng<'f>,
     left: u64,
     written: u64,
+    frames: u64,
 }
 
 impl Writing<'_> {
@@ -224,6 +234,7 @@ impl Writing<'_> {
             self.file.packet(packet)?;
             self.left -= 1;
             self.written += 1;
+            self.frames += 1 + u64::from(packet.after.is_some());
         }
         self.file.flush()?;
         Ok(self.left > 0)

@@ -5,7 +5,7 @@ use std::io;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
-use super::{CommandResult, EndpointCommand, Failure, Format, output, patience};
+use super::{CommandResult, EndpointCommand, Failure, Format, output, patience, watching};
 use crate::{
     api::{self, ClientError, EndpointSpec, EndpointStatus, Reply, Request, SCHEMA, Status},
     dirs::Dirs,
@@ -122,7 +122,10 @@ pub(super) fn log_level(
     format: Format,
     level: LogLevel,
 ) -> CommandResult {
-    done(&ask(dirs, instance, &Request::LogLevel { level })?)?;
+    done(&ask(dirs, instance.clone(), &Request::LogLevel { level })?)?;
+    if format == Format::Text && level > LogLevel::Error {
+        watching::tell_if_blind(&*status_of(dirs, instance)?);
+    }
     told(format, &json!({ "schema": SCHEMA, "log_level": level }))
 }
 

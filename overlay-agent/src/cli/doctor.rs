@@ -15,6 +15,7 @@ use crate::{
     dirs::Dirs,
     doctor::{Patient, examine},
     model::Name,
+    plural::count_of,
     store::Store,
 };
 
@@ -118,7 +119,7 @@ fn print(out: &mut dyn Write, diagnosis: &Diagnosis, verbose: bool) -> io::Resul
     }
     if verbose {
         for check in &diagnosis.passed {
-            writeln!(out, "passed: {check}")?;
+            writeln!(out, "not found: {check}")?;
         }
         for skipped in &diagnosis.skipped {
             writeln!(out, "skipped: {}: {}", skipped.check, skipped.because)?;
@@ -127,12 +128,13 @@ fn print(out: &mut dyn Write, diagnosis: &Diagnosis, verbose: bool) -> io::Resul
     let (found, passed) = (diagnosis.findings.len(), diagnosis.passed.len());
     let skipped = match diagnosis.skipped.len() {
         0 => String::new(),
-        some => format!(", {some} not possible (--verbose tells why)"),
+        some => format!(", {some} skipped (--verbose says why)"),
     };
     writeln!(
         out,
-        "node {}: {found} found, {passed} checks passed{skipped}",
-        diagnosis.node
+        "node {}: {}, {passed} checks passed{skipped}",
+        diagnosis.node,
+        count_of(found, "finding")
     )
 }
 

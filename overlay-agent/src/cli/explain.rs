@@ -22,7 +22,7 @@ use crate::{
         },
     },
     dirs::Dirs,
-    model::Name,
+    model::{Endpoint, Name},
 };
 
 /// Nodes that a packet can come to before it is called lost in a loop.
@@ -38,13 +38,13 @@ Examples:
 
 Exit code: 0 when it arrives, as far as it can be told; 1 when it does not.")]
 pub(super) struct Args {
-    /// Who sends it: an endpoint's name or address, or "node"
+    /// Source: an endpoint's name or address, or "node"
     #[arg(add = ArgValueCompleter::new(completing::endpoints))]
     from: String,
-    /// Who is to get it: an endpoint's name, "node", or any address
+    /// Destination: an endpoint's name, "node", or any address
     #[arg(add = ArgValueCompleter::new(completing::endpoints))]
     to: String,
-    /// What it is
+    /// Protocol
     #[arg(long = "proto", value_enum, default_value_t)]
     protocol: Protocol,
     /// Source port of UDP or TCP
@@ -53,13 +53,13 @@ pub(super) struct Args {
     /// Destination port of UDP or TCP
     #[arg(long)]
     dport: Option<u16>,
-    /// Bytes of the IP packet [default: as few as can be]
+    /// Bytes of the IP packet [default: the smallest valid packet]
     #[arg(long)]
     size: Option<u16>,
     /// Its TTL or hop limit [default: 64]
     #[arg(long)]
     ttl: Option<u8>,
-    /// Routers must not fragment it
+    /// Set "don't fragment"
     #[arg(long)]
     df: bool,
     /// Another source address than the sender's own
@@ -183,7 +183,7 @@ fn the_node_of(
 fn address_of(machine: &mut Machine<'_>, instance: &Name, to: &str) -> String {
     let is_known = |status: &Status| has(status, to) || status.node.as_str() == to;
     if to.parse::<IpAddr>().is_ok()
-        || to == "node"
+        || to == Endpoint::NODE
         || machine.status(instance).is_some_and(is_known)
     {
         return to.to_owned();
@@ -274,10 +274,7 @@ fn write_stage(out: &mut dyn Write, stage: &Stage) -> io::Result<()> {
     write!(out, "\n  {program} on {device}  ")?;
     match &stage.attached {
         Attached::Same => write!(out, "the attached program, tag {tag}")?,
-        Attached::Watched => write!(
-            out,
-            "tag {tag}; attached is the same program, loaded to say more"
-        )?,
+        Attached::Watched => write!(out, "tag {tag}; same program attached, tracing build")?,
         Attached::Other(other) => write!(
             out,
             "tag {tag}; WARNING: attached is another one, tag {other}: what follows is not what it does"
@@ -288,7 +285,7 @@ fn write_stage(out: &mut dyn Write, stage: &Stage) -> io::Result<()> {
         )?,
     }
     writeln!(out, ", {instructions} instructions")?;
-    write_packet(out, "comes", &stage.before)?;
+    write_packet(out, "in", &stage.before)?;
     for decision in &stage.decisions {
         let by = decision.by.as_ref().map(|by| format!(": {by}"));
         writeln!(out, "    ✓ {}{}", decision.text, by.unwrap_or_default())?;
@@ -310,7 +307,7 @@ fn write_stage(out: &mut dyn Write, stage: &Stage) -> io::Result<()> {
         writeln!(out, "      cure: {cure}")?;
     }
     match &stage.after {
-        Some(after) => write_packet(out, "goes", after),
+        Some(after) => write_packet(out, "out", after),
         None => Ok(()),
     }
 }

@@ -56,7 +56,7 @@ pub struct Cli {
         add = ArgValueCompleter::new(completing::instances)
     )]
     instance: Option<Name>,
-    /// How to print
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
     #[command(flatten)]
@@ -68,10 +68,10 @@ pub struct Cli {
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// For programs
+    /// JSON for programs
     Json,
 }
 
@@ -111,7 +111,7 @@ enum Command {
         /// Attach (on) or detach (off)
         state: Switch,
     },
-    /// Remove all that is ours
+    /// Remove everything that this instance created
     #[command(after_help = examples::DOWN)]
     Down,
     /// Show what was counted: by peer, endpoint, program and reason
@@ -133,13 +133,13 @@ enum Command {
     /// Tell what becomes of a packet, decision by decision, and hop by hop
     #[command(after_help = examples::EXPLAIN)]
     Explain(explain::Args),
-    /// Let the programs tell the log of packets, until the daemon ends
+    /// Set which packets the eBPF programs log, until the agent exits
     #[command(after_help = examples::LOG_LEVEL)]
     LogLevel {
         /// How much
         level: LogLevel,
     },
-    /// Write packets as the programs see them, with what became of them, to a pcapng file
+    /// Capture packets at the eBPF programs, annotated with their verdict, as pcapng
     #[command(after_help = examples::CAPTURE)]
     Capture(capture::Args),
     /// Print each packet that is dropped or left to the kernel, with its reason, as it happens
@@ -193,7 +193,7 @@ enum EndpointCommand {
         /// It forwards packets for others behind it
         #[arg(long)]
         forwarding: bool,
-        /// Where those others are: it may send from there, and the node leads there through it;
+        /// Prefix behind this endpoint: accepted as a source and routed to it;
         /// can be given several times
         #[arg(
             long = "allowed-source",

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     CommandResult, Failure, Format,
     capture::{Part, captured, signals, was_told_to_end},
-    client, examples,
+    client, examples, watching,
 };
 use crate::{
     api::{
@@ -59,6 +59,9 @@ pub(super) fn monitor(
     let Reply::Status(status) = ask(&Request::Status {})? else {
         return Err(client::unexpected());
     };
+    if format == Format::Text {
+        watching::tell_if_blind(&status);
+    }
     let ports = status.networks.iter().map(|network| network.port).collect();
     let wanted = Wanted {
         endpoint: args.part.endpoint,

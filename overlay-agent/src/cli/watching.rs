@@ -2,13 +2,15 @@
 
 use std::io::{self, Write};
 
+use super::called;
 use crate::{
     api::{
-        Status,
+        FastPathState, Status,
         capture::{CaptureStatus, Wanted},
     },
     model::LogLevel,
     stats::ago,
+    trouble::for_instance,
 };
 
 /// A line for a capture, one for messages in the log, and one for names; nothing without them.
@@ -17,11 +19,7 @@ pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         writeln!(out, "{}", line(capture))?;
     }
     if status.log_level != LogLevel::Off {
-        writeln!(
-            out,
-            "log level {}  the programs tell the agent's log of packets",
-            status.log_level
-        )?;
+        writeln!(out, "packet log: {}", status.log_level)?;
     }
     if let Some(names) = &status.names {
         let at: Vec<String> = names.at.iter().map(ToString::to_string).collect();
@@ -41,6 +39,22 @@ pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Tells whoever looks at packets why there are none to see, where the programs are not attached.
+pub(super) fn tell_if_blind(status: &Status) {
+    let why = match status.fastpath.state {
+        FastPathState::On => return,
+        FastPathState::Off => {
+            "the fast path is off; switch it on with \"overlay-agent fastpath on\""
+        }
+        FastPathState::Unavailable => {
+            "the fast path is unavailable; \"overlay-agent status\" says why"
+        }
+    };
+    let why = for_instance(why, &status.instance);
+    let why = called::pasteable(&why);
+    eprintln!("overlay-agent: the programs see no packet now: {why}");
 }
 
 fn line(capture: &CaptureStatus) -> String {

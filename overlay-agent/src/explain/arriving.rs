@@ -23,14 +23,15 @@ pub(super) async fn start(known: &Scene<'_>, received: &Received) -> Result<Star
     });
     let Some((device, ifindex, _)) = underlay.find(|(_, _, has)| *has) else {
         return Err(format!(
-            "take a frame for {to}: no underlay device of this node has that address; ask the node that has it"
+            "cannot continue on the peer: node {} does not own {to}; name the instance of the node that does with --peer",
+            known.model.node.name
         ));
     };
     let link = known.netlink.link_by_index(ifindex).await;
     let mac = link
         .map_err(|error| error.to_string())?
         .and_then(|link| link.mac)
-        .ok_or_else(|| format!("take a frame at {device}: it has no MAC"))?;
+        .ok_or_else(|| format!("cannot continue on the peer: its device {device} has no MAC"))?;
     // What the underlay writes on the way.
     let Some(macs) = frame.get_mut(..MACS) else {
         return Err("read the frame: it is too short".to_owned());

@@ -20,16 +20,16 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Nothing; the code is not there
+    /// No packet: the code for it is not loaded
     #[default]
     Off,
-    /// Nothing yet: no packet is an error of theirs
+    /// The same as off
     Error,
-    /// Each packet that they drop, with its reason
+    /// Each packet that is dropped, with its reason
     Warn,
-    /// The same
+    /// The same as warn
     Info,
-    /// Also each packet that they leave to the kernel
+    /// Also each packet that is left to the kernel
     Debug,
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
+    guard::Guard,
     poll, run,
 };
 use serde_json::Value;
@@ -142,5 +143,32 @@ fn each_packet_is_told_with_its_flow_and_reason() -> Result<()> {
     are_back(&agent, &before)?;
     let wrong = agent.ask(&["monitor", "--reason", "nosuch"])?;
     assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+    Ok(guard.down()?)
+}
+
+/// Nobody waits for packets that no program sees.
+#[test]
+fn who_looks_while_the_programs_are_off_is_told() -> Result<()> {
+    let guard = Guard::overlay("tmonoff")?;
+    let agent = guard.agent(1);
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("x.pcapng");
+    let file = file.to_string_lossy();
+    for on in [false, true] {
+        agent.fastpath(on)?;
+        for words in [
+            &["monitor", "--seconds", "1"][..],
+            &["capture", "-w", &file, "--seconds", "1"],
+            &["log-level", "warn"],
+        ] {
+            let out = agent.ask(words)?;
+            assert!(out.success, "{words:?}: {out:?}");
+            let told = out.stderr.contains("the fast path is off");
+            assert_eq!(told, !on, "{words:?}: {out:?}");
+        }
+    }
+    let refused = agent.ask(&["monitor", "--endpoint", "nobody"])?;
+    assert_eq!(refused.code, Some(5), "{refused:?}");
+    assert!(refused.stderr.contains("start a monitor"), "{refused:?}");
     Ok(guard.down()?)
 }

@@ -60,8 +60,8 @@ impl Stand {
                 let passed = out
                     .stdout
                     .lines()
-                    .filter(|line| line.starts_with("passed: "));
-                let last = format!("node {node}: 0 found, {} checks passed", passed.count());
+                    .filter(|line| line.starts_with("not found: "));
+                let last = format!("node {node}: 0 findings, {} checks passed", passed.count());
                 // That is the machine's, and others may use it just now.
                 let is_machine = out.stdout.contains("[bpf-stats-on]");
                 let well = is_machine || (out.success && out.stdout.contains(&last));

@@ -165,7 +165,7 @@ fn the_next_node_can_be_named() -> Result<()> {
     let wrong = agent.ask(&["explain", from, &far, "--peer", &agent.instance])?;
     assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
     assert!(
-        wrong.stderr.contains("no underlay device"),
+        wrong.stderr.contains("cannot continue on the peer"),
         "{}",
         wrong.stderr
     );

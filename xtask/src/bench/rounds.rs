@@ -61,7 +61,7 @@ fn between(console: Console, context: &mut Context) -> Result<()> {
         console.say(
             "bench",
             format_args!(
-                "others use {:.0} % of the CPUs, and the next round will show it",
+                "warning: other processes use {:.0} % of the CPUs; the next round is affected",
                 load * 100.0
             ),
         );

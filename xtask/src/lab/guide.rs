@@ -92,6 +92,7 @@ type Suggestion = (&'static str, Vec<String>);
 pub(super) fn what_to_try(topology: &Topology, agent: &Path) -> String {
     let mut suggestions = traffic(topology);
     if let Some(instance) = topology.instances().next() {
+        suggestions.extend(questions(topology, instance, agent));
         suggestions.extend(data_plane(instance, agent));
     }
     if topology.shape.scenario == Scenario::Etcd {
@@ -216,6 +217,56 @@ fn scratch(topology: &Topology, from: &Container, other: IpAddr) -> Suggestion {
             format!("head {}", limits.join(" ")),
         ],
     )
+}
+
+/// What the agent answers, where its log is, and what it says of what somebody breaks.
+fn questions(topology: &Topology, instance: &str, program: &Path) -> Vec<Suggestion> {
+    let node = topology
+        .nodes
+        .iter()
+        .find(|node| node.namespace == instance);
+    let from = node.and_then(|node| node.containers.first());
+    let to = topology
+        .nodes
+        .last()
+        .and_then(|node| node.containers.last());
+    let (Some(from), Some(to)) = (from, to) else {
+        return Vec::new();
+    };
+    let Some(&family) = topology.shape.inside.all().first() else {
+        return Vec::new();
+    };
+    let program = program.display();
+    let agent = |command: &str| format!("{program} {command} --instance {instance}");
+    let (from, to) = (&from.namespace, to.at(family));
+    let log = state::log_file(&topology.shape.name, instance);
+    let log = log.display();
+    let on_node = |command: &str| format!("nsenter --net=/run/netns/{instance} {command}");
+    vec![
+        (
+            "ask what becomes of a packet, whether one arrives, what is wrong, what is dropped",
+            vec![
+                agent(&format!("explain {from} {to}")),
+                agent(&format!("ping {to} --from {from}")),
+                agent("doctor"),
+                agent("monitor --seconds 10"),
+                agent("capture --write lab.pcapng --seconds 10"),
+                format!("tail {log}"),
+            ],
+        ),
+        (
+            "break it: the agent repairs what is its own, and doctor has a cure for the rest",
+            vec![
+                format!("{}; sleep 2; tail -n 2 {log}", on_node("ip link del ovl1")),
+                on_node(
+                    "nft 'table inet fw { chain in { type filter hook input priority 0; \
+                     udp dport 4789 drop; }; }'",
+                ),
+                agent("doctor"),
+                on_node("nft delete table inet fw"),
+            ],
+        ),
+    ]
 }
 
 fn data_plane(instance: &str, program: &Path) -> [Suggestion; 2] {

@@ -47,7 +47,7 @@ const COUNTING: [&str; 8] = [
 pub(super) enum Accelerator {
     /// The emulator: everywhere, and slowly
     Tcg,
-    /// The processor, where it lets itself be shared
+    /// KVM, where available
     Kvm,
 }
 

@@ -4,7 +4,7 @@ mod text;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{CommandResult, Failure, Format, client, local, output};
 use crate::{
-    api::{Reply, Request, stats::Stats},
+    api::{Reply, Request, rfc3339, stats::Stats},
     dirs::Dirs,
     model::Name,
     stats::rates,
@@ -43,7 +43,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "it is not a number of seconds, such as 1 or 0.5".to_owned())?;
     if seconds < FASTEST {
-        return Err(format!("the agent has other work, too: at least {FASTEST}"));
+        return Err(format!("the interval must be at least {FASTEST} s"));
     }
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
@@ -105,7 +105,7 @@ async fn watch(
         let shown = match format {
             // A line each, totals alone: whoever reads them subtracts as they like.
             Format::Json => serde_json::to_string(&now).map_err(|error| anyhow!(error)),
-            Format::Text => Ok(text::rates(&rates, all)),
+            Format::Text => Ok(text::rates(&rates, all, &rfc3339(SystemTime::now()))),
         };
         let shown = shown.map_err(Failure::Problem)?;
         let mut out = io::stdout().lock();

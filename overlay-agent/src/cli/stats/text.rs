@@ -17,22 +17,22 @@ const WIDTH: u16 = 80;
 
 /// What was counted from the beginning.
 pub(super) fn totals(stats: &Stats, all: bool) -> String {
-    Page::new("since the maps were made").of(stats, all)
+    Page::new("since the maps were made".to_owned()).of(stats, all)
 }
 
-/// What was counted in a second.
-pub(super) fn rates(stats: &Stats, all: bool) -> String {
-    Page::new("per second").of(stats, all)
+/// What was counted in a second, and when.
+pub(super) fn rates(stats: &Stats, all: bool, at: &str) -> String {
+    Page::new(format!("per second, {at}")).of(stats, all)
 }
 
 struct Page {
     text: String,
     /// What the numbers are.
-    are: &'static str,
+    are: String,
 }
 
 impl Page {
-    fn new(are: &'static str) -> Self {
+    fn new(are: String) -> Self {
         Self {
             text: String::new(),
             are,
@@ -42,7 +42,7 @@ impl Page {
     fn of(mut self, stats: &Stats, all: bool) -> String {
         let health = if stats.healthy { "healthy" } else { "degraded" };
         let (node, instance) = (&stats.node, &stats.instance);
-        let are = self.are;
+        let are = self.are.clone();
         self.line(&format!(
             "node {node}  instance {instance}  {health}  {are}"
         ));
@@ -297,7 +297,7 @@ mod tests {
             slot: None,
             counts,
         };
-        let mut page = Page::new("");
+        let mut page = Page::new(String::new());
         page.endpoints(
             &[endpoint],
             [("(this node)", &counts), ("(former)", &counts)],

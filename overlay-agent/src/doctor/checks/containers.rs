@@ -99,12 +99,13 @@ fn is_narrow(container: &Container, astray: &Astray) -> bool {
 fn route(facts: &Facts) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
     for (container, astray) in astray(facts).filter(|(container, way)| !is_narrow(container, way)) {
-        let via = astray
-            .via
-            .map_or_else(|| "nobody".to_owned(), |via| via.to_string());
+        let by = match astray.via {
+            None => format!("on-link via {}", astray.device),
+            Some(via) => format!("via {via} on {}", astray.device),
+        };
         let what = format!(
-            "its way to {} leads through {} to {via}, not through {} to {}",
-            astray.destination, astray.device, container.interface, astray.gateway
+            "{} is routed {by} instead of via the gateway {} on {}",
+            astray.destination, astray.gateway, container.interface
         );
         push_once(
             &mut found,
@@ -211,7 +212,10 @@ mod tests {
     #[test]
     fn a_wrong_way_and_a_narrow_one_are_told_apart() {
         let found = only("container-route", goes(astray("10.244.1.66", None)));
-        assert!(found.what.contains("to 10.244.1.66, not"), "{found:?}");
+        assert!(
+            found.what.contains("via 10.244.1.66 on eth0 instead of"),
+            "{found:?}"
+        );
         let found = only("container-mtu", goes(astray("10.244.1.1", Some(600))));
         assert_eq!(
             found.cure.commands,

@@ -15,10 +15,7 @@ const STALE: Fault = Fault::problem(
     "Packets leave for a MAC that nobody asks about again, so they do not arrive until somebody \
      corrects it.",
 );
-const PORT: Fault = Fault::problem(
-    "tunnel-port-closed",
-    "The peer throws away what the tunnel brings.",
-);
+const PORT: Fault = Fault::problem("tunnel-port-closed", "The peer discards tunnelled packets.");
 const NARROW: Fault = Fault::warning(
     "path-too-narrow",
     "Routers cut full packets up, or drop them: throughput falls, and some connections hang.",

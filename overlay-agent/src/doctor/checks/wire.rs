@@ -14,7 +14,7 @@ use crate::{
 
 const STRANGER: Fault = Fault::warning(
     "unknown-vtep",
-    "Either a node is missing among the peers, and cannot be answered, or a stranger tries.",
+    "Either a node is missing from [[networks.peers]], or an unknown host is sending VXLAN.",
 );
 const BEHIND: Fault = Fault::problem(
     "source-not-behind-peer",
@@ -95,7 +95,9 @@ fn when(
 fn stranger(facts: &Facts) -> Looked {
     let growth = of(facts)?;
     let see = format!(
-        "{} shows from where; if it is a node of the network, add it to its peers with that vtep",
+        "\"{}\" shows from where, and {} all that comes; if it is a node of the network, add it to \
+         its peers with that vtep",
+        facts.commands.agent("monitor --reason unknown_vtep"),
         tcpdump(underlay(facts), port(facts))
     );
     Ok(when(growth, DropReason::UnknownVtep, |what| {
@@ -123,10 +125,11 @@ fn behind(facts: &Facts) -> Looked {
 
 fn spoofed(facts: &Facts) -> Looked {
     let growth = of(facts)?;
-    let cure: Cure = advice(
-        "\"tcpdump -ni ovl-NAME\" shows which container; if it forwards for others, give it \
-         forwarding = true and allowed_sources",
-    );
+    let cure: Cure = advice(format!(
+        "\"{}\" shows which container; if it forwards for others, give it forwarding = true and \
+             allowed_sources",
+        facts.commands.agent("monitor --reason dropped")
+    ));
     let both = [DropReason::SpoofedSource, DropReason::SpoofedNeighbour];
     let found = both.into_iter().flat_map(|reason| {
         when(growth, reason, |what| {
