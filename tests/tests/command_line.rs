@@ -267,6 +267,22 @@ fn what_there_is_can_be_listed_and_shown() -> Result<()> {
     Ok(guard.down()?)
 }
 
+/// What can be set can be asked for.
+#[test]
+fn the_fast_path_and_the_log_level_can_be_asked_for() -> Result<()> {
+    let guard = Guard::overlay("tasks")?;
+    let agent = guard.agent(1);
+    for (state, level) in [("off", "off"), ("on", "debug")] {
+        agent.tell(&["fastpath", state])?;
+        agent.tell(&["log-level", level])?;
+        assert_eq!(agent.tell(&["fastpath"])?.trim_end(), state);
+        assert_eq!(agent.json(&["fastpath"])?["fastpath"], state);
+        assert_eq!(agent.tell(&["log-level"])?.trim_end(), level);
+        assert_eq!(agent.json(&["log-level"])?["log_level"], level);
+    }
+    Ok(guard.down()?)
+}
+
 #[test]
 fn a_log_level_that_is_none_is_refused() -> Result<()> {
     let guard = Guard::overlay("tlog")?;

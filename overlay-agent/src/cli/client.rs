@@ -109,8 +109,12 @@ pub(super) fn fastpath(
     dirs: &Dirs,
     instance: Option<Name>,
     format: Format,
-    on: bool,
+    on: Option<bool>,
 ) -> CommandResult {
+    let Some(on) = on else {
+        let state = status_of(dirs, instance)?.fastpath.state;
+        return asked(format, "fastpath", &json!(state));
+    };
     done(&ask(dirs, instance, &Request::Fastpath { on })?)?;
     let state = if on { "on" } else { "off" };
     told(format, &json!({ "schema": SCHEMA, "fastpath": state }))
@@ -120,13 +124,28 @@ pub(super) fn log_level(
     dirs: &Dirs,
     instance: Option<Name>,
     format: Format,
-    level: LogLevel,
+    level: Option<LogLevel>,
 ) -> CommandResult {
+    let Some(level) = level else {
+        let level = status_of(dirs, instance)?.log_level;
+        return asked(format, "log_level", &json!(level));
+    };
     done(&ask(dirs, instance.clone(), &Request::LogLevel { level })?)?;
     if format == Format::Text && level > LogLevel::Error {
-        watching::tell_if_blind(&*status_of(dirs, instance)?);
+        let status = status_of(dirs, instance)?;
+        watching::tell_if_blind(&status);
     }
     told(format, &json!({ "schema": SCHEMA, "log_level": level }))
+}
+
+/// What somebody wanted to know: a word.
+fn asked(format: Format, name: &str, value: &Value) -> CommandResult {
+    match (format, value.as_str()) {
+        (Format::Text, Some(word)) => {
+            output::print(|out| writeln!(out, "{word}")).map_err(Failure::Problem)
+        }
+        _ => told(Format::Json, &json!({ "schema": SCHEMA, name: value })),
+    }
 }
 
 /// What was done, for programs; people need not be told that it was.

@@ -108,8 +108,8 @@ enum Command {
     /// Detach or attach the eBPF programs under live traffic
     #[command(after_help = examples::FASTPATH)]
     Fastpath {
-        /// Attach (on) or detach (off)
-        state: Switch,
+        /// Attach (on) or detach (off); without it, the state is printed
+        state: Option<Switch>,
     },
     /// Remove everything that this instance created
     #[command(after_help = examples::DOWN)]
@@ -136,8 +136,8 @@ enum Command {
     /// Set which packets the eBPF programs log, until the agent exits
     #[command(after_help = examples::LOG_LEVEL)]
     LogLevel {
-        /// How much
-        level: LogLevel,
+        /// How much; without it, the level is printed
+        level: Option<LogLevel>,
     },
     /// Capture packets at the eBPF programs, annotated with their verdict, as pcapng
     #[command(after_help = examples::CAPTURE)]
@@ -273,7 +273,8 @@ fn run(cli: Cli) -> ExitCode {
         Command::Config(command) => config::config(&cli.dirs, cli.instance, cli.output, command),
         Command::Cluster(command) => cluster::run(command, &cli.dirs, cli.instance, cli.output),
         Command::Fastpath { state } => {
-            client::fastpath(&cli.dirs, cli.instance, cli.output, state == Switch::On)
+            let on = state.map(|state| state == Switch::On);
+            client::fastpath(&cli.dirs, cli.instance, cli.output, on)
         }
         Command::Down => down::down(&cli.dirs, cli.instance, cli.output),
         Command::Stats(args) => stats::stats(&cli.dirs, cli.instance.as_ref(), cli.output, &args),
