@@ -70,10 +70,6 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
             "ip link set ovl-trtold-n1c1 down name mine0",
             "ovl-trtold-n1c1 was missing",
         ),
-        (
-            "ip netns del trtold-n1c1",
-            "namespace trtold-n1c1 was missing",
-        ),
         // The mark, of a device, of a container's, and both again at once.
         (
             "ip link set ovlbr1 alias other",
@@ -86,10 +82,6 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
         ),
     ] {
         let before = repairs()?;
-        if command.contains("netns del") {
-            // Just after something was asked for that was done by itself, too.
-            agent.attach("trtold-more", "trtold-more")?;
-        }
         stand.on_node(command)?;
         let told = poll::until_well(|| match warnings() {
             Ok(lines) if lines.iter().any(|line| line.contains(missing)) => None,
@@ -98,33 +90,8 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
         assert_eq!(told, Ok(()), "{command}\n{}", agent.log()?);
         stand.is_whole(command)?;
         assert!(repairs()? > before, "{command}");
-        if command.contains("netns del") {
-            agent.tell(&["endpoint", "del", "trtold-more"])?;
-        }
     }
-    a_namespace_with_a_problem_is_told(&stand)?;
     Ok(stand.guard.down()?)
-}
-
-/// What is a problem goes with it, and makes nobody forget who removed it.
-fn a_namespace_with_a_problem_is_told(stand: &Stand) -> Result<()> {
-    let agent = &stand.agent;
-    let netns = "trtold-two";
-    agent.attach("two", netns)?;
-    let more = ["endpoint", "add", "more", "--network", "lab", "--netns"];
-    agent.tell(&[&more[..], &[netns, "--interface", "net1"]].concat())?;
-    agent.tells("default route")?;
-    stand.on_node(&format!("ip netns del {netns}"))?;
-    let told = poll::until_well(|| match agent.log() {
-        Ok(log) if log.contains("namespace trtold-two was missing") => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(told, Ok(()));
-    for name in ["more", "two"] {
-        agent.tell(&["endpoint", "del", name])?;
-    }
-    agent.is_well()?;
-    stand.is_whole("two in one namespace")
 }
 
 /// Something that is called like a network manager and runs on a node until the value goes: it
