@@ -75,6 +75,7 @@ pub async fn look_ahead(
         capacity,
         before: None,
         late: None,
+        translated: None,
     };
     let desired = desired::desired(inputs);
     Ok((observed, desired))

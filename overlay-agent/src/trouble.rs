@@ -173,6 +173,10 @@ pub mod ids {
     pub const METRICS_CLOSED: &str = "metrics-closed";
     /// Names of containers are not answered.
     pub const NAMES_CLOSED: &str = "names-closed";
+    /// The kernel translates more flows than the programs can know of.
+    pub const FLOWS_FULL: &str = "flows-full";
+    /// It cannot be asked which flows the kernel translates.
+    pub const FLOWS_UNKNOWN: &str = "flows-unknown";
     /// Probes cannot be sent or answered.
     pub const PROBES_FAIL: &str = "probes-fail";
     /// A peer has answered probes and does not any more.

@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 mod exports;
 mod files;
+mod flows;
 mod following;
 mod greeting;
 mod late;
@@ -125,7 +126,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             () = sleep_until(patrol) => {
                 patrol = Instant::now() + PATROL;
                 reconciler.capture_expire().await;
-                if reconciler.patrol().await {
+                if reconciler.keep_flows().await | reconciler.patrol().await {
                     wake = wake.min(rested);
                 }
                 continue;
@@ -163,6 +164,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         }
         let before = effort();
         reconciler.reconcile().await;
+        let has_changed = reconciler.keep_flows().await;
         greeter.round(&reconciler);
         supervisor.round(&reconciler);
         let (end, effort) = (Instant::now(), effort().saturating_sub(before));
@@ -171,7 +173,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
         rested = end + effort * REST_SHARE;
         let resync = if reconciler.is_well() { RESYNC } else { RETRY };
-        wake = if reconciler.unfinished {
+        wake = if reconciler.unfinished || has_changed {
             end
         } else {
             end + resync.max(effort * RESYNC_SHARE)

@@ -17,6 +17,7 @@ use super::{
     DEBOUNCE,
     capture::Capture,
     config_file::refused_fragments,
+    flows::Flows,
     late::Late,
     messages::Messages,
     names::NameService,
@@ -114,6 +115,8 @@ pub struct Reconciler {
     pub(super) late: Late,
     pub(super) probes: Probes,
     pub(super) names: NameService,
+    /// What the kernel translates.
+    pub(super) flows: Flows,
 }
 
 impl Reconciler {
@@ -164,6 +167,7 @@ impl Reconciler {
             late: Late::default(),
             probes: Probes::default(),
             names: NameService::default(),
+            flows: Flows::default(),
         }
     }
 
@@ -284,6 +288,7 @@ impl Reconciler {
             capacity: self.capacity(),
             before: self.for_peers.as_ref(),
             late: Some(self.late.names()),
+            translated: Some(self.flows.too_many()),
         }
     }
 

@@ -130,6 +130,7 @@ impl Reconciler {
         let before = sets_guard.then(nft::generation).and_then(Result::ok);
         let report = apply::apply(plan, &mut self.node, Some(&self.model), &mut self.store).await;
         self.know_own_rules(before);
+        self.flows.follow(plan);
         self.known.follow(plan.steps().iter(), report.is_complete());
         self.steps += plan.steps().len();
         report

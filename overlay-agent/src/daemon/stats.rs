@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use overlay_common::maps::{self, NODE_SLOT};
+use overlay_common::maps::{self, MAX_FLOWS, NODE_SLOT};
 
 use super::Reconciler;
 use crate::{
@@ -171,6 +171,7 @@ impl Reconciler {
             (maps::PORTS, entries.ports.len(), capacity.ports),
             (maps::SOURCES, entries.sources.len(), capacity.sources),
             (maps::CIDRS, entries.cidrs.len(), capacity.cidrs),
+            (maps::FLOWS, self.flows.translated(), MAX_FLOWS),
         ];
         let fill = |(map, entries, capacity): (&str, usize, usize)| MapFill {
             map: map.to_owned(),

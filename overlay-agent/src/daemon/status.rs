@@ -156,6 +156,7 @@ impl Reconciler {
             ));
         }
         troubles.extend(self.name_troubles());
+        troubles.extend(self.flow_troubles());
         troubles.extend(self.probe_problems());
         troubles.extend(self.taken_sources());
         self.make_pasteable(&mut troubles);
@@ -269,10 +270,10 @@ impl Reconciler {
                 .collect(),
             mtu: self.facts.mtus.get(&network.name).copied(),
             fastpath: network.fastpath,
-            followed: {
+            followed: self.left_for_flows(network).or_else(|| {
                 let following = self.observed.around.followed.get(&network.name);
                 following.map(Following::text)
-            },
+            }),
             dscp: network.dscp,
             security: network.security,
             masquerade: rules.is_some_and(|rules| rules.masquerades(network)),

@@ -32,7 +32,7 @@ use std::{
 };
 
 use crate::{
-    model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network},
+    model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network, Vni},
     objects::{
         AttachmentState, Capacity, Filter, GuardRules, GuardedEndpoint, LinkId, MAPS, Objects,
     },
@@ -72,6 +72,8 @@ pub struct Inputs<'a> {
     pub before: Option<&'a Arc<ForPeers>>,
     /// Endpoints that the kernel carries for now: their programs are attached later.
     pub late: Option<&'a BTreeSet<Name>>,
+    /// Networks in which the kernel translates more than the programs can know of.
+    pub translated: Option<&'a BTreeSet<Vni>>,
 }
 
 impl Inputs<'_> {

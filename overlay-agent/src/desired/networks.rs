@@ -34,7 +34,12 @@ pub(super) fn derive<'a>(
         fast: is_fast(node.inputs, network),
         followed: {
             let following = node.around.followed.get(&network.name);
-            following.map(|following| following.whole)
+            let translated = node.inputs.translated;
+            if translated.is_some_and(|translated| translated.contains(&network.vni)) {
+                Some(true)
+            } else {
+                following.map(|following| following.whole)
+            }
         },
         crowded: false,
     })

@@ -82,6 +82,7 @@ fn inputs<'a>(model: &'a Model, store: &'a Content, observed: &'a Observed) -> I
         capacity: Capacity::default(),
         before: None,
         late: None,
+        translated: None,
     }
 }
 

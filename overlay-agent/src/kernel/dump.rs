@@ -1,4 +1,4 @@
-//! Netlink of subsystems that no library here speaks with: nftables and XFRM.
+//! Netlink of subsystems that no library here speaks with: nftables, XFRM and connection tracking.
 
 use std::io;
 
@@ -27,11 +27,48 @@ pub(super) type Attribute<'a> = (u16, &'a [u8]);
 /// of it is of one generation.
 pub(super) fn dump(protocol: isize, kind: u16, request: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     for _ in 0..TRIES {
-        if let Some(found) = tried(protocol, kind, request)? {
+        let mut found = Vec::new();
+        if each(protocol, kind, request, |body| found.push(body.to_vec()))? {
             return Ok(found);
         }
     }
     Err(io::Error::from_raw_os_error(Errno::EINTR as i32))
+}
+
+/// Tells one after the other what the kernel lists, and in the end whether all of it is of one
+/// generation.
+pub(super) fn each(
+    protocol: isize,
+    kind: u16,
+    request: &[u8],
+    mut tell: impl FnMut(&[u8]),
+) -> io::Result<bool> {
+    let socket = ask(protocol, kind, REQUEST | ALL, request)?;
+    let mut interrupted = false;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    loop {
+        buffer.clear();
+        socket.recv(&mut buffer, 0)?;
+        let mut rest = buffer.as_slice();
+        if rest.is_empty() {
+            return Err(broken());
+        }
+        while let Some((message, behind)) = message(rest) {
+            rest = behind;
+            interrupted |= message.flags & INTERRUPTED != 0;
+            match message.kind {
+                ERROR => return Err(failure(message.payload)),
+                DONE => {
+                    return match failure(message.payload) {
+                        error if error.raw_os_error() == Some(0) => Ok(!interrupted),
+                        error if error.raw_os_error() == Some(Errno::EINTR as i32) => Ok(false),
+                        error => Err(error),
+                    };
+                }
+                _ => tell(message.payload),
+            }
+        }
+    }
 }
 
 /// The one answer to a question that has one.
@@ -71,38 +108,6 @@ pub(super) fn encode(out: &mut Vec<u8>, (kind, value): Attribute<'_>) -> io::Res
     out.extend(value);
     out.resize(out.len().next_multiple_of(4), 0);
     Ok(())
-}
-
-fn tried(protocol: isize, kind: u16, request: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
-    let socket = ask(protocol, kind, REQUEST | ALL, request)?;
-    let mut found = Vec::new();
-    let mut interrupted = false;
-    let mut buffer = Vec::with_capacity(BUFFER);
-    loop {
-        buffer.clear();
-        socket.recv(&mut buffer, 0)?;
-        let mut rest = buffer.as_slice();
-        if rest.is_empty() {
-            return Err(broken());
-        }
-        while let Some((message, behind)) = message(rest) {
-            rest = behind;
-            interrupted |= message.flags & INTERRUPTED != 0;
-            match message.kind {
-                ERROR => return Err(failure(message.payload)),
-                DONE => {
-                    return match failure(message.payload) {
-                        error if error.raw_os_error() == Some(0) => {
-                            Ok((!interrupted).then_some(found))
-                        }
-                        error if error.raw_os_error() == Some(Errno::EINTR as i32) => Ok(None),
-                        error => Err(error),
-                    };
-                }
-                _ => found.push(message.payload.to_vec()),
-            }
-        }
-    }
 }
 
 fn ask(protocol: isize, kind: u16, flags: u16, request: &[u8]) -> io::Result<Socket> {

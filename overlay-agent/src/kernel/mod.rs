@@ -10,6 +10,7 @@
 
 pub mod bpf;
 pub mod capability;
+pub mod conntrack;
 mod dump;
 mod error;
 pub mod ethtool;

@@ -39,6 +39,38 @@ pub struct FlowKey {
     pub reserved: [u8; 3],
 }
 
+impl FlowKey {
+    /// The key of what goes between two ends, each an address and a port in network order, and
+    /// which of its directions, one of [`translated`], leads from the first to the second.
+    pub fn between(
+        vni: u32,
+        protocol: u8,
+        source: ([u8; 16], [u8; 2]),
+        destination: ([u8; 16], [u8; 2]),
+    ) -> (Self, u32) {
+        // As the programs compare them, which read two words of this machine's order.
+        let number = |(address, port): ([u8; 16], [u8; 2])| {
+            let [head, tail]: [u64; 2] = bytemuck::cast(address);
+            (head, tail, u16::from_ne_bytes(port))
+        };
+        let (direction, [first, second]) = if number(source) <= number(destination) {
+            (translated::FORTH, [source, destination])
+        } else {
+            (translated::BACK, [destination, source])
+        };
+        let key = Self {
+            vni,
+            first: first.0,
+            second: second.0,
+            first_port_be: first.1,
+            second_port_be: second.1,
+            protocol,
+            reserved: [0; 3],
+        };
+        (key, direction)
+    }
+}
+
 /// Values of [`FLOWS`] for a peer: the key's first address is its VTEP's, and all others are 0.
 pub mod peer_ways {
     /// What it sends needs no verification by the kernel.

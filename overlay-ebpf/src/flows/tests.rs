@@ -1,4 +1,4 @@
-use overlay_common::maps::{mapped, translated};
+use overlay_common::maps::{FlowKey, mapped, translated};
 
 use super::{Tuple, identifiers, is_error};
 use crate::addresses::Ip6;
@@ -29,6 +29,16 @@ fn both_directions_have_one_key_and_a_name_each() {
     ];
     assert!(ends.contains(&(mapped(client.0), client.1.to_be_bytes())));
     assert!(ends.contains(&(mapped(server.0), server.1.to_be_bytes())));
+}
+
+#[test]
+fn the_agent_makes_the_same_keys() {
+    let ends = [([10, 244, 1, 10], 40_000), ([10, 244, 2, 10], 80)];
+    for (source, destination) in [(ends[0], ends[1]), (ends[1], ends[0]), (ends[0], ends[0])] {
+        let end = |(address, port): ([u8; 4], u16)| (mapped(address), port.to_be_bytes());
+        let made = FlowKey::between(1, 6, end(source), end(destination));
+        assert_eq!(tuple(source, destination).key(1), made);
+    }
 }
 
 #[test]

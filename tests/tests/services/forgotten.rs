@@ -28,18 +28,25 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Has the kernel forget all connections of a namespace.
-fn forget_all(namespace: &str) -> Result<()> {
+/// Has the kernel forget all connections of a namespace, or those of a family alone.
+pub(crate) fn forget(namespace: &str, family: Option<Family>) -> Result<()> {
     /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`
     const DELETE: u16 = 1 << 8 | 2;
     /// `NLM_F_REQUEST`
     const REQUEST: u16 = 1;
-    /// Of the header, and of `struct nfgenmsg` for any family.
+    /// Of the header, and of `struct nfgenmsg`.
     const LENGTH: u32 = 20;
     let mut message = LENGTH.to_ne_bytes().to_vec();
     message.extend(DELETE.to_ne_bytes());
     message.extend(REQUEST.to_ne_bytes());
-    message.resize(LENGTH.try_into()?, 0);
+    // Sequence number and port.
+    message.extend([0; 8]);
+    // The kernel heeds a family where the version is not 0 (`ctnetlink_del_conntrack`).
+    message.extend(match family {
+        None => [0; 4],
+        Some(Family::V4) => [2, 1, 0, 0],
+        Some(Family::V6) => [10, 1, 0, 0],
+    });
     netns::inside(namespace, || {
         let netlink = socket(
             AddressFamily::Netlink,
@@ -90,7 +97,7 @@ fn a_translated_connection_outlives_what_is_known_of_it() -> Result<()> {
             stream.set_read_timeout(Some(PATIENCE))?;
             for _ in 0..3 {
                 says(&mut stream).with_context(what)?;
-                forget_all(node)?;
+                forget(node, None)?;
             }
             says(&mut stream).with_context(what)?;
             drop(stream);

@@ -21,6 +21,7 @@ mod cases;
 mod firewalls;
 mod forgotten;
 mod kube;
+mod many;
 mod states;
 
 use asking::{arrives, asks, is_refused};

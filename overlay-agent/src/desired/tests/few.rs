@@ -73,6 +73,7 @@ fn with<T>(
     ask(Inputs {
         capacity,
         before,
+        translated: None,
         ..inputs(model, &store, observed)
     })
 }

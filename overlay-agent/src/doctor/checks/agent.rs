@@ -51,6 +51,14 @@ const NAMES: Fault = Fault::problem(
     ids::NAMES_CLOSED,
     "Containers find nobody by name, and where they have no other name server, nothing.",
 );
+const FLOWS_FULL: Fault = Fault::problem(
+    ids::FLOWS_FULL,
+    "The kernel carries these networks whole, slower, and with nothing lost.",
+);
+const FLOWS_UNKNOWN: Fault = Fault::warning(
+    ids::FLOWS_UNKNOWN,
+    "A translated connection that is silent while 131,072 newer ones begin does not get its next answer.",
+);
 const PROBES: Fault = Fault::warning(
     ids::PROBES_FAIL,
     "A peer that cannot be reached is not noticed.",
@@ -76,7 +84,7 @@ const SWITCHED_OFF: Fault = Fault::note(
     "An operator has switched it off; the kernel's VXLAN device carries everything.",
 );
 
-pub(super) const CHECKS: [Check; 18] = [
+pub(super) const CHECKS: [Check; 20] = [
     told(REFUSED),
     told(FRAGMENT_REFUSED),
     told(CLUSTER_HELPER),
@@ -89,6 +97,8 @@ pub(super) const CHECKS: [Check; 18] = [
     told(NOT_SAVED),
     told(METRICS),
     told(NAMES),
+    told(FLOWS_FULL),
+    told(FLOWS_UNKNOWN),
     told(PROBES),
     told(SILENT),
     told(NEVER),
@@ -166,6 +176,8 @@ mod tests {
             ids::STATE_NOT_SAVED,
             ids::METRICS_CLOSED,
             ids::NAMES_CLOSED,
+            ids::FLOWS_FULL,
+            ids::FLOWS_UNKNOWN,
             ids::PROBES_FAIL,
             ids::PEER_SILENT,
             ids::PEER_NEVER_ANSWERED,

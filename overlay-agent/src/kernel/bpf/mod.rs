@@ -20,6 +20,7 @@ mod convert;
 mod counters;
 mod events;
 mod failure;
+mod flows;
 mod hooks;
 mod links;
 mod load;
@@ -58,6 +59,7 @@ pub use self::{
     census::{Census, Sums},
     counters::Counters,
     events::{Event, Events},
+    flows::{Flows, Kept},
     hooks::{AtDevice, hooked_in, tcx_programs},
     maps::Maps,
     others::{Attachment, Other, before, foreign_xdp},
