@@ -3,7 +3,9 @@
 //! A rule that is not understood may be about everything; one that certainly cannot be about a
 //! network of ours is left out.
 
-use std::{collections::BTreeMap, net::IpAddr};
+mod maps;
+
+use std::{collections::BTreeMap, net::IpAddr, slice};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use serde_json::Value;
@@ -88,8 +90,9 @@ impl Ruleset {
                 }
                 ("netdev" | "bridge" | "arp", _) => {}
                 _ => {
-                    for rule in chain.rules.iter().filter(|rule| self.drops(rule, key, 0)) {
-                        let nets = self.nets(rule, key);
+                    let rules = chain.rules.iter().flat_map(|rule| self.spelled(rule, key));
+                    for rule in rules.filter(|rule| self.drops(rule, key, 0)) {
+                        let nets = self.nets(&rule, key);
                         let nets = nets.into_iter().flatten();
                         let nets = nets.filter(|net| places.have_as_a_part(net));
                         hooked.named.extend(nets.map(|net| (net, name())));
@@ -121,8 +124,9 @@ impl Ruleset {
             return;
         }
         let mut named = Vec::new();
-        for rule in &chain.rules {
-            match self.about(rule, key, seen, places) {
+        let rules = chain.rules.iter();
+        for rule in rules.flat_map(|rule| self.spelled(rule, key)) {
+            match self.about(&rule, key, seen, places) {
                 About::Nothing => {}
                 About::Devices(None) => at(devices),
                 About::Devices(Some(only)) => at(&only),
@@ -208,7 +212,15 @@ impl Ruleset {
         self.any(rule, key, depth, |kind| {
             !matches!(
                 kind,
-                "match" | "counter" | "log" | "accept" | "return" | "jump" | "goto"
+                "match"
+                    | "counter"
+                    | "log"
+                    | "accept"
+                    | "return"
+                    | "continue"
+                    | "jump"
+                    | "goto"
+                    | "vmap"
             )
         })
     }
@@ -226,6 +238,11 @@ impl Ruleset {
             };
             if is(kind) {
                 return true;
+            }
+            if kind == "vmap" {
+                let entries = self.entries(body, key).into_iter().flatten();
+                let mut verdicts = entries.map(|(_, verdict)| slice::from_ref(verdict));
+                return verdicts.any(|verdict| self.any(verdict, key, depth, is));
             }
             if !matches!(kind.as_str(), "jump" | "goto") || depth == DEEPEST {
                 return false;

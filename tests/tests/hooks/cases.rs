@@ -175,6 +175,31 @@ impl Stand {
                 format!("ip saddr {{ {own}, 192.0.2.1 }}"),
             ),
         ];
+        for (what, node, map) in [
+            (
+                "a verdict map",
+                1,
+                format!("ip daddr vmap {{ {other} : drop, 192.0.2.1 : accept }}"),
+            ),
+            (
+                "a verdict map of protocols",
+                2,
+                format!("ip saddr . meta l4proto vmap {{ {own} . icmp : goto refused }}"),
+            ),
+        ] {
+            cases.push(Case {
+                what,
+                node,
+                told: "nft chain",
+                put: Put::Command(
+                    format!(
+                        "nft 'table ip strangers {{ chain refused {{ drop; }}; chain c {{ type filter \
+                         hook forward priority 0; {map}; }}; }}'"
+                    ),
+                    "nft delete table ip strangers".to_owned(),
+                ),
+            });
+        }
         if kernel::has_tcx() {
             // With Linux 5.16 came chains at egress.
             cases.push(chain(

@@ -24,6 +24,7 @@ fn hooked(family: &str, hook: &str, device: Option<&str>, policy: &str, rule: &V
             "hook": hook, "prio": 0, "policy": policy, "dev": device } },
         { "chain": { "family": family, "table": "t", "name": "drops" } },
         { "set": { "family": family, "table": "t", "name": "s", "elem": [OURS, PEERS] } },
+        { "map": { "family": family, "table": "t", "name": "m", "elem": [[PEERS, { "drop": null }], [OURS, { "accept": null }]] } },
         { "rule": { "family": family, "table": "t", "chain": "drops", "expr": [{ "drop": null }] } },
         { "rule": { "family": family, "table": "t", "chain": "c", "expr": rule } },
     ]);
@@ -174,4 +175,85 @@ fn a_chain_of_bridges_is_about_those_that_it_can_see() {
         let named: Vec<String> = named.iter().map(|net: &&str| (*net).to_owned()).collect();
         assert_eq!(told(&found), (devices, named), "{rule}");
     }
+}
+
+/// A verdict map of what comes to an address, alone or with more.
+fn vmap(key: &Value, entries: &Value) -> Value {
+    json!({ "vmap": { "key": key, "data": entries } })
+}
+
+#[test]
+fn a_verdict_map_is_about_those_that_it_drops() {
+    let payload = |protocol: &str, field: &str| json!({ "payload": { "protocol": protocol, "field": field } });
+    let to = payload("ip", "daddr");
+    let with_port = json!({ "concat": [to, payload("udp", "dport")] });
+    let accept = json!({ "accept": null });
+    let jump = json!({ "jump": { "target": "drops" } });
+    let set = |entries: Value| json!({ "set": entries });
+    let counted = |address: &str| json!({ "elem": { "val": address, "counter": {} } });
+    let with = |address: &str| json!({ "concat": [address, 53] });
+    for (rule, devices, named) in [
+        (
+            json!([vmap(&to, &set(json!([[OURS, drop()], [PEERS, accept]])))]),
+            vec![],
+            vec!["10.244.1.10/32"],
+        ),
+        (
+            json!([vmap(
+                &to,
+                &set(json!([[counted(PEERS), jump], [OURS, accept]]))
+            )]),
+            vec![],
+            vec!["10.244.2.10/32"],
+        ),
+        (
+            json!([vmap(
+                &with_port,
+                &set(json!([[with(OURS), drop()], ["192.0.2.1", accept]]))
+            )]),
+            vec![],
+            vec!["10.244.1.10/32"],
+        ),
+        (
+            json!([
+                is("ip", "saddr", &json!(PEERS)),
+                vmap(&payload("th", "dport"), &set(json!([[53, drop()]])))
+            ]),
+            vec![],
+            vec!["10.244.2.10/32"],
+        ),
+        // What is let pass, and what comes behind the map.
+        (
+            json!([vmap(
+                &to,
+                &set(json!([[OURS, accept], [PEERS, { "continue": null }]]))
+            )]),
+            vec![],
+            vec![],
+        ),
+        (
+            json!([
+                vmap(&to, &set(json!([[OURS, accept]]))),
+                is("ip", "saddr", &json!(PEERS)),
+                drop()
+            ]),
+            vec![],
+            vec!["10.244.2.10/32"],
+        ),
+        // Anybody.
+        (
+            json!([vmap(&to, &set(json!([[OURS, accept], ["*", drop()]])))]),
+            vec!["ovl1"],
+            vec![],
+        ),
+    ] {
+        let named: Vec<String> = named.iter().map(|net: &&str| (*net).to_owned()).collect();
+        let found = hooked("netdev", "ingress", Some("ovl1"), "accept", &rule);
+        assert_eq!(told(&found), (devices, named.clone()), "{rule}");
+        let found = hooked("inet", "forward", None, "accept", &rule);
+        assert_eq!(told(&found), (Vec::<&str>::new(), named), "{rule}");
+    }
+    let rule = json!([vmap(&to, &json!("@m"))]);
+    let found = hooked("ip", "forward", None, "accept", &rule);
+    assert_eq!(told(&found).1, ["10.244.2.10/32"]);
 }
