@@ -11,6 +11,8 @@ use crate::{
 
 const FORWARD4: &str = "net/ipv4/ip_forward";
 const FORWARD6: &str = "net/ipv6/conf/all/forwarding";
+/// Of one device; the kernel asks that by which an IPv4 packet comes. For IPv6 it asks no device.
+const FORWARD_FROM: &str = "forwarding";
 const ROUTER_ADVERTISEMENTS: &str = "accept_ra";
 const NO_IPV6: &str = "disable_ipv6";
 const ASK_FOR_DUPLICATES: &str = "accept_dad";
@@ -53,6 +55,12 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
     let mut keys: BTreeSet<String> = devices.map(rp_filter).collect();
     keys.extend(["all", "default"].map(rp_filter));
     keys.insert(FORWARD4.to_owned());
+    let routed = model
+        .networks
+        .iter()
+        .filter(|network| has_ipv4(network))
+        .flat_map(|network| tunnels(network).chain(bridge_name(network.vni)));
+    keys.extend(routed.map(|name| of_device(Family::V4, name, FORWARD_FROM)));
     keys.extend(by_vrfs.then(|| BY_VRFS.to_owned()));
     let mut dual = model
         .networks
@@ -76,6 +84,7 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
 pub(super) fn wanted(node: &Node<'_>, networks: &[Derived<'_>]) -> BTreeMap<String, String> {
     let mut wanted = BTreeMap::from([(FORWARD4.to_owned(), FORWARDS.to_owned())]);
     loosen_reverse_path_filters(node, networks, &mut wanted);
+    forward_from_networks(node, networks, &mut wanted);
     if networks.iter().any(|derived| derived.network.has_ipv6()) {
         wanted.insert(FORWARD6.to_owned(), FORWARDS.to_owned());
         keep_router_advertisements(node, &mut wanted);
@@ -102,6 +111,30 @@ fn loosen_reverse_path_filters(
         let effective = value(node, &rp_filter("all")).max(value(node, &own).or_else(inherited));
         if effective == Some("1") {
             wanted.insert(own, LISTEN_OR_LOOSE.to_owned());
+        }
+    }
+}
+
+fn has_ipv4(network: &Network) -> bool {
+    let mut ranges = network.ranges.iter();
+    ranges.any(|range| range.family() == Family::V4)
+}
+
+/// Devices of a network forward even where single ones, or new ones, do not.
+fn forward_from_networks(
+    node: &Node<'_>,
+    networks: &[Derived<'_>],
+    wanted: &mut BTreeMap<String, String>,
+) {
+    if value(node, FORWARD4) == Some("0") {
+        // To set that sets it for all devices.
+        return;
+    }
+    let routed = networks.iter().filter(|derived| has_ipv4(derived.network));
+    for device in routed.flat_map(Derived::devices) {
+        let key = of_device(Family::V4, device, FORWARD_FROM);
+        if value(node, &key) == Some("0") {
+            wanted.insert(key, FORWARDS.to_owned());
         }
     }
 }

@@ -34,6 +34,11 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
             "sysctl -qw net.ipv4.ip_forward=0",
         ),
         Fault::new(
+            "ip-forward-off",
+            "net.ipv4.conf.ovlbr1.forwarding",
+            "sysctl -qw net.ipv4.conf.ovlbr1.forwarding=0",
+        ),
+        Fault::new(
             "rp-filter-strict",
             "net.ipv4.conf.eth1.rp_filter",
             "sysctl -qw net.ipv4.conf.eth1.rp_filter=1",

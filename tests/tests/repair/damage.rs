@@ -227,6 +227,8 @@ pub(crate) fn rules(stand: &Stand) -> Vec<Damage> {
     let ruleset = format!("nft -j list table {table}");
     let mut damages = vec![
         setting("net.ipv4.ip_forward"),
+        setting("net.ipv4.conf.ovlbr1.forwarding"),
+        setting("net.ipv4.conf.ovl1.forwarding"),
         setting("net.ipv6.conf.all.forwarding"),
         Damage::on_node(
             "sysctl -qw net.ipv6.conf.ovlbr2.accept_dad=1",

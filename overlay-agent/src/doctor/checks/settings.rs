@@ -1,5 +1,7 @@
 //! Kernel settings without which the slow path does not work.
 
+use std::iter;
+
 use super::{Check, Fault, Look, Looked, command};
 use crate::{
     api::Finding,
@@ -38,15 +40,22 @@ fn must_be_set(facts: &Facts) -> Result<(), String> {
 
 fn forwarding(facts: &Facts) -> Looked {
     must_be_set(facts)?;
-    let off = |key: &&str| facts.settings.get(*key).is_some_and(|value| value == "0");
+    let off = |key: &str| facts.settings.get(key).is_some_and(|value| value == "0");
     let has_ipv6 = facts
         .networks
         .iter()
         .flat_map(|network| &network.cidrs)
         .any(|cidr| cidr.addr().is_ipv6());
-    let mut keys = vec!["net/ipv4/ip_forward"];
-    keys.extend(has_ipv6.then_some("net/ipv6/conf/all/forwarding"));
-    let found = keys.into_iter().filter(off);
+    let mut keys = vec!["net/ipv4/ip_forward".to_owned()];
+    keys.extend(has_ipv6.then(|| "net/ipv6/conf/all/forwarding".to_owned()));
+    if !off(&keys[0]) {
+        // To set it sets it for all devices.
+        let networks = facts.networks.iter();
+        let devices =
+            networks.flat_map(|network| iter::once(&network.bridge).chain(&network.tunnels));
+        keys.extend(devices.map(|device| format!("net/ipv4/conf/{device}/forwarding")));
+    }
+    let found = keys.iter().filter(|key| off(key));
     Ok(found.map(|key| set(facts, &FORWARDING, key, "1")).collect())
 }
 
@@ -91,6 +100,11 @@ mod tests {
     fn a_setting_is_told_with_the_command_that_sets_it() {
         let found = only("ip-forward-off", put("net/ipv4/ip_forward", "0"));
         assert_eq!(found.cure.commands, ["sysctl -w net.ipv4.ip_forward=1"]);
+        let found = only("ip-forward-off", put("net/ipv4/conf/ovl1/forwarding", "0"));
+        assert_eq!(
+            found.cure.commands,
+            ["sysctl -w net.ipv4.conf.ovl1.forwarding=1"]
+        );
         let found = only("rp-filter-strict", put("net/ipv4/conf/eth1/rp_filter", "1"));
         assert_eq!(found.object, "net.ipv4.conf.eth1.rp_filter");
         assert_eq!(
