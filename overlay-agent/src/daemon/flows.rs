@@ -50,10 +50,14 @@ const FEW: usize = MAX_FLOWS / 4 * 3;
 #[derive(Default)]
 pub(super) struct Flows {
     look: Option<JoinHandle<kernel::Result<Seen>>>,
-    /// The earliest time of the next one.
+    /// The earliest time of the next one,
     rested: Option<Instant>,
+    /// and of one that is needed.
+    able: Option<Instant>,
     /// Whether flows may have begun of which the programs have seen nothing.
     missed: bool,
+    /// The same of single containers, whose programs came later than they.
+    late: bool,
     seen: Seen,
     /// The networks that are left to the kernel, as the programs cannot know of all that it
     /// translates.
@@ -105,7 +109,17 @@ impl Flows {
                     }
             )
         };
+        let attaches = |step: &Step| {
+            matches!(
+                step,
+                Step::Attach {
+                    hook: Hook::FromEndpoint,
+                    ..
+                }
+            )
+        };
         self.missed |= plan.steps().iter().any(begins);
+        self.late |= plan.steps().iter().any(attaches);
     }
 
     /// How many the kernel translates, as of the last look.
@@ -143,7 +157,9 @@ impl Flows {
             }
             Err(error) => debug!("look for translated flows: {error}"),
         }
-        self.rested = Some(Instant::now() + PERIOD.max(took * SHARE));
+        let now = Instant::now();
+        self.rested = Some(now + PERIOD.max(took * SHARE));
+        self.able = Some(now + took * SHARE);
         self.judge()
     }
 
@@ -190,8 +206,9 @@ impl Reconciler {
             return;
         }
         let now = Instant::now();
-        let is_rested = self.flows.rested.is_none_or(|rested| rested <= now);
-        if !is_rested && !self.flows.missed {
+        let is_past = |then: Option<Instant>| then.is_none_or(|then| then <= now);
+        let is_needed = self.flows.missed || (self.flows.late && is_past(self.flows.able));
+        if !is_needed && !is_past(self.flows.rested) {
             return;
         }
         let rows = match bpf::Flows::open(&self.node.pins) {
@@ -200,10 +217,11 @@ impl Reconciler {
             Err(error) => return debug!("{error}"),
         };
         // Where nobody has translated anything, nothing is looked at.
-        if !self.flows.missed && !rows.is_in_use().unwrap_or(true) {
+        if !is_needed && !rows.is_in_use().unwrap_or(true) {
             return;
         }
         self.flows.missed = false;
+        self.flows.late = false;
         let ends = self.ends();
         self.flows.look = Some(spawn_blocking(move || look(rows, &ends)));
     }
