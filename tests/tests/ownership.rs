@@ -144,7 +144,7 @@ struct Other {
 impl Other {
     fn attach(agent: &Agent, order: LinkOrder) -> Result<Self> {
         let attach = || -> Result<Self> {
-            let mut ebpf = Ebpf::load(overlay_agent::PROGRAMS)?;
+            let mut ebpf = Ebpf::load(overlay_kernel::PROGRAMS)?;
             let program: &mut SchedClassifier = ebpf
                 .program_mut(FROM_UNDERLAY)
                 .context("no such program")?

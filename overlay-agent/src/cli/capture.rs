@@ -15,17 +15,13 @@ use nix::sys::{
 };
 
 use overlay_common::programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD};
+use overlay_control::{
+    Reply, Request,
+    capture::{Captured, Wanted},
+};
+use overlay_core::{dirs::Dirs, model::Name, plural::count};
 
 use super::{CommandResult, Failure, client, completing, pcapng::Pcapng, watching};
-use crate::{
-    api::{
-        Reply, Request,
-        capture::{Captured, Wanted},
-    },
-    dirs::Dirs,
-    model::Name,
-    plural::count,
-};
 
 /// The programs, by their names.
 const PROGRAMS: [&str; 4] = [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD];

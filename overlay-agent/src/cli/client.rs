@@ -3,14 +3,16 @@
 use std::io;
 
 use anyhow::anyhow;
-use serde_json::{Value, json};
-
-use super::{CommandResult, EndpointCommand, Failure, Format, output, patience, watching};
-use crate::{
-    api::{self, ClientError, EndpointSpec, EndpointStatus, Reply, Request, SCHEMA, Status},
+use overlay_control::{
+    self as api, ClientError, EndpointSpec, EndpointStatus, Reply, Request, SCHEMA, Status,
+};
+use overlay_core::{
     dirs::Dirs,
     model::{LogLevel, Name},
 };
+use serde_json::{Value, json};
+
+use super::{CommandResult, EndpointCommand, Failure, Format, output, patience, watching};
 
 pub(super) fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
     let status = status_of(dirs, instance)?;

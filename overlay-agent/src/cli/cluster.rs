@@ -11,18 +11,18 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 use ipnet::{Ipv4Net, Ipv6Net};
+use overlay_control::{ClusterStatus, Reply, Request, SCHEMA, Status};
+use overlay_core::{
+    config::Files,
+    dirs::Dirs,
+    model::{Cluster, Model, Name},
+};
+use overlay_insight::stats::ago;
+use overlay_kernel::helper;
 use serde_json::{Value, json};
 
 use super::{CommandResult, Failure, Format, client, examples, output};
-use crate::{
-    api::{ClusterStatus, Reply, Request, SCHEMA, Status},
-    config::Files,
-    daemon::{access, cluster},
-    dirs::Dirs,
-    kernel::helper,
-    model::{Cluster, Model, Name},
-    stats::ago,
-};
+use crate::daemon::{access, cluster};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
@@ -254,7 +254,7 @@ fn status(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult 
     }
 }
 
-fn problems(status: &Status) -> impl Iterator<Item = &crate::api::Problem> {
+fn problems(status: &Status) -> impl Iterator<Item = &overlay_control::Problem> {
     let problems = status.problems.iter();
     problems.filter(|problem| problem.id.starts_with("cluster-"))
 }

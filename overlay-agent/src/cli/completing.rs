@@ -12,13 +12,10 @@ use std::{
 
 use clap::{Args as _, CommandFactory as _, FromArgMatches as _};
 use clap_complete::{CompletionCandidate, env::Shells};
+use overlay_control::{self as api, Reply, Request, Status};
+use overlay_core::{dirs::Dirs, model::Name};
 
 use super::Cli;
-use crate::{
-    api::{self, Reply, Request, Status},
-    dirs::Dirs,
-    model::Name,
-};
 
 /// Where a shell says that it wants to complete; `clap_complete` reads it.
 pub(super) const VARIABLE: &str = "_OVERLAY_COMPLETE";

@@ -4,15 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use overlay_control::{Reply, Request, SCHEMA};
+use overlay_core::{config, dirs::Dirs, model::Name};
 use serde_json::Value;
 
 use super::{CommandResult, Failure, Format, client, examples, output};
-use crate::{
-    api::{Reply, Request, SCHEMA},
-    config,
-    dirs::Dirs,
-    model::Name,
-};
 
 /// The example that the package installs, too.
 const EXAMPLE: &str = include_str!("../../dist/node01.toml");
@@ -71,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_example_is_valid_and_can_be_had_as_json() {
-        crate::config::parse(std::path::Path::new("example"), EXAMPLE).unwrap();
+        overlay_core::config::parse(std::path::Path::new("example"), EXAMPLE).unwrap();
         let json: serde_json::Value = serde_json::from_str(&as_json(EXAMPLE).unwrap()).unwrap();
         assert_eq!(json["networks"][0]["peers"][0]["name"], "node02");
         assert_eq!(json["schema"], 1);

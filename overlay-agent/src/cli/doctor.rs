@@ -7,17 +7,12 @@ use std::{
 };
 
 use anyhow::anyhow;
+use overlay_control::{Diagnosis, DoctorSpec, Finding, Reply, Request, Severity};
+use overlay_core::{config::Files, dirs::Dirs, model::Name, plural::count_of};
+use overlay_insight::doctor::{Patient, examine};
+use overlay_node::store::Store;
 
 use super::{CommandResult, Failure, Format, client, local, output};
-use crate::{
-    api::{Diagnosis, DoctorSpec, Finding, Reply, Request, Severity},
-    config::Files,
-    dirs::Dirs,
-    doctor::{Patient, examine},
-    model::Name,
-    plural::count_of,
-    store::Store,
-};
 
 /// What is examined, and how.
 #[derive(Debug, clap::Args)]

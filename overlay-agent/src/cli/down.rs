@@ -1,19 +1,14 @@
 //! Removes an instance: through its daemon, or, when that is gone, from what it left.
 
 use overlay_api::Spool;
+use overlay_control::{Reply, Request, SCHEMA, progress::Activity};
+use overlay_core::{dirs::Dirs, model::Name};
+use overlay_kernel::{bpf, capability};
+use overlay_node::{node::Node, store::Store};
 use serde_json::json;
 
 use super::{CommandResult, Failure, Format, client, local, output, progress};
-use crate::{
-    api::{Reply, Request, SCHEMA},
-    daemon::{self, InstanceLock, LockError},
-    dirs::Dirs,
-    kernel::{bpf, capability},
-    model::Name,
-    node::Node,
-    progress::Activity,
-    store::Store,
-};
+use crate::daemon::{self, InstanceLock, LockError};
 
 pub(super) fn down(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
     let removed = take_down(dirs, instance)?;

@@ -8,21 +8,19 @@ use std::{
 
 use anyhow::anyhow;
 use clap_complete::ArgValueCompleter;
+use overlay_control::{
+    self as api, Reply, Request, Status,
+    explain::{Action, Attached, End, Header, Hop, Packet, Protocol, Question, Received, Stage},
+};
+use overlay_core::{
+    dirs::Dirs,
+    model::{Endpoint, Name},
+};
 
 use super::{
     CommandResult, Failure, Format, client, completing,
     machine::{Machine, Peer},
     output,
-};
-use crate::{
-    api::{
-        self, Reply, Request, Status,
-        explain::{
-            Action, Attached, End, Header, Hop, Packet, Protocol, Question, Received, Stage,
-        },
-    },
-    dirs::Dirs,
-    model::{Endpoint, Name},
 };
 
 /// Nodes that a packet can come to before it is called lost in a loop.

@@ -2,18 +2,18 @@
 
 use std::{ffi::OsStr, mem, path::Path, process::ExitCode};
 
+use overlay_control::{ClientError, SCHEMA};
+use overlay_core::{
+    config::ConfigError,
+    model::Name,
+    trouble::{for_instance, on_node},
+};
+use overlay_kernel::KernelError;
+use overlay_node::store::StoreError;
 use serde_json::json;
 
 use super::{Format, called};
-use crate::{
-    api::{ClientError, SCHEMA},
-    config::ConfigError,
-    daemon::{LockError, StartError},
-    kernel::KernelError,
-    model::Name,
-    store::StoreError,
-    trouble::{for_instance, on_node},
-};
+use crate::daemon::{LockError, StartError};
 
 /// How a command ended that did not simply succeed.
 #[derive(Debug)]

@@ -2,11 +2,9 @@
 
 use std::io::{self, Write};
 
-use crate::{
-    api::{PeerAgent, PeerHealth, PeerState, PeerStatus, Status},
-    model::Probe,
-    stats::{ago, milliseconds},
-};
+use overlay_control::{PeerAgent, PeerHealth, PeerState, PeerStatus, Status};
+use overlay_core::model::Probe;
+use overlay_insight::stats::{ago, milliseconds};
 
 /// A line for each peer of a network: who hears whom, and how well.
 pub(super) fn mesh(out: &mut dyn Write, status: &Status, peers: &[PeerStatus]) -> io::Result<()> {
@@ -60,8 +58,9 @@ fn measured(health: &PeerHealth) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use overlay_control::RoundTrip;
+
     use super::*;
-    use crate::api::RoundTrip;
 
     fn health(state: PeerState) -> PeerHealth {
         PeerHealth {

@@ -7,16 +7,12 @@ use std::{
 };
 
 use anyhow::Context as _;
+use overlay_control::progress::Progress;
+use overlay_core::{config::Files, dirs::Dirs, model::Name};
+use overlay_kernel::{netns, privileges};
 
 use super::{CommandResult, Failure, Format, NodeArgs, log, output, progress};
-use crate::{
-    config::Files,
-    daemon::{self, LockError, Options, StartError},
-    dirs::Dirs,
-    kernel::{netns, privileges},
-    model::Name,
-    progress::Progress,
-};
+use crate::daemon::{self, LockError, Options, StartError};
 
 pub(super) fn run(args: NodeArgs, instance: Option<Name>, dirs: Dirs) -> CommandResult {
     log::start()?;

@@ -9,12 +9,10 @@ use std::{
     time::Duration,
 };
 
+use overlay_control::{self as api, Reply, Request, Status};
+use overlay_core::{dirs::Dirs, model::Name};
+
 use super::Failure;
-use crate::{
-    api::{self, Reply, Request, Status},
-    dirs::Dirs,
-    model::Name,
-};
 
 /// How long an agent has to say what it does, which each says at once, however busy it is.
 const PATIENCE: Duration = Duration::from_secs(2);

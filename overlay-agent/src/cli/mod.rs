@@ -35,12 +35,12 @@ use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 use clap::builder::Resettable;
 use clap::{ArgGroup, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
-
-use self::failure::Failure;
-use crate::{
+use overlay_core::{
     dirs::Dirs,
     model::{LogLevel, Name},
 };
+
+use self::failure::Failure;
 
 type CommandResult = Result<(), Failure>;
 

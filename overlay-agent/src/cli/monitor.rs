@@ -6,23 +6,20 @@ use std::{
 };
 
 use overlay_common::reasons::PassReason;
+use overlay_control::{
+    Reply, Request, SCHEMA,
+    capture::{Captured, Seen, Wanted},
+    explain::Action,
+    rfc3339,
+};
+use overlay_core::{dirs::Dirs, model::Name};
+use overlay_insight::explain::flow::{Flows, line, verdict};
 use serde_json::{Value, json};
 
 use super::{
     CommandResult, Failure, Format,
     capture::{Part, captured, signals, was_told_to_end},
     client, examples, watching,
-};
-use crate::{
-    api::{
-        Reply, Request, SCHEMA,
-        capture::{Captured, Seen, Wanted},
-        explain::Action,
-        rfc3339,
-    },
-    dirs::Dirs,
-    explain::flow::{Flows, line, verdict},
-    model::Name,
 };
 
 /// Bytes of each packet that are looked at: the headers of a tunnel over IPv6 and of what is in it.
@@ -229,11 +226,12 @@ fn value(seen: &Seen, flows: &Flows) -> Value {
 mod tests {
     use std::time::Instant;
 
-    use super::{Format, Lines, reasons};
-    use crate::api::{
+    use overlay_control::{
         capture::{Bytes, Captured, Seen},
         explain::Action,
     };
+
+    use super::{Format, Lines, reasons};
 
     fn seen() -> Seen {
         Seen {
@@ -307,7 +305,7 @@ mod tests {
         let frame = |port: u16| {
             let headers = PacketBuilder::ethernet2([2; 6], [4; 6])
                 .ipv4([10, 0, 1, 1], [10, 0, 2, 1], 64)
-                .udp(port, crate::probe::PORT);
+                .udp(port, overlay_node::probe::PORT);
             let mut frame = Vec::new();
             headers.write(&mut frame, &[]).unwrap();
             hex::encode(frame)
@@ -320,7 +318,7 @@ mod tests {
             },
             ..seen()
         };
-        let probe = crate::probe::PORT;
+        let probe = overlay_node::probe::PORT;
         for (packet, probes, printed) in [
             (seen(Action::Passed, probe), false, 0),
             (seen(Action::Passed, probe), true, 1),

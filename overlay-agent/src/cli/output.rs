@@ -6,19 +6,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::json;
-
-use super::{Format, called, cluster, health, watching};
-use crate::{
-    api::{
-        Carried, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus, NetworkStatus,
-        PeerStatus, RangeStatus, SCHEMA, Status, stats::EndpointCounts,
-    },
+use overlay_control::{
+    Carried, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus, NetworkStatus,
+    PeerStatus, RangeStatus, SCHEMA, Status, stats::EndpointCounts,
+};
+use overlay_core::{
     config::{Loaded, PEERS_FOLDER},
     model::{Attachment, Dscp, Guard, Rx},
     plural::count_of,
-    preview::Preview,
 };
+use overlay_node::preview::Preview;
+use serde_json::json;
+
+use super::{Format, called, cluster, health, watching};
 
 /// Prints to standard output; that its reader has seen enough is no failure.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
@@ -253,7 +253,7 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
 }
 
 fn peer_row(peer: &PeerStatus) -> [String; 8] {
-    let count = |of: fn(&crate::api::Traffic) -> u64| {
+    let count = |of: fn(&overlay_control::Traffic) -> u64| {
         peer.traffic
             .as_ref()
             .map_or_else(|| "-".to_owned(), |traffic| of(traffic).to_string())

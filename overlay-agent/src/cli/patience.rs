@@ -5,14 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use overlay_control::{self as api, ClientError, Reply, Request};
+use overlay_core::{dirs::Dirs, model::Name};
+
 use super::{
     Failure,
     client::{answered, call, the_instance},
-};
-use crate::{
-    api::{self, ClientError, Reply, Request},
-    dirs::Dirs,
-    model::Name,
 };
 
 /// Between two tries.

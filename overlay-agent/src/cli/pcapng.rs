@@ -7,6 +7,11 @@ use std::{
     time::Duration,
 };
 
+use overlay_control::{
+    capture::{Bytes, Seen},
+    explain::Action,
+};
+use overlay_core::model::Name;
 use pcap_file::{
     DataLink, Endianness, PcapError,
     pcapng::{
@@ -16,14 +21,6 @@ use pcap_file::{
             interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption},
         },
     },
-};
-
-use crate::{
-    api::{
-        capture::{Bytes, Seen},
-        explain::Action,
-    },
-    model::Name,
 };
 
 /// Exponent of the unit of time stamps: nanoseconds.

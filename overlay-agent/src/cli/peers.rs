@@ -5,14 +5,11 @@ use std::io::{self, Write};
 use anyhow::anyhow;
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
+use overlay_control::{PeerStatus, SCHEMA};
+use overlay_core::{dirs::Dirs, model::Name};
 use serde::Serialize;
 
 use super::{CommandResult, Failure, Format, client, completing, examples, health, output};
-use crate::{
-    api::{PeerStatus, SCHEMA},
-    dirs::Dirs,
-    model::Name,
-};
 
 /// What to know of peers.
 #[derive(Debug, Subcommand)]

@@ -6,20 +6,20 @@ use std::{
 };
 
 use clap_complete::ArgValueCompleter;
+use overlay_control::{
+    Reply, Request, SCHEMA,
+    ping::{Outcome, Ping, Pinged},
+};
+use overlay_core::{
+    dirs::Dirs,
+    model::{Endpoint, Name},
+};
 use serde_json::{Value, json};
 
 use super::{
     CommandResult, Failure, Format,
     capture::{signals, was_told_to_end},
     client, completing, examples, output,
-};
-use crate::{
-    api::{
-        Reply, Request, SCHEMA,
-        ping::{Outcome, Ping, Pinged},
-    },
-    dirs::Dirs,
-    model::{Endpoint, Name},
 };
 
 /// A kernel says once a second that nobody listens: who is asked more often does not answer.
@@ -237,8 +237,9 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use overlay_control::ping::{Outcome, Pinged};
+
     use super::Summary;
-    use crate::api::ping::{Outcome, Pinged};
 
     fn pinged(rtt_ns: Option<u64>) -> Pinged {
         Pinged {

@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    api::{self, Reply, Request},
+use overlay_control::{
+    self as api, Reply, Request,
     progress::{Activity, Progress},
 };
 

@@ -6,14 +6,11 @@ use std::{
 };
 
 use anyhow::anyhow;
+use overlay_control::{Mesh, Reply, Request};
+use overlay_core::{dirs::Dirs, model::Name};
 
 use super::{CommandResult, Failure, client, local, stats};
-use crate::{
-    api::{Mesh, Reply, Request},
-    dirs::Dirs,
-    model::Name,
-    top::{self, Look},
-};
+use crate::top::{self, Look};
 
 /// Peers whose health is asked for: with very many, the worst are worth looking at.
 const MOST: usize = 500;

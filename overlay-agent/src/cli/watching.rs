@@ -2,16 +2,14 @@
 
 use std::io::{self, Write};
 
-use super::called;
-use crate::{
-    api::{
-        FastPathState, Status,
-        capture::{CaptureStatus, Wanted},
-    },
-    model::LogLevel,
-    stats::ago,
-    trouble::for_instance,
+use overlay_control::{
+    FastPathState, Status,
+    capture::{CaptureStatus, Wanted},
 };
+use overlay_core::{model::LogLevel, trouble::for_instance};
+use overlay_insight::stats::ago;
+
+use super::called;
 
 /// A line for a capture, one for messages in the log, and one for names; nothing without them.
 pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
@@ -94,8 +92,9 @@ fn filter(wanted: &Wanted) -> String {
 
 #[cfg(test)]
 mod tests {
+    use overlay_control::Caller;
+
     use super::*;
-    use crate::api::Caller;
 
     #[test]
     fn who_watches_what_is_told() {

@@ -6,8 +6,7 @@ use std::{
 };
 
 use overlay_cluster::access::Access;
-
-use crate::{model::ClusterAccess, text_file};
+use overlay_core::{model::ClusterAccess, text_file};
 
 /// No file of certificates is larger, in bytes: a whole system's are a quarter of it.
 const LARGEST: u64 = 1 << 20;

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use overlay_control::progress::Activity;
 use sd_notify::NotifyState;
 
 use super::supervisor;
-use crate::progress::Activity;
 
 /// How often: it shows a line, and nobody reads faster.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -12,19 +12,19 @@
 
 use std::collections::BTreeSet;
 
+use overlay_core::{
+    desired,
+    model::{Endpoint, IfName, Name, NetnsRef, Vni},
+    objects::{Guard, GuardedEndpoint, Objects},
+    plan::plan,
+    plural::count_of,
+};
+use overlay_kernel::{self as kernel, KernelError, bpf, nft};
+use overlay_node::observe::{Found, observe_endpoint};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{Reconciler, reconcile::Untold};
-use crate::{
-    desired,
-    kernel::{self, KernelError, bpf, nft},
-    model::{Endpoint, IfName, Name, NetnsRef, Vni},
-    objects::{Guard, GuardedEndpoint, Objects},
-    observe::{Found, observe_endpoint},
-    plan::plan,
-    plural::count_of,
-};
 
 impl Reconciler {
     /// Looks at the place of a container, and notes what is there; `None` where it cannot be

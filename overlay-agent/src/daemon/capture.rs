@@ -12,6 +12,14 @@ use overlay_common::{
     programs::Program,
     reasons::{DropReason, PassReason},
 };
+use overlay_control::{
+    Caller, Reply,
+    capture::{Bytes, CaptureStatus, Captured, Seen, Wanted},
+    explain::Action,
+    rfc3339,
+};
+use overlay_insight::explain::{Names, device_of};
+use overlay_kernel::bpf::{Event, Events, Variant};
 use tokio::{
     sync::{Mutex, oneshot},
     time::{Instant, timeout},
@@ -19,16 +27,6 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::Reconciler;
-use crate::{
-    api::{
-        Caller, Reply,
-        capture::{Bytes, CaptureStatus, Captured, Seen, Wanted},
-        explain::Action,
-        rfc3339,
-    },
-    explain::{Names, device_of},
-    kernel::bpf::{Event, Events, Variant},
-};
 
 /// A capture that nobody has read for so long is over.
 const LEASE: Duration = Duration::from_secs(3);

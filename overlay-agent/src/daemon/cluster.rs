@@ -17,6 +17,10 @@ use overlay_cluster::{
     problem,
     talk::{News, Start, State},
 };
+use overlay_core::{
+    config::{PeerChange, Taken},
+    trouble::{Trouble, ids},
+};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -25,10 +29,6 @@ use self::{
     process::{PROGRAM, Running, asks_alike, start},
 };
 use super::{Reconciler, access, config_file::ConfigFile, files::replace, subnet_env};
-use crate::{
-    config::{PeerChange, Taken},
-    trouble::{Trouble, ids},
-};
 
 pub(crate) use self::process::program;
 

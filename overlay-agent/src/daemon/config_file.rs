@@ -17,17 +17,16 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
+use overlay_core::{
+    config::{ConfigError, Files, Loaded, PEERS_FOLDER, folder_of},
+    trouble::{Trouble, ids},
+};
+use overlay_kernel::watch_limit;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
 use tracing::warn;
-
-use crate::{
-    config::{ConfigError, Files, Loaded, PEERS_FOLDER, folder_of},
-    kernel::watch_limit,
-    trouble::{Trouble, ids},
-};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -228,8 +227,9 @@ pub(super) fn refused_fragments(refused: &[ConfigError]) -> Vec<Trouble> {
 mod tests {
     use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
+    use overlay_core::config::Files;
+
     use super::{ConfigFile, why};
-    use crate::config::Files;
 
     const ONE: &str = "[node]\nname = \"one\"\nunderlay = \"eth1\"\n";
 

@@ -2,15 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
+use overlay_control::{DoctorSpec, PeerHealth, PeerState, Reply};
+use overlay_core::model::Name;
+use overlay_insight::doctor::{Agent, Health, Patient, examine};
+use overlay_kernel::memory;
 use tokio::sync::oneshot;
 
 use super::Reconciler;
-use crate::{
-    api::{DoctorSpec, PeerHealth, PeerState, Reply},
-    doctor::{Agent, Health, Patient, examine},
-    kernel::memory,
-    model::Name,
-};
 
 /// Nobody who asks waits longer for counters to move.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -95,8 +93,9 @@ fn is_replaced() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use overlay_control::{PeerHealth, PeerState};
+
     use super::health_of;
-    use crate::api::{PeerHealth, PeerState};
 
     #[test]
     fn what_a_peer_said_before_it_could_hear_this_node_is_no_fault() {

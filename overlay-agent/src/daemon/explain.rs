@@ -1,15 +1,13 @@
 //! Explaining packets beside the daemon's own work: it takes a moment, and changes nothing.
 
+use overlay_control::{
+    Reply,
+    explain::{Question, Received},
+};
+use overlay_insight::explain::{Case, Refusal, Scene};
 use tokio::sync::oneshot;
 
 use super::Reconciler;
-use crate::{
-    api::{
-        Reply,
-        explain::{Question, Received},
-    },
-    explain::{Case, Refusal, Scene},
-};
 
 impl Reconciler {
     /// A packet of this node's.

@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
-use tokio::sync::mpsc;
-use tracing::{info, warn};
-
-use crate::{
-    api::Call,
-    metrics::Exporter,
+use overlay_control::Call;
+use overlay_core::{
     model::Metrics,
     trouble::{Trouble, ids},
 };
+use overlay_insight::metrics::Exporter;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
 
 /// What is open, and what should be.
 pub(super) struct Exports {

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 /// Replaces a file of the agent's own in one step, so that nobody reads half of it and a crash leaves
 /// one or the other.
 pub(super) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let folder = crate::config::folder_of(path);
+    let folder = overlay_core::config::folder_of(path);
     fs::create_dir_all(folder)?;
     let new = path.with_extension("new");
     let mut options = File::options();
@@ -29,7 +29,7 @@ pub(super) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 
 /// A new file beside the place that it is to take, where others have files, too.
 pub(super) fn beside(path: &Path, text: &str, mode: u32) -> io::Result<NamedTempFile> {
-    let folder = crate::config::folder_of(path);
+    let folder = overlay_core::config::folder_of(path);
     fs::create_dir_all(folder)?;
     let mut file = NamedTempFile::new_in(folder)?;
     fill(file.as_file_mut(), text, mode)?;

@@ -18,22 +18,22 @@ use std::{
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use overlay_common::maps::{FlowKey, MAX_FLOWS, mapped};
-use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::{debug, info};
-
-use super::Reconciler;
-use crate::{
-    api::FastPathState,
-    kernel::{
-        self, KernelError,
-        bpf::{self, Kept},
-        conntrack::{self, Tuple},
-    },
+use overlay_control::FastPathState;
+use overlay_core::{
     model::{Network, Vni},
     objects::Hook,
     plan::{Plan, Step},
     trouble::{Trouble, ids},
 };
+use overlay_kernel::{
+    self as kernel, KernelError,
+    bpf::{self, Kept},
+    conntrack::{self, Tuple},
+};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{debug, info};
+
+use super::Reconciler;
 
 /// From one look to the next,
 const PERIOD: Duration = Duration::from_secs(10);

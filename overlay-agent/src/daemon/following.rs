@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use overlay_core::{
+    filter::Following,
+    model::{FastPath, Name},
+};
+use overlay_kernel::nft;
 use tracing::{info, warn};
 
 use super::{Reconciler, watches::Changed};
-use crate::{
-    filter::Following,
-    kernel::nft,
-    model::{FastPath, Name},
-};
 
 impl Reconciler {
     /// Notes what a watch has told of; whether it is news.

@@ -13,14 +13,14 @@ use std::{
     time::Duration,
 };
 
-use tracing::debug;
-
-use super::Reconciler;
-use crate::{
-    kernel::udp::refusals::{self, Question},
+use overlay_core::{
     model::{Family, IfName, Model},
     surroundings::{NodeLink, Way},
 };
+use overlay_kernel::udp::refusals::{self, Question};
+use tracing::debug;
+
+use super::Reconciler;
 
 /// Neighbours that are greeted at most. A kernel remembers 1,024 (`gc_thresh3`) unless it is told
 /// otherwise, and would forget some for the sake of more.
@@ -120,12 +120,13 @@ fn greetings(
 mod tests {
     use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, path::Path};
 
-    use super::{Card, Greeter, MOST, greetings};
-    use crate::{
+    use overlay_core::{
         config,
         model::{IfName, Model},
         surroundings::{NodeLink, Way},
     };
+
+    use super::{Card, Greeter, MOST, greetings};
 
     const VTEPS: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
 

@@ -15,20 +15,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-use tracing::{debug, info};
-
-use super::Reconciler;
-use crate::{
+use overlay_core::{
     desired,
-    kernel::{
-        self,
-        bpf::{self, AttachMode},
-    },
     model::{Endpoint, FastPath, IfName, Name},
     objects::Guard,
     plan::plan,
 };
+use overlay_kernel::{
+    self as kernel,
+    bpf::{self, AttachMode},
+};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::Reconciler;
 
 /// One that comes or goes so soon after another one belongs to a series.
 const SERIES: Duration = Duration::from_millis(250);

@@ -14,9 +14,8 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::geteuid,
 };
+use overlay_core::{dirs::Dirs, model::Name};
 use tracing::{debug, warn};
-
-use crate::{dirs::Dirs, model::Name};
 
 /// What a user can do about a folder of another one.
 fn instead(user: u32) -> &'static str {

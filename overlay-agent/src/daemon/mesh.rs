@@ -2,11 +2,10 @@
 
 use std::cmp::Reverse;
 
+use overlay_control::{Mesh, MeshPeer, PeerHealth, PeerState};
+use overlay_core::model::{Network, Peer};
+
 use super::Reconciler;
-use crate::{
-    api::{Mesh, MeshPeer, PeerHealth, PeerState},
-    model::{Network, Peer},
-};
 
 impl Reconciler {
     /// How many peers are in each state, and the worst of them.

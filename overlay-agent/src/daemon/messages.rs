@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
+use overlay_control::explain::Action;
+use overlay_insight::explain::{
+    Names,
+    flow::{Flows, line},
+};
+use overlay_kernel::bpf::{DataPlane, Event};
 use tokio::sync::{mpsc::UnboundedReceiver, watch};
 use tracing::{info, warn};
 
 use super::{
     Reconciler,
     capture::{boot, packet},
-};
-use crate::{
-    api::explain::Action,
-    explain::{
-        Names,
-        flow::{Flows, line},
-    },
-    kernel::bpf::{DataPlane, Event},
 };
 
 /// Those who write the log know the names of the last round by this.

@@ -44,6 +44,11 @@ use nix::sys::{
     resource::{UsageWho, getrusage},
     time::{TimeVal, TimeValLike as _},
 };
+use overlay_control::{
+    Call, Caller, Reply, Request,
+    progress::{Activity, Progress},
+};
+use overlay_core::config::Loaded;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -56,11 +61,6 @@ use self::{
     config_file::ConfigFile,
     greeting::Greeter,
     supervisor::Supervisor,
-};
-use crate::{
-    api::{Call, Caller, Reply, Request},
-    config::Loaded,
-    progress::{Activity, Progress},
 };
 
 pub use lock::{InstanceLock, LockError};
@@ -291,7 +291,7 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         // `run` handles it: it ends the loop.
         Request::Down {} => Reply::Done,
         Request::Stats { all } => reconciler.stats(all),
-        Request::Config {} => Reply::Config(crate::config::text(&reconciler.model)),
+        Request::Config {} => Reply::Config(overlay_core::config::text(&reconciler.model)),
         Request::Export {} => reconciler.export(),
         Request::Mesh { most } => Reply::Mesh(Box::new(reconciler.mesh(most))),
         // The server answers it; at this place, nothing else is being done.

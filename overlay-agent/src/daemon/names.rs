@@ -7,15 +7,15 @@ use std::{
     sync::Arc,
 };
 
+use overlay_control::NamesStatus;
+use overlay_core::{
+    model::{Endpoint, NameServer, Names, Network, Range},
+    trouble::{Trouble, ids},
+};
 use overlay_names::{MAX_PEERS, PORT, Room, Service, Setup};
 use tracing::warn;
 
 use super::Reconciler;
-use crate::{
-    api::NamesStatus,
-    model::{Endpoint, NameServer, Names, Network, Range},
-    trouble::{Trouble, ids},
-};
 
 /// Where a node's name servers are written down.
 const RESOLV_CONF: &str = "/etc/resolv.conf";

@@ -1,9 +1,7 @@
 //! What status says of a way with several next hops.
 
-use crate::{
-    api::NextHopStatus,
-    surroundings::{Way, WayHop},
-};
+use overlay_control::NextHopStatus;
+use overlay_core::surroundings::{Way, WayHop};
 
 /// All of them; none where there is one.
 pub(super) fn of(way: &Way) -> Vec<NextHopStatus> {

@@ -14,21 +14,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracing::{debug, warn};
-
-use crate::{
-    kernel::{
-        self,
-        bpf::{self, Sums},
-        netlink::LinkInfo,
-        sysctl,
-    },
+use overlay_core::{
     model::{IfName, Model},
-    node::Node,
     objects::{Hook, PeerObjects, Scope},
     shared::Shared,
     surroundings::{Asked, Observed, TcxPrograms},
 };
+use overlay_kernel::{
+    self as kernel,
+    bpf::{self, Sums},
+    netlink::LinkInfo,
+    sysctl,
+};
+use overlay_node::node::Node;
+use tracing::{debug, warn};
 
 /// Links, and namespaces, that one patrol looks at: more would cost a node with a thousand
 /// containers a hundredth of a core.

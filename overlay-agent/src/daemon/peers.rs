@@ -6,19 +6,19 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use tracing::{debug, info};
-
-use super::{Reconciler, reconcile::Untold};
-use crate::{
+use overlay_core::{
     config::PeerChange,
     desired::{self, Few, OfSome},
     model::Name,
     objects::{Guard, Stray},
-    observe::are_echoes,
     plan::plan,
     plural::count_of,
     shared::Shared,
 };
+use overlay_node::observe::are_echoes;
+use tracing::{debug, info};
+
+use super::{Reconciler, reconcile::Untold};
 
 impl Reconciler {
     /// Takes other peers of a network into force; whether a round is to follow.

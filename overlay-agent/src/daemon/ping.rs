@@ -10,20 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use overlay_control::{
+    EndpointStatus, Reply,
+    ping::{Outcome, Ping, Pinged},
+};
+use overlay_core::model::{Endpoint, Family, Network, Peer, Range};
+use overlay_kernel::{
+    self as kernel, netns,
+    udp::refusals::{self, Question},
+};
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::Reconciler;
-use crate::{
-    api::{
-        EndpointStatus, Reply,
-        ping::{Outcome, Ping, Pinged},
-    },
-    kernel::{
-        self, netns,
-        udp::refusals::{self, Question},
-    },
-    model::{Endpoint, Family, Network, Peer, Range},
-};
 
 /// A port that nobody listens on: the first one of `traceroute`.
 const NOBODY: u16 = 33434;

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Reconciler;
-use crate::{
-    api::PeerState,
+use overlay_control::PeerState;
+use overlay_core::{
     desired::{troubles::PEER_NO_ROUTE, vxlan_name},
     model::{Family, Network, Peer, Probe},
-    probe::{NetworkPeers, Seat, Setup, Use},
     trouble::{Trouble, ids},
 };
+use overlay_node::probe::{NetworkPeers, Seat, Setup, Use};
+
+use super::Reconciler;
 
 impl Reconciler {
     /// Has the probes follow what this round has found.

@@ -3,17 +3,17 @@
 use std::path::Path;
 
 use overlay_common::maps::MAX_PEERS;
-use tracing::warn;
-
-use super::Reconciler;
-use crate::{
-    kernel::{
-        self,
-        bpf::{AttachMode, DataPlane, Variant},
-    },
+use overlay_core::{
     model::{FastPath, Rx},
     objects::Capacity,
 };
+use overlay_kernel::{
+    self as kernel,
+    bpf::{AttachMode, DataPlane, Variant},
+};
+use tracing::warn;
+
+use super::Reconciler;
 
 impl Reconciler {
     /// Whether any network wants the programs.
@@ -71,9 +71,9 @@ pub(super) fn load(
     variant: Variant,
 ) -> kernel::Result<DataPlane> {
     let object = if variant.is_watched() {
-        crate::WATCHED
+        overlay_kernel::WATCHED
     } else {
-        crate::PROGRAMS
+        overlay_kernel::PROGRAMS
     };
     DataPlane::open_as(pins, object, attach_mode(), rx, peers, variant)
 }

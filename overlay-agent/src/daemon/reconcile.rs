@@ -10,6 +10,22 @@ use std::{
 
 use overlay_api::Spool;
 use overlay_cluster::talk::News;
+use overlay_core::{
+    config::Loaded,
+    desired::{Facts, ForPeers, Inputs},
+    identity::NetnsId,
+    model::{Metrics, Model},
+    surroundings::Observed,
+    trouble::Trouble,
+};
+use overlay_kernel::{KernelError, bpf::Variant, netlink::Watch, netns};
+use overlay_node::{
+    apply::Report,
+    node::Node,
+    observe::Known,
+    probe::Probes,
+    store::{Store, StoreError},
+};
 use tokio::task::yield_now;
 use tracing::warn;
 
@@ -25,20 +41,6 @@ use super::{
     repairs::Repairs,
     since::Since,
     teardown::{TeardownError, teardown},
-};
-use crate::{
-    apply::Report,
-    config::Loaded,
-    desired::{Facts, ForPeers, Inputs},
-    identity::NetnsId,
-    kernel::{KernelError, bpf::Variant, netlink::Watch, netns},
-    model::{Metrics, Model},
-    node::Node,
-    observe::Known,
-    probe::Probes,
-    store::{Store, StoreError},
-    surroundings::Observed,
-    trouble::Trouble,
 };
 
 /// What the patrol has to be told.

@@ -7,18 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{debug, warn};
-
-use super::Reconciler;
-use crate::{
+use overlay_core::{
     desired::Facts,
-    kernel::managers,
     objects::Guard,
     plan::{Plan, Step},
     shared::Shared,
     surroundings::Way,
     trouble::Trouble,
 };
+use overlay_kernel::managers;
+use tracing::{debug, warn};
+
+use super::Reconciler;
 
 /// What is broken again before so long has passed is one fight.
 const PAUSE: Duration = Duration::from_mins(1);

@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use crate::{
-    api::{EndpointSpec, EndpointStatus, Reply},
+use overlay_control::{EndpointSpec, EndpointStatus, Reply};
+use overlay_core::{
     config::{endpoint_addresses, endpoint_name, endpoint_sources, interface, netns_ref},
     desired::{self, Problem, veth_name},
     identity::Bound,
-    kernel::bpf::Variant,
     model::{Clash, Endpoint, LogLevel, Name, NetnsRef},
-    observe::Found,
-    store::StoreError,
     trouble::{self, Trouble},
 };
+use overlay_kernel::bpf::Variant;
+use overlay_node::{observe::Found, store::StoreError};
 
 use super::{Reconciler, reconcile::identity};
 

@@ -2,25 +2,27 @@
 
 use std::{collections::BTreeSet, mem};
 
+use overlay_core::{
+    desired::{self, Desired},
+    model::{IfName, Model},
+    objects::Guard,
+    plan::{Plan, Step, plan},
+    plural::count_of,
+    state::Content,
+    surroundings::{Observed, Way},
+    trouble::{Trouble, ids},
+};
+use overlay_kernel::{KernelError, memory, netlink::Watch, nft};
+use overlay_node::{
+    apply::{self, Report},
+    observe::{Known, observe},
+    store::StoreError,
+};
 use tracing::{debug, info, warn};
 
 use super::{
     Reconciler,
     reconcile::{Untold, identity},
-};
-use crate::{
-    apply::{self, Report},
-    desired::{self, Desired},
-    kernel::{KernelError, memory, netlink::Watch, nft},
-    model::{IfName, Model},
-    objects::Guard,
-    observe::{Known, observe},
-    plan::{Plan, Step, plan},
-    plural::count_of,
-    state::Content,
-    store::StoreError,
-    surroundings::{Observed, Way},
-    trouble::{Trouble, ids},
 };
 
 /// What a round makes may need another one: a device that has our device's name goes, ours is made, and

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use crate::{
-    api::{Problem, rfc3339},
-    trouble::Trouble,
-};
+use overlay_control::{Problem, rfc3339};
+use overlay_core::trouble::Trouble;
 
 /// When each problem was first seen.
 #[derive(Debug, Default)]
@@ -35,8 +33,9 @@ impl Since {
 
 #[cfg(test)]
 mod tests {
+    use overlay_core::trouble::Trouble;
+
     use super::Since;
-    use crate::trouble::Trouble;
 
     #[test]
     fn a_problem_keeps_its_time_until_it_is_over() {

@@ -3,6 +3,22 @@
 use std::{fs, io, os::unix::net::UnixStream, path::PathBuf};
 
 use overlay_api::Spool;
+use overlay_control::{
+    Server, ServerError,
+    progress::{Activity, Progress},
+};
+use overlay_core::{
+    config::{ConfigError, Files, Loaded},
+    desired::Obstacles,
+    dirs::Dirs,
+    model::{FastPath, Model, Name},
+};
+use overlay_kernel::{KernelError, bpf::Variant, capability, netlink::Watch, netns, privileges};
+use overlay_node::{
+    node::Node,
+    preview::{self, Preview, PreviewError},
+    store::{Store, StoreError},
+};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -14,18 +30,6 @@ use super::{
     lock::{InstanceLock, LockError},
     programs,
     watches::Watches,
-};
-use crate::{
-    api::{Server, ServerError},
-    config::{ConfigError, Files, Loaded},
-    desired::Obstacles,
-    dirs::Dirs,
-    kernel::{KernelError, bpf::Variant, capability, netlink::Watch, netns, privileges},
-    model::{FastPath, Model, Name},
-    node::Node,
-    preview::{self, Preview, PreviewError},
-    progress::{Activity, Progress},
-    store::{Store, StoreError},
 };
 
 /// Waiting calls before clients have to wait.

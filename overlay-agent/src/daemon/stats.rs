@@ -6,23 +6,23 @@ use std::{
 };
 
 use overlay_common::maps::{self, MAX_FLOWS, NODE_SLOT};
-
-use super::Reconciler;
-use crate::{
-    api::{
-        Reply, SCHEMA, rfc3339,
-        stats::{Counter, Export, MapFill, PathCounts, Reload, Stats},
-    },
+use overlay_control::{
+    Reply, SCHEMA, rfc3339,
+    stats::{Counter, Export, MapFill, PathCounts, Reload, Stats},
+};
+use overlay_core::{
     desired::{veth_name, vxlan_name},
-    kernel::{
-        self,
-        nft::{self, Dropped},
-        statistics,
-    },
     model::{Endpoint, Family, Vni},
     objects::LinkRef,
-    stats::{Counted, Owners, with_drops_of_kernel, with_kernel},
 };
+use overlay_insight::stats::{Counted, Owners, with_drops_of_kernel, with_kernel};
+use overlay_kernel::{
+    self as kernel,
+    nft::{self, Dropped},
+    statistics,
+};
+
+use super::Reconciler;
 
 impl Reconciler {
     /// What Prometheus is given: a series that appears with its first packet has no rate for it,
@@ -65,7 +65,7 @@ impl Reconciler {
             time: rfc3339(SystemTime::now()),
             time_ms: milliseconds(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            abi: crate::hooks::abi(),
+            abi: overlay_kernel::hooks::abi(),
             instance: self.store.content().instance().clone(),
             node: self.model.node.name.clone(),
             fastpath: self.fastpath_state(),

@@ -5,22 +5,22 @@ use std::{collections::BTreeMap, time::Duration};
 use nix::time::{ClockId, clock_gettime};
 use overlay_cluster::talk::State;
 use overlay_common::maps::PeerStats;
-use tracing::warn;
-
-use super::{Reconciler, capture::Capture, next_hops};
-use crate::{
-    api::{
-        Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
-        HookStatus, NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
-        stats::{Counter, PathCounts},
-    },
+use overlay_control::{
+    Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
+    HookStatus, NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
+    stats::{Counter, PathCounts},
+};
+use overlay_core::{
     desired::{PassedBy, bridge_name},
     filter::Following,
-    kernel::{KernelError, bpf::AttachMode},
     model::{Endpoint, IfName, LogLevel, Network, Peer},
     objects::{AttachmentState, Filter, FilterRules, Guard, LinkId, LinkKind, Scope, guard_table},
     trouble::{Trouble, ids},
 };
+use overlay_kernel::{KernelError, bpf::AttachMode};
+use tracing::warn;
+
+use super::{Reconciler, capture::Capture, next_hops};
 
 impl Reconciler {
     /// As of the last round; counters as of now.
@@ -47,7 +47,7 @@ impl Reconciler {
         Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            abi: crate::hooks::abi(),
+            abi: overlay_kernel::hooks::abi(),
             instance: self.store.content().instance().clone(),
             node: self.model.node.name.clone(),
             healthy: problems.is_empty(),

@@ -5,16 +5,16 @@
 
 use std::{fs, io, path::Path};
 
-use tracing::warn;
-
-use super::{Reconciler, files::beside};
-use crate::{
+use overlay_core::{
     model::Cluster,
     state::{Content, SubnetEnv},
-    store::{Store, StoreError},
     text_file,
     trouble::{Trouble, ids},
 };
+use overlay_node::store::{Store, StoreError};
+use tracing::warn;
+
+use super::{Reconciler, files::beside};
 
 /// Writes the file where the configuration says so, and removes it where it no longer does; why
 /// it could not.

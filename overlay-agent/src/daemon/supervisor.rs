@@ -2,12 +2,12 @@
 
 use std::{future::pending, time::Duration};
 
+use overlay_core::plural::count_of;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::Reconciler;
-use crate::plural::count_of;
 
 /// A node on which something fails again and again is as ready as it can be.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,16 +1,20 @@
 //! The end of an instance: all that is its own goes.
 
-use super::subnet_env;
-use crate::{
-    apply, desired,
-    kernel::{KernelError, bpf},
+use overlay_core::{
+    desired,
     model::Name,
-    node::Node,
-    observe::{Known, observe},
     plan::plan,
-    store::{Store, StoreError},
     trouble::{self, Trouble},
 };
+use overlay_kernel::{KernelError, bpf};
+use overlay_node::{
+    apply,
+    node::Node,
+    observe::{Known, observe},
+    store::{Store, StoreError},
+};
+
+use super::subnet_env;
 
 /// Why the instance could not be removed entirely.
 #[derive(Debug, thiserror::Error)]

@@ -2,19 +2,15 @@
 
 use std::future::pending;
 
-use tracing::error;
-
-use crate::{
-    kernel::{
-        self,
-        bpf::PinWatch,
-        nft::{self, Whose},
-        xfrm,
-    },
-    node::Node,
-    objects::filter_table,
-    state::Content,
+use overlay_core::{objects::filter_table, state::Content};
+use overlay_kernel::{
+    self as kernel,
+    bpf::PinWatch,
+    nft::{self, Whose},
+    xfrm,
 };
+use overlay_node::node::Node;
+use tracing::error;
 
 /// Changes of rules and pins that the kernel announces; the
 /// [`patrol`](super::patrol) looks for the others.

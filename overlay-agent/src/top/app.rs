@@ -1,12 +1,10 @@
 //! What is shown, and how keys change it.
 
+use overlay_control::{Mesh, stats::Stats};
+use overlay_insight::stats::rates;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{health, history::History};
-use crate::{
-    api::{Mesh, stats::Stats},
-    stats::rates,
-};
 
 /// The views, in the order of their tabs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,11 +2,9 @@
 
 use std::cmp::Reverse;
 
-use crate::{
-    api::{Mesh, MeshPeer, PeerAgent, PeerHealth, PeerState},
-    model::Probe,
-    stats::{ago, milliseconds},
-};
+use overlay_control::{Mesh, MeshPeer, PeerAgent, PeerHealth, PeerState};
+use overlay_core::model::Probe;
+use overlay_insight::stats::{ago, milliseconds};
 
 /// The columns that can sort.
 pub(super) const HEAD: [&str; 6] = ["PEER", "STATE", "RTT", "JITTER", "LOSS", "MTU"];

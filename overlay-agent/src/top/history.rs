@@ -2,10 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::{
-    api::{Mesh, MeshPeer, PeerState},
-    model::Name,
-};
+use overlay_control::{Mesh, MeshPeer, PeerState};
+use overlay_core::model::Name;
 
 /// Looks that are kept; wider than this nobody's column is.
 const KEPT: usize = 120;

@@ -1,9 +1,9 @@
 //! Peers for tests.
 
-use crate::{
-    api::{Mesh, MeshPeer, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip},
-    model::Probe,
+use overlay_control::{
+    Mesh, MeshPeer, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip,
 };
+use overlay_core::model::Probe;
 
 /// A peer in some state whose round trips all take `ms`, with `lost` of a hundred questions.
 pub(super) fn peer(name: &str, state: PeerState, ms: u64, lost: u32) -> MeshPeer {

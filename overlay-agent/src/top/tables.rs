@@ -2,11 +2,10 @@
 
 use std::cmp::Reverse;
 
+use overlay_control::stats::{Counter, EndpointCounts, PeerCounts, Sender, Stats};
+use overlay_insight::stats::{bytes, count};
+
 use super::app::{App, Tab};
-use crate::{
-    api::stats::{Counter, EndpointCounts, PeerCounts, Sender, Stats},
-    stats::{bytes, count},
-};
 
 /// A table: the heads of its columns, and its rows.
 pub(super) struct Content {

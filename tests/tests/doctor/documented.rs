@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::Result;
-use overlay_agent::doctor::names;
+use overlay_insight::doctor::names;
 
 #[test]
 fn every_check_is_explained() -> Result<()> {

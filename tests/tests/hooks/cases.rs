@@ -1,5 +1,7 @@
 //! What is hooked in, and where.
 
+use std::net::Ipv4Addr;
+
 use anyhow::Result;
 use overlay_tests::{bpf::Hook, kernel, topology::UNDERLAY};
 
@@ -175,31 +177,7 @@ impl Stand {
                 format!("ip saddr {{ {own}, 192.0.2.1 }}"),
             ),
         ];
-        for (what, node, map) in [
-            (
-                "a verdict map",
-                1,
-                format!("ip daddr vmap {{ {other} : drop, 192.0.2.1 : accept }}"),
-            ),
-            (
-                "a verdict map of protocols",
-                2,
-                format!("ip saddr . meta l4proto vmap {{ {own} . icmp : goto refused }}"),
-            ),
-        ] {
-            cases.push(Case {
-                what,
-                node,
-                told: "nft chain",
-                put: Put::Command(
-                    format!(
-                        "nft 'table ip strangers {{ chain refused {{ drop; }}; chain c {{ type filter \
-                         hook forward priority 0; {map}; }}; }}'"
-                    ),
-                    "nft delete table ip strangers".to_owned(),
-                ),
-            });
-        }
+        cases.extend(verdict_maps(own, other));
         if kernel::has_tcx() {
             // With Linux 5.16 came chains at egress.
             cases.push(chain(
@@ -255,4 +233,32 @@ impl Stand {
             ),
         ]
     }
+}
+
+/// Verdict maps of nftables that name one container.
+fn verdict_maps(own: Ipv4Addr, other: Ipv4Addr) -> [Case; 2] {
+    [
+        (
+            "a verdict map",
+            1,
+            format!("ip daddr vmap {{ {other} : drop, 192.0.2.1 : accept }}"),
+        ),
+        (
+            "a verdict map of protocols",
+            2,
+            format!("ip saddr . meta l4proto vmap {{ {own} . icmp : goto refused }}"),
+        ),
+    ]
+    .map(|(what, node, map)| Case {
+        what,
+        node,
+        told: "nft chain",
+        put: Put::Command(
+            format!(
+                "nft 'table ip strangers {{ chain refused {{ drop; }}; chain c {{ type filter hook \
+                 forward priority 0; {map}; }}; }}'"
+            ),
+            "nft delete table ip strangers".to_owned(),
+        ),
+    })
 }

@@ -239,20 +239,20 @@ impl Account {
 
 /// The agent's object, loaded and verified but neither pinned nor attached.
 pub(crate) fn load() -> Ebpf {
-    load_object(&mut EbpfLoader::new(), overlay_agent::PROGRAMS)
+    load_object(&mut EbpfLoader::new(), overlay_kernel::PROGRAMS)
 }
 
 /// The same, with a global set.
 pub(crate) fn load_with<T: aya::Pod>(global: &str, value: &T) -> Ebpf {
     let mut loader = EbpfLoader::new();
     loader.override_global(global, value, true);
-    load_object(&mut loader, overlay_agent::PROGRAMS)
+    load_object(&mut loader, overlay_kernel::PROGRAMS)
 }
 
 /// The object that is built to be watched, with what the loader sets besides.
 pub(crate) fn load_watched<'a>(loader: &mut EbpfLoader<'a>, watch: &'a Watch) -> Ebpf {
     loader.override_global(WATCH, watch, true);
-    load_object(loader, overlay_agent::WATCHED)
+    load_object(loader, overlay_kernel::WATCHED)
 }
 
 fn load_object(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Ebpf {

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Some looks of the agent.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// More than the agent takes to make a list of what it looks at, whatever that is.
 const MEMORY: u64 = 16 << 20;
 /// Ports that somebody asks from.

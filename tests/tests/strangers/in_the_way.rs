@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use overlay_agent::desired::last_resort_metric;
+use overlay_core::desired::last_resort_metric;
 use overlay_tests::{
     agent::Agent,
     config::Config,

@@ -21,35 +21,11 @@ struct Layer {
 
 const LAYERS: &[Layer] = &[
     Layer {
-        folder: "overlay-agent/src/plan",
-        except: &[],
-        foreign: &["aya", "nftables", "nix", "rtnetlink", "tokio"],
-        reason: "a plan is a pure function of desired and observed state",
-    },
-    Layer {
-        folder: "overlay-agent/src/desired",
-        except: &[],
-        foreign: &["aya", "nftables", "nix", "rtnetlink", "tokio"],
-        reason: "what the configuration asks for does not depend on the kernel",
-    },
-    Layer {
-        folder: "overlay-agent/src/model",
-        except: &[],
-        foreign: &["aya", "nftables", "nix", "rtnetlink", "tokio"],
-        reason: "the desired state is data",
-    },
-    Layer {
-        folder: "overlay-agent/src",
-        // The root embeds the programs by a macro of aya's.
-        except: &["kernel", "lib.rs"],
-        foreign: &["aya", "nftables", "rtnetlink"],
-        reason: "only `kernel` speaks with the kernel",
-    },
-    Layer {
-        folder: "overlay-agent/src",
-        except: &[],
-        foreign: &["hickory_proto"],
-        reason: "what a name server says is `overlay-names`' to know",
+        folder: "overlay-agent/core/src",
+        // It opens files without waiting for who writes them.
+        except: &["text_file.rs"],
+        foreign: &["nix"],
+        reason: "what a node should be does not depend on the kernel",
     },
     Layer {
         folder: "overlay-agent/cluster/src",
@@ -73,8 +49,20 @@ const LAYERS: &[Layer] = &[
     },
 ];
 
-/// A crate that only some packages may depend on.
-const DEPENDENTS: &[(&str, &[&str])] = &[("overlay-agent", &[]), ("overlay-tests", &["xtask"])];
+/// Crates that only some packages name among their dependencies.
+const DEPENDENTS: &[(&str, &[&str])] = &[
+    // Only `overlay-kernel` speaks with the kernel.
+    ("aya", &["aya-log", "overlay-common", "overlay-kernel"]),
+    ("nftables", &["overlay-kernel"]),
+    ("rtnetlink", &["overlay-kernel"]),
+    // What a name server says is `overlay-names`' to know.
+    ("hickory-proto", &["overlay-names"]),
+    ("overlay-agent", &[]),
+    ("overlay-tests", &["xtask"]),
+];
+
+/// Packages that wait for nothing, and what they would wait with.
+const PURE: &[(&str, &str)] = &[("overlay-core", "tokio"), ("overlay-common", "tokio")];
 
 /// Checks every rule.
 ///
@@ -93,6 +81,12 @@ pub(super) fn check() -> Result<()> {
             strange.is_none(),
             "{} must not depend on {package}",
             strange.map_or("", |name| name)
+        );
+    }
+    for (pure, foreign) in PURE {
+        ensure!(
+            !dependents(foreign)?.iter().any(|name| name == pure),
+            "{pure} must not depend on {foreign}"
         );
     }
     Ok(())
@@ -152,7 +146,7 @@ fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The packages of the workspace that depend on `package`, other than for their own tests.
+/// The packages that name `package` among their dependencies, other than for their own tests.
 fn dependents(package: &str) -> Result<Vec<String>> {
     let mut tree = workspace::cargo();
     tree.args([
@@ -164,6 +158,8 @@ fn dependents(package: &str) -> Result<Vec<String>> {
         "normal,build",
         "--prefix",
         "none",
+        "--depth",
+        "1",
     ])
     .stderr(Stdio::inherit());
     let output = tree.output().context("run cargo tree")?;

@@ -8,18 +8,15 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use overlay_control::{Reply, Request, rfc3339, stats::Stats};
+use overlay_core::{dirs::Dirs, model::Name};
+use overlay_insight::stats::rates;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, sleep_until},
 };
 
 use super::{CommandResult, Failure, Format, client, local, output};
-use crate::{
-    api::{Reply, Request, rfc3339, stats::Stats},
-    dirs::Dirs,
-    model::Name,
-    stats::rates,
-};
 
 /// Shortest time between two looks in seconds.
 const FASTEST: f64 = 0.1;

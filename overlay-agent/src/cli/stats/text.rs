@@ -3,14 +3,11 @@
 use std::{cmp::Reverse, ops::Range};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
-use crate::{
-    api::stats::{
-        Counter, DropStats, EndpointCounts, EndpointStats, NetworkStats, PassStats, PathCounts,
-        PeerCounts, Sender, Stats,
-    },
-    stats::{bytes, count},
+use overlay_control::stats::{
+    Counter, DropStats, EndpointCounts, EndpointStats, NetworkStats, PassStats, PathCounts,
+    PeerCounts, Sender, Stats,
 };
+use overlay_insight::stats::{bytes, count};
 
 /// Columns of a terminal that nobody has made wider.
 const WIDTH: u16 = 80;
@@ -274,8 +271,9 @@ fn name(sender: &Sender) -> String {
 
 #[cfg(test)]
 mod tests {
+    use overlay_control::stats::{Counter, EndpointCounts, EndpointStats};
+
     use super::{Page, WIDTH};
-    use crate::api::stats::{Counter, EndpointCounts, EndpointStats};
 
     #[test]
     fn large_numbers_do_not_break_lines() {

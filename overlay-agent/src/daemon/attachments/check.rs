@@ -2,13 +2,13 @@
 
 use ipnet::IpNet;
 use overlay_api::{Believed, Kind};
-
-use super::{Reconciler, Result, refused};
-use crate::{
+use overlay_core::{
     desired::veth_name,
-    kernel::{self, netlink::Netlink},
     model::{Endpoint, Family},
 };
+use overlay_kernel::{self as kernel, netlink::Netlink};
+
+use super::{Reconciler, Result, refused};
 
 impl Reconciler {
     pub(super) async fn check(&mut self, believed: &Believed) -> Result<()> {

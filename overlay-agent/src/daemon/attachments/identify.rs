@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
 use overlay_api::{Key, Kind, MAX_LABELS, MAX_TEXT, Namespace, Refusal, Wanted};
-
-use super::{Reconciler, Result, refused};
-use crate::{
-    api::EndpointSpec,
-    daemon::{reconcile::identity, requests},
+use overlay_control::EndpointSpec;
+use overlay_core::{
     identity::NetnsId,
     model::{Attachment, Endpoint, Mac, Name, Network},
 };
+
+use super::{Reconciler, Result, refused};
+use crate::daemon::{reconcile::identity, requests};
 
 impl Reconciler {
     pub(super) fn by_key(&self, key: &Key) -> Option<Endpoint> {

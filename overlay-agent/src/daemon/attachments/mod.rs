@@ -8,18 +8,18 @@ mod vanished;
 use std::fmt::Display;
 
 use overlay_api::{Attached, AttachedAddress, Believed, Kind, Refusal, Unwanted, Wanted};
-use tracing::warn;
-
-use super::Reconciler;
-use crate::{
-    api::Reply,
+use overlay_control::Reply;
+use overlay_core::{
     desired::{Problem, default_route},
     identity::Bound,
-    kernel::{netlink::Netlink, netns::LOOPBACK},
     model::{Endpoint, Family},
     objects::{LinkId, Scope},
     trouble::{self, Trouble},
 };
+use overlay_kernel::{netlink::Netlink, netns::LOOPBACK};
+use tracing::warn;
+
+use super::Reconciler;
 use identify::{full, within_limits};
 
 type Result<T> = std::result::Result<T, Refusal>;

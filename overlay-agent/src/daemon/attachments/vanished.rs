@@ -1,9 +1,9 @@
 //! Attachments that nobody comes to detach.
 
+use overlay_core::{desired::veth_name, model::Name};
 use tracing::{info, warn};
 
 use super::Reconciler;
-use crate::{desired::veth_name, model::Name};
 
 impl Reconciler {
     /// Forgets what is to be detached since nobody was there to hear it; whether there was any.

@@ -6,17 +6,15 @@ use overlay_cluster::{
     access::Access,
     talk::{News, Start},
 };
+use overlay_core::model::{Cluster, Mac};
+use overlay_kernel::helper;
 use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use crate::{
-    daemon::Reconciler,
-    kernel::helper,
-    model::{Cluster, Mac},
-};
+use crate::daemon::Reconciler;
 
 /// Its program.
 pub(super) const PROGRAM: &str = "overlay-cluster";

@@ -4,9 +4,10 @@ use overlay_cluster::{
     changes::Changes,
     talk::{News, State},
 };
+use overlay_core::config::Files;
 
 use super::{Helper, Outcome, Told};
-use crate::{config::Files, daemon::config_file::ConfigFile};
+use crate::daemon::config_file::ConfigFile;
 
 const FILE: &str = "[node]\nname = \"n1\"\nunderlay = \"192.0.2.1\"\n[cluster]\netcd = \"http://192.0.2.9:2379\"\nnetwork = \"lab\"\n";
 const HEAD: &str =

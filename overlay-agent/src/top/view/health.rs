@@ -8,6 +8,7 @@
 //! lab n2   <-> answers     0.21 ms   0.03 ms   0 %  1450 ▅▄▅▅█▅▄▅▅▄▅▅▄▅▅▅▅
 //! ```
 
+use overlay_control::{Mesh, MeshPeer};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -17,13 +18,10 @@ use ratatui::{
 };
 
 use super::head_style;
-use crate::{
-    api::{Mesh, MeshPeer},
-    top::{
-        app::App,
-        health::{self, HEAD, Tone},
-        history::LOST,
-    },
+use crate::top::{
+    app::App,
+    health::{self, HEAD, Tone},
+    history::LOST,
 };
 
 /// Columns in characters: state, round trip, jitter, loss, MTU. Names have what they need, and

@@ -4,6 +4,8 @@ mod health;
 #[cfg(test)]
 mod tests;
 
+use overlay_control::{ClusterStatus, FastPathState};
+use overlay_insight::stats::{ago, bytes, count};
 use ratatui::{
     Frame,
     layout::{Alignment, Constraint, Layout, Rect},
@@ -15,10 +17,6 @@ use ratatui::{
 use super::{
     app::{App, Tab},
     health::lost,
-};
-use crate::{
-    api::{ClusterStatus, FastPathState},
-    stats::{ago, bytes, count},
 };
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {

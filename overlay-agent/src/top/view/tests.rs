@@ -1,5 +1,10 @@
 //! Screens, as a terminal without colours would show them.
 
+use overlay_control::{
+    ClusterStatus, FastPathState, Mesh, PeerState, SCHEMA,
+    stats::{EndpointCounts, Reload, Stats},
+};
+use overlay_core::model::Probe;
 use ratatui::{
     Terminal,
     backend::TestBackend,
@@ -8,16 +13,9 @@ use ratatui::{
 };
 
 use super::draw;
-use crate::{
-    api::{
-        ClusterStatus, FastPathState, Mesh, PeerState, SCHEMA,
-        stats::{EndpointCounts, Reload, Stats},
-    },
-    model::Probe,
-    top::{
-        app::{App, Look},
-        samples::{mesh, peer},
-    },
+use crate::top::{
+    app::{App, Look},
+    samples::{mesh, peer},
 };
 
 fn look(mesh: Mesh) -> Look {

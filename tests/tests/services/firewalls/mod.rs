@@ -26,7 +26,7 @@ const UFW: [(&str, &str); 2] = [
 ];
 /// As its firewalld 1.3.3 has, in the form that it hands to nftables.
 const FIREWALLD: &str =
-    include_str!("../../../../overlay-agent/src/filter/rulesets/firewalld-allowed.json");
+    include_str!("../../../../overlay-agent/core/src/filter/rulesets/firewalld-allowed.json");
 
 fn beside(name: &str, invalid: bool, write: impl Fn(&str) -> Result<()>) -> Result<()> {
     let shape = Shape::usual(name, Scenario::Overlay)?;

@@ -1,0 +1,89 @@
+//! What `doctor` asks, and what it is told.
+
+use overlay_core::model::Name;
+use serde::{Deserialize, Serialize};
+
+/// How a node is to be examined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoctorSpec {
+    /// How long counters are watched and answers are waited for, in milliseconds.
+    pub sample_ms: u32,
+}
+
+/// What an examination has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// [`crate::SCHEMA`].
+    pub schema: u32,
+    /// Version of the agent that has looked.
+    pub version: String,
+    /// The instance's name.
+    pub instance: Name,
+    /// The node's name.
+    pub node: Name,
+    /// Whether the instance's agent was asked; without one, less can be seen.
+    pub agent_running: bool,
+    /// What is wrong, the worst first.
+    pub findings: Vec<Finding>,
+    /// Names of the checks that have found nothing.
+    pub passed: Vec<String>,
+    /// Checks that could not be made.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Diagnosis {
+    /// Whether there is nothing that somebody should do.
+    pub fn is_healthy(&self) -> bool {
+        let mut findings = self.findings.iter();
+        findings.all(|finding| finding.severity == Severity::Note)
+    }
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Name of the check; it does not change between versions.
+    pub check: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about: a device, a peer, an endpoint, a setting.
+    pub object: String,
+    /// What was seen, with numbers.
+    pub what: String,
+    /// Why it matters, in one sentence.
+    pub why: String,
+    /// What to do about it.
+    pub cure: Cure,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Packets are lost, or cannot be sent.
+    Problem,
+    /// It works, but not as it should, or not for everything.
+    Warning,
+    /// Worth knowing, and nothing to be done.
+    Note,
+}
+
+/// What to do about a finding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cure {
+    /// In words.
+    pub text: String,
+    /// As root, on the machine that was examined, in this order; none when there is no command
+    /// that is right without a decision.
+    pub commands: Vec<String>,
+}
+
+/// A check that could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name.
+    pub check: String,
+    /// Why.
+    pub because: String,
+}

@@ -1,0 +1,285 @@
+//! What `status` says.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use overlay_core::model::{
+    Attachment, Dscp, FastPath, Guard, IfName, LogLevel, Mac, Name, Rx, Security, Vni,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{PeerHealth, ProbeStatus, Problem, capture, stats};
+
+/// The state of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`](super::SCHEMA).
+    pub schema: u32,
+    /// Version of the agent.
+    pub version: String,
+    /// Layout of its maps.
+    pub abi: u32,
+    /// The instance's name.
+    pub instance: Name,
+    /// The node's name.
+    pub node: Name,
+    /// Whether everything is as it should be.
+    pub healthy: bool,
+    /// What is not.
+    pub problems: Vec<Problem>,
+    /// The node's outer addresses, at most one of a family.
+    pub vteps: Vec<IpAddr>,
+    /// Its underlay devices.
+    pub underlay: Vec<IfName>,
+    /// The eBPF programs.
+    pub fastpath: FastPathStatus,
+    /// The store that one of its networks comes from.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
+    /// What holds the rules of networks on the kernel's path.
+    pub guard_table: GuardTableStatus,
+    /// Its networks.
+    pub networks: Vec<NetworkStatus>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Its part in probing.
+    pub probe: ProbeStatus,
+    /// Whose names it answers for, where it does.
+    #[serde(default)]
+    pub names: Option<NamesStatus>,
+    /// What the programs tell the log of packets.
+    pub log_level: LogLevel,
+    /// The capture that is under way.
+    pub capture: Option<capture::CaptureStatus>,
+}
+
+/// The cluster's store, as the agent's helper sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The network that comes from there.
+    pub network: Name,
+    /// Whether the store is followed; otherwise what was last known counts.
+    pub connected: bool,
+    /// The member that is spoken with, or was tried last.
+    pub endpoint: Option<String>,
+    /// This node's subnet there, as flannel writes it in its keys.
+    pub subnet: Option<String>,
+    /// How many other nodes there are.
+    pub nodes: usize,
+    /// How many of them the store does not have any more, and are kept for now.
+    pub doubtful: usize,
+    /// The store's revision.
+    pub revision: i64,
+    /// How often a connection to a member has been made since the helper was started.
+    #[serde(default)]
+    pub connections: u64,
+    /// Milliseconds since a member last answered, 0 while the store is followed; `None` if none
+    /// ever has.
+    #[serde(default)]
+    pub contact_age_ms: Option<u64>,
+}
+
+/// The nftables table that what the kernel receives for a tunnel passes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardTableStatus {
+    /// Its name, in the family `inet`.
+    pub name: String,
+    /// Whether it is there and does what it should.
+    pub holds: bool,
+    /// Why it cannot be.
+    pub reason: Option<String>,
+}
+
+/// The state of the eBPF programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPathStatus {
+    /// What they do.
+    pub state: FastPathState,
+    /// How they are attached: `tcx` or `clsact`.
+    pub attach: Option<String>,
+    /// Why they cannot be used.
+    pub reason: Option<String>,
+    /// Folder of the pinned maps.
+    pub pins: PathBuf,
+    /// How XDP guards the underlay, as configured,
+    pub guard: Guard,
+    /// and the underlay devices on which it does.
+    pub guarded: Vec<IfName>,
+    /// Where the tunnel's headers are stripped.
+    pub rx: Rx,
+}
+
+/// What the eBPF programs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FastPathState {
+    /// They carry the traffic that they understand.
+    On,
+    /// An operator, or the configuration, has switched them off.
+    Off,
+    /// They cannot be loaded.
+    Unavailable,
+}
+
+/// The state of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its VXLAN network identifier.
+    pub vni: Vni,
+    /// Its UDP port.
+    pub port: u16,
+    /// Its addresses, by family.
+    pub ranges: Vec<RangeStatus>,
+    /// In bytes.
+    pub mtu: Option<u16>,
+    /// As configured.
+    pub fastpath: FastPath,
+    /// What the programs leave to the kernel, because rules follow connections, and which rules.
+    pub followed: Option<String>,
+    /// As configured.
+    pub dscp: Dscp,
+    /// What is dropped, as configured.
+    pub security: Security,
+    /// Whether the packet filter gives what leaves the network the node's address.
+    pub masquerade: bool,
+    /// Whether the packet filter keeps it apart from the other networks of the node.
+    pub isolated: bool,
+    /// What of others leaves its tunnels, or all that its containers exchange, to the kernel.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
+    /// What was carried on each path.
+    pub carried: Carried,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// What a network has carried between this node and its peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// By the eBPF programs: the sum over its peers.
+    pub fastpath: stats::PathCounts,
+    /// By the kernel's VXLAN devices.
+    pub kernel: stats::PathCounts,
+}
+
+/// A network's addresses of one family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeStatus {
+    /// All of them.
+    pub cidr: IpNet,
+    /// This node's share.
+    pub subnet: IpNet,
+    /// The bridge's address.
+    pub gateway: IpAddr,
+}
+
+/// What has become of questions for names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesStatus {
+    /// The domain that networks have their names in.
+    pub zone: String,
+    /// Where it answers.
+    pub at: Vec<IpAddr>,
+    /// Questions that this node knew the answer to.
+    pub answered: u64,
+    /// Those that it put to peers.
+    pub asked_of_peers: u64,
+    /// Those that it handed to other name servers.
+    pub forwarded: u64,
+    /// Those that nobody answered.
+    pub failed: u64,
+}
+
+/// Something that others have hooked in on the kernel's way, and that is heeded: what it concerns
+/// is left to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// The device of the node where it is.
+    pub device: IfName,
+    /// What it is, as the tools that show it call it.
+    pub what: String,
+}
+
+/// One of several next hops on the way to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHopStatus {
+    /// The device.
+    pub dev: IfName,
+    /// The neighbour.
+    pub via: IpAddr,
+    /// Its share, next to those of the others.
+    pub weight: u16,
+}
+
+/// The state of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its outer address.
+    pub vtep: IpAddr,
+    /// MAC of its VXLAN device.
+    pub mac: Mac,
+    /// Its shares of the network.
+    pub subnets: Vec<IpNet>,
+    /// The underlay device that leads to it; `None` without a route.
+    pub dev: Option<IfName>,
+    /// The underlay neighbour that leads to it.
+    pub via: Option<IpAddr>,
+    /// All next hops that flows to it are spread over; empty where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_hops: Vec<NextHopStatus>,
+    /// Slot in the map of counters.
+    pub slot: Option<u32>,
+    /// What the programs have sent to it, dropped of it and received from it.
+    pub traffic: Option<Traffic>,
+    /// What probes have found out; `None` before the first one.
+    pub health: Option<PeerHealth>,
+}
+
+/// Counters of a peer; inner frames with their Ethernet headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Traffic {
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub dropped_packets: u64,
+    pub dropped_bytes: u64,
+}
+
+/// The state of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its network.
+    pub network: Name,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its interface inside.
+    pub interface: IfName,
+    /// Its namespace.
+    pub netns: PathBuf,
+    /// Whether it forwards packets to others behind it.
+    pub forwarding: bool,
+    /// Where those others are.
+    pub allowed_sources: Vec<IpNet>,
+    /// The MAC of its interface; `None` while it is not attached.
+    pub mac: Option<Mac>,
+    /// The node's side of its veth; `None` while it is not attached.
+    pub device: Option<IfName>,
+    /// The index of that device on the node.
+    pub ifindex: Option<u32>,
+    /// Whether the configuration names it, or it was added at run time.
+    pub configured: bool,
+    /// What of others leaves its packets to the kernel.
+    #[serde(default)]
+    pub hooks: Vec<HookStatus>,
+    /// What its runtime knows it by, where one has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Attachment>,
+}

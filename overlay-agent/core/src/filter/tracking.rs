@@ -1,0 +1,200 @@
+//! Which rules only hold when connection tracking sees every packet of a connection.
+
+use ipnet::IpNet;
+
+use super::{
+    Connection, Packet,
+    ruleset::{Hook, Ruleset},
+    walk::{Fate, Place},
+};
+
+/// Where the packets of a network are forwarded.
+#[derive(Clone, Copy, Debug)]
+pub struct Between<'a> {
+    /// The device of its containers.
+    pub bridge: &'a str,
+    /// The devices of its tunnels.
+    pub tunnels: &'a [&'a str],
+    /// All addresses of the network, and those of this node.
+    pub ranges: &'a [(IpNet, IpNet)],
+}
+
+/// What a packet is asked for by chains that judge it, without those that translate.
+const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+
+/// How rules follow the connections of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Following {
+    /// Which rules, in a sentence.
+    pub(crate) why: String,
+    /// Where they are.
+    pub place: Place,
+    /// They tell a connection's first packet from later ones: connection tracking has to see all of
+    /// the network. Else they only drop what belongs to no connection that it has seen: it has to
+    /// see both directions of a connection, or none.
+    pub whole: bool,
+}
+
+impl Following {
+    /// What follows for the network, in a sentence.
+    pub fn text(&self) -> String {
+        let left = if self.whole {
+            "left to the kernel"
+        } else {
+            "peers that send checksums are left to the kernel"
+        };
+        format!("{left}: {}", self.why)
+    }
+}
+
+impl Ruleset {
+    /// Whether what rules drop of a network depends on the state of the connection.
+    ///
+    /// Where the first packet of every connection is dropped, there are none to follow.
+    pub fn follows(&self, between: &Between<'_>) -> Option<Following> {
+        let ranges = between.ranges.iter();
+        let mut found: Vec<_> = ranges
+            .filter_map(|range| self.stateful(between, range))
+            .collect();
+        found.sort_by_key(|following| !following.whole);
+        found.into_iter().next()
+    }
+
+    /// A rule that drops or accepts by the state of connections between a node's containers and
+    /// peers; the last address of the network stands for a peer's.
+    fn stateful(
+        &self,
+        between: &Between<'_>,
+        (cidr, subnet): &(IpNet, IpNet),
+    ) -> Option<Following> {
+        let (here, there) = (subnet.network(), cidr.broadcast());
+        let mut known = None;
+        let mut invalid = None;
+        let mut alive = false;
+        for tunnel in between.tunnels {
+            for (input, output, source, destination) in [
+                (between.bridge, *tunnel, here, there),
+                (*tunnel, between.bridge, there, here),
+            ] {
+                let packet = Packet {
+                    input: Some(input),
+                    output: Some(output),
+                    source,
+                    destination,
+                    udp_port: None,
+                    connection: Connection::New,
+                };
+                let fates = |connection| {
+                    let packet = Packet {
+                        connection,
+                        ..packet.clone()
+                    };
+                    HOOKS.map(|hook| self.fate(hook, &packet))
+                };
+                let new = fates(Connection::New);
+                alive |= new.iter().all(|fate| fate.dropped.is_none());
+                let differs = |connection| {
+                    let other = fates(connection);
+                    let mut pairs = new.iter().zip(other);
+                    pairs.find_map(|(one, other)| {
+                        let places = |fate: &Fate| {
+                            let mut places: Vec<_> = fate.dropped.iter().cloned().collect();
+                            places.extend(fate.in_danger.iter().chain(&fate.in_doubt).cloned());
+                            places
+                        };
+                        let (one, other) = (places(one), places(&other));
+                        (one != other).then(|| one.into_iter().chain(other).next())?
+                    })
+                };
+                known = known.or_else(|| differs(Connection::Established));
+                invalid = invalid.or_else(|| differs(Connection::Invalid));
+            }
+        }
+        let whole = known.is_some();
+        let place = known.or(invalid).filter(|_| alive)?;
+        let why = format!(
+            "what chain {} drops of it depends on the state of connections",
+            place.chain
+        );
+        Some(Following { why, place, whole })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Between, Ruleset};
+
+    fn told(policy: &str, rules: &[Value]) -> Option<bool> {
+        let mut objects = vec![
+            json!({ "chain": { "family": "inet", "table": "fw", "name": "c",
+            "type": "filter", "hook": "forward", "prio": 0, "policy": policy } }),
+        ];
+        objects.extend(rules.iter().map(|expr| {
+            json!({ "rule": { "family": "inet", "table": "fw", "chain": "c", "expr": expr } })
+        }));
+        follows(&json!({ "nftables": objects }))
+    }
+
+    fn follows(listing: &Value) -> Option<bool> {
+        let ruleset = Ruleset::read(listing, |_, _| false);
+        let range = |text: &str| text.parse().unwrap();
+        let following = ruleset.follows(&Between {
+            bridge: "ovlbr1",
+            tunnels: &["ovl1"],
+            ranges: &[
+                (range("10.244.0.0/16"), range("10.244.1.0/24")),
+                (range("fd00:244::/48"), range("fd00:244:0:1::/64")),
+            ],
+        });
+        following.map(|following| following.whole)
+    }
+
+    fn state(names: &Value, verdict: &str) -> Value {
+        json!([{ "match": { "op": "in", "left": { "ct": { "key": "state" } }, "right": names } },
+            { verdict: null }])
+    }
+
+    fn from(device: &str, verdict: &str) -> Value {
+        json!([{ "match": { "op": "==", "left": { "meta": { "key": "iifname" } },
+            "right": device } }, { verdict: null }])
+    }
+
+    #[test]
+    fn rules_by_the_state_of_connections_are_followed_where_there_can_be_some() {
+        let known = state(&json!(["established", "related"]), "accept");
+        let invalid = state(&json!("invalid"), "drop");
+        assert_eq!(told("accept", std::slice::from_ref(&invalid)), Some(false));
+        let of_bridge = from("ovlbr1", "accept");
+        assert_eq!(
+            told("drop", &[known.clone(), invalid.clone(), of_bridge.clone()]),
+            Some(true)
+        );
+        // Nothing depends on it.
+        assert_eq!(told("accept", std::slice::from_ref(&known)), None);
+        assert_eq!(told("drop", std::slice::from_ref(&of_bridge)), None);
+        // No connection can begin.
+        assert_eq!(told("drop", &[known]), None);
+        // They are accepted before.
+        assert_eq!(
+            told("accept", &[of_bridge, from("ovl1", "accept"), invalid]),
+            None
+        );
+    }
+
+    #[test]
+    fn firewalls_that_accept_the_network_leave_it_fast() {
+        let read = |text| serde_json::from_str(text).unwrap();
+        let ufw = include_str!("rulesets/ufw-allowed.json");
+        assert_eq!(follows(&read(ufw)), None);
+        // Whom containers ask answers, and asks nobody: the kernel has to know who has asked.
+        let way = r#""left":{"meta":{"key":"iifname"}},"right":"ovl1""#;
+        let one_way = ufw.replace(way, &way.replace("ovl1", "other"));
+        assert_ne!(ufw, one_way);
+        assert_eq!(follows(&read(&one_way)), Some(true));
+        // What is invalid it drops before it looks at zones.
+        let firewalld = read(include_str!("rulesets/firewalld-allowed.json"));
+        assert_eq!(follows(&firewalld), Some(false));
+    }
+}

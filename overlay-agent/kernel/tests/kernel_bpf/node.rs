@@ -1,0 +1,197 @@
+//! The place that each test has for itself.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+use nix::net::if_::if_nametoindex;
+use overlay_core::{
+    identity::Made,
+    model::{IfName, Name, Rx},
+    objects::{AttachmentState, Hook},
+};
+use overlay_kernel::{
+    PROGRAMS,
+    bpf::{self, AttachMode, DataPlane},
+    netns,
+};
+
+/// A namespace with two veth devices, `v0` and `v1.5`, and a folder for pins. Both go
+/// when the test ends, however it ends.
+pub(crate) struct Node {
+    pub(crate) name: Name,
+    pub(crate) pins: PathBuf,
+    made: Made,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // With a dot: bpffs takes none.
+        let name: Name = format!("ovl-bpf-{}.{number}", std::process::id())
+            .parse()
+            .unwrap();
+        let unnamed =
+            netns::create().unwrap_or_else(|error| panic!("this test needs root: {error}"));
+        let made = unnamed.made.clone();
+        unnamed.name(&name).unwrap();
+        let pins = Path::new("/sys/fs/bpf").join(format!("test-{}-{number}", std::process::id()));
+        let node = Self {
+            pins: pins.join(name.as_str()),
+            name,
+            made,
+        };
+        node.run("ip link add v0 type veth peer name v1.5");
+        node
+    }
+
+    /// Runs a command in the namespace, as a second opinion or as somebody else.
+    pub(crate) fn run(&self, command: &str) -> String {
+        let mut words = command.split(' ');
+        let output = Command::new("nsenter")
+            .arg(format!("--net={}", netns::path_of(&self.name).display()))
+            .arg(words.next().unwrap())
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Does something on a thread in the namespace.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        netns::run_in(&netns::path_of(&self.name), work).unwrap()
+    }
+
+    pub(crate) fn open(&self, mode: AttachMode) -> DataPlane {
+        self.inside(|| DataPlane::open(&self.pins, PROGRAMS, mode, Rx::Tc, 1))
+            .unwrap()
+    }
+
+    pub(crate) fn attach(&self, dataplane: &mut DataPlane, device: &str, hook: Hook) {
+        let attached = self.inside(|| dataplane.attach(ifname(device), index(device), hook));
+        attached.unwrap();
+    }
+
+    /// The folder under its name on bpffs, which takes no dots.
+    pub(crate) fn escaped_pins(&self) -> PathBuf {
+        self.escaped(&self.pins)
+    }
+
+    pub(crate) fn escaped(&self, pins: &Path) -> PathBuf {
+        pins.with_file_name(self.name.as_str().replace('.', "%2e"))
+    }
+
+    /// The pins of somebody else whose filters and pins are called as ours.
+    pub(crate) fn namesake(&self, mode: AttachMode) -> (PathBuf, DataPlane) {
+        let folder = self.pins.parent().unwrap();
+        let pins = PathBuf::from(format!("{}-others", folder.display())).join(self.name.as_str());
+        let open = || DataPlane::open(&pins, PROGRAMS, mode, Rx::Tc, 1);
+        let theirs = self.inside(open).unwrap();
+        (pins, theirs)
+    }
+
+    pub(crate) fn detach(&self, device: &str, hook: Hook) {
+        let ifindex = self.ifindex(device);
+        self.inside(|| bpf::detach(&self.pins, ifname(device), ifindex, hook))
+            .unwrap();
+    }
+
+    pub(crate) fn remove_qdisc(&self, device: &str) {
+        let ifindex = self.ifindex(device);
+        self.inside(|| bpf::remove_qdisc(&self.pins, ifname(device), ifindex))
+            .unwrap();
+    }
+
+    /// The devices that got a clsact qdisc of us.
+    pub(crate) fn qdiscs(&self) -> Vec<String> {
+        let devices = bpf::qdiscs(&self.pins).unwrap();
+        devices.iter().map(ToString::to_string).collect()
+    }
+
+    fn ifindex(&self, device: &str) -> Option<u32> {
+        let devices = self.devices();
+        let found = devices.iter().find(|(name, _)| *name == ifname(device));
+        found.map(|(_, index)| *index)
+    }
+
+    pub(crate) fn devices(&self) -> Vec<(IfName, u32)> {
+        self.inside(|| {
+            let names = ["v0", "v1.5", "v2"];
+            let known = names
+                .iter()
+                .filter_map(|name| Some((name, if_nametoindex(*name).ok()?)));
+            known.map(|(name, index)| (ifname(name), index)).collect()
+        })
+    }
+
+    pub(crate) fn states(
+        &self,
+        dataplane: Option<&DataPlane>,
+    ) -> BTreeMap<(String, Hook), AttachmentState> {
+        let devices = self.devices();
+        let states = self.inside(|| match dataplane {
+            Some(dataplane) => dataplane.attachments(&devices),
+            None => bpf::attachments(&self.pins, &devices),
+        });
+        let states = states.unwrap().into_iter();
+        states
+            .map(|((device, hook), state)| ((device.to_string(), hook), state))
+            .collect()
+    }
+
+    /// Ids of the programs that TCX runs on a device, in their order.
+    pub(crate) fn tcx_ids(&self, device: &str, direction: TcAttachType) -> Vec<u32> {
+        let query = || SchedClassifier::query_tcx(device, direction);
+        let (_, programs) = self.inside(query).unwrap();
+        programs.iter().map(ProgramInfo::id).collect()
+    }
+
+    /// Names of the programs that TCX runs on a device, in their order.
+    pub(crate) fn tcx(&self, device: &str, direction: TcAttachType) -> Vec<String> {
+        let (_, programs) = self
+            .inside(|| SchedClassifier::query_tcx(device, direction))
+            .unwrap();
+        programs
+            .iter()
+            .map(|program| program.name_as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let deleted = netns::delete(&self.name, &self.made).map(drop);
+        for result in [bpf::remove_all(&self.pins), deleted] {
+            if let Err(error) = result {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
+
+pub(crate) fn ifname(name: &str) -> IfName {
+    name.parse().unwrap()
+}
+
+pub(crate) fn index(name: &str) -> u32 {
+    if_nametoindex(name).unwrap()
+}
+
+pub(crate) fn states<const N: usize>(
+    states: [(&str, Hook, AttachmentState); N],
+) -> BTreeMap<(String, Hook), AttachmentState> {
+    states
+        .into_iter()
+        .map(|(name, hook, state)| ((name.to_owned(), hook), state))
+        .collect()
+}

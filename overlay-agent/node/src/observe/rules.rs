@@ -1,0 +1,119 @@
+//! The packet filter of others, as far as it follows connections, or the programs would pass it by.
+
+use overlay_core::{
+    desired::{bridge_name, underlay_devices, vxlan_name},
+    filter::{Between, Following, Places, Ruleset},
+    model::{Family, IfName, Model, Network},
+    state::Content,
+    surroundings::{ForeignHook, Side, Surroundings},
+};
+use overlay_kernel::{self as kernel, netlink::LinkInfo, nft};
+use tracing::debug;
+
+use super::Known;
+
+/// Finds the networks whose connections rules follow.
+///
+/// Where rules cannot be listed, those of before count, and the next look tries again; `doctor`
+/// says why.
+pub(super) fn observe(
+    model: &Model,
+    store: &Content,
+    ours: &[&LinkInfo],
+    known: &mut Known,
+    around: &mut Surroundings,
+) {
+    if !known.has_rules {
+        // Before they are read: what changes meanwhile is read again.
+        let generation = nft::generation().ok();
+        match read(store) {
+            Ok((ruleset, translated)) => {
+                (known.ruleset, known.has_rules) = (Some(ruleset), true);
+                known.translated = translated;
+                known.rules_at = generation;
+                known.hooked = None;
+            }
+            Err(error) => debug!("{error}"),
+        }
+    }
+    around.translated = known.ruleset.is_none() || known.translated || nft::legacy_translates();
+    let Some(ruleset) = &known.ruleset else {
+        return;
+    };
+    let networks = model.networks.iter();
+    around.followed = networks
+        .filter_map(|network| Some((network.name.clone(), why(ruleset, network)?)))
+        .collect();
+    // A container more is no news where no chain is at devices.
+    let ours = if ruleset.is_at_devices() { ours } else { &[] };
+    let places = places(model, ours, around);
+    let (_, hooked) = match known.hooked.take() {
+        Some(before) if before.0 == places => known.hooked.insert(before),
+        _ => {
+            let hooked = ruleset.hooked(&places);
+            known.hooked.insert((places, hooked))
+        }
+    };
+    around.named.clone_from(&hooked.named);
+    for ((device, is_egress), what) in &hooked.devices {
+        let side = if *is_egress {
+            Side::Egress
+        } else {
+            Side::Ingress
+        };
+        let Ok(device) = device.parse() else {
+            continue;
+        };
+        around.hooks.entry(device).or_default().push(ForeignHook {
+            side,
+            what: what.clone(),
+        });
+    }
+}
+
+fn places(model: &Model, ours: &[&LinkInfo], around: &Surroundings) -> Places {
+    let names = |links: &mut dyn Iterator<Item = &&LinkInfo>| -> Vec<String> {
+        links.map(|link| link.name.to_string()).collect()
+    };
+    let is_bridge = |link: &&&LinkInfo| link.kind.as_deref() == Some("bridge");
+    let ranges = || model.networks.iter().flat_map(|network| &network.ranges);
+    let underlay = underlay_devices(&model.node.underlay, &around.links);
+    Places {
+        inside: names(&mut ours.iter()),
+        bridges: names(&mut ours.iter().filter(is_bridge)),
+        underlay: underlay.iter().map(IfName::to_string).collect(),
+        cidrs: ranges().map(|range| range.cidr).collect(),
+        subnets: ranges().map(|range| range.subnet).collect(),
+        ports: model.networks.iter().map(|network| network.port).collect(),
+    }
+}
+
+/// All rules that judge packets but our own, which the programs heed; and whether there are some
+/// that translate addresses.
+fn read(store: &Content) -> kernel::Result<(Ruleset, bool)> {
+    let others = nft::rules_of_others(store.instance())?;
+    let ruleset = Ruleset::read(&others.rules, |_, _| false);
+    Ok((ruleset, others.translate))
+}
+
+fn why(ruleset: &Ruleset, network: &Network) -> Option<Following> {
+    let bridge = bridge_name(network.vni)?;
+    // Rules need not know of a tunnel that no peer is behind.
+    let in_use = network.peers.vtep_families();
+    let tunnels: Vec<IfName> = Family::ALL
+        .into_iter()
+        .filter(|family| in_use.is_empty() || in_use.contains(family))
+        .filter_map(|family| vxlan_name(network.vni, family))
+        .collect();
+    let tunnels: Vec<&str> = tunnels.iter().map(IfName::as_str).collect();
+    let ranges: Vec<_> = network
+        .ranges
+        .iter()
+        .map(|range| (range.cidr, range.subnet))
+        .collect();
+    ruleset.follows(&Between {
+        bridge: bridge.as_str(),
+        tunnels: &tunnels,
+        ranges: &ranges,
+    })
+}
