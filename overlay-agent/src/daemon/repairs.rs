@@ -2,7 +2,7 @@
 //! changed was broken by somebody else.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -33,6 +33,8 @@ pub(super) struct Repairs {
     /// Counts what is asked for: another configuration, a container, a switch.
     wishes: u64,
     settled: Option<Settled>,
+    /// What has been told since.
+    told: BTreeSet<String>,
     /// Things that were put right since the agent's start.
     pub(super) count: u64,
     /// What was put right within the last [`PAUSE`].
@@ -88,6 +90,7 @@ impl Reconciler {
 
     /// All is as it should be.
     pub(super) fn settle_on(&mut self, problems: &[Trouble]) {
+        self.repairs.told.clear();
         self.repairs.settled = Some(self.settled_now(problems));
     }
 
@@ -108,23 +111,32 @@ impl Reconciler {
     /// Counts what these steps put right, and tells what was missing, unless they follow from
     /// something that was asked for, or from what the node itself is now.
     pub(super) fn note_repairs(&mut self, plan: &Plan, problems: &[Trouble]) {
-        let Some(before) = self.repairs.settled.take() else {
+        let now = self.settled_now(problems);
+        let Some(before) = &self.repairs.settled else {
             return;
         };
-        let now = self.settled_now(problems);
         if before.wishes != now.wishes {
             return;
         }
         // Where more is other than it was, devices and routes may follow from that. Nothing but its
         // removal makes a namespace necessary that was there.
-        let is_all = before == now;
+        let is_alone = *before == now;
+        // A look can come halfway: the kernel takes programs and routes from a device before the
+        // device itself. What is put right then has consequences, but no device is one.
+        let is_first = self.repairs.told.is_empty();
+        let is_told = |step: &Step| match step {
+            Step::CreateNamespace { .. } => true,
+            Step::CreateLink { .. } => is_alone,
+            _ => is_alone && is_first,
+        };
         // Its rules follow from the routes and translations of others: as long as it does what it
         // was made for, nobody has touched it.
         let is_whole = matches!(self.observed.objects.guard, Some(Guard::Does(_)));
         let steps = plan.steps().iter();
         let steps = steps.filter(|step| !(is_whole && matches!(step, Step::SetGuard { .. })));
-        let steps = steps.filter(|step| is_all || matches!(step, Step::CreateNamespace { .. }));
-        let lacks: Vec<String> = steps.filter_map(Step::lack).collect();
+        let steps = steps.filter(|step| is_told(step));
+        let mut lacks: Vec<String> = steps.filter_map(Step::lack).collect();
+        lacks.retain(|lack| self.repairs.told.insert(lack.clone()));
         let News { lacks, in_vain } = self.repairs.note(lacks, Instant::now());
         if !lacks.is_empty() {
             warn!(

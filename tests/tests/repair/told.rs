@@ -61,7 +61,11 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
     assert_eq!(warnings()?, Vec::<String>::new());
 
     for (command, missing) in [
-        // The device, or what was on it, whichever a look that was under way came to first.
+        (
+            "ip netns del trtold-n1c1",
+            "namespace trtold-n1c1 was missing",
+        ),
+        // The kernel takes programs and routes from it first: a look can come in between.
         ("ip link del ovl1", "ovl1 was missing"),
         ("ip route del 10.244.2.0/24", "route 10.244.2.0/24"),
         ("ip link set ovlbr1 down", "device ovlbr1 had lost"),
