@@ -137,6 +137,22 @@ impl Agent {
         Ok(all[0].take())
     }
 
+    /// Waits until the containers have their programs: those that come soon after others have them
+    /// later.
+    pub fn until_attached(&self) -> Result<()> {
+        let seen = poll::until_well(|| match self.plan() {
+            Ok(steps) if steps.iter().any(|step| step["step"] == "attach") => {
+                Some(format!("{steps:?}"))
+            }
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        });
+        seen.map_err(|why| Error::Output {
+            command: "overlay-agent plan".to_owned(),
+            why,
+        })
+    }
+
     /// Attaches or detaches the programs.
     pub fn fastpath(&self, on: bool) -> Result<()> {
         self.tell(&["fastpath", if on { "on" } else { "off" }])

@@ -216,8 +216,9 @@ impl Reconciler {
             Ok(None) => return,
             Err(error) => return debug!("{error}"),
         };
-        // Where nobody has translated anything, nothing is looked at.
-        if !is_needed && !rows.is_in_use().unwrap_or(true) {
+        // Where nobody has translated anything, nothing is looked at, and nothing again but what failed.
+        let is_owed = is_needed || self.flows.failure.is_some();
+        if !is_owed && !rows.is_in_use().unwrap_or(true) {
             return;
         }
         self.flows.missed = false;
