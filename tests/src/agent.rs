@@ -137,17 +137,14 @@ impl Agent {
         Ok(all[0].take())
     }
 
-    /// Waits until the containers have their programs: those that come soon after others have them
+    /// Waits until nothing is left to do: containers that come soon after others have their programs
     /// later.
-    pub fn until_attached(&self) -> Result<()> {
-        let seen = poll::until_well(|| match self.plan() {
-            Ok(steps) if steps.iter().any(|step| step["step"] == "attach") => {
-                Some(format!("{steps:?}"))
-            }
-            Ok(_) => None,
-            Err(error) => Some(error.to_string()),
+    pub fn until_done(&self) -> Result<()> {
+        let done = poll::until_well(|| match self.plan() {
+            Ok(steps) if steps.is_empty() => None,
+            other => Some(format!("{other:?}")),
         });
-        seen.map_err(|why| Error::Output {
+        done.map_err(|why| Error::Output {
             command: "overlay-agent plan".to_owned(),
             why,
         })

@@ -53,7 +53,7 @@ impl KernelError {
     }
 
     /// For an error of the standard library or aya, which wraps a system call's as a rule.
-    pub(super) fn io(operation: impl Into<String>, error: &io::Error) -> Self {
+    pub fn io(operation: impl Into<String>, error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(number) => Self::os(operation, Errno::from_raw(number)),
             None => Self::new(operation, error.to_string()),

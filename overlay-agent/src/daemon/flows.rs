@@ -155,7 +155,10 @@ impl Flows {
                 debug!("{error}");
                 self.failure = Some(error);
             }
-            Err(error) => debug!("look for translated flows: {error}"),
+            Err(panicked) => {
+                let operation = "look for translated flows";
+                self.failure = Some(KernelError::io(operation, &panicked.into()));
+            }
         }
         let now = Instant::now();
         self.rested = Some(now + PERIOD.max(took * SHARE));

@@ -216,7 +216,7 @@ fn visit(agent: &Agent, name: &str, to: std::net::Ipv4Addr) -> Result<Temporary>
     let namespace = Temporary::make(&format!("tslots-{name}"))?;
     let netns = format!("tslots-{name}");
     agent.attach(name, &netns)?;
-    agent.until_attached()?;
+    agent.until_done()?;
     assert_eq!(check::ping(&netns, to)?, Answer::Ttl(62));
     Ok(namespace)
 }

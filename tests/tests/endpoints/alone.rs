@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use overlay_tests::netns::Temporary;
 
-use super::{add, address_of, interfaces, is_a_full_member, lab, nothing_is_left_to_do};
+use super::{add, address_of, interfaces, is_a_full_member, lab};
 
 /// What the agent has written while it attached or detached a container by itself.
 fn work(log: &str, what: &str) -> Result<Vec<String>> {
@@ -54,7 +54,7 @@ fn one_more_container_is_attached_without_a_look_at_the_others() -> Result<()> {
     assert_eq!(one, other, "{first:#?}\n{last:#?}");
 
     is_a_full_member(&format!("tmore-{CONTAINERS}"), &address, "tmore")?;
-    nothing_is_left_to_do(&agent)?;
+    agent.until_done()?;
     let status = agent.json(&["status"])?;
     assert_eq!(status["healthy"], true, "{status}");
     Ok(guard.down()?)
@@ -78,7 +78,7 @@ fn one_less_container_is_detached_without_a_look_at_the_others() -> Result<()> {
     assert!(!work.iter().any(everything), "{work:#?}");
     assert_eq!(interfaces(namespaces[0])?, Vec::<String>::new());
     assert_eq!(address_of(&agent, "gone")?, None);
-    nothing_is_left_to_do(&agent)?;
+    agent.until_done()?;
     is_a_full_member(namespaces[1], &other, "tless")?;
 
     // What it had is free again, and nobody misses what went with it.

@@ -102,16 +102,6 @@ fn interfaces(namespace: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The guard learns of a container by the next round, which its device brings about.
-fn nothing_is_left_to_do(agent: &Agent) -> Result<()> {
-    let done = poll::until_well(|| match agent.plan() {
-        Ok(plan) if plan.is_empty() => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(done, Ok(()), "{}", agent.log()?);
-    Ok(())
-}
-
 #[test]
 fn a_namespace_is_made_for_a_name_and_goes_with_the_endpoint() -> Result<()> {
     let guard = lab("tepname")?;
@@ -129,7 +119,7 @@ fn a_namespace_is_made_for_a_name_and_goes_with_the_endpoint() -> Result<()> {
         "the namespace is left"
     );
     assert_eq!(address_of(&agent, "web")?, None);
-    nothing_is_left_to_do(&agent)?;
+    agent.until_done()?;
     Ok(guard.down()?)
 }
 
@@ -265,7 +255,7 @@ fn addresses_stay_with_their_endpoints_when_the_agent_dies() -> Result<()> {
 
     agent.start()?;
     assert_eq!(list(&agent)?, before);
-    nothing_is_left_to_do(&agent)?;
+    agent.until_done()?;
     is_a_full_member("tkill-b", &second, "tkill")?;
     let third = add(&agent, "third", &["--netns", "tkill-c"])?;
     let taken: Vec<_> = before
@@ -343,7 +333,7 @@ fn one_that_forwards_may_send_from_what_is_behind_it() -> Result<()> {
     assert_eq!(router()?["forwarding"], true);
     assert_eq!(router()?["allowed_sources"], json!(["10.244.99.0/24"]));
     assert!(answered(BEHIND)? && !answered(FORBIDDEN)?);
-    nothing_is_left_to_do(&agent)?;
+    agent.until_done()?;
 
     for (arguments, said) in [
         (&["--allowed-source", "10.244.97.0/24"][..], "--forwarding"),

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use overlay_tests::{netns::Temporary, run, script::words};
 
-use super::{lab, list, nothing_is_left_to_do};
+use super::{lab, list};
 
 /// What is asked for, the exit code, and what must be said.
 type Refused<'a> = (&'a str, &'a [&'a str], i32, &'a str);
@@ -83,7 +83,7 @@ fn what_is_refused_leaves_no_trace() -> Result<()> {
     address("del", "10.244.2.10/32")?;
     agent.is_well()?;
     agent.tell(&["endpoint", "del", "x"])?;
-    nothing_is_left_to_do(&agent)?;
+    agent.until_done()?;
     drop((taken, free));
     Ok(guard.down()?)
 }

@@ -22,7 +22,7 @@ const DUAL: (Families, Families) = (Families::V4, Families::Both);
 fn add(stand: &Stand, name: &str) -> Result<Vec<IpAddr>> {
     let netns = stand.other(name);
     let endpoint = stand.agent.attach(name, &netns)?;
-    stand.agent.until_attached()?;
+    stand.agent.until_done()?;
     let addresses = endpoint["addresses"].as_array();
     let addresses = addresses.with_context(|| format!("add {name}: {endpoint}"))?;
     let parse = |address: &serde_json::Value| Ok(address.as_str().context("no text")?.parse()?);

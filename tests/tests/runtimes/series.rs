@@ -4,7 +4,7 @@
 use std::process::Child;
 
 use anyhow::{Result, ensure};
-use overlay_tests::{agent::Agent, netns::Temporary, poll};
+use overlay_tests::netns::Temporary;
 use serde_json::Value;
 
 use crate::{address, attachments, lab, nothing_is_left, plugin::Cni, reaches, tell, veths};
@@ -31,15 +31,6 @@ fn come(places: &[String]) -> Result<Vec<(Cni, Value)>> {
         .collect()
 }
 
-/// All have their programs, and their rows say so.
-fn all_is_done(agent: &Agent) -> Result<()> {
-    poll::until_well(|| match agent.plan() {
-        Ok(plan) if plan.is_empty() => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(anyhow::Error::msg)
-}
-
 #[test]
 fn a_series_is_carried_and_judged_at_once_and_has_its_programs_when_it_is_quiet() -> Result<()> {
     let guard = lab("tcno")?;
@@ -55,7 +46,7 @@ fn a_series_is_carried_and_judged_at_once_and_has_its_programs_when_it_is_quiet(
     for (_, result) in series.iter().rev() {
         reaches(REMOTE, address(result)?)?;
     }
-    all_is_done(&agent)?;
+    agent.until_done()?;
     ensure!(
         agent.log()?.contains("attached the programs of"),
         "all of a series had their programs at once"
@@ -83,7 +74,7 @@ fn a_series_is_carried_and_judged_at_once_and_has_its_programs_when_it_is_quiet(
     }
     agent.kill()?;
     agent.start()?;
-    all_is_done(&agent)?;
+    agent.until_done()?;
     ensure!(attachments(&agent)?.len() == stay.len());
     for (_, result) in stay {
         reaches(REMOTE, address(result)?)?;

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use overlay_control::explain::{Protocol, Question};
 use overlay_core::{
-    desired::bridge_name,
-    model::{Endpoint, Family, Network, Range},
-    objects::Hook,
+    desired::{bridge_name, vxlan_name},
+    model::{Endpoint, Family, IfName, Network, Range},
+    objects::{Hook, LinkRef},
     surroundings::NextHop,
 };
 
@@ -57,15 +57,12 @@ fn from_endpoint(known: &Scene<'_>, question: &Question) -> Result<Start, Refusa
         return Err(why.into());
     };
     let entries = &known.observed.objects.entries;
-    let port = entries
-        .ports
-        .get(&overlay_core::objects::LinkRef::Name(device))
-        .ok_or_else(|| {
-            format!(
-                "send from endpoint {}: its device is in no map; is fastpath = \"off\"?",
-                endpoint.name
-            )
-        })?;
+    let port = entries.ports.get(&LinkRef::Name(device)).ok_or_else(|| {
+        format!(
+            "send from endpoint {}: its device is in no map; is fastpath = \"off\"?",
+            endpoint.name
+        )
+    })?;
     let gateway = port.network.gateway_mac;
     let neighbour = |address: IpAddr| {
         let entry = entries.endpoints.get(&(network.vni, address));
@@ -135,7 +132,7 @@ async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, Refu
     let tunnel = networks.iter().find(|network| {
         Family::ALL
             .into_iter()
-            .any(|family| overlay_core::desired::vxlan_name(network.vni, family) == Some(device))
+            .any(|family| vxlan_name(network.vni, family) == Some(device))
     });
     let Some(tunnel) = tunnel else {
         return Ok(beside(known, destination, &way, device));
@@ -143,10 +140,7 @@ async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, Refu
     let entries = &known.observed.objects;
     let (mac, own) = (
         neighbour_of(known, device, &way, destination),
-        entries
-            .entries
-            .ports
-            .get(&overlay_core::objects::LinkRef::Name(device)),
+        entries.entries.ports.get(&LinkRef::Name(device)),
     );
     let (Some(to), Some(port)) = (mac, own) else {
         let why = format!(
@@ -175,7 +169,7 @@ async fn from_node(known: &Scene<'_>, question: &Question) -> Result<Start, Refu
 /// The MAC that the kernel writes before what it sends by a VXLAN device.
 fn neighbour_of(
     known: &Scene<'_>,
-    device: overlay_core::model::IfName,
+    device: IfName,
     way: &NextHop,
     destination: IpAddr,
 ) -> Option<[u8; 6]> {
@@ -185,12 +179,7 @@ fn neighbour_of(
 }
 
 /// Not by a tunnel.
-fn beside(
-    known: &Scene<'_>,
-    destination: IpAddr,
-    way: &NextHop,
-    device: overlay_core::model::IfName,
-) -> Start {
+fn beside(known: &Scene<'_>, destination: IpAddr, way: &NextHop, device: IfName) -> Start {
     if way.local {
         let sentence = format!("{destination} is the node's own address");
         return Start::Nowhere(vec![sentence], true);

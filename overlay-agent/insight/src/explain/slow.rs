@@ -8,7 +8,7 @@ use overlay_control::explain::{Attached, End};
 use overlay_core::{
     desired::vxlan_name,
     filter::{self, Connection, Packet, Ruleset},
-    model::Family,
+    model::{Family, IfName},
     objects::{Hook, filter_table},
 };
 use overlay_kernel::nft;
@@ -130,8 +130,8 @@ async fn filtered(case: &Case, last: &Seen) -> Result<Option<String>, String> {
     let tunnel = |local: &Local| vxlan_name(local.vni, Family::of(outer?.1));
     let (bridge, tunnel) = (local.and_then(|local| local.bridge), local.and_then(tunnel));
     let (bridge, tunnel) = (
-        bridge.as_ref().map(overlay_core::model::IfName::as_str),
-        tunnel.as_ref().map(overlay_core::model::IfName::as_str),
+        bridge.as_ref().map(IfName::as_str),
+        tunnel.as_ref().map(IfName::as_str),
     );
     let underlay = last.stage.device;
     let port = local.map_or(case.port(), |local| local.port);
@@ -163,7 +163,7 @@ async fn filtered(case: &Case, last: &Seen) -> Result<Option<String>, String> {
             Outcome::Delivered(End::Underlay { device, .. }) => *device,
             _ => return Ok(None),
         };
-        let device = device.as_ref().map(overlay_core::model::IfName::as_str);
+        let device = device.as_ref().map(IfName::as_str);
         let by_container = inner.filter(|_| last.hook == Hook::FromEndpoint);
         let routed = by_container.map(|of| packet(bridge, tunnel, of, None));
         dropped(&forwarded, routed)

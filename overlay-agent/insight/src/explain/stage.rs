@@ -10,7 +10,7 @@ use overlay_common::{
 use overlay_control::explain::{Action, Attached, Decision, End, Packet, Stage, Verdict};
 use overlay_core::objects::Hook;
 use overlay_kernel::{
-    PROGRAMS, WATCHED,
+    KernelError, PROGRAMS, WATCHED,
     bpf::{self, Build, Event, Trial},
 };
 
@@ -51,7 +51,7 @@ pub(super) enum Outcome {
 
 /// Runs a frame through the program of a place.
 pub(super) fn run(case: &Case, place: Place, frame: &[u8]) -> Result<Seen, String> {
-    let text = |error: overlay_kernel::KernelError| error.to_string();
+    let text = |error: KernelError| error.to_string();
     let Place {
         hook,
         device,

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 
 use overlay_control::progress::Activity;
 use overlay_core::{
-    model::Model,
-    objects::{LinkId, Scope},
+    model::{Model, Name, NetnsRef},
+    objects::{LinkId, LinkKind, Scope},
     plan::{Dependency, Plan, Step},
     trouble::{Trouble, ids},
 };
@@ -143,7 +143,7 @@ fn failure(step: &Step, error: &ApplyError) -> Trouble {
 #[derive(Default)]
 struct Broken {
     links: BTreeSet<LinkId>,
-    namespaces: BTreeSet<overlay_core::model::Name>,
+    namespaces: BTreeSet<Name>,
 }
 
 impl Broken {
@@ -152,7 +152,7 @@ impl Broken {
             Some(Dependency::Link(id)) => {
                 self.links.insert(id.clone());
                 if let Step::CreateLink { link, .. } = step
-                    && let overlay_core::objects::LinkKind::Veth { peer } = &link.kind
+                    && let LinkKind::Veth { peer } = &link.kind
                 {
                     self.links.insert(peer.clone());
                 }
@@ -171,7 +171,7 @@ impl Broken {
         let Step::CreateLink { link, .. } = step else {
             return false;
         };
-        let overlay_core::objects::LinkKind::Veth {
+        let LinkKind::Veth {
             peer:
                 LinkId {
                     scope: Scope::Endpoint(endpoint),
@@ -185,10 +185,8 @@ impl Broken {
         endpoints
             .filter(|other| other.name == *endpoint)
             .any(|endpoint| match &endpoint.netns {
-                overlay_core::model::NetnsRef::Name(name) => self.namespaces.contains(name),
-                overlay_core::model::NetnsRef::Path(_) | overlay_core::model::NetnsRef::Pid(_) => {
-                    false
-                }
+                NetnsRef::Name(name) => self.namespaces.contains(name),
+                NetnsRef::Path(_) | NetnsRef::Pid(_) => false,
             })
     }
 }
