@@ -37,6 +37,9 @@ pub enum Error {
         /// What it printed.
         output: String,
     },
+    /// A terminal does not show what it should.
+    #[error("read a terminal: {0}")]
+    Screen(String),
     /// A started process ended before it was ready.
     #[error("{task} ended before it was ready; {log}")]
     Ended {

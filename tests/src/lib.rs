@@ -44,6 +44,7 @@ pub mod script;
 pub mod shape;
 pub mod snapshot;
 pub mod state;
+pub mod terminal;
 pub mod told;
 pub mod topology;
 pub mod traffic;

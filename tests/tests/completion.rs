@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{guard::Guard, run, script::words};
+use overlay_tests::{guard::Guard, run, script::words, terminal::Terminal};
 use tempfile::TempDir;
 
 /// A folder for the search path with our program, and the scripts beside it.
@@ -77,6 +77,68 @@ impl Home {
         let lines = self.runs("fish", &script)?;
         let values = lines.iter().filter_map(|line| line.split('\t').next());
         Ok(values.map(str::to_owned).collect())
+    }
+}
+
+/// What a user has typed into a shell who has installed the scripts where a package puts them.
+struct Typed {
+    home: Home,
+    /// What starts the shell.
+    started: String,
+}
+
+impl Typed {
+    fn into(shell: &str, program: &str) -> Result<Self> {
+        let home = Home::of(program)?;
+        let folder = home.0.path().to_path_buf();
+        // A prompt that says when the shell listens, and a list of what there is for one Tab.
+        let ready = "PS1='ready> '\n";
+        let bash = "bind 'set show-all-if-ambiguous on'\n";
+        let bash = format!(
+            "{ready}{bash}source {}\n",
+            home.script("overlay-agent.bash")
+        );
+        let zsh = "autoload -Uz compinit\ncompinit -u -D\n";
+        let zsh = format!(
+            "{ready}fpath=({}/completions $fpath)\n{zsh}",
+            folder.display()
+        );
+        let fish = folder.join("fish");
+        fs::create_dir_all(fish.join("completions"))?;
+        fs::copy(
+            home.script("overlay-agent.fish"),
+            fish.join("completions/overlay-agent.fish"),
+        )?;
+        let prompt = "function fish_prompt; echo -n 'ready> '; end\nset -g fish_greeting\n";
+        fs::write(fish.join("config.fish"), prompt)?;
+        fs::write(folder.join("bashrc"), bash)?;
+        fs::write(folder.join(".zshrc"), zsh)?;
+        let path = std::env::var("PATH").context("a search path")?;
+        let interactive = match shell {
+            "bash" => format!("bash --rcfile {}/bashrc -i", folder.display()),
+            other => format!("{other} -i"),
+        };
+        let started = format!(
+            "env PATH={0}:{path} HOME={0} ZDOTDIR={0} XDG_CONFIG_HOME={0} XDG_DATA_HOME={0} {interactive}",
+            folder.display()
+        );
+        Ok(Self { home, started })
+    }
+
+    /// Types a line and Tab into a new shell, until all of that is on the screen. What fits has no
+    /// more in common than what is typed: zsh would insert that first, and list nothing.
+    fn completes(&self, number: usize, line: &str, shown: &[&str]) -> Result<()> {
+        // A terminal that is being closed keeps its name for a while.
+        let name = self.home.0.path().file_name().unwrap_or_default();
+        let name = format!("ttyped-{}-{number}", name.display());
+        let terminal = Terminal::open(&name, &self.started)?;
+        terminal.shows(&["ready>"])?;
+        terminal.write(line)?;
+        terminal.shows(&[line])?;
+        terminal.press("Tab")?;
+        let shown = terminal.shows(shown);
+        shown.with_context(|| format!("{line:?} in {}", self.home.0.path().display()))?;
+        Ok(())
     }
 }
 
@@ -164,6 +226,50 @@ fn each_shell_offers_commands_options_and_live_names() -> Result<()> {
                 !all.iter().any(is) && !commands.iter().any(is),
                 "{shell}: {hidden}"
             );
+        }
+    }
+    Ok(guard.down()?)
+}
+
+/// In a terminal, from the first Tab of a shell on.
+#[test]
+fn each_shell_completes_what_is_typed() -> Result<()> {
+    let guard = Guard::overlay("ttyped")?;
+    let agent = guard.agent(1);
+    let program = &agent.argv(&[])[0];
+    for shell in ["bash", "zsh", "fish"] {
+        if !is_there(shell) {
+            println!("skipped: there is no {shell} on this machine");
+            continue;
+        }
+        let typed = Typed::into(shell, program)?;
+        let instance = "--instance ttyped-n1";
+        // fish leaves the beginning out of a list, which is in the line.
+        let lines = [
+            ("overlay-agent log-l".to_owned(), &["log-level"][..]),
+            ("overlay-agent stat".to_owned(), &["stats", "status"]),
+            ("overlay-agent fastpath o".to_owned(), &["off", "on"]),
+            (
+                "overlay-agent status --outp".to_owned(),
+                &["status --output"],
+            ),
+            (
+                format!("overlay-agent endpoint show {instance} ttyped-n1c"),
+                &["n1c1", "n1c2"],
+            ),
+            (
+                format!("overlay-agent peer show {instance} t"),
+                &["ttyped-n1 ttyped-n2"],
+            ),
+            (
+                "overlay-agent status --instance ttyped-n".to_owned(),
+                &["n1", "n2"],
+            ),
+        ];
+        for (number, (line, shown)) in lines.into_iter().enumerate() {
+            typed
+                .completes(number, &line, shown)
+                .with_context(|| shell.to_owned())?;
         }
     }
     Ok(guard.down()?)

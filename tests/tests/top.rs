@@ -1,8 +1,8 @@
 //! `overlay-agent top` in a terminal of 80 columns and 24 rows, with keys pressed.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
@@ -10,110 +10,12 @@ use overlay_tests::{
     guard::Guard,
     poll,
     raw::{self, Socket},
-    run,
     shape::{Scenario, Shape},
+    terminal::{Terminal, USUAL},
 };
 
-/// The terminal's size, and a smaller one.
-const USUAL: (usize, usize) = (80, 24);
+/// Smaller than usual.
 const SMALL: (usize, usize) = (50, 12);
-/// A peer is missed after a few seconds, and a loaded machine is slow.
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// A terminal that goes when the value goes. Its server is nobody else's.
-struct Terminal {
-    name: String,
-}
-
-impl Terminal {
-    /// Opens one with a shell in it.
-    fn open(name: &str) -> Result<Self> {
-        let terminal = Self {
-            name: name.to_owned(),
-        };
-        let (columns, rows) = USUAL;
-        let (columns, rows) = (columns.to_string(), rows.to_string());
-        terminal.tmux(&[
-            "-f",
-            "/dev/null",
-            "new-session",
-            "-d",
-            "-x",
-            &columns,
-            "-y",
-            &rows,
-            "sh",
-        ])?;
-        Ok(terminal)
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> Result<String> {
-        let own = ["tmux", "-L", &self.name];
-        let argv: Vec<String> = own
-            .iter()
-            .chain(arguments)
-            .map(|&word| word.to_owned())
-            .collect();
-        run::checked(&argv).context("\"cargo xtask setup\" brings tmux")
-    }
-
-    /// Types a line.
-    fn enter(&self, line: &str) -> Result<()> {
-        self.tmux(&["send-keys", "-l", line])?;
-        self.press("Enter")
-    }
-
-    fn press(&self, key: &str) -> Result<()> {
-        self.tmux(&["send-keys", key]).map(drop)
-    }
-
-    fn resize(&self, (columns, rows): (usize, usize)) -> Result<()> {
-        let (columns, rows) = (columns.to_string(), rows.to_string());
-        self.tmux(&["resize-window", "-x", &columns, "-y", &rows])
-            .map(drop)
-    }
-
-    fn screen(&self) -> Result<String> {
-        self.tmux(&["capture-pane", "-p"])
-    }
-
-    /// Waits until nothing is missing on the screen.
-    fn until(&self, missing: impl Fn(&str) -> Option<String>) -> Result<String> {
-        let mut last = String::new();
-        let shown = poll::until_well_within(PATIENCE, || {
-            last = self.screen().unwrap_or_else(|error| format!("{error:#}"));
-            missing(&last).map(|what| format!("no {what:?} in\n{last}"))
-        });
-        shown.map_err(anyhow::Error::msg)?;
-        Ok(last)
-    }
-
-    /// Waits until all of some texts are on the screen.
-    fn shows(&self, marks: &[&str]) -> Result<String> {
-        self.until(|screen| missing(screen, marks))
-    }
-
-    /// Waits until all of some texts are in the line that has a name.
-    fn shows_of(&self, name: &str, marks: &[&str]) -> Result<String> {
-        self.until(|screen| {
-            let line = screen.lines().find(|line| line.contains(name));
-            line.map_or_else(|| Some(name.to_owned()), |line| missing(line, marks))
-        })
-    }
-}
-
-fn missing(text: &str, marks: &[&str]) -> Option<String> {
-    let missing = marks.iter().find(|mark| !text.contains(**mark));
-    missing.map(|mark| (*mark).to_owned())
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        if let Err(error) = self.tmux(&["kill-server"]) {
-            eprintln!("terminal {} was not closed: {error:#}", self.name);
-        }
-    }
-}
 
 fn command(agent: &Agent) -> String {
     let argv = agent.argv(&["top", "--interval", "0.2", "--instance", &agent.instance]);
@@ -143,7 +45,7 @@ fn a_terminal_shows_the_node_and_follows_keys() -> Result<()> {
     device.send(&spoofed)?;
 
     let agent = guard.agent(1);
-    let terminal = Terminal::open("ttop-overlay")?;
+    let terminal = Terminal::open("ttop-overlay", "sh")?;
     terminal.enter(&command(&agent))?;
     let peer = nodes[1].namespace.as_str();
     let screen = terminal.shows(&[
@@ -229,7 +131,7 @@ fn the_mesh_is_drawn_and_a_lost_peer_is_seen() -> Result<()> {
     let topology = guard.topology();
     let agent = guard.agent(1);
     let [cut, other] = [1, 2].map(|at| topology.nodes[at].namespace.as_str());
-    let terminal = Terminal::open("ttopmesh-overlay")?;
+    let terminal = Terminal::open("ttopmesh-overlay", "sh")?;
     terminal.enter(&command(&agent))?;
     terminal.shows(&["PEER", "Health"])?;
     terminal.press("Tab")?;

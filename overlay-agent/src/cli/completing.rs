@@ -23,6 +23,14 @@ pub(super) const VARIABLE: &str = "_OVERLAY_COMPLETE";
 /// Who presses a key does not wait longer for a busy agent.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// zsh runs the file when Tab is pressed for the first time, and takes what it does then for the
+/// completion: without this, what is defined there answers from the second time on.
+const ZSH_FIRST: &str = "
+if [[ \"$funcstack[1]\" = _overlay-agent ]]; then
+    _clap_dynamic_completer_overlay_agent \"$@\"
+fi
+";
+
 /// The scripts of the shells by their file names, for whoever packages them: each asks the
 /// program in the search path.
 pub(super) fn scripts() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
@@ -40,6 +48,9 @@ pub(super) fn scripts() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
             .ok_or_else(|| io::Error::other(format!("{shell} is not known")))?;
         let mut script = Vec::new();
         completer.write_registration(VARIABLE, name, name, name, &mut script)?;
+        if shell == "zsh" {
+            script.extend_from_slice(ZSH_FIRST.as_bytes());
+        }
         scripts.push((file, script));
     }
     Ok(scripts)

@@ -86,6 +86,16 @@ const TOOLS: &[Tool] = &[
         purpose: "a terminal that tests can read",
     },
     Tool {
+        command: "zsh",
+        package: "zsh",
+        purpose: "completion, which tests type",
+    },
+    Tool {
+        command: "fish",
+        package: "fish",
+        purpose: "completion, which tests type",
+    },
+    Tool {
         command: "iperf3",
         package: "iperf3",
         purpose: "throughput",
