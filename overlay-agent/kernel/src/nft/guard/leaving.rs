@@ -62,10 +62,17 @@ pub(super) fn fill(table: &str, rules: &GuardRules) -> String {
     let inside = devices(&rules.inside);
     let refusal = format!("counter name {IN_THE_CLEAR} reject with icmpx host-unreachable");
     let drop = format!("counter name {IN_THE_CLEAR} drop");
+    // Nearly all that comes here stays in its network.
+    let stays = format!("oifname {{ {inside} }} accept");
+    if !leaving.sources.is_empty() {
+        if leaving.answers {
+            add("leaving", &stays);
+        }
+        add("left", &stays);
+    }
     for (source, translated) in &leaving.sources {
         let [_, protocol] = words(Family::of(source.addr()));
-        let packets =
-            format!("iifname {{ {inside} }} oifname != {{ {inside} }} {protocol} saddr {source}");
+        let packets = format!("{protocol} saddr {source} iifname {{ {inside} }}");
         for (chain, verdict, but) in [("leaving", &refusal, *translated), ("left", &drop, None)] {
             if chain == "leaving" && !leaving.answers {
                 continue;
@@ -86,13 +93,14 @@ pub(super) fn empty(table: &str) -> String {
 }
 
 /// Rules that count what the kernel refuses by itself. What a service address stands for is known
-/// by then.
+/// by then. An address of the node has no device to leave by either; as few have none, that is asked
+/// second.
 pub(super) fn nowhere(leaving: &Leaving) -> Vec<String> {
     let ranges = leaving.ranges.iter();
     let rules = ranges.map(|range: &IpNet| {
         let [_, protocol] = words(Family::of(range.addr()));
         format!(
-            "{protocol} daddr {range} fib daddr type != local fib daddr . mark oif missing \
+            "{protocol} daddr {range} fib daddr . mark oif missing fib daddr type != local \
              counter name {UNREACHABLE}"
         )
     });
@@ -142,7 +150,9 @@ mod tests {
 
     #[test]
     fn a_sender_is_answered_where_nobody_else_translates() {
-        let packets = "iifname { \"ovlbr1\" } oifname != { \"ovlbr1\" } ip saddr 10.244.0.0/16";
+        let packets = "ip saddr 10.244.0.0/16 iifname { \"ovlbr1\" }";
+        let stays =
+            ["leaving", "left"].map(|chain| format!("{chain} oifname {{ \"ovlbr1\" }} accept"));
         let routed = [
             "routed oifname \"eth0\" ip daddr { 192.0.2.0/24, 198.51.100.0/24 } accept".to_owned(),
             "routed oifname \"wg0\" meta nfproto ipv6 accept".to_owned(),
@@ -159,8 +169,8 @@ mod tests {
             format!("left {packets} counter name in_the_clear drop"),
         ];
         for (answers, expected) in [
-            (true, [&routed[..], &answered, &dropped].concat()),
-            (false, [&routed[..], &dropped].concat()),
+            (true, [&routed[..], &stays, &answered, &dropped].concat()),
+            (false, [&routed[..], &stays[1..], &dropped].concat()),
         ] {
             let lines = expected
                 .iter()
@@ -174,7 +184,7 @@ mod tests {
         assert_eq!(
             nowhere(&rules(true).leaving),
             [
-                "ip daddr 10.244.0.0/16 fib daddr type != local fib daddr . mark oif missing counter name unreachable"
+                "ip daddr 10.244.0.0/16 fib daddr . mark oif missing fib daddr type != local counter name unreachable"
             ]
         );
     }
