@@ -25,17 +25,24 @@ fn asked(agent: &Agent, words: &[&str]) -> Result<Value> {
     serde_json::from_str(text).with_context(|| format!("{words:?}: {out:?}"))
 }
 
-/// What `monitor` says of probes, and of packets that are dropped because they say they are another's.
-fn monitored(agent: &Agent, container: &str) -> Result<String> {
-    let monitor = ["monitor", "--seconds", "3", "--probes", "--reason", "sent"];
-    let more = ["--reason", "dropped", "-o", "json", "--instance"];
-    let monitor = agent.argv(&[&monitor[..], &more, &[&agent.instance]].concat());
-    let address = format!("ip -n {container} address add 10.244.1.99/32 dev lo");
-    run::checked(&words(address))?;
-    let spoof = "ping -n -c1 -W0.2 -I 10.244.1.99 10.244.2.10";
-    let spoof = words(format!("ip netns exec {container} {spoof}"));
+/// What a command that tells of packets says of probes, and of packets that are dropped because they
+/// say they are another's.
+fn told_of_packets(agent: &Agent, container: &str, command: &[&str]) -> Result<String> {
+    let more = [
+        "--seconds",
+        "3",
+        "--reason",
+        "forwarded",
+        "--reason",
+        "dropped",
+    ];
+    let more = [&more[..], &["-o", "json", "--instance", &agent.instance]].concat();
+    let command = agent.argv(&[command, &more].concat());
+    let address = "10.244.1.99";
+    let spoof = format!("ip netns exec {container} ping -n -c1 -W0.2 -I {address} 10.244.2.10");
+    let spoof = words(spoof);
     let told = std::thread::scope(|scope| {
-        let told = scope.spawn(|| run::checked(&monitor));
+        let told = scope.spawn(|| run::checked(&command));
         while !told.is_finished() {
             agent.ask(&["ping", "tschema-n2", "-c", "1", "--no-mtu"])?;
             run::output(&spoof)?;
@@ -106,6 +113,8 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
         ("ping", &["ping", "10.244.2.200", "-c", "1"]),
         ("error", &["ping", "nobody"]),
         ("error", &["monitor", "--reason", "nosuch"]),
+        ("error", &["capture", "port", "http"]),
+        ("error", &["capture", "-w", "-"]),
         ("error", &["endpoint", "del", "nobody"]),
         ("error", &["endpoint", "del", from]),
     ] {
@@ -114,9 +123,16 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
         assert!(faults.is_empty(), "{words:?}: {faults:#?}");
     }
     drop(container);
-    for line in monitored(&agent, from)?.lines() {
-        let faults = schema.faults("monitor", &serde_json::from_str(line)?);
-        assert!(faults.is_empty(), "{line}: {faults:#?}");
+    let another_s = format!("ip -n {from} address add 10.244.1.99/32 dev lo");
+    run::checked(&words(another_s))?;
+    for (definition, command) in [
+        ("monitor", &["monitor", "--probes"][..]),
+        ("capture", &["capture"]),
+    ] {
+        for line in told_of_packets(&agent, from, command)?.lines() {
+            let faults = schema.faults(definition, &serde_json::from_str(line)?);
+            assert!(faults.is_empty(), "{line}: {faults:#?}");
+        }
     }
     fs::write(&file, good)?;
     let config = file.to_string_lossy();

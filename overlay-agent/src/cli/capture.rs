@@ -1,109 +1,128 @@
-//! `capture`: packets as the programs see them, into a file.
+//! `capture`: packets as the programs see them, into a file or as lines.
 
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, anyhow};
-use clap_complete::ArgValueCompleter;
-use nix::sys::{
-    signal::{SigSet, Signal},
-    signalfd::{SfdFlags, SignalFd},
+use overlay_common::{
+    journal::MAX_SNAP,
+    programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
 };
-
-use overlay_common::programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD};
 use overlay_control::{
     Reply, Request,
-    capture::{Captured, Wanted},
+    capture::{Captured, Seen, Wanted},
 };
 use overlay_core::{dirs::Dirs, model::Name, plural::count};
+use overlay_insight::explain::{
+    flow::{Flows, line},
+    select::Choice,
+};
+use serde_json::{Value, json};
 
-use super::{CommandResult, Failure, client, completing, pcapng::Pcapng, watching};
+use super::{
+    CommandResult, Failure, Format, client, examples,
+    packets::{
+        HEADERS, Part, captured, left_out, object, reasons_of_programs, signals, time,
+        was_told_to_end,
+    },
+    pcapng::Pcapng,
+    watching,
+};
 
 /// The programs, by their names.
 const PROGRAMS: [&str; 4] = [FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD];
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  overlay-agent capture -w all.pcapng --seconds 10
-  overlay-agent capture -w drops.pcapng --reason dropped --count 100
-  overlay-agent capture -w - --endpoint web --peer node02 | tshark -r - -T fields -e frame.comment
-
-Each packet is there as it came to a program and, where it was sent, as it went, with what
-became of it as a comment. While it runs, the attached programs are ones that tell; they
-forward the same packets. Ends with Ctrl-C, or when nobody reads it.")]
+#[command(after_help = examples::CAPTURE)]
 pub(super) struct Args {
-    /// File to write; "-" is standard output
-    #[arg(short = 'w', long = "write")]
-    file: PathBuf,
+    /// File to write, in pcapng; "-" is standard output [default: none; a line for each packet is printed]
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     part: Part,
-    /// Only packets with this reason, as counters name it, or all that were "sent", "passed" or
+    /// Only packets with this reason, as counters name it, or all that were "forwarded", "passed" or
     /// "dropped"; can be given several times
     #[arg(long = "reason")]
     reasons: Vec<String>,
     /// Only what this program sees; can be given several times
     #[arg(long = "hook", value_name = "PROGRAM", value_parser = PROGRAMS)]
     hooks: Vec<String>,
-    /// Bytes of each packet
-    #[arg(long, default_value_t = 256)]
+    /// Bytes of each packet; 0: as many as can be, 2048
+    #[arg(short, long, default_value_t = 256, value_name = "BYTES")]
     snap: u32,
 }
 
-/// Which packets are wanted, and how long.
-#[derive(Debug, clap::Args)]
-pub(super) struct Part {
-    /// Only what this endpoint sends or gets
-    #[arg(long, add = ArgValueCompleter::new(completing::endpoints))]
-    pub(super) endpoint: Option<String>,
-    /// Only what is for this peer, or from it
-    #[arg(long, add = ArgValueCompleter::new(completing::peers))]
-    pub(super) peer: Option<String>,
-    /// End after so many packets
-    #[arg(long)]
-    pub(super) count: Option<u64>,
-    /// End after so many seconds
-    #[arg(long)]
-    pub(super) seconds: Option<u64>,
+impl Args {
+    /// Bytes of each packet.
+    fn snap(&self) -> u32 {
+        match self.snap {
+            0 => u32::try_from(MAX_SNAP).unwrap_or(u32::MAX),
+            some => some,
+        }
+    }
 }
 
-pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> CommandResult {
+pub(super) fn capture(
+    dirs: &Dirs,
+    instance: Option<Name>,
+    format: Format,
+    args: Args,
+) -> CommandResult {
+    let choice = args.part.choice()?;
+    let to_standard = args.file.as_deref() == Some(Path::new("-"));
+    if to_standard && format == Format::Json {
+        return Err(Failure::BadInput(anyhow!(
+            "write pcapng and JSON to standard output: one of them at a time; give -w a file, or \
+             leave out -w or --output json"
+        )));
+    }
     let instance = client::the_instance(dirs, instance, Dirs::may_listen)?;
     let ask = |request: &Request| client::call(dirs, &instance, request);
     let signals = signals().map_err(Failure::Problem)?;
-    let output = Output::open(&args.file)?;
+    let output = args.file.as_deref().map(Output::open).transpose()?;
+    let snap = args.snap();
+    let end = args.part.end();
     let wanted = Wanted {
         endpoint: args.part.endpoint,
         peer: args.part.peer,
-        reasons: args.reasons,
+        reasons: reasons_of_programs(args.reasons),
         hooks: args.hooks,
-        snap: args.snap,
+        // What is shorter than its headers cannot be chosen: it is cut here.
+        snap: snap.max(HEADERS),
         monitor: false,
     };
     let started = ask(&Request::CaptureStart(wanted)).and_then(|reply| client::done(&reply));
     if let Err(refused) = started {
-        output.abandon();
+        output.map(Output::abandon);
         return Err(refused);
     }
-    let mut file = output.emptied().map_err(Failure::Problem)?;
-    if let Reply::Status(status) = ask(&Request::Status {})? {
+    let mut file = output
+        .map(Output::emptied)
+        .transpose()
+        .map_err(Failure::Problem)?;
+    let Reply::Status(status) = ask(&Request::Status {})? else {
+        return Err(client::unexpected());
+    };
+    if format == Format::Text {
         watching::tell_if_blind(&status);
+        eprintln!("capturing on {instance}; Ctrl-C ends it");
     }
-    eprintln!("capturing on {instance}; Ctrl-C ends it");
+    let is_file = file.is_some();
     let mut writing = Writing {
-        file: Pcapng::new(&mut file, args.snap),
+        file: file.as_mut().map(|file| Pcapng::new(file, snap)),
+        // Beside a file, people read what it holds; programs read what is printed.
+        lines: (!is_file || format == Format::Json).then_some(format),
+        ports: status.networks.iter().map(|network| network.port).collect(),
+        choice,
+        snap: usize::try_from(snap).unwrap_or(usize::MAX),
         left: args.part.count.unwrap_or(u64::MAX),
         written: 0,
         frames: 0,
     };
-    let end = args
-        .part
-        .seconds
-        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let written = loop {
         let captured = captured(ask(&Request::CaptureRead {})?)?;
         let goes_on = writing.write(&captured);
@@ -115,39 +134,27 @@ pub(super) fn capture(dirs: &Dirs, instance: Option<Name>, args: Args) -> Comman
     };
     let rest = captured(ask(&Request::CaptureStop {})?)?;
     let written = written.and_then(|_| writing.write(&rest));
-    let packets = writing.written;
     match written {
         // Whoever reads it has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let file = args.file.display().to_string();
-            return Err(Failure::Problem(anyhow!(
-                "write to {file}: {error}; what it has so far stays, and {packets} packets may be \
-                 in it: give a file on a disk that has room"
-            )));
+            Err(unwritten(args.file.as_deref(), &error, writing.written))
         }
-        _ => {}
+        _ => {
+            writing.tell(format, is_file, &rest);
+            Ok(())
+        }
     }
-    eprintln!(
-        "{}, in {} of the file: before and behind a program",
-        count(packets, "packet"),
-        count(writing.frames, "frame")
-    );
-    if rest.over_budget + rest.ring_full > 0 {
-        eprintln!(
-            "{} more were not captured: {} over what the programs may tell, {} that nobody read in time; choose fewer with --endpoint, --peer, --reason or --hook",
-            rest.over_budget + rest.ring_full,
-            rest.over_budget,
-            rest.ring_full
-        );
-    }
-    Ok(())
 }
 
-pub(super) fn captured(reply: Reply) -> Result<Captured, Failure> {
-    match reply {
-        Reply::Captured(captured) => Ok(captured),
-        _ => Err(client::unexpected()),
-    }
+fn unwritten(file: Option<&Path>, error: &io::Error, packets: u64) -> Failure {
+    Failure::Problem(match file {
+        Some(file) => anyhow!(
+            "write to {}: {error}; what it has so far stays, and {packets} packets may be in it: \
+             give a file on a disk that has room",
+            file.display()
+        ),
+        None => anyhow!("write to standard output: {error}"),
+    })
 }
 
 /// Where packets go. A file that is there keeps its content until there is a capture.
@@ -212,9 +219,16 @@ impl<'p> Output<'p> {
     }
 }
 
-/// The file, and how much more is wanted in it.
+/// Where packets are written, and how many more are wanted.
 struct Writing<'f> {
-    file: Pcapng<'f>,
+    file: Option<Pcapng<'f>>,
+    /// How a line for each is printed, if one is.
+    lines: Option<Format>,
+    /// The networks' UDP ports.
+    ports: Vec<u16>,
+    choice: Choice,
+    /// Bytes of each packet.
+    snap: usize,
     left: u64,
     written: u64,
     frames: u64,
@@ -223,31 +237,76 @@ struct Writing<'f> {
 impl Writing<'_> {
     /// Writes packets; whether more are wanted.
     fn write(&mut self, captured: &Captured) -> io::Result<bool> {
+        let mut out = io::stdout().lock();
         for packet in &captured.packets {
             if self.left == 0 {
                 break;
             }
-            self.file.packet(packet)?;
+            let frame = hex::decode(&packet.before.hex).map_err(io::Error::other)?;
+            let flows = Flows::of(&frame, &self.ports);
+            if !self.choice.takes(&flows) {
+                continue;
+            }
+            let packet = &cut(packet.clone(), self.snap);
+            if let Some(file) = &mut self.file {
+                file.packet(packet)?;
+            }
+            match self.lines {
+                Some(Format::Text) => writeln!(out, "{} {}", time(packet), line(packet, &flows))?,
+                Some(Format::Json) => writeln!(out, "{}", with_frames(packet, &flows))?,
+                None => {}
+            }
             self.left -= 1;
             self.written += 1;
             self.frames += 1 + u64::from(packet.after.is_some());
         }
-        self.file.flush()?;
+        if let Some(file) = &mut self.file {
+            file.flush()?;
+        }
+        out.flush()?;
         Ok(self.left > 0)
+    }
+
+    /// Says how many packets there were, and how many more.
+    fn tell(&self, format: Format, is_file: bool, rest: &Captured) {
+        let more = rest.over_budget + rest.ring_full;
+        if format == Format::Json {
+            if more > 0 {
+                // Nobody reads it any more, if that fails.
+                let _told = writeln!(io::stdout(), "{}", left_out(more));
+            }
+            return;
+        }
+        let packets = count(self.written, "packet");
+        if is_file {
+            let frames = count(self.frames, "frame");
+            eprintln!("{packets}, in {frames} of the file: before and behind a program");
+        } else {
+            eprintln!("{packets}");
+        }
+        if more > 0 {
+            eprintln!(
+                "{more} more were not captured: {} over what the programs may tell, {} that nobody read in time; choose fewer with --endpoint, --peer, --reason or --hook",
+                rest.over_budget, rest.ring_full
+            );
+        }
     }
 }
 
-/// Ctrl-C and its like, to be asked for between two reads.
-pub(super) fn signals() -> anyhow::Result<SignalFd> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGINT);
-    set.add(Signal::SIGTERM);
-    set.thread_block()
-        .map_err(|errno| anyhow!("handle signals: {errno}"))?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK)
-        .map_err(|errno| anyhow!("handle signals: {errno}"))
+/// A packet with no more of its bytes than these.
+fn cut(mut seen: Seen, bytes: usize) -> Seen {
+    for frame in std::iter::once(&mut seen.before).chain(&mut seen.after) {
+        // Two digits a byte.
+        frame.hex.truncate(bytes.saturating_mul(2));
+    }
+    seen
 }
 
-pub(super) fn was_told_to_end(signals: &SignalFd) -> bool {
-    matches!(signals.read_signal(), Ok(Some(_)))
+/// A packet with where it went, and its first bytes as it came and as it went.
+fn with_frames(seen: &Seen, flows: &Flows) -> Value {
+    let mut object = object(seen, flows);
+    object["handed_to"] = json!(seen.handed_to);
+    object["before"] = json!(seen.before);
+    object["after"] = json!(seen.after);
+    object
 }

@@ -199,7 +199,14 @@ pub(super) const CAPTURE: &str = "\
 Examples:
   sudo overlay-agent capture -w all.pcapng --seconds 10
   sudo overlay-agent capture -w - --endpoint web | wireshark -k -i -
-  sudo overlay-agent capture -w drops.pcapng --reason dropped --count 100";
+  sudo overlay-agent capture -w - --peer node02 | tshark -r - -T fields -e frame.comment
+  sudo overlay-agent capture -w drops.pcapng --reason dropped -c 100
+  sudo overlay-agent capture -c 10 host 10.244.1.10 and not tcp port 22
+  sudo overlay-agent capture -s 64 -c 10 --output json udp | jq -c '[.verdict, .flow]'
+
+Each packet is there as it came to a program and, where it was sent, as it went, with what
+became of it as a comment. While it runs, the attached programs are ones that tell; they
+forward the same packets. Ends with Ctrl-C, or when nobody reads it.";
 
 pub(super) const LOG_LEVEL: &str = "\
 Examples:
@@ -211,7 +218,8 @@ pub(super) const MONITOR: &str = "\
 Examples:
   sudo overlay-agent monitor
   sudo overlay-agent monitor --reason dropped --endpoint web
-  sudo overlay-agent monitor --peer node02 --reason forwarded --count 10
+  sudo overlay-agent monitor --peer node02 --reason forwarded -c 10
+  sudo overlay-agent monitor net 10.244.2.0/24 and icmp
   sudo overlay-agent monitor --seconds 10 --output json | jq -c '[.reason, .flow]'
 
 It takes a capture's place: one of the two at a time. Without either the programs tell nothing.";

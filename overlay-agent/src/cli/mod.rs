@@ -21,6 +21,7 @@ mod log;
 mod machine;
 mod monitor;
 mod output;
+mod packets;
 mod patience;
 mod pcapng;
 mod peers;
@@ -139,7 +140,7 @@ enum Command {
         /// How much; without it, the level is printed
         level: Option<LogLevel>,
     },
-    /// Capture packets at the eBPF programs, annotated with their verdict, as pcapng
+    /// Capture packets at the eBPF programs, annotated with their verdict, as pcapng, lines or JSON
     #[command(after_help = examples::CAPTURE)]
     Capture(capture::Args),
     /// Print each packet that is dropped or left to the kernel, with its reason, as it happens
@@ -285,7 +286,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::LogLevel { level } => {
             client::log_level(&cli.dirs, cli.instance, cli.output, level)
         }
-        Command::Capture(args) => capture::capture(&cli.dirs, cli.instance, args),
+        Command::Capture(args) => capture::capture(&cli.dirs, cli.instance, cli.output, args),
         Command::Ping(args) => ping::ping(&cli.dirs, cli.instance, cli.output, &args),
         Command::Monitor(args) => monitor::monitor(&cli.dirs, cli.instance, cli.output, args),
     };

@@ -2,28 +2,30 @@
 
 use std::{
     io::{self, Write},
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use overlay_common::reasons::PassReason;
 use overlay_control::{
-    Reply, Request, SCHEMA,
-    capture::{Captured, Seen, Wanted},
+    Reply, Request,
+    capture::{Captured, Wanted},
     explain::Action,
-    rfc3339,
 };
 use overlay_core::{dirs::Dirs, model::Name};
-use overlay_insight::explain::flow::{Flows, line, verdict};
-use serde_json::{Value, json};
-
-use super::{
-    CommandResult, Failure, Format,
-    capture::{Part, captured, signals, was_told_to_end},
-    client, examples, watching,
+use overlay_insight::explain::{
+    flow::{Flows, line},
+    select::Choice,
 };
 
-/// Bytes of each packet that are looked at: the headers of a tunnel over IPv6 and of what is in it.
-const SNAP: u32 = 192;
+use super::{
+    CommandResult, Failure, Format, client, examples,
+    packets::{
+        HEADERS, Part, captured, left_out, object, reasons_of_programs, signals, time,
+        was_told_to_end,
+    },
+    watching,
+};
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +52,7 @@ pub(super) fn monitor(
     format: Format,
     args: Args,
 ) -> CommandResult {
+    let choice = args.part.choice()?;
     let instance = client::the_instance(dirs, instance, Dirs::may_listen)?;
     let ask = |request: &Request| client::call(dirs, &instance, request);
     let signals = signals().map_err(Failure::Problem)?;
@@ -59,13 +62,14 @@ pub(super) fn monitor(
     if format == Format::Text {
         watching::tell_if_blind(&status);
     }
+    let end = args.part.end();
     let ports = status.networks.iter().map(|network| network.port).collect();
     let wanted = Wanted {
         endpoint: args.part.endpoint,
         peer: args.part.peer,
         reasons: reasons(args.reasons),
         hooks: Vec::new(),
-        snap: SNAP,
+        snap: HEADERS,
         monitor: true,
     };
     client::done(&ask(&Request::CaptureStart(wanted))?)?;
@@ -75,6 +79,7 @@ pub(super) fn monitor(
     let mut lines = Lines {
         format,
         ports,
+        choice,
         probes: args.probes,
         left: args.part.count.unwrap_or(u64::MAX),
         rate: if args.rate == 0 { u64::MAX } else { args.rate },
@@ -83,10 +88,6 @@ pub(super) fn monitor(
         left_out: 0,
         untold: 0,
     };
-    let end = args
-        .part
-        .seconds
-        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let printed = loop {
         let captured = captured(ask(&Request::CaptureRead {})?)?;
         let goes_on = lines.print(&mut io::stdout().lock(), &captured);
@@ -109,15 +110,10 @@ pub(super) fn monitor(
     }
 }
 
-/// What is asked for: the programs call what they forward "sent", and most of what is on the
-/// underlay is nobody's business here.
+/// What is asked for: most of what is on the underlay is nobody's business here.
 fn reasons(named: Vec<String>) -> Vec<String> {
     if !named.is_empty() {
-        let word = |name: String| match &*name {
-            "forwarded" => "sent".to_owned(),
-            _ => name,
-        };
-        return named.into_iter().map(word).collect();
+        return reasons_of_programs(named);
     }
     let passed = PassReason::ALL.iter();
     let passed = passed.filter(|reason| **reason != PassReason::NotOurs);
@@ -132,6 +128,7 @@ struct Lines {
     format: Format,
     /// The networks' UDP ports.
     ports: Vec<u16>,
+    choice: Choice,
     /// Whether probes that arrive are printed.
     probes: bool,
     /// Packets that are still wanted.
@@ -160,7 +157,8 @@ impl Lines {
             }
             let frame = hex::decode(&packet.before.hex).map_err(io::Error::other)?;
             let flows = Flows::of(&frame, &self.ports);
-            if !self.probes && packet.action != Action::Dropped && flows.are_probes() {
+            let is_noise = !self.probes && packet.action != Action::Dropped && flows.are_probes();
+            if is_noise || !self.choice.takes(&flows) {
                 continue;
             }
             if self.printed >= self.rate {
@@ -169,7 +167,7 @@ impl Lines {
             }
             match self.format {
                 Format::Text => writeln!(out, "{} {}", time(packet), line(packet, &flows))?,
-                Format::Json => writeln!(out, "{}", value(packet, &flows))?,
+                Format::Json => writeln!(out, "{}", object(packet, &flows))?,
             }
             self.printed += 1;
             self.left -= 1;
@@ -184,42 +182,16 @@ impl Lines {
     /// Begins another second, and tells what was left out of the one before.
     fn settle(&mut self, out: &mut impl Write) -> io::Result<()> {
         (self.since, self.printed) = (Instant::now(), 0);
-        let left_out = std::mem::take(&mut self.left_out);
-        if left_out == 0 {
+        let untold = std::mem::take(&mut self.left_out);
+        if untold == 0 {
             return Ok(());
         }
         match self.format {
-            Format::Text => writeln!(out, "{left_out} more packets are not shown")?,
-            Format::Json => {
-                let value = json!({ "schema": SCHEMA, "event": "left_out", "packets": left_out });
-                writeln!(out, "{value}")?;
-            }
+            Format::Text => writeln!(out, "{untold} more packets are not shown")?,
+            Format::Json => writeln!(out, "{}", left_out(untold))?,
         }
         out.flush()
     }
-}
-
-fn time(seen: &Seen) -> String {
-    rfc3339(UNIX_EPOCH + Duration::from_nanos(seen.time_ns))
-}
-
-fn value(seen: &Seen, flows: &Flows) -> Value {
-    json!({
-        "schema": SCHEMA,
-        "event": "packet",
-        "time": time(seen),
-        "verdict": verdict(seen.action),
-        "reason": seen.reason,
-        "text": seen.text,
-        "endpoint": seen.endpoint,
-        "peer": seen.peer,
-        "flow": flows.inner,
-        "outer": flows.outer,
-        "vni": flows.vni,
-        "bytes": seen.before.length,
-        "program": seen.program,
-        "device": seen.device,
-    })
 }
 
 #[cfg(test)]
@@ -231,7 +203,7 @@ mod tests {
         explain::Action,
     };
 
-    use super::{Format, Lines, reasons};
+    use super::{Choice, Format, Lines, reasons};
 
     fn seen() -> Seen {
         Seen {
@@ -256,6 +228,7 @@ mod tests {
         Lines {
             format: Format::Text,
             ports: Vec::new(),
+            choice: Choice::of(&[]).unwrap(),
             probes: false,
             left: u64::MAX,
             rate: 2,

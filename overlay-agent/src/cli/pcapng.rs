@@ -145,9 +145,9 @@ fn comment(seen: &Seen) -> String {
     match (seen.action, seen.handed_to) {
         (Action::Dropped, _) => format!("{program} {device}: dropped: {reason}: {text}{whose}"),
         (Action::Passed, _) => {
-            format!("{program} {device}: left to the kernel: {reason}: {text}{whose}")
+            format!("{program} {device}: passed to the kernel: {reason}: {text}{whose}")
         }
-        (Action::Sent, Some(to)) => format!("{program} {device}: sent to {to}{whose}"),
-        (Action::Sent, None) => format!("{program} {device}: sent{whose}"),
+        (Action::Sent, Some(to)) => format!("{program} {device}: forwarded to {to}{whose}"),
+        (Action::Sent, None) => format!("{program} {device}: forwarded{whose}"),
     }
 }

@@ -17,9 +17,8 @@ use overlay_core::{
 use serde_json::{Value, json};
 
 use super::{
-    CommandResult, Failure, Format,
-    capture::{signals, was_told_to_end},
-    client, completing, examples, output,
+    CommandResult, Failure, Format, client, completing, examples, output,
+    packets::{signals, was_told_to_end},
 };
 
 /// A kernel says once a second that nobody listens: who is asked more often does not answer.

@@ -146,7 +146,7 @@ fn packets_are_written_as_the_programs_saw_them() -> Result<()> {
         let came = of(&entrance, &format!("eth:ethertype:{inner}"));
         let sent: Vec<_> = came
             .iter()
-            .filter(|packet| packet.comment.contains(": sent to eth1"))
+            .filter(|packet| packet.comment.contains(": forwarded to eth1"))
             .collect();
         assert_eq!(sent.len(), 2, "{inner}: {packets:#?}");
         assert!(sent.iter().all(|packet| packet.ttls == ttl));
@@ -220,7 +220,7 @@ fn only_what_is_asked_for_is_written() -> Result<()> {
         "{packets:#?}"
     );
 
-    let packets = captured(&["--endpoint", one, "--reason", "sent"])?;
+    let packets = captured(&["--endpoint", one, "--reason", "forwarded"])?;
     assert!(
         packets.iter().all(|packet| packet.comment.contains(&mine)),
         "{packets:#?}"
@@ -244,11 +244,26 @@ fn only_what_is_asked_for_is_written() -> Result<()> {
         "{packets:#?}"
     );
 
-    let capturing = Capturing::start(&guard, &agent, &["--count", "3"])?;
+    let capturing = Capturing::start(&guard, &agent, &["-c", "3"])?;
     traffic()?;
     let (packets, said) = capturing.finish()?;
     assert!(said.contains("3 packets"), "{said}");
     assert!((3..=6).contains(&packets.len()));
+
+    // As tcpdump's users ask for it.
+    let only = format!(
+        "icmp and src host {far} and not dst {}",
+        here.containers[1].address
+    );
+    let packets = captured(&["-s", "60", &only])?;
+    assert_eq!(packets.len(), 2, "{packets:#?}");
+    for packet in &packets {
+        assert!(
+            packet.interface.starts_with("from_underlay eth1"),
+            "{packet:#?}"
+        );
+        assert_eq!(packet.captured, 60, "{packet:#?}");
+    }
 
     let folder = tempfile::tempdir()?;
     let [kept, absent] = ["kept", "absent"].map(|name| folder.path().join(name));
@@ -259,6 +274,7 @@ fn only_what_is_asked_for_is_written() -> Result<()> {
         (&["--reason", "nothing"], "spoofed_source", 2),
         (&["--hook", "nowhere"], "from_underlay", 2),
         (&["--snap", "9000"], "2048", 2),
+        (&["host", "web"], "\"web\" is not an IP address", 2),
     ] {
         for file in [&kept, &absent] {
             let file = file.to_str().context("a path of text")?;

@@ -8,6 +8,7 @@ use overlay_tests::{
     check::{self, Answer},
     guard::Guard,
     poll, run,
+    shape::{Scenario, Shape},
 };
 use serde_json::Value;
 
@@ -170,5 +171,37 @@ fn who_looks_while_the_programs_are_off_is_told() -> Result<()> {
     let refused = agent.ask(&["monitor", "--endpoint", "nobody"])?;
     assert_eq!(refused.code, Some(5), "{refused:?}");
     assert!(refused.stderr.contains("start a monitor"), "{refused:?}");
+    Ok(guard.down()?)
+}
+
+/// A node whose agent has ended refuses probes, which is noise to whoever has not asked for it.
+#[test]
+fn refusals_of_probes_are_told_only_to_who_asks_for_probes() -> Result<()> {
+    let guard = Guard::configured(Shape::usual("tmonref", Scenario::Overlay)?, |_, config| {
+        config.node.probe = Some("100ms");
+    })?;
+    check::all_pairs(guard.topology())?;
+    let agent = guard.agent(1);
+    let nodes = &guard.topology().nodes;
+    guard.agent(2).kill()?;
+    let refused = |more: &[&str]| -> Result<Vec<String>> {
+        let all = [
+            "--seconds",
+            "3",
+            "--rate",
+            "0",
+            "--peer",
+            &nodes[1].namespace,
+        ];
+        let lines = Monitor::start(&agent, &[&all[..], more].concat())?.lines()?;
+        Ok(lines
+            .into_iter()
+            .filter(|line| line.contains("icmp"))
+            .collect())
+    };
+    let asked = refused(&["--probes", "icmp"])?;
+    assert!(!asked.is_empty(), "the peer refuses no probes");
+    assert_eq!(refused(&[])?, Vec::<String>::new());
+    guard.agent(2).start()?;
     Ok(guard.down()?)
 }

@@ -36,6 +36,8 @@ pub struct Flows {
     pub outer: Option<Flow>,
     /// with its VNI.
     pub vni: Option<u32>,
+    /// Of an ICMP error: what it is about.
+    pub(crate) quoted: Option<Flow>,
 }
 
 impl Flows {
@@ -48,23 +50,33 @@ impl Flows {
                 inner: flow(&headers),
                 outer: None,
                 vni: None,
+                quoted: quoted(frame, ports),
             };
         };
         Self {
             inner: flow(&headers[tunnel + 1..]),
             outer: flow(&headers[..tunnel]),
             vni: parsed(&headers[tunnel], "vni"),
+            quoted: quoted(frame, ports),
         }
     }
 
-    /// Whether it is a probe of an agent's, or the answer to one.
+    /// Whether it is a probe of an agent's, the answer to one, or the refusal of who has no agent.
     pub fn are_probes(&self) -> bool {
-        self.inner.as_ref().is_some_and(|flow| {
-            flow.protocol == "udp"
-                && flow.source_port == Some(PORT)
-                && flow.destination_port == Some(PORT)
-        })
+        self.quoted
+            .as_ref()
+            .or(self.inner.as_ref())
+            .is_some_and(|flow| {
+                flow.protocol == "udp"
+                    && flow.source_port == Some(PORT)
+                    && flow.destination_port == Some(PORT)
+            })
     }
+}
+
+/// The flow that the innermost packet is about, if it is an ICMP error.
+fn quoted(frame: &[u8], ports: &[u16]) -> Option<Flow> {
+    flow(&headers::of_packet(headers::quoted(frame, ports)?))
 }
 
 fn flow(headers: &[Header]) -> Option<Flow> {
@@ -232,6 +244,28 @@ mod tests {
         let outer = udp([192, 0, 2, 1], [192, 0, 2, 2], [49152, 5000], &tunnelled);
         assert_eq!(Flows::of(&outer, &[]).vni, None);
         assert_eq!(Flows::of(&outer, &[5000]).vni, Some(4660));
+    }
+
+    #[test]
+    fn a_refused_probe_is_one() {
+        let refused = |port: u16, kind: u8| {
+            let probe = udp([10, 0, 1, 1], [10, 0, 2, 1], [port; 2], b"");
+            let mut icmp = udp([10, 0, 2, 1], [10, 0, 1, 1], [0; 2], &probe[14..]);
+            (icmp[23], icmp[34], icmp[35]) = (1, kind, 3);
+            icmp
+        };
+        for (frame, is) in [
+            (refused(super::PORT, 3), true),
+            (refused(super::PORT - 1, 3), false),
+            // What an echo carries is about nothing.
+            (refused(super::PORT, 8), false),
+        ] {
+            let outer = [&[8, 0, 0, 0, 0, 0, 1, 0][..], &frame].concat();
+            let outer = udp([192, 0, 2, 1], [192, 0, 2, 2], [49152, 4789], &outer);
+            assert_eq!(Flows::of(&frame, &[]).are_probes(), is);
+            assert_eq!(Flows::of(&outer, &[]).are_probes(), is);
+            assert!(!Flows::of(&frame[..50], &[]).are_probes());
+        }
     }
 
     #[test]

@@ -20,10 +20,56 @@ pub(super) fn of(frame: &[u8]) -> Vec<Header> {
 
 /// The same where VXLAN has other ports, too.
 pub(super) fn with_ports(frame: &[u8], ports: &[u16]) -> Vec<Header> {
-    let mut headers = Vec::new();
     let Ok(packet) = LaxPacketHeaders::from_ethernet(frame) else {
-        return headers;
+        return Vec::new();
     };
+    let mut headers = of_read(&packet);
+    if let Some((tunnel, inner)) = tunnel(&packet, ports) {
+        headers.push(of_vxlan(*tunnel));
+        headers.extend(of(inner));
+    }
+    headers
+}
+
+/// The headers of an IP packet.
+pub(super) fn of_packet(packet: &[u8]) -> Vec<Header> {
+    LaxPacketHeaders::from_ip(packet).map_or_else(|_| Vec::new(), |packet| of_read(&packet))
+}
+
+/// The IP packet that an ICMP error quotes: of a frame, or of the one in its tunnel.
+pub(super) fn quoted<'f>(frame: &'f [u8], ports: &[u16]) -> Option<&'f [u8]> {
+    let packet = LaxPacketHeaders::from_ethernet(frame).ok()?;
+    if let Some((_, inner)) = tunnel(&packet, ports) {
+        return quoted(inner, &[]);
+    }
+    let is_error = match &packet.transport {
+        Some(TransportHeader::Icmpv4(icmp)) => {
+            let kind = icmp.to_bytes().first().copied();
+            // Unreachable, source quench, redirect, time exceeded, parameter problem (RFC 792).
+            matches!(kind, Some(3..=5 | 11 | 12))
+        }
+        // Errors are those below 128 (RFC 4443 §2.1).
+        Some(TransportHeader::Icmpv6(icmp)) => {
+            icmp.to_bytes().first().is_some_and(|kind| *kind < 128)
+        }
+        _ => false,
+    };
+    is_error.then(|| packet.payload.slice())
+}
+
+/// The VXLAN header of a packet to one of its ports, and what is behind it.
+fn tunnel<'f>(packet: &LaxPacketHeaders<'f>, ports: &[u16]) -> Option<(&'f [u8; VXLAN], &'f [u8])> {
+    let Some(TransportHeader::Udp(header)) = &packet.transport else {
+        return None;
+    };
+    let port = header.destination_port;
+    let is_tunnel = PORTS.contains(&port) || ports.contains(&port);
+    is_tunnel.then(|| packet.payload.slice().split_first_chunk())?
+}
+
+/// The headers that were read, outermost first, to the end of the outer packet's.
+fn of_read(packet: &LaxPacketHeaders<'_>) -> Vec<Header> {
+    let mut headers = Vec::new();
     if let Some(LinkHeader::Ethernet2(ethernet)) = &packet.link {
         headers.push(of_ethernet(ethernet));
     }
@@ -34,16 +80,7 @@ pub(super) fn with_ports(frame: &[u8], ports: &[u16]) -> Vec<Header> {
         None => {}
     }
     match &packet.transport {
-        Some(TransportHeader::Udp(header)) => {
-            headers.push(of_udp(header));
-            let port = header.destination_port;
-            if (PORTS.contains(&port) || ports.contains(&port))
-                && let Some((tunnel, inner)) = packet.payload.slice().split_first_chunk()
-            {
-                headers.push(of_vxlan(*tunnel));
-                headers.extend(of(inner));
-            }
-        }
+        Some(TransportHeader::Udp(header)) => headers.push(of_udp(header)),
         Some(TransportHeader::Tcp(header)) => headers.push(of_tcp(header)),
         Some(TransportHeader::Icmpv4(header)) => headers.push(of_icmp(header)),
         Some(TransportHeader::Icmpv6(header)) => headers.push(of_icmpv6(header)),

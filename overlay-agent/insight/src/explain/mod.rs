@@ -15,6 +15,7 @@ mod kernel;
 mod leaving;
 mod names;
 mod ours;
+pub mod select;
 mod slow;
 mod stage;
 
