@@ -21,11 +21,15 @@ pub enum Release {
 impl Release {
     /// Its unpacked packages; where there are none, that is said.
     pub fn folder(self) -> Option<PathBuf> {
-        let name = match self {
+        fetched(self.name())
+    }
+
+    /// What its unpacked packages are called.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Bookworm => "bookworm",
             Self::Forky => "forky",
-        };
-        fetched(name)
+        }
     }
 }
 

@@ -47,8 +47,15 @@ pub(crate) fn foreign(target: Option<Target>) -> Option<Target> {
     target.filter(|target| Some(*target) != Target::host())
 }
 
-/// The agent, and the helper that it finds beside itself.
-const PROGRAMS: [&str; 4] = ["--package", "overlay-agent", "--package", "overlay-cluster"];
+/// The agent, the helper that it finds beside itself, and what Docker asks.
+const PROGRAMS: [&str; 6] = [
+    "--package",
+    "overlay-agent",
+    "--package",
+    "overlay-cluster",
+    "--package",
+    "overlay-docker",
+];
 
 /// The plugin of container runtimes, which is started for each container: without a dynamic linker
 /// it starts in half the time, and it runs in a runtime's root that has other libraries.

@@ -5,8 +5,11 @@
 //! first question. So an attachment is known by a [`Key`] and by the identity of its namespace, every
 //! request can be repeated, and a refusal has a [`Kind`] that a program can act on.
 //!
-//! This crate has no more than the values, so that a client starts in no time.
+//! This crate has no more than the values and a client that waits for its answers, so that a program
+//! that is one starts in no time.
 
+pub mod client;
+pub mod netns;
 mod spool;
 
 use std::{
@@ -104,6 +107,30 @@ pub struct Wanted {
     /// Whether an attachment of the same key in another namespace gives way to it.
     #[serde(default)]
     pub replace: bool,
+    /// Whether its runtime sets the default route, because it knows of the container's other networks.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub routed_by_runtime: bool,
+}
+
+/// What is left out of a request as long as nobody asks for it, so that older agents understand it.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+fn is_not(asked: &bool) -> bool {
+    !asked
+}
+
+/// An address that is asked for before there is a container for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// The overlay network.
+    pub network: String,
+    /// Whether it is to be of IPv6.
+    pub v6: bool,
+    /// Which one; one that is free when it is left out.
+    pub address: Option<IpAddr>,
 }
 
 /// An attachment that is to go.
@@ -177,6 +204,15 @@ pub struct AttachedAddress {
     pub default_route: bool,
 }
 
+/// A network that containers can be attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Its name.
+    pub network: String,
+    /// The node's address of each family, with the length of the subnet that containers get theirs from.
+    pub gateways: Vec<IpNet>,
+}
+
 /// A request that was not carried out, and has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -238,6 +274,15 @@ pub enum Request {
         /// The network; the only one when it is left out.
         network: Option<String>,
     },
+    /// Tells which networks there are.
+    AttachmentNetworks {},
+    /// Keeps an address for a container that is about to come, for a minute.
+    AddressHold(Hold),
+    /// Gives it back.
+    AddressRelease {
+        /// The address.
+        address: IpAddr,
+    },
 }
 
 /// What the agent can answer to them.
@@ -248,6 +293,10 @@ pub enum Reply {
     Attached(Box<Attached>),
     /// Those of a source.
     Attachments(Vec<Key>),
+    /// Networks that containers can be attached to.
+    Offers(Vec<Offer>),
+    /// An address that is kept, with the length of the prefix that is on the link.
+    Held(IpNet),
     /// It is so now.
     Done,
     /// It is not.

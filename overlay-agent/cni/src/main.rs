@@ -5,12 +5,15 @@
 //! argument. Both end as a request on the agent's socket: the agent does what is done, remembers it
 //! and answers a question that is asked twice in the same way.
 
-mod agent;
 mod cni;
 mod netavark;
-mod netns;
 
 use std::{env, process::ExitCode};
+
+use overlay_api::{
+    Key,
+    client::{Agent, NoAnswer},
+};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -35,4 +38,15 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Detaches a container, if need be when the agent comes back.
+fn detach(agent: &Agent, key: &Key) -> Result<(), NoAnswer> {
+    if let Some(why) = agent.delete(key)? {
+        eprintln!(
+            "overlay-cni: {why}; the agent detaches container {} when it starts",
+            key.container
+        );
+    }
+    Ok(())
 }

@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeMap, io::Read as _, net::IpAddr, process::ExitCode};
 
-use overlay_api::{Attached, Key, Request, Wanted};
+use overlay_api::{Attached, Key, Request, Wanted, client::Agent, netns};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{agent::Agent, netns};
+use crate::detach;
 
 /// Newest version of the protocol; 1.0.0 since netavark 1.6.
 const API_VERSION: &str = "1.0.0";
@@ -171,6 +171,7 @@ fn setup(netns: Option<&str>) -> Result<Value> {
             .into_iter()
             .collect(),
         replace: true,
+        routed_by_runtime: false,
     };
     let attached = agent.add(wanted).map_err(|error| error.to_string())?;
     Ok(status_block(&attached))
@@ -200,9 +201,7 @@ fn status_block(attached: &Attached) -> Value {
 fn teardown() -> Result<()> {
     let asked = Asked::read()?;
     match Agent::find(asked.option("instance")) {
-        Ok(agent) => agent
-            .delete(&asked.key())
-            .map_err(|error| error.to_string()),
+        Ok(agent) => detach(&agent, &asked.key()).map_err(|error| error.to_string()),
         // Where no agent has ever been there is nothing to detach from.
         Err(error) if error.never_ran() => Ok(()),
         Err(error) => Err(error.to_string()),

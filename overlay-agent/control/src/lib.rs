@@ -14,9 +14,10 @@ mod server;
 pub mod stats;
 mod status;
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
-use overlay_api::{Attached, Believed, Key, Refusal, Unwanted, Wanted};
+use ipnet::IpNet;
+use overlay_api::{Attached, Believed, Hold, Key, Offer, Refusal, Unwanted, Wanted};
 use overlay_core::model::LogLevel;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,15 @@ pub enum Request {
     AttachmentReady {
         /// The network; the only one when it is left out.
         network: Option<String>,
+    },
+    /// Tells which networks there are.
+    AttachmentNetworks {},
+    /// Keeps an address for a container that is about to come.
+    AddressHold(Hold),
+    /// Gives it back.
+    AddressRelease {
+        /// The address.
+        address: IpAddr,
     },
     /// Attaches or detaches the programs.
     Fastpath {
@@ -165,6 +175,10 @@ pub enum Reply {
     Attached(Box<Attached>),
     /// To [`Request::AttachmentList`].
     Attachments(Vec<Key>),
+    /// To [`Request::AttachmentNetworks`].
+    Offers(Vec<Offer>),
+    /// To [`Request::AddressHold`].
+    Held(IpNet),
     /// To requests about attachments: why nothing was changed.
     Refused(Refusal),
     /// To [`Request::Stats`].

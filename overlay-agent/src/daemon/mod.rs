@@ -285,6 +285,9 @@ async fn answer_call(reconciler: &mut Reconciler, call: Call) {
         Request::AttachmentCheck(believed) => reconciler.attachment_check(&believed).await,
         Request::AttachmentList { source } => reconciler.attachment_list(&source),
         Request::AttachmentReady { network } => reconciler.attachment_ready(network.as_deref()),
+        Request::AttachmentNetworks {} => reconciler.attachment_networks(),
+        Request::AddressHold(hold) => reconciler.address_hold(&hold),
+        Request::AddressRelease { address } => reconciler.address_release(address),
         Request::Fastpath { on } => reconciler.fastpath(on).await,
         // Answered when it is done; the node is looked after meanwhile.
         Request::Doctor(spec) => return reconciler.doctor(spec, call.reply),

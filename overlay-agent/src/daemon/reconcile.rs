@@ -31,6 +31,7 @@ use tracing::warn;
 
 use super::{
     DEBOUNCE,
+    attachments::Held,
     capture::Capture,
     config_file::refused_fragments,
     flows::Flows,
@@ -111,6 +112,8 @@ pub struct Reconciler {
     pub(super) patrol: Patrol,
     /// What is to be detached since nobody was there to hear it.
     pub(super) spool: Spool,
+    /// Addresses that are kept for containers that are about to come.
+    pub(super) held: Held,
     /// What the patrol does not know of.
     pub(super) untold: Untold,
     /// Containers whose programs are attached later.
@@ -165,6 +168,7 @@ impl Reconciler {
             messages: None,
             patrol: Patrol::default(),
             spool,
+            held: Held::default(),
             untold: Untold::default(),
             late: Late::default(),
             probes: Probes::default(),

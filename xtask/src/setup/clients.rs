@@ -16,13 +16,15 @@ use crate::{
 
 /// The packages of a release, with all that they need.
 struct Root {
+    name: &'static str,
     release: &'static [&'static str; 1],
     packages: &'static [&'static str],
 }
 
-const ROOTS: [Root; 2] = [
+const ROOTS: [Root; 3] = [
     // podman has CNI here, and containerd is 1.6.
     Root {
+        name: "bookworm",
         release: &["bookworm"],
         packages: &[
             "busybox-static",
@@ -35,6 +37,7 @@ const ROOTS: [Root; 2] = [
     },
     // podman has netavark here, and containerd is 2.
     Root {
+        name: "forky",
         release: &["forky"],
         packages: &[
             "busybox-static",
@@ -47,12 +50,25 @@ const ROOTS: [Root; 2] = [
             "runc",
         ],
     },
+    // Apart from the others, so that a root that is there already lacks nothing.
+    Root {
+        name: "docker",
+        release: &["forky"],
+        packages: &[
+            "busybox-static",
+            "containerd",
+            "docker-cli",
+            "docker.io",
+            "iptables",
+            "runc",
+        ],
+    },
 ];
 
 /// Releases whose etcd is tried besides the one that this machine's own release has.
 const ETCDS: [&[&str; 1]; 2] = [&["trixie"], &["forky"]];
 
-/// Where the roots are, each in a folder with its release's name.
+/// Where the roots are, each in a folder with its name.
 pub(crate) fn folder() -> Option<PathBuf> {
     cache("clients")
 }
@@ -65,13 +81,13 @@ pub(crate) fn etcds() -> Option<PathBuf> {
 /// Fetches what is not there. What cannot be had is told, and its tests are skipped.
 pub(super) fn ensure(console: Console, apt: Option<&Apt>) {
     for root in &ROOTS {
-        let [release] = root.release;
         match root.ensure(console, apt) {
             Ok(folder) => console.say("runtimes", folder.display()),
             Err(error) => console.say(
                 "runtimes",
                 format_args!(
-                    "those of {release} are not to be had, their tests are skipped: {error:#}"
+                    "{} is not to be had, its tests are skipped: {error:#}",
+                    root.name
                 ),
             ),
         }
@@ -130,10 +146,9 @@ fn archive(console: Console, suite: &'static [&'static str; 1]) -> Result<Archiv
 
 impl Root {
     fn ensure(&self, console: Console, apt: Option<&Apt>) -> Result<PathBuf> {
-        let [release] = self.release;
         let folder = folder()
             .context("find the user's cache: set HOME")?
-            .join(release);
+            .join(self.name);
         if folder.is_dir() {
             return Ok(folder);
         }

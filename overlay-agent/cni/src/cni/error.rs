@@ -1,10 +1,12 @@
 //! Errors with CNI's codes.
 
-use overlay_api::Kind;
+use overlay_api::{
+    Kind,
+    client::{NoAnswer, NoInstance},
+};
 use serde_json::{Value, json};
 
 use super::VERSIONS;
-use crate::agent::{NoAnswer, NoInstance};
 
 /// Codes of the specification up to 99; ours from 100 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

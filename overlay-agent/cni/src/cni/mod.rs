@@ -9,10 +9,10 @@ mod result;
 
 use std::{env, process::ExitCode};
 
-use overlay_api::{Believed, Key, Kind, Request, Unwanted, Wanted};
+use overlay_api::{Believed, Key, Kind, Request, Unwanted, Wanted, client::Agent, netns};
 use serde_json::{Value, json};
 
-use crate::{agent::Agent, netns};
+use crate::detach;
 use config::{Config, version};
 use environment::Environment;
 use error::{Code, Error};
@@ -94,6 +94,7 @@ fn add(config: &Config, environment: &Environment) -> Result<Value> {
         mac: config.mac(arguments),
         labels: environment.labels(),
         replace: true,
+        routed_by_runtime: false,
     };
     let attached = agent.add(wanted)?;
     result::build(config, environment, &attached)
@@ -101,7 +102,7 @@ fn add(config: &Config, environment: &Environment) -> Result<Value> {
 
 fn delete(config: &Config, environment: &Environment) -> Result<()> {
     match Agent::find(config.instance.as_deref()) {
-        Ok(agent) => Ok(agent.delete(&key(config, environment))?),
+        Ok(agent) => Ok(detach(&agent, &key(config, environment))?),
         // Where no agent has ever been there is nothing to detach from.
         Err(error) if error.never_ran() => Ok(()),
         Err(error) => Err(error.into()),

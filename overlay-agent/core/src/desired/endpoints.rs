@@ -269,7 +269,9 @@ impl Attached<'_> {
             }
             let key = default_route(self.inside.scope.clone(), family);
             let there = &self.node.inputs.observed.objects.routes;
-            if self.handed_over().is_some() && !there.contains_key(&key) {
+            let attachment = self.endpoint.attachment.as_ref();
+            let theirs = attachment.is_some_and(|it| it.routed_by_runtime);
+            if (theirs || self.handed_over().is_some()) && !there.contains_key(&key) {
                 continue;
             }
             let route = Route {

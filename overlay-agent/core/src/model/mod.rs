@@ -344,6 +344,9 @@ pub struct Attachment {
     /// What people know of it, such as the names of its pod.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whether the default route is its runtime's to set.
+    #[serde(default)]
+    pub routed_by_runtime: bool,
 }
 
 impl Endpoint {

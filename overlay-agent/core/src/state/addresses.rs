@@ -75,6 +75,34 @@ pub(super) fn has_room(network: &Network, others: &Allocations) -> bool {
     ranges.all(|range| given.next_free(range).is_some())
 }
 
+/// The last address of a range that nobody has and nobody keeps. Others get the first, so that one which
+/// is told before it is given out stays free meanwhile.
+pub(super) fn last_free(
+    range: &Range,
+    others: &Allocations,
+    is_kept: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let taken: HashSet<IpAddr> = others
+        .values()
+        .flat_map(|other| other.addresses.iter().copied())
+        .collect();
+    usable(range)?.rfind(|address| !taken.contains(address) && !is_kept(*address))
+}
+
+/// All addresses for endpoints, in their order.
+fn usable(range: &Range) -> Option<IpAddrRange> {
+    match range.endpoints() {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            Some(IpAddrRange::V4(Ipv4AddrRange::new(first, last)))
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            Some(IpAddrRange::V6(Ipv6AddrRange::new(first, last)))
+        }
+        // Both ends are of one subnet.
+        _ => None,
+    }
+}
+
 /// What has been handed out so far.
 #[derive(Default)]
 struct Given {
@@ -127,16 +155,6 @@ impl Given {
     }
 
     fn next_free(&self, range: &Range) -> Option<IpAddr> {
-        let mut addresses = match range.endpoints() {
-            (IpAddr::V4(first), IpAddr::V4(last)) => {
-                IpAddrRange::V4(Ipv4AddrRange::new(first, last))
-            }
-            (IpAddr::V6(first), IpAddr::V6(last)) => {
-                IpAddrRange::V6(Ipv6AddrRange::new(first, last))
-            }
-            // Both ends are of one subnet.
-            _ => return None,
-        };
-        addresses.find(|address| !self.taken.contains(address))
+        usable(range)?.find(|address| !self.taken.contains(address))
     }
 }

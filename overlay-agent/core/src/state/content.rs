@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{addresses, upgrade::FORMAT};
 use crate::{
     identity::{Bound, Made, NetnsId},
-    model::{Endpoint, Family, IfName, Model, Name, NetnsRef, Network},
+    model::{Endpoint, Family, IfName, Model, Name, NetnsRef, Network, Range},
 };
 
 /// The addresses that belong to an endpoint.
@@ -303,6 +303,11 @@ impl Content {
     /// Whether an endpoint more of a network would get an address of each of its families.
     pub fn has_room(&self, network: &Network) -> bool {
         addresses::has_room(network, &self.allocations)
+    }
+
+    /// The last address of a network's range that no endpoint has and nobody keeps.
+    pub fn last_free(&self, range: &Range, is_kept: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        addresses::last_free(range, &self.allocations, is_kept)
     }
 
     /// The subnet that has no address left for an endpoint that is to come, if one has none.

@@ -141,6 +141,7 @@ impl Reconciler {
             source: key.source.clone(),
             container: key.container.clone(),
             labels: labels.clone(),
+            routed_by_runtime: wanted.routed_by_runtime,
         });
         Ok(endpoint)
     }

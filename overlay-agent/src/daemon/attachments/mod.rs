@@ -2,6 +2,7 @@
 //! before it got its answer.
 
 mod check;
+mod hold;
 mod identify;
 mod vanished;
 
@@ -20,6 +21,7 @@ use overlay_kernel::{netlink::Netlink, netns::LOOPBACK};
 use tracing::warn;
 
 use super::Reconciler;
+pub(super) use hold::Held;
 use identify::{full, within_limits};
 
 type Result<T> = std::result::Result<T, Refusal>;
@@ -140,6 +142,9 @@ impl Reconciler {
             self.reconcile().await;
         }
         self.follow_names();
+        for address in &endpoint.addresses {
+            self.held.release(*address);
+        }
         let attached = self.attached(endpoint, false);
         let attached = attached.ok_or_else(|| self.why_not(endpoint, what))?;
         let inside = endpoint.netns.path();

@@ -3,6 +3,8 @@
 
 mod cnitool;
 mod containerd;
+mod docker;
+mod driver;
 mod nodes;
 mod podman;
 mod room;

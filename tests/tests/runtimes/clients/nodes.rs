@@ -22,9 +22,14 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn up(release: Release, name: &str) -> Result<Option<Self>> {
+        Self::up_with(release.name(), name)
+    }
+
+    /// With those of a root of packages that has a name of its own.
+    pub(super) fn up_with(packages: &str, name: &str) -> Result<Option<Self>> {
         let guard = lab(name)?;
         let namespaces = namespaces()?;
-        let open = |node: u8| Room::open(release, name, &guard.agent(node).instance);
+        let open = |node: u8| Room::open(packages, name, &guard.agent(node).instance);
         let Some(rooms) = open(1)?.zip(open(2)?) else {
             return Ok(None);
         };

@@ -19,7 +19,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use overlay_tests::{names::LabName, packages::Release, poll, processes};
+use overlay_tests::{names::LabName, packages::fetched, poll, processes};
 use tempfile::TempDir;
 
 use crate::plugin;
@@ -49,14 +49,24 @@ echo root:x:0:0:root:/root:/bin/sh >etc/passwd
 echo root:x:0: >etc/group
 : >etc/hosts
 : >etc/resolv.conf
-mkdir -p rootfs/bin rootfs/dev rootfs/etc rootfs/proc rootfs/sys rootfs/tmp usr/libexec/netavark
+mkdir -p rootfs/bin rootfs/dev rootfs/etc rootfs/proc rootfs/sys rootfs/tmp usr/lib/cni usr/libexec/netavark
 cp bin/busybox rootfs/bin/
 echo well >rootfs/page
-for name in cat httpd ip ping sh sleep wget; do ln -s busybox rootfs/bin/$name; done
+for name in cat grep httpd ip ping sh sleep true wget; do ln -s busybox rootfs/bin/$name; done
 cp "$PLUGIN" usr/lib/cni/
 cp "$PLUGIN" usr/libexec/netavark/
-exec chroot . /rootfs/bin/busybox sleep 1000000
+# Whoever enters a container's mounts later begins at their root, which is not to be the machine's.
+mkdir machine
+pivot_root . machine
+exec /rootfs/bin/busybox chroot . /rootfs/bin/busybox sh -ec "$LEAVE"
 "#;
+
+/// Leaves the machine's mounts, which it shares, as they are for everybody else.
+const LEAVE: &str = "
+/rootfs/bin/busybox mount --make-rslave /machine
+/rootfs/bin/busybox umount -l /machine
+exec /rootfs/bin/busybox sleep 1000000
+";
 
 /// The place, and all that runs in it.
 pub(super) struct Room {
@@ -67,8 +77,8 @@ pub(super) struct Room {
 
 impl Room {
     /// Makes one on a node; none where the packages are missing.
-    pub(super) fn open(release: Release, lab: &str, node: &str) -> Result<Option<Self>> {
-        let Some(packages) = release.folder() else {
+    pub(super) fn open(packages: &str, lab: &str, node: &str) -> Result<Option<Self>> {
+        let Some(packages) = fetched(packages) else {
             return Ok(None);
         };
         let folder = tempfile::tempdir()?;
@@ -84,6 +94,7 @@ impl Room {
             .env("T", folder.path())
             .env("ROOT", packages)
             .env("PLUGIN", plugin::program())
+            .env("LEAVE", LEAVE)
             .env(processes::MARK, lab)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -102,7 +113,7 @@ impl Room {
         let command = format!("/proc/{}/cmdline", self.holder.id());
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            if fs::read(&command)?.starts_with(b"/rootfs/bin/busybox") {
+            if fs::read(&command)?.starts_with(b"/rootfs/bin/busybox\0sleep") {
                 return Ok(());
             }
             let ended = self.holder.try_wait()?;

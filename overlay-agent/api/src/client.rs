@@ -1,7 +1,9 @@
 //! The agent of this node, by its socket.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -9,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overlay_api::{Key, Kind, Refusal, Reply, Request, Spool, Unwanted, Wanted, socket};
+use ipnet::IpNet;
+
+use crate::{
+    Attached, Hold, Key, Kind, Offer, Refusal, Reply, Request, Spool, Unwanted, Wanted, socket,
+};
 
 /// An agent that is started again listens within a second or two.
 const RESTART: Duration = Duration::from_secs(3);
@@ -20,13 +26,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// One instance of the agent.
 #[derive(Debug)]
-pub(crate) struct Agent {
+pub struct Agent {
     runtime: PathBuf,
 }
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
+pub enum NoAnswer {
     /// Nobody listens.
     #[error(
         "connect to the agent at {}: {cause}; start it with \"systemctl start overlay-agent\"",
@@ -68,7 +74,7 @@ impl NoAnswer {
     }
 
     /// What the agent said, where it has said something.
-    pub(crate) fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<Kind> {
         match self {
             Self::Refused(refusal) => Some(refusal.kind),
             Self::Away { .. } | Self::Broken { .. } => None,
@@ -78,7 +84,7 @@ impl NoAnswer {
 
 /// Which agent is meant cannot be told.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoInstance {
+pub enum NoInstance {
     /// None has ever run.
     #[error("find the agent: none runs on this node, and none has; start one")]
     None,
@@ -112,7 +118,7 @@ pub(crate) enum NoInstance {
 
 impl NoInstance {
     /// Whether there has never been an agent, so that there is nothing to detach from.
-    pub(crate) fn never_ran(&self) -> bool {
+    pub fn never_ran(&self) -> bool {
         matches!(self, Self::None | Self::Absent { .. })
     }
 }
@@ -126,7 +132,10 @@ fn there_are(names: &[String]) -> String {
 
 impl Agent {
     /// The one that is named, or the only one that is or was there.
-    pub(crate) fn find(instance: Option<&str>) -> Result<Self, NoInstance> {
+    ///
+    /// # Errors
+    /// When it cannot be told which one is meant.
+    pub fn find(instance: Option<&str>) -> Result<Self, NoInstance> {
         let folder = |variable: &str, default: &str| {
             env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
         };
@@ -161,7 +170,10 @@ impl Agent {
     }
 
     /// Attaches a container. An agent that is being started again is waited for.
-    pub(crate) fn add(&self, wanted: Wanted) -> Result<overlay_api::Attached, NoAnswer> {
+    ///
+    /// # Errors
+    /// When it is not attached.
+    pub fn add(&self, wanted: Wanted) -> Result<Attached, NoAnswer> {
         match self.ask(&Request::AttachmentAdd(wanted), RESTART)? {
             Reply::Attached(attached) => Ok(*attached),
             other => Err(self.unexpected(&other)),
@@ -169,8 +181,11 @@ impl Agent {
     }
 
     /// Detaches a container; one that is not attached is fine. What an agent cannot be told that is
-    /// away it reads when it starts.
-    pub(crate) fn delete(&self, key: &Key) -> Result<(), NoAnswer> {
+    /// away it reads when it starts: then it is told why that is so.
+    ///
+    /// # Errors
+    /// When it is attached still, and nobody knows that it should not be.
+    pub fn delete(&self, key: &Key) -> Result<Option<NoAnswer>, NoAnswer> {
         let unwanted = Unwanted {
             key: key.clone(),
             if_gone: false,
@@ -188,21 +203,18 @@ impl Agent {
             told => told,
         };
         match told {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == Some(Kind::NotFound) => Ok(()),
-            Err(error) if error.is_gone() => {
-                eprintln!(
-                    "overlay-cni: {error}; the agent detaches container {} when it starts",
-                    key.container
-                );
-                Ok(())
-            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == Some(Kind::NotFound) => Ok(None),
+            Err(error) if error.is_gone() => Ok(Some(error)),
             Err(error) => Err(error),
         }
     }
 
     /// Has the agent do something of which there is nothing to tell.
-    pub(crate) fn tell(&self, request: &Request) -> Result<(), NoAnswer> {
+    ///
+    /// # Errors
+    /// When it is not done.
+    pub fn tell(&self, request: &Request) -> Result<(), NoAnswer> {
         match self.ask(request, RESTART)? {
             Reply::Done => Ok(()),
             other => Err(self.unexpected(&other)),
@@ -210,12 +222,43 @@ impl Agent {
     }
 
     /// The attachments of a source.
-    pub(crate) fn list(&self, source: &str) -> Result<Vec<Key>, NoAnswer> {
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn list(&self, source: &str) -> Result<Vec<Key>, NoAnswer> {
         let source = source.to_owned();
         match self.ask(&Request::AttachmentList { source }, RESTART)? {
             Reply::Attachments(keys) => Ok(keys),
             other => Err(self.unexpected(&other)),
         }
+    }
+
+    /// The networks that there are.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn networks(&self) -> Result<Vec<Offer>, NoAnswer> {
+        match self.ask(&Request::AttachmentNetworks {}, RESTART)? {
+            Reply::Offers(offers) => Ok(offers),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Keeps an address for a container that is about to come.
+    ///
+    /// # Errors
+    /// When it is in use, or none is left.
+    pub fn hold(&self, hold: Hold) -> Result<IpNet, NoAnswer> {
+        match self.ask(&Request::AddressHold(hold), RESTART)? {
+            Reply::Held(net) => Ok(net),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The name of the instance.
+    pub fn instance(&self) -> &str {
+        let name = self.runtime.file_name().and_then(OsStr::to_str);
+        name.unwrap_or_default()
     }
 
     fn unexpected(&self, reply: &Reply) -> NoAnswer {
@@ -225,7 +268,18 @@ impl Agent {
         }
     }
 
+    /// Asks, and asks once more where an agent that is waited for was ended before its answer: what is
+    /// asked can be repeated.
     fn ask(&self, request: &Request, patience: Duration) -> Result<Reply, NoAnswer> {
+        match self.ask_once(request, patience) {
+            Err(error @ NoAnswer::Broken { .. }) if error.is_gone() && !patience.is_zero() => {
+                self.ask_once(request, patience)
+            }
+            answer => answer,
+        }
+    }
+
+    fn ask_once(&self, request: &Request, patience: Duration) -> Result<Reply, NoAnswer> {
         let socket = socket(&self.runtime);
         let stream = connect(&socket, patience).map_err(|cause| NoAnswer::Away {
             socket: socket.clone(),

@@ -2,13 +2,13 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use overlay_api::Namespace;
+use crate::Namespace;
 
 /// The namespace that a runtime names by a path.
 ///
 /// # Errors
 /// When there is nothing at the path.
-pub(crate) fn look(path: &str) -> io::Result<Namespace> {
+pub fn look(path: &str) -> io::Result<Namespace> {
     let path = std::path::absolute(path)?;
     let found = fs::metadata(&path)?;
     Ok(Namespace {
@@ -19,7 +19,7 @@ pub(crate) fn look(path: &str) -> io::Result<Namespace> {
 }
 
 /// Whether it is the one that this process runs in.
-pub(crate) fn is_own(namespace: &Namespace) -> bool {
+pub fn is_own(namespace: &Namespace) -> bool {
     let own = fs::metadata(Path::new("/proc/self/ns/net"));
     own.is_ok_and(|own| own.dev() == namespace.dev && own.ino() == namespace.inode)
 }
