@@ -113,7 +113,7 @@ fn faults() -> Vec<Fault> {
             "ip fw c",
             "ip fw",
             "forward",
-            "ip daddr 10.244.0.0/16 tcp dport 25 drop",
+            "counter drop",
         ),
         nft(
             "connections-followed",

@@ -2,6 +2,8 @@
 //! take; with `fastpath = "required"` it is told.
 
 mod cases;
+mod firewall;
+mod wire;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::net::if_::if_nametoindex;
@@ -14,6 +16,7 @@ use overlay_tests::{
     kernel, netns, poll, run,
     script::words,
     shape::{Scenario, Shape},
+    topology::UNDERLAY,
 };
 use serde_json::Value;
 
@@ -33,6 +36,7 @@ struct Stand {
 }
 
 /// Something that drops what passes.
+#[derive(Clone)]
 struct Case {
     what: &'static str,
     /// The node, counted from 1, whose agent has to heed it.
@@ -42,6 +46,7 @@ struct Case {
     put: Put,
 }
 
+#[derive(Clone)]
 enum Put {
     /// By commands on the node: one that puts it there, and one that takes it away.
     Command(String, String),
@@ -49,6 +54,8 @@ enum Put {
     Program(String, Hook),
     /// An XDP program in the driver of the interface of the node's container.
     Inside,
+    /// One in the driver of the node's underlay.
+    Underlay,
 }
 
 /// What stays there as long as the value lives.
@@ -108,12 +115,8 @@ impl Stand {
                     Ok(program.attach(if_nametoindex(device.as_str())?, *hook)?)
                 })?))
             }
-            Put::Inside => {
-                let program = Program::load_xdp(&[set(0, XDP_DROP), EXIT])?;
-                Ok(There::Program(attached(self.container(case.node), || {
-                    Ok(program.attach_in_driver(if_nametoindex("eth0")?)?)
-                })?))
-            }
+            Put::Inside => in_driver(self.container(case.node), "eth0"),
+            Put::Underlay => in_driver(node, UNDERLAY),
         }
     }
 
@@ -189,6 +192,13 @@ fn attached(namespace: &str, attach: impl FnOnce() -> Result<Link> + Send) -> Re
     netns::inside(namespace, attach)?
 }
 
+/// Drops what arrives in the driver of an interface.
+fn in_driver(namespace: &str, device: &str) -> Result<There> {
+    let program = Program::load_xdp(&[set(0, XDP_DROP), EXIT])?;
+    let attach = || Ok(program.attach_in_driver(if_nametoindex(device)?)?);
+    Ok(There::Program(attached(namespace, attach)?))
+}
+
 fn shell(node: &str, line: &str) -> Result<()> {
     let inside = ["ip", "netns", "exec", node, "sh", "-ec", line];
     run::checked(&inside.map(str::to_owned))?;
@@ -199,12 +209,17 @@ fn shell(node: &str, line: &str) -> Result<()> {
 fn what_others_hook_in_has_its_turn_on_both_paths_and_between_them() -> Result<()> {
     let stand = Stand::up("thooks", false)?;
     let cases = stand.cases()?;
+    let more = [stand.firewall(), stand.at_the_wire()].concat();
     for on in PATHS {
         for (node, on) in [1, 2].into_iter().zip(on) {
             stand.agent(node).fastpath(on)?;
         }
         stand.becomes_fast(on, "the switch");
         for case in &cases {
+            stand.try_one(case, on)?;
+        }
+        // Where the other node stands does not matter to these.
+        for case in more.iter().filter(|_| on[0] == on[1]) {
             stand.try_one(case, on)?;
         }
     }

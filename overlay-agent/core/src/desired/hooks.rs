@@ -15,7 +15,7 @@ use overlay_common::maps::MAX_PREFIX_LENGTHS;
 use super::{Derived, Desired, Node, Problem, Tunnel};
 use crate::{
     model::{Endpoint, Family, FastPath, IfName, Network},
-    surroundings::Side,
+    surroundings::{ForeignHook, Side},
 };
 
 /// Something of somebody else's that the programs would pass by.
@@ -45,6 +45,8 @@ pub(super) struct Hooks {
     pub(super) refused: BTreeMap<IpNet, IpNet>,
     /// The same, to be told.
     routes: Vec<PassedBy>,
+    /// Peers that rules of the packet filter are meant for: what goes to them and comes from them.
+    pub(super) closed: BTreeSet<IpAddr>,
 }
 
 impl Hooks {
@@ -58,11 +60,11 @@ impl Hooks {
             .iter()
             .flat_map(|tunnel| at(node, tunnel.device, |_| true))
             .collect();
-        let arriving = |side| side == Side::Ingress;
+        let passed_by = |hook: &ForeignHook| hook.side == Side::Ingress || hook.spares_redirected;
         tunnel.extend(
             node.underlay
                 .iter()
-                .flat_map(|&name| at(node, name, arriving)),
+                .flat_map(|&name| at(node, name, passed_by)),
         );
         tunnel.extend(policies(node, network, tunnels));
         let within = |net: &IpNet| network.ranges.iter().any(|range| overlap(range.cidr, *net));
@@ -81,7 +83,50 @@ impl Hooks {
             ..Self::default()
         };
         hooks.refuse(node, network, bridge);
+        hooks.take_meant(node, network, tunnels);
         hooks
+    }
+
+    /// Takes in rules of the packet filter that are meant for all of the network, or for peers.
+    fn take_meant(&mut self, node: &Node<'_>, network: &Network, tunnels: &[Tunnel]) {
+        let Some(tunnel) = tunnels.first() else {
+            return;
+        };
+        let around = &node.around;
+        // What is tracked as a whole is left to the kernel for that.
+        let tracked = around.followed.get(&network.name);
+        if tracked.is_none_or(|following| !following.whole) {
+            let chains = around.meant.get(&network.name).into_iter().flatten();
+            self.tunnel.extend(chains.map(|chain| PassedBy {
+                device: tunnel.device,
+                what: format!("{chain}, about the network"),
+            }));
+        }
+        let mut by_chain: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
+        for ((name, vtep), chain) in &around.meant_peers {
+            if *name == network.name {
+                by_chain.entry(chain).or_default().push(*vtep);
+            }
+        }
+        let vteps = || network.peers.iter().map(|peer| peer.vtep);
+        for (chain, about) in by_chain {
+            let whom = match about.as_slice() {
+                [one] => one.to_string(),
+                several => format!("{} peers", several.len()),
+            };
+            let hook = PassedBy {
+                device: tunnel.device,
+                what: format!("{chain}, about the tunnel to {whom}"),
+            };
+            let about: BTreeSet<IpAddr> = about.into_iter().collect();
+            let is_all = vteps().all(|vtep| about.contains(&vtep));
+            if is_all || network.fastpath == FastPath::Required {
+                self.tunnel.push(hook);
+            } else {
+                self.routes.push(hook);
+                self.closed.extend(about);
+            }
+        }
     }
 
     /// Takes in routes that refuse a part of the network.
@@ -115,11 +160,19 @@ impl Hooks {
     /// Takes in parts of peers' subnets that rules of the packet filter name.
     fn refuse_named(&mut self, node: &Node<'_>, network: &Network, bridge: IfName) {
         for (net, chain) in &node.around.named {
-            let mut of_peers = network.peers.iter().flat_map(|peer| &peer.subnets);
-            let around = of_peers.find(|subnet| *subnet != net && subnet.contains(net));
-            let Some(subnet) = around else {
-                continue;
+            let of_peers = || network.peers.iter().flat_map(|peer| &peer.subnets);
+            let around = of_peers().find(|subnet| *subnet != net && subnet.contains(net));
+            let rows: Vec<(IpNet, IpNet)> = match around {
+                Some(subnet) => vec![(*net, *subnet)],
+                // All that some peers have.
+                None => of_peers()
+                    .filter(|subnet| net.contains(*subnet))
+                    .map(|subnet| (*subnet, *subnet))
+                    .collect(),
             };
+            if rows.is_empty() {
+                continue;
+            }
             let hook = PassedBy {
                 device: bridge,
                 what: format!("{chain}, about {net}"),
@@ -129,7 +182,7 @@ impl Hooks {
                 self.tunnel.push(hook);
             } else {
                 self.routes.push(hook);
-                self.refused.insert(*net, *subnet);
+                self.refused.extend(rows);
             }
         }
     }
@@ -151,10 +204,10 @@ fn overlap(one: IpNet, other: IpNet) -> bool {
 fn at(
     node: &Node<'_>,
     device: IfName,
-    of_side: impl Fn(Side) -> bool,
+    is_meant: impl Fn(&ForeignHook) -> bool,
 ) -> impl Iterator<Item = PassedBy> {
     let hooks = node.around.hooks.get(&device).into_iter().flatten();
-    let hooks = hooks.filter(move |hook| of_side(hook.side));
+    let hooks = hooks.filter(move |hook| is_meant(hook));
     hooks.map(move |hook| PassedBy {
         device,
         what: hook.what.clone(),

@@ -56,6 +56,7 @@ struct OfNetwork {
     fast: bool,
     tunnels: Vec<(IfName, IpAddr)>,
     refused: BTreeMap<IpNet, IpNet>,
+    closed: BTreeSet<IpAddr>,
 }
 
 /// The peers' objects; those from before if nothing differs from then.
@@ -76,6 +77,7 @@ pub(super) fn build(
             .map(|tunnel| (tunnel.device, tunnel.local))
             .collect(),
         refused: derived.hooks.refused.clone(),
+        closed: derived.hooks.closed.clone(),
     };
     let cause = Cause {
         networks: derived.iter().map(of_network).collect(),
@@ -275,7 +277,7 @@ impl Made {
         let others = peer.subnets.iter();
         let others = others.filter(|subnet| !parts.contains(*subnet));
         let rows: Vec<(IpNet, bool)> = others
-            .map(|subnet| (*subnet, true))
+            .map(|subnet| (*subnet, !derived.hooks.closed.contains(&peer.vtep)))
             .chain(parts.iter().map(|part| (*part, false)))
             .collect();
         for (subnet, _) in &rows {

@@ -3,6 +3,7 @@
 //! A rule that is not understood may be about everything; one that certainly cannot be about a
 //! network of ours is left out.
 
+mod calls;
 mod maps;
 
 use std::{collections::BTreeMap, net::IpAddr, slice};
@@ -11,6 +12,8 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use serde_json::Value;
 
 use super::ruleset::{Base, Chain, Hook, Key, Ruleset};
+
+pub(super) use maps::entries_have_parts;
 
 /// Chains that call each other; the kernel allows 16.
 const DEEPEST: usize = 16;
@@ -60,15 +63,15 @@ impl Ruleset {
     /// What is about packets of ours at chains of devices and bridges, and what names addresses.
     pub fn hooked(&self, places: &Places) -> Hooked {
         let mut hooked = Hooked::default();
+        let judged = self.asked_of_packets();
         for (key, chain) in &self.chains {
             let name = || format!("nft chain {} {} {}", key.family, key.table, key.name);
             match (key.family.as_str(), &chain.base) {
                 ("netdev", Some(base)) => {
-                    let is_egress = base.hook == Hook::Egress;
                     for device in &base.devices {
                         let seen = if places.inside.contains(device) {
                             Seen::Inner
-                        } else if places.underlay.contains(device) && !is_egress {
+                        } else if places.underlay.contains(device) {
                             Seen::Outer
                         } else {
                             continue;
@@ -91,7 +94,10 @@ impl Ruleset {
                 ("netdev" | "bridge" | "arp", _) => {}
                 _ => {
                     let rules = chain.rules.iter().flat_map(|rule| self.spelled(rule, key));
-                    for rule in rules.filter(|rule| self.drops(rule, key, 0)) {
+                    let is_judged = judged.contains(key);
+                    for rule in rules.filter(|rule| {
+                        self.drops(rule, key, 0) || is_judged && self.marks(rule, key)
+                    }) {
                         let nets = self.nets(&rule, key);
                         let nets = nets.into_iter().flatten();
                         let nets = nets.filter(|net| places.have_as_a_part(net));
@@ -230,6 +236,13 @@ impl Ruleset {
         self.any(rule, key, depth, |kind| matches!(kind, "drop" | "reject"))
     }
 
+    /// Whether a rule marks what it is about, or hands it to somebody.
+    fn marks(&self, rule: &[Value], key: &Key) -> bool {
+        self.any(rule, key, 0, |kind| {
+            matches!(kind, "mangle" | "queue" | "dup" | "fwd" | "tproxy")
+        })
+    }
+
     /// Whether a statement of the rule, or of a chain that it calls, is of such a kind.
     fn any(&self, rule: &[Value], key: &Key, depth: usize, is: fn(&str) -> bool) -> bool {
         rule.iter().any(|statement| {
@@ -267,7 +280,7 @@ impl Ruleset {
         named.max_by_key(longest)
     }
 
-    fn nets_of(&self, right: &Value, key: &Key) -> Option<Vec<IpNet>> {
+    pub(super) fn nets_of(&self, right: &Value, key: &Key) -> Option<Vec<IpNet>> {
         let nets = self.leaves(right, key)?.into_iter().map(nets_of_one);
         nets.collect::<Option<Vec<_>>>().map(|nets| nets.concat())
     }
@@ -369,7 +382,7 @@ fn is_one(name: &str, names: &[String]) -> bool {
     })
 }
 
-fn overlap(one: IpNet, other: IpNet) -> bool {
+pub(super) fn overlap(one: IpNet, other: IpNet) -> bool {
     one.contains(&other) || other.contains(&one)
 }
 

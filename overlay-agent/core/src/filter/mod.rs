@@ -6,6 +6,7 @@
 
 mod hooked;
 mod matching;
+mod meant;
 mod ruleset;
 mod tracking;
 mod walk;
@@ -13,6 +14,7 @@ mod walk;
 use std::net::IpAddr;
 
 pub use hooked::{Hooked, Places};
+pub use meant::{MeantOutside, Outside};
 pub use ruleset::Writer;
 pub use ruleset::{Hook, Ruleset};
 pub use tracking::{Between, Following};

@@ -119,7 +119,7 @@ fn is_asked(base: &Base, packet: &Packet<'_>) -> bool {
 }
 
 /// Whether a match of iptables asks for a header that no plain packet has.
-fn is_beside_plain(xt: &Value) -> bool {
+pub(super) fn is_beside_plain(xt: &Value) -> bool {
     const HEADERS: [&str; 5] = ["ah", "dst", "frag", "hbh", "rt"];
     let name = xt["name"].as_str();
     xt["type"] == "match" && name.is_some_and(|name| HEADERS.contains(&name))

@@ -39,6 +39,8 @@ pub struct ForeignHook {
     pub side: Side,
     /// What it is, as `tc` and `bpftool` call it.
     pub what: String,
+    /// Whether the kernel keeps what a program has redirected from it, wherever that leaves.
+    pub spares_redirected: bool,
 }
 
 /// Ids of the TCX programs of a device: ingress, egress.

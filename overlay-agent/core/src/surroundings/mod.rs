@@ -74,6 +74,12 @@ pub struct Surroundings {
     pub refused: BTreeMap<IpNet, &'static str>,
     /// Parts of networks that packet filter rules of others name and drop, and the chains.
     pub named: BTreeMap<IpNet, String>,
+    /// Networks that rules of others are meant for as a whole, and the chains.
+    pub meant: BTreeMap<Name, BTreeSet<String>>,
+    /// Peers whose tunnels rules of others are meant for, by network and VTEP, and the chain.
+    pub meant_peers: BTreeMap<(Name, IpAddr), String>,
+    /// Whether such rules tell peers apart: who comes may be one of these.
+    pub tells_peers_apart: bool,
     /// Where routes of others lead that are no default routes, by device and family; `None`:
     /// anywhere.
     pub exits: BTreeMap<(IfName, Family), Option<BTreeSet<IpNet>>>,

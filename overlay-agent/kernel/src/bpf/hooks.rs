@@ -111,6 +111,7 @@ impl Look {
                     .extend(filters.into_iter().map(|filter| ForeignHook {
                         side,
                         what: format!("tc {} filter {filter}", side.name()),
+                        spares_redirected: false,
                     }));
             }
             for program in foreign {
@@ -118,6 +119,7 @@ impl Look {
                 at.foreign.push(ForeignHook {
                     side,
                     what: format!("tc {} program {name}", side.name()),
+                    spares_redirected: false,
                 });
             }
         }
@@ -125,6 +127,7 @@ impl Look {
             at.foreign.push(ForeignHook {
                 side: Side::Egress,
                 what: format!("qdisc {kind}"),
+                spares_redirected: false,
             });
         }
         // Several filters of one kind are one thing to tell.

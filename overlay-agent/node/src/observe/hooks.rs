@@ -71,6 +71,7 @@ pub(super) async fn observe(
         hooks.push(ForeignHook {
             side: Side::Egress,
             what: "native XDP on the other side".to_owned(),
+            spares_redirected: false,
         });
     }
     around.policies = match xfrm::policies() {

@@ -16,7 +16,14 @@ use overlay_core::{
 };
 use overlay_kernel::netlink::Event;
 
-use super::{devices::Devices, endpoints::Insides, hooks::Hooks, tables::Tables, ways::Ways};
+use super::{
+    devices::Devices,
+    endpoints::Insides,
+    hooks::Hooks,
+    meant::{Meant, Tunnels},
+    tables::Tables,
+    ways::Ways,
+};
 
 /// What all peers have, and the ways to them.
 type Followed = (Shared<PeerObjects>, Shared<BTreeMap<IpAddr, Way>>);
@@ -40,6 +47,8 @@ pub struct Known {
     pub(super) translated: bool,
     /// What it is about, where these are our places.
     pub(super) hooked: Option<(Places, Hooked)>,
+    /// Whom it is meant for, where these are our tunnels.
+    pub(super) meant: Option<(Vec<Tunnels>, Meant)>,
     /// Whether that is as it is.
     pub(super) has_rules: bool,
     /// The generation of nftables at which it was read, or which differs from that by what this agent

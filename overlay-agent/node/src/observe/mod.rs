@@ -13,6 +13,7 @@ mod exits;
 mod hooks;
 mod known;
 mod links;
+mod meant;
 mod nodes;
 mod one;
 mod rules;

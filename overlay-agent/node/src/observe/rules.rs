@@ -10,7 +10,7 @@ use overlay_core::{
 use overlay_kernel::{self as kernel, netlink::LinkInfo, nft};
 use tracing::debug;
 
-use super::Known;
+use super::{Known, meant};
 
 /// Finds the networks whose connections rules follow.
 ///
@@ -32,6 +32,7 @@ pub(super) fn observe(
                 known.translated = translated;
                 known.rules_at = generation;
                 known.hooked = None;
+                known.meant = None;
             }
             Err(error) => debug!("{error}"),
         }
@@ -44,6 +45,13 @@ pub(super) fn observe(
     around.followed = networks
         .filter_map(|network| Some((network.name.clone(), why(ruleset, network)?)))
         .collect();
+    let tunnels = meant::tunnels(model, ours, around);
+    let before = known.meant.take().filter(|before| before.0 == tunnels);
+    let (_, meant) = known.meant.insert(before.unwrap_or_else(|| {
+        let meant = meant::find(ruleset, &tunnels);
+        (tunnels, meant)
+    }));
+    meant.note(around);
     // A container more is no news where no chain is at devices.
     let ours = if ruleset.is_at_devices() { ours } else { &[] };
     let places = places(model, ours, around);
@@ -67,6 +75,7 @@ pub(super) fn observe(
         around.hooks.entry(device).or_default().push(ForeignHook {
             side,
             what: what.clone(),
+            spares_redirected: true,
         });
     }
 }

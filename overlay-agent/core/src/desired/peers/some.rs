@@ -11,6 +11,8 @@ use std::{
 };
 
 use super::{Cause, ForPeers, Made, OfNetwork, metric};
+use ipnet::IpNet;
+
 use crate::{
     desired::{
         Derived, Desired, Inputs, Node, cut_off, guard, in_the_way, networks, slots, underlay,
@@ -111,7 +113,9 @@ impl ForPeers {
             before.mtu == now.mtu
                 && before.fast == now.fast
                 && before.refused.is_empty()
+                && before.closed.is_empty()
                 && now.hooks.refused.is_empty()
+                && now.hooks.closed.is_empty()
                 && before
                     .tunnels
                     .iter()
@@ -125,6 +129,7 @@ impl ForPeers {
             && cause.capacity == inputs.capacity
             && cause.ways == inputs.observed.around.ways
             && inputs.observed.around.policies.is_empty()
+            && !inputs.observed.around.tells_peers_apart
             && self.objects.is_same(&inputs.observed.objects.peers)
             && cause.networks.len() == derived.len()
             && cause.networks.iter().zip(derived).all(alike)
@@ -175,8 +180,18 @@ fn alike(one: &Network, other: &Network) -> bool {
         && without(one) == without(other)
 }
 
-/// Whether an outer address is this node's, or one that ranges of networks are around.
+/// Whether an outer address is this node's, or one that ranges of networks are around, or somebody
+/// refuses a part of what such a peer has.
 fn concerns_others(node: &Node<'_>, derived: &[Derived<'_>], some: Few<'_>) -> bool {
+    let around = &node.around;
+    let mut refused = around.named.keys().chain(around.refused.keys());
+    let has_part = |net: &IpNet| {
+        let mut subnets = some.come.iter().flat_map(|peer| &peer.subnets);
+        subnets.any(|subnet| subnet.contains(net) || net.contains(subnet))
+    };
+    if refused.any(has_part) {
+        return true;
+    }
     let ranges = derived.iter().flat_map(|derived| &derived.network.ranges);
     let mut vteps = some.gone.iter().chain(some.come).map(|peer| peer.vtep);
     vteps.any(|vtep| {

@@ -14,6 +14,7 @@ fn with(device: &str, side: Side) -> Observed {
     let hook = ForeignHook {
         side,
         what: "qdisc tbf".to_owned(),
+        spares_redirected: false,
     };
     observed.around.hooks.insert(name(device), vec![hook]);
     observed
@@ -63,7 +64,7 @@ fn a_rule_that_names_an_address_takes_that_address_alone() {
     let subnets = &desired.objects.peers.entries.subnets;
     let hooked = subnets.iter().filter(|(_, entry)| entry.hooked);
     let hooked: Vec<String> = hooked.map(|((_, net), _)| net.to_string()).collect();
-    assert_eq!(hooked, ["10.244.2.9/32"]);
+    assert_eq!(hooked, ["10.244.2.0/24", "10.244.2.9/32"]);
 }
 
 #[test]

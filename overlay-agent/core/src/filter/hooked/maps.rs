@@ -9,7 +9,11 @@ use crate::filter::ruleset::{Key, Ruleset};
 impl Ruleset {
     /// A rule as several without verdict maps: one for each verdict, about the keys that have it, and
     /// one for what comes behind the map.
-    pub(super) fn spelled<'a>(&self, rule: &'a [Value], key: &Key) -> Vec<Cow<'a, [Value]>> {
+    pub(in crate::filter) fn spelled<'a>(
+        &self,
+        rule: &'a [Value],
+        key: &Key,
+    ) -> Vec<Cow<'a, [Value]>> {
         let place = rule
             .iter()
             .position(|statement| statement.get("vmap").is_some());
@@ -73,4 +77,11 @@ fn wanted(looked_at: &Value, keys: &[&Value]) -> Vec<Value> {
         is_one_of(left, keys.collect())
     };
     parts.iter().enumerate().map(part).collect()
+}
+
+/// Whether a rule has a map that looks at several things together: as spelled it is about more than
+/// it is.
+pub(in crate::filter) fn entries_have_parts(rule: &[Value]) -> bool {
+    let mut maps = rule.iter().filter_map(|statement| statement.get("vmap"));
+    maps.any(|map| map["key"].get("concat").is_some())
 }

@@ -139,7 +139,8 @@ fn a_chain_of_a_device_is_about_that_device_unless_it_cannot_be() {
         ("ingress", "eth1", &port(4789), vec!["eth1"], vec![]),
         ("ingress", "eth1", &port(53), vec![], vec![]),
         ("ingress", "eth1", &tcp, vec![], vec![]),
-        ("egress", "eth1", &port(4789), vec![], vec![]),
+        ("egress", "eth1", &port(4789), vec!["eth1"], vec![]),
+        ("egress", "eth1", &port(53), vec![], vec![]),
         ("ingress", "eth7", &json!([drop()]), vec![], vec![]),
     ] {
         let found = hooked("netdev", hook, Some(device), "accept", rule);

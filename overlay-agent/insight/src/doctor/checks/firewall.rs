@@ -174,7 +174,16 @@ fn through(network: &NetworkFacts) -> Vec<Packet<'_>> {
 }
 
 fn is_fast(facts: &Facts, network: &NetworkFacts) -> bool {
-    could_be_fast(facts, network) && !is_followed(facts, network)
+    could_be_fast(facts, network) && !is_followed(facts, network) && !is_heeded(facts, network)
+}
+
+/// Whether the programs leave a network to the kernel because rules are meant for it.
+fn is_heeded(facts: &Facts, network: &NetworkFacts) -> bool {
+    let ruleset = facts.ruleset.as_ref();
+    network.fastpath == FastPath::Auto
+        && ruleset.is_ok_and(|ruleset| {
+            between(network, |between| !ruleset.meant_within(between).is_empty())
+        })
 }
 
 fn could_be_fast(facts: &Facts, network: &NetworkFacts) -> bool {
@@ -190,20 +199,21 @@ fn is_followed(facts: &Facts, network: &NetworkFacts) -> bool {
 /// How rules follow all connections of a network, if they do: then the programs leave it to the
 /// kernel.
 fn following(facts: &Facts, network: &NetworkFacts) -> Option<Following> {
-    let ranges: Vec<_> = network
-        .cidrs
-        .iter()
-        .copied()
-        .zip(network.subnets.iter().copied())
-        .collect();
+    let ruleset = facts.ruleset.as_ref().ok()?;
+    let following = between(network, |between| ruleset.follows(between));
+    following.filter(|following| following.whole)
+}
+
+/// Asks something of where a network's packets are forwarded.
+fn between<T>(network: &NetworkFacts, ask: impl FnOnce(&Between<'_>) -> T) -> T {
+    let cidrs = network.cidrs.iter().copied();
+    let ranges: Vec<_> = cidrs.zip(network.subnets.iter().copied()).collect();
     let tunnels: Vec<&str> = network.tunnels.iter().map(IfName::as_str).collect();
-    let between = Between {
+    ask(&Between {
         bridge: network.bridge.as_str(),
         tunnels: &tunnels,
         ranges: &ranges,
-    };
-    let following = facts.ruleset.as_ref().ok()?.follows(&between);
-    following.filter(|following| following.whole)
+    })
 }
 
 fn followed(facts: &Facts) -> Looked {

@@ -1,7 +1,7 @@
 use overlay_core::{filter::Ruleset, model::FastPath};
 use serde_json::{Value, json};
 
-use super::super::healthy::only;
+use super::super::healthy::{broken, only};
 use crate::doctor::facts::Facts;
 
 fn base(kind: &str, hook: &str, expr: &Value) -> Ruleset {
@@ -49,10 +49,23 @@ fn forward_rules_matter_differently_on_both_paths() {
             "left": { "payload": { "protocol": "tcp", "field": "dport" } } } },
         { "drop": null },
     ]);
-    let found = only("forward-rules-bypassed", with("filter", "forward", tcp));
+    let required = |expr: &Value| {
+        let rule = with("filter", "forward", expr.clone());
+        move |facts: &mut Facts| {
+            facts.networks[0].fastpath = FastPath::Required;
+            rule(facts);
+        }
+    };
+    let found = only("forward-rules-bypassed", required(&tcp));
     assert!(found.what.contains("drops some of"), "{found:?}");
     assert_eq!(found.cure.commands.len(), 2);
+    // Rules that are meant for it have the network left to the kernel, and everybody's default has not.
+    assert!(broken(with("filter", "forward", tcp)).is_empty());
     let all = json!([{ "drop": null }]);
+    only(
+        "forward-rules-bypassed",
+        with("filter", "forward", all.clone()),
+    );
     let found = only("firewall-drops-forwarded", |facts| {
         facts.networks[0].fastpath = FastPath::Off;
         with("filter", "forward", all)(facts);

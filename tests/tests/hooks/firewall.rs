@@ -1,0 +1,166 @@
+//! Rules of the packet filter: about tunnels' packets, and about what is inside of them.
+
+use overlay_tests::topology::UNDERLAY;
+
+use super::{Case, Put, Stand};
+
+const TAKE: &str = "nft delete table inet strangers";
+
+/// A base chain with its rules.
+fn table(hook: &str, rules: &str) -> String {
+    format!(
+        "nft 'table inet strangers {{ set quarantine {{ type ipv4_addr; }}; \
+         chain c {{ type filter hook {hook} priority 0; {rules}; }}; }}'"
+    )
+}
+
+impl Stand {
+    /// Rules that drop.
+    pub(super) fn firewall(&self) -> Vec<Case> {
+        let nodes = &self.guard.topology().nodes;
+        let port = self.guard.topology().port();
+        let [from, to] = [0, 1].map(|node: usize| nodes[node].underlay);
+        let [own, other] = [0, 1].map(|node: usize| nodes[node].containers[0].address);
+        let (first, second) = (nodes[0].subnet, nodes[1].subnet);
+        let case = |what, node, hook: &str, rules: String| Case {
+            what,
+            node,
+            told: "nft chain inet strangers c",
+            put: Put::Command(table(hook, &rules), TAKE.to_owned()),
+        };
+        let mut cases = vec![
+            // The tunnel's own packets.
+            case(
+                "the port, going",
+                1,
+                "output",
+                format!("udp dport {port} drop"),
+            ),
+            case(
+                "the peer, going",
+                1,
+                "postrouting",
+                format!("ip daddr {to} drop"),
+            ),
+            case(
+                "the port, coming",
+                2,
+                "prerouting",
+                format!("iifname {UNDERLAY} udp dport {{ 8472, {port} }} counter drop"),
+            ),
+            case(
+                "the peer, coming",
+                2,
+                "input",
+                format!("ip saddr . udp dport {{ {from} . {port} }} drop"),
+            ),
+            case(
+                "a rate of the tunnel",
+                2,
+                "input",
+                format!("udp dport {port} limit rate over 1/hour burst 1 packets drop"),
+            ),
+            // What is inside.
+            case(
+                "a protocol",
+                1,
+                "forward",
+                "meta l4proto icmp drop".to_owned(),
+            ),
+            case(
+                "a device",
+                1,
+                "forward",
+                "oifname \"ovl1\" reject".to_owned(),
+            ),
+            case(
+                "a rate",
+                2,
+                "forward",
+                "limit rate over 1/hour burst 1 packets drop".to_owned(),
+            ),
+            case(
+                "a rate of an address",
+                1,
+                "forward",
+                format!("ip daddr {other} limit rate over 1/hour burst 1 packets drop"),
+            ),
+            case(
+                "new connections of an address",
+                1,
+                "forward",
+                format!("ip daddr {other} ct state new,established reject"),
+            ),
+            case(
+                "all of this node",
+                1,
+                "forward",
+                format!("ip saddr {first} drop"),
+            ),
+            case(
+                "all of the other node",
+                1,
+                "prerouting",
+                format!("ip daddr {second} drop"),
+            ),
+            case(
+                "all of the network",
+                2,
+                "postrouting",
+                "ip daddr 10.244.0.0/16 drop".to_owned(),
+            ),
+            case(
+                "a set that has it",
+                2,
+                "forward",
+                "ip saddr @quarantine drop".to_owned(),
+            ),
+        ];
+        // Its element comes later.
+        if let Some(Case {
+            put: Put::Command(put, _),
+            ..
+        }) = cases.last_mut()
+        {
+            let element = format!("nft add element inet strangers quarantine '{{ {own} }}'");
+            *put = format!("{put}; sleep 1; {element}");
+        }
+        cases.extend(self.marks());
+        cases
+    }
+
+    /// A mark that is set on the kernel's way, and what looks at it further on.
+    fn marks(&self) -> [Case; 2] {
+        let nodes = &self.guard.topology().nodes;
+        let port = self.guard.topology().port();
+        let other = nodes[1].containers[0].address;
+        let case = |what, rule: String, put: &str, take: &str| Case {
+            what,
+            node: 1,
+            told: "nft chain inet strangers c",
+            put: Put::Command(
+                format!("{}; {put}", table("prerouting", &rule)),
+                format!("{TAKE}; {take}"),
+            ),
+        };
+        // Of the tunnel's packet, which keeps it.
+        let looks = format!(
+            "nft 'add chain inet strangers wire {{ type filter hook postrouting priority 0; }}; \
+             add rule inet strangers wire meta mark 7 udp dport {port} drop'"
+        );
+        [
+            case(
+                "a mark for the wire",
+                format!("ip daddr {other} meta mark set 7"),
+                &looks,
+                "true",
+            ),
+            case(
+                "a mark for the routes",
+                "iifname ovlbr1 meta mark set 7".to_owned(),
+                "ip route add blackhole default table 77; ip rule add fwmark 7 lookup 77",
+                "ip rule del fwmark 7 lookup 77; ip route flush table 77",
+            ),
+        ]
+    }
+}
