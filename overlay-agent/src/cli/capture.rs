@@ -46,7 +46,7 @@ pub(super) struct Args {
     part: Part,
     /// Only packets with this reason, as counters name it, or all that were "forwarded", "passed" or
     /// "dropped"; can be given several times
-    #[arg(long = "reason")]
+    #[arg(long = "reason", value_name = "REASON")]
     reasons: Vec<String>,
     /// Only what this program sees; can be given several times
     #[arg(long = "hook", value_name = "PROGRAM", value_parser = PROGRAMS)]

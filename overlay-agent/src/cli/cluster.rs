@@ -30,7 +30,7 @@ pub(super) enum ClusterCommand {
     #[command(after_help = examples::CLUSTER_INIT)]
     Init {
         /// Configuration file, whose [cluster] says where etcd is
-        #[arg(long, env = "OVERLAY_CONFIG")]
+        #[arg(long, value_name = "FILE", env = "OVERLAY_CONFIG")]
         config: PathBuf,
         /// IPv4 addresses of all nodes together
         #[arg(long, required_unless_present = "role")]
@@ -52,7 +52,7 @@ pub(super) enum ClusterCommand {
     #[command(after_help = examples::CLUSTER_LEAVE)]
     Leave {
         /// Configuration file, whose [cluster] says where etcd is
-        #[arg(long, env = "OVERLAY_CONFIG")]
+        #[arg(long, value_name = "FILE", env = "OVERLAY_CONFIG")]
         config: PathBuf,
     },
 }

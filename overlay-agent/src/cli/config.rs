@@ -20,7 +20,7 @@ pub(super) enum Command {
     #[command(after_help = examples::CONFIG_SHOW)]
     Show {
         /// Configuration file [default: what the running agent has]
-        #[arg(long, env = "OVERLAY_CONFIG")]
+        #[arg(long, value_name = "FILE", env = "OVERLAY_CONFIG")]
         config: Option<PathBuf>,
     },
     /// Print an example with every key and what it means

@@ -18,7 +18,7 @@ use super::{CommandResult, Failure, Format, client, local, output};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Examine the node of this configuration without asking an agent
-    #[arg(long, env = "OVERLAY_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "OVERLAY_CONFIG")]
     config: Option<PathBuf>,
     /// With --config: network namespace that is the node: a name under /run/netns, or a path
     /// [default: that of the instance's last agent, else the caller's]

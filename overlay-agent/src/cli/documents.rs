@@ -1,6 +1,7 @@
 //! Manual pages and completions, written from the command line's own definition, and the one of the
 //! configuration file from its page in the documentation.
 
+mod page;
 mod roff;
 
 use std::{fs, io, path::Path};
@@ -32,7 +33,9 @@ pub(super) fn write(folder: &Path) -> CommandResult {
         let title = "overlay\\-agent.toml \\- configuration of a node of overlay networks";
         let version = env!("CARGO_PKG_VERSION");
         let head = format!(
-            ".TH OVERLAY\\-AGENT.TOML {FILES} \"\" \"overlay {version}\"\n.SH NAME\n{title}\n"
+            ".TH OVERLAY\\-AGENT.TOML {FILES} \"\" \"overlay {version}\"\n.SH NAME\n{title}\n\
+             .SH SYNOPSIS\n.B overlay\\-agent run\n.RB \\-\\-config\n.I FILE\n.PP\n\
+             .I /etc/overlay/node.toml\n"
         );
         fs::write(pages.join(name), head + &roff::of_markdown(CONFIGURATION))?;
         for (file, script) in completing::scripts()? {
@@ -53,11 +56,16 @@ fn manual(command: Command, folder: &Path) -> io::Result<()> {
     {
         manual(below.clone(), folder)?;
     }
-    let page = Man::new(command).section(COMMANDS).manual("overlay");
-    let mut text = Vec::new();
-    page.render(&mut text)?;
-    // What the library calls the text behind the options.
-    let text = String::from_utf8_lossy(&text).replace("\n.SH EXTRA\n", "\n.SH EXAMPLES\n");
+    let name = command
+        .get_display_name()
+        .unwrap_or_else(|| command.get_name());
+    let version = env!("CARGO_PKG_VERSION");
+    let page = Man::new(command.clone())
+        .title(name.to_uppercase())
+        .section(COMMANDS)
+        .source(format!("overlay {version}"))
+        .manual("overlay");
+    let text = page::of_command(&command, &page)?;
     fs::write(folder.join(page.get_filename()), text)
 }
 
@@ -96,6 +104,14 @@ mod tests {
         write(folder.path()).unwrap();
         let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
         for (page, words) in [
+            ("overlay-agent.8", "\n.SH EXIT STATUS\n"),
+            ("overlay-agent.8", "\n.SH FILES\n"),
+            ("overlay-agent-run.8", "\\fB\\-\\-config\\fR \\fIFILE\\fR"),
+            (
+                "overlay-agent-capture.8",
+                "\\fB\\-s\\fR|\\fB\\-\\-snap\\fR \\fIBYTES\\fR",
+            ),
+            ("overlay-agent.toml.5", ".SH SYNOPSIS"),
             ("overlay-agent.8", "NO_COLOR"),
             ("overlay-agent-run.8", "SIGHUP"),
             ("overlay-agent-endpoint-add.8", ".SH EXAMPLES"),

@@ -58,7 +58,14 @@ pub struct Cli {
     )]
     instance: Option<Name>,
     /// Output format
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        global = true,
+        value_enum,
+        default_value_t
+    )]
     output: Format,
     #[command(flatten)]
     dirs: Dirs,
@@ -85,7 +92,7 @@ enum Command {
     #[command(after_help = examples::CHECK)]
     Check {
         /// Configuration file
-        #[arg(long, env = "OVERLAY_CONFIG")]
+        #[arg(long, value_name = "FILE", env = "OVERLAY_CONFIG")]
         config: PathBuf,
     },
     /// Print the steps that run would take; change nothing
@@ -153,7 +160,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct NodeArgs {
     /// Configuration file
-    #[arg(long, env = "OVERLAY_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "OVERLAY_CONFIG")]
     config: PathBuf,
     /// Network namespace that is the node: a name under /run/netns, or a path [default: the caller's]
     #[arg(long)]
@@ -186,7 +193,7 @@ enum EndpointCommand {
         #[arg(long)]
         pid: Option<u32>,
         /// Its address; twice for one of each family [default: the next free ones]
-        #[arg(long = "address")]
+        #[arg(long = "address", value_name = "ADDRESS")]
         addresses: Vec<String>,
         /// Its interface in the container [default: eth0]
         #[arg(long)]

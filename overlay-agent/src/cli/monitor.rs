@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// Only packets with this reason, as counters name it, or all that were "forwarded", "passed"
     /// or "dropped"; can be given several times [default: dropped, and what was left to the kernel of
     /// tunnels and endpoints]
-    #[arg(long = "reason")]
+    #[arg(long = "reason", value_name = "REASON")]
     reasons: Vec<String>,
     /// Also the agents' own probes, which are left out unless they are dropped
     #[arg(long)]

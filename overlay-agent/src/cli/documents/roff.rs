@@ -144,12 +144,12 @@ fn without_links(text: &str) -> String {
     out + rest
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }
 
 /// A line that begins with what would be a request.
-fn protected(line: &str) -> String {
+pub(super) fn protected(line: &str) -> String {
     if line.starts_with(['.', '\'']) {
         format!("\\&{line}")
     } else {
