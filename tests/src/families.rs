@@ -56,7 +56,7 @@ pub enum Families {
 
 /// No families of this name.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no choice of protocols: use 4, 6 or both")]
+#[error("{0:?} is not a choice of protocols: use 4, 6 or both")]
 pub struct Unknown(String);
 
 impl Families {

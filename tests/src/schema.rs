@@ -69,7 +69,7 @@ impl Schema {
         }
         let allowed = says.get("enum").and_then(Value::as_array);
         if allowed.is_some_and(|allowed| !allowed.contains(value)) {
-            faults.push(format!("{at}: {value} is no word of the list"));
+            faults.push(format!("{at}: {value} is not a word of the list"));
         }
         if let Some(kind) = says.get("type").filter(|kind| !is_of(kind, value)) {
             faults.push(format!("{at}: {value} is no {kind}"));

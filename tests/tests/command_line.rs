@@ -110,9 +110,9 @@ fn what_is_left_out_is_told_and_an_empty_variable_is_none() -> Result<()> {
     let out = with("")?;
     assert_eq!(out.code, Some(2), "{}", out.stderr);
     assert!(out.stderr.contains("--config <FILE>"), "{}", out.stderr);
-    assert!(!out.stderr.contains("is no name"), "{}", out.stderr);
+    assert!(!out.stderr.contains("is not a name"), "{}", out.stderr);
     let out = with("a/b")?;
-    assert!(out.stderr.contains("is no name"), "{}", out.stderr);
+    assert!(out.stderr.contains("is not a name"), "{}", out.stderr);
     Ok(guard.down()?)
 }
 

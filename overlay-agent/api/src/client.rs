@@ -92,7 +92,7 @@ pub enum NoInstance {
     #[error("find the agent: there are {0}; name one of them with \"instance\"")]
     Several(String),
     /// The name would lead elsewhere.
-    #[error("find the agent: {0:?} is no name of an instance; correct \"instance\"")]
+    #[error("find the agent: {0:?} is not the name of an instance; correct \"instance\"")]
     Name(String),
     /// No agent of that name has ever run.
     #[error(

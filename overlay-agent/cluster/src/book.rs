@@ -157,7 +157,7 @@ impl Book {
             let subnet: Subnet = entry
                 .key
                 .parse()
-                .map_err(|_| "it is no subnet".to_owned())?;
+                .map_err(|_| "it is not a subnet".to_owned())?;
             let lease = Lease::read(&entry.value).map_err(|error| error.to_string())?;
             Ok((subnet, lease))
         };

@@ -61,7 +61,7 @@ impl ClientError {
     pub fn problem(&self) -> Problem {
         let (what, cure) = match self {
             Self::Url(url) => (
-                format!("{url:?} is no URL of an etcd member"),
+                format!("{url:?} is not a URL of an etcd member"),
                 "write it as http://192.0.2.1:2379",
             ),
             Self::Access { what, cure } => (format!("connect to etcd: {what}"), *cure),

@@ -65,7 +65,7 @@ enum Backend {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLease {
     /// Not an object in JSON.
-    #[error("its value is no JSON object")]
+    #[error("its value is not a JSON object")]
     Json,
     /// Another backend of flannel's.
     #[error("its backend is {0}, not vxlan")]
@@ -285,8 +285,8 @@ mod tests {
     #[test]
     fn what_is_no_lease_says_why() {
         let cases = [
-            ("", "its value is no JSON object"),
-            ("[]", "its value is no JSON object"),
+            ("", "its value is not a JSON object"),
+            ("[]", "its value is not a JSON object"),
             ("{}", "its backend is not given, not vxlan"),
             (
                 r#"{"BackendType":"host-gw"}"#,

@@ -79,7 +79,7 @@ impl Login {
         let token = token.map(MetadataValue::try_from).transpose();
         let token = token.map_err(|_| ClientError::Refused {
             call: "log in",
-            cause: "the token is no text of a header".to_owned(),
+            cause: "the token is not text for a header".to_owned(),
         })?;
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
         Ok(())

@@ -111,7 +111,7 @@ async fn run(command: Command) -> Result<()> {
 
 fn me(start: &Start) -> Result<Me> {
     let device = |mac: &str| {
-        let mac = Mac::read(mac).with_context(|| format!("{mac:?} is no MAC"))?;
+        let mac = Mac::read(mac).with_context(|| format!("{mac:?} is not a MAC"))?;
         // flannel writes the network's; it is filled in once that is known.
         anyhow::Ok(Device { vni: 1, mac })
     };

@@ -44,7 +44,7 @@ pub struct Share<N> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNetwork {
     /// Not an object in JSON.
-    #[error("it is no JSON object")]
+    #[error("it is not a JSON object")]
     Json,
     /// A field that is missing or wrong.
     #[error("its {field} is {value}")]

@@ -18,7 +18,7 @@ pub struct Subnet {
 
 /// A key that flannel would not have written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no subnet; flannel writes 10.5.7.0-24, or 10.5.7.0-24&fd00:6:0:7::-64")]
+#[error("{0:?} is not a subnet; flannel writes 10.5.7.0-24, or 10.5.7.0-24&fd00:6:0:7::-64")]
 pub struct InvalidKey(String);
 
 impl Subnet {

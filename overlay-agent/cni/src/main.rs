@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         }
         None => {
             eprintln!(
-                "overlay-cni: {:?} is no verb: it is started by container runtimes, with CNI_COMMAND \
+                "overlay-cni: {:?} is not a verb: it is started by container runtimes, with CNI_COMMAND \
                  or with create, setup, teardown or info",
                 verb.unwrap_or_default()
             );

@@ -107,7 +107,7 @@ pub(crate) fn run(verb: Verb, netns: Option<&str>) -> ExitCode {
 fn create() -> Result<Value> {
     let mut network = input()?;
     let fields = network.as_object_mut();
-    let fields = fields.ok_or("understand the network: it is no object")?;
+    let fields = fields.ok_or("understand the network: it is not an object")?;
     if fields
         .get("subnets")
         .and_then(Value::as_array)

@@ -73,7 +73,7 @@ pub fn check_bpffs(path: &Path) -> Result<()> {
     if found.filesystem_type() == BPF_FS_MAGIC {
         return Ok(());
     }
-    let cause = format!("{} is no bpf filesystem", existing.display());
+    let cause = format!("{} is not a bpf filesystem", existing.display());
     Err(KernelError::new(operation, cause).with_cure("mount -t bpf bpf /sys/fs/bpf"))
 }
 
@@ -86,7 +86,7 @@ pub fn check_kernel_release() -> Result<()> {
 pub fn judge_release(release: &str) -> Result<()> {
     let operation = "check the kernel's release";
     let version = parse_release(release)
-        .ok_or_else(|| KernelError::new(operation, format!("{release:?} is no version")))?;
+        .ok_or_else(|| KernelError::new(operation, format!("{release:?} is not a version")))?;
     if version >= OLDEST_KERNEL {
         return Ok(());
     }
@@ -162,7 +162,7 @@ mod tests {
             assert!(judge_release(release).is_ok(), "{release}");
         }
         let error = judge_release("").unwrap_err();
-        assert!(error.to_string().contains("is no version"), "{error}");
+        assert!(error.to_string().contains("is not a version"), "{error}");
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
         let error = check_bpffs(Path::new("/proc/overlay/none")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "pin maps below /proc/overlay/none: /proc is no bpf filesystem; \
+            "pin maps below /proc/overlay/none: /proc is not a bpf filesystem; \
              mount -t bpf bpf /sys/fs/bpf"
         );
     }

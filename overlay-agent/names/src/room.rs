@@ -16,7 +16,7 @@ pub struct Zone(LowerName);
 
 /// Text that is no such domain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no domain; take one that nobody else has, such as \"overlay.internal\"")]
+#[error("{0:?} is not a domain; take one that nobody else has, such as \"overlay.internal\"")]
 pub struct InvalidZone(String);
 
 impl FromStr for Zone {

@@ -18,7 +18,7 @@ use overlay_core::{
 };
 
 use super::{
-    CommandResult, Failure, Format, client, completing,
+    CommandResult, Failure, Format, client, completing, examples,
     machine::{Machine, Peer},
     output,
 };
@@ -27,14 +27,7 @@ use super::{
 const MOST_HOPS: usize = 4;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  overlay-agent explain web 10.244.2.10
-  overlay-agent explain web db --proto tcp --dport 5432
-  overlay-agent explain node 10.244.2.10 --size 1400 --df
-  overlay-agent explain web 10.244.2.10 --source 10.244.1.99   # what if it pretended?
-
-Exit code: 0 when it arrives, as far as it can be told; 1 when it does not.")]
+#[command(after_help = examples::EXPLAIN)]
 pub(super) struct Args {
     /// Source: an endpoint's name or address, or "node"
     #[arg(add = ArgValueCompleter::new(completing::endpoints))]

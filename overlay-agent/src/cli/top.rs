@@ -26,7 +26,7 @@ pub(super) struct Args {
 pub(super) fn top(dirs: &Dirs, instance: Option<&Name>, args: &Args) -> CommandResult {
     if !io::stdout().is_terminal() {
         return Err(Failure::BadInput(anyhow!(
-            "draw on standard output: it is no terminal; use \"overlay-agent stats --watch\""
+            "draw on standard output: it is not a terminal; use \"overlay-agent stats --watch\""
         )));
     }
     let ask = || {

@@ -130,7 +130,7 @@ fn make_private(folder: &Path) -> Result<(), LockError> {
     if !found.is_dir() {
         return Err(LockError::NotOurs {
             path: folder.to_owned(),
-            what: "it is no folder",
+            what: "it is not a folder",
         });
     }
     if owner != user {
@@ -151,7 +151,7 @@ fn must_be_a_lock(path: &Path) -> Result<(), LockError> {
     match fs::symlink_metadata(path) {
         Ok(there) if !there.is_file() => Err(LockError::NotOurs {
             path: path.to_owned(),
-            what: "it is no file",
+            what: "it is not a file",
         }),
         Ok(there) if there.len() != 0 => Err(LockError::NotOurs {
             path: path.to_owned(),
@@ -172,7 +172,7 @@ fn must_be_left_behind(socket: &Path) -> Result<(), LockError> {
         })
     };
     match fs::symlink_metadata(socket) {
-        Ok(there) if !there.file_type().is_socket() => not_ours("it is no socket"),
+        Ok(there) if !there.file_type().is_socket() => not_ours("it is not a socket"),
         Ok(_) if UnixStream::connect(socket).is_ok() => {
             not_ours("it is a socket at which another program listens")
         }

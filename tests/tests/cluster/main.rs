@@ -84,7 +84,7 @@ fn foreign_entries(cluster: &Cluster, agent: &Agent) -> Result<()> {
     until_said(agent, "10.99.0.0-24 is left out")?;
     until_said(
         agent,
-        "10.244.251.0-24\" is left out: its value is no JSON object",
+        "10.244.251.0-24\" is left out: its value is not a JSON object",
     )?;
     until_found(agent, "cluster-entry")?;
     let route = run::checked(&words("ip -n tetcd-n2 route show 10.244.250.0/24"))?;

@@ -21,7 +21,7 @@ fn followed(cluster: &Cluster, agent: &Agent) -> Result<u8> {
     let said = agent.json(&["cluster", "status"])?;
     let endpoint = said["endpoint"].as_str().context("a member")?;
     let found = (1..=3).find(|member| cluster.url(*member) == endpoint);
-    found.with_context(|| format!("{endpoint} is no member"))
+    found.with_context(|| format!("{endpoint} is not a member"))
 }
 
 /// Waits until a node follows another member than that.

@@ -223,7 +223,7 @@ fn settings_and_configurations(stand: &Stand) -> Result<()> {
         Ok(out) => (!out.success).then_some(out.stdout),
         Err(error) => Some(error.to_string()),
     });
-    assert_eq!(ends_well, Ok(()), "a note is no problem");
+    assert_eq!(ends_well, Ok(()), "a note is not a problem");
     stand.agent.fastpath(true)?;
     stand.is_healthy("the fast path was off")
 }

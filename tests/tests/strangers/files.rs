@@ -44,7 +44,7 @@ fn none_is_removed() -> Result<()> {
     fs::write(&socket, mine)?;
     agent.stop()?;
     assert_eq!(fs::read(&socket)?, mine);
-    refuses(&agent, &socket, "it is no socket")?;
+    refuses(&agent, &socket, "it is not a socket")?;
     assert_eq!(fs::read(&socket)?, mine);
     fs::remove_file(&socket)?;
 
@@ -61,7 +61,7 @@ fn none_is_removed() -> Result<()> {
     assert_eq!(fs::read(&lock)?, mine);
     fs::remove_file(&lock)?;
     fs::create_dir(&lock)?;
-    refuses(&agent, &lock, "it is no file")?;
+    refuses(&agent, &lock, "it is not a file")?;
     assert!(lock.is_dir());
     fs::remove_dir(&lock)?;
 

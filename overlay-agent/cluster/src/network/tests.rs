@@ -45,7 +45,7 @@ fn both_families_go_by_one_number() {
 fn what_cannot_be_followed_is_named() {
     let vxlan = r#""Backend":{"Type":"vxlan"}"#;
     let cases = [
-        ("x".to_owned(), "it is no JSON object"),
+        ("x".to_owned(), "it is not a JSON object"),
         (
             r#"{"Network":"10.5.0.0/16"}"#.to_owned(),
             "its Backend is missing; without one",

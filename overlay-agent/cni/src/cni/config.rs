@@ -60,12 +60,12 @@ impl Config {
         let text = |key: &str| match input.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(other) => Err(invalid(format!("read {key:?}: {other} is no text"))),
+            Some(other) => Err(invalid(format!("read {key:?}: {other} is not text"))),
         };
         let name = text("name")?.unwrap_or_default();
         if !is_identifier(&name) {
             return Err(invalid(format!(
-                "read \"name\": {name:?} is no name of a network"
+                "read \"name\": {name:?} is not the name of a network"
             )));
         }
         if let Some(ipam) = input.get("ipam")

@@ -49,12 +49,12 @@ impl Environment {
         }
         if !is_identifier(&container) {
             return wrong(format!(
-                "read CNI_CONTAINERID: {container:?} is no container id"
+                "read CNI_CONTAINERID: {container:?} is not a container id"
             ));
         }
         if !is_interface(&interface) {
             return wrong(format!(
-                "read CNI_IFNAME: {interface:?} is no name of an interface"
+                "read CNI_IFNAME: {interface:?} is not the name of an interface"
             ));
         }
         Ok(Self {
@@ -88,7 +88,7 @@ fn arguments(text: &str) -> Result<BTreeMap<String, String>> {
             let (key, value) = pair.split_once('=').ok_or_else(|| {
                 Error::new(
                     Code::Environment,
-                    format!("read CNI_ARGS: {pair:?} is no KEY=VALUE"),
+                    format!("read CNI_ARGS: {pair:?} is not KEY=VALUE"),
                 )
             })?;
             Ok((key.trim().to_owned(), value.to_owned()))

@@ -77,7 +77,7 @@ fn list<'a>(result: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Vec
     list.as_array_mut().ok_or_else(|| {
         Error::new(
             Code::Decode,
-            format!("read {key:?} of prevResult: it is no list"),
+            format!("read {key:?} of prevResult: it is not a list"),
         )
     })
 }
@@ -127,7 +127,7 @@ pub(super) fn expected(
         text.parse::<IpNet>().map_err(|_| {
             Error::new(
                 Code::Decode,
-                format!("read prevResult: {text:?} is no address with its length"),
+                format!("read prevResult: {text:?} is not an address with its length"),
             )
         })
     };

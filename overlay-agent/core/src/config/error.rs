@@ -252,7 +252,7 @@ pub enum Fault {
     NotUnicast(IpAddr),
     /// No member of etcd.
     #[error(
-        "{0:?} is no member of etcd; write it as \"https://192.0.2.1:2379\", or \"http://…\" without TLS"
+        "{0:?} is not a member of etcd; write it as \"https://192.0.2.1:2379\", or \"http://…\" without TLS"
     )]
     Member(String),
     /// One of two that make sense together alone.
@@ -276,10 +276,10 @@ pub enum Fault {
     #[error("{} is not a whole path; begin it with a slash", .0.display())]
     NotWhole(PathBuf),
     /// Where no keys of flannel's can be.
-    #[error("{0:?} is no prefix of keys; write it as \"/coreos.com/network\"")]
+    #[error("{0:?} is not a prefix of keys; write it as \"/coreos.com/network\"")]
     StorePrefix(String),
     /// A port that UDP does not have.
-    #[error("0 is no UDP port; use 4789, or 8472 to join flannel")]
+    #[error("0 is not a UDP port; use 4789, or 8472 to join flannel")]
     PortZero,
     /// An MTU out of bounds.
     #[error("an MTU of {0} is out of range; use \"auto\", or 576 to 65485")]
@@ -293,7 +293,7 @@ pub enum Fault {
     #[error("rx = \"xdp\" needs the program in the driver; set guard = \"native\", or rx = \"tc\"")]
     RxWithoutGuard,
     /// A checksum over IPv6 to a VTEP that has none.
-    #[error("{0} is no IPv6 VTEP, and only IPv6 needs the checksum; remove udp6_checksum")]
+    #[error("{0} is not an IPv6 VTEP, and only IPv6 needs the checksum; remove udp6_checksum")]
     ChecksumOverIpv4(IpAddr),
     /// Sources behind an endpoint that has nobody behind it.
     #[error(

@@ -87,7 +87,7 @@ fn each_mistake_is_told_with_line_field_and_cure() {
         (
             "vni = 1\n",
             "vni = 1\nport = 0\n",
-            "n.toml:9: networks[0].port: 0 is no UDP port; use 4789, or 8472 to join flannel",
+            "n.toml:9: networks[0].port: 0 is not a UDP port; use 4789, or 8472 to join flannel",
         ),
         (
             "\"10.244.0.0/16\"",

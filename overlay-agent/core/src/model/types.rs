@@ -13,30 +13,30 @@ pub enum InvalidValue {
     Vni(u32),
     /// Interface names: 1 to 15 bytes, no slash, no white space (`dev_valid_name`).
     #[error(
-        "{0:?} is no interface name; use 1 to 15 printable characters without '/', ':' and spaces, and not \"all\" or \"default\""
+        "{0:?} is not an interface name; use 1 to 15 printable characters without '/', ':' and spaces, and not \"all\" or \"default\""
     )]
     IfName(String),
     /// Names of interfaces, alternative ones included: 1 to 127 bytes.
     #[error(
-        "{0:?} is no interface name; use 1 to 127 printable characters without '/', ':' and spaces"
+        "{0:?} is not an interface name; use 1 to 127 printable characters without '/', ':' and spaces"
     )]
     DeviceName(String),
     /// A domain that containers have their names in.
-    #[error("{0:?} is no domain; take one that nobody else has, such as \"overlay.internal\"")]
+    #[error("{0:?} is not a domain; take one that nobody else has, such as \"overlay.internal\"")]
     Zone(String),
     /// A name server.
-    #[error("{0:?} is no name server; give an address, or an address with a port")]
+    #[error("{0:?} is not a name server; give an address, or an address with a port")]
     NameServer(String),
     /// Six bytes in hexadecimal, unicast.
-    #[error("{0:?} is no unicast MAC address; write it as 02:4f:0a:00:00:01")]
+    #[error("{0:?} is not a unicast MAC address; write it as 02:4f:0a:00:00:01")]
     Mac(String),
     /// Names become parts of paths, aliases and counters.
     #[error(
-        "{0:?} is no name; use 1 to 63 letters, digits, '.', '-' and '_', starting with a letter or digit"
+        "{0:?} is not a name; use 1 to 63 letters, digits, '.', '-' and '_', starting with a letter or digit"
     )]
     Name(String),
     /// An address and a port, or none at all.
-    #[error("{0:?} is no address to listen at; write it as \"127.0.0.1:9466\", or \"off\"")]
+    #[error("{0:?} is not an address to listen at; write it as \"127.0.0.1:9466\", or \"off\"")]
     Metrics(String),
     /// A word, or how long to wait between two probes.
     #[error(

@@ -251,7 +251,7 @@ async fn from_underlay(case: &Case, reason: Option<PassReason>, headers: &[Heade
     let by_device = "the kernel's VXLAN device takes it out of the tunnel";
     match reason {
         Some(PassReason::NotOurs) => told(
-            "it is no packet for a tunnel of this node: its stack takes it, as whatever it is",
+            "it is not a packet for a tunnel of this node: its stack takes it, as whatever it is",
             false,
         ),
         Some(PassReason::TtlExpired) => told(

@@ -266,7 +266,7 @@ fn destination(
     };
     found.ok_or_else(|| {
         Refusal::Nobody(format!(
-            "send to {to}: it is no endpoint of this node and no address; give its address"
+            "send to {to}: it is neither an endpoint of this node nor an address; give its address"
         ))
     })
 }

@@ -88,7 +88,7 @@ pub(super) async fn leaves(case: &Case, way: &NextHop, ends: (Option<IpAddr>, Ip
     let mut sentences = vec![format!("{routed}, {what}")];
     if !delivers {
         sentences.push(
-            "it leaves by a route of yours that is no default route, with masquerade = true, or \
+            "it leaves by a route of yours that is not a default route, with masquerade = true, or \
              with in_the_clear = \"accept\""
                 .to_owned(),
         );

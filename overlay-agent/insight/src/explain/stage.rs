@@ -199,7 +199,7 @@ fn sent(case: &Case, hook: Hook, sighting: &Sighting, bytes: &[u8]) -> (Verdict,
         return (verdict("to the endpoint"), Outcome::Delivered(end));
     }
     let text = if hook == Hook::FromUnderlay {
-        "to a device that is no endpoint's"
+        "to a device that is not an endpoint's"
     } else {
         "to the peer"
     };

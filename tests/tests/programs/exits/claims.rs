@@ -112,7 +112,7 @@ fn sources(places: &Places) -> Vec<Case> {
 /// A message of ARP from the device's MAC to all.
 pub(super) fn arp_from(mac: Mac, address: IpAddr) -> Vec<u8> {
     let IpAddr::V4(address) = address else {
-        panic!("{address} is no IPv4 address");
+        panic!("{address} is not an IPv4 address");
     };
     let message = [
         &[0, 1, 8, 0, 6, 4, 0, 1][..],
@@ -178,7 +178,7 @@ pub(super) fn message(
 
 fn body(kind: u8, target: IpAddr, options: &[(u8, Mac)]) -> Vec<u8> {
     let IpAddr::V6(target) = target else {
-        panic!("{target} is no IPv6 address");
+        panic!("{target} is not an IPv6 address");
     };
     let mut body = vec![kind, 0, 0, 0, 0, 0, 0, 0];
     if kind != ROUTER_SOLICITATION {

@@ -64,8 +64,8 @@ impl Regressions {
         paths.sort();
         let read = |path: PathBuf| {
             let text = fs::read_to_string(&path).unwrap();
-            let input =
-                Input::from_text(&text).unwrap_or_else(|| panic!("{} is no input", path.display()));
+            let input = Input::from_text(&text)
+                .unwrap_or_else(|| panic!("{} is not an input", path.display()));
             (path, input)
         };
         paths.into_iter().map(read).collect()

@@ -279,7 +279,7 @@ fn network() -> Network {
 fn octets4(address: IpAddr) -> [u8; 4] {
     match address {
         IpAddr::V4(address) => address.octets(),
-        IpAddr::V6(_) => panic!("{address} is no IPv4 address"),
+        IpAddr::V6(_) => panic!("{address} is not an IPv4 address"),
     }
 }
 

@@ -108,7 +108,7 @@ impl Node {
             endpoints.set(&key, &endpoint)?;
         }
         let real = prefix_key(peer.subnet.base.octets(), peer.subnet.length);
-        let model = peers.get(&real)?.context("the other node is no peer")?;
+        let model = peers.get(&real)?.context("the other node is not a peer")?;
         let program = |name| Ok::<_, Error>(Program::by_id(run_time::find(instance, name)?)?);
         Ok(Self {
             namespace: instance.clone(),

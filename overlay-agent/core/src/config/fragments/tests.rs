@@ -80,7 +80,7 @@ fn fragments_add_their_peers_in_the_order_of_their_names() {
         "peers.d/10.toml",
         &fragment(&[peer("node03", "192.0.2.3", "10.244.3.0/24")]),
     );
-    folder.write("peers.d/.10.toml.swp", "this is no peer");
+    folder.write("peers.d/.10.toml.swp", "this is not a peer");
     folder.write("peers.d/README", "nor is this");
     let loaded = folder.load();
     assert_eq!(names(&loaded), ["node02", "node03", "node04"]);

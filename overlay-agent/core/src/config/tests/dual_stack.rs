@@ -191,7 +191,7 @@ const MISTAKES: [(&str, &str, &str); 27] = [
     (
         "\"2001:db8::13\"",
         "\"192.168.56.13\"",
-        "n.toml:27: networks[0].peers[1].udp6_checksum: 192.168.56.13 is no IPv6 VTEP, and only IPv6 needs the checksum; remove udp6_checksum",
+        "n.toml:27: networks[0].peers[1].udp6_checksum: 192.168.56.13 is not an IPv6 VTEP, and only IPv6 needs the checksum; remove udp6_checksum",
     ),
     (
         "\"10.245.1.0/24\"",

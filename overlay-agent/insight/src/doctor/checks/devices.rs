@@ -171,7 +171,7 @@ fn duplicate(facts: &Facts) -> Vec<Finding> {
                 .iter()
                 .any(|of| of.net.addr() == ip && of.device != device)
         {
-            let what = format!("{device}, which is no underlay, has the address, too");
+            let what = format!("{device}, which is not an underlay, has the address, too");
             found.push(DUPLICATE.at(ip, what, command("take it from there", remove())));
         }
     }

@@ -152,7 +152,7 @@ mod tests {
         });
         assert_eq!(found.what, "the agent lacks CAP_BPF");
         let found = only("bpffs-missing", |facts| {
-            facts.machine.no_bpffs = Some("/sys/fs/bpf is no bpf filesystem".to_owned());
+            facts.machine.no_bpffs = Some("/sys/fs/bpf is not a bpf filesystem".to_owned());
         });
         assert_eq!(found.cure.commands, ["mount -t bpf bpf /sys/fs/bpf"]);
     }
