@@ -87,6 +87,9 @@ impl Driver {
         let agent = Agent::find(option("instance"))?;
         let offers = agent.networks()?;
         let offer = ipam::chosen(&offers, option("network"), &subnets)?;
+        if subnets.len() < offer.gateways.len() {
+            return Err(Trouble::OneFamily(offer.network.clone()));
+        }
         let network = Network {
             instance: agent.instance().to_owned(),
             network: offer.network.clone(),

@@ -63,6 +63,11 @@ pub(crate) enum Trouble {
         has: String,
     },
     #[error(
+        "create the network: network {0} has IPv4 and IPv6, and Docker would switch the other one off inside; add \
+         --ipv6, and leave --ipv4=false out"
+    )]
+    OneFamily(String),
+    #[error(
         "create the network: the agent gives addresses of all of its subnet; leave --ip-range out, and ask for \
          single ones with --ip"
     )]

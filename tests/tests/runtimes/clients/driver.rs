@@ -3,7 +3,13 @@
 use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::{counters, poll};
+use overlay_tests::{
+    counters,
+    families::Families,
+    guard::Guard,
+    poll,
+    shape::{Scenario, Shape},
+};
 
 use super::{
     docker::Docker,
@@ -179,10 +185,55 @@ fn what_docker_cannot_have_is_refused_in_words() -> Result<()> {
         );
         docker.tell("rm --force both")?;
     }
+    // Which of them has the default route, and what the interface is called, is the user's choice.
+    let gateway = |priority: u8| {
+        let options = format!("--rm --network bridged --network name=pods,gw-priority={priority}");
+        docker.ran(&options, "ip route show default")
+    };
+    ensure!(gateway(0)?.contains("dev eth0"));
+    ensure!(gateway(1)?.contains("via 10.244.1.1 dev ovl0"));
+    let named = "name=pods,driver-opt=com.docker.network.endpoint.ifname=net7";
+    let inside = docker.ran(&format!("--rm --network {named}"), "ip addr show net7")?;
+    ensure!(inside.contains("10.244.1."), "{inside}");
     docker.tell("network rm pods bridged")?;
     let bridges = ip(instance, "link show type bridge")?;
     let bridges = bridges.as_array().map_or(0, Vec::len);
     ensure!(bridges == 1, "{bridges} bridges");
+    clients.nothing_is_left()
+}
+
+#[test]
+fn docker_is_told_of_both_families() -> Result<()> {
+    let shape = Shape::new("tcpl".parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
+    let Some(clients) = Clients::on(guard, PACKAGES, "tcpl")? else {
+        return Ok(());
+    };
+    let agent = clients.guard.agent(1);
+    let docker = Docker::start(&clients.rooms[0], &agent)?;
+    let instance = &agent.instance;
+    let ours = format!(
+        "--driver overlay-agent --ipam-driver overlay-agent --opt instance={instance} --ipam-opt \
+         instance={instance}"
+    );
+    let refused = docker.refused(&format!("network create {ours} pods"))?;
+    ensure!(refused.contains("add --ipv6"), "{refused}");
+    docker.tell(&format!("network create {ours} --ipv6 pods"))?;
+    docker.ran("--detach --name web --network pods", SERVE)?;
+    let given = attachments(&agent)?[0]["addresses"].clone();
+    let given = given.as_array().context("no addresses")?;
+    ensure!(given.len() == 2, "{given:?}");
+    let form = "{{range.NetworkSettings.Networks}}{{.IPAddress}}/{{.GlobalIPv6Address}}{{end}}";
+    let known = docker.tell(&format!("inspect --format {form} web"))?;
+    for address in given {
+        let text = address.as_str().context("no address")?;
+        ensure!(known.split('/').any(|it| it == text), "{known}: {text}");
+        crate::reaches("tcpl-n2c1", text.parse()?)?;
+    }
+    let routes = docker.tell("exec web /bin/ip -6 route")?;
+    ensure!(routes.contains("default via fd00:"), "{routes}");
+    docker.tell("rm --force web")?;
+    docker.tell("network rm pods")?;
     clients.nothing_is_left()
 }
 

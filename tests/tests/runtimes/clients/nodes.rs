@@ -27,7 +27,11 @@ impl Clients {
 
     /// With those of a root of packages that has a name of its own.
     pub(super) fn up_with(packages: &str, name: &str) -> Result<Option<Self>> {
-        let guard = lab(name)?;
+        Self::on(lab(name)?, packages, name)
+    }
+
+    /// On the nodes of a lab that is up.
+    pub(super) fn on(guard: Guard, packages: &str, name: &str) -> Result<Option<Self>> {
         let namespaces = namespaces()?;
         let open = |node: u8| Room::open(packages, name, &guard.agent(node).instance);
         let Some(rooms) = open(1)?.zip(open(2)?) else {
