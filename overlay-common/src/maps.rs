@@ -9,7 +9,7 @@ mod flows;
 use bytemuck::{Pod, Zeroable};
 
 pub use self::{
-    counters::{Count, EndpointStats, PeerStats, SenderKey, SenderKind},
+    counters::{Count, EndpointStats, PassedKey, PeerStats, SenderKey, SenderKind},
     flows::{ENTERED, FLOWS, FLOWS_IN_USE, FlowKey, MAX_ENTERED, MAX_FLOWS, peer_ways, translated},
 };
 
@@ -44,6 +44,9 @@ pub const DROPS: &str = "DROPS";
 pub const DROPS_BY_SENDER: &str = "DROPS_BY_SENDER";
 /// [`Program`](crate::programs::Program) → [`Passes`](crate::reasons::Passes), per CPU.
 pub const PASSES: &str = "PASSES";
+/// [`PassedKey`] → [`Count`], per CPU: what the programs knew to be a peer's and left to the kernel.
+/// What there is no room for is in [`PASSES`] alone.
+pub const PASSES_BY_PEER: &str = "PASSES_BY_PEER";
 /// Networks that a node can be part of.
 pub const MAX_NETWORKS: usize = 256;
 /// Peer subnets of one family in all networks together; VTEPs likewise.
@@ -64,7 +67,7 @@ pub const MAX_NEXT_HOPS: usize = 8;
 /// Parts that the flows to a peer with several next hops are divided in; a power of two.
 pub const BUCKETS: usize = 16;
 
-/// Senders and reasons, in pairs, for which drops are counted apart.
+/// Senders and reasons, in pairs, for which drops are counted apart; passes likewise.
 pub const MAX_SENDERS: usize = 16_384;
 
 /// The slot in [`PEER_STATS`] that counts deliveries between endpoints of this node.
@@ -340,6 +343,7 @@ const _: () = {
     assert!(size_of::<PeerStats>() == 48);
     assert!(size_of::<EndpointStats>() == 96);
     assert!(size_of::<SenderKey>() == 12);
+    assert!(size_of::<PassedKey>() == 8);
     assert!(size_of::<FlowKey>() == 44);
 };
 

@@ -3,7 +3,7 @@
 use network_types::eth::{EthHdr, EtherType};
 use overlay_common::{
     journal::Step,
-    maps::{Network, endpoint_flags, network_flags, peer_flags},
+    maps::{Endpoint, Network, endpoint_flags, network_flags, peer_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -93,7 +93,7 @@ fn inside<O: Family, I: Family>(
     ethernet: Ethernet,
 ) -> Result<Sent, Exit> {
     let delivery = judge::<O, I, _>(packet, outer, ethernet)?;
-    decapsulate::<O, I>(packet, &delivery)
+    decapsulate::<O, I>(packet, &delivery).map_err(|exit| exit.of(delivery.sender))
 }
 
 /// Whether a packet may come in, and what becomes of it.
@@ -115,6 +115,20 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     };
     let (sender, hooked) = sender_of(outer, &frame, network)?;
     tell(Step::Sender, [sender.0.into()]);
+    of_sender::<O, I, P>(packet, outer, &frame, network, endpoint, (sender, hooked))
+        .map_err(|exit| exit.of(sender))
+}
+
+/// What becomes of a packet whose sender may send it.
+#[inline(always)]
+fn of_sender<O: Family, I: Family, P: Received>(
+    packet: &mut P,
+    outer: &Outer<O>,
+    frame: &Frame<I>,
+    network: &'static Network,
+    endpoint: Option<&'static Endpoint>,
+    (sender, hooked): (Sender, u32),
+) -> Result<Delivery, Exit> {
     if !outer.is_whole(packet.length()) {
         return Err(malformed(packet, network, sender));
     }
@@ -123,7 +137,7 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     flows::must_go_back::<P, O>(outer, network, is_verified)?;
     if !is_verified {
         if endpoint.is_some() {
-            flows::enters(packet, O::OVERHEAD.into(), &frame, network);
+            flows::enters(packet, O::OVERHEAD.into(), frame, network);
         }
         return Err(PassReason::UnverifiedChecksum.into());
     }
@@ -137,7 +151,7 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     }
     tell(Step::InnerMac, []);
     frame.must_be_plain()?;
-    if !is_inside(packet, outer, &frame) {
+    if !is_inside(packet, outer, frame) {
         return Err(malformed(packet, network, sender));
     }
     tell(Step::Plain, []);
@@ -148,9 +162,9 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     );
     must_add_up::<O, I>(packet)?;
     tell(Step::AddsUp, []);
-    padding::must_be_none(packet, O::OVERHEAD.into(), &frame, network)?;
-    must_fit(packet, O::OVERHEAD.into(), &frame, network.mtu)?;
-    must_be_strippable(packet, &frame, endpoint)?;
+    padding::must_be_none(packet, O::OVERHEAD.into(), frame, network)?;
+    must_fit(packet, O::OVERHEAD.into(), frame, network.mtu)?;
+    must_be_strippable(packet, frame, endpoint)?;
     let tos =
         ecn::decapsulated(outer.tos, frame.tos).map_err(|reason| Exit::Drop(reason, sender))?;
     tell(Step::Ecn, [tos.into()]);
@@ -159,7 +173,7 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     let hooked = hooked
         | (network.flags & network_flags::HOOKED)
         | u32::from(endpoint.flags & endpoint_flags::HOOKED);
-    flows::must_be_free(packet, O::OVERHEAD.into(), &frame, network, hooked)?;
+    flows::must_be_free(packet, O::OVERHEAD.into(), frame, network, hooked)?;
     Ok(Delivery {
         endpoint,
         forwarded,
@@ -207,7 +221,7 @@ fn without_ip<O: Family>(packet: &Packet, outer: &Outer<O>, kind: u16) -> Exit {
         Ok(sender) if is_in_vlan(packet, O::OVERHEAD.into(), kind) => {
             Exit::Drop(DropReason::InnerVlanTag, sender)
         }
-        Ok(_) => PassReason::NotIp.into(),
+        Ok(sender) => Exit::Pass(PassReason::NotIp, sender),
         Err(exit) => exit,
     }
 }
@@ -248,7 +262,7 @@ fn sender_of<O: Family, I: Family>(
     }
     // On the link that the tunnel is, for the node itself: its kernel's business.
     if frame.source.is_link_local() {
-        return Err(PassReason::NoRoute.into());
+        return Err(Exit::Pass(PassReason::NoRoute, sender));
     }
     if network.flags & network_flags::ANY_INNER_SOURCE == 0
         && frame.source.mapped() != outer.source.mapped()
@@ -259,7 +273,7 @@ fn sender_of<O: Family, I: Family>(
         return Err(PassReason::AnyVtep.into());
     }
     if frame.source.mapped() == outer.source.mapped() {
-        return Err(PassReason::NodeAddress.into());
+        return Err(Exit::Pass(PassReason::NodeAddress, sender));
     }
     Ok((sender, 0))
 }

@@ -123,7 +123,7 @@ fn guarded(ctx: XdpContext) -> u32 {
     journal::came(Program::UnderlayGuard, &packet);
     match guard::underlay_guard(&mut packet) {
         // Whoever lets a packet pass does not count it: the next program does.
-        Ok(()) | Err(Exit::Pass(_)) => xdp_action::XDP_PASS,
+        Ok(()) | Err(Exit::Pass(..)) => xdp_action::XDP_PASS,
         Err(Exit::Drop(reason, sender)) => {
             let bytes = packet.length();
             stats::dropped(Program::UnderlayGuard, 0, reason, sender, bytes);
@@ -151,8 +151,8 @@ fn went(program: Program, packet: &Packet, bytes: usize, outcome: Result<Sent, E
             journal::sent(program, packet, &sent);
             TC_ACT_REDIRECT
         }
-        Err(Exit::Pass(reason)) => {
-            stats::passed(program, packet.interface(), reason, bytes);
+        Err(Exit::Pass(reason, sender)) => {
+            stats::passed(program, packet.interface(), reason, sender, bytes);
             journal::passed(program, packet, reason);
             // Not "accept": other programs on the device have their turn.
             TC_ACT_UNSPEC

@@ -2,7 +2,7 @@
 
 use bytemuck::checked;
 use overlay_common::{
-    maps::{Count, LOCAL_INDEX, SenderKey, SenderKind},
+    maps::{Count, LOCAL_INDEX, PassedKey, SenderKey, SenderKind},
     programs::Program,
     reasons::{DropReason, PassReason},
 };
@@ -34,9 +34,21 @@ pub(crate) fn sent(sent: &Sent) {
     }
 }
 
-/// A packet that entered at `interface` was left to the kernel.
-pub(crate) fn passed(program: Program, interface: u32, reason: PassReason, bytes: usize) {
-    count_pass(program as u32, interface, reason as u32, bytes as u64);
+/// A packet that entered at `interface` was left to the kernel; it is charged to its sender, likewise.
+pub(crate) fn passed(
+    program: Program,
+    interface: u32,
+    reason: PassReason,
+    peer: Sender,
+    bytes: usize,
+) {
+    count_pass(
+        program as u32,
+        interface,
+        reason as u32,
+        peer.0,
+        bytes as u64,
+    );
 }
 
 /// A packet that entered at `interface` was dropped, charged to its sender: the endpoint, or
@@ -61,7 +73,7 @@ pub(crate) fn dropped(
 // not once for every reason on every way there.
 #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
 #[inline(never)]
-extern "C" fn count_pass(program: u32, interface: u32, reason: u32, bytes: u64) -> u32 {
+extern "C" fn count_pass(program: u32, interface: u32, reason: u32, peer: u32, bytes: u64) -> u32 {
     tables::count_pass(program, |passes| {
         if let Some(count) = passes.counts_mut().get_mut(forget_range(reason as usize)) {
             add(count, bytes);
@@ -69,6 +81,10 @@ extern "C" fn count_pass(program: u32, interface: u32, reason: u32, bytes: u64) 
     });
     if let Some(slot) = endpoint_at(program, interface) {
         tables::count_for_endpoint(slot, |stats| add(&mut stats.passed, bytes));
+    } else if peer != Sender::UNKNOWN.0
+        && let Ok(key) = checked::try_cast_ref::<[u32; 2], PassedKey>(&[peer, reason])
+    {
+        tables::count_pass_of(key, |count| add(count, bytes));
     }
     0
 }

@@ -9,8 +9,8 @@ use overlay_common::{
     maps::{
         AddressKey4, AddressKey6, CidrKey, Count, Endpoint, EndpointStats, FlowKey, MAX_CIDRS,
         MAX_ENDPOINT_SLOTS, MAX_ENDPOINTS, MAX_ENTERED, MAX_FLOWS, MAX_NETWORKS, MAX_PEERS,
-        MAX_PORTS, MAX_PREFIX_LENGTHS, MAX_SENDERS, MAX_SOURCES, Network, Peer, PeerStats, Port,
-        PrefixKey4, PrefixKey6, SenderKey, SourceKey, Vtep,
+        MAX_PORTS, MAX_PREFIX_LENGTHS, MAX_SENDERS, MAX_SOURCES, Network, PassedKey, Peer,
+        PeerStats, Port, PrefixKey4, PrefixKey6, SenderKey, SourceKey, Vtep,
     },
     programs::Program,
     reasons::{Drops, Passes},
@@ -52,6 +52,8 @@ static DROPS: PerCpuArray<Drops, { Program::ALL.len() }> = PerCpuArray::new();
 static DROPS_BY_SENDER: PerCpuHashMap<SenderKey, Count, MAX_SENDERS, BY_USE> = PerCpuHashMap::new();
 #[btf_map]
 static PASSES: PerCpuArray<Passes, { Program::ALL.len() }> = PerCpuArray::new();
+#[btf_map]
+static PASSES_BY_PEER: PerCpuHashMap<PassedKey, Count, MAX_SENDERS, BY_USE> = PerCpuHashMap::new();
 #[btf_map]
 static FLOWS: LruHashMap<FlowKey, u32, MAX_FLOWS> = LruHashMap::new();
 #[btf_map]
@@ -202,7 +204,21 @@ pub(crate) fn count_drop(program: u32, count: impl FnOnce(&mut Drops)) {
 
 /// Changes this CPU's count of a sender's drops; where there is no room for it, none.
 pub(crate) fn count_drop_of(key: &SenderKey, count: impl FnOnce(&mut Count)) {
-    if let Some(known) = DROPS_BY_SENDER.get_ptr_mut(key) {
+    count_of(&DROPS_BY_SENDER, key, count);
+}
+
+/// Changes this CPU's count of what was left to the kernel of a peer, likewise.
+pub(crate) fn count_pass_of(key: &PassedKey, count: impl FnOnce(&mut Count)) {
+    count_of(&PASSES_BY_PEER, key, count);
+}
+
+#[inline(always)]
+fn count_of<K>(
+    map: &PerCpuHashMap<K, Count, MAX_SENDERS, BY_USE>,
+    key: &K,
+    count: impl FnOnce(&mut Count),
+) {
+    if let Some(known) = map.get_ptr_mut(key) {
         // SAFETY: as for `count_for_peer`.
         count(unsafe { &mut *known });
         return;
@@ -210,8 +226,8 @@ pub(crate) fn count_drop_of(key: &SenderKey, count: impl FnOnce(&mut Count)) {
     let mut first = Count::default();
     count(&mut first);
     // Another CPU may have been faster: its count stays, this sets that of this CPU alone.
-    // When the map is full, the drop is counted everywhere else.
-    let _ = DROPS_BY_SENDER.insert(key, first, BPF_ANY.into());
+    // When the map is full, the packet is counted everywhere else.
+    let _ = map.insert(key, first, BPF_ANY.into());
 }
 
 /// Changes this CPU's counters of a program's passes.

@@ -28,8 +28,8 @@ pub(crate) enum Way {
 
 /// It leaves the fast path.
 pub(crate) enum Exit {
-    /// Unchanged, into the kernel's own stack.
-    Pass(PassReason),
+    /// Unchanged, into the kernel's own stack; from this peer, if it is known to be a peer's.
+    Pass(PassReason, Sender),
     /// For good, and charged to the peer that sent it; what an endpoint sent, to that endpoint.
     Drop(DropReason, Sender),
 }
@@ -45,9 +45,19 @@ impl Sender {
     pub(crate) const UNKNOWN: Self = Self(u32::MAX);
 }
 
+impl Exit {
+    /// The same, of a packet that this peer sent.
+    pub(crate) fn of(self, sender: Sender) -> Self {
+        match self {
+            Self::Pass(reason, _) => Self::Pass(reason, sender),
+            Self::Drop(..) => self,
+        }
+    }
+}
+
 impl From<PassReason> for Exit {
     fn from(reason: PassReason) -> Self {
-        Self::Pass(reason)
+        Self::Pass(reason, Sender::UNKNOWN)
     }
 }
 
@@ -57,7 +67,7 @@ impl From<PassReason> for Exit {
 /// field.
 pub(crate) fn malformed(packet: &impl Received, network: &Network, sender: Sender) -> Exit {
     if network.flags & network_flags::MALFORMED != 0 || packet.segment_size() != 0 {
-        return Exit::Pass(PassReason::Malformed);
+        return Exit::Pass(PassReason::Malformed, sender);
     }
     Exit::Drop(DropReason::Malformed, sender)
 }

@@ -144,13 +144,16 @@ pub struct PeerStats {
     pub counts: PeerCounts,
 }
 
-/// Traffic with a peer on the fast path.
+/// Traffic with a peer, as the programs see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCounts {
     /// Encapsulated and handed to the underlay.
     pub tx: Counter,
     /// Decapsulated and delivered to an endpoint.
     pub rx: Counter,
+    /// Received from it and left to the kernel.
+    #[serde(default)]
+    pub passed: Counter,
     /// Received from it and dropped.
     pub dropped: Counter,
 }
@@ -159,6 +162,7 @@ impl AddAssign for PeerCounts {
     fn add_assign(&mut self, other: Self) {
         self.tx += other.tx;
         self.rx += other.rx;
+        self.passed += other.passed;
         self.dropped += other.dropped;
     }
 }
@@ -237,6 +241,9 @@ pub struct PassStats {
     pub count: Counter,
     /// By the program that passed them.
     pub programs: Vec<ProgramCount>,
+    /// By the peer that sent them, where it is known to be a peer's.
+    #[serde(default)]
+    pub senders: Vec<SenderCount>,
 }
 
 /// The share of a program.

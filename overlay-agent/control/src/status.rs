@@ -233,7 +233,7 @@ pub struct PeerStatus {
     pub next_hops: Vec<NextHopStatus>,
     /// Slot in the map of counters.
     pub slot: Option<u32>,
-    /// What the programs have sent to it, dropped of it and received from it.
+    /// What the programs have sent to it, received from it, left to the kernel of it, and dropped.
     pub traffic: Option<Traffic>,
     /// What probes have found out; `None` before the first one.
     pub health: Option<PeerHealth>,
@@ -247,6 +247,10 @@ pub struct Traffic {
     pub tx_bytes: u64,
     pub rx_packets: u64,
     pub rx_bytes: u64,
+    #[serde(default)]
+    pub passed_packets: u64,
+    #[serde(default)]
+    pub passed_bytes: u64,
     pub dropped_packets: u64,
     pub dropped_bytes: u64,
 }

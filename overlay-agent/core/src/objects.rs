@@ -275,7 +275,7 @@ pub struct Route {
 }
 
 /// Names of all eBPF maps.
-pub const MAPS: [&str; 18] = [
+pub const MAPS: [&str; 19] = [
     maps::NETWORKS,
     maps::PEERS4,
     maps::PEERS6,
@@ -291,6 +291,7 @@ pub const MAPS: [&str; 18] = [
     maps::DROPS,
     maps::DROPS_BY_SENDER,
     maps::PASSES,
+    maps::PASSES_BY_PEER,
     maps::FLOWS,
     maps::ENTERED,
     maps::FLOWS_IN_USE,

@@ -240,6 +240,7 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
             "DEV",
             "FAST SENT",
             "FAST RECEIVED",
+            "BY KERNEL",
             "DROPPED",
         ],
         rows,
@@ -252,7 +253,7 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
     )
 }
 
-fn peer_row(peer: &PeerStatus) -> [String; 8] {
+fn peer_row(peer: &PeerStatus) -> [String; 9] {
     let count = |of: fn(&overlay_control::Traffic) -> u64| {
         peer.traffic
             .as_ref()
@@ -268,6 +269,7 @@ fn peer_row(peer: &PeerStatus) -> [String; 8] {
             .map_or_else(|| "-".to_owned(), |dev| dev.to_string()),
         count(|traffic| traffic.tx_packets),
         count(|traffic| traffic.rx_packets),
+        count(|traffic| traffic.passed_packets),
         count(|traffic| traffic.dropped_packets),
     ]
 }

@@ -83,7 +83,7 @@ impl Reconciler {
             host: counted.host(),
             former: counted.former(&owners),
             drops: with_drops_of_kernel(counted.drops(&owners), &dropped_by_kernel),
-            passes: counted.passes(),
+            passes: counted.passes(&owners),
             maps: self.fill(),
         }))
     }

@@ -1,34 +1,34 @@
 //! The node's state as the API shows it.
 
-use std::{collections::BTreeMap, time::Duration};
+mod peers;
+
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use overlay_cluster::talk::State;
-use overlay_common::maps::PeerStats;
 use overlay_control::{
     Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
-    HookStatus, NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, Traffic,
-    stats::{Counter, PathCounts},
+    HookStatus, NetworkStatus, PeerStatus, Problem, RangeStatus, SCHEMA, Status, stats::PathCounts,
 };
 use overlay_core::{
     desired::{PassedBy, bridge_name},
     filter::Following,
-    model::{Endpoint, IfName, LogLevel, Network, Peer},
+    model::{Endpoint, IfName, LogLevel, Network},
     objects::{AttachmentState, Filter, FilterRules, Guard, LinkId, LinkKind, Scope, guard_table},
     trouble::{Trouble, ids},
 };
 use overlay_kernel::{KernelError, bpf::AttachMode};
 use tracing::warn;
 
-use super::{Reconciler, capture::Capture, next_hops};
+use self::peers::{Counted, carried};
+use super::{Reconciler, capture::Capture};
 
 impl Reconciler {
     /// As of the last round; counters as of now.
     pub(super) fn status(&mut self) -> Status {
         let problems = self.problems_now();
         let fastpath = self.fastpath_status();
-        // All at once: there can be very many.
-        let counted = self.node.with_maps(|maps| maps.counters().peers());
+        let counted = self.node.with_maps(|maps| Counted::read(maps.counters()));
         let counted = counted.unwrap_or_else(|error| {
             warn!("{error}");
             None
@@ -246,7 +246,7 @@ impl Reconciler {
     fn network_status(
         &self,
         network: &Network,
-        counted: Option<&BTreeMap<u32, PeerStats>>,
+        counted: Option<&Counted>,
         by_kernel: PathCounts,
     ) -> NetworkStatus {
         let rules = self.filter_rules();
@@ -293,38 +293,6 @@ impl Reconciler {
         match &self.observed.objects.filter {
             Some(Filter::Rules(rules)) => Some(rules),
             Some(Filter::Altered) | None => None,
-        }
-    }
-
-    fn peer_status(
-        &self,
-        network: &Network,
-        peer: &Peer,
-        counted: Option<&BTreeMap<u32, PeerStats>>,
-    ) -> PeerStatus {
-        let vtep = peer.vtep;
-        let way = self.observed.around.ways.get(&vtep);
-        let slot = self
-            .observed
-            .objects
-            .peers
-            .entries
-            .vteps
-            .get(&(network.vni, vtep))
-            .copied();
-        let stats = slot.zip(counted);
-        let stats = stats.map(|(slot, counted)| counted.get(&slot).copied().unwrap_or_default());
-        PeerStatus {
-            name: peer.name.clone(),
-            vtep,
-            mac: peer.mac,
-            subnets: peer.subnets.clone(),
-            dev: way.map(|way| way.link),
-            via: way.map(|way| way.next_hop),
-            next_hops: way.map(next_hops::of).unwrap_or_default(),
-            slot,
-            traffic: stats.map(traffic),
-            health: self.probes.health(network.vni, peer),
         }
     }
 
@@ -378,33 +346,6 @@ fn told(hooks: Option<&Vec<PassedBy>>) -> Vec<HookStatus> {
         what: hook.what.clone(),
     });
     told.collect()
-}
-
-fn traffic(stats: PeerStats) -> Traffic {
-    Traffic {
-        tx_packets: stats.tx.packets,
-        tx_bytes: stats.tx.bytes,
-        rx_packets: stats.rx.packets,
-        rx_bytes: stats.rx.bytes,
-        dropped_packets: stats.dropped.packets,
-        dropped_bytes: stats.dropped.bytes,
-    }
-}
-
-/// What the programs have carried, with all peers together.
-fn carried(peers: &[PeerStatus]) -> PathCounts {
-    let mut sum = PathCounts::default();
-    for traffic in peers.iter().filter_map(|peer| peer.traffic.as_ref()) {
-        sum.tx += Counter {
-            packets: traffic.tx_packets,
-            bytes: traffic.tx_bytes,
-        };
-        sum.rx += Counter {
-            packets: traffic.rx_packets,
-            bytes: traffic.rx_bytes,
-        };
-    }
-    sum
 }
 
 /// Milliseconds since the machine has started, its sleep included: the helper's clock.

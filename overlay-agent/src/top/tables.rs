@@ -59,7 +59,12 @@ impl App {
         let networks = self.per_second().networks.iter();
         let rows = networks.flat_map(|network| {
             network.peers.iter().map(|peer| {
-                let PeerCounts { tx, rx, dropped } = peer.counts;
+                let PeerCounts {
+                    tx,
+                    rx,
+                    passed,
+                    dropped,
+                } = peer.counts;
                 let name = format!("{} {}", network.name, peer.name);
                 self.row(
                     name,
@@ -68,14 +73,17 @@ impl App {
                         Number::Count(tx.packets),
                         Number::Bytes(rx.bytes),
                         Number::Count(rx.packets),
+                        Number::Count(passed.packets),
                         Number::Count(dropped.packets),
                     ],
                 )
             })
         });
         Content {
-            head: vec!["PEER", "SENT", "PACKETS", "RECEIVED", "PACKETS", "DROPPED"],
-            widths: vec![0, 10, 8, 10, 8, 8],
+            head: vec![
+                "PEER", "SENT", "PACKETS", "RECEIVED", "PACKETS", "KERNEL", "DROPPED",
+            ],
+            widths: vec![0, 10, 8, 10, 8, 8, 8],
             rows: rows.collect(),
         }
     }

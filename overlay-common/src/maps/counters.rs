@@ -2,7 +2,7 @@
 
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 
-use crate::reasons::DropReason;
+use crate::reasons::{DropReason, PassReason};
 
 /// Packets and bytes; a GSO or GRO packet counts once, as `ip -s link` counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -57,6 +57,16 @@ pub struct SenderKey {
     pub slot: u32,
     /// Why they were dropped.
     pub reason: DropReason,
+}
+
+/// From which peer packets came that were left to the kernel, and why they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, CheckedBitPattern)]
+#[repr(C)]
+pub struct PassedKey {
+    /// Slot in [`PEER_STATS`](super::PEER_STATS).
+    pub slot: u32,
+    /// Why they were left.
+    pub reason: PassReason,
 }
 
 /// Who can have sent a packet.

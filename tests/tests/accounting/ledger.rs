@@ -8,7 +8,8 @@ use bytemuck::{Pod, cast_slice, cast_slice_mut, checked};
 use overlay_common::{
     maps::{
         Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS, EndpointStats, FIRST_ENDPOINT_SLOT,
-        LOCAL_INDEX, NODE_SLOT, PASSES, PEER_STATS, PeerStats, SenderKey, SenderKind,
+        LOCAL_INDEX, NODE_SLOT, PASSES, PASSES_BY_PEER, PEER_STATS, PassedKey, PeerStats,
+        SenderKey, SenderKind,
     },
     programs::Program,
     reasons::{DropReason, Drops, PassReason, Passes},
@@ -33,6 +34,7 @@ pub(crate) struct Ledger {
     peers: BTreeMap<(u32, &'static str), Sum>,
     endpoints: BTreeMap<(u32, &'static str), Sum>,
     senders: BTreeMap<SenderKey, Sum>,
+    passed_by_peer: BTreeMap<PassedKey, Sum>,
 }
 
 impl Ledger {
@@ -91,14 +93,13 @@ impl Ledger {
             ];
             insert(&mut ledger.endpoints, slot, &counts);
         }
-        let senders = open(&counters::pin(instance, DROPS_BY_SENDER)?)?;
-        let senders = PerCpuHashMap::<_, [u32; 3], Count>::try_from(senders)?;
-        for row in &senders {
-            let (key, cpus) = row?;
-            ledger
-                .senders
-                .insert(checked::cast(key), total(&cpus).into());
-        }
+        let senders = rows::<[u32; 3]>(instance, DROPS_BY_SENDER)?;
+        let senders = senders.into_iter();
+        ledger.senders = senders
+            .map(|(key, sum)| (checked::cast(key), sum))
+            .collect();
+        let passed = rows::<[u32; 2]>(instance, PASSES_BY_PEER)?.into_iter();
+        ledger.passed_by_peer = passed.map(|(key, sum)| (checked::cast(key), sum)).collect();
         Ok(ledger)
     }
 
@@ -111,6 +112,7 @@ impl Ledger {
             peers: less(&self.peers, &before.peers),
             endpoints: less(&self.endpoints, &before.endpoints),
             senders: less(&self.senders, &before.senders),
+            passed_by_peer: less(&self.passed_by_peer, &before.passed_by_peer),
         }
     }
 
@@ -148,6 +150,27 @@ impl Ledger {
             "dropped",
         );
         self.senders_must_add_up(node);
+        self.passes_by_peer_must_add_up(node);
+    }
+
+    /// What is left to the kernel for these reasons has been found to be a peer's.
+    fn passes_by_peer_must_add_up(&self, node: &str) {
+        const AFTER_THE_SENDER: [PassReason; 6] = [
+            PassReason::UnverifiedChecksum,
+            PassReason::NodeAddress,
+            PassReason::ForeignMac,
+            PassReason::TtlExpired,
+            PassReason::NotResizable,
+            PassReason::Translated,
+        ];
+        for &reason in PassReason::ALL {
+            let known = sum(&self.passed_by_peer, |key| key.reason == reason);
+            let all = self.passed(Program::FromUnderlay, reason);
+            assert!(known.packets <= all.packets, "{node}: {}", reason.name());
+            if AFTER_THE_SENDER.contains(&reason) {
+                assert_eq!(known, all, "{node}: {}", reason.name());
+            }
+        }
     }
 
     /// Asserts of each program that runs = delivered + passed + dropped.
@@ -301,6 +324,15 @@ fn less<K: Ord + Copy, V: Sub<Output = V> + Copy + Default>(
 
 fn open(pin: &Path) -> Result<Map> {
     Ok(Map::from_map_data(MapData::from_pin(pin)?)?)
+}
+
+/// The rows of a map of counters, all CPUs together.
+fn rows<K: aya::Pod>(instance: &str, map: &str) -> Result<Vec<(K, Sum)>> {
+    let map = PerCpuHashMap::<_, K, Count>::try_from(open(&counters::pin(instance, map)?)?)?;
+    map.iter()
+        .map(|row| row.map(|(key, cpus)| (key, total(&cpus).into())))
+        .collect::<Result<_, _>>()
+        .map_err(Into::into)
 }
 
 /// The values of a map of counters, slot by slot, all CPUs together.

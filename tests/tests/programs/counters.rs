@@ -6,11 +6,11 @@ use aya::{
     Ebpf,
     maps::{PerCpuArray, PerCpuHashMap},
 };
-use bytemuck::checked;
+use bytemuck::{CheckedBitPattern, checked};
 use overlay_common::{
     maps::{
         Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS, EndpointStats, LOCAL_INDEX, PASSES,
-        PEER_STATS, PeerStats, SenderKey,
+        PASSES_BY_PEER, PEER_STATS, PassedKey, PeerStats, SenderKey,
     },
     programs::Program,
     reasons::{DropReason, Drops, PassReason, Passes},
@@ -49,6 +49,7 @@ pub(crate) struct Counters {
     dropped: Vec<Count>,
     endpoints: BTreeMap<(u32, &'static str), Count>,
     senders: BTreeMap<SenderKey, Count>,
+    passed: BTreeMap<PassedKey, Count>,
 }
 
 impl Counters {
@@ -94,7 +95,8 @@ impl Counters {
             rx: all(|stats| stats.rx),
             dropped: all(|stats| stats.dropped),
             endpoints: endpoints(ebpf),
-            senders: senders(ebpf),
+            senders: by_key::<[u32; 3], _>(ebpf, DROPS_BY_SENDER),
+            passed: by_key::<[u32; 2], _>(ebpf, PASSES_BY_PEER),
         }
     }
 
@@ -128,6 +130,16 @@ impl Counters {
             Some((*key, bytes(before, after)?))
         });
         senders.flatten().collect()
+    }
+
+    /// The peer of which a packet was left to the kernel since another moment, if it is known to be a
+    /// peer's, with the reason and its bytes.
+    pub(crate) fn passed_since(&self, before: &Self) -> Vec<(PassedKey, u64)> {
+        let passed = self.passed.iter().map(|(key, &after)| {
+            let before = before.passed.get(key).copied().unwrap_or_default();
+            Some((*key, bytes(before, after)?))
+        });
+        passed.flatten().collect()
     }
 
     /// Packets that were sent on, passed and dropped.
@@ -218,9 +230,11 @@ fn endpoints(ebpf: &Ebpf) -> BTreeMap<(u32, &'static str), Count> {
     (0..ENDPOINT_SLOTS).flat_map(of_slot).collect()
 }
 
-fn senders(ebpf: &Ebpf) -> BTreeMap<SenderKey, Count> {
-    let map = ebpf.map(DROPS_BY_SENDER).unwrap();
-    let map = PerCpuHashMap::<_, [u32; 3], Count>::try_from(map).unwrap();
+fn by_key<R: aya::Pod + bytemuck::NoUninit, K: Ord + CheckedBitPattern>(
+    ebpf: &Ebpf,
+    name: &str,
+) -> BTreeMap<K, Count> {
+    let map = PerCpuHashMap::<_, R, Count>::try_from(ebpf.map(name).unwrap()).unwrap();
     let rows = map.iter().map(|row| {
         let (key, cpus) = row.unwrap();
         (checked::cast(key), sum(cpus.iter().copied()))

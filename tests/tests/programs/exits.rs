@@ -19,10 +19,11 @@ use crate::{
     counters::Outcome,
     node::Node,
     traffic::{from_node, to_remote},
-    world::ROADS,
+    world::{ROADS, roads},
 };
 
 /// A packet, how it is run, and what must become of it.
+#[derive(Clone)]
 struct Case {
     what: String,
     program: &'static str,
@@ -61,6 +62,33 @@ fn check(node: &mut Node, cases: impl IntoIterator<Item = Case>) -> Vec<Outcome>
             run.outcome
         })
         .collect()
+}
+
+#[test]
+fn what_is_left_to_the_kernel_is_counted_for_its_peer_once_that_is_known() {
+    let mut node = Node::new();
+    for road in roads() {
+        let index = Some(road.tunnel.index);
+        let (mut own, mut nobodys) = (0, 0);
+        for case in arriving::of(&road) {
+            let run = node.run(case.program, &case.packet, case.segment);
+            let expected = match run.outcome {
+                Outcome::Pass(
+                    PassReason::UnverifiedChecksum
+                    | PassReason::ForeignMac
+                    | PassReason::TtlExpired
+                    | PassReason::TooBig
+                    | PassReason::NotResizable,
+                ) => index,
+                Outcome::Pass(PassReason::NotOurs) | Outcome::From(_) | Outcome::Drop(..) => None,
+                _ => continue,
+            };
+            assert_eq!(run.passed_of, expected, "{}: {}", road.name(), case.what);
+            own += u32::from(expected.is_some());
+            nobodys += u32::from(expected.is_none());
+        }
+        assert!(own > 4 && nobodys > 4, "{}: {own}, {nobodys}", road.name());
+    }
 }
 
 #[test]

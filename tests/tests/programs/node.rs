@@ -40,6 +40,8 @@ const XDP_PASS: u32 = 2;
 pub(crate) struct Run {
     pub(crate) outcome: Outcome,
     pub(crate) bytes: Vec<u8>,
+    /// The slot of the peer of which it was left to the kernel, if that is known.
+    pub(crate) passed_of: Option<u32>,
 }
 
 pub(crate) struct Node {
@@ -114,7 +116,15 @@ impl Node {
         }
         let account = self.account(name, outcome, counted);
         assert_eq!(account, Account::since(&before, &after), "{outcome:?}");
-        Run { outcome, bytes }
+        let passed_of = after.passed_since(&before);
+        for (key, bytes) in &passed_of {
+            assert_eq!((Outcome::Pass(key.reason), *bytes), (outcome, counted));
+        }
+        Run {
+            outcome,
+            bytes,
+            passed_of: passed_of.first().map(|(key, _)| key.slot),
+        }
     }
 
     /// What else a packet must have been counted under.

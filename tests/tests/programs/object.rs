@@ -15,9 +15,9 @@ use overlay_common::{
         AddressKey4, AddressKey6, CIDRS, CidrKey, Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS,
         ENDPOINTS4, ENDPOINTS6, ENTERED, Endpoint, EndpointStats, FLOWS, FLOWS_IN_USE, FlowKey,
         MAX_CIDRS, MAX_ENDPOINT_SLOTS, MAX_ENDPOINTS, MAX_ENTERED, MAX_FLOWS, MAX_NETWORKS,
-        MAX_PEERS, MAX_PORTS, MAX_SENDERS, MAX_SOURCES, NETWORKS, Network, PASSES, PEER_STATS,
-        PEERS4, PEERS6, PORTS, Peer, PeerStats, Port, PrefixKey4, PrefixKey6, SOURCES, SenderKey,
-        SourceKey, VTEPS4, VTEPS6, Vtep, mapped,
+        MAX_PEERS, MAX_PORTS, MAX_SENDERS, MAX_SOURCES, NETWORKS, Network, PASSES, PASSES_BY_PEER,
+        PEER_STATS, PEERS4, PEERS6, PORTS, PassedKey, Peer, PeerStats, Port, PrefixKey4,
+        PrefixKey6, SOURCES, SenderKey, SourceKey, VTEPS4, VTEPS6, Vtep, mapped,
     },
     programs::{
         FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, GENERIC_GUARD, Program, TO_ENDPOINT,
@@ -105,6 +105,10 @@ fn the_maps_are_those_of_the_abi() {
             shape::<SenderKey, Count>(MapType::PerCpuHash, MAX_SENDERS),
         ),
         (PASSES, shape::<u32, Passes>(per_cpu, Program::ALL.len())),
+        (
+            PASSES_BY_PEER,
+            shape::<PassedKey, Count>(MapType::PerCpuHash, MAX_SENDERS),
+        ),
         (FLOWS, shape::<FlowKey, u32>(lru, MAX_FLOWS)),
         (ENTERED, shape::<FlowKey, u64>(lru, MAX_ENTERED)),
         (FLOWS_IN_USE, shape::<u32, u32>(MapType::Array, 1)),

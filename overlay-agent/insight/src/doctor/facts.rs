@@ -181,6 +181,8 @@ pub(super) struct PeerFacts {
     /// Packets by the fast path that came from it, and were dropped, while it was watched.
     pub(super) received: u64,
     pub(super) dropped: u64,
+    /// Likewise those that were left to the kernel, by reason.
+    pub(super) passed: Vec<(PassReason, u64)>,
     /// What probes in the tunnel tell, where there are any.
     pub(super) health: Option<Health>,
 }

@@ -7,7 +7,7 @@
 use overlay_common::reasons::{DropReason, PassReason};
 use overlay_control::{
     FastPathState,
-    stats::{Counter, EndpointCounts, Export, Sender, Stats},
+    stats::{Counter, EndpointCounts, Export, Sender, SenderCount, Stats},
 };
 use overlay_core::objects::KERNEL_REASONS;
 use prometheus::{
@@ -133,7 +133,8 @@ impl Page {
     }
 
     fn peers(&mut self, stats: &Stats) {
-        let (mut tx, mut rx, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tx, mut rx) = (Vec::new(), Vec::new());
+        let (mut passed, mut dropped) = (Vec::new(), Vec::new());
         for network in &stats.networks {
             for peer in &network.peers {
                 let labels = vec![
@@ -142,6 +143,7 @@ impl Page {
                 ];
                 tx.push((labels.clone(), peer.counts.tx));
                 rx.push((labels.clone(), peer.counts.rx));
+                passed.push((labels.clone(), peer.counts.passed));
                 dropped.push((labels, peer.counts.dropped));
             }
         }
@@ -154,6 +156,11 @@ impl Page {
             "overlay_peer_receive",
             "received from a peer on the fast path",
             &rx,
+        );
+        self.counters(
+            "overlay_peer_pass",
+            "received from a peer and left to the kernel",
+            &passed,
         );
         self.counters(
             "overlay_peer_drop",
@@ -240,29 +247,19 @@ impl Page {
         });
         let passes: Vec<_> = passes.collect();
         self.counters("overlay_pass", "left to the kernel, by reason", &passes);
-        let shares = stats.drops.iter().flat_map(|drops| {
-            let shares = drops.senders.iter();
-            shares.map(|share| {
-                let (kind, network, name) = match &share.sender {
-                    Sender::Peer { network, name } => ("peer", network.as_str(), name.as_str()),
-                    Sender::Endpoint { name } => ("endpoint", "", name.as_str()),
-                    Sender::Host => ("endpoint", "", "(node)"),
-                    Sender::Former => ("endpoint", "", "(former)"),
-                };
-                let labels = vec![
-                    ("reason", &drops.reason[..]),
-                    ("kind", kind),
-                    ("network", network),
-                    ("sender", name),
-                ];
-                (labels, share.count)
-            })
-        });
-        let shares: Vec<_> = shares.collect();
+        let drops = stats.drops.iter();
+        let shares = drops.flat_map(|drops| by_sender(&drops.reason, &drops.senders));
         self.counters(
             "overlay_sender_drop",
             "dropped, by reason and by who sent them",
-            &shares,
+            &shares.collect::<Vec<_>>(),
+        );
+        let passes = stats.passes.iter();
+        let shares = passes.flat_map(|passes| by_sender(&passes.reason, &passes.senders));
+        self.counters(
+            "overlay_sender_pass",
+            "left to the kernel, by reason and by the peer that sent them",
+            &shares.collect::<Vec<_>>(),
         );
     }
 
@@ -348,6 +345,28 @@ impl Page {
         family.set_metric(metrics);
         self.families.push(family);
     }
+}
+
+/// The shares of those who sent packets, for one reason.
+fn by_sender<'a>(
+    reason: &'a str,
+    shares: &'a [SenderCount],
+) -> impl Iterator<Item = (OwnLabels<'a>, Counter)> {
+    shares.iter().map(move |share| {
+        let (kind, network, name) = match &share.sender {
+            Sender::Peer { network, name } => ("peer", network.as_str(), name.as_str()),
+            Sender::Endpoint { name } => ("endpoint", "", name.as_str()),
+            Sender::Host => ("endpoint", "", "(node)"),
+            Sender::Former => ("endpoint", "", "(former)"),
+        };
+        let labels = vec![
+            ("reason", reason),
+            ("kind", kind),
+            ("network", network),
+            ("sender", name),
+        ];
+        (labels, share.count)
+    })
 }
 
 pub(super) fn gauge(labels: Labels<'_>, value: f64) -> Metric {

@@ -55,12 +55,20 @@ impl Counted {
 
     /// The networks with their peers: with those that had traffic, or with all.
     pub fn networks(&self, owners: &Owners<'_>, all: bool) -> Vec<NetworkStats> {
+        let mut passed: BTreeMap<u32, Counter> = BTreeMap::new();
+        for (key, count) in &self.passed {
+            *passed.entry(key.slot).or_default() += counter(*count);
+        }
         let of_network = |(network, peers): &(&Network, Slots<'_, Peer>)| {
             let mut total = PeerCounts::default();
             let mut told = Vec::new();
             for (peer, slot) in peers {
                 let counts = slot.and_then(|slot| self.peers.get(&slot));
-                let counts = counts.map(peer_counts).unwrap_or_default();
+                let mut counts = counts.map(peer_counts).unwrap_or_default();
+                counts.passed = slot
+                    .and_then(|slot| passed.get(&slot))
+                    .copied()
+                    .unwrap_or_default();
                 total += counts;
                 if all || counts != PeerCounts::default() {
                     told.push(PeerStats {
@@ -163,8 +171,21 @@ impl Counted {
         DropReason::ALL.iter().filter_map(of_reason).collect()
     }
 
-    /// Passes by reason.
-    pub fn passes(&self) -> Vec<PassStats> {
+    /// Passes by reason, with the peers that sent them.
+    pub fn passes(&self, owners: &Owners<'_>) -> Vec<PassStats> {
+        let slots = self.passed.keys().map(|key| (SenderKind::Peer, key.slot));
+        let names = names(owners, &slots.collect());
+        let shares_of = |reason: PassReason| {
+            let of_reason = self.passed.iter().filter(|(key, _)| key.reason == reason);
+            let shares = of_reason.filter_map(|(key, count)| {
+                let sender = names.get(&(SenderKind::Peer, key.slot))?.clone();
+                Some(SenderCount {
+                    sender,
+                    count: counter(*count),
+                })
+            });
+            shares.collect()
+        };
         let of_reason = |reason: &PassReason| {
             let programs = shares(&self.passes, |passes| passes.of(*reason));
             let count = total(&programs);
@@ -174,6 +195,7 @@ impl Counted {
                 kernel: reason.kernel().to_owned(),
                 count,
                 programs,
+                senders: shares_of(*reason),
             })
         };
         PassReason::ALL.iter().filter_map(of_reason).collect()
@@ -249,6 +271,7 @@ fn peer_counts(stats: &maps::PeerStats) -> PeerCounts {
     PeerCounts {
         tx: counter(stats.tx),
         rx: counter(stats.rx),
+        passed: Counter::default(),
         dropped: counter(stats.dropped),
     }
 }

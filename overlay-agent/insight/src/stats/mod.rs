@@ -8,7 +8,7 @@ mod units;
 use std::collections::BTreeMap;
 
 use overlay_common::{
-    maps::{Count, EndpointStats, PeerStats, SenderKey},
+    maps::{Count, EndpointStats, PassedKey, PeerStats, SenderKey},
     programs::Program,
     reasons::{Drops, Passes},
 };
@@ -27,6 +27,7 @@ pub struct Counted {
     pub(crate) drops: Vec<(Program, Drops)>,
     pub(crate) passes: Vec<(Program, Passes)>,
     pub(crate) senders: BTreeMap<SenderKey, Count>,
+    pub(crate) passed: BTreeMap<PassedKey, Count>,
 }
 
 impl Counted {
@@ -35,6 +36,7 @@ impl Counted {
         Ok(Self {
             // Before the sums, so that no part is larger than its sum.
             senders: counters.drops_by_sender()?,
+            passed: counters.passes_by_peer()?,
             peers: counters.peers()?,
             endpoints: counters.endpoints()?,
             drops: of_programs(|program| counters.drops(program))?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use overlay_control::stats::{
     Counter, DropStats, EndpointCounts, NetworkStats, PathCounts, PeerCounts, PeerStats,
-    ProgramStats, Sender, Stats,
+    ProgramStats, Sender, SenderCount, Stats,
 };
 
 /// The same as `now`, with counts per second since `before` in the place of totals.
@@ -44,6 +44,10 @@ pub fn rates(before: &Stats, now: &Stats) -> Stats {
         pace.count(
             before.map(|before| before.count).unwrap_or_default(),
             &mut reason.count,
+        );
+        pace.senders(
+            before.map(|before| &before.senders[..]),
+            &mut reason.senders,
         );
         reason.programs.clear();
     }
@@ -104,6 +108,7 @@ impl Pace {
     fn peer(&self, before: &PeerCounts, now: &mut PeerCounts) {
         self.count(before.tx, &mut now.tx);
         self.count(before.rx, &mut now.rx);
+        self.count(before.passed, &mut now.passed);
         self.count(before.dropped, &mut now.dropped);
     }
 
@@ -125,16 +130,20 @@ impl Pace {
             before.map(|before| before.unknown).unwrap_or_default(),
             &mut now.unknown,
         );
-        let known = before.map_or(&[][..], |before| &before.senders[..]);
-        let known: BTreeMap<Sender, _> = known
+        self.senders(before.map(|before| &before.senders[..]), &mut now.senders);
+        now.programs.clear();
+    }
+
+    fn senders(&self, before: Option<&[SenderCount]>, now: &mut Vec<SenderCount>) {
+        let known: BTreeMap<Sender, _> = before
+            .unwrap_or_default()
             .iter()
             .map(|share| (share.sender.clone(), share.count))
             .collect();
-        for share in &mut now.senders {
+        for share in &mut *now {
             let before = known.get(&share.sender).copied().unwrap_or_default();
             self.count(before, &mut share.count);
         }
-        now.senders.retain(|share| share.count.packets > 0);
-        now.programs.clear();
+        now.retain(|share| share.count.packets > 0);
     }
 }

@@ -8,9 +8,9 @@ use overlay_common::{
         AddressKey4, AddressKey6, CIDRS, CidrKey, Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS,
         ENDPOINTS4, ENDPOINTS6, ENTERED, Endpoint, EndpointStats, FLOWS, FLOWS_IN_USE, FlowKey,
         MAX_CIDRS, MAX_ENDPOINT_SLOTS, MAX_ENDPOINTS, MAX_ENTERED, MAX_FLOWS, MAX_NETWORKS,
-        MAX_PEERS, MAX_PORTS, MAX_SENDERS, MAX_SOURCES, NETWORKS, Network, PASSES, PEER_STATS,
-        PEERS4, PEERS6, PORTS, Peer, PeerStats, Port, PrefixKey4, PrefixKey6, SOURCES, SenderKey,
-        SourceKey, VTEPS4, VTEPS6, Vtep,
+        MAX_PEERS, MAX_PORTS, MAX_SENDERS, MAX_SOURCES, NETWORKS, Network, PASSES, PASSES_BY_PEER,
+        PEER_STATS, PEERS4, PEERS6, PORTS, PassedKey, Peer, PeerStats, Port, PrefixKey4,
+        PrefixKey6, SOURCES, SenderKey, SourceKey, VTEPS4, VTEPS6, Vtep,
     },
     programs::Program,
     reasons::{Drops, Passes},
@@ -151,7 +151,7 @@ impl MapSpec {
 }
 
 /// Every map of the ABI.
-pub(super) static MAPS: [MapSpec; 18] = [
+pub(super) static MAPS: [MapSpec; 19] = [
     MapSpec::hash::<u32, Network>(NETWORKS, MAX_NETWORKS),
     MapSpec::hash::<PrefixKey4, Peer>(PEERS4, MAX_PEERS),
     MapSpec::hash::<PrefixKey6, Peer>(PEERS6, MAX_PEERS),
@@ -168,6 +168,7 @@ pub(super) static MAPS: [MapSpec; 18] = [
     MapSpec::counters::<Drops>(DROPS, Program::ALL.len()),
     MapSpec::counters_by::<SenderKey, Count>(DROPS_BY_SENDER, MAX_SENDERS),
     MapSpec::counters::<Passes>(PASSES, Program::ALL.len()),
+    MapSpec::counters_by::<PassedKey, Count>(PASSES_BY_PEER, MAX_SENDERS),
     MapSpec::lru::<FlowKey, u32>(FLOWS, MAX_FLOWS),
     MapSpec::lru::<FlowKey, u64>(ENTERED, MAX_ENTERED),
     MapSpec::array::<u32>(FLOWS_IN_USE, 1),

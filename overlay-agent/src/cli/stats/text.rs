@@ -96,7 +96,12 @@ impl Page {
             Reverse(counts.tx.bytes + counts.rx.bytes + counts.dropped.bytes)
         });
         let row = |name: &str, vtep: String, counts: &PeerCounts| {
-            let PeerCounts { tx, rx, dropped } = counts;
+            let PeerCounts {
+                tx,
+                rx,
+                passed,
+                dropped,
+            } = counts;
             [
                 name.to_owned(),
                 vtep,
@@ -104,6 +109,7 @@ impl Page {
                 bytes(tx.bytes),
                 count(rx.packets),
                 bytes(rx.bytes),
+                count(passed.packets),
                 count(dropped.packets),
             ]
         };
@@ -121,6 +127,7 @@ impl Page {
             count(rx.packets),
             bytes(rx.bytes),
             String::new(),
+            String::new(),
         ]);
         let head = [
             &format!("PEERS OF {}", network.name),
@@ -129,9 +136,10 @@ impl Page {
             "",
             "RECEIVED",
             "",
+            "TO KERNEL",
             "DROPPED",
         ];
-        self.table(2..7, head, rows);
+        self.table(2..8, head, rows);
         let silent = network.silent + network.peers.len() - peers.len();
         if silent > 0 {
             self.line(&format!("peers without traffic: {silent} (--all)"));
@@ -233,11 +241,15 @@ impl Page {
     fn passes(&mut self, passes: &[PassStats]) {
         let mut passes: Vec<_> = passes.iter().collect();
         passes.sort_by_key(|reason| Reverse(reason.count.packets));
-        let rows = passes.iter().map(|passes| {
+        let mut rows = Vec::new();
+        for passes in passes {
             let text = format!("{}: {}", passes.text, passes.kernel);
-            reason(&passes.reason, passes.count, &text)
-        });
-        let rows = rows.collect();
+            rows.push(reason(&passes.reason, passes.count, &text));
+            let mut shares: Vec<_> = passes.senders.iter().collect();
+            shares.sort_by_key(|share| Reverse(share.count.packets));
+            let shares = shares.into_iter();
+            rows.extend(shares.map(|share| reason(&name(&share.sender), share.count, "")));
+        }
         self.reasons("LEFT TO THE KERNEL", rows);
     }
 

@@ -19,21 +19,20 @@ use crate::{
 };
 
 pub(super) fn all() -> Vec<Case> {
-    roads()
-        .iter()
-        .flat_map(|road| {
-            [
-                strangers(road),
-                outer_oddities(road),
-                inner_oddities(road),
-                not_to_an_endpoint(road),
-                aggregates(road),
-                padded(road),
-                unusual_but_fine(road),
-            ]
-        })
-        .flatten()
-        .collect()
+    roads().iter().flat_map(of).collect()
+}
+
+pub(super) fn of(road: &Road) -> Vec<Case> {
+    [
+        strangers(road),
+        outer_oddities(road),
+        inner_oddities(road),
+        not_to_an_endpoint(road),
+        aggregates(road),
+        padded(road),
+        unusual_but_fine(road),
+    ]
+    .concat()
 }
 
 pub(super) fn received(what: &str, road: &Road, packet: Vec<u8>, outcome: Outcome) -> Case {

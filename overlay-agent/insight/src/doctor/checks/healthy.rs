@@ -110,6 +110,7 @@ pub(super) fn facts() -> Facts {
             port_answer: Answer::Silent,
             received: 50,
             dropped: 0,
+            passed: Vec::new(),
             health: None,
         }],
         diverted: Ok(Vec::new()),

@@ -29,13 +29,18 @@ const UNVERIFIED: Fault = Fault::note(
     "The kernel verifies them, and receives those packets at its own speed.",
 );
 
+const BY_KERNEL: Fault = Fault::note(
+    "received-by-kernel",
+    "What the programs leave to the kernel arrives as well, at the kernel's speed.",
+);
+
 const WRONG: Fault = Fault::problem(
     "checksums-wrong",
     "Pings pass, and UDP and TCP do not: as a rule the network card of the node that sends them makes \
      the checksums inside tunnels wrongly.",
 );
 
-pub(super) const CHECKS: [Check; 6] = [
+pub(super) const CHECKS: [Check; 7] = [
     Check {
         fault: WRONG,
         look: Look::IfSeen(wrong),
@@ -59,6 +64,10 @@ pub(super) const CHECKS: [Check; 6] = [
     Check {
         fault: UNVERIFIED,
         look: Look::IfSeen(unverified),
+    },
+    Check {
+        fault: BY_KERNEL,
+        look: Look::IfSeen(by_kernel),
     },
 ];
 
@@ -185,14 +194,61 @@ fn unverified(facts: &Facts) -> Looked {
     if packets / seconds < MANY {
         return Ok(Vec::new());
     }
+    let senders = facts.peers.iter().filter(|peer| {
+        let mut passed = peer.passed.iter();
+        passed.any(|(reason, _)| *reason == PassReason::UnverifiedChecksum)
+    });
+    let senders: Vec<_> = senders.map(|peer| &peer.name).collect();
+    let from = if senders.is_empty() {
+        String::new()
+    } else {
+        format!(", from {}", list(senders))
+    };
     let what = format!(
-        "{} with UDP checksums that no device has verified",
+        "{} with UDP checksums that no device has verified{from}",
         in_time(packets, growth)
     );
     let cure = advice(
         "nothing must be done; peers that are kernel VXLAN devices with \"noudpcsum\" send none",
     );
     Ok(vec![UNVERIFIED.at(underlay(facts), what, cure)])
+}
+
+/// What is always the kernel's, and what has a check of its own.
+const USUAL: [PassReason; 5] = [
+    PassReason::NotIp,
+    PassReason::NotUnicast,
+    PassReason::NoRoute,
+    PassReason::NodeAddress,
+    PassReason::UnverifiedChecksum,
+];
+
+fn by_kernel(facts: &Facts) -> Looked {
+    let growth = of(facts)?;
+    let seconds = growth.time.as_secs().max(1);
+    let found = facts.peers.iter().filter_map(|peer| {
+        let passed = peer.passed.iter();
+        let passed = passed.filter(|(reason, _)| !USUAL.contains(reason));
+        let (most, _) = passed.clone().max_by_key(|(_, packets)| *packets)?;
+        let left: u64 = passed.clone().map(|(_, packets)| packets).sum();
+        if left / seconds < MANY {
+            return None;
+        }
+        let share = 100 * left / (left + peer.received);
+        let why = list(passed.map(|(reason, packets)| format!("{} {packets}", reason.name())));
+        let what = format!(
+            "{}, {share} % of what it sent, left to the kernel ({why})",
+            in_time(left, growth)
+        );
+        let cure = format!(
+            "nothing must be done: {}; \"{}\" lists all reasons, \"{}\" whose rules and hooks they are",
+            most.text(),
+            facts.commands.agent("stats"),
+            facts.commands.agent("status"),
+        );
+        Some(BY_KERNEL.at(peer.name.to_string(), what, advice(cure)))
+    });
+    Ok(found.collect())
 }
 
 #[cfg(test)]
@@ -246,5 +302,24 @@ mod tests {
             }
         });
         assert_eq!(found.severity, Severity::Note);
+    }
+
+    #[test]
+    fn what_the_kernel_receives_of_a_peer_is_told_with_the_reason() {
+        let found = only("received-by-kernel", |facts| {
+            facts.peers[0].received = 100;
+            facts.peers[0].passed = vec![
+                (PassReason::NoRoute, 5_000),
+                (PassReason::Translated, 290),
+                (PassReason::Fragment, 10),
+            ];
+        });
+        assert_eq!(found.severity, Severity::Note);
+        assert_eq!(found.object, "n2");
+        assert_eq!(
+            found.what,
+            "300 packets in 1.0 s, 75 % of what it sent, left to the kernel \
+             (translated 290, fragment 10)"
+        );
     }
 }

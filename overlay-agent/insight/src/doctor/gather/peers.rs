@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use overlay_common::{
-    maps::PeerStats,
+    maps::{Count, PassedKey, PeerStats},
     programs::Program,
     reasons::{DropReason, Drops, PassReason, Passes},
     wire::{OVERHEAD_V4, OVERHEAD_V6},
@@ -74,6 +74,9 @@ pub(super) async fn watch(
             let of = |count: fn(&PeerStats) -> u64| count(after).saturating_sub(count(before));
             peer.received = of(|stats| stats.rx.packets);
             peer.dropped = of(|stats| stats.dropped.packets);
+        }
+        for (peer, slot) in peers.iter_mut().zip(&slots) {
+            peer.passed = slot.map_or_else(Vec::new, |slot| passed(&before, &after, slot));
         }
         growth(&before, &after, time)
     });
@@ -154,6 +157,7 @@ async fn peers(look: &Look<'_>, vteps: &[IpAddr]) -> kernel::Result<Vec<PeerFact
             port_answer: Answer::Unasked,
             received: 0,
             dropped: 0,
+            passed: Vec::new(),
             health: None,
         });
     }
@@ -178,6 +182,8 @@ struct Counted {
     drops: Vec<Drops>,
     passes: Vec<Passes>,
     peers: Vec<PeerStats>,
+    /// Passes of packets whose peer is known.
+    passed: BTreeMap<PassedKey, Count>,
 }
 
 /// The slot of each peer's counters.
@@ -207,9 +213,24 @@ fn count(look: &Look<'_>, slots: &[Option<u32>]) -> Seen<Counted> {
                 .iter()
                 .map(|slot| of(slot).unwrap_or_default())
                 .collect(),
+            passed: counters.passes_by_peer()?,
         })
     });
     told(counted)?.ok_or_else(|| "no maps are pinned".to_owned())
+}
+
+/// What was left to the kernel of the peer of a slot.
+fn passed(before: &Counted, after: &Counted, slot: u32) -> Vec<(PassReason, u64)> {
+    let packets = |counted: &Counted, reason| {
+        let counted = counted.passed.get(&PassedKey { slot, reason });
+        counted.map_or(0, |count| count.packets)
+    };
+    let reasons = PassReason::ALL.iter().copied();
+    let grown = reasons.map(|reason| {
+        let grown = packets(after, reason).saturating_sub(packets(before, reason));
+        (reason, grown)
+    });
+    grown.filter(|(_, packets)| *packets > 0).collect()
 }
 
 fn growth(before: &Counted, after: &Counted, time: Duration) -> Growth {

@@ -13,10 +13,10 @@ use bytemuck::{checked, must_cast_slice, must_cast_slice_mut, pod_read_unaligned
 use overlay_common::{
     maps::{
         Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS, EndpointStats, FORMER_SLOT, LOCAL_INDEX,
-        PASSES, PEER_STATS, PeerStats, SenderKey, SenderKind,
+        PASSES, PASSES_BY_PEER, PEER_STATS, PassedKey, PeerStats, SenderKey, SenderKind,
     },
     programs::Program,
-    reasons::{DropReason, Drops, Passes},
+    reasons::{DropReason, Drops, PassReason, Passes},
 };
 
 use super::{
@@ -39,6 +39,7 @@ pub struct Counters {
     drops: PerCpuArray<MapData, Drops>,
     drops_by_sender: PerCpuHashMap<MapData, RawKey, Count>,
     passes: PerCpuArray<MapData, Passes>,
+    passes_by_peer: PerCpuHashMap<MapData, [u32; 2], Count>,
     /// From this slot of peers on nothing has ever been counted.
     unused_slots: Option<u32>,
 }
@@ -51,6 +52,7 @@ impl Counters {
             drops: open(pins, DROPS)?,
             drops_by_sender: open(pins, DROPS_BY_SENDER)?,
             passes: open(pins, PASSES)?,
+            passes_by_peer: open(pins, PASSES_BY_PEER)?,
             unused_slots: None,
         })
     }
@@ -104,12 +106,27 @@ impl Counters {
         Ok(found)
     }
 
+    /// What was left to the kernel of packets that are known to be a peer's.
+    pub fn passes_by_peer(&self) -> Result<BTreeMap<PassedKey, Count>> {
+        let mut found = BTreeMap::new();
+        for row in &self.passes_by_peer {
+            let (key, cpus) =
+                row.map_err(|error| failed(format!("read map {PASSES_BY_PEER}"), &error))?;
+            // As for drops.
+            if let Ok(key) = checked::try_cast(key) {
+                found.insert(key, total(&cpus));
+            }
+        }
+        Ok(found)
+    }
+
     /// Sets the counters of a peer's slot to 0.
     pub fn clear_peer(&mut self, slot: u32) -> Result<()> {
         if self.unused_slots.is_some_and(|unused| slot >= unused) {
             self.unused_slots = Some(slot + 1);
             return Ok(());
         }
+        self.forget_passes(slot)?;
         let counted = self.peer(slot)?;
         if counted == PeerStats::default() {
             return Ok(());
@@ -159,6 +176,22 @@ impl Counters {
         self.endpoints
             .set(slot, on_one_cpu(stats)?, 0)
             .map_err(|error| failed(format!("set slot {slot} of map {ENDPOINT_STATS}"), &error))
+    }
+
+    /// Removes what was left to the kernel of a peer, for whatever reason.
+    fn forget_passes(&mut self, slot: u32) -> Result<()> {
+        let operation = || format!("clear slot {slot} of map {PASSES_BY_PEER}");
+        // Of most nodes all is taken: one call instead of one for each reason.
+        if self.passes_by_peer.keys().next().is_none() {
+            return Ok(());
+        }
+        for reason in PassReason::ALL {
+            match self.passes_by_peer.remove(&[slot, *reason as u32]) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(failed(operation(), &error)),
+            }
+        }
+        Ok(())
     }
 
     /// Removes a sender's count of a reason.
