@@ -281,3 +281,46 @@ fn a_port_that_is_taken_is_told_and_taken_when_it_is_free() -> Result<()> {
     listens("tnamet-n1", true)?;
     Ok(guard.down()?)
 }
+
+#[test]
+fn a_name_is_found_among_many_peers_that_are_silent() -> Result<()> {
+    let guard = lab("tnamem")?;
+    let [here, there] = [1, 2].map(|number| guard.agent(number));
+    let _place = netns::Temporary::make(&format!("{}-db", there.instance))?;
+    add(&there, "db")?;
+    // More than are asked at once, and before the one that knows it.
+    let silent = (100..250).map(|number| {
+        format!(
+            "[[networks.peers]]\nname = \"silent{number}\"\nvtep = \"192.168.56.{number}\"\n\
+             subnet = \"10.244.{number}.0/24\"\n\n"
+        )
+    });
+    let text = fs::read_to_string(here.config_file())?;
+    let (before, after) = text
+        .split_once("[[networks.peers]]")
+        .context("no peers in the configuration")?;
+    let silent: String = silent.collect();
+    let all = format!("{before}{silent}[[networks.peers]]{after}");
+    fs::write(here.config_file(), all)?;
+    poll::until_well(|| match here.json(&["peer", "list"]) {
+        Ok(peers) if peers.as_array().map_or(0, Vec::len) == 151 => None,
+        other => Some(format!("{other:?}")),
+    })
+    .map_err(anyhow::Error::msg)?;
+    let gateway = IpAddr::from([10, 244, 1, 1]);
+    let name = "db.lab.overlay.internal";
+    for _ in 0..3 {
+        is_told("tnamem-n1c1", gateway, name, A, b"\x0a\xf4\x02")?;
+    }
+    let none = ask("tnamem-n1c1", gateway, "none.lab.overlay.internal", A)?;
+    ensure!(none.context("no answer")?.code == NO_SUCH_NAME);
+    // Another container comes by the name.
+    there.call(&["endpoint", "del", "db", "--instance", &there.instance])?;
+    poll::until_well(|| match ask("tnamem-n1c1", gateway, name, A) {
+        Ok(Some(told)) if told.code == NO_SUCH_NAME => None,
+        Ok(told) => Some(told.map_or("no answer".to_owned(), |it| format!("{:?}", it.bytes))),
+        Err(error) => Some(error.to_string()),
+    })
+    .map_err(anyhow::Error::msg)?;
+    Ok(guard.down()?)
+}

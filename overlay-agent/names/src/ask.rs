@@ -1,5 +1,4 @@
-//! Questions that are put to others: to peers, for names of the network that this node does not
-//! know, and to the node's own name servers for all others.
+//! Questions that are put to the node's own name servers: those for names that are nobody's here.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -7,18 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::op::Message;
 
-use crate::{PORT, room::Room};
+use crate::room::Room;
 
-/// How long peers may take together. Who has no such service stays silent.
-const PEERS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long each of the node's name servers may take.
 const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 /// Servers that are tried.
 const MAX_SERVERS: usize = 3;
 /// Larger than any datagram.
-const BUFFER: usize = 1 << 16;
+pub(crate) const BUFFER: usize = 1 << 16;
 /// Length of a message's header.
 const HEADER: usize = 12;
 
@@ -28,72 +25,6 @@ pub(crate) type Exchange = fn(&[u8], SocketAddr) -> io::Result<Vec<u8>>;
 /// An identifier that nobody can guess.
 fn identifier() -> u16 {
     Message::query().metadata.id
-}
-
-/// Asks all peers from this node's gateway, and puts what they know into the answer.
-///
-/// It stays as it is, "no such name", where nobody knows the name: a peer that is silent does not
-/// make it a failure, because not every peer has an agent, or has names turned on.
-pub(crate) fn peers(answer: &mut Message, room: &Room, gateway: IpAddr) -> io::Result<()> {
-    let Some(query) = answer.queries.first().cloned() else {
-        return Ok(());
-    };
-    let socket = UdpSocket::bind(SocketAddr::new(gateway, 0))?;
-    let mut question = Message::query();
-    question.metadata.recursion_desired = false;
-    question.add_query(query.clone());
-    let bytes = question.to_vec().map_err(io::Error::other)?;
-    let mut silent: Vec<IpAddr> = room.peers.clone();
-    silent.retain(|peer| peer.is_ipv4() == gateway.is_ipv4());
-    silent.retain(|peer| {
-        // One that cannot be reached is like one that is silent.
-        socket.send_to(&bytes, SocketAddr::new(*peer, PORT)).is_ok()
-    });
-    let deadline = Instant::now() + PEERS_PATIENCE;
-    let mut buffer = vec![0; BUFFER];
-    while !silent.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        socket.set_read_timeout(Some(left))?;
-        let (length, from) = match socket.recv_from(&mut buffer) {
-            Ok(received) => received,
-            Err(error) if is_timeout(&error) => break,
-            Err(error) => return Err(error),
-        };
-        let asked = from.port() == PORT && silent.contains(&from.ip());
-        let Some(told) = told(&buffer[..length], question.metadata.id, &query).filter(|_| asked)
-        else {
-            continue;
-        };
-        silent.retain(|peer| *peer != from.ip());
-        if told.metadata.response_code == ResponseCode::NoError {
-            answer.metadata.response_code = ResponseCode::NoError;
-            answer.add_answers(told.answers);
-        }
-        if !answer.answers.is_empty() {
-            answer.authorities.clear();
-            // It is the peer's to know.
-            answer.metadata.authoritative = false;
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// A message, if it answers that question.
-fn told(bytes: &[u8], id: u16, query: &Query) -> Option<Message> {
-    let message = Message::from_vec(bytes).ok()?;
-    let is_answer = message.metadata.id == id && message.queries.first() == Some(query);
-    is_answer.then_some(message)
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
 }
 
 /// Hands a question on, as it is but for its identifier, and the answer back. None when nobody

@@ -5,13 +5,14 @@
 //! no question goes round. All other names are for the servers that the node itself asks.
 //!
 //! - [`room`]: the names of one network. [`judge`]: what becomes of a question; it has no sockets.
-//! - [`ask`]: the questions that are put to others, each in a thread of its own.
+//! - [`peers`], [`ask`]: the questions that are put to others, each in a thread of its own.
 //! - [`service`]: the sockets, and the thread that waits for questions.
 //!
 //! Only who has an address of the network is answered.
 
 mod ask;
 mod judge;
+mod peers;
 mod room;
 mod service;
 
@@ -22,4 +23,4 @@ pub use service::{Counters, Service, Setup};
 /// UDP and TCP port of name servers.
 pub const PORT: u16 = 53;
 /// Peers that are asked for a name: with more, only a node's own containers have names.
-pub const MAX_PEERS: usize = 64;
+pub const MAX_PEERS: usize = 1_024;

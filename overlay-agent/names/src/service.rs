@@ -21,6 +21,7 @@ use nix::{
 use crate::{
     PORT, ask,
     judge::{By, Verdict, decide, failure, written},
+    peers::Peers,
     room::Room,
 };
 
@@ -62,6 +63,7 @@ pub struct Service {
 struct Shared {
     wanted: Mutex<Option<Setup>>,
     refused: Mutex<BTreeMap<IpAddr, String>>,
+    known: Peers,
     asked: AtomicUsize,
     answered: AtomicU64,
     peers: AtomicU64,
@@ -312,7 +314,7 @@ fn put(
         Verdict::Ignore => return None,
         Verdict::AskPeers(mut answer) => {
             shared.peers.fetch_add(1, Ordering::Relaxed);
-            let asked = ask::peers(&mut answer, room, gateway);
+            let asked = shared.known.ask(&mut answer, room, gateway);
             asked.ok().and_then(|()| {
                 let question = hickory_proto::op::Message::from_vec(question).ok()?;
                 written(&answer, &question, by)
