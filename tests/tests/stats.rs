@@ -73,6 +73,7 @@ fn json_tells_whose_packets_were_counted() -> Result<()> {
         assert_eq!(peer[direction], network["total"][direction]);
     }
     let spoofed = one(&stats["drops"], "reason", "spoofed_source")?;
+    assert_eq!(spoofed["rule"], "endpoint_source", "{spoofed}");
     assert_eq!(number(&spoofed["packets"]), SPOOFED);
     assert_eq!(number(&spoofed["bytes"]), 60 * SPOOFED);
     assert_eq!(spoofed["programs"][0]["program"], "from_endpoint");

@@ -152,6 +152,8 @@ pub struct Verdict {
     pub action: Action,
     /// The reason's name, as counters have it.
     pub reason: Option<String>,
+    /// The rule of `[networks.security]` that it was dropped by.
+    pub rule: Option<String>,
     /// The same in words.
     pub text: String,
     /// What to do about it.

@@ -214,6 +214,8 @@ impl AddAssign for EndpointCounts {
 pub struct DropStats {
     /// The reason's name.
     pub reason: String,
+    /// The rule of `[networks.security]` that drops them, if one does.
+    pub rule: Option<String>,
     /// What was seen, in a sentence.
     pub text: String,
     /// All of them.

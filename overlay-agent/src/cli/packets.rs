@@ -11,10 +11,12 @@ use nix::sys::{
 use overlay_control::{
     Reply, SCHEMA,
     capture::{Captured, Seen},
+    explain::Action,
     rfc3339,
 };
 use overlay_insight::explain::{
     flow::{Flows, verdict},
+    rule_of,
     select::Choice,
 };
 use serde_json::{Value, json};
@@ -97,12 +99,16 @@ pub(super) fn time(seen: &Seen) -> String {
 
 /// A packet as a line of JSON has it.
 pub(super) fn object(seen: &Seen, flows: &Flows) -> Value {
+    let is_dropped = seen.action == Action::Dropped;
+    let dropped_for = seen.reason.as_deref().filter(|_| is_dropped);
     json!({
         "schema": SCHEMA,
         "event": "packet",
         "time": time(seen),
         "verdict": verdict(seen.action),
         "reason": seen.reason,
+        // A reason to leave it to the kernel may have the same name.
+        "rule": dropped_for.and_then(rule_of),
         "text": seen.text,
         "endpoint": seen.endpoint,
         "peer": seen.peer,

@@ -70,12 +70,7 @@ impl Reconciler {
 
     /// Problems that probes have found.
     pub(super) fn probe_problems(&self) -> Vec<Trouble> {
-        let mut problems = self.probes.problems();
-        // Nobody answers where nothing can be sent.
-        let no_route = self.problems.iter().filter(|it| it.id == PEER_NO_ROUTE);
-        let no_route: BTreeSet<&str> = no_route.map(|trouble| &*trouble.subject).collect();
-        let silence = [ids::PEER_SILENT, ids::PEER_NEVER_ANSWERED];
-        problems.retain(|it| !(silence.contains(&it.id) && no_route.contains(&*it.subject)));
+        let mut problems = without_consequences(self.probes.problems(), &self.problems);
         if !matches!(self.model.node.probe, Probe::Every(_)) {
             // Nothing is known of any peer: with very many of them it takes long to see that.
             return problems;
@@ -116,5 +111,35 @@ impl Reconciler {
         let cure = format!("raise the MTU of the path, or set mtu = {least} on all nodes");
         let trouble = Trouble::new(ids::PATH_BLACK_HOLE, first, what, cure);
         Some(trouble.during(format!("network {}", network.name)))
+    }
+}
+
+/// What probes have found but for what follows from something else: nobody answers where nothing can be
+/// sent.
+fn without_consequences(mut found: Vec<Trouble>, others: &[Trouble]) -> Vec<Trouble> {
+    let no_route = others.iter().filter(|it| it.id == PEER_NO_ROUTE);
+    let no_route: BTreeSet<&str> = no_route.map(|trouble| &*trouble.subject).collect();
+    let silence = [ids::PEER_SILENT, ids::PEER_NEVER_ANSWERED];
+    found.retain(|it| !(silence.contains(&it.id) && no_route.contains(&*it.subject)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PEER_NO_ROUTE, Trouble, ids, without_consequences};
+
+    #[test]
+    fn a_peer_without_a_route_is_not_told_to_be_silent_as_well() {
+        let trouble = |id, peer: &str| Trouble::new(id, peer, "what", "cure");
+        let found = [
+            trouble(ids::PEER_SILENT, "n2"),
+            trouble(ids::PEER_NEVER_ANSWERED, "n3"),
+            trouble(ids::PATH_BLACK_HOLE, "n2"),
+            trouble(ids::PEER_SILENT, "n4"),
+        ];
+        let others = ["n2", "n3"].map(|peer| trouble(PEER_NO_ROUTE, peer));
+        let left = without_consequences(found.to_vec(), &others);
+        assert_eq!(left, found[2..]);
+        assert_eq!(without_consequences(found.to_vec(), &[]), found);
     }
 }

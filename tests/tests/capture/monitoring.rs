@@ -82,6 +82,7 @@ fn each_packet_is_told_with_its_flow_and_reason() -> Result<()> {
             ("event", "packet"),
             ("verdict", "dropped"),
             ("reason", "spoofed_source"),
+            ("rule", "endpoint_source"),
             ("endpoint", &from.namespace),
             ("program", "from_endpoint"),
         ] {

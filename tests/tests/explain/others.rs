@@ -57,7 +57,9 @@ fn what_is_said_to_be_dropped_is_counted_under_that_reason() -> Result<()> {
         assert!(!said.good);
         let (action, reason) = said.verdict(0).context("a verdict")?;
         assert_eq!((action, reason), ("dropped", Some("spoofed_source")));
-        let cure = &said.hops[0]["stages"][0]["verdict"]["cure"];
+        let verdict = &said.hops[0]["stages"][0]["verdict"];
+        assert_eq!(verdict["rule"], "endpoint_source", "{verdict}");
+        let cure = &verdict["cure"];
         assert!(cure.as_str().is_some_and(|cure| !cure.is_empty()));
 
         let before = counters::reasons(&agent.instance, DROPS)?;

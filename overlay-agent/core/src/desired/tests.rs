@@ -222,6 +222,28 @@ fn a_node_is_planned_from_nothing_and_the_second_plan_is_empty() {
     assert_eq!(plan(&second.objects, &again.objects).to_string(), "");
 }
 
+/// A node that has lost its underlay's routes tells so once, not for each of very many peers.
+#[test]
+fn of_many_peers_without_a_route_some_are_named_and_the_others_counted() {
+    let more = (1..=12).map(|n| {
+        format!(
+            "[[networks.peers]]\nname = \"m{n}\"\nvtep = \"192.168.61.{n}\"\nsubnet = \"10.244.{}.0/24\"\n",
+            100 + n
+        )
+    });
+    let config = CONFIG.to_owned() + "\n" + &more.collect::<String>();
+    let problems = build(&config, &bare()).unwrap().problems;
+    let named = problems.iter();
+    let named = named.filter(|problem| matches!(problem, Problem::NoWay { .. }));
+    assert_eq!(named.count(), 10, "{problems:?}");
+    let counted = problems.iter().find_map(|problem| match problem {
+        Problem::NoWayToMore { peers, .. } => Some(*peers),
+        _ => None,
+    });
+    // One of the configuration's own has none either.
+    assert_eq!(counted, Some(3), "{problems:?}");
+}
+
 #[test]
 fn a_peer_without_a_route_keeps_its_entry_and_is_told() {
     let desired = build(CONFIG, &bare()).unwrap();

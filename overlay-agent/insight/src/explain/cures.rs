@@ -2,6 +2,31 @@
 
 use overlay_common::reasons::DropReason;
 
+/// The rule of `[networks.security]` that drops packets for a reason; some reasons have none.
+pub const fn rule(reason: DropReason) -> Option<&'static str> {
+    Some(match reason {
+        DropReason::SpoofedSource | DropReason::SpoofedNeighbour => "endpoint_source",
+        DropReason::OtherNetwork => "other_networks",
+        DropReason::UnknownVtep => "unknown_vtep",
+        DropReason::SourceNotBehindVtep => "inner_source",
+        DropReason::MartianSource => "martians",
+        DropReason::Malformed => "malformed",
+        DropReason::InvalidVxlanHeader
+        | DropReason::InnerVlanTag
+        | DropReason::EcnNotCapable
+        | DropReason::ResizeFailed => return None,
+    })
+}
+
+/// The same of a reason by its name, also of those that only the kernel's path knows.
+pub fn rule_of(reason: &str) -> Option<&'static str> {
+    if reason == "in_the_clear" {
+        return Some("in_the_clear");
+    }
+    let known = DropReason::ALL.iter().find(|known| known.name() == reason);
+    known.copied().and_then(rule)
+}
+
 /// One sentence for people.
 pub(super) const fn cure(reason: DropReason) -> &'static str {
     match reason {
@@ -35,6 +60,23 @@ pub(super) const fn cure(reason: DropReason) -> &'static str {
         }
         DropReason::ResizeFailed => {
             "this should not happen: report it with the packet and the kernel's release"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DropReason, cure, rule, rule_of};
+
+    #[test]
+    fn the_rule_of_a_reason_is_the_one_that_its_cure_switches() {
+        for &reason in DropReason::ALL {
+            let switch = cure(reason)
+                .split_once(" = \"accept\"")
+                .map(|(before, _)| before);
+            let named = switch.and_then(|before| before.rsplit(' ').next());
+            assert_eq!(rule(reason), named, "{}", reason.name());
+            assert_eq!(rule_of(reason.name()), named);
         }
     }
 }

@@ -20,4 +20,5 @@ mod slow;
 mod stage;
 
 pub use case::{Case, Refusal, Scene};
+pub use cures::{rule, rule_of};
 pub use names::{Names, device_of};

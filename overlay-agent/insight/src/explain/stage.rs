@@ -16,7 +16,8 @@ use overlay_kernel::{
 
 use super::{
     case::{Case, Place},
-    cures, headers,
+    cures::{self, rule},
+    headers,
 };
 
 /// How often a program is run to see how long it takes.
@@ -162,6 +163,7 @@ fn judge(case: &Case, hook: Hook, events: &[Event], bytes: &[u8]) -> (Verdict, O
             let verdict = Verdict {
                 action: Action::Dropped,
                 reason: reason.map(|reason| reason.name().to_owned()),
+                rule: reason.and_then(rule).map(str::to_owned),
                 text: reason.map_or("dropped", DropReason::text).to_owned(),
                 cure: reason.map(|reason| cures::cure(reason).to_owned()),
                 peer,
@@ -173,6 +175,7 @@ fn judge(case: &Case, hook: Hook, events: &[Event], bytes: &[u8]) -> (Verdict, O
             let verdict = Verdict {
                 action: Action::Passed,
                 reason: reason.map(|reason| reason.name().to_owned()),
+                rule: None,
                 text: reason.map_or("passed", PassReason::text).to_owned(),
                 cure: None,
                 peer,
@@ -187,6 +190,7 @@ fn sent(case: &Case, hook: Hook, sighting: &Sighting, bytes: &[u8]) -> (Verdict,
     let verdict = |text: &str| Verdict {
         action: Action::Sent,
         reason: None,
+        rule: None,
         text: text.to_owned(),
         cure: None,
         peer: case.names.peer(sighting.peer).cloned(),
@@ -228,6 +232,7 @@ fn guarded(case: &Case, events: &[Event], bytes: &[u8]) -> (Verdict, Outcome) {
     let verdict = |action, text: &str| Verdict {
         action,
         reason: None,
+        rule: None,
         text: text.to_owned(),
         cure: None,
         peer: None,

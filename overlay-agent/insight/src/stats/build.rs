@@ -14,6 +14,7 @@ use overlay_control::stats::{
 use overlay_core::model::{Endpoint, Network, Peer};
 
 use super::Counted;
+use crate::explain::rule;
 
 /// Whose the slots are; who is in no map has none.
 pub struct Owners<'a> {
@@ -158,6 +159,7 @@ impl Counted {
             }
             (count.packets > 0).then(|| DropStats {
                 reason: reason.name().to_owned(),
+                rule: rule(*reason).map(str::to_owned),
                 text: reason.text().to_owned(),
                 count,
                 programs,

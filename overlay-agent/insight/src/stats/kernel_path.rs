@@ -1,5 +1,6 @@
 //! What was dropped on the kernel's path, under the names that the programs use.
 
+use crate::explain::rule_of;
 use overlay_common::reasons::DropReason;
 use overlay_control::stats::{Counter, DropStats, ProgramCount, ProgramStats};
 use overlay_core::objects::KERNEL_REASONS;
@@ -45,6 +46,7 @@ pub fn with_drops_of_kernel(mut drops: Vec<DropStats>, by_kernel: &Dropped) -> V
         }
         drops.push(DropStats {
             reason: reason.clone(),
+            rule: rule_of(reason).map(str::to_owned),
             text: text(reason).to_owned(),
             count,
             programs: vec![share],
