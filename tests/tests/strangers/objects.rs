@@ -18,7 +18,7 @@ fn with_endpoint(config: &mut Config) {
 }
 
 /// Of the kinds of which another instance's is in use, nobody is told to delete one.
-const CASES: [(&str, Case); 8] = [
+const CASES: [(&str, Case); 9] = [
     (
         "tstrb",
         Case {
@@ -42,6 +42,19 @@ const CASES: [(&str, Case); 8] = [
             look: "ip -d link show ovl1; ip neigh show dev ovl1; bridge fdb show dev ovl1",
             said: "instance other of this node has ovl1",
             never_said: "ip link del",
+            stops: true,
+        },
+    ),
+    (
+        "tstrh",
+        Case {
+            what: "a device with the name of the one for headroom",
+            needs: nothing_more,
+            clear: "ip link del ovlpad1",
+            make: "ip link add ovlpad1 address 02:00:00:00:00:78 mtu 1280 type bridge; ip addr add 198.51.100.2/24 dev ovlpad1",
+            look: "ip -d link show ovlpad1; ip addr show ovlpad1",
+            said: "a device that this instance did not make",
+            never_said: "down",
             stops: true,
         },
     ),

@@ -49,6 +49,23 @@ fn one_of_another_instance_is_said_to_be_its() -> Result<()> {
 }
 
 #[test]
+fn one_that_merely_has_the_name_of_the_bridge_s_stays() -> Result<()> {
+    survives(
+        "tstrk",
+        &Case {
+            what: "a table of bridges with the guard's name",
+            needs: |_| {},
+            clear: "nft delete table bridge guard.overlay-{i}",
+            make: "nft 'table bridge guard.overlay-{i} { chain speakers { type filter hook prerouting priority -5; ether saddr 02:00:00:00:00:07 counter packets 7 bytes 700 accept; }; set ports { type ipv4_addr; elements = { 198.51.100.1 }; }; }'",
+            look: "nft -a list table bridge guard.overlay-{i}",
+            said: "one that this instance did not make",
+            never_said: "nft delete",
+            stops: false,
+        },
+    )
+}
+
+#[test]
 fn one_that_merely_has_the_name_of_the_guard_s_stays() -> Result<()> {
     survives(
         "tstrg",
