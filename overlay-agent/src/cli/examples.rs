@@ -239,3 +239,96 @@ Examples:
 The packets leave the container's own interface, so the same programs carry them that carry
 its traffic. They are datagrams for port 33434, which whoever gets them refuses; a kernel does
 so about once a second.";
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use clap::{Command, CommandFactory as _, error::ErrorKind};
+
+    use super::super::Cli;
+
+    /// The calls of our program in a line of a shell, without what is piped, redirected or remarked.
+    fn calls(line: &str) -> Vec<String> {
+        let line = line
+            .trim()
+            .trim_start_matches("$ ")
+            .trim_start_matches("# ");
+        let line = line.split_once(" #").map_or(line, |(line, _)| line);
+        let parts = line
+            .split(['|', ';', '>'])
+            .flat_map(|part| part.split("&&"));
+        let parts = parts.map(|part| {
+            let is_program = |word: &&str| {
+                let is_set = word.starts_with("OVERLAY_") && word.contains('=');
+                *word != "sudo" && *word != "oa" && !is_set
+            };
+            let words: Vec<&str> = part.split_whitespace().collect();
+            let first = words.iter().position(|word| is_program(word));
+            words[first.unwrap_or(words.len())..].join(" ")
+        });
+        // What stands for something else is no example.
+        let placeholder = |part: &String| part.contains(['…', '[', '<', '\\', '$', '\'', '"', '`']);
+        parts
+            .filter(|part| part.starts_with("overlay-agent ") && !placeholder(part))
+            .collect()
+    }
+
+    fn of_help(command: &Command, found: &mut Vec<String>) {
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_default().replace("\\\n", " ");
+        found.extend(
+            help.lines()
+                .filter(|line| line.starts_with("  "))
+                .flat_map(calls),
+        );
+        for below in command.get_subcommands() {
+            of_help(below, found);
+        }
+    }
+
+    fn of_pages(folder: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                of_pages(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                of_page(&path, found);
+            }
+        }
+    }
+
+    /// What is typed in the blocks of a page.
+    fn of_page(path: &Path, found: &mut Vec<String>) {
+        let text = fs::read_to_string(path).unwrap().replace("\\\n", " ");
+        let blocks = text.split("\n```").skip(1).step_by(2);
+        for block in blocks {
+            let typed = block.lines().filter(|line| line.starts_with(['$', '#']));
+            found.extend(typed.flat_map(calls));
+        }
+    }
+
+    #[test]
+    fn every_example_of_help_and_documentation_is_understood() {
+        let mut found = Vec::new();
+        of_help(&Cli::command(), &mut found);
+        assert!(found.len() > 50, "{} in the help texts", found.len());
+        let of_help = found.len();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        of_pages(&root.join("docs"), &mut found);
+        of_page(&root.join("README.md"), &mut found);
+        assert!(
+            found.len() > of_help + 50,
+            "{} on pages",
+            found.len() - of_help
+        );
+        let faults = found.iter().filter_map(|call| {
+            // A number's place is held by a word.
+            let words = call.split_whitespace();
+            let words = words.map(|word| if word == "PID" { "4711" } else { word });
+            let error = Cli::command().try_get_matches_from(words).err()?;
+            (error.kind() != ErrorKind::DisplayHelp).then(|| format!("{call}\n{error}"))
+        });
+        assert_eq!(faults.collect::<Vec<_>>(), Vec::<String>::new());
+    }
+}
