@@ -6,20 +6,22 @@
 //! the one before, or has gone back in time, is doubted for [`RESTORED`].
 
 mod plain;
+mod usable;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt, mem,
-    net::IpAddr,
+    mem,
     time::Duration,
 };
 
 use crate::{
-    lease::{Lease, Mac, shown},
+    lease::{Lease, shown},
     network::Network,
     problem::Problem,
     subnet::Subnet,
 };
+
+use usable::{Identity, identity, is_ours, one_length_more, overlapping, unusable};
 
 pub use plain::{Plain, Whom};
 
@@ -307,104 +309,6 @@ impl Book {
     pub fn lease(&self, subnet: Subnet) -> Option<&Lease> {
         self.known.get(&subnet).map(|known| &known.lease)
     }
-}
-
-fn unusable(
-    subnet: Subnet,
-    lease: &Lease,
-    network: &Network,
-    me: Option<Subnet>,
-) -> Option<String> {
-    if !network.has(&subnet) {
-        return Some("it is not a part of the network, or of other families".to_owned());
-    }
-    if me.is_some_and(|me| me.overlaps(&subnet)) {
-        return Some("it overlaps this node's own subnet".to_owned());
-    }
-    let complete = lease.public_v6.is_some() && lease.v6.is_some();
-    if subnet.v6.is_some() && !complete {
-        return Some("it has no IPv6 address or device".to_owned());
-    }
-    if network.v6.is_some()
-        && let (Some(_), Some(v6)) = (lease.public_v6, &lease.v6)
-        && v6.mac == lease.v4.mac
-    {
-        return Some(format!("both its devices have MAC {}", v6.mac));
-    }
-    None
-}
-
-/// Why an entry of another subnet cannot be a peer: it leads to this very node.
-fn is_ours(lease: &Lease, own: &Lease) -> Option<String> {
-    let v4 = Some(IpAddr::V4(lease.public_v4)).filter(|_| lease.public_v4 == own.public_v4);
-    let v6 = lease.public_v6.filter(|_| lease.public_v6 == own.public_v6);
-    let address = v4.or(v6.map(IpAddr::V6))?;
-    Some(format!("{address} is this node's own address"))
-}
-
-/// Why a subnet cannot be looked up, if not: the data plane knows so many prefix lengths of each
-/// family.
-fn one_length_more(lengths: &mut BTreeSet<(bool, u8)>, subnet: Subnet) -> Option<String> {
-    let v4 = (false, subnet.v4.prefix_len());
-    let v6 = subnet.v6.map(|v6| (true, v6.prefix_len()));
-    for new in [Some(v4), v6].into_iter().flatten() {
-        let alike = lengths.iter().filter(|(family, _)| *family == new.0);
-        if !lengths.contains(&new) && alike.count() == MAX_LENGTHS {
-            return Some(format!(
-                "the network has subnets of {MAX_LENGTHS} other prefix lengths already"
-            ));
-        }
-    }
-    lengths.extend([Some(v4), v6].into_iter().flatten());
-    None
-}
-
-/// What no two peers have in common: the addresses and MACs of their devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Identity {
-    Address(IpAddr),
-    Mac(Mac),
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => write!(f, "address {address}"),
-            Self::Mac(mac) => write!(f, "MAC {mac}"),
-        }
-    }
-}
-
-fn identity(lease: &Lease, network: &Network) -> impl Iterator<Item = Identity> {
-    let v4 = [
-        Some(Identity::Address(lease.public_v4.into())),
-        Some(Identity::Mac(lease.v4.mac)),
-    ];
-    let v6 = network.v6.map(|_| {
-        let address = lease
-            .public_v6
-            .map(|address| Identity::Address(address.into()));
-        let mac = lease.v6.as_ref().map(|device| Identity::Mac(device.mac));
-        [address, mac]
-    });
-    v4.into_iter().chain(v6.into_iter().flatten()).flatten()
-}
-
-/// One that overlaps, of those that do not overlap each other.
-fn overlapping<N>(nodes: &BTreeMap<Subnet, N>, subnet: Subnet) -> Option<Subnet> {
-    // Nodes of both families have them by one number if they are ours; others may not.
-    let end = Subnet {
-        v4: ipnet::Ipv4Net::from(subnet.v4.broadcast()),
-        v6: None,
-    };
-    let before = nodes.range(..=end).next_back();
-    let after = nodes.range(subnet..).next();
-    let v6 = subnet
-        .v6
-        .and_then(|_| nodes.iter().find(|(other, _)| other.overlaps(&subnet)));
-    let near = [before, after, v6].into_iter().flatten();
-    near.map(|(other, _)| *other)
-        .find(|other| other.overlaps(&subnet))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! With many peers these tables are large, and the kernel announces each change of them. A
 //! change that was missed, or that the kernel does not announce, has them read again.
 
+mod rows;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -12,15 +14,18 @@ use ipnet::IpNet;
 use overlay_core::{
     desired::{default_metric, metric_to},
     model::{Family, IfName, Mac},
-    objects::{PeerObjects, ROUTE_PROTOCOL, Route, RouteKey, Scope, StrayFdb},
+    objects::{PeerObjects, ROUTE_PROTOCOL, Route, RouteKey, StrayFdb},
     shared::Shared,
 };
 use overlay_kernel::{
     self as kernel,
-    netlink::{Bulk, Event, FdbInfo, LinkInfo, NeighbourInfo, RouteInfo, RouteKind},
+    netlink::{Bulk, Event, FdbInfo, NeighbourInfo, RouteInfo},
 };
 
+use self::rows::{key, other, stray};
 use super::{MAIN_TABLE, Nodes};
+
+pub(super) use self::rows::{Entry, OtherRoute, entry, neighbour};
 
 /// The tables of a node.
 #[derive(Default)]
@@ -45,22 +50,6 @@ pub(super) struct Tables {
     carriers: BTreeSet<u32>,
     /// Devices on which something is whose end is not announced: name and state.
     devices: BTreeMap<u32, (IfName, bool)>,
-}
-
-/// A route that is not ours.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct OtherRoute {
-    pub(super) destination: IpNet,
-    pub(super) table: u32,
-    pub(super) metric: u32,
-    pub(super) protocol: u8,
-    pub(super) device: Option<u32>,
-    /// Whether it leads to several next hops.
-    pub(super) many: bool,
-    /// The devices that it sends packets on by.
-    pub(super) exits: Vec<u32>,
-    /// As `ip route` calls it, if it refuses packets.
-    pub(super) refuses: Option<&'static str>,
 }
 
 impl Tables {
@@ -355,67 +344,6 @@ impl Tables {
         if let Some(link) = index.and_then(|index| nodes.link(index)) {
             self.devices.insert(link.index, (link.name, link.up));
         }
-    }
-}
-
-fn key(info: &RouteInfo) -> RouteKey {
-    RouteKey {
-        scope: Scope::Node,
-        destination: info.destination,
-        metric: info.metric,
-    }
-}
-
-fn other(info: &RouteInfo) -> OtherRoute {
-    OtherRoute {
-        destination: info.destination,
-        table: info.table,
-        metric: info.metric,
-        protocol: info.protocol,
-        device: info.oif,
-        many: info.oif.is_none() && info.kind == RouteKind::Unicast,
-        exits: if info.kind == RouteKind::Unicast {
-            info.oif.iter().chain(&info.hops).copied().collect()
-        } else {
-            Vec::new()
-        },
-        refuses: info.kind.refuses(),
-    }
-}
-
-pub(super) fn neighbour(
-    tunnel: &LinkInfo,
-    found: &NeighbourInfo,
-) -> Option<((IfName, IpAddr), Mac)> {
-    let mac = found.mac.filter(|_| found.permanent)?;
-    Some(((tunnel.name, found.address), mac))
-}
-
-/// An entry in the table of a VXLAN device.
-pub(super) enum Entry {
-    /// As we make them: one destination for a MAC, for good.
-    Plain((IfName, Mac), IpAddr),
-    /// As we never do.
-    Stray(StrayFdb),
-}
-
-/// `None` for what is in its bridge's table, of which it is a port.
-pub(super) fn entry(tunnel: &LinkInfo, found: &FdbInfo) -> Option<Entry> {
-    if !found.own {
-        return None;
-    }
-    let plain = found.permanent && !found.detour;
-    Some(match (Mac::unicast(found.mac), found.dst) {
-        (Some(mac), Some(vtep)) if plain => Entry::Plain((tunnel.name, mac), vtep),
-        _ => Entry::Stray(stray(tunnel.name, found)),
-    })
-}
-
-fn stray(link: IfName, found: &FdbInfo) -> StrayFdb {
-    StrayFdb {
-        link,
-        mac: found.mac,
-        dst: found.dst,
     }
 }
 
