@@ -14,106 +14,112 @@ fn table(hook: &str, rules: &str) -> String {
     )
 }
 
+/// A case of rules in the first table's chain.
+fn case(what: &'static str, node: u8, hook: &str, rules: &str) -> Case {
+    Case {
+        what,
+        node,
+        told: "nft chain inet strangers c",
+        put: Put::Command(table(hook, rules), TAKE.to_owned()),
+    }
+}
+
 impl Stand {
     /// Rules that drop.
     pub(super) fn firewall(&self) -> Vec<Case> {
+        let mut cases = [self.about_tunnels(), self.about_the_network()].concat();
+        cases.extend(self.marks());
+        cases
+    }
+
+    /// About the tunnels' own packets.
+    fn about_tunnels(&self) -> Vec<Case> {
         let nodes = &self.guard.topology().nodes;
         let port = self.guard.topology().port();
         let [from, to] = [0, 1].map(|node: usize| nodes[node].underlay);
-        let [own, other] = [0, 1].map(|node: usize| nodes[node].containers[0].address);
-        let (first, second) = (nodes[0].subnet, nodes[1].subnet);
-        let case = |what, node, hook: &str, rules: String| Case {
-            what,
-            node,
-            told: "nft chain inet strangers c",
-            put: Put::Command(table(hook, &rules), TAKE.to_owned()),
-        };
-        let mut cases = vec![
-            // The tunnel's own packets.
+        vec![
             case(
                 "the port, going",
                 1,
                 "output",
-                format!("udp dport {port} drop"),
+                &format!("udp dport {port} drop"),
             ),
             case(
                 "the peer, going",
                 1,
                 "postrouting",
-                format!("ip daddr {to} drop"),
+                &format!("ip daddr {to} drop"),
             ),
             case(
                 "the port, coming",
                 2,
                 "prerouting",
-                format!("iifname {UNDERLAY} udp dport {{ 8472, {port} }} counter drop"),
+                &format!("iifname {UNDERLAY} udp dport {{ 8472, {port} }} counter drop"),
             ),
             case(
                 "the peer, coming",
                 2,
                 "input",
-                format!("ip saddr . udp dport {{ {from} . {port} }} drop"),
+                &format!("ip saddr . udp dport {{ {from} . {port} }} drop"),
             ),
             case(
                 "a rate of the tunnel",
                 2,
                 "input",
-                format!("udp dport {port} limit rate over 1/hour burst 1 packets drop"),
+                &format!("udp dport {port} limit rate over 1/hour burst 1 packets drop"),
             ),
-            // What is inside.
-            case(
-                "a protocol",
-                1,
-                "forward",
-                "meta l4proto icmp drop".to_owned(),
-            ),
-            case(
-                "a device",
-                1,
-                "forward",
-                "oifname \"ovl1\" reject".to_owned(),
-            ),
+        ]
+    }
+
+    /// About what is inside of them.
+    fn about_the_network(&self) -> Vec<Case> {
+        let nodes = &self.guard.topology().nodes;
+        let [own, other] = [0, 1].map(|node: usize| nodes[node].containers[0].address);
+        let (first, second) = (nodes[0].subnet, nodes[1].subnet);
+        let mut cases = vec![
+            case("a protocol", 1, "forward", "meta l4proto icmp drop"),
+            case("a device", 1, "forward", "oifname \"ovl1\" reject"),
             case(
                 "a rate",
                 2,
                 "forward",
-                "limit rate over 1/hour burst 1 packets drop".to_owned(),
+                "limit rate over 1/hour burst 1 packets drop",
             ),
             case(
                 "a rate of an address",
                 1,
                 "forward",
-                format!("ip daddr {other} limit rate over 1/hour burst 1 packets drop"),
+                &format!("ip daddr {other} limit rate over 1/hour burst 1 packets drop"),
             ),
             case(
                 "new connections of an address",
                 1,
                 "forward",
-                format!("ip daddr {other} ct state new,established reject"),
+                &format!("ip daddr {other} ct state new,established reject"),
             ),
             case(
                 "all of this node",
                 1,
                 "forward",
-                format!("ip saddr {first} drop"),
+                &format!("ip saddr {first} drop"),
             ),
             case(
                 "all of the other node",
                 1,
                 "prerouting",
-                format!("ip daddr {second} drop"),
+                &format!("ip daddr {second} drop"),
             ),
             case(
                 "all of the network",
                 2,
                 "postrouting",
-                "ip daddr 10.244.0.0/16 drop".to_owned(),
+                "ip daddr 10.244.0.0/16 drop",
             ),
             case(
                 "a set that has it",
                 2,
                 "forward",
-                "ip saddr @quarantine drop".to_owned(),
+                "ip saddr @quarantine drop",
             ),
         ];
         // Its element comes later.
@@ -125,7 +131,6 @@ impl Stand {
             let element = format!("nft add element inet strangers quarantine '{{ {own} }}'");
             *put = format!("{put}; sleep 1; {element}");
         }
-        cases.extend(self.marks());
         cases
     }
 
