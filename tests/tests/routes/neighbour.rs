@@ -1,0 +1,126 @@
+//! A neighbour on the underlay that has another MAC all of a sudden, and says nothing of it.
+
+use std::{net::IpAddr, thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use overlay_tests::{
+    check::{self, Answer},
+    counters::carried,
+    families::{Families, Family},
+    guard::Guard,
+    kernel, poll, raw, run,
+    shape::{Scenario, Shape},
+    topology::UNDERLAY,
+};
+
+const MACS: [&str; 2] = ["02:00:00:00:99:01", "02:00:00:00:99:02"];
+/// Longer than the kernel believes an entry, as it is set here.
+const PAUSE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_millis(500);
+
+struct Stand {
+    guard: Guard,
+}
+
+impl Stand {
+    /// Nobody asks or probes but for what containers send.
+    fn up(name: &str) -> Result<Self> {
+        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+        let shape = shape.speaking(Families::V4, Families::V4)?;
+        let guard = Guard::configured(shape, |_, config| config.node.probe = Some("off"))?;
+        let stand = Self { guard };
+        let neigh = format!("net.ipv4.neigh.{UNDERLAY}");
+        stand.on(
+            0,
+            &format!(
+                "sysctl -qw {neigh}.base_reachable_time_ms=1000 {neigh}.delay_first_probe_time=1"
+            ),
+        )?;
+        // Whoever asks tells of himself.
+        let quiet = format!(
+            "nft 'table netdev quiet {{ chain c {{ type filter hook egress device {UNDERLAY} \
+             priority 0; arp operation request drop; }}; }}'"
+        );
+        stand.on(1, &quiet)?;
+        Ok(stand)
+    }
+
+    fn on(&self, node: usize, line: &str) -> Result<String> {
+        let namespace = &self.guard.topology().nodes[node].namespace;
+        let inside = ["ip", "netns", "exec", namespace, "sh", "-ec", line];
+        Ok(run::checked(&inside.map(str::to_owned))?)
+    }
+
+    fn arrives(&self) -> Result<bool> {
+        let [near, far] =
+            [0, 1].map(|node: usize| &self.guard.topology().nodes[node].containers[0]);
+        let answer = check::ping_for(&near.namespace, far.at(Family::V4), PATIENCE)?;
+        Ok(matches!(answer, Answer::Ttl(_)))
+    }
+
+    fn until_it_arrives(&self, what: &str) {
+        let outcome = poll::until_well(|| match self.arrives() {
+            Ok(true) => None,
+            other => Some(format!("{other:?}")),
+        });
+        assert_eq!(outcome, Ok(()), "{what}");
+    }
+
+    /// The first node's address and MAC on the underlay.
+    fn near(&self) -> Result<(IpAddr, String)> {
+        let node = &self.guard.topology().nodes[0];
+        let mac = raw::mac_of(&node.namespace, UNDERLAY)?;
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        Ok((node.underlay_at(Family::V4), mac))
+    }
+
+    /// The MAC that the first node knows.
+    fn known(&self) -> Result<String> {
+        let address = self.guard.topology().nodes[1].underlay_at(Family::V4);
+        let line = self.on(0, &format!("ip neigh show {address} dev {UNDERLAY}"))?;
+        let mut words = line.split_whitespace().skip_while(|word| *word != "lladdr");
+        Ok(words
+            .nth(1)
+            .with_context(|| format!("no MAC in {line:?}"))?
+            .to_owned())
+    }
+
+    fn try_both_paths(&self) -> Result<()> {
+        for (on, mac) in [true, false].into_iter().zip(MACS) {
+            let what = format!("fast path {on}");
+            self.guard.agent(1).fastpath(on)?;
+            self.until_it_arrives(&what);
+            // What was asked for that packet is answered by then.
+            thread::sleep(PAUSE);
+            let before = (self.known()?, carried(&self.guard.agent(1).instance)?.sent);
+            let (near, mac_of_near) = self.near()?;
+            self.on(
+                1,
+                &format!(
+                    "ip link set dev {UNDERLAY} address {mac}; \
+                     ip neigh replace {near} lladdr {mac_of_near} dev {UNDERLAY} nud permanent"
+                ),
+            )?;
+            thread::sleep(PAUSE);
+            // Nobody has told, and nobody has asked.
+            assert_eq!(self.known()?, before.0, "{what}");
+            self.until_it_arrives(&what);
+            assert_eq!(self.known()?, mac, "{what}");
+            let sent = carried(&self.guard.agent(1).instance)?.sent - before.1;
+            ensure!((sent > 0) == on, "{what}: {sent} by the programs");
+        }
+        Ok(())
+    }
+}
+
+/// The traffic of the programs has the kernel ask for it as its own would.
+#[test]
+fn a_silent_change_of_a_neighbour_is_noticed_by_traffic_of_either_path() -> Result<()> {
+    // There are chains at egress then.
+    if !kernel::has_tcx() {
+        return Ok(());
+    }
+    let stand = Stand::up("tneigh")?;
+    stand.try_both_paths()?;
+    Ok(stand.guard.down()?)
+}
