@@ -28,8 +28,6 @@ use overlay_tests::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const TAG: &[u8] = b"a packet with a priority";
-/// Where the outer UDP header's source port stands, over IPv4.
-const SOURCE_PORT: usize = 34;
 /// `TCX_NEXT` of `linux/bpf.h`: whoever is next decides.
 const TCX_NEXT: i32 = -1;
 
@@ -43,7 +41,7 @@ fn services() -> impl Iterator<Item = u8> {
 
 /// A program at the end of the first node's underlay, where its queueing discipline is, that
 /// writes the priority of a tunnel's packets over their outer UDP source port.
-fn priority_writer(node: &str) -> Result<Link> {
+fn priority_writer(node: &str, source_port: usize) -> Result<Link> {
     /// Where `struct __sk_buff` has `priority`.
     const PRIORITY: i16 = 32;
     const CONTEXT: u8 = 6;
@@ -52,7 +50,7 @@ fn priority_writer(node: &str) -> Result<Link> {
         load(2, CONTEXT, PRIORITY),
         store(STACK, -8, 2),
         copy(1, CONTEXT),
-        set(2, i32::try_from(SOURCE_PORT)?),
+        set(2, i32::try_from(source_port)?),
         copy(3, STACK),
         add(3, -8),
         set(4, 2),
@@ -66,6 +64,14 @@ fn priority_writer(node: &str) -> Result<Link> {
     })?
 }
 
+/// Where the outer UDP header's source port stands.
+const fn source_port(outer: Family) -> usize {
+    match outer {
+        Family::V4 => 14 + 20,
+        Family::V6 => 14 + 40,
+    }
+}
+
 /// Sends raw frames from the first node's container to the second one's.
 struct Sender<'a> {
     guard: &'a Guard,
@@ -74,10 +80,11 @@ struct Sender<'a> {
     /// MAC of the second node on the underlay.
     receiver: Mac,
     wire: Socket,
+    source_port: usize,
 }
 
 impl<'a> Sender<'a> {
-    fn open(guard: &'a Guard) -> Result<Self> {
+    fn open(guard: &'a Guard, outer: Family) -> Result<Self> {
         let nodes = &guard.topology().nodes;
         let container = &nodes[0].containers[0].namespace;
         let gateway = nodes[0].gateway_at(Family::V4).context("a gateway")?;
@@ -91,6 +98,7 @@ impl<'a> Sender<'a> {
             ),
             receiver: raw::mac_of(&nodes[1].namespace, UNDERLAY)?,
             wire: Socket::open(&nodes[1].namespace, UNDERLAY)?,
+            source_port: source_port(outer),
         })
     }
 
@@ -133,8 +141,8 @@ impl<'a> Sender<'a> {
         let frame = self.wire.receive(PATIENCE, sent_to)?;
         let frame = frame.context("nothing arrived")?;
         Ok(u16::from_ne_bytes([
-            frame[SOURCE_PORT],
-            frame[SOURCE_PORT + 1],
+            frame[self.source_port],
+            frame[self.source_port + 1],
         ]))
     }
 }
@@ -154,12 +162,13 @@ fn of_the_node(sender: &Sender) -> Result<Vec<u16>> {
     services().map(|tos| sender.send_from_node(tos)).collect()
 }
 
-#[test]
-fn the_fast_path_sets_the_kernel_s_priority() -> Result<()> {
-    let shape = Shape::new("tprio".parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
-    let _writer = priority_writer(&guard.topology().nodes[0].namespace)?;
-    let sender = Sender::open(&guard)?;
+/// The programs' priorities are the kernel's, over an underlay of a family.
+fn compare(name: &str, outer: Families) -> Result<()> {
+    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let guard = Guard::up(shape.speaking(outer, Families::Both)?)?;
+    let outer = outer.all()[0];
+    let _writer = priority_writer(&guard.topology().nodes[0].namespace, source_port(outer))?;
+    let sender = Sender::open(&guard, outer)?;
     let instance = guard.agent(1).instance;
 
     let before = carried(&instance)?;
@@ -176,4 +185,14 @@ fn the_fast_path_sets_the_kernel_s_priority() -> Result<()> {
     assert_eq!(carried(&instance)?.sent, before.sent, "not the kernel's");
     drop(sender);
     Ok(guard.down()?)
+}
+
+#[test]
+fn the_fast_path_sets_the_kernel_s_priority() -> Result<()> {
+    compare("tprio", Families::V4)
+}
+
+#[test]
+fn the_fast_path_sets_it_over_ipv6() -> Result<()> {
+    compare("tprio6", Families::V6)
 }
