@@ -57,6 +57,18 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// Two things cannot be written to one place.
+    fn refuse_two_outputs(&self, format: Format) -> CommandResult {
+        let to_standard = self.file.as_deref() == Some(Path::new("-"));
+        if to_standard && format == Format::Json {
+            return Err(Failure::BadInput(anyhow!(
+                "write pcapng and JSON to standard output: one of them at a time; give -w a file, \
+                 or leave out -w or --output json"
+            )));
+        }
+        Ok(())
+    }
+
     /// Bytes of each packet.
     fn snap(&self) -> u32 {
         match self.snap {
@@ -73,13 +85,7 @@ pub(super) fn capture(
     args: Args,
 ) -> CommandResult {
     let choice = args.part.choice()?;
-    let to_standard = args.file.as_deref() == Some(Path::new("-"));
-    if to_standard && format == Format::Json {
-        return Err(Failure::BadInput(anyhow!(
-            "write pcapng and JSON to standard output: one of them at a time; give -w a file, or \
-             leave out -w or --output json"
-        )));
-    }
+    args.refuse_two_outputs(format)?;
     let instance = client::the_instance(dirs, instance, Dirs::may_listen)?;
     let ask = |request: &Request| client::call(dirs, &instance, request);
     let signals = signals().map_err(Failure::Problem)?;
@@ -97,7 +103,9 @@ pub(super) fn capture(
     };
     let started = ask(&Request::CaptureStart(wanted)).and_then(|reply| client::done(&reply));
     if let Err(refused) = started {
-        output.map(Output::abandon);
+        if let Some(output) = output {
+            output.abandon();
+        }
         return Err(refused);
     }
     let mut file = output

@@ -28,7 +28,7 @@ pub(super) fn write(folder: &Path) -> CommandResult {
         fs::create_dir_all(&completions)?;
         let mut command = Cli::command().disable_help_subcommand(true);
         command.build();
-        manual(command, &pages)?;
+        manual(&command, &pages)?;
         let name = format!("overlay-agent.toml.{FILES}");
         let title = "overlay\\-agent.toml \\- configuration of a node of overlay networks";
         let version = env!("CARGO_PKG_VERSION");
@@ -49,12 +49,12 @@ pub(super) fn write(folder: &Path) -> CommandResult {
 }
 
 /// The pages of a command and of those below it.
-fn manual(command: Command, folder: &Path) -> io::Result<()> {
+fn manual(command: &Command, folder: &Path) -> io::Result<()> {
     for below in command
         .get_subcommands()
         .filter(|below| !below.is_hide_set())
     {
-        manual(below.clone(), folder)?;
+        manual(below, folder)?;
     }
     let name = command
         .get_display_name()
@@ -65,7 +65,7 @@ fn manual(command: Command, folder: &Path) -> io::Result<()> {
         .section(COMMANDS)
         .source(format!("overlay {version}"))
         .manual("overlay");
-    let text = page::of_command(&command, &page)?;
+    let text = page::of_command(command, &page)?;
     fs::write(folder.join(page.get_filename()), text)
 }
 

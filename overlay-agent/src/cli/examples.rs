@@ -264,7 +264,7 @@ mod tests {
                 *word != "sudo" && *word != "oa" && !is_set
             };
             let words: Vec<&str> = part.split_whitespace().collect();
-            let first = words.iter().position(|word| is_program(word));
+            let first = words.iter().position(is_program);
             words[first.unwrap_or(words.len())..].join(" ")
         });
         // What stands for something else is no example.
