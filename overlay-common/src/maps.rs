@@ -104,6 +104,8 @@ pub struct Network {
     pub peer_lengths6: [u8; MAX_PREFIX_LENGTHS],
     /// What differs from the defaults: see [`network_flags`].
     pub flags: u32,
+    /// Interface that decrypts what comes in the tunnels, where they are encrypted; 0 before there is one.
+    pub decrypted_by: u32,
     /// Largest inner IP packet in bytes that the underlay carries in one piece.
     pub mtu: u16,
     /// UDP destination port, network order.
@@ -149,6 +151,9 @@ pub mod network_flags {
     /// Something of somebody else is on the tunnels' way that the programs would pass by: what
     /// goes to peers and comes from them is left to the kernel, once it has been checked.
     pub const HOOKED: u32 = 1 << 9;
+    /// What comes in its tunnels by another interface than
+    /// [`decrypted_by`](super::Network::decrypted_by) was not encrypted.
+    pub const ENCRYPTED: u32 = 1 << 10;
 }
 
 /// A network and an IPv4 address masked to one of its prefix lengths.
@@ -328,7 +333,7 @@ pub struct Port {
 
 // The sizes are part of the ABI: bpftool users and older agents rely on them.
 const _: () = {
-    assert!(size_of::<Network>() == 108);
+    assert!(size_of::<Network>() == 112);
     assert!(size_of::<PrefixKey4>() == 12);
     assert!(size_of::<PrefixKey6>() == 24);
     assert!(size_of::<AddressKey4>() == 8);
@@ -337,8 +342,8 @@ const _: () = {
     assert!(size_of::<CidrKey>() == 16);
     assert!(size_of::<Peer>() == 208);
     assert!(size_of::<Vtep>() == 4);
-    assert!(size_of::<Endpoint>() == 124);
-    assert!(size_of::<Port>() == 140);
+    assert!(size_of::<Endpoint>() == 128);
+    assert!(size_of::<Port>() == 144);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<PeerStats>() == 48);
     assert!(size_of::<EndpointStats>() == 96);

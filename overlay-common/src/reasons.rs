@@ -96,6 +96,8 @@ reasons! {
     EcnNotCapable = ecn_not_capable: "outer congestion mark on an inner packet that is not ECN-capable",
     /// The kernel resized a packet to something unexpected.
     ResizeFailed = resize_failed: "the packet's headers were not there any more after it was resized",
+    /// The network is encrypted, and this came by another device than its `WireGuard`'s.
+    Unencrypted = unencrypted: "the network is encrypted, and the packet was not",
 }
 
 reasons! {

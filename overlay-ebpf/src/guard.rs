@@ -22,7 +22,7 @@ pub(crate) fn underlay_guard(packet: &mut Raw) -> Result<(), Exit> {
 
 fn must_be_known<O: Family>(packet: &mut Raw) -> Result<(), Exit> {
     let outer = O::read_outer(packet)?;
-    known_vtep(&outer, ours(&outer)?)?;
+    known_vtep(&outer, ours(packet, &outer)?)?;
     if strip::is_on() {
         return strip::strip(packet, &outer);
     }

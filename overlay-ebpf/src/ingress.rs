@@ -65,10 +65,34 @@ fn over<O: Family>(packet: &mut Packet) -> Result<Sent, Exit> {
 }
 
 /// The network of ours that a packet claims to belong to.
-pub(crate) fn ours<O: Family>(outer: &Outer<O>) -> Result<&'static Network, Exit> {
+#[inline(always)]
+pub(crate) fn ours<O: Family>(
+    packet: &impl Received,
+    outer: &Outer<O>,
+) -> Result<&'static Network, Exit> {
     let network = tables::network(outer.vni()).ok_or(PassReason::NotOurs)?;
+    must_be_decrypted(network, packet, outer)?;
     must_be_for(network, outer)?;
     Ok(network)
+}
+
+/// What is for an encrypted network has been decrypted by its own device.
+// In its callers: what a function of its own would return, no verifier takes, as half of it may be
+// unwritten.
+#[inline(always)]
+fn must_be_decrypted<O: Family>(
+    network: &Network,
+    packet: &impl Received,
+    outer: &Outer<O>,
+) -> Result<(), Exit> {
+    if network.flags & network_flags::ENCRYPTED != 0
+        && packet.arrived_by() != network.decrypted_by
+        && outer.is_for(network)
+    {
+        let sender = vtep(outer, network);
+        return Err(Exit::Drop(DropReason::Unencrypted, sender));
+    }
+    Ok(())
 }
 
 /// Our port, our address, and valid VXLAN.
@@ -108,10 +132,11 @@ pub(crate) fn judge<O: Family, I: Family, P: Received>(
     };
     let endpoint = tables::endpoint(outer.vni(), frame.destination);
     let network = if let Some(endpoint) = endpoint {
+        must_be_decrypted(&endpoint.network, packet, outer)?;
         must_be_for(&endpoint.network, outer)?;
         &endpoint.network
     } else {
-        ours(outer)?
+        ours(packet, outer)?
     };
     let (sender, hooked) = sender_of(outer, &frame, network)?;
     tell(Step::Sender, [sender.0.into()]);
@@ -208,7 +233,7 @@ fn must_add_up<O: Family, I: Family>(packet: &mut impl Received) -> Result<(), P
 
 /// Too short for what it says is in it.
 fn cut_off<O: Family>(packet: &impl Received, outer: &Outer<O>) -> Exit {
-    let known = ours(outer).and_then(|network| Ok((network, known_vtep(outer, network)?)));
+    let known = ours(packet, outer).and_then(|network| Ok((network, known_vtep(outer, network)?)));
     match known {
         Ok((network, sender)) => malformed(packet, network, sender),
         Err(exit) => exit,
@@ -217,7 +242,7 @@ fn cut_off<O: Family>(packet: &impl Received, outer: &Outer<O>) -> Exit {
 
 /// ARP and the like is the kernel's, but for tags of VLANs (RFC 7348 §6.1).
 fn without_ip<O: Family>(packet: &Packet, outer: &Outer<O>, kind: u16) -> Exit {
-    match ours(outer).and_then(|network| known_vtep(outer, network)) {
+    match ours(packet, outer).and_then(|network| known_vtep(outer, network)) {
         Ok(sender) if is_in_vlan(packet, O::OVERHEAD.into(), kind) => {
             Exit::Drop(DropReason::InnerVlanTag, sender)
         }

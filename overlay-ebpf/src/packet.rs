@@ -205,6 +205,10 @@ impl Packet {
 impl Received for Packet {
     const IS_LAST: bool = true;
 
+    fn arrived_by(&self) -> u32 {
+        self.interface()
+    }
+
     fn length(&self) -> usize {
         self.ctx.len() as usize
     }

@@ -47,6 +47,11 @@ impl Raw {
 impl Received for Raw {
     const IS_LAST: bool = false;
 
+    fn arrived_by(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context; the field is one that programs may read.
+        unsafe { (*self.ctx.ctx).ingress_ifindex }
+    }
+
     /// Further buffers included.
     fn length(&self) -> usize {
         // SAFETY: the kernel passes a valid context.
@@ -89,8 +94,7 @@ impl Received for Raw {
 #[cfg(feature = "watched")]
 impl Shown for Raw {
     fn device(&self) -> u32 {
-        // SAFETY: the kernel passes a valid context; the field is one that programs may read.
-        unsafe { (*self.ctx.ctx).ingress_ifindex }
+        self.arrived_by()
     }
 
     #[inline(always)]

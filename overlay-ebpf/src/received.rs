@@ -8,6 +8,9 @@ pub(crate) trait Received {
     /// No other program of ours sees it after this one.
     const IS_LAST: bool;
 
+    /// The interface by which it has come.
+    fn arrived_by(&self) -> u32;
+
     /// Bytes from the Ethernet header to the end of the payload, all segments included.
     fn length(&self) -> usize;
 

@@ -109,6 +109,7 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
         ("fastpath", &["fastpath", "off"]),
         ("fastpath", &["fastpath", "on"]),
         ("log_level", &["log-level", "off"]),
+        ("key", &["key"]),
         ("ping", &["ping", "tschema-n2", "-c", "1"]),
         ("ping", &["ping", "10.244.2.200", "-c", "1"]),
         ("error", &["ping", "nobody"]),

@@ -32,9 +32,9 @@ pub use problem::Problem;
 pub use problem::rfc3339;
 pub use server::{Call, Caller, Server, ServerError};
 pub use status::{
-    Carried, ClusterStatus, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus,
-    HookStatus, NamesStatus, NetworkStatus, NextHopStatus, PeerStatus, RangeStatus, Status,
-    Traffic,
+    Carried, ClusterStatus, EncryptionStatus, EndpointStatus, FastPathState, FastPathStatus,
+    GuardTableStatus, HookStatus, NamesStatus, NetworkStatus, NextHopStatus, PeerEncryption,
+    PeerStatus, RangeStatus, Status, Traffic,
 };
 
 /// Number of the layout of all that `--output json` prints, as `docs/schema/v1.json` describes it:

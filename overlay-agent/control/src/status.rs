@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use overlay_core::model::{
-    Attachment, Dscp, FastPath, Guard, IfName, LogLevel, Mac, Name, Rx, Security, Vni,
+    Attachment, Dscp, FastPath, Guard, IfName, LogLevel, Mac, Name, PublicKey, Rx, Security, Vni,
 };
 use serde::{Deserialize, Serialize};
 
@@ -149,10 +149,37 @@ pub struct NetworkStatus {
     /// What of others leaves its tunnels, or all that its containers exchange, to the kernel.
     #[serde(default)]
     pub hooks: Vec<HookStatus>,
+    /// What its tunnels are encrypted with, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionStatus>,
     /// What was carried on each path.
     pub carried: Carried,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+}
+
+/// How a network's tunnels are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptionStatus {
+    /// The `WireGuard` device.
+    pub device: IfName,
+    /// UDP port of all nodes.
+    pub port: u16,
+    /// The public half of this node's key; `None` before it has one.
+    pub public_key: Option<PublicKey>,
+}
+
+/// How the tunnel to a peer is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerEncryption {
+    /// The peer's key, as it is configured here.
+    pub public_key: PublicKey,
+    /// Milliseconds since both have last agreed on keys; `None`: never.
+    pub handshake_age_ms: Option<u64>,
+    /// Bytes of what was sent to it, with all that encryption adds.
+    pub tx_bytes: u64,
+    /// The same of what came from it.
+    pub rx_bytes: u64,
 }
 
 /// What a network has carried between this node and its peers.
@@ -237,6 +264,9 @@ pub struct PeerStatus {
     pub traffic: Option<Traffic>,
     /// What probes have found out; `None` before the first one.
     pub health: Option<PeerHealth>,
+    /// How its tunnel is encrypted, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<PeerEncryption>,
 }
 
 /// Counters of a peer; inner frames with their Ethernet headers.

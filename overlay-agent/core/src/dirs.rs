@@ -55,6 +55,11 @@ impl Dirs {
         self.state_dir.join(instance.as_str()).join("state.json")
     }
 
+    /// The private key that an instance's tunnels are encrypted with.
+    pub fn private_key(&self, instance: &Name) -> PathBuf {
+        self.state_dir.join(instance.as_str()).join("wireguard.key")
+    }
+
     /// The network and peers that a cluster's store has given an instance.
     pub fn cluster(&self, instance: &Name) -> PathBuf {
         self.state_dir.join(instance.as_str()).join("cluster.toml")

@@ -27,6 +27,7 @@ mod guard;
 mod leaving;
 mod peers;
 mod slots;
+mod wireguard;
 
 pub use attachments::{AttachmentState, Hook};
 pub use capacity::Capacity;
@@ -38,7 +39,9 @@ pub use guard::{
     Senders, TUNNEL_FROM_ENDPOINT, UNREACHABLE, guard_table,
 };
 pub use leaving::Leaving;
-pub use peers::{PeerEntries, PeerEntry, PeerObjects, Spread};
+pub use peers::{Outer, PeerEntries, PeerEntry, PeerObjects, Spread};
+
+pub use wireguard::{Wireguard, WireguardPeer};
 
 /// Protocol number of our routes, as `ip route` shows it (`rtm_protocol`; 111 is unassigned).
 pub const ROUTE_PROTOCOL: u8 = 111;
@@ -60,6 +63,8 @@ pub struct Objects {
     /// Ranges of networks with a route of last resort: an address in one that nobody has is
     /// unreachable, instead of being sent in the clear by another route of the node.
     pub last_resorts: BTreeSet<IpNet>,
+    /// Keys, ports and peers of the `WireGuard` devices.
+    pub wireguard: BTreeMap<IfName, Wireguard>,
     /// What leads to the peers.
     pub peers: Shared<PeerObjects>,
     /// Permanent neighbours of the bridges, which have none of us.
@@ -184,6 +189,8 @@ pub enum LinkKind {
     Bridge,
     /// A VXLAN device.
     Vxlan(Vxlan),
+    /// A `WireGuard` device.
+    Wireguard,
     /// The node's side of a veth pair.
     Veth {
         /// The container's side; it is made and removed together with this one.

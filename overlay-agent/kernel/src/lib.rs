@@ -25,6 +25,7 @@ pub mod privileges;
 pub mod statistics;
 pub mod sysctl;
 pub mod udp;
+pub mod wireguard;
 pub mod xfrm;
 
 pub use error::{KernelError, Result, watch_limit};

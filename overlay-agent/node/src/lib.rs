@@ -5,6 +5,7 @@
 //! overlay how they are.
 
 pub mod apply;
+pub mod key;
 pub mod node;
 pub mod observe;
 pub mod preview;

@@ -20,6 +20,8 @@ use overlay_kernel::{
     nft::GuardTable,
 };
 
+use crate::key::KeyFile;
+
 /// The node that this process works on: the network namespace it runs in.
 pub struct Node {
     /// Its netlink socket.
@@ -28,6 +30,8 @@ pub struct Node {
     pub netns: NetnsId,
     /// Folder of the instance's pins.
     pub pins: PathBuf,
+    /// Its private key.
+    pub key: KeyFile,
     /// The programs, once they are loaded.
     pub dataplane: Option<DataPlane>,
     /// The table that guards the tunnels' ports.
@@ -40,12 +44,13 @@ pub struct Node {
 
 impl Node {
     /// Opens the namespace that this thread is in; loads nothing.
-    pub fn open(pins: PathBuf) -> kernel::Result<Self> {
+    pub fn open(pins: PathBuf, key: KeyFile) -> kernel::Result<Self> {
         let netns = netns::own()?;
         Ok(Self {
             netlink: Netlink::open()?,
             netns,
             pins,
+            key,
             dataplane: None,
             guard: GuardTable::default(),
             progress: Progress::default(),

@@ -10,7 +10,7 @@ use anyhow::anyhow;
 use overlay_control::{Diagnosis, DoctorSpec, Finding, Reply, Request, Severity};
 use overlay_core::{config::Files, dirs::Dirs, model::Name, plural::count_of};
 use overlay_insight::doctor::{Patient, examine};
-use overlay_node::store::Store;
+use overlay_node::{key::KeyFile, store::Store};
 
 use super::{CommandResult, Failure, Format, client, local, output};
 
@@ -100,6 +100,7 @@ fn alone(
     let patient = Patient {
         content: store.content().clone(),
         pins: dirs.pins(&instance),
+        key: KeyFile::at(dirs.private_key(&instance)),
         model,
         netns,
         sample,

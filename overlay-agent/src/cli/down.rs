@@ -4,7 +4,7 @@ use overlay_api::Spool;
 use overlay_control::{Reply, Request, SCHEMA, progress::Activity};
 use overlay_core::{dirs::Dirs, model::Name};
 use overlay_kernel::{bpf, capability};
-use overlay_node::{node::Node, store::Store};
+use overlay_node::{key::KeyFile, node::Node, store::Store};
 use serde_json::json;
 
 use super::{CommandResult, Failure, Format, client, local, output, progress};
@@ -102,8 +102,9 @@ fn remove(dirs: &Dirs, instance: &Name) -> Result<Removed, Failure> {
     if let Some(netns) = &store.content().netns {
         local::enter_remembered(netns, instance)?;
     }
+    let key = KeyFile::at(dirs.private_key(instance));
     local::block_on(async {
-        let node = Node::open(dirs.pins(instance)).map_err(Failure::problem)?;
+        let node = Node::open(dirs.pins(instance), key).map_err(Failure::problem)?;
         let progress = node.progress.clone();
         let removed = async {
             node.progress.tell(Activity::Looking).await;

@@ -230,6 +230,14 @@ Examples:
 
 It takes a capture's place: one of the two at a time. Without either the programs tell nothing.";
 
+pub(super) const KEY: &str = "\
+Examples:
+  sudo overlay-agent key --config node.toml    # before the first start, too
+  sudo overlay-agent key --output json | jq -r .public_key
+
+The private half is made where there is none, and stays in the state folder. Peers have what is
+printed as public_key of this node.";
+
 pub(super) const PING: &str = "\
 Examples:
   sudo overlay-agent ping node02

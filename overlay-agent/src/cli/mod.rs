@@ -11,6 +11,7 @@ mod config;
 mod doctor;
 mod documents;
 mod down;
+mod encryption;
 mod examples;
 mod explain;
 mod failure;
@@ -152,6 +153,9 @@ enum Command {
     Capture(capture::Args),
     /// Print each packet that is dropped or left to the kernel, with its reason, as it happens
     Monitor(monitor::Args),
+    /// Print the public half of this node's key, for the configurations of its peers
+    #[command(after_help = examples::KEY)]
+    Key(encryption::Args),
     /// Send packets as a container does, and tell loss, round trip and the largest that arrives;
     /// exit 1 when nothing is answered
     Ping(ping::Args),
@@ -295,6 +299,7 @@ fn run(cli: Cli) -> ExitCode {
         }
         Command::Capture(args) => capture::capture(&cli.dirs, cli.instance, cli.output, args),
         Command::Ping(args) => ping::ping(&cli.dirs, cli.instance, cli.output, &args),
+        Command::Key(args) => encryption::key(args, cli.instance, &cli.dirs, cli.output),
         Command::Monitor(args) => monitor::monitor(&cli.dirs, cli.instance, cli.output, args),
     };
     match result {

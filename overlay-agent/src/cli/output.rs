@@ -18,7 +18,7 @@ use overlay_core::{
 use overlay_node::preview::Preview;
 use serde_json::json;
 
-use super::{Format, called, cluster, health, watching};
+use super::{Format, called, cluster, encryption, health, watching};
 
 /// Prints to standard output; that its reader has seen enough is no failure.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
@@ -219,6 +219,7 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
     {
         writeln!(out, "cidr {cidr}  subnet {subnet}  gateway {gateway}")?;
     }
+    encryption::network(out, network)?;
     if let Some(rule) = &network.followed {
         writeln!(out, "{rule}")?;
     }
@@ -245,6 +246,7 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
         ],
         rows,
     )?;
+    encryption::peers(out, &network.peers)?;
     let Carried { fastpath, kernel } = network.carried;
     writeln!(
         out,

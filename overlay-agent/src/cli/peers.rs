@@ -9,7 +9,9 @@ use overlay_control::{PeerStatus, SCHEMA};
 use overlay_core::{dirs::Dirs, model::Name};
 use serde::Serialize;
 
-use super::{CommandResult, Failure, Format, client, completing, examples, health, output};
+use super::{
+    CommandResult, Failure, Format, client, completing, encryption, examples, health, output,
+};
 
 /// What to know of peers.
 #[derive(Debug, Subcommand)]
@@ -120,6 +122,7 @@ fn show(out: &mut dyn Write, of: &Of<'_>) -> io::Result<()> {
             )?;
         }
     }
+    encryption::peers(out, std::slice::from_ref(peer))?;
     if let Some(traffic) = &peer.traffic {
         writeln!(
             out,

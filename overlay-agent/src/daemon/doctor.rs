@@ -55,6 +55,7 @@ impl Reconciler {
             model: self.model.clone(),
             content: content.clone(),
             pins: self.node.pins.clone(),
+            key: self.node.key.clone(),
             netns: content.netns.clone(),
             sample: Duration::from_millis(spec.sample_ms.into()).min(LONGEST),
             agent: Some(Agent {

@@ -109,7 +109,7 @@ fn greetings(
             .entry((way.link, way.next_hop))
             .or_insert(Question {
                 from: Some(from),
-                to: SocketAddr::new(peer.vtep, network.port),
+                to: SocketAddr::new(peer.vtep, network.outer_port()),
                 size: 0,
             });
     }

@@ -8,6 +8,7 @@ mod capture;
 pub(crate) mod cluster;
 mod config_file;
 mod doctor;
+mod encryption;
 mod explain;
 mod exports;
 mod files;

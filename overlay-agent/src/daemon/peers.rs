@@ -68,7 +68,7 @@ impl Reconciler {
 
     /// What the change asks for, done; `None` where it is left to a round.
     async fn change_alone(&mut self, change: &PeerChange) -> Option<()> {
-        let port = self.model.network(&change.network)?.port;
+        let port = self.model.network(&change.network)?.outer_port();
         let ways = self.known.ways_to(&change.come, &change.gone, port)?;
         let few = Few {
             network: &change.network,

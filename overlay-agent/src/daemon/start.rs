@@ -15,6 +15,7 @@ use overlay_core::{
 };
 use overlay_kernel::{KernelError, bpf::Variant, capability, netlink::Watch, netns, privileges};
 use overlay_node::{
+    key::KeyFile,
     node::Node,
     preview::{self, Preview, PreviewError},
     store::{Store, StoreError},
@@ -115,7 +116,8 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     let lock = InstanceLock::take(&options.dirs, &instance)?;
     let mut store = Store::open(&options.dirs, &instance)?;
     store.clear_unfinished()?;
-    let mut node = Node::open(options.dirs.pins(&instance))?;
+    let key = KeyFile::at(options.dirs.private_key(&instance));
+    let mut node = Node::open(options.dirs.pins(&instance), key)?;
     node.progress = options.progress.clone();
     options.progress.tell(Activity::Looking).await;
     // What would be shows that nothing stands in the way.
@@ -223,7 +225,8 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     let model = &loaded.model;
     capability::check_privileges()?;
     let store = Store::open(&options.dirs, &instance)?;
-    let node = Node::open(options.dirs.pins(&instance))?;
+    let key = KeyFile::at(options.dirs.private_key(&instance));
+    let node = Node::open(options.dirs.pins(&instance), key)?;
     options.progress.tell(Activity::Looking).await;
     let agent_runs = UnixStream::connect(options.dirs.socket(&instance)).is_ok();
     let mut preview = preview::preview(&node, model, store.content(), agent_runs).await?;

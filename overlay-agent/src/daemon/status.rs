@@ -21,7 +21,7 @@ use overlay_kernel::{KernelError, bpf::AttachMode};
 use tracing::warn;
 
 use self::peers::{Counted, carried};
-use super::{Reconciler, capture::Capture};
+use super::{Reconciler, capture::Capture, encryption};
 
 impl Reconciler {
     /// As of the last round; counters as of now.
@@ -250,10 +250,14 @@ impl Reconciler {
         by_kernel: PathCounts,
     ) -> NetworkStatus {
         let rules = self.filter_rules();
+        let (encryption, encrypted) = encryption::of(network, &self.observed.around);
         let peers: Vec<PeerStatus> = network
             .peers
             .iter()
-            .map(|peer| self.peer_status(network, peer, counted))
+            .map(|peer| {
+                let status = self.peer_status(network, peer, counted);
+                encryption::add(status, network, peer, &encrypted)
+            })
             .collect();
         NetworkStatus {
             name: network.name.clone(),
@@ -281,6 +285,7 @@ impl Reconciler {
                 .zip(bridge_name(network.vni))
                 .is_some_and(|(rules, bridge)| rules.isolates(bridge)),
             hooks: told(self.facts.hooks.get(&network.name)),
+            encryption,
             carried: Carried {
                 fastpath: carried(&peers),
                 kernel: by_kernel,

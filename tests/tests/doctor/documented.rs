@@ -27,6 +27,7 @@ fn every_check_has_a_fault_that_is_made() -> Result<()> {
         "doctor",
         "fragments.rs",
         "cluster",
+        "encryption",
         "hooks",
         "machines",
         "names.rs",

@@ -55,6 +55,7 @@ const DEPENDENTS: &[(&str, &[&str])] = &[
     ("aya", &["aya-log", "overlay-common", "overlay-kernel"]),
     ("nftables", &["overlay-kernel"]),
     ("rtnetlink", &["overlay-kernel"]),
+    ("netlink-packet-wireguard", &["overlay-kernel"]),
     // What a name server says is `overlay-names`' to know.
     ("hickory-proto", &["overlay-names"]),
     ("overlay-agent", &[]),

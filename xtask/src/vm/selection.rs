@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 /// What says most in the least time: the verifier's word on each program, in all its variants; the
 /// programs on packets; traffic from everywhere to everywhere with the fast path on and off; what
 /// the agent makes of the kernel's events; programs that others are put in the place of, and asked;
-/// and an underlay that is a module, without Ethernet headers.
-const CORE: [&str; 6] = [
+/// an underlay that is a module, without Ethernet headers; and tunnels that are encrypted by it.
+const CORE: [&str; 7] = [
     "programs:object:watched:fuzz:what_a_peer_sends:an_endpoint_s_packet:what_can_be_delivered",
     "reachability:all_pairs_with_the_fast_path",
     "repair:what_is_repaired_is_repaired_once",
     WATCHING,
     "explain:what_is_said_to_be_delivered_arrives_over_ipv4",
     "uplinks:wireguard",
+    "encryption:nothing_leaves",
 ];
 /// The verifier's word alone, and the maps.
 const VERIFIED: [&str; 1] = ["programs:the_verifier:the_maps"];
@@ -21,7 +22,7 @@ const WATCHING: &str = "capture:whoever_goes_away:the_log_tells";
 /// What two machines show that namespaces do not: programs in a network card's driver.
 const CORE_PAIR: [&str; 2] = ["machines:guarded_over_ipv4", "machines:stripped_over_ipv4"];
 /// What depends on the kernel in any way.
-const FULL: [&str; 24] = [
+const FULL: [&str; 25] = [
     "programs",
     "reachability",
     "endpoints",
@@ -40,6 +41,7 @@ const FULL: [&str; 24] = [
     "config",
     "underlay_change",
     "uplinks",
+    "encryption",
     "ownership",
     "hitless",
     "xdp",

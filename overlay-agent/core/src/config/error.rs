@@ -295,6 +295,27 @@ pub enum Fault {
     /// A checksum over IPv6 to a VTEP that has none.
     #[error("{0} is not an IPv6 VTEP, and only IPv6 needs the checksum; remove udp6_checksum")]
     ChecksumOverIpv4(IpAddr),
+    /// A peer of an encrypted network without a key.
+    #[error(
+        "the network is encrypted, and the peer has no public_key; add what \"overlay-agent key\" prints on that node"
+    )]
+    NoPublicKey,
+    /// Outer IPv6, of an encrypted network.
+    #[error("encryption takes only IPv4 VTEPs, and {0} is not one; give the peer's IPv4 address")]
+    EncryptedOverIpv6(IpAddr),
+    /// A port for `WireGuard` that cannot be its own.
+    #[error("UDP port {port} {what}; choose another wireguard_port, the same on all nodes")]
+    WireGuardPort {
+        /// The port.
+        port: u16,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A port for `WireGuard` without it.
+    #[error(
+        "the network is not encrypted; set encryption = \"wireguard\", or remove wireguard_port"
+    )]
+    NotEncrypted,
     /// Sources behind an endpoint that has nobody behind it.
     #[error(
         "only an endpoint that forwards has others behind it; set forwarding = true, or remove allowed_sources"

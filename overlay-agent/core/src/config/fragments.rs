@@ -185,6 +185,7 @@ impl Sum {
             parsed: &part.raw.peers,
             plain: part.plain.of_network(part.index),
             subnet: 0,
+            encrypted: network.wireguard.is_some(),
             own: Some(self.own.as_str()),
         };
         let (field, own_vteps) = (part.field, &self.own_vteps);

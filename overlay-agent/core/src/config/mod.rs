@@ -63,6 +63,12 @@ pub(crate) fn parse_with(
     }
 }
 
+/// The name of the node, of a text that may still be wrong elsewhere.
+pub fn node_name(text: &str) -> Option<Name> {
+    let table: toml::Table = text.parse().ok()?;
+    table.get("node")?.get("name")?.as_str()?.parse().ok()
+}
+
 fn validate(
     raw: &raw::Config,
     plain: &Plain<'_>,

@@ -16,7 +16,7 @@ use super::{
     raw,
     subnets::{self, Claim, overlaps},
 };
-use crate::model::{Family, FastPath, MIN_IPV6_MTU, Name, Network, Peers, Vni};
+use crate::model::{Family, FastPath, MIN_IPV6_MTU, Name, Network, Peers, Vni, WireGuard};
 
 /// Smallest datagram that every IPv4 host must take (RFC 791); less is a mistake.
 const MIN_MTU: u16 = 576;
@@ -63,6 +63,7 @@ pub(super) fn validate(
         (format!("network {name}"), format!("networks[{index}].cidr"))
     };
     overlaps(cidrs, describe, report);
+    check_ports(raw, report);
     networks.sort_by_key(|network| network.vni);
     networks
 }
@@ -91,6 +92,7 @@ fn network(
         parsed: &raw.peers,
         plain: plain.of_network(index),
         subnet: raw.subnet.span().start,
+        encrypted: raw.encryption == raw::Encryption::WireGuard,
         own: None,
     };
     let (_, peers) = peers::validate(&list, field, &ranges, own_vteps, report);
@@ -108,10 +110,55 @@ fn network(
         masquerade: raw.masquerade,
         dscp: raw.dscp,
         security: raw.security,
+        wireguard: wireguard(raw, field, report),
         peers,
     };
     network.mtu = mtu(raw, field, network.has_ipv6(), report);
     Some(network)
+}
+
+fn wireguard(raw: &raw::Network, field: &str, report: &mut Report<'_>) -> Option<WireGuard> {
+    let port = raw.wireguard_port.as_ref();
+    let field = || format!("{field}.wireguard_port");
+    if raw.encryption == raw::Encryption::Off {
+        if let Some(port) = port {
+            report.add(port.span(), field(), Fault::NotEncrypted);
+        }
+        return None;
+    }
+    if let Some(port) = port.filter(|port| *port.get_ref() == 0) {
+        let what = "is not a port".to_owned();
+        report.add(port.span(), field(), Fault::WireGuardPort { port: 0, what });
+    }
+    Some(WireGuard {
+        port: port.map_or(WireGuard::USUAL_PORT, |port| *port.get_ref()),
+    })
+}
+
+/// Reports ports of `WireGuard` that are also a tunnel's, or another network's.
+fn check_ports(raw: &[Spanned<raw::Network>], report: &mut Report<'_>) {
+    let mut seen: BTreeMap<u16, &str> = BTreeMap::new();
+    for (index, raw_network) in raw.iter().enumerate() {
+        let network = raw_network.get_ref();
+        if network.encryption == raw::Encryption::Off {
+            continue;
+        }
+        let given = network.wireguard_port.as_ref();
+        let port = given.map_or(WireGuard::USUAL_PORT, |port| *port.get_ref());
+        let mut others = raw.iter().map(Spanned::get_ref);
+        let of_tunnel = others.find(|other| {
+            let tunnel = other.port.as_ref();
+            tunnel.map_or(IANA_PORT, |port| *port.get_ref()) == port
+        });
+        let what = match (of_tunnel, seen.insert(port, network.name.get_ref())) {
+            (Some(other), _) => format!("is that of network {}", other.name.get_ref()),
+            (None, Some(other)) => format!("is that of WireGuard for network {other}"),
+            (None, None) => continue,
+        };
+        let span = given.map_or_else(|| network.name.span(), Spanned::span);
+        let field = format!("networks[{index}].wireguard_port");
+        report.add(span, field, Fault::WireGuardPort { port, what });
+    }
 }
 
 fn mtu(raw: &raw::Network, field: &str, ipv6: bool, report: &mut Report<'_>) -> Option<u16> {

@@ -28,6 +28,8 @@ pub(super) struct List<'a> {
     pub(super) plain: &'a [plain::Peer<'a>],
     /// Where the node's own subnet is written.
     pub(super) subnet: usize,
+    /// Whether tunnels to them are encrypted.
+    pub(super) encrypted: bool,
     /// The name by which this node itself may be among them, and is left out.
     pub(super) own: Option<&'a str>,
 }
@@ -46,6 +48,7 @@ impl<'a> List<'a> {
             ("name", _) => peer.name.span(),
             ("subnet", _) => peer.subnet.span(),
             ("mac", Some(mac)) => mac.span(),
+            ("public_key", _) => peer.public_key.map_or(0..0, |key| key.span()),
             _ => peer.vtep.span(),
         };
         self.get(number).map_or(0..0, span)
@@ -74,6 +77,7 @@ pub(super) fn validate(
         field,
         ranges,
         own_vteps,
+        encrypted: list.encrypted,
         numbers: Vec::with_capacity(plain.len()),
         claims: ranges.iter().map(own).collect(),
         peers: Vec::with_capacity(plain.len()),
@@ -95,6 +99,7 @@ pub(super) fn validate(
         None => vtep(peer),
     };
     checked.unique("VTEP MAC", |peer| &peer.mac, mac, again, report);
+    checked.unique_keys(again, report);
     checked.around_vteps(again, report);
     checked.finish(report)
 }
@@ -104,6 +109,7 @@ struct Checked<'a> {
     field: &'a str,
     ranges: &'a [Range],
     own_vteps: &'a [IpAddr],
+    encrypted: bool,
     /// Their numbers in the file: some there may be too wrong for the list.
     numbers: Vec<usize>,
     claims: Vec<Claim<Option<usize>>>,
@@ -120,6 +126,9 @@ impl Checked<'_> {
         let Some(peer) = peer(written, field, self.own_vteps, report) else {
             return;
         };
+        if self.encrypted {
+            self.check_encryption(number, written, &peer, report);
+        }
         for &subnet in &peer.subnets {
             if let Some(fault) = outside(subnet, self.ranges) {
                 report.add(written.subnet.span(), self.field(number, "subnet"), fault);
@@ -132,6 +141,52 @@ impl Checked<'_> {
         }
         self.numbers.push(number);
         self.peers.push(peer);
+    }
+
+    /// Reports what keeps tunnels to a peer from being encrypted.
+    fn check_encryption(
+        &self,
+        number: usize,
+        written: &Written<'_>,
+        peer: &Peer,
+        report: &mut Report<'_>,
+    ) {
+        if peer.vtep.is_ipv6() {
+            let fault = Fault::EncryptedOverIpv6(peer.vtep);
+            report.add(written.vtep.span(), self.field(number, "vtep"), fault);
+        }
+        if written.public_key.is_none() {
+            let field = self.field(number, "public_key");
+            report.add(written.name.span(), field, Fault::NoPublicKey);
+        }
+    }
+
+    /// Reports peers with one key, of which `WireGuard` would make one.
+    fn unique_keys<'w>(
+        &self,
+        written: impl Fn(usize) -> Option<Written<'w>>,
+        report: &mut Report<'_>,
+    ) {
+        if !self.encrypted {
+            return;
+        }
+        let mut seen = BTreeMap::new();
+        for (peer, &number) in self.peers.iter().zip(&self.numbers) {
+            let Some(key) = peer.public_key.as_deref() else {
+                continue;
+            };
+            let field = self.field(number, "public_key");
+            let Some(first) = seen.insert(*key, field.clone()) else {
+                continue;
+            };
+            let span = written(number).and_then(|written| Some(written.public_key?.span()));
+            let fault = Fault::Duplicate {
+                what: "public key",
+                value: key.to_string(),
+                first,
+            };
+            report.add(span.unwrap_or_default(), field, fault);
+        }
     }
 
     /// Reports what two peers have: a key, which stands at a `place` in a field of each.
@@ -293,6 +348,10 @@ fn peer(
             Fault::ChecksumOverIpv4(vtep),
         );
     }
+    let public_key = match &raw.public_key {
+        Some(raw) => Some(Box::new(report.value(raw, field("public_key"))?)),
+        None => None,
+    };
     Some(Peer {
         name: name.ok()?,
         vtep: vtep?,
@@ -301,6 +360,7 @@ fn peer(
         udp6_checksum,
         // Nodes of ours have their MAC by rule.
         has_agent: raw.mac.is_none(),
+        public_key,
     })
 }
 

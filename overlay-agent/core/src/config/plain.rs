@@ -41,6 +41,7 @@ pub(super) struct Peer<'a> {
     subnet: Option<(usize, &'a str)>,
     mac: Option<(usize, &'a str)>,
     udp6_checksum: Option<(usize, bool)>,
+    public_key: Option<(usize, &'a str)>,
 }
 
 /// Headers besides that of a peer after which lines may stand that nothing depends on here.
@@ -149,6 +150,7 @@ impl<'a> Peer<'a> {
             "name" => &mut self.name,
             "vtep" => &mut self.vtep,
             "mac" => &mut self.mac,
+            "public_key" => &mut self.public_key,
             "subnet" => {
                 let end = if value.starts_with('[') {
                     after_list(value)?
@@ -185,6 +187,7 @@ impl<'a> Peer<'a> {
             udp6_checksum: self
                 .udp6_checksum
                 .map(|(place, value)| Spanned::new(place..place, value)),
+            public_key: self.public_key.map(text),
         })
     }
 }

@@ -75,6 +75,9 @@ pub(super) struct Network {
     #[serde(default)]
     pub(super) dscp: Dscp,
     #[serde(default)]
+    pub(super) encryption: Encryption,
+    pub(super) wireguard_port: Option<Spanned<u16>>,
+    #[serde(default)]
     pub(super) security: Security,
     #[serde(default)]
     pub(super) peers: Vec<Spanned<Peer>>,
@@ -88,6 +91,16 @@ pub(super) struct Peer {
     pub(super) subnet: Spanned<OneOrMany>,
     pub(super) mac: Option<Spanned<String>>,
     pub(super) udp6_checksum: Option<Spanned<bool>>,
+    pub(super) public_key: Option<Spanned<String>>,
+}
+
+/// What tunnels are encrypted with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Encryption {
+    #[default]
+    Off,
+    WireGuard,
 }
 
 /// A peer as it is written, whoever has read it. There can be very many: nothing is copied.
@@ -97,6 +110,7 @@ pub(super) struct Written<'a> {
     pub(super) subnet: Spanned<Vec<&'a str>>,
     pub(super) mac: Option<Spanned<&'a str>>,
     pub(super) udp6_checksum: Option<Spanned<bool>>,
+    pub(super) public_key: Option<Spanned<&'a str>>,
 }
 
 impl Peer {
@@ -108,6 +122,7 @@ impl Peer {
             subnet: Spanned::new(self.subnet.span(), subnets.map(String::as_str).collect()),
             mac: self.mac.as_ref().map(borrowed),
             udp6_checksum: self.udp6_checksum.clone(),
+            public_key: self.public_key.as_ref().map(borrowed),
         }
     }
 }

@@ -128,6 +128,7 @@ impl Roll {
             parsed: &part.get_ref().peers,
             plain: plain.of_network(0),
             subnet: 0,
+            encrypted: self.network.wireguard.is_some(),
             own: None,
         };
         let (ranges, own) = (&self.network.ranges, &self.own_vteps);

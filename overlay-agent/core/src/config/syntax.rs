@@ -14,7 +14,7 @@ const VERDICT: &str = "\"drop\" or \"accept\"";
 const FASTPATH: &str = "\"auto\", \"required\" or \"off\"";
 
 /// Each key, without the numbers of lists in its path; what it takes, and how it is written.
-const KEYS: [(&str, &str, &str); 57] = [
+const KEYS: [(&str, &str, &str); 60] = [
     ("node", TABLE, "[node]"),
     ("node.name", TEXT, "name = \"node01\""),
     ("node.underlay", TEXTS, "underlay = \"eth1\""),
@@ -69,6 +69,16 @@ const KEYS: [(&str, &str, &str); 57] = [
     ("networks.masquerade", SWITCH, "masquerade = true"),
     ("networks.fastpath", FASTPATH, "fastpath = \"auto\""),
     ("networks.dscp", "\"zero\" or \"copy\"", "dscp = \"zero\""),
+    (
+        "networks.encryption",
+        "\"off\" or \"wireguard\"",
+        "encryption = \"wireguard\"",
+    ),
+    (
+        "networks.wireguard_port",
+        "a number from 1 to 65535",
+        "wireguard_port = 51820",
+    ),
     ("networks.security", TABLE, "[networks.security]"),
     (
         "networks.security.unknown_vtep",
@@ -114,6 +124,11 @@ const KEYS: [(&str, &str, &str); 57] = [
         "networks.peers.udp6_checksum",
         SWITCH,
         "udp6_checksum = true",
+    ),
+    (
+        "networks.peers.public_key",
+        TEXT,
+        "public_key = \"HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=\"",
     ),
     (
         "endpoints",

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::Fault;
-use crate::model::{Mac, Model, Name, Network, Peer, overlap};
+use crate::model::{Mac, Model, Name, Network, Peer, PublicKey, overlap};
 
 /// Whose is what in a network. A file stands for each peer; none for those of the configuration.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub(crate) struct Taken {
     names: HashMap<Name, usize>,
     vteps: BTreeMap<IpAddr, usize>,
     macs: HashMap<Mac, usize>,
+    keys: HashMap<PublicKey, usize>,
     /// The peers' subnets by their first addresses; none overlaps another.
     subnets: BTreeMap<IpAddr, (IpNet, Name)>,
     own: Vec<IpNet>,
@@ -51,6 +52,9 @@ impl Taken {
             self.names.entry(peer.name.clone()).or_insert(place);
             self.vteps.entry(peer.vtep).or_insert(place);
             self.macs.entry(peer.mac).or_insert(place);
+            if let Some(key) = &peer.public_key {
+                self.keys.entry(**key).or_insert(place);
+            }
             for &subnet in &peer.subnets {
                 let taken = (subnet, peer.name.clone());
                 self.subnets.entry(subnet.network()).or_insert(taken);
@@ -63,6 +67,9 @@ impl Taken {
         self.names.remove(&peer.name);
         self.vteps.remove(&peer.vtep);
         self.macs.remove(&peer.mac);
+        if let Some(key) = &peer.public_key {
+            self.keys.remove(&**key);
+        }
         for subnet in &peer.subnets {
             self.subnets.remove(&subnet.network());
         }
@@ -81,6 +88,11 @@ impl Taken {
         let vtep = vtep.and_then(|file| twice("VTEP", peer.vtep.to_string(), file));
         let mac = self.macs.get(&peer.mac).filter(|_| vtep.is_none());
         let mac = mac.and_then(|file| twice("VTEP MAC", peer.mac.to_string(), file));
+        let public = peer.public_key.as_deref();
+        let public = public.and_then(|key| {
+            let file = self.keys.get(key)?;
+            twice("public key", key.to_string(), file)
+        });
         let subnets = peer.subnets.iter();
         let subnets = subnets.filter_map(|&subnet| {
             let (other, owner) = self.owner(subnet)?;
@@ -108,7 +120,12 @@ impl Taken {
             };
             Some(("subnet", fault))
         });
-        let named = [("name", name), ("vtep", vtep.or(around)), ("mac", mac)];
+        let named = [
+            ("name", name),
+            ("vtep", vtep.or(around)),
+            ("mac", mac),
+            ("public_key", public),
+        ];
         let named = named
             .into_iter()
             .filter_map(|(key, fault)| Some((key, fault?)));

@@ -5,6 +5,7 @@ use crate::model::Security;
 
 mod cluster;
 mod dual_stack;
+mod encryption;
 mod roll;
 
 const GOOD: &str = r#"

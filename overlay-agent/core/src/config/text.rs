@@ -90,6 +90,12 @@ fn write_network(out: &mut String, network: &Network) -> fmt::Result {
         Dscp::Copy => "copy",
     };
     writeln!(out, "dscp = {}", quoted(dscp))?;
+    if let Some(wireguard) = network.wireguard {
+        writeln!(out, "encryption = \"wireguard\"")?;
+        writeln!(out, "wireguard_port = {}", wireguard.port)?;
+    } else {
+        writeln!(out, "encryption = \"off\"")?;
+    }
     write_security(out, network.security)?;
     network
         .peers
@@ -172,6 +178,9 @@ fn write_peer(out: &mut String, peer: &Peer) -> fmt::Result {
     }
     if peer.vtep.is_ipv6() || peer.udp6_checksum {
         writeln!(out, "udp6_checksum = {}", peer.udp6_checksum)?;
+    }
+    if let Some(key) = &peer.public_key {
+        writeln!(out, "public_key = {}", quoted(key))?;
     }
     Ok(())
 }

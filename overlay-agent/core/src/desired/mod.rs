@@ -24,6 +24,7 @@ mod spread;
 pub mod troubles;
 mod underlay;
 mod values;
+mod wireguard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +46,9 @@ use self::room::Room;
 pub use endpoints::default_route;
 pub use filter::is_needed as needs_filter;
 pub use hooks::PassedBy;
-pub use names::{alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name};
+pub use names::{
+    alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name, wireguard_name,
+};
 pub use obstacles::{Inside, Obstacle, Obstacles, OtherRoute};
 pub use peers::{Few, ForPeers, OfSome, metric as metric_to, of_some};
 pub use problems::{Problem, Whose};
@@ -134,6 +137,10 @@ struct Derived<'a> {
     tunnels: Vec<Tunnel>,
     /// A port of the bridge that makes containers leave headroom for the tunnel.
     headroom: IfName,
+    /// What encrypts what leaves the tunnels, if something does.
+    wireguard: Option<IfName>,
+    /// Its index, once it has been made.
+    decrypted_by: u32,
     mtu: u16,
     /// Whether the programs carry it.
     fast: bool,
@@ -219,6 +226,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
             });
         }
     }
+    wireguard::find(&node, &derived, &mut obstacles);
     let for_peers = peers::build(
         &derived,
         &node.around.ways,
@@ -239,6 +247,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
             .mtus
             .insert(network.network.name.clone(), network.mtu);
         networks::build(&node, network, &mut room, &mut desired);
+        wireguard::build(&node, network, &mut desired);
         hooks::note(network, &mut desired);
     }
     last_resorts::build(&node, &derived, &mut desired);

@@ -22,6 +22,11 @@ pub fn vxlan_name(vni: Vni, family: Family) -> Option<IfName> {
     .ok()
 }
 
+/// The `WireGuard` device of a network.
+pub fn wireguard_name(vni: Vni) -> Option<IfName> {
+    format!("ovlwg{vni}").parse().ok()
+}
+
 /// The device of a network that asks for headroom.
 pub(super) fn headroom_name(vni: Vni) -> Option<IfName> {
     format!("ovlpad{vni}").parse().ok()

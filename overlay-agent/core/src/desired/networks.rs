@@ -6,6 +6,7 @@ use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_POR
 
 use super::{
     Derived, Desired, Node, Obstacle, Problem, Room, Tunnel, hooks, is_fast, names, values,
+    wireguard,
 };
 use crate::{
     model::{Dscp, Family, MIN_IPV6_MTU, Mac, Network},
@@ -23,6 +24,10 @@ pub(super) fn derive<'a>(
     let gateway = network.ranges.first()?.gateway();
     let tunnels = tunnels(node, network);
     let bridge = names::bridge_name(network.vni)?;
+    let wireguard = match network.wireguard {
+        Some(_) => Some(names::wireguard_name(network.vni)?),
+        None => None,
+    };
     Some(Derived {
         network,
         bridge,
@@ -31,6 +36,11 @@ pub(super) fn derive<'a>(
         mtu: mtu(node, network, &tunnels, obstacles),
         tunnels,
         headroom: names::headroom_name(network.vni)?,
+        wireguard,
+        decrypted_by: wireguard
+            .and_then(|device| node.around.links.get(&device))
+            .filter(|link| link.ours)
+            .map_or(0, |link| link.index),
         fast: is_fast(node.inputs, network),
         followed: {
             let following = node.around.followed.get(&network.name);
@@ -83,7 +93,8 @@ fn mtu(
     } else {
         OVERHEAD_V4
     };
-    let room = node.underlay_mtu.saturating_sub(overhead.into());
+    let room = wireguard::outer_mtu(node, network);
+    let room = room.saturating_sub(overhead.into());
     let room = u16::try_from(room).unwrap_or(u16::MAX - overhead);
     let mtu = network.mtu.unwrap_or(room);
     if mtu > room {

@@ -4,7 +4,10 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::model::{DeviceName, IfName, Name};
+use crate::{
+    model::{DeviceName, IfName, Name},
+    surroundings::NoWireguard,
+};
 
 /// What makes a node impossible; nothing is changed while there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,13 @@ pub enum Obstacle {
         underlay: u32,
         /// MTU that the underlay would need, in bytes.
         needed: u16,
+    },
+    /// There is no `WireGuard` here.
+    NoWireguard {
+        /// The network that needs it.
+        network: Name,
+        /// Why.
+        why: NoWireguard,
     },
     /// Networks cannot be kept apart, or not be masqueraded.
     NoFilter {

@@ -14,12 +14,12 @@ use std::{
 use ipnet::IpNet;
 use overlay_common::wire::OVERHEAD_V6;
 
-use super::{Derived, Full, Problem, Tunnel, guard, slots, spread};
+use super::{Derived, Full, Problem, Tunnel, guard, slots, spread, wireguard};
 use crate::{
     model::{Family, IfName, Mac, Network, Peer, Range, Vni},
     objects::{
-        Capacity, GuardSenders, LinkRef, PeerEntries, PeerEntry, PeerObjects, Route, RouteKey,
-        Scope,
+        Capacity, GuardSenders, LinkRef, Outer, PeerEntries, PeerEntry, PeerObjects, Route,
+        RouteKey, Scope,
     },
     shared::Shared,
     surroundings::Way,
@@ -136,7 +136,7 @@ pub fn metric(subnet: IpNet) -> u32 {
 struct Made {
     routes: Vec<(RouteKey, Route)>,
     neighbours: Vec<((IfName, IpAddr), Mac)>,
-    fdb: Vec<((IfName, Mac), IpAddr)>,
+    fdb: Vec<((IfName, Mac), Outer)>,
     subnets: Vec<((Vni, IpNet), PeerEntry)>,
     /// Which of the VTEPs each of the subnets is behind.
     owners: Vec<usize>,
@@ -178,7 +178,8 @@ impl Made {
                 });
                 continue;
             };
-            let way = ways.get(&peer.vtep);
+            let way = wireguard::way(derived, peer.vtep, ways.get(&peer.vtep));
+            let way = way.as_deref();
             self.add_to_kernel(derived, tunnel, peer, way);
             if derived.fast {
                 left_out += usize::from(!self.add_entries(derived, peer, way, capacity));
@@ -217,7 +218,11 @@ impl Made {
         way: Option<&Way>,
     ) {
         let path_mtu = path_mtu(derived.mtu, peer.vtep, way);
-        self.fdb.push(((tunnel.device, peer.mac), peer.vtep));
+        let outer = Outer {
+            vtep: peer.vtep,
+            via: derived.wireguard,
+        };
+        self.fdb.push(((tunnel.device, peer.mac), outer));
         for &subnet in &peer.subnets {
             // As flannel does it: the subnet's first address stands for the peer's VTEP.
             let next_hop = subnet.network();

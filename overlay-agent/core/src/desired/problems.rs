@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Full, OtherRoute, PassedBy};
 use crate::{
-    model::{Clash, Family, IfName, Name},
+    model::{Clash, Family, IfName, Name, PublicKey},
     surroundings::Vrf,
 };
 
@@ -44,6 +44,13 @@ pub enum Problem {
         table: String,
         /// The other instance that made it.
         owner: Option<Name>,
+    },
+    /// A peer of an encrypted network has this node's own key.
+    OwnKey {
+        /// The peer.
+        peer: Name,
+        /// The key.
+        key: PublicKey,
     },
     /// The underlay has no route to a VTEP.
     NoWay {

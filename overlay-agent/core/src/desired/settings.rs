@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Derived, Node, bridge_name, underlay, vxlan_name};
+use super::{Derived, Node, bridge_name, underlay, vxlan_name, wireguard_name};
 use crate::{
     model::{Family, IfName, Model, Network},
     state::Content,
@@ -49,8 +49,10 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
     };
     let is_in_vrf = |name: &IfName| links.get(name).is_some_and(|link| link.vrf.is_some());
     let by_vrfs = underlay.iter().any(is_in_vrf);
+    let encrypted = model.networks.iter().filter(|it| it.wireguard.is_some());
     let devices = underlay
         .into_iter()
+        .chain(encrypted.filter_map(|network| wireguard_name(network.vni)))
         .chain(model.networks.iter().flat_map(tunnels));
     let mut keys: BTreeSet<String> = devices.map(rp_filter).collect();
     keys.extend(["all", "default"].map(rp_filter));
@@ -104,7 +106,8 @@ fn loosen_reverse_path_filters(
     let asymmetric = node
         .underlay
         .iter()
-        .chain(tunnels.map(|tunnel| &tunnel.device));
+        .chain(tunnels.map(|tunnel| &tunnel.device))
+        .chain(networks.iter().filter_map(|it| it.wireguard.as_ref()));
     for name in asymmetric {
         let own = rp_filter(name);
         let inherited = || value(node, &rp_filter("default"));

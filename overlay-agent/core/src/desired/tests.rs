@@ -21,6 +21,7 @@ mod full;
 mod hooks;
 mod packet_filter;
 mod uplinks;
+mod wireguard;
 
 const CONFIG: &str = r#"
 [node]

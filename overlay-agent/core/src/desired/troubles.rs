@@ -46,6 +46,10 @@ pub const DEVICE_NAME_TAKEN: &str = "device-name-taken";
 pub const FOREIGN_VXLAN: &str = "foreign-vxlan";
 /// A socket has the port.
 pub const PORT_TAKEN: &str = "port-taken";
+/// The kernel has no `WireGuard`, which a network is to be encrypted with.
+pub const WIREGUARD_MISSING: &str = "wireguard-missing";
+/// A peer is given this node's own key.
+pub const OWN_KEY: &str = "own-key";
 /// An address of a network is on a device of the node.
 pub const ADDRESS_TAKEN: &str = "address-taken";
 /// A gateway's address is somebody else's.

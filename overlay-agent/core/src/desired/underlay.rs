@@ -227,6 +227,14 @@ pub(super) fn attach(node: &Node<'_>, networks: &[Derived<'_>], objects: &mut Ob
         Guard::Native => Some(Hook::GuardNative),
         Guard::Generic => Some(Hook::GuardGeneric),
     };
+    // Behind what has decrypted it.
+    let encrypted = networks.iter().filter(|network| network.fast);
+    for name in encrypted.filter_map(|network| network.wireguard) {
+        let program = (name, Hook::FromUnderlay);
+        objects
+            .attachments
+            .insert(program, AttachmentState::Current);
+    }
     for &name in &node.underlay {
         let layer = node.around.links.get(&name).map(|link| link.layer);
         // Where packets begin with IP, there is no XDP, and TC's program gives those of tunnels an

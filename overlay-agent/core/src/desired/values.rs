@@ -17,6 +17,7 @@ pub(super) fn network(derived: &Derived<'_>) -> maps::Network {
         peer_lengths4: lengths(derived, Family::V4),
         peer_lengths6: lengths(derived, Family::V6),
         flags: flags(derived),
+        decrypted_by: derived.decrypted_by,
         mtu: derived.mtu,
         port_be: network.port.to_be_bytes(),
         gateway_mac: derived.gateway_mac.octets(),
@@ -131,7 +132,12 @@ fn flags(derived: &Derived<'_>) -> u32 {
     } else {
         0
     };
-    let accepted = accepted | unlisted | tracked | hooked;
+    let encrypted = if derived.wireguard.is_some() {
+        network_flags::ENCRYPTED
+    } else {
+        0
+    };
+    let accepted = accepted | unlisted | tracked | hooked | encrypted;
     match network.dscp {
         Dscp::Zero => accepted,
         Dscp::Copy => accepted | network_flags::COPY_DSCP,

@@ -5,6 +5,7 @@
 //! unique, every endpoint names a network that exists.
 
 mod claims;
+mod keys;
 mod log_level;
 mod metrics;
 mod names;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use claims::{overlap, taken};
+pub use keys::PublicKey;
 pub use log_level::LogLevel;
 pub use metrics::Metrics;
 pub use names::{NameServer, Names, Zone};
@@ -254,6 +256,26 @@ pub enum Dscp {
     Copy,
 }
 
+/// What a network's tunnels are encrypted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireGuard {
+    /// UDP port of all nodes, here too.
+    pub port: u16,
+}
+
+impl WireGuard {
+    /// The port that people use.
+    pub const USUAL_PORT: u16 = 51_820;
+
+    /// Bytes that it adds to a packet on its way to an address of this family (IP, UDP and 32 of its own).
+    pub const fn overhead(family: Family) -> u32 {
+        match family {
+            Family::V4 => 60,
+            Family::V6 => 80,
+        }
+    }
+}
+
 /// One overlay network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -275,6 +297,8 @@ pub struct Network {
     pub dscp: Dscp,
     /// What is dropped.
     pub security: Security,
+    /// What its tunnels are encrypted with, if they are.
+    pub wireguard: Option<WireGuard>,
     /// The other nodes.
     pub peers: Peers,
 }
@@ -283,6 +307,11 @@ impl Network {
     /// Its addresses of a family.
     pub fn range(&self, family: Family) -> Option<&Range> {
         self.ranges.iter().find(|range| range.family() == family)
+    }
+
+    /// UDP port to which this node sends what leaves it for other nodes.
+    pub fn outer_port(&self) -> u16 {
+        self.wireguard.map_or(self.port, |wireguard| wireguard.port)
     }
 
     /// Whether it has IPv6 inside.
@@ -306,6 +335,8 @@ pub struct Peer {
     pub udp6_checksum: bool,
     /// Whether it is a node of ours, on which an agent should answer.
     pub has_agent: bool,
+    /// Its key, where tunnels are encrypted.
+    pub public_key: Option<Box<PublicKey>>,
 }
 
 /// A container that is attached to a network.

@@ -27,6 +27,11 @@ pub enum InvalidValue {
     /// A name server.
     #[error("{0:?} is not a name server; give an address, or an address with a port")]
     NameServer(String),
+    /// 32 bytes in base64.
+    #[error(
+        "{0:?} is not a public key of WireGuard; write what \"overlay-agent key\" prints on that node, 44 characters with a = at the end"
+    )]
+    PublicKey(String),
     /// Six bytes in hexadecimal, unicast.
     #[error("{0:?} is not a unicast MAC address; write it as 02:4f:0a:00:00:01")]
     Mac(String),

@@ -65,6 +65,9 @@ pub struct GuardRules {
     /// The networks, with what each drops.
     #[serde(skip)]
     pub networks: BTreeMap<Vni, Security>,
+    /// Networks whose tunnels are encrypted, with their ports and the devices that do it.
+    #[serde(skip)]
+    pub encrypted: BTreeMap<Vni, (u16, IfName)>,
     /// Addresses of this node's ends of the tunnels.
     pub own: BTreeSet<IpAddr>,
     /// Who may send.
@@ -106,7 +109,7 @@ impl Guard {
 }
 
 /// To be raised when the same rules are written in another way.
-const FORM: u32 = 5;
+const FORM: u32 = 6;
 
 impl GuardRules {
     /// Stands for the rules where they cannot be read back; the same in every build.
@@ -114,10 +117,11 @@ impl GuardRules {
         let mut hasher = Fnv::default();
         FORM.hash(&mut hasher);
         let words = format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
             self.ports,
             self.inside,
             self.networks,
+            self.encrypted,
             self.own,
             self.leaving,
             self.apart,

@@ -9,6 +9,15 @@ use serde::Serialize;
 use super::{LinkRef, Route, RouteKey};
 use crate::model::{IfName, Mac, Vni};
 
+/// Where a forwarding entry leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// Outer destination.
+    pub vtep: IpAddr,
+    /// The device by which packets leave for it, whatever the routes; `None`: by those.
+    pub via: Option<IfName>,
+}
+
 /// Objects that a node has for each of its peers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PeerObjects {
@@ -17,7 +26,7 @@ pub struct PeerObjects {
     /// Permanent neighbours on the VXLAN devices: next hop of a peer's subnet → VTEP MAC.
     pub neighbours: BTreeMap<(IfName, IpAddr), Mac>,
     /// Permanent forwarding entries of the VXLAN devices: VTEP MAC → outer address.
-    pub fdb: BTreeMap<(IfName, Mac), IpAddr>,
+    pub fdb: BTreeMap<(IfName, Mac), Outer>,
     /// Entries of the eBPF maps.
     pub entries: PeerEntries,
 }

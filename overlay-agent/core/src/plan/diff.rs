@@ -10,6 +10,7 @@ use super::{
     Plan, entries,
     peers::Peers,
     step::{Change, Step},
+    wireguard,
 };
 use crate::{
     model::{IfName, Mac},
@@ -37,6 +38,7 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     raise_links(desired, &renewed, &mut steps);
     set_filter(observed, desired, &mut steps);
     set_guard(observed, desired, &mut steps);
+    wireguard::add(observed, desired, &renewed, &mut steps);
     add_addresses_and_routes(observed, desired, &renewed, &peers, &mut steps);
     for &map in desired.pins.difference(&observed.pins) {
         steps.push(Step::PinMap { map });

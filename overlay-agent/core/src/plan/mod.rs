@@ -9,6 +9,7 @@ mod entries;
 mod lack;
 mod peers;
 mod step;
+mod wireguard;
 
 use std::fmt;
 

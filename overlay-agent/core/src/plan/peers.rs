@@ -9,7 +9,7 @@ use super::step::Step;
 use crate::{
     ascending::Ascending,
     model::{IfName, Vni},
-    objects::{LinkId, LinkKind, Objects, PeerEntries, PeerObjects, Scope},
+    objects::{LinkId, LinkKind, Objects, Outer, PeerEntries, PeerObjects, Scope},
 };
 
 /// The difference between what is there and what should be there for the peers.
@@ -82,7 +82,14 @@ impl<'a> Peers<'a> {
             &observed.fdb,
             &desired.fdb,
             |(link, _), _| renewed(link),
-            |&(link, mac), &vtep| steps.push(Step::SetFdb { link, mac, vtep }),
+            |&(link, mac), &Outer { vtep, via }| {
+                steps.push(Step::SetFdb {
+                    link,
+                    mac,
+                    vtep,
+                    via,
+                });
+            },
         );
         missing(
             &observed.routes,

@@ -9,10 +9,10 @@ use overlay_common::maps;
 use serde::Serialize;
 
 use crate::{
-    model::{IfName, Mac, Name, Vni},
+    model::{IfName, Mac, Name, PublicKey, Vni},
     objects::{
         Address, EndpointEntry, FilterRules, GuardRules, Hook, Link, LinkId, LinkKind, LinkRef,
-        PeerEntry, Route, RouteKey, Scope, Stray, StrayFdb,
+        PeerEntry, Route, RouteKey, Scope, Stray, StrayFdb, WireguardPeer,
     },
 };
 
@@ -69,11 +69,24 @@ pub enum Step {
         link: IfName,
         mac: Mac,
         vtep: IpAddr,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        via: Option<IfName>,
     },
     /// Removes a forwarding entry.
     DeleteFdb { link: IfName, mac: Mac },
     /// Removes a forwarding entry that is none of ours.
     DeleteStrayFdb { entry: StrayFdb },
+    /// Gives a `WireGuard` device this node's key, and a port.
+    SetWireguard { link: IfName, port: u16 },
+    /// Has it speak with a peer.
+    SetWireguardPeer {
+        link: IfName,
+        key: PublicKey,
+        #[serde(skip)]
+        peer: WireguardPeer,
+    },
+    /// Has it speak no more with a peer.
+    DeleteWireguardPeer { link: IfName, key: PublicKey },
     /// Pins a map that the programs use.
     PinMap { map: &'static str },
     /// Sets a network in the eBPF maps.
@@ -208,6 +221,9 @@ impl Step {
             }),
             Self::SetNeighbour { link, .. }
             | Self::SetFdb { link, .. }
+            | Self::SetWireguard { link, .. }
+            | Self::SetWireguardPeer { link, .. }
+            | Self::DeleteWireguardPeer { link, .. }
             | Self::Attach { link, .. } => node(link),
             Self::SetPeer { peer, .. } => referred(&peer.underlay),
             Self::SetEndpoint { endpoint, .. } => referred(&endpoint.link),

@@ -8,7 +8,7 @@ use crate::{
     model::{IfName, Mac, Vni},
     objects::{
         Address, AttachmentState, Filter, FilterRules, Hook, Link, LinkId, LinkKind, LinkRef,
-        Masquerade, Objects, Route, RouteKey, Scope, Vxlan,
+        Masquerade, Objects, Outer, Route, RouteKey, Scope, Vxlan,
     },
 };
 
@@ -80,10 +80,13 @@ fn node() -> Objects {
         .peers
         .neighbours
         .insert((name("ovl1"), [10, 244, 2, 0].into()), mac);
-    objects
-        .peers
-        .fdb
-        .insert((name("ovl1"), mac), [192, 168, 56, 12].into());
+    objects.peers.fdb.insert(
+        (name("ovl1"), mac),
+        Outer {
+            vtep: [192, 168, 56, 12].into(),
+            via: None,
+        },
+    );
     objects.peers.routes.insert(
         RouteKey {
             scope: Scope::Node,

@@ -4,6 +4,7 @@ mod hooks;
 mod policy;
 mod rules;
 mod ways;
+mod wireguard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::{
     filter::Following,
-    model::{Family, IfName, Name},
+    model::{Family, IfName, Name, PublicKey},
     objects::Objects,
     shared::Shared,
 };
@@ -23,6 +24,7 @@ pub use hooks::{ForeignHook, Side, TcxPrograms};
 pub use policy::{Direction, Policy};
 pub use rules::RefusingRule;
 pub use ways::{Hop, NextHop, Question};
+pub use wireguard::{NoWireguard, PeerTraffic};
 
 /// One look at the kernel.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +51,12 @@ pub struct Surroundings {
     /// Those that ours could not be made beside, because they have the very metric that one of
     /// ours would have; by destination and metric.
     pub in_place: BTreeMap<(IpNet, u32), Option<IfName>>,
+    /// The public half of this node's key, once it has one.
+    pub public_key: Option<PublicKey>,
+    /// Why there can be no `WireGuard`; looked for only when it is needed.
+    pub no_wireguard: Option<NoWireguard>,
+    /// What has passed between our `WireGuard` devices and their peers.
+    pub encrypted: BTreeMap<IfName, BTreeMap<PublicKey, PeerTraffic>>,
     /// UDP ports of ours that a socket of somebody else has.
     pub busy_ports: BTreeSet<(Family, u16)>,
     /// The namespaces of the endpoints.

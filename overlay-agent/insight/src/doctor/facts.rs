@@ -7,7 +7,7 @@ use overlay_common::reasons::{DropReason, PassReason};
 use overlay_core::{
     desired::{Obstacle, Problem},
     filter::Ruleset,
-    model::{FastPath, IfName, Mac, Name, Vni},
+    model::{FastPath, IfName, Mac, Name, PublicKey, Vni},
     objects::Hook,
     surroundings::NoGuard,
     trouble::Trouble,
@@ -185,6 +185,19 @@ pub(super) struct PeerFacts {
     pub(super) passed: Vec<(PassReason, u64)>,
     /// What probes in the tunnel tell, where there are any.
     pub(super) health: Option<Health>,
+    /// How its tunnel is encrypted, if it is.
+    pub(super) encrypted: Option<Encrypted>,
+}
+
+/// The keys of a tunnel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encrypted {
+    /// This node's.
+    pub(super) own: PublicKey,
+    /// The peer's, as it is configured here.
+    pub(super) peer: PublicKey,
+    /// How long ago both have agreed on keys; `None`: never.
+    pub(super) handshake: Option<Duration>,
 }
 
 /// What became of datagrams of two sizes.

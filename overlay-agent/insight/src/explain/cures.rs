@@ -14,7 +14,8 @@ pub const fn rule(reason: DropReason) -> Option<&'static str> {
         DropReason::InvalidVxlanHeader
         | DropReason::InnerVlanTag
         | DropReason::EcnNotCapable
-        | DropReason::ResizeFailed => return None,
+        | DropReason::ResizeFailed
+        | DropReason::Unencrypted => return None,
     })
 }
 
@@ -57,6 +58,9 @@ pub(super) const fn cure(reason: DropReason) -> &'static str {
         }
         DropReason::EcnNotCapable => {
             "look for the router that marks congestion on packets which do not carry such marks"
+        }
+        DropReason::Unencrypted => {
+            "set encryption = \"wireguard\" on the sender, too, and see that nobody else sends in its name"
         }
         DropReason::ResizeFailed => {
             "this should not happen: report it with the packet and the kernel's release"

@@ -174,16 +174,22 @@ async fn tunnelled(case: &Case, device: IfName, way: &NextHop, destination: IpAd
         return (sentences, false);
     };
     sentences.push(format!("neighbour: {next} lladdr {mac} dev {device}"));
-    let Some(vtep) = case.peers.fdb.get(&(device, *mac)) else {
+    let Some(outer) = case.peers.fdb.get(&(device, *mac)) else {
         sentences.push(format!(
             "forwarding entry: {mac} has none on {device}: it is not sent"
         ));
         return (sentences, false);
     };
+    let vtep = outer.vtep;
     sentences.push(format!(
         "forwarding entry: {mac} dst {vtep}: the kernel's VXLAN device sends it there"
     ));
-    let (sentence, delivers) = by_underlay(case, *vtep).await;
+    if let Some(via) = outer.via {
+        sentences.push(format!(
+            "encryption: {via} sends it to the peer with that address"
+        ));
+    }
+    let (sentence, delivers) = by_underlay(case, vtep).await;
     sentences.push(sentence);
     (sentences, delivers)
 }

@@ -146,6 +146,7 @@ pub(super) fn drops_too(case: &Case, seen: &Seen) -> Option<String> {
         }
         "other_network" => !rules.apart.is_empty(),
         "invalid_vxlan_header"
+        | "unencrypted"
         | "unknown_vtep"
         | "inner_vlan_tag"
         | "source_not_behind_vtep"

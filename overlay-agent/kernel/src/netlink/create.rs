@@ -1,4 +1,4 @@
-//! Making devices: bridge, VXLAN and veth, each complete or not at all.
+//! Making devices: bridge, VXLAN, `WireGuard` and veth, each complete or not at all.
 
 use std::{fs::File, net::IpAddr, os::fd::AsRawFd, path::Path};
 
@@ -62,6 +62,7 @@ impl Netlink {
         let kind = match (&link.kind, peer.zip(netns.as_ref())) {
             (LinkKind::Bridge, None) => bridge::made_with(),
             (LinkKind::Vxlan(settings), None) => vxlan(settings),
+            (LinkKind::Wireguard, None) => vec![LinkInfo::Kind(InfoKind::Wireguard)],
             (LinkKind::Veth { .. }, Some((peer, netns))) => veth(&peer, netns),
             (kind, _) => {
                 let cause = format!("no such device can be made by itself: {kind:?}");
@@ -192,6 +193,7 @@ fn explain(refusal: Refusal, operation: &str, link: &Link) -> KernelError {
     match (errno, &link.kind) {
         (Errno::EOPNOTSUPP, LinkKind::Bridge) => error.with_cure("modprobe bridge"),
         (Errno::EOPNOTSUPP, LinkKind::Vxlan(_)) => error.with_cure("modprobe vxlan"),
+        (Errno::EOPNOTSUPP, LinkKind::Wireguard) => error.with_cure("modprobe wireguard"),
         (Errno::EOPNOTSUPP, LinkKind::Veth { .. }) => error.with_cure("modprobe veth"),
         (Errno::EXFULL, _) => error.with_cure(
             "detach a container, or use another node: a bridge of Linux has at most 1,023 ports",

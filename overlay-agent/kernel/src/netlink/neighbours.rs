@@ -41,7 +41,9 @@ pub struct FdbInfo {
     pub permanent: bool,
     /// The device's own (`self`), not its bridge's.
     pub own: bool,
-    /// It has a port, VNI or device other than the VXLAN device's.
+    /// `ifindex` of the device by which packets leave for it, whatever the routes.
+    pub via: Option<u32>,
+    /// It has a port or VNI other than the VXLAN device's.
     pub detour: bool,
 }
 
@@ -75,7 +77,7 @@ impl Netlink {
 
     /// Sets the one destination of a MAC on a VXLAN device, for good.
     pub async fn replace_fdb(&self, index: u32, mac: Mac, dst: IpAddr) -> Result<()> {
-        let Request { message, flags } = Request::replace_fdb(index, mac, dst);
+        let Request { message, flags } = Request::replace_fdb(index, mac, dst, None);
         let operation = |device: &str| format!("add forwarding entry {mac} dst {dst} dev {device}");
         self.change(message, flags, index, operation).await
     }
@@ -121,9 +123,12 @@ impl Request {
         }
     }
 
-    /// As [`Netlink::replace_fdb`].
-    pub fn replace_fdb(index: u32, mac: Mac, dst: IpAddr) -> Self {
+    /// As [`Netlink::replace_fdb`]; packets leave by the device with the index `via`, if there is one.
+    pub fn replace_fdb(index: u32, mac: Mac, dst: IpAddr, via: Option<u32>) -> Self {
         let mut message = entry(index, mac.octets(), Some(dst));
+        message
+            .attributes
+            .extend(via.map(NeighbourAttribute::IfIndex));
         message.header.state = NeighbourState::Permanent;
         Self {
             message: RouteNetlinkMessage::NewNeighbour(message),
@@ -203,11 +208,16 @@ impl FdbInfo {
             detour: message.attributes.iter().any(|attribute| {
                 matches!(
                     attribute,
-                    NeighbourAttribute::Port(_)
-                        | NeighbourAttribute::Vni(_)
-                        | NeighbourAttribute::IfIndex(_)
+                    NeighbourAttribute::Port(_) | NeighbourAttribute::Vni(_)
                 )
             }),
+            via: message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    NeighbourAttribute::IfIndex(index) => Some(*index),
+                    _ => None,
+                }),
         })
     }
 

@@ -199,6 +199,7 @@ async fn neighbours_and_forwarding_entries_of_both_families_share_a_device() {
         dst: Some(ip("2001:db8::2")),
         permanent: true,
         own: true,
+        via: None,
         detour: false,
     };
     assert_eq!(netlink.fdb(index).await.unwrap(), [entry]);

@@ -187,6 +187,7 @@ async fn a_forwarding_entry_has_one_destination() {
         dst: Some(ip(dst)),
         permanent: true,
         own: true,
+        via: None,
         detour: false,
     };
     let found = async || {

@@ -118,7 +118,11 @@ fn devices(step: &Step) -> impl Iterator<Item = IfName> {
         _ => None,
     };
     let more = spread.into_iter().flat_map(Spread::links);
-    device(step).into_iter().chain(more)
+    let via = match step {
+        Step::SetFdb { via, .. } => *via,
+        _ => None,
+    };
+    device(step).into_iter().chain(more).chain(via)
 }
 
 fn over_netlink(steps: &[Step], indices: &Indices) -> Vec<Result<()>> {
@@ -168,7 +172,14 @@ fn request(step: &Step, indices: &Indices) -> Option<Request> {
             Some(Request::replace_neighbour(index, *address, *mac))
         }
         Step::DeleteNeighbour { address, .. } => Some(Request::delete_neighbour(index, *address)),
-        Step::SetFdb { mac, vtep, .. } => Some(Request::replace_fdb(index, *mac, *vtep)),
+        Step::SetFdb { mac, vtep, via, .. } => {
+            // Without it, packets would leave in the clear.
+            let via = match via {
+                Some(name) => Some(*indices.get(name)?),
+                None => None,
+            };
+            Some(Request::replace_fdb(index, *mac, *vtep, via))
+        }
         Step::DeleteFdb { mac, .. } => Some(Request::delete_fdb(index, *mac)),
         _ => None,
     }

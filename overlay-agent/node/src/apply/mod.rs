@@ -4,6 +4,7 @@
 //! made; the rest goes on. The next reconciliation tries again.
 
 mod bulk;
+mod encryption;
 mod insides;
 mod steps;
 
@@ -21,6 +22,7 @@ use serde::Serialize;
 use tracing::debug;
 
 use crate::{
+    key::KeyError,
     node::Node,
     store::{Store, StoreError},
 };
@@ -36,6 +38,9 @@ pub enum ApplyError {
     /// What must be remembered first could not be written down.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no private key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A device of the plan has vanished, or an endpoint has left the configuration.
     #[error("{0} is gone; it is looked at again")]
     Gone(String),

@@ -4,7 +4,9 @@ use ipnet::IpNet;
 use overlay_core::{
     desired::last_resort_metric,
     model::{IfName, Model, Name},
-    objects::{Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table},
+    objects::{
+        FilterRules, Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table,
+    },
     plan::{Change, Step},
 };
 use overlay_kernel::{
@@ -15,7 +17,7 @@ use overlay_kernel::{
 use tracing::warn;
 
 use super::{
-    ApplyError, bulk,
+    ApplyError, bulk, encryption,
     insides::{Insides, netns_of},
 };
 use crate::{node::Node, store::Store};
@@ -86,16 +88,14 @@ pub(super) async fn run(
             let deleted = node.netlink.delete_fdb_entry(index, entry.mac, entry.dst);
             Ok(gone_is_fine(deleted.await)?)
         }
+        Step::SetWireguard { .. }
+        | Step::SetWireguardPeer { .. }
+        | Step::DeleteWireguardPeer { .. } => encryption::run(step, node).await,
         Step::PinMap { map } => {
             let dataplane = node.dataplane.as_mut().ok_or(ApplyError::NoMaps)?;
             Ok(dataplane.pin(map)?)
         }
-        Step::SetFilter { rules } => {
-            // Noted before, so that an agent that is stopped in between still looks for it.
-            store.update(|content| content.packet_filter = true)?;
-            let instance = store.content().instance();
-            Ok(nft::set(&filter_table(instance), instance, rules)?)
-        }
+        Step::SetFilter { rules } => set_filter(rules, store),
         Step::DeleteFilter => {
             let instance = store.content().instance();
             nft::delete(&filter_table(instance), instance)?;
@@ -129,6 +129,13 @@ pub(super) async fn run(
             .pop()
             .unwrap_or(Ok(())),
     }
+}
+
+fn set_filter(rules: &FilterRules, store: &mut Store) -> Result<()> {
+    // Noted before, so that an agent that is stopped in between still looks for it.
+    store.update(|content| content.packet_filter = true)?;
+    let instance = store.content().instance();
+    Ok(nft::set(&filter_table(instance), instance, rules)?)
 }
 
 async fn add_last_resort(node: &Node, cidr: IpNet, store: &Store) -> Result<()> {
@@ -209,7 +216,7 @@ async fn place(
     Ok(Place { netlink, index })
 }
 
-async fn index(node: &Node, name: IfName) -> Result<u32> {
+pub(super) async fn index(node: &Node, name: IfName) -> Result<u32> {
     let index = index_if_there(node, name).await?;
     index.ok_or_else(|| ApplyError::Gone(name.to_string()))
 }

@@ -58,12 +58,15 @@ fn is_echo(event: &Event, tables: &Tables, nodes: &Nodes<'_>) -> bool {
             index,
             entry: found,
         } => tunnel(index).is_some_and(|tunnel| {
-            matches!(entry(tunnel, found), Some(Entry::Plain(key, vtep))
-                if peers.fdb.get(&key) == Some(&vtep))
+            matches!(entry(tunnel, found, nodes), Some(Entry::Plain(key, outer))
+                if peers.fdb.get(&key) == Some(&outer))
         }),
         Event::FdbGone { index, entry } => tunnel(index).is_some_and(|tunnel| {
             let mac = Mac::unicast(entry.mac).filter(|_| entry.own);
-            mac.is_some_and(|mac| peers.fdb.get(&(tunnel.name, mac)).copied() != entry.dst)
+            mac.is_some_and(|mac| {
+                let there = peers.fdb.get(&(tunnel.name, mac));
+                there.map(|outer| outer.vtep) != entry.dst
+            })
         }),
         Event::Lessened { .. } | Event::Ways | Event::Filters => false,
     }

@@ -48,6 +48,7 @@ pub(super) fn observe(
 fn kind(info: &LinkInfo, inside: Option<&Inside>) -> LinkKind {
     match (info.kind.as_deref(), &info.vxlan, inside) {
         (Some("bridge"), _, _) => LinkKind::Bridge,
+        (Some("wireguard"), _, _) => LinkKind::Wireguard,
         (Some("veth"), _, Some(inside)) => LinkKind::Veth {
             peer: inside.id.clone(),
         },

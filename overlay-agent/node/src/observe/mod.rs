@@ -19,6 +19,7 @@ mod one;
 mod rules;
 mod tables;
 mod ways;
+mod wireguard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -108,6 +109,7 @@ pub async fn observe(
     )
     .await?;
     links::observe(&ours, &names, &insides, &mut objects);
+    wireguard::observe(node, model, &ours, &mut objects, &mut around)?;
     if let Some(model) = model {
         let known = &mut known.hooks;
         hooks::observe(node, model, &ours, known, &mut around).await?;

@@ -83,8 +83,8 @@ impl Tables {
             let found = bulk.neighbours(tunnel.index)?.into_iter();
             neighbours.extend(found.filter_map(|found| neighbour(tunnel, &found)));
             for found in bulk.fdb(tunnel.index)? {
-                match entry(tunnel, &found) {
-                    Some(Entry::Plain(key, vtep)) => fdb.push((key, vtep)),
+                match entry(tunnel, &found, nodes) {
+                    Some(Entry::Plain(key, outer)) => fdb.push((key, outer)),
                     Some(Entry::Stray(stray)) => drop(tables.stray_fdb.insert(stray)),
                     None => {}
                 }
@@ -299,7 +299,7 @@ impl Tables {
             return;
         };
         self.devices.insert(index, (tunnel.name, tunnel.up));
-        let Some(entry) = entry(tunnel, found) else {
+        let Some(entry) = entry(tunnel, found, nodes) else {
             return;
         };
         // A MAC has one destination; what was there before is gone, as it was or as a stray.
@@ -309,9 +309,9 @@ impl Tables {
                 .retain(|stray| (stray.link, stray.mac) != (tunnel.name, found.mac));
         }
         match entry {
-            Entry::Plain(key, vtep) => {
-                if self.peers.fdb.get(&key) != Some(&vtep) {
-                    self.peers.fdb.insert(key, vtep);
+            Entry::Plain(key, outer) => {
+                if self.peers.fdb.get(&key) != Some(&outer) {
+                    self.peers.fdb.insert(key, outer);
                 }
             }
             Entry::Stray(stray) => {
@@ -329,7 +329,7 @@ impl Tables {
         };
         self.stray_fdb.remove(&stray(name, gone));
         if let Some(mac) = Mac::unicast(gone.mac)
-            && self.peers.fdb.get(&(name, mac)).copied() == gone.dst
+            && self.peers.fdb.get(&(name, mac)).map(|outer| outer.vtep) == gone.dst
         {
             self.peers.fdb.remove(&(name, mac));
         }

@@ -184,7 +184,7 @@ fn find(
     let mut vteps: BTreeMap<IpAddr, u16> = BTreeMap::new();
     for network in &model.networks {
         for peer in &network.peers {
-            vteps.entry(peer.vtep).or_insert(network.port);
+            vteps.entry(peer.vtep).or_insert(network.outer_port());
         }
     }
     let mut classes: HashMap<(Class, u16), usize> = HashMap::default();

@@ -188,6 +188,7 @@ mod tests {
                 .collect(),
             mac: Mac::of_vtep(vtep),
             udp6_checksum: false,
+            public_key: None,
             has_agent: true,
         }
     }

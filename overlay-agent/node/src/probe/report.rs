@@ -247,6 +247,7 @@ mod tests {
             subnets: Vec::new(),
             mac: Mac::of_vtep(vtep),
             udp6_checksum: false,
+            public_key: None,
             has_agent: true,
         }
     }

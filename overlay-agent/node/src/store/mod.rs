@@ -28,6 +28,8 @@ use behind::Behind;
 use copies::{Durable, Version, gone, temporary};
 use journal::Journal;
 
+use crate::key::{KeyError, KeyFile};
+
 /// Why the state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -41,6 +43,9 @@ pub enum StoreError {
         /// What the kernel said.
         cause: io::Error,
     },
+    /// The private key is not as it should be.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Not a file of ours, or torn.
     #[error("read state file {}: {cause}; it is left as it is: move it away to start without the addresses that it remembers", path.display())]
     Foreign {
@@ -65,6 +70,7 @@ pub struct Store {
     /// What a cluster's store has said last.
     cluster: PathBuf,
     adding: PathBuf,
+    key: KeyFile,
     content: Arc<Content>,
     since: SystemTime,
     behind: Option<Behind>,
@@ -82,6 +88,7 @@ impl Store {
             making: dirs.making(instance),
             cluster: dirs.cluster(instance),
             adding: dirs.adding(instance),
+            key: KeyFile::at(dirs.private_key(instance)),
             content: Arc::new(Content::new(instance.clone())),
             since: SystemTime::UNIX_EPOCH,
             behind: None,
@@ -281,6 +288,7 @@ impl Store {
         for of_cluster in [self.cluster.with_extension("new"), self.cluster] {
             gone(&of_cluster, fs::remove_file)?;
         }
+        self.key.remove()?;
         hooks::step_done();
         let folder = self.file.parent().unwrap_or(Path::new("/"));
         match fs::remove_dir(folder) {

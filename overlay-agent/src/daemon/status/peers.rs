@@ -80,6 +80,7 @@ impl Reconciler {
                 .zip(counted)
                 .map(|(slot, counted)| counted.traffic(slot)),
             health: self.probes.health(network.vni, peer),
+            encryption: None,
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn all() -> Vec<(u32, Vec<Case>)> {
         (network_flags::OTHER_NETWORKS, other_networks()),
         (network_flags::MALFORMED, malformed()),
         (network_flags::HOOKED, hooked()),
+        (network_flags::ENCRYPTED, encrypted()),
         (network_flags::ANY_VTEP, any_vtep(false)),
         (
             network_flags::ANY_VTEP | network_flags::ANY_INNER_SOURCE,
@@ -36,6 +37,21 @@ pub(super) fn all() -> Vec<(u32, Vec<Case>)> {
             martians(true),
         ),
     ]
+}
+
+/// What comes by a device that is not the network's, whoever's it is.
+fn encrypted() -> Vec<Case> {
+    let by_peer = ROADS.iter().map(|road| {
+        let dropped = Outcome::Drop(DropReason::Unencrypted, Some(road.tunnel.index));
+        case("in the clear", FROM_UNDERLAY, from_remote(road), dropped)
+    });
+    let by_stranger = roads().into_iter().map(|road| {
+        let header = inner(road.there, road.here);
+        let packet = from_vtep(&road, road.tunnel.stranger, header);
+        let dropped = Outcome::Drop(DropReason::Unencrypted, None);
+        case("in the clear, by nobody", FROM_UNDERLAY, packet, dropped)
+    });
+    by_peer.chain(by_stranger).collect()
 }
 
 /// What is refused stays refused.

@@ -61,7 +61,9 @@ pub fn of_some(inputs: Inputs<'_>, some: Few<'_>) -> Option<OfSome> {
     cut_off::find(&node, &derived, &mut obstacles);
     let this = derived
         .iter()
-        .find(|derived| derived.network.name == *some.network)?;
+        .find(|derived| derived.network.name == *some.network)
+        // Keys are told beside.
+        .filter(|derived| derived.wireguard.is_none())?;
     let there = there(this, &before.objects, some.gone)?;
     let wanted = wanted(this, &before.objects, &there, &inputs, some)?;
     let mut routes = wanted.routes.keys();

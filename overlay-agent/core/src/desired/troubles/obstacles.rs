@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::{
     DEVICE_NAME_TAKEN, DUPLICATE_VTEP, FOREIGN_VXLAN, GATEWAY_TAKEN, MTU_DOES_NOT_FIT,
-    PACKET_FILTER_MISSING, PORT_TAKEN, SUBNET_AROUND_UNDERLAY, UNDERLAY_MISSING, route_taken,
-    table_of, taken_by,
+    PACKET_FILTER_MISSING, PORT_TAKEN, SUBNET_AROUND_UNDERLAY, UNDERLAY_MISSING, WIREGUARD_MISSING,
+    route_taken, table_of, taken_by,
 };
 use crate::{
     desired::{Obstacle, obstacles::list},
@@ -110,6 +110,13 @@ impl From<&Obstacle> for Trouble {
                 ),
             )
             .during(format!("set MTU {mtu} on network {network}")),
+            Obstacle::NoWireguard { network, why } => Self::new(
+                WIREGUARD_MISSING,
+                network,
+                why.cause.clone(),
+                why.cure.clone(),
+            )
+            .during(format!("encrypt network {network}")),
             Obstacle::NoFilter {
                 use_for,
                 cause,

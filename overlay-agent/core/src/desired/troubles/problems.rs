@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use self::taken::{address_taken, of_clash};
 use super::{
     ADDRESS_TAKEN, CONTAINER_DEFAULT_ROUTE, ENDPOINT_NOT_ATTACHED, GUARD_TABLE_MISSING,
-    GUARD_TABLE_TAKEN, HOOK_PASSED_BY, MAP_FULL, PEER_NO_ROUTE, RANGE_AROUND_VTEP, ROUTE_TAKEN,
-    route_taken, table_of, taken_by,
+    GUARD_TABLE_TAKEN, HOOK_PASSED_BY, MAP_FULL, OWN_KEY, PEER_NO_ROUTE, RANGE_AROUND_VTEP,
+    ROUTE_TAKEN, route_taken, table_of, taken_by,
 };
 use crate::{
     desired::{Full, Problem, settings::BY_VRFS},
@@ -99,6 +99,13 @@ impl From<&Problem> for Trouble {
                 "keep what is for {cidr} of network {network} from leaving this node outside of \
                  its tunnels"
             )),
+            Problem::OwnKey { peer, key } => Self::new(
+                OWN_KEY,
+                peer,
+                format!("{key} is this node's own key: nothing is sent there"),
+                "write what \"overlay-agent key\" prints on that node",
+            )
+            .during(format!("encrypt for peer {peer}")),
             Problem::NoWay { peer, vtep } => reach(
                 peer,
                 format!("the underlay has no route to {vtep}"),

@@ -51,7 +51,10 @@ impl fmt::Display for Step {
             Self::DeleteNeighbour { link, address } => {
                 write!(f, "delete neighbour {address} dev {link}")
             }
-            Self::SetFdb { link, mac, vtep } => write!(f, "set fdb {mac} dst {vtep} dev {link}"),
+            Self::SetFdb { .. }
+            | Self::SetWireguard { .. }
+            | Self::SetWireguardPeer { .. }
+            | Self::DeleteWireguardPeer { .. } => tunnel(f, self),
             Self::DeleteFdb { link, mac } => write!(f, "delete fdb {mac} dev {link}"),
             Self::DeleteStrayFdb { entry } => write!(f, "delete foreign fdb {entry}"),
             Self::SetNetwork { vni, .. } => write!(f, "map network {vni}"),
@@ -142,6 +145,7 @@ fn create_link(f: &mut fmt::Formatter<'_>, id: &LinkId, link: &Link) -> fmt::Res
                 }
             )
         }
+        LinkKind::Wireguard => write!(f, "add wireguard {id}"),
         LinkKind::Veth { peer } => write!(f, "add veth {id} peer {peer}"),
         LinkKind::VethPeer { host } => write!(f, "add veth {host} peer {id}"),
         LinkKind::Other => write!(f, "add link {id}"),
@@ -153,6 +157,36 @@ fn create_link(f: &mut fmt::Formatter<'_>, id: &LinkId, link: &Link) -> fmt::Res
     match link.master {
         Some(bridge) => write!(f, " master {bridge}"),
         None => Ok(()),
+    }
+}
+
+/// What leads packets of a tunnel to a peer.
+fn tunnel(f: &mut fmt::Formatter<'_>, step: &Step) -> fmt::Result {
+    match step {
+        Step::SetFdb {
+            link,
+            mac,
+            vtep,
+            via,
+        } => {
+            write!(f, "set fdb {mac} dst {vtep}")?;
+            if let Some(via) = via {
+                write!(f, " via {via}")?;
+            }
+            write!(f, " dev {link}")
+        }
+        Step::SetWireguard { link, port } => {
+            write!(f, "set wireguard {link} to this node's key and port {port}")
+        }
+        Step::SetWireguardPeer { link, key, peer } => {
+            write!(f, "set wireguard {link} peer {key}")?;
+            let mut allowed = peer.allowed.iter();
+            allowed.try_for_each(|net| write!(f, " {}", net.addr()))
+        }
+        Step::DeleteWireguardPeer { link, key } => {
+            write!(f, "delete peer {key} of wireguard {link}")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) fn facts() -> Facts {
             dropped: 0,
             passed: Vec::new(),
             health: None,
+            encrypted: None,
         }],
         diverted: Ok(Vec::new()),
         maps: Ok(vec![MapUse {

@@ -186,7 +186,9 @@ pub(super) fn judge(facts: &Facts) -> Judgement {
 }
 
 /// What says of a peer why it is silent.
-const OF_THE_PEER: [&str; 7] = [
+const OF_THE_PEER: [&str; 9] = [
+    troubles::OWN_KEY,
+    "peer-no-handshake",
     troubles::PEER_NO_ROUTE,
     troubles::DUPLICATE_VTEP,
     "peer-unreachable",

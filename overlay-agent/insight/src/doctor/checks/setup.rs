@@ -67,7 +67,21 @@ const PASSED_BY: Fault = Fault::warning(
     "Whoever put it there expects it to shape, count or drop packets that it does not see.",
 );
 
-pub(super) const CHECKS: [Check; 18] = [
+const WIREGUARD: Fault = Fault::problem(troubles::WIREGUARD_MISSING, STOPPED);
+const OWN_KEY: Fault = Fault::problem(
+    troubles::OWN_KEY,
+    "Nothing can be encrypted for the peer, so nothing is sent to it.",
+);
+
+pub(super) const CHECKS: [Check; 20] = [
+    Check {
+        fault: WIREGUARD,
+        look: Look::Always(|facts| found(facts, &WIREGUARD)),
+    },
+    Check {
+        fault: OWN_KEY,
+        look: Look::Always(|facts| found(facts, &OWN_KEY)),
+    },
     Check {
         fault: PASSED_BY,
         look: Look::Always(|facts| found(facts, &PASSED_BY)),

@@ -1,12 +1,14 @@
 //! Whether peers understand us, as the tunnel tells it.
 
+use std::time::Duration;
+
 use overlay_control::Finding;
 use overlay_core::model::Family;
 
 use super::{Check, Fault, Look, advice, devices, firewall, peers::with_underlay};
 use crate::doctor::{
     commands::tcpdump,
-    facts::{Answer, Facts, Health, PeerFacts},
+    facts::{Answer, Encrypted, Facts, Health, NeighbourState, PeerFacts},
 };
 
 const SILENT: Fault = Fault::problem(
@@ -22,7 +24,16 @@ const VERSION: Fault = Fault::warning(
     "Versions work together, but faults that one of them has cured the other still has.",
 );
 
-pub(super) const CHECKS: [Check; 3] = [
+const NO_HANDSHAKE: Fault = Fault::problem(
+    "peer-no-handshake",
+    "Nothing that is sent to its containers arrives: the network is encrypted.",
+);
+
+pub(super) const CHECKS: [Check; 4] = [
+    Check {
+        fault: NO_HANDSHAKE,
+        look: Look::Always(no_handshake),
+    },
     Check {
         fault: SILENT,
         look: Look::Always(silent),
@@ -50,6 +61,7 @@ fn answers_not(peer: &PeerFacts) -> bool {
 /// What another check has a better name for.
 fn is_explained(facts: &Facts, peer: &PeerFacts) -> bool {
     peer.port_answer == Answer::Answered
+        || without_handshake(peer).is_some()
         || firewall::is_eaten(facts, peer)
         || is_answered_elsewhere(facts, peer)
 }
@@ -65,6 +77,49 @@ fn is_answered_elsewhere(facts: &Facts, peer: &PeerFacts) -> bool {
 
 fn health(peer: &PeerFacts) -> Option<(&PeerFacts, &Health)> {
     Some((peer, peer.health.as_ref()?))
+}
+
+/// How long keys are used at most (`REJECT_AFTER_TIME` of `WireGuard`).
+const KEYS_LIVE: Duration = Duration::from_mins(3);
+
+/// Its keys, where none are agreed on although it was spoken to.
+fn without_handshake(peer: &PeerFacts) -> Option<Encrypted> {
+    let encrypted = peer.encrypted?;
+    let lives = encrypted.handshake.is_some_and(|age| age < KEYS_LIVE);
+    (!lives && !peer.tunnel.is_answered()).then_some(encrypted)
+}
+
+fn no_handshake(facts: &Facts) -> Vec<Finding> {
+    let is_there = |peer: &&PeerFacts| {
+        let neighbour = peer.neighbour.as_ref();
+        let gone = neighbour.is_some_and(|it| it.state == NeighbourState::Unanswered);
+        !gone && peer.port_answer != Answer::Answered
+    };
+    let found = with_underlay(facts).filter(is_there);
+    found
+        .filter_map(|peer| {
+            let Encrypted {
+                own,
+                peer: key,
+                handshake,
+            } = without_handshake(peer)?;
+            let since = match handshake {
+                Some(age) => format!("for {} minutes", age.as_secs() / 60),
+                None => "yet".to_owned(),
+            };
+            let what = format!(
+                "{} has not agreed on keys with this node {since}; either knows another key of the other one, or \
+                 UDP port {} does not get through",
+                peer.vtep, peer.port
+            );
+            let cure = advice(format!(
+                "on that node, \"overlay-agent key\" prints its key, which has to be {key} here; there, \
+                 this node's public_key has to be {own}; {} on both shows whether packets arrive",
+                tcpdump(device(peer), peer.port)
+            ));
+            Some(NO_HANDSHAKE.at(&peer.name, what, cure))
+        })
+        .collect()
 }
 
 fn silent(facts: &Facts) -> Vec<Finding> {
@@ -152,8 +207,10 @@ fn version(facts: &Facts) -> Vec<Finding> {
 mod tests {
     use std::time::Duration;
 
+    use overlay_core::model::PublicKey;
+
     use super::super::healthy::{broken, only};
-    use crate::doctor::facts::{Answer, Facts, Health, NodeAddress, Reach};
+    use crate::doctor::facts::{Answer, Encrypted, Facts, Health, NodeAddress, Reach};
 
     fn unanswered(received: u64) -> impl FnOnce(&mut Facts) {
         move |facts| {
@@ -209,6 +266,26 @@ mod tests {
                 usable: false,
             });
         });
+    }
+
+    #[test]
+    fn keys_that_do_not_fit_explain_the_silence() {
+        let keys = |handshake| {
+            move |facts: &mut Facts| {
+                unanswered(0)(facts);
+                let [own, peer] = [1, 2].map(|byte| PublicKey::new([byte; PublicKey::LENGTH]));
+                facts.peers[0].encrypted = Some(Encrypted {
+                    own,
+                    peer,
+                    handshake,
+                });
+            }
+        };
+        let found = only("peer-no-handshake", keys(None));
+        let own = PublicKey::new([1; PublicKey::LENGTH]).to_string();
+        assert!(found.cure.text.contains(&own), "{found:?}");
+        only("peer-no-handshake", keys(Some(Duration::from_secs(400))));
+        only("tunnel-silent", keys(Some(Duration::from_secs(4))));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use overlay_core::{
     trouble::Trouble,
 };
 use overlay_kernel::{self as kernel, KernelError, capability, nft, statistics, sysctl};
-use overlay_node::{node::Node, preview::look_ahead};
+use overlay_node::{key::KeyFile, node::Node, preview::look_ahead};
 use serde_json::Value;
 
 use super::{
@@ -47,6 +47,8 @@ pub struct Patient {
     pub content: Content,
     /// Folder of the instance's pins.
     pub pins: PathBuf,
+    /// Its private key.
+    pub key: KeyFile,
     /// The namespace that the calling thread is in, when it is not the machine's.
     pub netns: Option<PathBuf>,
     /// How long counters are watched.
@@ -111,7 +113,7 @@ struct Look<'a> {
 }
 
 async fn gather(patient: &Patient) -> kernel::Result<Facts> {
-    let node = Node::open(patient.pins.clone())?;
+    let node = Node::open(patient.pins.clone(), patient.key.clone())?;
     let (observed, desired) = look_ahead(&node, &patient.model, &patient.content).await?;
     let (desired, obstacles) = match desired {
         Ok(desired) => (desired, Vec::new()),

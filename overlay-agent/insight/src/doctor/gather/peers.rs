@@ -14,19 +14,20 @@ use overlay_common::{
     wire::{OVERHEAD_V4, OVERHEAD_V6},
 };
 use overlay_core::{
-    model::{Family, IfName, Mac, Network, Peer, Range},
+    desired::wireguard_name,
+    model::{Family, IfName, Mac, Network, Peer, Range, WireGuard},
     objects::{AttachmentState, Hook},
     surroundings::Question,
 };
 use overlay_kernel::{
     self as kernel,
     netlink::{Answers, Reachability},
-    statistics,
+    statistics, wireguard,
 };
 
 use super::{Look, speak, told};
 use crate::doctor::facts::{
-    Answer, Device, Growth, Neighbour, NeighbourState, PeerFacts, Reach, Seen,
+    Answer, Device, Encrypted, Growth, Neighbour, NeighbourState, PeerFacts, Reach, Seen,
 };
 
 /// Peers that are spoken to.
@@ -58,6 +59,7 @@ pub(super) async fn watch(
     let before = count(look, &slots);
     let device_before = statistics::received()?;
     speak::speak(&mut peers, vteps, sample).await;
+    handshakes(look, &mut peers);
     let device_after = statistics::received()?;
     let after = count(look, &slots);
     let time = start.elapsed();
@@ -117,7 +119,7 @@ async fn peers(look: &Look<'_>, vteps: &[IpAddr]) -> kernel::Result<Vec<PeerFact
                 let question = Question {
                     to: peer.vtep,
                     from: own.find(|vtep| Family::of(*vtep) == Family::of(peer.vtep)),
-                    port: network.port,
+                    port: network.outer_port(),
                 };
                 look.node.netlink.way_of(question).await?
             }
@@ -132,6 +134,10 @@ async fn peers(look: &Look<'_>, vteps: &[IpAddr]) -> kernel::Result<Vec<PeerFact
             Family::V4 => OVERHEAD_V4,
             Family::V6 => OVERHEAD_V6,
         };
+        let encryption = network
+            .wireguard
+            .map_or(0, |_| WireGuard::overhead(Family::of(peer.vtep)));
+        let overhead = overhead + u16::try_from(encryption).unwrap_or_default();
         let outside = if inside == 0 { 0 } else { inside + overhead };
         let reach = |size| Reach {
             size,
@@ -141,7 +147,7 @@ async fn peers(look: &Look<'_>, vteps: &[IpAddr]) -> kernel::Result<Vec<PeerFact
             name: peer.name.clone(),
             network: network.name.clone(),
             vni: network.vni,
-            port: network.port,
+            port: network.outer_port(),
             vtep: peer.vtep,
             inner: inner(network, peer),
             device: way.map(|way| way.link),
@@ -159,6 +165,7 @@ async fn peers(look: &Look<'_>, vteps: &[IpAddr]) -> kernel::Result<Vec<PeerFact
             dropped: 0,
             passed: Vec::new(),
             health: None,
+            encrypted: None,
         });
     }
     Ok(found)
@@ -295,5 +302,38 @@ async fn ask_for_neighbours(
             return Ok(());
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Whether encrypted peers and this node have agreed on keys, now that they were spoken to.
+fn handshakes(look: &Look<'_>, peers: &mut [PeerFacts]) {
+    let Some(own) = look.observed.around.public_key else {
+        return;
+    };
+    for network in &look.model.networks {
+        let device = wireguard_name(network.vni).filter(|_| network.wireguard.is_some());
+        let link = device.and_then(|device| look.observed.around.links.get(&device));
+        let Some(link) = link.filter(|link| link.ours) else {
+            continue;
+        };
+        // What cannot be read accuses nobody.
+        let Ok(info) = wireguard::read(link.index) else {
+            continue;
+        };
+        for facts in peers.iter_mut().filter(|peer| peer.network == network.name) {
+            let mut known = network.peers.iter();
+            let peer = known.find(|peer| peer.name == facts.name);
+            let Some(key) = peer.and_then(|peer| peer.public_key.as_deref()) else {
+                continue;
+            };
+            let traffic = info.traffic.get(key);
+            facts.encrypted = Some(Encrypted {
+                own,
+                peer: *key,
+                handshake: traffic
+                    .and_then(|traffic| traffic.handshake)
+                    .and_then(|at| at.elapsed().ok()),
+            });
+        }
     }
 }

@@ -6,6 +6,8 @@
 //!               tunnel_from_endpoint; then by VNI to the rules of that network
 //! chain forward: to a tunnel's port → chain ends: from a device of a network to a node → drop,
 //!               likewise; then to the chain leaving
+//! chain output: for a tunnel of an encrypted network, by another device than what encrypts it
+//!               → drop unencrypted
 //! chain nowhere: from a device of a network to another one's range → drop other_network
 //! ```
 //!
@@ -34,11 +36,12 @@ use super::{
 };
 
 /// Reasons with a counter each, as they are called in `stats`.
-pub(super) const REASONS: [&str; 10] = [
+pub(super) const REASONS: [&str; 11] = [
     TUNNEL_FROM_ENDPOINT,
     IN_THE_CLEAR,
     UNREACHABLE,
     OTHER_NETWORK,
+    UNENCRYPTED,
     "invalid_vxlan_header",
     "unknown_vtep",
     "inner_vlan_tag",
@@ -48,6 +51,7 @@ pub(super) const REASONS: [&str; 10] = [
 ];
 
 const OTHER_NETWORK: &str = "other_network";
+const UNENCRYPTED: &str = "unencrypted";
 pub(super) const VNI: &str = "@th,96,24";
 const INNER_TYPE: u32 = 224;
 const INNER_HEADER: u32 = 240;
@@ -137,14 +141,16 @@ pub(super) fn skeleton(
         (
             "tunnel",
             None,
-            vec![
-                format!("iifname {{ {inside} }} {refused}"),
-                format!("{VNI} vmap {{ {networks} }}"),
-                // A VNI that is not ours, or an empty greeting: neither gets into a network of ours.
-                format!("{VNI} 0-0xffffff accept"),
-                "udp length 1-15 accept".to_owned(),
-                "counter name malformed drop".to_owned(),
-            ],
+            std::iter::once(format!("iifname {{ {inside} }} {refused}"))
+                .chain(unencrypted(rules, "iifname"))
+                .chain([
+                    format!("{VNI} vmap {{ {networks} }}"),
+                    // A VNI that is not ours, or an empty greeting: neither gets into a network of ours.
+                    format!("{VNI} 0-0xffffff accept"),
+                    "udp length 1-15 accept".to_owned(),
+                    "counter name malformed drop".to_owned(),
+                ])
+                .collect(),
         ),
         (
             "ends",
@@ -181,7 +187,20 @@ pub(super) fn skeleton(
         };
         *text += &chain(of_table, name, hook, rules);
     }
+    // Elsewhere nothing that leaves passes one.
+    if !rules.encrypted.is_empty() {
+        let output = Some(("output", PRIORITY));
+        hooked += &chain(of_table, "output", output, unencrypted(rules, "oifname"));
+    }
     (text, hooked + &leaving::fill(table, rules))
+}
+
+/// Rules that keep what is in the clear from passing for an encrypted network's, either way.
+fn unencrypted(rules: &GuardRules, by: &str) -> impl Iterator<Item = String> {
+    let networks = rules.encrypted.iter();
+    networks.map(move |(vni, (port, device))| {
+        format!("{by} != \"{device}\" udp dport {port} {VNI} {vni} counter name {UNENCRYPTED} drop")
+    })
 }
 
 /// Rules that keep what comes by some devices from addresses of other networks, whoever has them.

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use overlay_core::{
     model::{IfName, Mac},
-    objects::{RouteKey, Scope, StrayFdb},
+    objects::{Outer, RouteKey, Scope, StrayFdb},
 };
 use overlay_kernel::netlink::{FdbInfo, LinkInfo, NeighbourInfo, RouteInfo, RouteKind};
+
+use super::Nodes;
 
 /// A route that is not ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,19 +63,26 @@ pub(in super::super) fn neighbour(
 /// An entry in the table of a VXLAN device.
 pub(in super::super) enum Entry {
     /// As we make them: one destination for a MAC, for good.
-    Plain((IfName, Mac), IpAddr),
+    Plain((IfName, Mac), Outer),
     /// As we never do.
     Stray(StrayFdb),
 }
 
 /// `None` for what is in its bridge's table, of which it is a port.
-pub(in super::super) fn entry(tunnel: &LinkInfo, found: &FdbInfo) -> Option<Entry> {
+pub(in super::super) fn entry(
+    tunnel: &LinkInfo,
+    found: &FdbInfo,
+    nodes: &Nodes<'_>,
+) -> Option<Entry> {
     if !found.own {
         return None;
     }
-    let plain = found.permanent && !found.detour;
+    let via = found.via.map(|index| nodes.names.get(&index).copied());
+    // By a device that is gone nothing leaves.
+    let plain = found.permanent && !found.detour && via != Some(None);
+    let via = via.flatten();
     Some(match (Mac::unicast(found.mac), found.dst) {
-        (Some(mac), Some(vtep)) if plain => Entry::Plain((tunnel.name, mac), vtep),
+        (Some(mac), Some(vtep)) if plain => Entry::Plain((tunnel.name, mac), Outer { vtep, via }),
         _ => Entry::Stray(stray(tunnel.name, found)),
     })
 }

@@ -20,6 +20,7 @@ fn node(number: u8, now: Instant) -> Exchange {
         subnets: vec![subnet(other)],
         mac: Mac::of_vtep(vtep),
         udp6_checksum: false,
+        public_key: None,
         has_agent: true,
     };
     let network = NetworkPeers {

@@ -1,0 +1,108 @@
+//! Tunnels that are encrypted: a `WireGuard` device of the network, by which all that leaves them goes.
+//!
+//! VTEPs keep their addresses. What is for a peer's VTEP is sent by this device without a question to
+//! routes: by the rows of the maps on the fast path, by the forwarding entry's device (`via`) on the
+//! kernel's. So no route and no rule of the node changes, and where the device is missing nothing
+//! leaves, instead of leaving in the clear.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use super::{Derived, Desired, Node, Obstacle, Problem, names};
+use crate::{
+    model::{Family, Network, WireGuard},
+    objects::{Address, Link, LinkId, LinkKind, Wireguard, WireguardPeer},
+    surroundings::Way,
+};
+
+/// Nobody's (RFC 7600 §4.8), so that it can be everybody's: on a device without an address the loose
+/// reverse path filter is as strict as the strict one.
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
+/// Bytes that the underlay of a network's tunnels carries in one piece.
+pub(super) fn outer_mtu(node: &Node<'_>, network: &Network) -> u32 {
+    let overhead = network
+        .wireguard
+        .map_or(0, |_| WireGuard::overhead(Family::V4));
+    node.underlay_mtu.saturating_sub(overhead)
+}
+
+/// The way to a VTEP as packets of the network's tunnels take it.
+pub(super) fn way<'a>(
+    derived: &Derived<'_>,
+    vtep: IpAddr,
+    outside: Option<&'a Way>,
+) -> Option<Cow<'a, Way>> {
+    let outside = outside?;
+    let Some(link) = derived.wireguard else {
+        return Some(Cow::Borrowed(outside));
+    };
+    Some(Cow::Owned(Way {
+        link,
+        next_hop: vtep,
+        // It fragments nothing, and lets routers do it.
+        path_mtu: None,
+        hops: Vec::new(),
+    }))
+}
+
+/// Finds what stands in the way of encryption, before anything is changed.
+pub(super) fn find(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Vec<Obstacle>) {
+    let encrypted = networks.iter().find(|derived| derived.wireguard.is_some());
+    if let (Some(derived), Some(why)) = (encrypted, &node.around.no_wireguard) {
+        obstacles.push(Obstacle::NoWireguard {
+            network: derived.network.name.clone(),
+            why: why.clone(),
+        });
+    }
+}
+
+/// The device, and whom it speaks with.
+pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desired) {
+    let network = derived.network;
+    let (Some(device), Some(WireGuard { port })) = (derived.wireguard, network.wireguard) else {
+        return;
+    };
+    let id = LinkId::node(device);
+    let link = Link {
+        kind: LinkKind::Wireguard,
+        mac: None,
+        mtu: outer_mtu(node, network),
+        up: true,
+        master: None,
+        alias: Some(names::alias(node.instance)),
+        altered: false,
+    };
+    desired.objects.links.insert(id.clone(), link);
+    desired.objects.addresses.insert(Address {
+        link: id,
+        net: IpAddr::from(DUMMY).into(),
+    });
+    let own = node.around.public_key;
+    let mut peers = Wireguard {
+        public_key: own,
+        port,
+        ..Wireguard::default()
+    };
+    for peer in &network.peers {
+        let Some(key) = peer.public_key.as_deref() else {
+            continue;
+        };
+        if own == Some(*key) {
+            desired.problems.push(Problem::OwnKey {
+                peer: peer.name.clone(),
+                key: *key,
+            });
+            continue;
+        }
+        let inside = WireguardPeer {
+            allowed: BTreeSet::from([peer.vtep.into()]),
+            endpoint: Some(SocketAddr::new(peer.vtep, port)),
+        };
+        peers.peers.insert(*key, inside);
+    }
+    desired.objects.wireguard.insert(device, peers);
+}

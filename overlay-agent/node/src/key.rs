@@ -1,0 +1,208 @@
+//! The node's private key: a file that only root reads, made once and kept.
+//!
+//! Architecture Invariant: what is private leaves this module for the kernel alone. No log, plan or
+//! answer has it, and nothing here prints it.
+
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process,
+};
+
+use overlay_core::model::PublicKey;
+use x25519_dalek::StaticSecret;
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} private key {}: {cause}; {cure}", path.display())]
+pub struct KeyError {
+    operation: &'static str,
+    path: PathBuf,
+    cause: io::Error,
+    cure: &'static str,
+}
+
+impl KeyError {
+    /// What was tried and why it failed, without a cure.
+    pub fn what(&self) -> String {
+        format!(
+            "{} private key {}: {}",
+            self.operation,
+            self.path.display(),
+            self.cause
+        )
+    }
+
+    /// What to do about it.
+    pub fn cure(&self) -> &'static str {
+        self.cure
+    }
+}
+
+/// Where the key is.
+#[derive(Clone, Debug)]
+pub struct KeyFile(PathBuf);
+
+/// A key with its private half.
+pub struct PrivateKey(StaticSecret);
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey")
+    }
+}
+
+impl PrivateKey {
+    /// What others may know of it.
+    pub fn public(&self) -> PublicKey {
+        PublicKey::new(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+    }
+
+    /// For the kernel.
+    pub(crate) fn bytes(&self) -> [u8; PublicKey::LENGTH] {
+        self.0.to_bytes()
+    }
+}
+
+impl KeyFile {
+    /// A key in this file.
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The key, if it has been made.
+    pub fn read(&self) -> Result<Option<PrivateKey>, KeyError> {
+        let bytes = match fs::read(&self.0) {
+            Ok(bytes) => bytes,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(self.failed("read", "run it as root")(cause)),
+        };
+        let bytes = <[u8; PublicKey::LENGTH]>::try_from(bytes.as_slice()).map_err(|_| {
+            let cause = io::Error::new(io::ErrorKind::InvalidData, "it does not have 32 bytes");
+            let cure = "put back the one that was there, or remove it: then another one is made, and peers must be told";
+            self.failed("read", cure)(cause)
+        })?;
+        Ok(Some(PrivateKey(StaticSecret::from(bytes))))
+    }
+
+    /// The key, which is made where there is none. Of several that make one at once, all get the same.
+    pub fn read_or_make(&self) -> Result<PrivateKey, KeyError> {
+        if let Some(key) = self.read()? {
+            return Ok(key);
+        }
+        let cure = "see that the state folder can be written to";
+        self.make().map_err(self.failed("make", cure))?;
+        let vanished = || io::Error::from(io::ErrorKind::NotFound);
+        self.read()?
+            .ok_or_else(|| self.failed("read", cure)(vanished()))
+    }
+
+    /// Removes it.
+    pub fn remove(&self) -> Result<(), KeyError> {
+        match fs::remove_file(&self.0) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed("remove", "remove it by hand")(cause))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let folder = self.0.parent().unwrap_or(Path::new("/"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+        let mut bytes = [0; PublicKey::LENGTH];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let secret = StaticSecret::from(bytes);
+        // Whole or not at all, and never in the place of another one.
+        let unfinished = self.0.with_extension(format!("new-{}", process::id()));
+        let written = self.write(&unfinished, &secret);
+        let removed = fs::remove_file(&unfinished);
+        written.and(removed)?;
+        fs::File::open(folder)?.sync_all()
+    }
+
+    fn write(&self, unfinished: &Path, secret: &StaticSecret) -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(unfinished)?;
+        file.write_all(secret.as_bytes())?;
+        file.sync_all()?;
+        match fs::hard_link(unfinished, &self.0) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(cause),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(
+        &self,
+        operation: &'static str,
+        cure: &'static str,
+    ) -> impl FnOnce(io::Error) -> KeyError + use<> {
+        let path = self.0.clone();
+        move |cause| KeyError {
+            operation,
+            path,
+            cause,
+            cure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::KeyFile;
+
+    #[test]
+    fn it_is_made_once_for_root_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node").join("wireguard.key");
+        let key = KeyFile::at(path.clone());
+        assert!(key.read().unwrap().is_none());
+        let made = key.read_or_make().unwrap();
+        let again = key.read_or_make().unwrap();
+        assert_eq!(made.public(), again.public());
+        let rights =
+            |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(rights(&path), 0o600);
+        assert_eq!(rights(path.parent().unwrap()), 0o700);
+        let beside = fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(beside, 1, "nothing unfinished is left");
+        assert_eq!(format!("{made:?}"), "PrivateKey");
+        key.remove().unwrap();
+        key.remove().unwrap();
+        assert_ne!(key.read_or_make().unwrap().public(), made.public());
+    }
+
+    #[test]
+    fn what_is_no_key_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wireguard.key");
+        fs::write(&path, "short").unwrap();
+        let error = KeyFile::at(path.clone()).read_or_make().unwrap_err();
+        assert!(error.to_string().contains("32 bytes"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"short");
+    }
+
+    #[test]
+    fn the_public_half_is_what_wg_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wireguard.key");
+        let private: Vec<u8> = (1..=32).collect();
+        fs::write(&path, private).unwrap();
+        let key = KeyFile::at(path).read().unwrap().unwrap();
+        // What "wg pubkey" makes of it.
+        let expected = "B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw=";
+        assert_eq!(key.public().to_string(), expected);
+    }
+}
