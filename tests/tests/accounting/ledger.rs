@@ -98,8 +98,10 @@ impl Ledger {
         ledger.senders = senders
             .map(|(key, sum)| (checked::cast(key), sum))
             .collect();
-        let passed = rows::<[u32; 2]>(instance, PASSES_BY_PEER)?.into_iter();
-        ledger.passed_by_peer = passed.map(|(key, sum)| (checked::cast(key), sum)).collect();
+        let of_peers = rows::<[u32; 2]>(instance, PASSES_BY_PEER)?.into_iter();
+        ledger.passed_by_peer = of_peers
+            .map(|(key, sum)| (checked::cast(key), sum))
+            .collect();
         Ok(ledger)
     }
 

@@ -4,6 +4,7 @@ use std::{
     path::Path,
 };
 
+use self::full::build_within;
 use super::{Desired, Inputs, Obstacle, Problem, desired};
 use crate::{
     config,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{CONFIG, bare, inputs, name};
 use crate::{
     config,
-    desired::{Desired, Obstacle, Problem, desired},
+    desired::{Desired, Inputs, Obstacle, Problem, desired},
     objects::{Capacity, Hook, LinkId},
     state::Content,
     surroundings::Observed,
