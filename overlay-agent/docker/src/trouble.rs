@@ -34,7 +34,7 @@ pub(crate) enum Trouble {
         path: PathBuf,
         cause: io::Error,
     },
-    #[error("{0:?} is no id of Docker's; ask with one")]
+    #[error("{0:?} is not an id of Docker's; ask with one")]
     Id(String),
     #[error(
         "create the network: Docker would give the addresses, and the agent has to; add \"--ipam-driver \
