@@ -82,7 +82,7 @@ extern "C" fn count_pass(program: u32, interface: u32, reason: u32, peer: u32, b
     if let Some(slot) = endpoint_at(program, interface) {
         tables::count_for_endpoint(slot, |stats| add(&mut stats.passed, bytes));
     } else if peer != Sender::UNKNOWN.0
-        && let Ok(key) = checked::try_cast_ref::<[u32; 2], PassedKey>(&[peer, reason])
+        && let Ok(key) = checked::try_cast::<[u32; 2], PassedKey>([peer, reason])
     {
         tables::count_pass_of(key, |count| add(count, bytes));
     }

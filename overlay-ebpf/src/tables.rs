@@ -208,8 +208,8 @@ pub(crate) fn count_drop_of(key: &SenderKey, count: impl FnOnce(&mut Count)) {
 }
 
 /// Changes this CPU's count of what was left to the kernel of a peer, likewise.
-pub(crate) fn count_pass_of(key: &PassedKey, count: impl FnOnce(&mut Count)) {
-    count_of(&PASSES_BY_PEER, key, count);
+pub(crate) fn count_pass_of(key: PassedKey, count: impl FnOnce(&mut Count)) {
+    count_of(&PASSES_BY_PEER, &key, count);
 }
 
 #[inline(always)]

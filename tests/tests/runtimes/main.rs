@@ -2,6 +2,7 @@
 
 mod clients;
 mod plugin;
+mod protocol;
 mod same_number;
 mod series;
 mod thousand;
@@ -20,7 +21,7 @@ use overlay_tests::{
 };
 use serde_json::{Value, json};
 
-use plugin::{Cni, netavark};
+use plugin::Cni;
 
 /// As long as runtimes' ids are.
 const ID: &str = "3f8c1f4e6b7a9d0c2e5f3f8c1f4e6b7a9d0c2e5f3f8c1f4e6b7a9d0c2e5faaaa";
@@ -359,58 +360,5 @@ fn a_hundred_containers_of_killed_plugins_leave_nothing() -> Result<()> {
             .well()?;
     }
     ensure!(ip("tcnl-a", "link show")?.as_array().map_or(0, Vec::len) == 1);
-    nothing_is_left(&agent, before)
-}
-
-#[test]
-fn netavark_is_answered_in_its_protocol() -> Result<()> {
-    let guard = lab("tcnm")?;
-    let agent = guard.agent(1);
-    let before = veths(&agent)?;
-    let _place = Temporary::make("tcnm-a")?;
-    let node = "tcnm-n1";
-    let info = netavark(node, &["info"], &json!({}))?.well()?;
-    ensure!(info["api_version"] == "1.0.0");
-    let options = json!({ "instance": node, "network": "lab" });
-    let network = json!({
-        "name": "pods", "id": ID, "driver": "overlay-cni", "created": "2026-01-01T00:00:00Z",
-        "ipv6_enabled": false, "internal": false, "dns_enabled": true, "options": options,
-    });
-    let made = netavark(node, &["create"], &network)?.well()?;
-    ensure!(made["dns_enabled"] == false && made["ipam_options"]["driver"] == "none");
-    ensure!(made["id"] == ID && made["driver"] == "overlay-cni" && made["options"] == options);
-    let mut wrong = network.clone();
-    wrong["options"]["network"] = json!("none");
-    let refused = netavark(node, &["create"], &wrong)?;
-    ensure!(
-        !refused.success
-            && refused.value()?["error"]
-                .as_str()
-                .is_some_and(|it| it.contains("none"))
-    );
-
-    let asked = json!({
-        "container_id": ID, "container_name": "web", "port_mappings": null, "network": made,
-        "network_options": {
-            "aliases": null, "interface_name": "eth0", "options": null,
-            "static_ips": ["10.244.1.88"], "static_mac": null,
-        },
-    });
-    let path = "/run/netns/tcnm-a";
-    let block = netavark(node, &["setup", path], &asked)?.well()?;
-    let interface = &block["interfaces"]["eth0"];
-    ensure!(
-        interface["subnets"][0]["ipnet"] == "10.244.1.88/24",
-        "{block}"
-    );
-    ensure!(interface["subnets"][0]["gateway"] == "10.244.1.1");
-    reaches("tcnm-n2c1", IpAddr::from([10, 244, 1, 88]))?;
-    ensure!(netavark(node, &["setup", path], &asked)?.well()? == block);
-    let mut published = asked.clone();
-    published["port_mappings"] = json!([{ "container_port": 80, "host_port": 8080 }]);
-    ensure!(!netavark(node, &["setup", path], &published)?.success);
-    for _ in 0..2 {
-        netavark(node, &["teardown", path], &asked)?.well()?;
-    }
     nothing_is_left(&agent, before)
 }
