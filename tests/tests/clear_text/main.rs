@@ -1,5 +1,6 @@
 //! What nobody of a network has is sent to nobody: never in the clear, by the node's other routes.
 
+mod killed;
 mod leaving;
 
 use std::{
@@ -24,10 +25,6 @@ use overlay_tests::{
 };
 use serde_json::Value;
 
-/// Ends the agent after so many steps.
-const ABORT: &str = "OVERLAY_ABORT_AFTER_STEP";
-/// More than a start has.
-const MOST_STEPS: u32 = 300;
 /// A steady trickle in which no gap of a repair can hide.
 const PACE: Duration = Duration::from_millis(2);
 /// Of the network, and of no peer.
@@ -217,6 +214,13 @@ impl Stand {
         Ok(())
     }
 
+    /// The configuration without the peer.
+    fn alone(&self) -> Config {
+        let mut alone = self.config.clone();
+        alone.networks[0].peers.clear();
+        alone
+    }
+
     fn write(&self, config: &Config) -> Result<()> {
         Ok(fs::write(self.agent().config_file(), config.to_toml())?)
     }
@@ -237,9 +241,7 @@ impl Stand {
 
     /// Without its peer the node has an answer for whoever asks after it.
     fn without_the_peer(&self) -> Result<()> {
-        let mut alone = self.config.clone();
-        alone.networks[0].peers.clear();
-        self.write(&alone)?;
+        self.write(&self.alone())?;
         let gone = poll::until_well(|| match self.agent().json(&["status"]) {
             Ok(status) if status["networks"][0]["peers"] == Value::Array(Vec::new()) => None,
             Ok(status) => Some(status.to_string()),
@@ -262,36 +264,6 @@ impl Stand {
         assert_eq!(self.agent().plan()?, Vec::<Value>::new());
         self.write(&self.config)?;
         self.is_whole("the peer's return")
-    }
-
-    /// The agent ends at a step of its start, and is taken down: half of a node is no hole, and
-    /// neither is what is left of one.
-    fn half_a_node(&self, ends: &AtomicBool) -> Result<()> {
-        let agent = self.agent();
-        agent.kill()?;
-        agent.tell(&["down"])?;
-        // The agent's own went with it; this one is somebody's, and stays.
-        let _container = Temporary::make(self.container())?;
-        let sent = AtomicU64::new(0);
-        let trickle = Trickle::from(self.container(), &self.targets()?, ends, &sent)?;
-        thread::scope(|scope| {
-            let _end = End(ends);
-            scope.spawn(|| trickle.flow());
-            for step in (1..MOST_STEPS).step_by(3) {
-                let is_up = agent.with(ABORT, step).try_start()?;
-                thread::sleep(PACE * 50);
-                let whole = is_up && agent.process()?.is_some();
-                agent.kill()?;
-                agent.tell(&["down"])?;
-                if whole {
-                    return Ok(());
-                }
-            }
-            bail!("it does not come up in {MOST_STEPS} steps")
-        })?;
-        let sent = sent.load(Ordering::Relaxed);
-        ensure!(sent > 100, "only {sent} packets were sent by half a node");
-        Ok(())
     }
 
     fn disturb(&self) -> Result<()> {
@@ -328,7 +300,7 @@ fn no_inner_address_leaves_in_the_clear() -> Result<()> {
                 stand.agent().fastpath(on)?;
                 stand.disturb()?;
             }
-            stand.half_a_node(&ends)
+            stand.while_killed(&ends)
         };
         let done = run();
         flow.join()

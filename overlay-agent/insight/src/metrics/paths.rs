@@ -37,7 +37,8 @@ impl Page {
         );
     }
 
-    /// What probes have found out; nothing where none are sent.
+    /// What probes have found out; nothing where none are sent. What is not known of a peer is not a number:
+    /// a series that is missing would have no alert.
     pub(super) fn health(&mut self, mesh: &Mesh) {
         let asked = |peer: &&MeshPeer| peer.health.state != PeerState::NotAsked;
         let peers: Vec<&MeshPeer> = mesh.peers.iter().filter(asked).collect();
@@ -72,12 +73,12 @@ impl Page {
             ),
         ];
         for (name, help, of) in families {
-            let metrics = peers.iter().filter_map(|peer| {
+            let metrics = peers.iter().map(|peer| {
                 let labels = [
                     ("network", peer.network.as_str()),
                     ("peer", peer.name.as_str()),
                 ];
-                Some(gauge(&labels, of(peer)?))
+                gauge(&labels, of(peer).unwrap_or(f64::NAN))
             });
             self.family(name, help, MetricType::GAUGE, metrics.collect());
         }

@@ -58,7 +58,7 @@ fn everything() -> Export {
             "name": "lab", "vni": 1, "silent": 2,
             "peers": [with(
                 json!({ "name": "n2", "vtep": "192.0.2.2", "slot": 1 }),
-                &counts(&["tx", "rx", "dropped"]),
+                &counts(&["tx", "rx", "passed", "dropped"]),
             )],
             "total": counts(&["tx", "rx", "dropped"]),
             "kernel": counts(&["tx", "rx"]),
@@ -73,6 +73,7 @@ fn everything() -> Export {
         "passes": [{
             "reason": "fragment", "text": "", "kernel": "", "packets": 3, "bytes": 300,
             "programs": [share],
+            "senders": [{ "sender": "peer", "network": "lab", "name": "n2", "packets": 2, "bytes": 200 }],
         }],
         "maps": [{ "map": "PORTS", "entries": 3, "capacity": 4608 }],
     });
@@ -109,6 +110,8 @@ fn names_follow_the_conventions_and_values_are_the_counters() {
         r#"overlay_drop_packets_total{reason="unknown_vtep"} 0"#,
         r#"overlay_sender_drop_packets_total{reason="spoofed_source",kind="endpoint",network="",sender="web"} 3"#,
         r#"overlay_pass_bytes_total{reason="fragment"} 300"#,
+        r#"overlay_peer_pass_packets_total{network="lab",peer="n2"} 1"#,
+        r#"overlay_sender_pass_packets_total{reason="fragment",kind="peer",network="lab",sender="n2"} 2"#,
         r#"overlay_peers{network="lab"} 3"#,
         r#"overlay_map_max_entries{map="PORTS"} 4608"#,
         "overlay_healthy 1",
@@ -126,6 +129,27 @@ fn names_follow_the_conventions_and_values_are_the_counters() {
         r#"overlay_peer_loss_ratio{network="lab",peer="n2"} 0.25"#,
         r#"overlay_peer_path_mtu_bytes{network="lab",peer="n2"} 1400"#,
         r#"overlay_network_mtu_bytes{network="lab"} 1450"#,
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "no {line} in\n{text}");
+    }
+}
+
+#[test]
+fn a_peer_that_has_never_answered_has_every_series() {
+    let mut export = serde_json::to_value(everything()).unwrap();
+    let health = &mut export["mesh"]["peers"][0]["health"];
+    health["state"] = json!("waiting");
+    for unknown in ["rtt", "path_mtu", "heard_age_ms", "answered_age_ms"] {
+        health[unknown] = Value::Null;
+    }
+    health["asked"] = json!(0);
+    let text = String::from_utf8(page(&serde_json::from_value(export).unwrap()).unwrap()).unwrap();
+    for line in [
+        r#"overlay_peer_up{network="lab",peer="n2"} 0"#,
+        r#"overlay_peer_rtt_seconds{network="lab",peer="n2"} NaN"#,
+        r#"overlay_peer_rtt_jitter_seconds{network="lab",peer="n2"} NaN"#,
+        r#"overlay_peer_loss_ratio{network="lab",peer="n2"} NaN"#,
+        r#"overlay_peer_path_mtu_bytes{network="lab",peer="n2"} NaN"#,
     ] {
         assert!(text.contains(&format!("{line}\n")), "no {line} in\n{text}");
     }
