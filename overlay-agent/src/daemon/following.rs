@@ -12,6 +12,11 @@ use tracing::{info, warn};
 use super::{Reconciler, watches::Changed};
 
 impl Reconciler {
+    /// Whether the next round lists all rules.
+    pub(super) fn lists_rules(&self) -> bool {
+        !self.known.has_rules()
+    }
+
     /// Notes what a watch has told of; whether it is news.
     pub(super) fn heed(&mut self, changed: Changed) -> bool {
         let of_rules = matches!(changed, Changed::Rules | Changed::RulesOfOthers);

@@ -62,6 +62,7 @@ use self::{
     config_file::ConfigFile,
     greeting::Greeter,
     supervisor::Supervisor,
+    watches::Changed,
 };
 
 pub use lock::{InstanceLock, LockError};
@@ -80,8 +81,11 @@ const RETRY: Duration = Duration::from_millis(500);
 /// After a round the agent rests this many times as long as it worked before it looks on its
 /// own, so that a large node does not keep a core busy,
 const RESYNC_SHARE: u32 = 200;
-/// and this many times before it follows a change of others.
+/// this many times before it follows a change of others,
 const REST_SHARE: u32 = 4;
+/// and this many times before it lists their rules again: of many rules that takes long, and there are those
+/// who change them all the time.
+const RULES_SHARE: u32 = 12;
 
 /// Runs until a signal ends it, which changes no forwarding, or `down`, which removes all.
 pub async fn run(options: Options) -> Result<(), StartError> {
@@ -110,6 +114,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     // The next round, and the earliest one that a change can bring about.
     let mut wake = Instant::now();
     let mut rested = wake;
+    let mut rested_from_rules = wake;
     let mut patrol = wake;
     loop {
         reconciler.instruct_patrol().await;
@@ -120,6 +125,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 continue;
             }
             changed = watches.changed() => {
+                let rested = if changed == Changed::RulesOfOthers { rested.max(rested_from_rules) } else { rested };
                 if reconciler.heed(changed) { wake = wake.min(rested.max(Instant::now() + DEBOUNCE)); }
                 continue;
             }
@@ -164,6 +170,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             _ = interrupt.recv() => break,
         }
         let before = effort();
+        let lists_rules = reconciler.lists_rules();
         reconciler.reconcile().await;
         let has_changed = reconciler.keep_flows().await;
         greeter.round(&reconciler);
@@ -173,6 +180,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         helper.round(&mut reconciler, &mut config).await;
         reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
         rested = end + effort * REST_SHARE;
+        if lists_rules {
+            rested_from_rules = end + effort * RULES_SHARE;
+        }
         let resync = if reconciler.is_well() { RESYNC } else { RETRY };
         wake = if reconciler.unfinished || has_changed {
             end

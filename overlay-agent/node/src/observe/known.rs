@@ -204,6 +204,11 @@ impl Known {
         self.has_rules = false;
     }
 
+    /// Whether the rules of others are known; if not, the next look lists them.
+    pub fn has_rules(&self) -> bool {
+        self.has_rules
+    }
+
     /// Whether the packet filter is known at a generation.
     pub fn has_rules_of(&self, generation: u32) -> bool {
         self.has_rules && self.rules_at == Some(generation)
