@@ -167,7 +167,7 @@ pub struct Verdict {
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Redirected: to the underlay or into a container.
-    Sent,
+    Forwarded,
     /// Let go on, unchanged.
     Passed,
     /// Dropped.

@@ -25,10 +25,7 @@ use serde_json::{Value, json};
 
 use super::{
     CommandResult, Failure, Format, client, examples,
-    packets::{
-        HEADERS, Part, captured, left_out, object, reasons_of_programs, signals, time,
-        was_told_to_end,
-    },
+    packets::{HEADERS, Part, captured, left_out, object, signals, time, was_told_to_end},
     pcapng::Pcapng,
     watching,
 };
@@ -95,7 +92,7 @@ pub(super) fn capture(
     let wanted = Wanted {
         endpoint: args.part.endpoint,
         peer: args.part.peer,
-        reasons: reasons_of_programs(args.reasons),
+        reasons: args.reasons,
         hooks: args.hooks,
         // What is shorter than its headers cannot be chosen: it is cut here.
         snap: snap.max(HEADERS),

@@ -283,7 +283,7 @@ fn write_stage(out: &mut dyn Write, stage: &Stage) -> io::Result<()> {
     }
     let verdict = &stage.verdict;
     let (mark, action) = match verdict.action {
-        Action::Sent => ("✓", "sent"),
+        Action::Forwarded => ("✓", "forwarded"),
         Action::Passed => ("↷", "left to the kernel"),
         Action::Dropped => ("✗", "dropped"),
     };

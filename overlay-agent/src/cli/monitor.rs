@@ -19,10 +19,7 @@ use overlay_insight::explain::{
 
 use super::{
     CommandResult, Failure, Format, client, examples,
-    packets::{
-        HEADERS, Part, captured, left_out, object, reasons_of_programs, signals, time,
-        was_told_to_end,
-    },
+    packets::{HEADERS, Part, captured, left_out, object, signals, time, was_told_to_end},
     watching,
 };
 
@@ -113,7 +110,7 @@ pub(super) fn monitor(
 /// What is asked for: most of what is on the underlay is nobody's business here.
 fn reasons(named: Vec<String>) -> Vec<String> {
     if !named.is_empty() {
-        return reasons_of_programs(named);
+        return named;
     }
     let passed = PassReason::ALL.iter();
     let passed = passed.filter(|reason| **reason != PassReason::NotOurs);
@@ -317,8 +314,8 @@ mod tests {
         assert!(
             !usual
                 .iter()
-                .any(|name| name == "not_ours" || name == "sent")
+                .any(|name| name == "not_ours" || name == "forwarded")
         );
-        assert_eq!(reasons(vec!["forwarded".to_owned()]), ["sent"]);
+        assert_eq!(reasons(vec!["forwarded".to_owned()]), ["forwarded"]);
     }
 }

@@ -83,15 +83,6 @@ pub(super) fn was_told_to_end(signals: &SignalFd) -> bool {
     matches!(signals.read_signal(), Ok(Some(_)))
 }
 
-/// Reasons as the programs name them, which call what they forward "sent".
-pub(super) fn reasons_of_programs(named: Vec<String>) -> Vec<String> {
-    let word = |name: String| match &*name {
-        "forwarded" => "sent".to_owned(),
-        _ => name,
-    };
-    named.into_iter().map(word).collect()
-}
-
 /// When a packet came, as RFC 3339 writes it.
 pub(super) fn time(seen: &Seen) -> String {
     rfc3339(UNIX_EPOCH + Duration::from_nanos(seen.time_ns))

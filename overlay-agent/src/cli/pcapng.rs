@@ -147,7 +147,7 @@ fn comment(seen: &Seen) -> String {
         (Action::Passed, _) => {
             format!("{program} {device}: passed to the kernel: {reason}: {text}{whose}")
         }
-        (Action::Sent, Some(to)) => format!("{program} {device}: forwarded to {to}{whose}"),
-        (Action::Sent, None) => format!("{program} {device}: forwarded{whose}"),
+        (Action::Forwarded, Some(to)) => format!("{program} {device}: forwarded to {to}{whose}"),
+        (Action::Forwarded, None) => format!("{program} {device}: forwarded{whose}"),
     }
 }

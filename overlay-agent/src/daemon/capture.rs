@@ -280,7 +280,7 @@ fn not_found(wanted: &Wanted, reason: &str) -> Reply {
 fn add_reason(watch: &mut Watch, name: &str) -> Result<(), String> {
     let mut known = true;
     match name {
-        "sent" => watch.sent = 1,
+        "forwarded" => watch.sent = 1,
         "passed" => watch.passes = u32::MAX,
         "dropped" => watch.drops = u32::MAX,
         _ => known = false,

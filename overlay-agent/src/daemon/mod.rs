@@ -87,6 +87,38 @@ const REST_SHARE: u32 = 4;
 /// who change them all the time.
 const RULES_SHARE: u32 = 12;
 
+/// How long after a round the next one begins by itself.
+fn pause(reconciler: &Reconciler, has_changed: bool, effort: Duration) -> Duration {
+    if reconciler.unfinished || has_changed {
+        return Duration::ZERO;
+    }
+    let resync = if reconciler.is_well() { RESYNC } else { RETRY };
+    resync.max(effort * RESYNC_SHARE)
+}
+
+/// When the agent has rested from its rounds.
+struct Rested {
+    any: Instant,
+    /// From listing rules.
+    rules: Instant,
+}
+
+impl Rested {
+    fn from(&mut self, end: Instant, effort: Duration, has_listed_rules: bool) {
+        self.any = end + effort * REST_SHARE;
+        if has_listed_rules {
+            self.rules = end + effort * RULES_SHARE;
+        }
+    }
+
+    fn after(&self, changed: Changed) -> Instant {
+        match changed {
+            Changed::RulesOfOthers => self.any.max(self.rules),
+            Changed::Rules | Changed::Pins | Changed::Policies => self.any,
+        }
+    }
+}
+
 /// Runs until a signal ends it, which changes no forwarding, or `down`, which removes all.
 pub async fn run(options: Options) -> Result<(), StartError> {
     let start = Box::pin(start::start(&options));
@@ -113,20 +145,21 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     supervisor.round(&reconciler);
     // The next round, and the earliest one that a change can bring about.
     let mut wake = Instant::now();
-    let mut rested = wake;
-    let mut rested_from_rules = wake;
+    let mut rested = Rested {
+        any: wake,
+        rules: wake,
+    };
     let mut patrol = wake;
     loop {
         reconciler.instruct_patrol().await;
         let late = reconciler.late.due();
         tokio::select! {
             calm = reconciler.changed() => {
-                wake = wake.min(rested.max(Instant::now() + calm));
+                wake = wake.min(rested.any.max(Instant::now() + calm));
                 continue;
             }
             changed = watches.changed() => {
-                let rested = if changed == Changed::RulesOfOthers { rested.max(rested_from_rules) } else { rested };
-                if reconciler.heed(changed) { wake = wake.min(rested.max(Instant::now() + DEBOUNCE)); }
+                if reconciler.heed(changed) { wake = wake.min(rested.after(changed).max(Instant::now() + DEBOUNCE)); }
                 continue;
             }
             () = sleep_until(wake) => {}
@@ -134,7 +167,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 patrol = Instant::now() + PATROL;
                 reconciler.capture_expire().await;
                 if reconciler.keep_flows().await | reconciler.patrol().await {
-                    wake = wake.min(rested);
+                    wake = wake.min(rested.any);
                 }
                 continue;
             }
@@ -179,16 +212,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         watches.renew();
         helper.round(&mut reconciler, &mut config).await;
         reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
-        rested = end + effort * REST_SHARE;
-        if lists_rules {
-            rested_from_rules = end + effort * RULES_SHARE;
-        }
-        let resync = if reconciler.is_well() { RESYNC } else { RETRY };
-        wake = if reconciler.unfinished || has_changed {
-            end
-        } else {
-            end + resync.max(effort * RESYNC_SHARE)
-        };
+        rested.from(end, effort, lists_rules);
+        wake = end + pause(&reconciler, has_changed, effort);
         patrol = end + PATROL;
     }
     close(reconciler, &mut helper, &config);

@@ -27,6 +27,8 @@ struct Packet {
     summed: bool,
     vtep: Ipv4Addr,
     source: Ipv4Addr,
+    /// Bytes behind the inner packet in its frame.
+    padding: usize,
 }
 
 impl Packet {
@@ -37,7 +39,8 @@ impl Packet {
         let to = here.containers[0].address;
         let inner = Ip::new(IpAddr::from(self.source), to.into()).around_udp(1000, 9, b"nobody");
         let (mine, theirs) = (here.underlay.octets(), there.underlay.octets());
-        let inner = ethernet(vtep_mac(mine), vtep_mac(theirs), 0x0800, &inner);
+        let mut inner = ethernet(vtep_mac(mine), vtep_mac(theirs), 0x0800, &inner);
+        inner.resize(inner.len() + self.padding, 0);
         let tunnel = vxlan(self.flags, VNI << 8, &inner);
         let outer = Ip::new(self.vtep.into(), here.underlay.into());
         let outer = if self.summed {
@@ -87,6 +90,7 @@ fn what_arrives_and_should_not_is_found_while_it_does() -> Result<()> {
         summed: false,
         vtep: second.underlay,
         source: second.containers[0].address,
+        padding: 0,
     };
     let stranger = Packet {
         vtep: Ipv4Addr::new(192, 168, 56, 99),
@@ -101,11 +105,13 @@ fn what_arrives_and_should_not_is_found_while_it_does() -> Result<()> {
         summed: true,
         ..good
     };
+    let padded = Packet { padding: 6, ..good };
     for (packet, check, object) in [
         (&stranger, "unknown-vtep", UNDERLAY),
         (&foreign, "source-not-behind-peer", "n2"),
         (&invalid, "packets-dropped", "invalid_vxlan_header"),
         (&unverified, "checksums-unverified", UNDERLAY),
+        (&padded, "received-by-kernel", "n2"),
     ] {
         let frame = packet.frame(&stand)?;
         while_sending(&second.namespace, UNDERLAY, &frame, || {

@@ -45,7 +45,7 @@ fn what_is_refused_leaves_no_trace() -> Result<()> {
             "x",
             &["--netns", "tepno-free", "--interface", "all"],
             2,
-            "no interface name",
+            "not an interface name",
         ),
     ];
     for (name, arguments, code, said) in refused {

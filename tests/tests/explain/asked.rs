@@ -71,10 +71,10 @@ fn nobody_is_asked_but_the_peer() -> Result<()> {
 
     // One that stands still is not waited for for ever, and is told of; one that is not there has
     // no other one in its place.
-    let not_asked = |why: &str| -> Result<()> {
+    let not_asked = |why: [&str; 2]| -> Result<()> {
         let text = agent.ask(&[&["explain"], &question[..]].concat())?;
-        for words in ["node at 192.168.56.12 was not asked", why] {
-            assert!(text.stdout.contains(words), "{why}: {}", text.stdout);
+        for words in ["node at 192.168.56.12 was not asked"].iter().chain(&why) {
+            assert!(text.stdout.contains(words), "{words}: {}", text.stdout);
         }
         assert!(!text.stdout.contains("\nnode texpels"), "{}", text.stdout);
         let json = agent.ask(&[&["explain"], &question[..], &["-o", "json"]].concat())?;
@@ -84,10 +84,11 @@ fn nobody_is_asked_but_the_peer() -> Result<()> {
         Ok(())
     };
     let stopped = Stopped::at(&peer)?;
-    not_asked("instance texpwho-n2 does not answer")?;
+    // Other tests' agents may not answer either.
+    not_asked(["texpwho-n2", " not answer"])?;
     drop(stopped);
     peer.kill()?;
-    not_asked("the peer is texpwho-n2")?;
+    not_asked(["the peer is", "texpwho-n2"])?;
     other.down()?;
     Ok(guard.down()?)
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use overlay_tests::{
     check::{self, Answer},
     families::Families,
-    run,
+    poll, run,
     script::{inside, words},
 };
 
@@ -42,14 +42,14 @@ fn what_is_not_attached_delivers_nothing() -> Result<()> {
         said.kernel()
     );
 
-    // A filter that the programs would go past.
-    let rules = "table inet closed { chain input {
-        type filter hook input priority 0;
-        udp dport 4789 drop
-        }
-        }";
-    let node = format!("--net=/run/netns/{}", there.instance);
-    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
+    // A filter that the programs go past: a policy, which is meant for nobody.
+    let closed = |rest: &str| {
+        let chain = format!("type filter hook input priority 0; {rest}");
+        let rules = format!("table inet closed {{ chain input {{ {chain} }}; }}");
+        let node = format!("--net=/run/netns/{}", there.instance);
+        run::checked(&["nsenter", &node, "nft", &rules].map(str::to_owned)).map(drop)
+    };
+    closed("policy drop;")?;
     let said = explain(&here, &question)?;
     assert!(!arrives()? && !said.good, "{:#?}", said.hops);
     assert!(
@@ -61,6 +61,17 @@ fn what_is_not_attached_delivers_nothing() -> Result<()> {
     there.fastpath(true)?;
     let said = explain(&here, &question)?;
     assert!(arrives()? && said.good, "{:#?}", said.hops);
+    within(&there.instance, "nft delete table inet closed")?;
+
+    // A rule about the tunnel has its turn.
+    closed("udp dport 4789 drop;")?;
+    let heeded = poll::until_well(|| match explain(&here, &question) {
+        Ok(said) if !said.good && said.kernel().contains("inet closed input drops it") => None,
+        Ok(said) => Some(format!("{:#?}", said.hops)),
+        Err(error) => Some(format!("{error:#}")),
+    });
+    assert_eq!(heeded, Ok(()));
+    assert!(!arrives()?);
     within(&there.instance, "nft delete table inet closed")?;
 
     // What forwards at the sender.

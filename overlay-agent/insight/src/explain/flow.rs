@@ -169,7 +169,7 @@ impl fmt::Display for Flows {
 /// The word for what became of a packet.
 pub const fn verdict(action: Action) -> &'static str {
     match action {
-        Action::Sent => "forwarded",
+        Action::Forwarded => "forwarded",
         Action::Passed => "passed",
         Action::Dropped => "dropped",
     }

@@ -39,6 +39,7 @@ pub(super) async fn after(case: &Case, last: &Seen) -> Told {
             if *reason == Some(PassReason::Hooked) {
                 sentences.extend(case.hooks.iter().cloned());
             }
+            let delivers = delivers && !is_filtered(case, last, &mut sentences).await;
             (sentences, End::Kernel { delivers })
         }
     };
@@ -66,19 +67,27 @@ async fn without_program(case: &Case, last: &Seen) -> Told {
     if !delivers {
         return (sentences, End::Kernel { delivers });
     }
-    match filtered(case, last).await {
-        Ok(Some(place)) => {
-            sentences.push(format!("packet filter: {place} drops it"));
-            return (sentences, End::Kernel { delivers: false });
-        }
-        Ok(None) => {}
-        Err(error) => sentences.push(format!("packet filter: not looked at: {error}")),
+    if is_filtered(case, last, &mut sentences).await {
+        return (sentences, End::Kernel { delivers: false });
     }
     let end = match &last.outcome {
         Outcome::Delivered(end) => end.clone(),
         Outcome::Dropped | Outcome::Passed(_) => End::Kernel { delivers },
     };
     (sentences, end)
+}
+
+/// Whether the packet filter drops it where the kernel carries it; it is told.
+async fn is_filtered(case: &Case, last: &Seen, sentences: &mut Vec<String>) -> bool {
+    match filtered(case, last).await {
+        Ok(Some(place)) => {
+            sentences.push(format!("packet filter: {place} drops it"));
+            return true;
+        }
+        Ok(None) => {}
+        Err(error) => sentences.push(format!("packet filter: not looked at: {error}")),
+    }
+    false
 }
 
 /// Whether the underlay takes what is sent by it.
@@ -117,7 +126,12 @@ async fn filtered(case: &Case, last: &Seen) -> Result<Option<String>, String> {
     } else {
         (&last.frame, &last.arrived)
     };
-    let (outer, inner) = (ends(outer), ends(inner));
+    let inner = match &last.outcome {
+        // It is in the tunnel still.
+        Outcome::Passed(_) if arrives => ends_inside(inner),
+        _ => ends(inner),
+    };
+    let outer = ends(outer);
     let dropped = |hooks: &[filter::Hook], packet: Option<Packet<'_>>| {
         let packet = packet?;
         let mut fates = hooks.iter().map(|&hook| ruleset.fate(hook, &packet));
@@ -169,6 +183,13 @@ async fn filtered(case: &Case, last: &Seen) -> Result<Option<String>, String> {
         dropped(&forwarded, routed)
             .or_else(|| dropped(&hooks, outer.map(|of| packet(None, device, of, Some(port)))))
     })
+}
+
+/// Those of the packet in a tunnel.
+fn ends_inside(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let headers = headers::of(frame).into_iter();
+    let inside = headers.skip_while(|header| header.name != "VXLAN").skip(1);
+    kernel::addresses(&inside.collect::<Vec<_>>())
 }
 
 /// Source and destination of a frame's first IP header.

@@ -188,7 +188,7 @@ fn judge(case: &Case, hook: Hook, events: &[Event], bytes: &[u8]) -> (Verdict, O
 
 fn sent(case: &Case, hook: Hook, sighting: &Sighting, bytes: &[u8]) -> (Verdict, Outcome) {
     let verdict = |text: &str| Verdict {
-        action: Action::Sent,
+        action: Action::Forwarded,
         reason: None,
         rule: None,
         text: text.to_owned(),
@@ -247,7 +247,7 @@ fn guarded(case: &Case, events: &[Event], bytes: &[u8]) -> (Verdict, Outcome) {
                 ttl: ttl(bytes),
             };
             let text = "stripped, with a note by which from_underlay delivers it to the endpoint";
-            (verdict(Action::Sent, text), Outcome::Delivered(end))
+            (verdict(Action::Forwarded, text), Outcome::Delivered(end))
         }
         None => (
             verdict(

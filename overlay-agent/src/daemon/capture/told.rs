@@ -53,7 +53,7 @@ pub(in super::super) fn packet(
             let text = reason.map_or("", |reason| reason.text());
             (Action::Passed, reason.map(|reason| reason.name()), text)
         }
-        _ => (Action::Sent, None, ""),
+        _ => (Action::Forwarded, None, ""),
     };
     let bytes = |length, bytes: &[u8]| Bytes {
         length,
@@ -77,7 +77,7 @@ pub(in super::super) fn packet(
             .cloned(),
         handed_to: names.device(sighting.handed_to),
         before: bytes(sighting.length_before, before),
-        after: (action == Action::Sent).then(|| bytes(sighting.length_after, after)),
+        after: (action == Action::Forwarded).then(|| bytes(sighting.length_after, after)),
     }
 }
 
