@@ -85,7 +85,9 @@ const RESYNC_SHARE: u32 = 200;
 const REST_SHARE: u32 = 4;
 /// and this many times before it lists their rules again: of many rules that takes long, and there are those
 /// who change them all the time.
-const RULES_SHARE: u32 = 12;
+const RULES_SHARE: u32 = 14;
+/// Whoever changes them once in a while does not wait: so much rest may be taken later.
+const CREDIT: Duration = Duration::from_secs(10);
 
 /// How long after a round the next one begins by itself.
 fn pause(reconciler: &Reconciler, has_changed: bool, effort: Duration) -> Duration {
@@ -107,7 +109,8 @@ impl Rested {
     fn from(&mut self, end: Instant, effort: Duration, has_listed_rules: bool) {
         self.any = end + effort * REST_SHARE;
         if has_listed_rules {
-            self.rules = end + effort * RULES_SHARE;
+            let earliest = end.checked_sub(CREDIT).unwrap_or(end);
+            self.rules = self.rules.max(earliest) + effort * RULES_SHARE;
         }
     }
 
