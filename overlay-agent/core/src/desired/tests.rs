@@ -4,7 +4,6 @@ use std::{
     path::Path,
 };
 
-use self::full::build_within;
 use super::{Desired, Inputs, Obstacle, Problem, desired};
 use crate::{
     config,
@@ -21,6 +20,7 @@ mod few;
 mod full;
 mod hooks;
 mod packet_filter;
+mod settings;
 mod uplinks;
 mod wireguard;
 
@@ -91,6 +91,22 @@ fn inputs<'a>(model: &'a Model, store: &'a Content, observed: &'a Observed) -> I
 
 fn build(config: &str, observed: &Observed) -> Result<Desired, Vec<Obstacle>> {
     build_within(config, observed, Capacity::default())
+}
+
+/// The same with maps that hold so much.
+fn build_within(
+    config: &str,
+    observed: &Observed,
+    capacity: Capacity,
+) -> Result<Desired, Vec<Obstacle>> {
+    let model = config::parse(Path::new("t.toml"), config).unwrap();
+    let mut store = Content::new("n1".parse().unwrap());
+    store.allocate(&model);
+    let inputs = Inputs {
+        capacity,
+        ..inputs(&model, &store, observed)
+    };
+    desired(inputs).map_err(|obstacles| obstacles.0)
 }
 
 #[test]
@@ -318,29 +334,6 @@ fn a_container_that_cannot_be_attached_leaves_the_rest_in_place() {
             .links
             .contains_key(&LinkId::node(name("ovl-web")))
     );
-}
-
-#[test]
-fn reverse_path_filtering_is_loosened_only_where_it_is_strict() {
-    let sysctls = |all: &str, eth1: &str| {
-        let mut observed = bare();
-        for (device, value) in [("all", all), ("default", "0"), ("eth1", eth1)] {
-            observed.around.sysctls.insert(
-                format!("net/ipv4/conf/{device}/rp_filter"),
-                value.to_owned(),
-            );
-        }
-        let sysctls = build(CONFIG, &observed).unwrap().objects.sysctls;
-        sysctls
-            .into_iter()
-            .filter(|(key, _)| key.ends_with("rp_filter"))
-            .collect::<Vec<_>>()
-    };
-    let loose = |device: &str| (format!("net/ipv4/conf/{device}/rp_filter"), "2".to_owned());
-    assert_eq!(sysctls("0", "0"), []);
-    assert_eq!(sysctls("0", "1"), [loose("eth1")]);
-    assert_eq!(sysctls("1", "0"), [loose("eth1"), loose("ovl7")]);
-    assert_eq!(sysctls("2", "1"), []);
 }
 
 #[test]

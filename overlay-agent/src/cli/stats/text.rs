@@ -136,7 +136,7 @@ impl Page {
             "",
             "RECEIVED",
             "",
-            "TO KERNEL",
+            "KERNEL",
             "DROPPED",
         ];
         self.table(2..8, head, rows);

@@ -1,31 +1,10 @@
 //! Maps that have no room for all.
 
-use std::path::Path;
-
-use super::{CONFIG, bare, inputs, name};
+use super::{CONFIG, bare, build_within, name};
 use crate::{
-    config,
-    desired::{Desired, Inputs, Obstacle, Problem, desired},
+    desired::{Desired, Problem},
     objects::{Capacity, Hook, LinkId},
-    state::Content,
-    surroundings::Observed,
 };
-
-/// The same with maps that hold so much.
-pub(super) fn build_within(
-    config: &str,
-    observed: &Observed,
-    capacity: Capacity,
-) -> Result<Desired, Vec<Obstacle>> {
-    let model = config::parse(Path::new("t.toml"), config).unwrap();
-    let mut store = Content::new("n1".parse().unwrap());
-    store.allocate(&model);
-    let inputs = Inputs {
-        capacity,
-        ..inputs(&model, &store, observed)
-    };
-    desired(inputs).map_err(|obstacles| obstacles.0)
-}
 
 #[test]
 fn what_a_full_map_has_no_room_for_is_left_to_the_kernel_or_refused() {

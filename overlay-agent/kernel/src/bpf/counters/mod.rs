@@ -9,7 +9,9 @@ use aya::{
     maps::{IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
     util::nr_cpus,
 };
-use bytemuck::{checked, must_cast_slice, must_cast_slice_mut, pod_read_unaligned};
+use bytemuck::{
+    CheckedBitPattern, NoUninit, checked, must_cast_slice, must_cast_slice_mut, pod_read_unaligned,
+};
 use overlay_common::{
     maps::{
         Count, DROPS, DROPS_BY_SENDER, ENDPOINT_STATS, EndpointStats, FORMER_SLOT, LOCAL_INDEX,
@@ -94,30 +96,12 @@ impl Counters {
 
     /// Drops of which it is known who has sent the packets.
     pub fn drops_by_sender(&self) -> Result<BTreeMap<SenderKey, Count>> {
-        let mut found = BTreeMap::new();
-        for row in &self.drops_by_sender {
-            let (key, cpus) =
-                row.map_err(|error| failed(format!("read map {DROPS_BY_SENDER}"), &error))?;
-            // What the programs cannot have written is left alone.
-            if let Ok(key) = checked::try_cast(key) {
-                found.insert(key, total(&cpus));
-            }
-        }
-        Ok(found)
+        read_rows(&self.drops_by_sender, DROPS_BY_SENDER)
     }
 
     /// What was left to the kernel of packets that are known to be a peer's.
     pub fn passes_by_peer(&self) -> Result<BTreeMap<PassedKey, Count>> {
-        let mut found = BTreeMap::new();
-        for row in &self.passes_by_peer {
-            let (key, cpus) =
-                row.map_err(|error| failed(format!("read map {PASSES_BY_PEER}"), &error))?;
-            // As for drops.
-            if let Ok(key) = checked::try_cast(key) {
-                found.insert(key, total(&cpus));
-            }
-        }
-        Ok(found)
+        read_rows(&self.passes_by_peer, PASSES_BY_PEER)
     }
 
     /// Sets the counters of a peer's slot to 0.
@@ -260,6 +244,22 @@ fn read_all<V: Pod + bytemuck::Pod + Default + PartialEq>(
             return Ok(found);
         }
     }
+}
+
+/// What has been counted by key, whoever has written the keys.
+fn read_rows<R: Pod + NoUninit, K: CheckedBitPattern + Ord>(
+    map: &PerCpuHashMap<MapData, R, Count>,
+    name: &str,
+) -> Result<BTreeMap<K, Count>> {
+    let mut found = BTreeMap::new();
+    for row in map {
+        let (key, cpus) = row.map_err(|error| failed(format!("read map {name}"), &error))?;
+        // What the programs cannot have written is left alone.
+        if let Ok(key) = checked::try_cast(key) {
+            found.insert(key, total(&cpus));
+        }
+    }
+    Ok(found)
 }
 
 /// The sum of values that consist of counts alone.
