@@ -283,7 +283,9 @@ fn name(sender: &Sender) -> String {
 
 #[cfg(test)]
 mod tests {
-    use overlay_control::stats::{Counter, EndpointCounts, EndpointStats};
+    use overlay_control::stats::{
+        Counter, EndpointCounts, EndpointStats, NetworkStats, PathCounts, PeerCounts, PeerStats,
+    };
 
     use super::{Page, WIDTH};
 
@@ -318,5 +320,38 @@ mod tests {
         for line in lines {
             assert!(line.len() <= usize::from(WIDTH), "{}", page.text);
         }
+    }
+
+    #[test]
+    fn the_peers_of_a_lab_take_a_line_each() {
+        let count = |packets, bytes| Counter { packets, bytes };
+        let counts = PeerCounts {
+            tx: count(60, 10_752),
+            rx: count(12, 1_126),
+            passed: count(47, 8_704),
+            dropped: count(0, 0),
+        };
+        let network = NetworkStats {
+            name: "lab".parse().unwrap(),
+            vni: 1.try_into().unwrap(),
+            peers: vec![PeerStats {
+                name: "lab-n2".parse().unwrap(),
+                vtep: "192.168.56.12".parse().unwrap(),
+                slot: Some(1),
+                counts,
+            }],
+            silent: 0,
+            total: counts,
+            kernel: PathCounts {
+                tx: count(0, 0),
+                rx: count(47, 8_704),
+            },
+        };
+        let mut page = Page::new(String::new());
+        page.network(&network, false);
+        let lines: Vec<&str> = page.text.lines().collect();
+        // A head, the peer, all of them, and the kernel.
+        assert_eq!(lines.len(), 1 + 4, "{}", page.text);
+        assert!(lines[1].starts_with("PEERS OF lab  VTEP"), "{}", page.text);
     }
 }
