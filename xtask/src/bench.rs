@@ -47,11 +47,12 @@ pub(crate) use options::Args;
 
 use crate::{build, console::Console, setup, vm::icount, workspace};
 use cores::Cores;
-use labs::Labs;
+use labs::{Agents, Labs};
 use machine::Machine;
 use measure::{Bench, CpuTime};
 use options::Options;
 use results::{Context, Results};
+use subject::Subject;
 
 /// Measures, and shows what came out.
 ///
@@ -70,8 +71,14 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
         return icount::count(console, kernels, agent, baseline, &out);
     }
     lab::require_root()?;
+    if args.subjects.contains(&Subject::Baseline) && args.baseline.is_none() {
+        bail!("subject baseline is another build of the agent: name it with --baseline AGENT");
+    }
     let options = Options::from(args);
-    let agent = agent(console)?;
+    let agents = Agents {
+        measured: agent(console)?,
+        baseline: args.baseline.clone(),
+    };
     let _alone = alone()?;
     interrupt::install()?;
     if args.scale || args.cluster || args.plugins {
@@ -79,12 +86,12 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
             machine::wait_until_quiet(|why| console.say("bench", why))?;
         }
         if args.cluster {
-            return cluster::run(console, &agent, &out, args.quick);
+            return cluster::run(console, &agents.measured, &out, args.quick);
         }
         if args.plugins {
-            return plugins::run(console, &agent, &out, args.quick);
+            return plugins::run(console, &agents.measured, &out, args.quick);
         }
-        return scale::run(console, &agent, &out, args.quick);
+        return scale::run(console, &agents.measured, &out, args.quick);
     }
     let cores = Cores::choose()?;
     let load_before = if args.force {
@@ -94,7 +101,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     };
     let mut context = Context {
         date: machine::now()?,
-        machine: Machine::describe(&agent, cores)?,
+        machine: Machine::describe(&agents, cores)?,
         congestion: match &args.congestion {
             Some(name) => name.clone(),
             None => machine::congestion()?,
@@ -106,7 +113,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
         stolen: 0.0,
         options,
     };
-    let labs = Labs::raise(&context.options.needed(), &agent, &mut |doing| {
+    let labs = Labs::raise(&context.options.needed(), &agents, &mut |doing| {
         console.say("bench", doing);
     })?;
     let bench = Bench {

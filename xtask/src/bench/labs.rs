@@ -1,6 +1,10 @@
 //! The labs that the subjects live in, and the ways through them.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use overlay_tests::{
@@ -20,6 +24,25 @@ use super::{
 
 /// An address that no container has.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+/// The builds of the agent that are compared.
+#[derive(Debug)]
+pub(crate) struct Agents {
+    pub(crate) measured: PathBuf,
+    pub(crate) baseline: Option<PathBuf>,
+}
+
+impl Agents {
+    fn of(&self, subject: Subject) -> Result<&Path> {
+        match subject {
+            Subject::Baseline => self
+                .baseline
+                .as_deref()
+                .context("name the other build of the agent: --baseline AGENT"),
+            _ => Ok(&self.measured),
+        }
+    }
+}
 
 /// Labs that are up as long as this value is.
 pub(crate) struct Labs {
@@ -62,7 +85,9 @@ impl Way {
                 Some(format!("flannel.{VNI}"))
             }
             Subject::Tun => Some("tun0".to_owned()),
-            Subject::Overlay | Subject::OverlayOff | Subject::Services => Some(format!("ovl{VNI}")),
+            Subject::Overlay | Subject::OverlayOff | Subject::Baseline | Subject::Services => {
+                Some(format!("ovl{VNI}"))
+            }
         }
     }
 
@@ -76,7 +101,7 @@ impl Way {
         )
     }
 
-    /// Whether overlay is the sender, and the receiver.
+    /// Whether overlay is the sender, and the receiver, with counters as they are today.
     pub(crate) fn ours(&self) -> (bool, bool) {
         match self.subject {
             Subject::Overlay | Subject::OverlayOff | Subject::Services => (true, true),
@@ -94,7 +119,7 @@ impl Labs {
     /// Raises the labs of these subjects. One that an earlier run had to leave is made anew.
     pub(crate) fn raise(
         subjects: &[Subject],
-        agent: &Path,
+        agents: &Agents,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self> {
         let mut guards = BTreeMap::new();
@@ -102,7 +127,7 @@ impl Labs {
             let (name, _) = subject.lab();
             if !guards.contains_key(name) {
                 progress(&format!("raising lab {name}"));
-                guards.insert(name, raise(subject, name, agent)?);
+                guards.insert(name, raise(subject, name, agents.of(subject)?)?);
             }
         }
         let mut labs = Self {

@@ -15,7 +15,7 @@ use overlay_tests::{
 };
 use serde::Serialize;
 
-use super::{cores::Cores, interrupt, measure::CpuTime};
+use super::{cores::Cores, interrupt, labs::Agents, measure::CpuTime};
 use crate::workspace;
 
 /// All that a reader needs to judge the figures.
@@ -32,6 +32,9 @@ pub(crate) struct Machine {
     pub(crate) client_core: usize,
     pub(crate) server_core: usize,
     pub(crate) agent: String,
+    /// The other build that it is compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) baseline: Option<String>,
     pub(crate) commit: Option<String>,
     pub(crate) iperf3: String,
     pub(crate) sockperf: String,
@@ -40,7 +43,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn describe(agent: &Path, cores: Cores) -> Result<Self> {
+    pub(crate) fn describe(agents: &Agents, cores: Cores) -> Result<Self> {
+        let agent = |program: &Path| version(&format!("{} --version", program.display()), "");
         let cpuinfo = read("/proc/cpuinfo")?;
         let fields = |name: &'static str| {
             cpuinfo.lines().filter_map(move |line| {
@@ -63,7 +67,8 @@ impl Machine {
                 .to_owned(),
             client_core: cores.client,
             server_core: cores.server,
-            agent: version(&format!("{} --version", agent.display()), "")?,
+            agent: agent(&agents.measured)?,
+            baseline: agents.baseline.as_deref().map(agent).transpose()?,
             commit: commit(),
             iperf3: version("iperf3 --version", "iperf")?,
             sockperf: version("sockperf --version", "sockperf, version ")?,

@@ -29,8 +29,8 @@ pub(crate) struct Args {
     /// With --icount: the kernels
     #[arg(long = "kernel", value_enum, requires = "icount", default_values = ["6.12", "7.2"])]
     pub(crate) kernels: Vec<vm::Choice>,
-    /// With --icount: another build of the agent beside this one
-    #[arg(long, requires = "icount", value_name = "AGENT")]
+    /// Another build of the agent, measured beside this one as subject `baseline`
+    #[arg(long, conflicts_with_all = ["scale", "cluster", "plugins"], value_name = "AGENT")]
     pub(crate) baseline: Option<PathBuf>,
     /// What it takes to give containers a network by CNI, beside the bridge plugin, instead of what packets take
     #[arg(long, conflicts_with_all = ["scale", "cluster", "icount", "rounds", "congestion", "only", "subjects"])]
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     only: Vec<Selected>,
     /// Only these subjects
     #[arg(long, value_delimiter = ',', num_args = 1.., value_enum)]
-    subjects: Vec<Subject>,
+    pub(crate) subjects: Vec<Subject>,
 }
 
 /// A measurement of the rounds, or growth, which comes after them.
@@ -160,6 +160,7 @@ impl From<&Args> for Options {
                 .collect(),
             subjects: subjects
                 .filter(|subject| args.subjects.is_empty() || args.subjects.contains(subject))
+                .filter(|subject| *subject != Subject::Baseline || args.baseline.is_some())
                 .collect(),
             growth: picked(Selected::Growth),
             times: if args.quick {
@@ -229,7 +230,12 @@ mod tests {
         let all = options("");
         assert_eq!((all.rounds, all.growth), (5, true));
         assert_eq!(all.measurements, Measurement::ALL);
-        assert_eq!(all.needed(), Subject::ALL);
+        let others = Subject::ALL.iter().copied();
+        let others: Vec<Subject> = others
+            .filter(|&subject| subject != Subject::Baseline)
+            .collect();
+        assert_eq!(all.needed(), others);
+        assert_eq!(options("--baseline agent").needed(), Subject::ALL);
 
         let some = options("--quick --only udp-1,growth --subjects vxlan overlay");
         assert_eq!((some.rounds, some.growth), (3, true));
@@ -243,7 +249,7 @@ mod tests {
 
     #[test]
     fn every_subject_is_first_once() {
-        let options = options("");
+        let options = options("--baseline agent");
         let first: Vec<Subject> = (0..)
             .zip(Subject::ALL)
             .map(|(round, _)| options.order(Measurement::Rtt, round)[0])

@@ -223,6 +223,7 @@ pub(crate) mod tests {
             client_core: 0,
             server_core: 1,
             agent: "overlay-agent 0.1.0".into(),
+            baseline: None,
             commit: None,
             iperf3: "3.12".into(),
             sockperf: "3.7".into(),

@@ -22,6 +22,8 @@ pub(crate) enum Subject {
     Overlay,
     /// overlay with its fast path off: the kernel's devices that it keeps beside it
     OverlayOff,
+    /// Another build of overlay's agent, named by --baseline
+    Baseline,
     /// From the kernel's VXLAN device, which sends checksums, to overlay
     Mixed,
     /// From overlay to the kernel's VXLAN device
@@ -42,6 +44,7 @@ impl Subject {
         Self::Tun,
         Self::Overlay,
         Self::OverlayOff,
+        Self::Baseline,
         Self::Mixed,
         Self::MixedBack,
         Self::Services,
@@ -57,6 +60,7 @@ impl Subject {
         Self::Vxlan,
         Self::Overlay,
         Self::OverlayOff,
+        Self::Baseline,
     ];
     /// Those that carry traffic between containers of one node in ways worth comparing.
     pub(crate) const LOCAL: &[Self] = &[Self::Ceiling, Self::Overlay, Self::OverlayOff];
@@ -73,6 +77,7 @@ impl Subject {
             Self::Tun => "tun",
             Self::Overlay => "overlay",
             Self::OverlayOff => "overlay-off",
+            Self::Baseline => "baseline",
             Self::Mixed => "mixed",
             Self::MixedBack => "mixed-back",
             Self::Services => "services",
@@ -90,6 +95,7 @@ impl Subject {
             Self::Tun => "containers, a UDP tunnel in user space (socat)",
             Self::Overlay => "containers, overlay as it is",
             Self::OverlayOff => "containers, overlay with its fast path off",
+            Self::Baseline => "containers, overlay by another build of its agent",
             Self::Mixed => "containers, from the kernel's VXLAN device with checksums to overlay",
             Self::MixedBack => "containers, from overlay to the kernel's VXLAN device",
             Self::Services => "containers, overlay behind a service's address (DNAT)",
@@ -107,6 +113,7 @@ impl Subject {
             Self::Tun => ("bmtun", Scenario::Tun),
             Self::Overlay => ("bmover", Scenario::Overlay),
             Self::OverlayOff => ("bmoff", Scenario::Overlay),
+            Self::Baseline => ("bmbase", Scenario::Overlay),
             Self::Mixed | Self::MixedBack => ("bmmixed", Scenario::Mixed),
             Self::Services => ("bmsvc", Scenario::Overlay),
             Self::ServicesVxlan => ("bmsvcvx", Scenario::Vxlan),

@@ -54,6 +54,8 @@ const SHAPES: &str = "\
     svg .paper{fill:<paper>}\
     rect.bare{fill:<bare>}rect.direct{fill:<direct>}rect.vxlan{fill:<vxlan>}\
     rect.tun{fill:<tun>}rect.overlay{fill:<overlay>}rect.overlay-off{fill:<overlay-off>}\
+    rect.ceiling{fill:<bare>}rect.baseline{fill:<overlay-off>}\
+    rect.mixed,rect.mixed-back,rect.services{fill:<overlay>}rect.services-vxlan{fill:<vxlan>}\
     .curve{fill:none;stroke-width:2.5;stroke-linejoin:round}\
     .curve.vxlan{stroke:<vxlan>}.curve.overlay{stroke:<overlay>}\
     .curve.second{stroke-dasharray:7 4}\
@@ -247,6 +249,17 @@ mod tests {
         assert!(!shapes().contains('<'));
         for (light, dark) in LIGHT.iter().zip(DARK) {
             assert_eq!(light.0, dark.0);
+        }
+    }
+
+    #[test]
+    fn every_subject_has_a_colour() {
+        for subject in crate::bench::subject::Subject::ALL {
+            let rule = format!("rect.{subject}");
+            assert!(
+                SHAPES.contains(&format!("{rule}{{")) || SHAPES.contains(&format!("{rule},")),
+                "{subject}"
+            );
         }
     }
 
