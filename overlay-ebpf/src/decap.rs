@@ -11,7 +11,7 @@ use crate::{
     family::Family,
     frame::{Ethernet, Forwarded, Frame},
     journal::tell,
-    packet::{Packet, deliver_through},
+    packet::Packet,
     received::Received,
     verdict::{Exit, Sender, Sent, Way},
 };
@@ -68,7 +68,7 @@ pub(crate) fn decapsulate<O: Family, I: Family>(
     tell(Step::Stripped, []);
     packet.forget_outer_checksum();
     packet.forget_queue();
-    deliver_through(delivery.endpoint.ifindex);
+    packet.deliver_through(delivery.endpoint.ifindex);
     tell(Step::Delivered, [delivery.endpoint.ifindex.into()]);
     Ok(Sent {
         way: Way::FromPeer {

@@ -15,7 +15,7 @@ use crate::{
     frame::{Ethernet, Frame},
     journal::tell,
     own,
-    packet::{Packet, deliver_through},
+    packet::Packet,
     padding,
     received::Received as _,
     tables,
@@ -60,7 +60,7 @@ fn from_address<F: Family>(
         return Err(PassReason::NoRoute.into());
     }
     must_be_plain(packet, &frame, network)?;
-    let hooked = u32::from(port.flags & endpoint_flags::HOOKED);
+    let hooked = packet.mark() | u32::from(port.flags & endpoint_flags::HOOKED);
     if is_here(frame.destination, network) {
         tell(Step::Here, []);
         let endpoint = local_endpoint(&frame, port)?;
@@ -212,7 +212,7 @@ fn deliver<F: Family>(
         written.ok_or(PassReason::Malformed)?;
     }
     packet.address_to_this_machine();
-    deliver_through(endpoint.ifindex);
+    packet.deliver_through(endpoint.ifindex);
     tell(Step::Delivered, [endpoint.ifindex.into()]);
     Ok(Sent {
         way: Way::Here {

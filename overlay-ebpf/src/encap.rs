@@ -35,7 +35,9 @@ pub(crate) fn encapsulate<I: Family>(
     must_take_no_checksum(peer)?;
     padding::take_off(packet, frame, network)?;
     let bytes = packet.length();
-    packet.prioritise(I::priority(frame.tos));
+    if let Some(priority) = I::priority(frame.tos) {
+        packet.prioritise(priority);
+    }
     let source_port = if Ip4::leads_to(peer) {
         wrap::<Ip4, I>(packet, frame, Some(forwarded), network, peer)?
     } else {

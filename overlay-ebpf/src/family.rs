@@ -52,8 +52,9 @@ pub(crate) trait Family: Address + Keyed {
     fn checksum(frame: &Frame<Self>, tos: u8, ttl: u8) -> u16;
 
     /// The `skb->priority` that routing a packet with this TOS or traffic class gives it, as
-    /// queueing disciplines read it (`TC_PRIO_*` of `linux/pkt_sched.h`).
-    fn priority(tos: u8) -> u32;
+    /// queueing disciplines read it (`TC_PRIO_*` of `linux/pkt_sched.h`); `None` where it keeps
+    /// what it has.
+    fn priority(tos: u8) -> Option<u32>;
 
     /// Writes the frame at `offset`: its Ethernet header, and what a router changed in IP's.
     fn write(

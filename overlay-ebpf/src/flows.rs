@@ -34,7 +34,8 @@ use crate::{
 const ON_ITS_WAY: u64 = 1_000_000_000;
 
 /// Leaves what would be forwarded to the kernel, where that has to see all of a connection, or where
-/// something of somebody else's is on its way that is to have its turn (`hooked` is not 0).
+/// something of somebody else's is on its way that is to have its turn (`hooked` is not 0), be it that
+/// a program before ours has marked the packet for it.
 #[inline(always)]
 pub(crate) fn must_be_free<P: Received, F: Family>(
     packet: &P,

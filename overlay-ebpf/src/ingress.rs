@@ -199,6 +199,7 @@ fn of_sender<O: Family, I: Family, P: Received>(
     let forwarded = frame.forwarded(tos)?;
     tell(Step::Ttl, [forwarded.ttl.into()]);
     let hooked = hooked
+        | packet.mark()
         | (network.flags & network_flags::HOOKED)
         | u32::from(endpoint.flags & endpoint_flags::HOOKED);
     flows::must_be_free(packet, O::OVERHEAD.into(), frame, network, hooked)?;

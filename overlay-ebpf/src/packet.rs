@@ -175,14 +175,24 @@ impl Packet {
 
     /// The receive queue of the underlay means nothing to the next device.
     pub(crate) fn forget_queue(&mut self) {
-        // SAFETY: the context is valid; the field is one that TC programs may write.
-        unsafe { (*self.skb()).queue_mapping = 0 };
+        // SAFETY: as for `interface`.
+        write_field(unsafe { &raw mut (*self.skb()).queue_mapping }, 0);
     }
 
     /// What queueing disciplines tell packets of different importance apart by.
     pub(crate) fn prioritise(&mut self, priority: u32) {
-        // SAFETY: as for `forget_queue`.
-        unsafe { (*self.skb()).priority = priority };
+        // SAFETY: as for `interface`.
+        write_field(unsafe { &raw mut (*self.skb()).priority }, priority);
+    }
+
+    /// Redirects the packet into the namespace at the other end of a veth, without what a packet
+    /// that passes the veth itself does not bring along.
+    pub(crate) fn deliver_through(&mut self, interface: u32) {
+        self.prioritise(0);
+        // SAFETY: as for `interface`.
+        write_field(unsafe { &raw mut (*self.skb()).mark }, 0);
+        // SAFETY: the helper takes numbers alone. It refuses flags, of which there are none.
+        unsafe { bpf_redirect_peer(interface, 0) };
     }
 
     /// Its MAC is this machine's: not another's that came here by chance, nor everybody's.
@@ -207,6 +217,11 @@ impl Received for Packet {
 
     fn arrived_by(&self) -> u32 {
         self.interface()
+    }
+
+    fn mark(&self) -> u32 {
+        // SAFETY: as for `interface`.
+        unsafe { (*self.skb()).mark }
     }
 
     fn length(&self) -> usize {
@@ -271,10 +286,10 @@ impl Shown for Packet {
     }
 }
 
-/// Redirects the packet into the namespace at the other end of a veth.
-pub(crate) fn deliver_through(interface: u32) {
-    // SAFETY: the helper takes numbers alone. It refuses flags, of which there are none.
-    unsafe { bpf_redirect_peer(interface, 0) };
+/// Writes a field of a context alone: LLVM would join two, which the kernel does not take.
+fn write_field(field: *mut u32, value: u32) {
+    // SAFETY: the field is one of a valid context that TC programs may write.
+    unsafe { field.write_volatile(value) };
 }
 
 /// Redirects the packet to a neighbour on the underlay, whose MAC the kernel knows or

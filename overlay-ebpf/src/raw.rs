@@ -52,6 +52,10 @@ impl Received for Raw {
         unsafe { (*self.ctx.ctx).ingress_ifindex }
     }
 
+    fn mark(&self) -> u32 {
+        0
+    }
+
     /// Further buffers included.
     fn length(&self) -> usize {
         // SAFETY: the kernel passes a valid context.

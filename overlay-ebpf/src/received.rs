@@ -11,6 +11,9 @@ pub(crate) trait Received {
     /// The interface by which it has come.
     fn arrived_by(&self) -> u32;
 
+    /// What a program before ours has marked it with, for routes and filters on the kernel's way.
+    fn mark(&self) -> u32;
+
     /// Bytes from the Ethernet header to the end of the payload, all segments included.
     fn length(&self) -> usize;
 

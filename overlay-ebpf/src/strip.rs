@@ -19,7 +19,7 @@ use crate::{
     ingress::judge,
     journal::tell,
     outer::Outer,
-    packet::{Packet, deliver_through},
+    packet::Packet,
     raw::Raw,
     received::Received as _,
     verdict::{Exit, Sender, Sent, Way},
@@ -150,7 +150,7 @@ pub(crate) fn deliver(packet: &mut Packet, note: &Note) -> Result<Sent, Exit> {
     let mut headers = packet.headers::<{ EthHdr::LEN }>(0).ok_or_else(gone)?;
     Ethernet::readdress(&mut headers, note.endpoint_mac, note.gateway_mac);
     packet.forget_queue();
-    deliver_through(note.interface);
+    packet.deliver_through(note.interface);
     tell(Step::Delivered, [note.interface.into()]);
     Ok(Sent {
         way: Way::FromPeer {

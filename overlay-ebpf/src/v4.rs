@@ -102,14 +102,14 @@ impl Family for Ip4 {
     }
 
     /// The kernel's `rt_tos2priority()`: by the bits of RFC 1349 §3 for throughput and delay.
-    fn priority(tos: u8) -> u32 {
+    fn priority(tos: u8) -> Option<u32> {
         const PRIORITIES: u32 = u32::from_le_bytes([
             TC_PRIO_BESTEFFORT,
             TC_PRIO_BULK,
             TC_PRIO_INTERACTIVE,
             TC_PRIO_INTERACTIVE_BULK,
         ]);
-        PRIORITIES >> (tos & (LOW_DELAY | HIGH_THROUGHPUT)) & 0xff
+        Some(PRIORITIES >> (tos & (LOW_DELAY | HIGH_THROUGHPUT)) & 0xff)
     }
 
     #[inline(always)]

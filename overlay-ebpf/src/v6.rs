@@ -100,9 +100,9 @@ impl Family for Ip6 {
         0
     }
 
-    /// `ip6_forward()` sets none, and a veth forgets the sender's.
-    fn priority(_: u8) -> u32 {
-        0
+    /// `ip6_forward()` sets none.
+    fn priority(_: u8) -> Option<u32> {
+        None
     }
 
     #[inline(always)]

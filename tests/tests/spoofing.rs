@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
     check::{self, Answer},
     families::{Families, Family},
-    frames::{self, Ip, Mac, ethernet, ethertype, protocol},
+    frames::{self, Ip, Mac, ethernet, ethertype, protocol, udp},
     guard::Guard,
     netns::Temporary,
     raw::{self, Socket},
@@ -89,6 +89,11 @@ impl Own {
 
     /// A neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4).
     fn discovery(&self, kind: u8, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+        self.hidden(0, kind, source, target)
+    }
+
+    /// The same behind so many extension headers.
+    fn hidden(&self, headers: usize, kind: u8, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
         const SOLICITATION: u8 = 135;
         // The option tells the link-layer address: its source's, or its target's.
         let option = if kind == SOLICITATION { 1 } else { 2 };
@@ -102,7 +107,7 @@ impl Own {
         let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         let ip = Ip {
             ttl: 255,
-            protocol: protocol::ICMPV6,
+            protocol: first(headers, protocol::ICMPV6),
             ..Ip::new(source.into(), all_nodes.into())
         };
         let length = u8::try_from(message.len()).unwrap_or(u8::MAX);
@@ -114,7 +119,42 @@ impl Own {
         ]
         .concat();
         message[2..4].copy_from_slice(&frames::checksum(&pseudo).to_be_bytes());
-        ethernet(ALL_NODES, self.mac, ethertype::IPV6, &ip.around(&message))
+        let payload = [options(headers, protocol::ICMPV6), message].concat();
+        ethernet(ALL_NODES, self.mac, ethertype::IPV6, &ip.around(&payload))
+    }
+
+    /// A datagram to a remote container behind so many extension headers, with the hop limit that
+    /// messages of discovery have.
+    fn extended(&self, headers: usize, source: Ipv6Addr) -> Vec<u8> {
+        let ip = Ip {
+            ttl: 255,
+            protocol: first(headers, protocol::UDP),
+            ..Ip::new(source.into(), self.remote6.into())
+        };
+        let datagram = udp(1000, 9, 0, b"who is this?");
+        let payload = [options(headers, protocol::UDP), datagram].concat();
+        ethernet(
+            self.gateway,
+            self.mac,
+            ethertype::IPV6,
+            &ip.around(&payload),
+        )
+    }
+}
+
+/// Extension headers without anything that a receiver would have to do.
+fn options(headers: usize, last: u8) -> Vec<u8> {
+    let left = (0..headers).rev();
+    let each = left.map(|left| [first(left, last), 0, 1, 4, 0, 0, 0, 0]);
+    each.flatten().collect()
+}
+
+/// The kind of the first of so many headers, or of what is behind them.
+fn first(headers: usize, last: u8) -> u8 {
+    if headers == 0 {
+        last
+    } else {
+        protocol::DESTINATION
     }
 }
 
@@ -122,6 +162,8 @@ const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
+/// Extension headers.
+const MANY: usize = 40;
 
 /// A frame, and the counter of drops that it moves, if any.
 type Case = (&'static str, Vec<u8>, Option<&'static str>);
@@ -199,6 +241,23 @@ fn cases(own: &Own) -> Vec<Case> {
         (
             "a solicitation as a neighbour",
             own.discovery(SOLICITATION, own.other6, own.v6),
+            SOURCE,
+        ),
+        (
+            "one that is hidden behind a header",
+            own.hidden(1, ADVERTISEMENT, own.v6, own.other6),
+            NEIGHBOUR,
+        ),
+        (
+            "one that is hidden behind more than a program reads",
+            own.hidden(MANY, ADVERTISEMENT, own.v6, own.other6),
+            NEIGHBOUR,
+        ),
+        ("a header", own.extended(1, own.v6), None),
+        ("many headers", own.extended(MANY, own.v6), None),
+        (
+            "many headers from a stranger",
+            own.extended(MANY, own.other6),
             SOURCE,
         ),
     ]

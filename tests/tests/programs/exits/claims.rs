@@ -318,9 +318,9 @@ fn hidden_discovery() -> Vec<Case> {
             CLAIMED,
         ),
         (
-            "more headers than anybody reads",
+            "more headers than a program reads, for the guard's table",
             behind(&[OPTIONS; 9], MULTICAST_REPORT),
-            CLAIMED,
+            TO_MANY,
         ),
         (
             "as many, by a router perhaps, whom nobody believes",

@@ -1,5 +1,8 @@
 //! The queueing disciplines of the underlay see the same `skb->priority`, whichever path a packet
-//! takes: a container's voice leaves before its bulk, as from a router without the programs.
+//! takes: a container's voice leaves before its bulk, as from a router without the programs. And
+//! into a container a packet brings what the kernel would let it bring.
+
+mod receiving;
 
 use std::{
     collections::BTreeMap,
@@ -27,9 +30,14 @@ use overlay_tests::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What somebody else's program gives packets: priority and mark.
+const GIVEN: [u32; 2] = [5, 0];
 const TAG: &[u8] = b"a packet with a priority";
 /// `TCX_NEXT` of `linux/bpf.h`: whoever is next decides.
 const TCX_NEXT: i32 = -1;
+/// Where `struct __sk_buff` has `priority` and `mark`.
+const PRIORITY: i16 = 32;
+const MARK: i16 = 8;
 
 /// What the router of a node makes of each precedence and type of service, over both families.
 type Priorities = BTreeMap<(&'static str, u8), u16>;
@@ -42,8 +50,6 @@ fn services() -> impl Iterator<Item = u8> {
 /// A program at the end of the first node's underlay, where its queueing discipline is, that
 /// writes the priority of a tunnel's packets over their outer UDP source port.
 fn priority_writer(node: &str, source_port: usize) -> Result<Link> {
-    /// Where `struct __sk_buff` has `priority`.
-    const PRIORITY: i16 = 32;
     const CONTEXT: u8 = 6;
     let program = Program::load(&[
         copy(CONTEXT, 1),
@@ -61,6 +67,21 @@ fn priority_writer(node: &str, source_port: usize) -> Result<Link> {
     ])?;
     netns::inside(node, || -> Result<Link> {
         Ok(program.attach(if_nametoindex(UNDERLAY)?, Hook::Egress)?)
+    })?
+}
+
+/// A program before those that are at a device of a node, which gives packets a priority and a mark.
+fn stamp(node: &str, device: &str, [priority, mark]: [u32; 2]) -> Result<Link> {
+    let program = Program::load(&[
+        set(2, i32::try_from(priority)?),
+        store(1, PRIORITY, 2),
+        set(2, i32::try_from(mark)?),
+        store(1, MARK, 2),
+        set(0, TCX_NEXT),
+        EXIT,
+    ])?;
+    netns::inside(node, || -> Result<Link> {
+        Ok(program.attach_first(if_nametoindex(device)?, Hook::Ingress)?)
     })?
 }
 
@@ -171,16 +192,26 @@ fn compare(name: &str, outer: Families) -> Result<()> {
     let sender = Sender::open(&guard, outer)?;
     let instance = guard.agent(1).instance;
 
+    let status = guard.agent(1).json(&["status"])?;
+    let veth = status["endpoints"][0]["device"].as_str();
+    let veth = veth.context("the container has no device")?;
+    let node = &guard.topology().nodes[0].namespace;
     let before = carried(&instance)?;
     let fast = of_containers(&sender)?;
+    let given = stamp(node, veth, GIVEN)?;
+    let fast_given = of_containers(&sender)?;
+    drop(given);
     let fast_node = of_the_node(&sender)?;
     let by_programs = carried(&instance)?.sent - before.sent;
-    let sent = (fast.len() + fast_node.len()) as u64;
+    let sent = (2 * fast.len() + fast_node.len()) as u64;
     assert!(by_programs >= sent, "{by_programs} of {sent}");
 
     guard.agent(1).fastpath(false)?;
     let before = carried(&instance)?;
     assert_eq!(fast, of_containers(&sender)?);
+    let given = stamp(node, veth, GIVEN)?;
+    assert_eq!(fast_given, of_containers(&sender)?);
+    drop(given);
     assert_eq!(fast_node, of_the_node(&sender)?);
     assert_eq!(carried(&instance)?.sent, before.sent, "not the kernel's");
     drop(sender);
