@@ -118,14 +118,14 @@ reasons! {
     /// Truncated or contradictory where the kernel is the judge; it drops and counts it.
     Malformed = malformed: "truncated or contradictory lengths, left to the kernel",
     /// On the underlay: not for a UDP port, address and VNI of ours.
-    NotOurs = not_ours: "underlay traffic that is not for this VTEP",
+    NotOurs = not_ours: "underlay traffic to another address, port or VNI than those of this node's tunnels",
     /// Only where the network takes packets from anybody.
     AnyVtep = any_vtep: "from a VTEP that no peer has, in a network that accepts any",
     /// A node speaks from its underlay address. What is sent to that address goes by the kernel, so
     /// this does, too: connection tracking sees a flow in both directions or not at all.
     NodeAddress = node_address: "from the underlay address of the peer's node",
-    /// The destination is neither an endpoint here nor in a peer's subnet.
-    NoRoute = no_route: "the destination is neither an endpoint here nor behind a peer",
+    /// The destination is neither an endpoint here nor in the subnet of a peer to which there is a way.
+    NoRoute = no_route: "the destination is neither an endpoint here nor behind a peer that can be reached",
     /// The destination MAC is neither the gateway's nor the right neighbour's.
     ForeignMac = foreign_mac: "the destination MAC is not the one that belongs to the destination address",
     /// The stack answers with ICMP time exceeded.

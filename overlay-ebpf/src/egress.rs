@@ -2,7 +2,7 @@
 
 use overlay_common::{
     journal::Step,
-    maps::{Endpoint, Network, Peer, Port, endpoint_flags, network_flags},
+    maps::{Endpoint, Network, Peer, Port, endpoint_flags, network_flags, peer_flags},
     reasons::{DropReason, PassReason},
 };
 
@@ -68,9 +68,12 @@ fn from_address<F: Family>(
         flows::must_be_free(packet, 0, &frame, network, hooked)?;
         return deliver(packet, &frame, port, endpoint);
     }
-    let Some(peer) = reachable_peer(network, frame.destination) else {
-        must_be_no_other_network(network, frame.destination)?;
-        return Err(PassReason::NoRoute.into());
+    let peer = match way_to_peer(network, frame.destination) {
+        Ok(peer) => peer,
+        Err(reason) => {
+            must_be_no_other_network(network, frame.destination)?;
+            return Err(reason.into());
+        }
     };
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
     flows::must_come_back(network, peer)?;
@@ -110,7 +113,7 @@ fn from_kernel<F: Family>(
     frame.must_be_unicast()?;
     tell(Step::Unicast, []);
     must_be_plain(packet, &frame, network)?;
-    let peer = reachable_peer(network, frame.destination).ok_or(PassReason::NoRoute)?;
+    let peer = way_to_peer(network, frame.destination)?;
     tell(Step::Peer, [peer.index.into(), peer.mtu.into()]);
     must_be_addressed_to(peer.mac, &frame)?;
     must_fit(packet, 0, &frame, peer.mtu)?;
@@ -177,10 +180,17 @@ fn local_endpoint<F: Family>(
     tables::endpoint(port.network.vni, frame.destination).ok_or(PassReason::NoRoute)
 }
 
-/// The peer that a destination is behind, if the underlay leads to it.
+/// The peer that a destination is behind, or why there is no way to it.
 #[inline(always)]
-fn reachable_peer<F: Family>(network: &Network, destination: F) -> Option<&'static Peer> {
-    tables::peer(network, destination).filter(|peer| peer.underlay_ifindex != 0)
+fn way_to_peer<F: Family>(network: &Network, destination: F) -> Result<&'static Peer, PassReason> {
+    let peer = tables::peer(network, destination).ok_or(PassReason::NoRoute)?;
+    if peer.underlay_ifindex != 0 {
+        Ok(peer)
+    } else if peer.flags & peer_flags::HOOKED != 0 {
+        Err(PassReason::Hooked)
+    } else {
+        Err(PassReason::NoRoute)
+    }
 }
 
 /// To a neighbour on this node: through the gateway as by a router, or directly as by a bridge.

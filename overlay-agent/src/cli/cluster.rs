@@ -11,11 +11,13 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 use ipnet::{Ipv4Net, Ipv6Net};
+use overlay_cluster::subnet::Subnet;
 use overlay_control::{ClusterStatus, Reply, Request, SCHEMA, Status};
 use overlay_core::{
     config::Files,
     dirs::Dirs,
     model::{Cluster, Model, Name},
+    plural::count_of,
 };
 use overlay_insight::stats::ago;
 use overlay_kernel::helper;
@@ -289,16 +291,26 @@ pub(super) fn print_line(out: &mut dyn Write, cluster: &ClusterStatus) -> io::Re
         (false, Some(ms)) => format!(", heard {}", ago(ms)),
         _ => String::new(),
     };
-    let subnet = cluster.subnet.as_deref().unwrap_or("none yet");
+    let subnet = cluster.subnet.as_deref().map(prefixes);
+    let subnet = subnet.as_deref().unwrap_or("none yet");
+    let others = count_of(cluster.nodes, "other node");
     let doubtful = match cluster.doubtful {
         0 => String::new(),
         some => format!(" ({some} not in etcd any more)"),
     };
     writeln!(
         out,
-        "cluster {}  {state} {}{heard}  subnet {subnet}  {} other nodes{doubtful}",
+        "cluster {}  {state} {}{heard}  subnet {subnet}  {others}{doubtful}",
         cluster.network,
         cluster.endpoint.as_deref().unwrap_or("etcd"),
-        cluster.nodes,
     )
+}
+
+/// What a key of flannel's stands for, as everything else here writes it.
+fn prefixes(key: &str) -> String {
+    let Ok(subnet) = key.parse::<Subnet>() else {
+        return key.to_owned();
+    };
+    let prefixes: Vec<String> = subnet.prefixes().map(|it| it.to_string()).collect();
+    prefixes.join(", ")
 }

@@ -226,7 +226,7 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
     for hook in &network.hooks {
         writeln!(
             out,
-            "left to the kernel for {} at {}",
+            "carried by the kernel because of {} at {}",
             hook.what, hook.device
         )?;
     }

@@ -116,6 +116,13 @@ fn faults() -> Vec<Fault> {
             "counter drop",
         ),
         nft(
+            "rule-drops-containers",
+            "inet fw c",
+            "inet fw",
+            "forward",
+            "ip daddr 10.244.2.10 drop",
+        ),
+        nft(
             "connections-followed",
             "lab",
             "ip fw",

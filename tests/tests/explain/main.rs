@@ -2,6 +2,7 @@
 
 mod asked;
 mod delivered;
+mod left;
 mod others;
 mod said;
 mod slow;

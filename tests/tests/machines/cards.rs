@@ -69,16 +69,64 @@ fn doctor_knows_how_it_spreads(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// Whether doctor finds wrong checksums on a machine, while the other's container sends to its.
+fn receives_wrong_checksums(receiver: &Machine, sender: &Machine) -> Result<bool> {
+    let address = receiver.container().at(Family::V4);
+    let send = format!(
+        "for i in $(seq 300); do echo $i | ip netns exec {} socat - UDP4-SENDTO:{address}:9; \
+         sleep 0.1; done </dev/null >/dev/null 2>&1 & echo $!",
+        sender.container().namespace
+    );
+    let sending = sender.run(&send)?;
+    let doctor = format!(
+        "overlay-agent doctor --output json --instance {} || true",
+        receiver.node.namespace
+    );
+    let found = receiver.run(&doctor);
+    sender.run(&format!("kill {}", sending.trim()))?;
+    let found: Value = serde_json::from_str(&found?)?;
+    let findings = found["findings"].as_array().context("no findings")?;
+    Ok(findings
+        .iter()
+        .any(|finding| finding["check"] == "checksums-wrong"))
+}
+
+/// Two nodes whose cards make right checksums inside tunnels, if need be by doctor's own cure, which
+/// leaves checksums to the kernel; whether it was needed.
+fn raise_cured(over: Families, change: impl Fn(&mut Config)) -> Result<(Machines, bool)> {
+    let machines = raise(over, change)?;
+    let [one, two] = &machines.both;
+    for (sender, receiver) in [(one, two), (two, one)] {
+        if !receives_wrong_checksums(receiver, sender)? {
+            continue;
+        }
+        println!("it makes checksums inside tunnels wrongly; taking doctor's cure");
+        sender.run(&format!("ethtool -K {UNDERLAY} tx-checksum-ip-generic off"))?;
+        assert!(
+            !receives_wrong_checksums(receiver, sender)?,
+            "doctor's cure has not cured"
+        );
+    }
+    // It can be a test before this one that has taken it.
+    let off = format!("ethtool -k {UNDERLAY} | grep -q 'tx-checksum-ip-generic: off$'");
+    let cured = one.run(&off).is_ok();
+    Ok((machines, cured))
+}
+
 #[test]
 #[ignore = "it needs a second machine: cargo xtask vm"]
 fn card_with_each_offload_off_in_turn() -> Result<()> {
     let over = Families::V4;
-    let machines = raise(over, |_| {})?;
+    let (machines, cured) = raise_cured(over, |_| {})?;
     describe(&machines.both[0])?;
     doctor_knows_how_it_spreads(&machines.both[0])?;
     let port = machines.both[1].echo()?;
     all_arrives_on_both_paths(&machines, port, over)?;
     for offload in OFFLOADS {
+        if offload == "tx" && cured {
+            println!("{offload}: it is off already, and stays so");
+            continue;
+        }
         if !set(&machines, offload, "off")? {
             println!("{offload}: it does not let it be switched off");
             continue;
@@ -96,8 +144,8 @@ fn card_with_each_offload_off_in_turn() -> Result<()> {
 /// agent says what to set instead.
 fn carries(mode: XdpMode, change: impl Fn(&mut Config)) -> Result<bool> {
     let over = Families::V4;
-    let (machines, path) = match raise(over, &change) {
-        Ok(machines) => (machines, Path::Tc(over)),
+    let (machines, path) = match raise_cured(over, &change) {
+        Ok((machines, _)) => (machines, Path::Tc(over)),
         Err(error) if mode == XdpMode::Driver => {
             let said = format!("{error:#}");
             assert!(said.contains("set guard = \"generic\""), "{said}");

@@ -28,7 +28,9 @@ use crate::{
 const UNIT: &str = "overlay-agent.service";
 const CONFIG: &str = "/etc/overlay/node.toml";
 /// What is in the machine for the trial.
-const INSIDE: [&str; 3] = ["iproute2", "iputils-ping", "nftables"];
+const INSIDE: [&str; 4] = ["curl", "iproute2", "iputils-ping", "nftables"];
+/// Where Docker finds its driver.
+const DRIVER: &str = "/run/docker/plugins/overlay-agent.sock";
 /// Where the package lies inside.
 const PACKAGE: &str = "/root/overlay-agent.deb";
 /// Capabilities that the unit allows it to keep: those of `CAP_NET_ADMIN`, `CAP_SYS_PTRACE`,
@@ -82,6 +84,7 @@ pub(super) fn run(
     fs::copy(package, trial.machine.path(PACKAGE)).context("copy the package")?;
     trial.installs()?;
     trial.starts()?;
+    trial.answers_docker()?;
     trial.keeps_forwarding()?;
     trial.is_removed()?;
     trial.machine.stop()?;
@@ -127,6 +130,9 @@ impl Trial {
             "/usr/share/doc/overlay-agent/examples/node.toml",
             "/usr/share/doc/overlay-agent/copyright",
             "/etc/default/overlay-agent",
+            "/usr/bin/overlay-cluster",
+            "/usr/lib/cni/overlay-cni",
+            "/usr/libexec/netavark/overlay-cni",
         ] {
             self.machine.run(&format!("test -s {file}"))?;
         }
@@ -165,6 +171,32 @@ impl Trial {
             "not reloaded: {status}"
         );
         Ok(())
+    }
+
+    /// The driver of Docker rests until somebody wants it, and is started by whoever asks it.
+    fn answers_docker(&self) -> Result<()> {
+        self.console.say("trial", "ask the driver of Docker");
+        for part in ["service", "socket"] {
+            let asked = format!("systemctl is-enabled overlay-docker.{part}");
+            let said = self.machine.output(&asked)?.stdout;
+            ensure!(said.trim() == "disabled", "{asked}: {said}");
+        }
+        self.machine.run("systemctl start overlay-docker.socket")?;
+        let ask = format!(
+            "curl --silent --show-error --fail --request POST --unix-socket {DRIVER} \
+             http://localhost/Plugin.Activate"
+        );
+        let said = self.machine.run(&ask)?;
+        ensure!(
+            said.contains("NetworkDriver") && said.contains("IpamDriver"),
+            "{said}"
+        );
+        let asked = "systemctl is-active overlay-docker.service";
+        let said = self.machine.run(asked)?;
+        ensure!(said.trim() == "active", "{asked}: {said}");
+        self.machine
+            .run("systemctl stop overlay-docker.socket overlay-docker.service")
+            .map(drop)
     }
 
     /// Every thread has no more than the unit and the agent leave it.

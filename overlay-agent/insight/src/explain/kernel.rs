@@ -5,15 +5,11 @@ use std::net::IpAddr;
 
 use overlay_common::reasons::PassReason;
 use overlay_control::explain::Header;
-use overlay_core::{
-    model::{Family, IfName},
-    objects::Hook,
-    surroundings::{NextHop, Question},
-};
+use overlay_core::{model::IfName, objects::Hook, surroundings::NextHop};
 
 use super::{
     case::{Case, Local},
-    headers, ours,
+    headers, ours, underlay,
 };
 
 /// A packet that was left.
@@ -196,38 +192,9 @@ async fn tunnelled(case: &Case, device: IfName, way: &NextHop, destination: IpAd
 
 /// Whether what the VXLAN device sends leaves the node.
 async fn by_underlay(case: &Case, vtep: IpAddr) -> (String, bool) {
-    let family = Family::of(vtep);
-    let question = Question {
-        to: vtep,
-        from: case
-            .vteps
-            .iter()
-            .copied()
-            .find(|own| Family::of(*own) == family),
-        port: case.port(),
-    };
-    let way = match case.netlink.way_of(question).await {
-        Ok(Some(way)) => way,
-        Ok(None) => {
-            let sentence = format!("underlay: no route leads to {vtep}: it is not sent");
-            return (sentence, false);
-        }
-        Err(error) => return (error.to_string(), false),
-    };
-    match case.netlink.link_by_index(way.oif).await {
-        Ok(Some(link)) if link.up && link.running => {
-            (format!("underlay: {vtep} dev {}", link.name), true)
-        }
-        Ok(Some(link)) => {
-            let what = if link.up { "has no carrier" } else { "is down" };
-            let sentence = format!("underlay: {} {what}: it is not sent", link.name);
-            (sentence, false)
-        }
-        Ok(None) => (
-            "underlay: its device is gone: it is not sent".to_owned(),
-            false,
-        ),
-        Err(error) => (error.to_string(), false),
+    match underlay::by_routes(case, vtep).await {
+        Ok(device) => (format!("underlay: {vtep} dev {device}"), true),
+        Err(why) => (format!("underlay: {why}"), false),
     }
 }
 
@@ -256,10 +223,7 @@ async fn from_underlay(case: &Case, reason: Option<PassReason>, headers: &[Heade
     let destination = addresses(&inside).map(|(_, destination)| destination);
     let by_device = "the kernel's VXLAN device takes it out of the tunnel";
     match reason {
-        Some(PassReason::NotOurs) => told(
-            "it is not a packet for a tunnel of this node: its stack takes it, as whatever it is",
-            false,
-        ),
+        Some(PassReason::NotOurs) => not_ours(case, headers),
         Some(PassReason::TtlExpired) => told(
             format!(
                 "{by_device}, and the node answers with ICMP time exceeded, through the tunnel"
@@ -286,6 +250,36 @@ async fn from_underlay(case: &Case, reason: Option<PassReason>, headers: &[Heade
             }
             None => told(format!("{by_device}, and the node's stack takes it"), true),
         },
+    }
+}
+
+/// What is not for a tunnel of this node, though it may look so.
+fn not_ours(case: &Case, headers: &[Header]) -> Told {
+    let vni = headers.iter().find(|header| header.name == "VXLAN");
+    let vni: Option<u32> = vni.and_then(|header| header.field("vni")?.parse().ok());
+    let outer = addresses(headers);
+    let for_us = outer.is_some_and(|(_, destination)| case.vteps.contains(&destination));
+    let known = |vni| case.networks.iter().any(|local| local.vni.get() == vni);
+    match vni.filter(|&vni| for_us && !known(vni)) {
+        Some(vni) => {
+            let mut networks: Vec<String> = case
+                .networks
+                .iter()
+                .map(|local| format!("{} has {}", local.network, local.vni))
+                .collect();
+            networks.dedup();
+            told(
+                format!(
+                    "it is for VNI {vni}, which no network of this node has ({}): no VXLAN device takes it",
+                    networks.join(", ")
+                ),
+                false,
+            )
+        }
+        None => told(
+            "it is not a packet for a tunnel of this node: its stack takes it, as whatever it is",
+            false,
+        ),
     }
 }
 
@@ -355,6 +349,18 @@ fn mtu(case: &Case, headers: &[Header]) -> String {
     path.or(own)
         .map(|mtu| format!(", MTU {mtu}"))
         .unwrap_or_default()
+}
+
+/// Where the forwarding entries lead what goes this way by a VXLAN device.
+pub(super) fn vtep_of(
+    case: &Case,
+    device: IfName,
+    way: &NextHop,
+    destination: IpAddr,
+) -> Option<IpAddr> {
+    let next = way.gateway.unwrap_or(destination);
+    let mac = case.peers.neighbours.get(&(device, next))?;
+    Some(case.peers.fdb.get(&(device, *mac))?.vtep)
 }
 
 fn is_tunnel(case: &Case, device: IfName) -> bool {

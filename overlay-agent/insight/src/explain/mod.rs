@@ -15,9 +15,11 @@ mod kernel;
 mod leaving;
 mod names;
 mod ours;
+mod packet_filter;
 pub mod select;
 mod slow;
 mod stage;
+mod underlay;
 
 pub use case::{Case, Refusal, Scene};
 pub use cures::{rule, rule_of};

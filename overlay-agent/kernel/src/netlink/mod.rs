@@ -22,7 +22,7 @@ mod rules;
 mod watch;
 mod ways;
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use futures::StreamExt;
 use nix::errno::Errno;
@@ -56,6 +56,10 @@ pub use self::{
 
 /// How often a dump is repeated when the table changes under it.
 const DUMP_ATTEMPTS: usize = 20;
+/// How often it is asked for, and how long is waited in between, while another dump of the same socket
+/// is on its way: the kernel has one at a time (`netlink_dump_start()`), and says `EBUSY` to the next.
+const BUSY_ATTEMPTS: usize = 500;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 const fn address_family(family: Family) -> AddressFamily {
     match family {
@@ -165,13 +169,16 @@ impl Netlink {
         message: RouteNetlinkMessage,
         translate: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>> {
-        for _ in 0..DUMP_ATTEMPTS {
-            let found = self
-                .dump_once(message.clone(), &translate)
-                .await
-                .map_err(|refusal| refusal.during(operation))?;
-            if let Some(rows) = found {
-                return Ok(rows);
+        let (mut attempts, mut busy) = (0, 0);
+        while attempts < DUMP_ATTEMPTS {
+            match self.dump_once(message.clone(), &translate).await {
+                Ok(Some(rows)) => return Ok(rows),
+                Ok(None) => attempts += 1,
+                Err(refusal) if refusal.errno == Errno::EBUSY && busy < BUSY_ATTEMPTS => {
+                    busy += 1;
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Err(refusal) => return Err(refusal.during(operation)),
             }
         }
         Err(KernelError::os(operation, Errno::EINTR)

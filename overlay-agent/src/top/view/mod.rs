@@ -5,6 +5,7 @@ mod health;
 mod tests;
 
 use overlay_control::{ClusterStatus, FastPathState};
+use overlay_core::plural::count_of;
 use overlay_insight::stats::{ago, bytes, count};
 use ratatui::{
     Frame,
@@ -99,9 +100,9 @@ fn summary(app: &App) -> Text<'static> {
 
 /// Whether the cluster's store is followed, and since when it is not.
 fn cluster(cluster: &ClusterStatus) -> [Span<'static>; 2] {
-    let nodes = cluster.nodes;
+    let nodes = count_of(cluster.nodes, "other node");
     let text = match (cluster.connected, cluster.contact_age_ms) {
-        (true, _) => Span::from(format!("followed, {nodes} other nodes")).fg(Color::Green),
+        (true, _) => Span::from(format!("followed, {nodes}")).fg(Color::Green),
         (false, Some(ms)) => Span::from(format!("away, heard {}", ago(ms))).fg(Color::Red),
         (false, None) => Span::from("not reached yet").fg(Color::Red),
     };

@@ -1,5 +1,7 @@
 //! Rules of others that eat the tunnel, that the fast path bypasses, or that change addresses.
 
+mod named;
+
 use overlay_control::{Cure, Finding};
 use overlay_core::{
     filter::{Between, Connection, Following, Hook, Packet, Place, Ruleset},
@@ -12,8 +14,9 @@ use crate::doctor::facts::{Facts, NetworkFacts, PeerFacts};
 
 const TUNNEL: Fault = Fault::problem(
     "firewall-drops-tunnel",
-    "What the kernel receives or sends in the tunnel is lost: packets of the nodes themselves, \
-     fragments, everything while the fast path is off.",
+    "By a rule all packets of these peers are lost: it is heeded, and the kernel carries them. By a policy, \
+     what the kernel carries anyway: packets of the nodes themselves, fragments, everything while the fast \
+     path is off.",
 );
 const FORWARD: Fault = Fault::warning(
     "forward-rules-bypassed",
@@ -39,7 +42,7 @@ const LEGACY: Fault = Fault::note(
     "What these rules do to the tunnel and its packets, nobody here can tell.",
 );
 
-pub(super) const CHECKS: [Check; 6] = [
+pub(super) const CHECKS: [Check; 7] = [
     Check {
         fault: TUNNEL,
         look: Look::IfSeen(tunnel),
@@ -52,6 +55,7 @@ pub(super) const CHECKS: [Check; 6] = [
         fault: BLOCKED,
         look: Look::IfSeen(blocked),
     },
+    named::CHECK,
     Check {
         fault: NAT,
         look: Look::IfSeen(nat),

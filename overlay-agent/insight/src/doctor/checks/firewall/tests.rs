@@ -77,6 +77,49 @@ fn forward_rules_matter_differently_on_both_paths() {
 }
 
 #[test]
+fn a_rule_about_a_container_is_told() {
+    let about = |field: &str, address: &str| {
+        json!([
+            { "match": { "op": "==", "right": address,
+                "left": { "payload": { "protocol": "ip", "field": field } } } },
+            { "drop": null },
+        ])
+    };
+    for (hook, field, address, what) in [
+        (
+            "forward",
+            "daddr",
+            "10.244.2.10",
+            "what is sent to 10.244.2.10/32",
+        ),
+        (
+            "prerouting",
+            "saddr",
+            "10.244.2.10",
+            "what 10.244.2.10/32 sends",
+        ),
+        (
+            "postrouting",
+            "saddr",
+            "10.244.1.10",
+            "what 10.244.1.10/32 sends",
+        ),
+    ] {
+        let found = only(
+            "rule-drops-containers",
+            with("filter", hook, about(field, address)),
+        );
+        assert_eq!(found.object, "inet fw c");
+        assert_eq!(
+            found.what,
+            format!("a rule of chain inet fw c drops {what} in network lab")
+        );
+    }
+    let elsewhere = with("filter", "forward", about("daddr", "198.51.100.9"));
+    assert!(broken(elsewhere).is_empty());
+}
+
+#[test]
 fn a_network_that_rules_follow_is_told() {
     let new = json!([
         { "match": { "op": "in", "left": { "ct": { "key": "state" } }, "right": "new" } },

@@ -1,0 +1,77 @@
+//! Rules that drop what some addresses of a network send or get, and are heeded.
+
+use ipnet::IpNet;
+use overlay_control::Finding;
+use overlay_core::filter::{Hook, Packet, Place, Places, Ruleset};
+
+use super::{super::Fault, super::Looked, super::advice, Facts, NetworkFacts, through};
+
+const DROPPED: Fault = Fault::note(
+    "rule-drops-containers",
+    "The rule has its turn: what it is about is left to the kernel, and lost there. If that is what it is \
+     for, nothing is wrong.",
+);
+
+pub(in super::super) const CHECK: super::Check = super::Check {
+    fault: DROPPED,
+    look: super::Look::IfSeen(dropped),
+};
+
+/// What is routed passes these.
+const ROUTED: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+
+fn dropped(facts: &Facts) -> Looked {
+    let ruleset = facts.ruleset.as_ref().map_err(Clone::clone)?;
+    let mut found: Vec<Finding> = Vec::new();
+    for network in &facts.networks {
+        let places = Places {
+            cidrs: network.cidrs.clone(),
+            subnets: network.subnets.clone(),
+            ..Places::default()
+        };
+        for part in ruleset.hooked(&places).named.into_keys() {
+            for (place, what) in of_part(ruleset, network, part) {
+                let what = format!("{place} drops {what} in network {}", network.name);
+                if !found.iter().any(|known| known.what == what) {
+                    let cure = advice(
+                        "see the rule with \"nft -a list ruleset\", and remove it there and where it is \
+                         written if it is not meant",
+                    );
+                    found.push(DROPPED.at(&place.chain, what, cure));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What certainly becomes of packets to and from a part of a network that others pass.
+fn of_part(ruleset: &Ruleset, network: &NetworkFacts, part: IpNet) -> Vec<(Place, String)> {
+    let dropped = |packet: &Packet<'_>| {
+        let mut fates = ROUTED.into_iter().map(|hook| ruleset.fate(hook, packet));
+        fates.find_map(|fate| fate.dropped)
+    };
+    let is_here = network.subnets.iter().any(|subnet| subnet.contains(&part));
+    let mut found = Vec::new();
+    for packet in through(network) {
+        if packet.source.is_ipv6() != part.addr().is_ipv6() || dropped(&packet).is_some() {
+            continue;
+        }
+        let is_leaving = packet.input == Some(network.bridge.as_str());
+        let (packet, what) = if is_leaving == is_here {
+            let from = Packet {
+                source: part.addr(),
+                ..packet
+            };
+            (from, format!("what {part} sends"))
+        } else {
+            let to = Packet {
+                destination: part.addr(),
+                ..packet
+            };
+            (to, format!("what is sent to {part}"))
+        };
+        found.extend(dropped(&packet).map(|place| (place, what)));
+    }
+    found
+}
