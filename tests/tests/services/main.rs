@@ -18,11 +18,13 @@ use overlay_tests::{
 
 mod asking;
 mod cases;
+mod changing;
 mod firewalls;
 mod forgotten;
 mod kube;
 mod many;
 mod states;
+mod within;
 
 use asking::{arrives, asks, is_refused};
 use cases::{PORT, REMOTE, cases, gate, rules, service};

@@ -83,12 +83,18 @@ impl Hooks {
             ..Self::default()
         };
         hooks.refuse(node, network, bridge);
-        hooks.take_meant(node, network, tunnels);
+        hooks.take_meant(node, network, bridge, tunnels);
         hooks
     }
 
     /// Takes in rules of the packet filter that are meant for all of the network, or for peers.
-    fn take_meant(&mut self, node: &Node<'_>, network: &Network, tunnels: &[Tunnel]) {
+    fn take_meant(
+        &mut self,
+        node: &Node<'_>,
+        network: &Network,
+        bridge: IfName,
+        tunnels: &[Tunnel],
+    ) {
         let Some(tunnel) = tunnels.first() else {
             return;
         };
@@ -96,11 +102,16 @@ impl Hooks {
         // What is tracked as a whole is left to the kernel for that.
         let tracked = around.followed.get(&network.name);
         if tracked.is_none_or(|following| !following.whole) {
-            let chains = around.meant.get(&network.name).into_iter().flatten();
-            self.tunnel.extend(chains.map(|chain| PassedBy {
-                device: tunnel.device,
+            let passed_by = |device, chain: &String| PassedBy {
+                device,
                 what: format!("{chain}, about the network"),
-            }));
+            };
+            let chains = || around.meant.get(&network.name).into_iter().flatten();
+            self.tunnel
+                .extend(chains().map(|chain| passed_by(tunnel.device, chain)));
+            let here = around.meant_here.get(&network.name).into_iter().flatten();
+            self.bridge
+                .extend(here.map(|chain| passed_by(bridge, chain)));
         }
         let mut by_chain: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
         for ((name, vtep), chain) in &around.meant_peers {

@@ -244,7 +244,13 @@ impl Ruleset {
     }
 
     /// Whether a statement of the rule, or of a chain that it calls, is of such a kind.
-    fn any(&self, rule: &[Value], key: &Key, depth: usize, is: fn(&str) -> bool) -> bool {
+    pub(super) fn any(
+        &self,
+        rule: &[Value],
+        key: &Key,
+        depth: usize,
+        is: fn(&str) -> bool,
+    ) -> bool {
         rule.iter().any(|statement| {
             let Some((kind, body)) = statement.as_object().and_then(|one| one.iter().next()) else {
                 return false;
@@ -367,7 +373,7 @@ fn tells(left: &Value) -> Tells {
 }
 
 /// The sides of what a rule wants to be equal.
-fn matches(rule: &[Value]) -> impl Iterator<Item = (&Value, &Value)> {
+pub(super) fn matches(rule: &[Value]) -> impl Iterator<Item = (&Value, &Value)> {
     rule.iter().filter_map(|statement| {
         let body = statement.get("match")?;
         let is_equal = matches!(body["op"].as_str(), Some("==" | "in"));

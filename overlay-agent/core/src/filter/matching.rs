@@ -28,7 +28,7 @@ impl Truth {
         }
     }
 
-    fn or(self, other: Self) -> Self {
+    pub(super) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
             (Self::No, Self::No) => Self::No,
@@ -138,8 +138,20 @@ fn of_packet(expression: &Value, packet: &Packet<'_>) -> Has {
             "state" => text(Some(packet.connection.state())),
             // None of those that have a name.
             "status" => text(Some("")),
+            // As it came, and nobody has given it others.
+            "ip saddr" | "ip6 saddr" | "ip daddr" | "ip6 daddr"
+                if expression["ct"]["dir"] == "original" =>
+            {
+                match key.split_once(' ') {
+                    Some((family, field)) => of_header(family, field, packet),
+                    None => Has::Unknown,
+                }
+            }
             _ => Has::Unknown,
         };
+    }
+    if expression["fib"]["result"] == "type" && packet.is_between_containers() {
+        return text(Some("unicast"));
     }
     if let Some([of, mask]) = expression["&"].as_array().map(Vec::as_slice) {
         return match (of_packet(of, packet), mask.as_u64()) {

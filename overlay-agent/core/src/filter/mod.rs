@@ -14,7 +14,7 @@ mod walk;
 use std::net::IpAddr;
 
 pub use hooked::{Hooked, Places};
-pub use meant::{MeantOutside, Outside};
+pub use meant::{MeantOutside, MeantWithin, Outside};
 pub use ruleset::Writer;
 pub use ruleset::{Hook, Ruleset};
 pub use tracking::{Between, Following};
@@ -35,6 +35,13 @@ pub struct Packet<'a> {
     pub udp_port: Option<u16>,
     /// What connection tracking says of it.
     pub connection: Connection,
+}
+
+impl Packet<'_> {
+    /// Neither of its addresses is one of the node's: it is no tunnel's.
+    fn is_between_containers(&self) -> bool {
+        self.udp_port.is_none()
+    }
 }
 
 /// What connection tracking says of a packet.

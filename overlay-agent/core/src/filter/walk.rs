@@ -125,6 +125,38 @@ pub(super) fn is_beside_plain(xt: &Value) -> bool {
     xt["type"] == "match" && name.is_some_and(|name| HEADERS.contains(&name))
 }
 
+/// Whether a statement gives a packet another address.
+pub(super) fn translates(kind: &str) -> bool {
+    matches!(kind, "masquerade" | "snat" | "dnat" | "redirect")
+}
+
+/// Whether a translation finds something for the packet where it looks up what to translate to.
+pub(super) fn is_mapped(
+    body: &Value,
+    packet: &Packet<'_>,
+    ruleset: &Ruleset,
+    chain: &Key,
+) -> Truth {
+    let Some(map) = body["addr"].get("map") else {
+        return Truth::Yes;
+    };
+    // What is counted or drawn by lot always has an entry.
+    if ["numgen", "jhash", "symhash"]
+        .iter()
+        .any(|kind| map["key"].get(kind).is_some())
+    {
+        return Truth::Yes;
+    }
+    let Some(entries) = ruleset.entries(map, chain) else {
+        return Truth::Maybe;
+    };
+    let keys = entries.into_iter().map(|(entry, _)| {
+        let entry = entry.get("elem").map_or(entry, |element| &element["val"]);
+        has_key(&map["key"], entry, packet, ruleset, chain)
+    });
+    keys.fold(Truth::No, Truth::or)
+}
+
 struct Walk<'a> {
     ruleset: &'a Ruleset,
     packet: &'a Packet<'a>,
@@ -181,7 +213,11 @@ impl Walk<'_> {
             "accept" => End::Accepted,
             "drop" | "reject" => End::Dropped,
             "return" => End::Returned,
-            "masquerade" | "snat" | "dnat" | "redirect" => End::Renamed,
+            kind if translates(kind) => match self.is_mapped(body, key) {
+                Truth::Yes => End::Renamed,
+                Truth::Maybe => return Some(Ends::from([End::Renamed, End::GoesOn])),
+                Truth::No => return None,
+            },
             "queue" | "tproxy" => End::Unknown,
             "jump" | "goto" => {
                 let called = Key {
@@ -198,6 +234,11 @@ impl Walk<'_> {
             _ => return None,
         };
         Some(Ends::from([end]))
+    }
+
+    /// Whether the map that a translation looks up, if it does, has the key of the packet.
+    fn is_mapped(&self, body: &Value, key: &Key) -> Truth {
+        is_mapped(body, self.packet, self.ruleset, key)
     }
 
     /// The verdict of the entry that the packet has the key of.

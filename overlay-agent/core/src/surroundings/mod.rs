@@ -80,10 +80,13 @@ pub struct Surroundings {
     /// The prefixes that routes of others in the main table refuse, and how: `blackhole`,
     /// `prohibit`, `unreachable`.
     pub refused: BTreeMap<IpNet, &'static str>,
-    /// Parts of networks that packet filter rules of others name and drop, and the chains.
+    /// Parts of networks that packet filter rules of others name and drop, or give other addresses,
+    /// and the chains.
     pub named: BTreeMap<IpNet, String>,
     /// Networks that rules of others are meant for as a whole, and the chains.
     pub meant: BTreeMap<Name, BTreeSet<String>>,
+    /// The same for what containers of this node exchange.
+    pub meant_here: BTreeMap<Name, BTreeSet<String>>,
     /// Peers whose tunnels rules of others are meant for, by network and VTEP, and the chain.
     pub meant_peers: BTreeMap<(Name, IpAddr), String>,
     /// Whether such rules tell peers apart: who comes may be one of these.

@@ -13,7 +13,7 @@ mod ownership;
 mod rules;
 mod watch;
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use nftables::{
     helper::{self, DEFAULT_NFT, NftablesError},
@@ -78,7 +78,7 @@ fn complete(objects: &mut [serde_json::Value]) -> Result<()> {
 /// The packet filter of others.
 #[derive(Debug)]
 pub struct Others {
-    /// The tables that have chains that judge packets, as [`ruleset`] has them.
+    /// The tables that have chains that judge packets or translate them, as [`ruleset`] has them.
     pub rules: serde_json::Value,
     /// Whether there are chains that translate addresses.
     pub translate: bool,
@@ -92,7 +92,12 @@ pub fn rules_of_others(instance: &Name) -> Result<Others> {
     let overlays = ownership::marked(&chains);
     let mut objects = Vec::new();
     // What another instance does is about its own networks.
-    for (family, table) in ownership::with_chains(&chains, "filter").difference(&overlays) {
+    let kinds = ["filter", "nat"].map(|kind| ownership::with_chains(&chains, kind));
+    let of_either: BTreeSet<_> = kinds.iter().flatten().collect();
+    for (family, table) in of_either
+        .into_iter()
+        .filter(|table| !overlays.contains(table))
+    {
         // Or it has gone meanwhile, which is announced.
         if let Some(listing) = listed_if_there(&["list", "table", family, table])? {
             let listed = listing["nftables"].as_array();

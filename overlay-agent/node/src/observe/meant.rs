@@ -32,6 +32,8 @@ pub(super) struct Tunnels {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meant {
     networks: BTreeMap<Name, BTreeSet<String>>,
+    neighbours: BTreeMap<Name, BTreeSet<String>>,
+    parts: BTreeMap<IpNet, String>,
     peers: BTreeMap<(Name, IpAddr), String>,
     tells_apart: bool,
 }
@@ -70,14 +72,21 @@ pub(super) fn find(ruleset: &Ruleset, tunnels: &[Tunnels]) -> Meant {
     let mut meant = Meant::default();
     for of in tunnels {
         let devices: Vec<&str> = of.devices.iter().map(IfName::as_str).collect();
-        let chains = ruleset.meant_within(&Between {
+        let within = ruleset.meant_within(&Between {
             bridge: of.bridge.as_str(),
             tunnels: &devices,
             ranges: &of.ranges,
         });
-        if !chains.is_empty() {
-            meant.networks.insert(of.network.clone(), chains);
+        let lists = [
+            (&mut meant.networks, within.peers),
+            (&mut meant.neighbours, within.neighbours),
+        ];
+        for (networks, chains) in lists {
+            if !chains.is_empty() {
+                networks.insert(of.network.clone(), chains);
+            }
         }
+        meant.parts.extend(within.parts);
         let vteps: BTreeSet<IpAddr> = of.peers.iter().map(|peer| peer.vtep).collect();
         for (own, device) in of
             .own
@@ -102,6 +111,8 @@ pub(super) fn find(ruleset: &Ruleset, tunnels: &[Tunnels]) -> Meant {
 impl Meant {
     pub(super) fn note(&self, around: &mut Surroundings) {
         around.meant.clone_from(&self.networks);
+        around.meant_here.clone_from(&self.neighbours);
+        around.named.extend(self.parts.clone());
         around.meant_peers.clone_from(&self.peers);
         around.tells_peers_apart = self.tells_apart;
     }

@@ -51,7 +51,7 @@ pub(super) fn observe(
         let meant = meant::find(ruleset, &tunnels);
         (tunnels, meant)
     }));
-    meant.note(around);
+    let meant = meant.clone();
     // A container more is no news where no chain is at devices.
     let ours = if ruleset.is_at_devices() { ours } else { &[] };
     let places = places(model, ours, around);
@@ -63,6 +63,7 @@ pub(super) fn observe(
         }
     };
     around.named.clone_from(&hooked.named);
+    meant.note(around);
     for ((device, is_egress), what) in &hooked.devices {
         let side = if *is_egress {
             Side::Egress

@@ -16,6 +16,11 @@ use overlay_tests::{agent::Agent, lab, poll};
 
 use super::room::Room;
 
+/// Its own bridge, which is not needed here.
+pub(super) const NO_BRIDGE: &str = "--bridge=none";
+/// How dockerd is started where it is to leave the node's rules alone.
+pub(super) const NO_RULES: [&str; 3] = ["--iptables=false", "--ip6tables=false", NO_BRIDGE];
+
 /// A daemon in a room, and the driver of the room's node.
 pub(super) struct Docker<'a> {
     room: &'a Room,
@@ -30,13 +35,18 @@ pub(super) struct Docker<'a> {
 impl<'a> Docker<'a> {
     /// Starts both, with an image of busybox.
     pub(super) fn start(room: &'a Room, agent: &Agent) -> Result<Self> {
+        Self::start_with(room, agent, &NO_RULES)
+    }
+
+    /// The same, with these options.
+    pub(super) fn start_with(room: &'a Room, agent: &Agent, options: &[&str]) -> Result<Self> {
         let instance = agent.instance.clone();
         let runs = PathBuf::from("/run/netns").join(format!("docker-{instance}"));
         fs::copy(program(), room.path("usr/bin/overlay-docker"))?;
         room.write("etc/hosts", "127.0.0.1 localhost\n")?;
         let started = Self {
             driver: driver(room)?,
-            daemon: daemon(room, &runs, &["--iptables=false", "--ip6tables=false"])?,
+            daemon: daemon(room, &runs, options)?,
             room,
             instance,
             runs,
@@ -174,8 +184,8 @@ fn daemon(room: &Room, runs: &PathBuf, options: &[&str]) -> Result<Child> {
         .args(["--data-root", "/var/lib/docker", "--storage-driver", "vfs"])
         .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
         .args(["--cgroup-parent", &room.cgroup()])
-        // Containers outlive it. Its own bridge is not needed.
-        .args(["--live-restore", "--bridge", "none"])
+        // Containers outlive it.
+        .arg("--live-restore")
         .args(options)
         .stdout(Stdio::null())
         .stderr(log);

@@ -12,15 +12,13 @@ use overlay_tests::{
 };
 
 use super::{
-    docker::Docker,
+    docker::{Docker, NO_BRIDGE, NO_RULES},
     nodes::{Clients, HostPort, SERVE, is_served, only_address},
 };
 use crate::{attachments, ip};
 
 /// The root of packages that has Docker.
 const PACKAGES: &str = "docker";
-/// How dockerd is started where it is to leave the node's rules alone.
-const NO_RULES: [&str; 2] = ["--iptables=false", "--ip6tables=false"];
 
 fn subnet(node: u8) -> String {
     format!("10.244.{node}.0/24")
@@ -58,7 +56,7 @@ fn docker_runs_containers_by_the_driver() -> Result<()> {
     server.kill(&NO_RULES)?;
     is_served(&clients.guard, HostPort::None)?;
     // Docker's rules drop what the kernel forwards, and nothing of the fast path.
-    server.restart(&[])?;
+    server.restart(&[NO_BRIDGE])?;
     ensure!(client.ran("--rm --network pods", &fetch)? == "well");
     server.restart(&NO_RULES)?;
     ensure!(only_address(&first)? == at, "it has moved");
@@ -75,7 +73,7 @@ fn docker_runs_containers_by_the_driver() -> Result<()> {
     is_served(&clients.guard, HostPort::None)?;
 
     // Without live-restore a daemon takes its containers along.
-    let mortal = [NO_RULES[0], NO_RULES[1], "--live-restore=false"];
+    let mortal = [&NO_RULES[..], &["--live-restore=false"]].concat();
     server.restart(&mortal)?;
     server.tell("start web")?;
     is_served(&clients.guard, HostPort::None)?;

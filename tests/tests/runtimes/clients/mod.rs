@@ -8,6 +8,7 @@ mod driver;
 mod nodes;
 mod podman;
 mod room;
+mod rules;
 
 use std::{net::IpAddr, thread, time::Duration};
 

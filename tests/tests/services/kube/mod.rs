@@ -142,25 +142,40 @@ fn is_well_beside(guard: &Guard, outside: &str, on: bool) -> Result<()> {
 
 /// What nobody translates is fast.
 pub(crate) fn is_plain(guard: &Guard, family: Family, on: bool) -> Result<()> {
-    let [node, other] = &guard.topology().nodes[..] else {
-        panic!("two nodes")
-    };
-    let far = &other.containers[0];
-    let pair = Pair {
-        client: &node.containers[0].namespace,
-        server: &far.namespace,
-        address: far.at(family),
-    };
+    let node = &guard.topology().nodes[0].namespace;
+    let pair = plain(guard.topology(), family);
     // The first packets of peers are the kernel's where rules ask for connections.
     pair.udp(&[100])?;
-    let before = paths(&node.namespace)?;
+    let before = paths(node)?;
     pair.udp(&[100, 1000])?;
     pair.tcp(&[1 << 20])?;
-    let after = paths(&node.namespace)?;
-    let reasons = || reasons(&node.namespace, "PASSES");
+    let after = paths(node)?;
+    let reasons = || reasons(node, "PASSES");
     assert_eq!(after.1, before.1, "left to the kernel: {:?}", reasons()?);
     assert_eq!(after.0 != before.0, on, "fast: {:?}", reasons()?);
     Ok(())
+}
+
+/// Whether a datagram there and back is carried by the programs, all of it.
+pub(crate) fn is_fast(guard: &Guard, family: Family) -> Result<bool> {
+    let node = &guard.topology().nodes[0].namespace;
+    let before = paths(node)?;
+    plain(guard.topology(), family).udp(&[100])?;
+    let after = paths(node)?;
+    Ok(after.1 == before.1 && after.0 != before.0)
+}
+
+/// Two whom nobody's rules are about.
+fn plain(topology: &Topology, family: Family) -> Pair<'_> {
+    let [node, other] = &topology.nodes[..] else {
+        panic!("two nodes")
+    };
+    let far = &other.containers[0];
+    Pair {
+        client: &node.containers[0].namespace,
+        server: &far.namespace,
+        address: far.at(family),
+    }
 }
 
 /// Nothing is said that is not so.

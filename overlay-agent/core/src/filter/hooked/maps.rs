@@ -45,7 +45,7 @@ impl Ruleset {
     }
 
     /// Keys and verdicts of a map; `None` where it is not known.
-    pub(super) fn entries<'a>(
+    pub(in crate::filter) fn entries<'a>(
         &'a self,
         map: &'a Value,
         chain: &Key,

@@ -90,7 +90,7 @@ impl Walk<'_> {
                     // Of parts of a network others take care.
                     nets.iter().any(|net| covers(between, net)) && self.holds(body, key, is)
                 }
-                (Some(_), About::Within(_)) => self.holds(body, key, is),
+                (Some(_), About::Within(_) | About::Part) => self.holds(body, key, is),
                 (None, _) => {
                     self.tells_apart = true;
                     is.certain = false;
@@ -109,7 +109,9 @@ impl Walk<'_> {
         let leaves = self.ruleset.leaves(&body["right"], key);
         let has_rest = leaves.is_some_and(|leaves| leaves.iter().any(|leaf| *leaf == "*"));
         is.certain &= truth == Truth::Yes && !has_rest;
-        truth != Truth::No
+        // What is translated for what others have made of a connection is left to the kernel for that.
+        let of_connection = self.is_nat && body["left"].get("ct").is_some();
+        truth != Truth::No && !(of_connection && truth == Truth::Maybe)
     }
 
     /// Whether it is an address that a match looks at, of those that differ.
@@ -123,13 +125,16 @@ impl Walk<'_> {
         payload["protocol"] == own
             && match self.about {
                 About::Outside(differs) => payload["field"] == differs,
-                About::Within(_) => payload["field"] == "saddr" || payload["field"] == "daddr",
+                About::Within(_) | About::Part => {
+                    payload["field"] == "saddr" || payload["field"] == "daddr"
+                }
             }
     }
 
     pub(super) fn by_iptables(&mut self, body: &Value, is: &mut Sofar) -> bool {
         let name = body["name"].as_str().unwrap_or_default();
-        if is_beside_plain(body) {
+        // What is in a set of its own is not known: to accuse nobody, it is nobody for translation.
+        if is_beside_plain(body) || self.is_nat && matches!(name, "conntrack" | "set") {
             return false;
         }
         if body["type"] == "target" {

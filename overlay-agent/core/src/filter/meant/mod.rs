@@ -6,6 +6,7 @@
 //! what it does to the network.
 
 mod matched;
+mod parts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +14,15 @@ use std::{
     rc::Rc,
 };
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
     Between, Connection, Packet,
     hooked::entries_have_parts,
+    matching::Truth,
     ruleset::{Chain, Hook, Key, Ruleset},
-    walk::DEEPEST,
+    walk::{DEEPEST, is_mapped, translates},
 };
 
 /// Where a tunnel's packets pass, and between whom.
@@ -47,40 +50,51 @@ pub struct MeantOutside {
 /// Some of the peers; often all, so that it is shared.
 type Who = Rc<BTreeSet<IpAddr>>;
 
+/// What is meant for a network, by the chains that have the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MeantWithin {
+    /// For what its containers and peers exchange.
+    pub peers: BTreeSet<String>,
+    /// For what containers of this node exchange.
+    pub neighbours: BTreeSet<String>,
+    /// Parts of it whose packets get other addresses.
+    pub parts: BTreeMap<IpNet, String>,
+}
+
 impl Ruleset {
-    /// The chains with rules that are meant for what a network's containers and peers exchange; not
-    /// those about parts of a network, which are [`named`](super::Hooked::named).
-    pub fn meant_within(&self, between: &Between<'_>) -> BTreeSet<String> {
-        let mut chains = BTreeSet::new();
+    /// The chains with rules that are meant for what is exchanged in a network. Those that drop or
+    /// mark parts of it are [`named`](super::Hooked::named).
+    pub fn meant_within(&self, between: &Between<'_>) -> MeantWithin {
+        let mut meant = MeantWithin {
+            parts: self.translated_parts(between),
+            ..MeantWithin::default()
+        };
         for (cidr, subnet) in between.ranges {
             let (here, there) = (subnet.network(), cidr.broadcast());
             for tunnel in between.tunnels {
-                for (input, output, source, destination) in [
+                for way in [
                     (between.bridge, *tunnel, here, there),
                     (*tunnel, between.bridge, there, here),
                 ] {
-                    for (hook, input, output) in [
-                        (Hook::Prerouting, Some(input), None),
-                        (Hook::Forward, Some(input), Some(output)),
-                        (Hook::Postrouting, None, Some(output)),
-                    ] {
-                        let packet = Packet {
-                            input,
-                            output,
-                            source,
-                            destination,
-                            udp_port: None,
-                            connection: Connection::New,
-                        };
-                        let mut walk = Walk::new(self, packet, About::Within(between));
-                        let anybody = Rc::new(BTreeSet::from([there]));
-                        walk.at(hook, &anybody);
-                        chains.extend(walk.found.into_values());
-                    }
+                    self.meant_on(way, between, &mut meant.peers);
                 }
             }
+            let way = (between.bridge, between.bridge, here, subnet.broadcast());
+            self.meant_on(way, between, &mut meant.neighbours);
         }
-        chains
+        meant
+    }
+
+    fn meant_on(&self, way: Way<'_>, between: &Between<'_>, chains: &mut BTreeSet<String>) {
+        let anybody = Rc::new(BTreeSet::from([way.3]));
+        for (hook, packet) in packets(way) {
+            // Whom a rule names by nothing gets another address, too, where that is certain.
+            let certainly = self.fate(hook, &packet).renamed;
+            chains.extend(certainly.map(|place| format!("nft chain {}", place.chain)));
+            let mut walk = Walk::new(self, packet, About::Within(between));
+            walk.at(hook, &anybody);
+            chains.extend(walk.found.into_values());
+        }
     }
 
     /// Whose packets rules about the tunnel's own addresses and ports are meant for.
@@ -128,16 +142,43 @@ impl Ruleset {
 enum About<'a> {
     /// Packets inside of tunnels.
     Within(&'a Between<'a>),
+    /// The same, between certain addresses.
+    Part,
     /// Tunnels' packets, and the field that has the peer's address.
     Outside(&'static str),
+}
+
+/// Devices and addresses, each from and to.
+type Way<'a> = (&'a str, &'a str, IpAddr, IpAddr);
+
+/// What is forwarded on a way, as hooks see it one after the other.
+fn packets((input, output, source, destination): Way<'_>) -> [(Hook, Packet<'_>); 3] {
+    [
+        (Hook::Prerouting, Some(input), None),
+        (Hook::Forward, Some(input), Some(output)),
+        (Hook::Postrouting, None, Some(output)),
+    ]
+    .map(|(hook, input, output)| {
+        let packet = Packet {
+            input,
+            output,
+            source,
+            destination,
+            udp_port: None,
+            connection: Connection::New,
+        };
+        (hook, packet)
+    })
 }
 
 struct Walk<'a> {
     ruleset: &'a Ruleset,
     packet: Packet<'a>,
     about: About<'a>,
-    /// The base chain that is asked.
+    /// The base chain that is asked,
     chain: String,
+    /// and whether it translates addresses instead of judging packets.
+    is_nat: bool,
     found: BTreeMap<IpAddr, String>,
     tells_apart: bool,
 }
@@ -165,6 +206,7 @@ impl<'a> Walk<'a> {
             packet,
             about,
             chain: String::new(),
+            is_nat: false,
             found: BTreeMap::new(),
             tells_apart: false,
         }
@@ -172,10 +214,18 @@ impl<'a> Walk<'a> {
 
     fn at(&mut self, hook: Hook, who: &Who) {
         for (key, chain, base) in self.ruleset.at(hook, self.packet.destination.is_ipv6()) {
-            if !base.is_nat {
-                self.chain = format!("nft chain {} {} {}", key.family, key.table, key.name);
-                self.through(key, chain, who, false, 0);
+            let is_asked = match self.about {
+                About::Within(_) => true,
+                // Addresses of tunnels are nobody's to translate.
+                About::Outside(_) => !base.is_nat,
+                About::Part => base.is_nat,
+            };
+            if !is_asked {
+                continue;
             }
+            self.chain = format!("nft chain {} {} {}", key.family, key.table, key.name);
+            self.is_nat = base.is_nat;
+            self.through(key, chain, who, false, 0);
         }
     }
 
@@ -238,7 +288,7 @@ impl<'a> Walk<'a> {
             if !is_still || is.who.is_empty() {
                 return unchanged();
             }
-            let gone = || {
+            let gone = |is: &Sofar| {
                 if is.certain {
                     without(all, &is.who)
                 } else {
@@ -246,24 +296,33 @@ impl<'a> Walk<'a> {
                 }
             };
             let (goes_on, returned) = match kind.as_str() {
-                "accept" => (gone(), Who::default()),
+                kind if translates(kind) => {
+                    match is_mapped(body, &self.packet, self.ruleset, key) {
+                        Truth::Yes => {}
+                        Truth::Maybe => is.certain = false,
+                        Truth::No => return unchanged(),
+                    }
+                    self.note_translated(&is);
+                    (gone(&is), Who::default())
+                }
+                "accept" => (gone(&is), Who::default()),
                 "drop" | "reject" => {
                     self.note(&is);
-                    (gone(), Who::default())
+                    (gone(&is), Who::default())
                 }
                 // Whoever is behind such a queue is to see everything that passes.
                 "queue" | "tproxy" => {
                     is.named = true;
                     self.note(&is);
-                    (gone(), Who::default())
+                    (gone(&is), Who::default())
                 }
-                "return" => (gone(), Rc::clone(&is.who)),
+                "return" => (gone(&is), Rc::clone(&is.who)),
                 "jump" | "goto" => {
                     let back = self.called(body, key, &is, depth);
                     if kind == "goto" {
-                        (gone(), back)
+                        (gone(&is), back)
                     } else {
-                        (with(gone(), &back), Who::default())
+                        (with(gone(&is), &back), Who::default())
                     }
                 }
                 _ => continue,
@@ -286,7 +345,20 @@ impl<'a> Walk<'a> {
     }
 
     fn note(&mut self, is: &Sofar) {
-        if is.named {
+        // Where only the first packets of connections come by, nothing else is done to them.
+        if !self.is_nat {
+            self.find(is);
+        }
+    }
+
+    fn note_translated(&mut self, is: &Sofar) {
+        if self.is_nat {
+            self.find(is);
+        }
+    }
+
+    fn find(&mut self, is: &Sofar) {
+        if is.named || matches!(self.about, About::Part) {
             let rows = is.who.iter().map(|peer| (*peer, self.chain.clone()));
             self.found.extend(rows);
         }

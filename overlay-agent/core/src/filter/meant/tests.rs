@@ -2,15 +2,19 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::{Value, json};
 
-use crate::filter::{Between, MeantOutside, Outside, Ruleset};
+use crate::filter::{Between, MeantOutside, MeantWithin, Outside, Ruleset};
 
 const OWN: &str = "192.168.56.11";
 const PEER: &str = "192.168.56.12";
 const OTHER: &str = "192.168.56.13";
 
 fn ruleset(hook: &str, rules: &[Value]) -> Ruleset {
+    typed("filter", hook, rules)
+}
+
+fn typed(kind: &str, hook: &str, rules: &[Value]) -> Ruleset {
     let mut objects = vec![
-        json!({ "chain": { "family": "inet", "table": "t", "name": "c", "type": "filter",
+        json!({ "chain": { "family": "inet", "table": "t", "name": "c", "type": kind,
             "hook": hook, "prio": 0, "policy": "accept" } }),
         json!({ "chain": { "family": "inet", "table": "t", "name": "drops" } }),
         json!({ "rule": { "family": "inet", "table": "t", "chain": "drops", "expr": [drop()] } }),
@@ -23,16 +27,19 @@ fn ruleset(hook: &str, rules: &[Value]) -> Ruleset {
 }
 
 fn within(ruleset: &Ruleset) -> usize {
+    all_within(ruleset).peers.len()
+}
+
+fn all_within(ruleset: &Ruleset) -> MeantWithin {
     let range = |text: &str| text.parse().unwrap();
-    let chains = ruleset.meant_within(&Between {
+    ruleset.meant_within(&Between {
         bridge: "ovlbr1",
         tunnels: &["ovl1"],
         ranges: &[
             (range("10.244.0.0/16"), range("10.244.1.0/24")),
             (range("fd00:244::/48"), range("fd00:244:0:1::/64")),
         ],
-    });
-    chains.len()
+    })
 }
 
 fn outside(ruleset: &Ruleset) -> MeantOutside {
@@ -116,6 +123,161 @@ fn of_rules_within_those_count_that_tell_the_network_from_others() {
     ] {
         assert_eq!(within(&ruleset("forward", &rules)), expected, "{rules:?}");
         assert_eq!(within(&ruleset("input", &rules)), 0, "{rules:?}");
+    }
+}
+
+fn nat(kind: &str) -> Value {
+    json!({ kind: { "addr": "10.244.2.9" } })
+}
+
+#[test]
+fn of_translations_those_count_that_are_certain_or_tell_the_network_from_others() {
+    let local = json!({ "match": { "op": "==", "right": "local",
+        "left": { "fib": { "result": "type", "flags": ["daddr"] } } } });
+    let original = |who: &str| {
+        json!({ "match": { "op": "==", "right": who,
+            "left": { "ct": { "key": "ip daddr", "dir": "original" } } } })
+    };
+    let port = is("th", "dport", &json!(80));
+    let mark = json!({ "match": { "op": "!=", "right": 0x4000,
+        "left": { "&": [{ "meta": { "key": "mark" } }, 0x4000] } } });
+    let xt = |name: &str| json!({ "xt": { "type": "match", "name": name } });
+    let service = |who: &str| is("ip", "daddr", &json!(who));
+    let drawn = json!({ "dnat": { "addr": { "map": {
+        "key": { "numgen": { "mode": "inc", "mod": 2 } },
+        "data": { "set": [[0, "10.244.2.9"], [1, "10.244.2.8"]] } } } } });
+    for (hook, rules, expected) in [
+        ("postrouting", vec![json!([nat("masquerade")])], (1, 1)),
+        (
+            "postrouting",
+            vec![json!([meta("oifname", &json!("ovl1")), nat("snat")])],
+            (1, 0),
+        ),
+        (
+            "prerouting",
+            vec![json!([
+                meta("iifname", &json!("ovlbr1")),
+                port,
+                nat("redirect")
+            ])],
+            (1, 1),
+        ),
+        ("prerouting", vec![json!([port, nat("dnat")])], (1, 1)),
+        ("prerouting", vec![json!([drawn])], (1, 1)),
+        // Ports of the node, services, marks that nobody has, and what is known of connections.
+        (
+            "prerouting",
+            vec![json!([local, port, nat("dnat")])],
+            (0, 0),
+        ),
+        (
+            "prerouting",
+            vec![json!([service("10.96.0.1"), port, nat("dnat")])],
+            (0, 0),
+        ),
+        (
+            "postrouting",
+            vec![
+                json!([mark, { "return": null }]),
+                json!([nat("masquerade")]),
+            ],
+            (0, 0),
+        ),
+        (
+            "postrouting",
+            vec![json!([original("10.96.0.1"), nat("masquerade")])],
+            (0, 0),
+        ),
+        (
+            "postrouting",
+            vec![json!([xt("set"), nat("masquerade")])],
+            (0, 0),
+        ),
+        (
+            "postrouting",
+            vec![json!([meta("oifname", &json!("eth0")), nat("masquerade")])],
+            (0, 0),
+        ),
+        ("prerouting", vec![json!([port, drop()])], (0, 0)),
+    ] {
+        let found = all_within(&typed("nat", hook, &rules));
+        let counts = (found.peers.len(), found.neighbours.len());
+        assert_eq!(counts, expected, "{rules:?}");
+        assert_eq!(found.parts.len(), 0, "{rules:?}");
+    }
+}
+
+#[test]
+fn parts_of_a_network_that_are_translated_are_found() {
+    let to = |who: &str| is("ip", "daddr", &json!(who));
+    let from = |who: &str| is("ip", "saddr", &json!(who));
+    let not = |mut rule: Value| {
+        rule["match"]["op"] = json!("!=");
+        rule
+    };
+    let range = json!({ "prefix": { "addr": "10.244.0.0", "len": 16 } });
+    let outwards = meta("oifname", &json!("eth0"));
+    let map = json!({ "dnat": { "addr": { "map": {
+        "key": { "payload": { "protocol": "ip", "field": "daddr" } },
+        "data": { "set": [["10.244.2.7", "10.244.2.9"], ["192.0.2.1", "10.244.2.9"]] } } } } });
+    for (hook, rules, expected) in [
+        (
+            "prerouting",
+            vec![json!([to("10.244.2.7"), nat("dnat")])],
+            vec!["10.244.2.7/32"],
+        ),
+        ("prerouting", vec![json!([map])], vec!["10.244.2.7/32"]),
+        (
+            "postrouting",
+            vec![json!([from("10.244.1.7"), nat("masquerade")])],
+            vec!["10.244.1.7/32"],
+        ),
+        (
+            "postrouting",
+            vec![json!([from("10.244.1.7"), to("10.244.2.7"), nat("snat")])],
+            vec!["10.244.2.7/32"],
+        ),
+        // What leaves the network, and what is accepted before.
+        (
+            "postrouting",
+            vec![json!([from("10.244.1.7"), to("192.0.2.1"), nat("snat")])],
+            vec![],
+        ),
+        (
+            "postrouting",
+            vec![json!([from("10.244.1.7"), outwards, nat("snat")])],
+            vec![],
+        ),
+        (
+            "postrouting",
+            vec![json!([
+                from("10.244.1.7"),
+                not(is("ip", "daddr", &range)),
+                nat("snat")
+            ])],
+            vec![],
+        ),
+        (
+            "postrouting",
+            vec![
+                json!([is("ip", "daddr", &range), accept()]),
+                json!([from("10.244.1.7"), nat("snat")]),
+            ],
+            vec![],
+        ),
+        // A mark for what comes back to who asked.
+        (
+            "prerouting",
+            vec![
+                json!([from("10.244.2.7"), { "mangle": {} }]),
+                json!([nat("dnat")]),
+            ],
+            vec![],
+        ),
+    ] {
+        let found = all_within(&typed("nat", hook, &rules));
+        let parts: Vec<String> = found.parts.keys().map(ToString::to_string).collect();
+        assert_eq!(parts, expected, "{rules:?}");
     }
 }
 

@@ -186,7 +186,8 @@ fn is_heeded(facts: &Facts, network: &NetworkFacts) -> bool {
     let ruleset = facts.ruleset.as_ref();
     network.fastpath == FastPath::Auto
         && ruleset.is_ok_and(|ruleset| {
-            between(network, |between| !ruleset.meant_within(between).is_empty())
+            let meant = between(network, |between| ruleset.meant_within(between));
+            !meant.peers.is_empty()
         })
 }
 

@@ -26,6 +26,8 @@ use crate::{
     nft,
 };
 
+mod one;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Has the kernel forget all connections of a namespace, or those of a family alone.
