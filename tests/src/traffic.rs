@@ -8,6 +8,11 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::{
+    socket::{setsockopt, sockopt},
+    time::{TimeVal, TimeValLike as _},
+};
+
 use crate::{
     error::{Error, Result},
     netns, run,
@@ -204,8 +209,12 @@ fn io<T>(who: &impl fmt::Display, operation: &str, result: io::Result<T>) -> Res
 
 /// Accepts one connection and returns what it gets.
 fn echo(listener: &TcpListener) -> io::Result<()> {
+    // Linux has `accept` wait no longer than that: who asks may not get here.
+    let patience = TimeVal::seconds(2 * PATIENCE.as_secs().cast_signed());
+    setsockopt(listener, sockopt::ReceiveTimeout, &patience)?;
     let (mut stream, _) = listener.accept()?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = stream.try_clone()?;
     io::copy(&mut reader, &mut stream)?;
     stream.shutdown(Shutdown::Write)
@@ -214,6 +223,7 @@ fn echo(listener: &TcpListener) -> io::Result<()> {
 fn exchange(server: SocketAddr, sent: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = stream.try_clone()?;
     thread::scope(|scope| {
         let received = scope.spawn(move || {
