@@ -1,6 +1,6 @@
 //! A neighbour on the underlay that has another MAC all of a sudden, and says nothing of it.
 
-use std::{net::IpAddr, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
@@ -20,16 +20,21 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 struct Stand {
     guard: Guard,
+    family: Family,
 }
 
 impl Stand {
     /// Nobody asks or probes but for what containers send.
-    fn up(name: &str) -> Result<Self> {
+    fn up(name: &str, family: Family) -> Result<Self> {
         let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-        let shape = shape.speaking(Families::V4, Families::V4)?;
+        let (outer, number, asks) = match family {
+            Family::V4 => (Families::V4, 4, "arp operation request"),
+            Family::V6 => (Families::V6, 6, "icmpv6 type nd-neighbor-solicit"),
+        };
+        let shape = shape.speaking(outer, Families::V4)?;
         let guard = Guard::configured(shape, |_, config| config.node.probe = Some("off"))?;
-        let stand = Self { guard };
-        let neigh = format!("net.ipv4.neigh.{UNDERLAY}");
+        let stand = Self { guard, family };
+        let neigh = format!("net.ipv{number}.neigh.{UNDERLAY}");
         stand.on(
             0,
             &format!(
@@ -39,8 +44,10 @@ impl Stand {
         // Whoever asks tells of himself.
         let quiet = format!(
             "nft 'table netdev quiet {{ chain c {{ type filter hook egress device {UNDERLAY} \
-             priority 0; arp operation request drop; }}; }}'"
+             priority 0; {asks} drop; }}; }}'"
         );
+        // And so it has to know whom it answers: what it asks in vain it would forget.
+        stand.on(1, &stand.remembered()?)?;
         stand.on(1, &quiet)?;
         Ok(stand)
     }
@@ -66,17 +73,20 @@ impl Stand {
         assert_eq!(outcome, Ok(()), "{what}");
     }
 
-    /// The first node's address and MAC on the underlay.
-    fn near(&self) -> Result<(IpAddr, String)> {
+    /// What has the second node remember the first one's MAC.
+    fn remembered(&self) -> Result<String> {
         let node = &self.guard.topology().nodes[0];
         let mac = raw::mac_of(&node.namespace, UNDERLAY)?;
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        Ok((node.underlay_at(Family::V4), mac))
+        let near = node.underlay_at(self.family);
+        Ok(format!(
+            "ip neigh replace {near} lladdr {mac} dev {UNDERLAY} nud permanent"
+        ))
     }
 
     /// The MAC that the first node knows, if any.
     fn known(&self) -> Result<Option<String>> {
-        let address = self.guard.topology().nodes[1].underlay_at(Family::V4);
+        let address = self.guard.topology().nodes[1].underlay_at(self.family);
         let line = self.on(0, &format!("ip neigh show {address} dev {UNDERLAY}"))?;
         let mut words = line.split_whitespace().skip_while(|word| *word != "lladdr");
         Ok(words.nth(1).map(str::to_owned))
@@ -91,13 +101,10 @@ impl Stand {
             thread::sleep(PAUSE);
             let old = self.known()?.context("no MAC is known")?;
             let before = carried(&self.guard.agent(1).instance)?.sent;
-            let (near, mac_of_near) = self.near()?;
+            let remember = self.remembered()?;
             self.on(
                 1,
-                &format!(
-                    "ip link set dev {UNDERLAY} address {mac}; \
-                     ip neigh replace {near} lladdr {mac_of_near} dev {UNDERLAY} nud permanent"
-                ),
+                &format!("ip link set dev {UNDERLAY} address {mac}; {remember}"),
             )?;
             thread::sleep(PAUSE);
             // Nobody has told, and nobody has asked everybody: at most the node at the old address, in vain.
@@ -116,13 +123,22 @@ impl Stand {
 }
 
 /// The traffic of the programs has the kernel ask for it as its own would.
-#[test]
-fn a_silent_change_of_a_neighbour_is_noticed_by_traffic_of_either_path() -> Result<()> {
+fn is_noticed(name: &str, family: Family) -> Result<()> {
     // There are chains at egress then.
     if !kernel::has_tcx() {
         return Ok(());
     }
-    let stand = Stand::up("tneigh")?;
+    let stand = Stand::up(name, family)?;
     stand.try_both_paths()?;
     Ok(stand.guard.down()?)
+}
+
+#[test]
+fn a_silent_change_of_a_neighbour_is_noticed_by_traffic_of_either_path() -> Result<()> {
+    is_noticed("tneigh", Family::V4)
+}
+
+#[test]
+fn it_is_noticed_over_ipv6() -> Result<()> {
+    is_noticed("tneigh6", Family::V6)
 }
