@@ -1,5 +1,7 @@
 //! IPv6 inside, outside and beside IPv4: everyone reaches everyone, on both paths.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use overlay_tests::{
     agent::Agent,
@@ -233,4 +235,34 @@ fn down_leaves_nothing_of_either_family() -> Result<()> {
         assert!(!trace.exists(), "{} is left", trace.display());
     }
     Ok(guard.down()?)
+}
+
+#[test]
+fn a_container_in_which_ipv6_was_switched_off_gets_it_on_its_interface() -> Result<()> {
+    let guard = Guard::up(shape("tsixoff", 2, Families::V4, Families::Both)?)?;
+    let netns = "tsixoff-docker";
+    let ip = |command: &str| run::checked(&words(format!("ip {command}")));
+    ip(&format!("netns add {netns}"))?;
+    let tried = || -> Result<()> {
+        for setting in ["all", "default"] {
+            let set =
+                format!("netns exec {netns} sysctl -qw net.ipv6.conf.{setting}.disable_ipv6=1");
+            ip(&set)?;
+        }
+        let agent = guard.agent(1);
+        agent.attach("docker", netns)?;
+        agent.is_well()?;
+        let shown = ip(&format!("-n {netns} -6 addr show dev eth0 scope global"))?;
+        assert!(shown.contains("fd00:"), "{shown}");
+        let there = &guard.topology().nodes[1].containers[0];
+        for to in [IpAddr::from(there.address), there.address6.into()] {
+            let answer = check::ping(netns, to)?;
+            assert!(!matches!(answer, Answer::None(_)), "{to}: {answer:?}");
+        }
+        Ok(())
+    };
+    let outcome = tried();
+    guard.down()?;
+    ip(&format!("netns del {netns}"))?;
+    outcome
 }

@@ -83,6 +83,11 @@ impl KernelError {
         self.errno.map(|errno| errno as i32)
     }
 
+    /// Whether the kernel has refused it (`EACCES`).
+    pub fn not_permitted(&self) -> bool {
+        self.errno == Some(Errno::EACCES)
+    }
+
     /// Why it failed.
     pub fn cause(&self) -> &str {
         &self.cause

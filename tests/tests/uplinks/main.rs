@@ -2,6 +2,7 @@
 //! come and go, routers with IPv6 addresses alone, addresses that are late or away, and devices of
 //! other kinds than a card.
 
+mod addresses;
 mod kinds;
 mod spread;
 mod stand;

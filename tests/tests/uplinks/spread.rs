@@ -13,11 +13,11 @@ use overlay_tests::{counters, guard::Guard, netns, poll, run, run::Running, scri
 use crate::stand::{BOTH, configure, flows_fast, ip, lab, pass_over_linkdown, second_cable};
 
 /// Flows that are told apart by their ports.
-const FLOWS: usize = 64;
+pub(crate) const FLOWS: usize = 64;
 
 /// Sends a datagram of each flow from the first container to the second; how many arrived, and
 /// how many packets left by each of the first node's cards.
-fn spread(guard: &Guard) -> Result<(usize, [u64; 2])> {
+pub(crate) fn spread(guard: &Guard) -> Result<(usize, [u64; 2])> {
     let nodes = &guard.topology().nodes;
     let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     let sent = |device: &str| -> Result<u64> {
@@ -46,7 +46,7 @@ fn spread(guard: &Guard) -> Result<(usize, [u64; 2])> {
 }
 
 /// Waits until flows are spread over so many next hops, none being one alone.
-fn hops_are(guard: &Guard, count: usize) -> Result<()> {
+pub(crate) fn hops_are(guard: &Guard, count: usize) -> Result<()> {
     let agent = guard.agent(1);
     let hops = || -> Result<Option<String>> {
         let peer = agent.json(&["status"])?["networks"][0]["peers"][0].take();

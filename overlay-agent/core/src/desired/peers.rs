@@ -12,7 +12,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use overlay_common::wire::OVERHEAD_V6;
+use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6};
 
 use super::{Derived, Full, Problem, Tunnel, guard, slots, spread, wireguard};
 use crate::{
@@ -106,13 +106,16 @@ pub(super) fn build(
     })
 }
 
-/// The largest inner packet on the way to a VTEP. Routers fragment IPv4, whose outer header
-/// allows it, but never IPv6: the kernel has learned how narrow the path is.
+/// The largest inner packet on the way to a VTEP: its route may have an MTU, by which the kernel cuts up
+/// what leaves. Over IPv6, which routers never fragment, the kernel has learned how narrow the path is.
 fn path_mtu(mtu: u16, vtep: IpAddr, way: Option<&Way>) -> u16 {
+    let overhead = match Family::of(vtep) {
+        Family::V4 => OVERHEAD_V4,
+        Family::V6 => OVERHEAD_V6,
+    };
     let learned = way
-        .filter(|_| vtep.is_ipv6())
         .and_then(|way| way.path_mtu)
-        .and_then(|path| u16::try_from(path.saturating_sub(OVERHEAD_V6.into())).ok());
+        .and_then(|path| u16::try_from(path.saturating_sub(overhead.into())).ok());
     learned.map_or(mtu, |learned| mtu.min(learned))
 }
 

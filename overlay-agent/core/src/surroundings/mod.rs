@@ -212,7 +212,7 @@ pub struct Way {
     /// The neighbour that gets them: a router, or the address itself. A router may have an IPv6
     /// address on the way to an IPv4 one (RFC 8950 §4, RFC 5549).
     pub next_hop: IpAddr,
-    /// MTU of the path in bytes, where a router on it has told that it is less than the link's.
+    /// MTU of the path in bytes, where the route says so, or over IPv6 a router that is on it.
     pub path_mtu: Option<u32>,
     /// All next hops, this one too, where there are several that flows are spread over.
     pub hops: Vec<WayHop>,

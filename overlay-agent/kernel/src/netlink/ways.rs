@@ -9,7 +9,7 @@ use overlay_core::{
     surroundings::{NextHop, Question},
 };
 use rtnetlink::packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
     route::{RouteAttribute, RouteMessage, RouteType},
 };
 
@@ -106,6 +106,7 @@ fn from_message(message: &RouteMessage) -> Option<NextHop> {
     let mut gateway = None;
     let mut source = None;
     let mut path = None;
+    let mut expires = false;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => oif = Some(*index),
@@ -113,6 +114,7 @@ fn from_message(message: &RouteMessage) -> Option<NextHop> {
             RouteAttribute::Via(found) => gateway = via(found),
             RouteAttribute::PrefSource(found) => source = address(found),
             RouteAttribute::Metrics(metrics) => path = mtu(metrics),
+            RouteAttribute::CacheInfo(info) => expires = info.expires != 0,
             _ => {}
         }
     }
@@ -121,6 +123,8 @@ fn from_message(message: &RouteMessage) -> Option<NextHop> {
         gateway,
         local: message.header.kind == RouteType::Local,
         source,
-        mtu: path,
+        // What a router has told of a path over IPv4 is nothing to a tunnel: it fragments. What
+        // somebody has written into the route stays.
+        mtu: path.filter(|_| !expires || message.header.address_family != AddressFamily::Inet),
     })
 }

@@ -5,7 +5,8 @@ use overlay_core::{
     desired::last_resort_metric,
     model::{IfName, Model, Name},
     objects::{
-        FilterRules, Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope, filter_table,
+        Address, FilterRules, Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope,
+        filter_table,
     },
     plan::{Change, Step},
 };
@@ -53,10 +54,7 @@ pub(super) async fn run(
             Ok(gone_is_fine(deleted)?)
         }
         Step::ChangeLink { id, change } => change_link(node, insides, model, id, change).await,
-        Step::AddAddress { address } => {
-            let place = place(node, insides, model, &address.link).await?;
-            Ok(place.netlink.add_address(place.index, address.net).await?)
-        }
+        Step::AddAddress { address } => add_address(node, insides, model, address).await,
         Step::DeleteAddress { address } => {
             let place = place(node, insides, model, &address.link).await?;
             Ok(gone_is_fine(
@@ -214,6 +212,27 @@ async fn place(
     let link = netlink.link_by_name(id.name.as_str()).await?;
     let index = link.ok_or_else(|| ApplyError::Gone(id.to_string()))?.index;
     Ok(Place { netlink, index })
+}
+
+/// Runtimes switch IPv6 off in containers that they know no IPv6 network of, as Docker does: it is switched on
+/// for the interface that gets an address of it.
+async fn add_address(
+    node: &Node,
+    insides: &mut Insides,
+    model: Option<&Model>,
+    address: &Address,
+) -> Result<()> {
+    let place = place(node, insides, model, &address.link).await?;
+    let added = place.netlink.add_address(place.index, address.net).await;
+    let (Err(error), Scope::Endpoint(endpoint)) = (&added, &address.link.scope) else {
+        return Ok(added?);
+    };
+    if !error.not_permitted() || address.net.addr().is_ipv4() {
+        return Ok(added?);
+    }
+    let key = format!("net/ipv6/conf/{}/disable_ipv6", address.link.name);
+    netns::run_in(&netns_of(model, endpoint)?, || sysctl::write(&key, "0")).flatten()?;
+    Ok(place.netlink.add_address(place.index, address.net).await?)
 }
 
 pub(super) async fn index(node: &Node, name: IfName) -> Result<u32> {

@@ -157,23 +157,22 @@ fn the_maps_tell_what_is_special() {
 }
 
 #[test]
-fn a_path_that_is_narrow_over_ipv6_is_told_to_the_programs_and_to_the_routes() {
+fn a_path_that_is_narrow_is_told_to_the_programs_and_to_the_routes() {
     let mut observed = dual();
     for way in observed.around.ways.values_mut() {
         way.path_mtu = Some(1400);
     }
     let objects = built(CONFIG, &observed).objects;
     for (prefix, peer) in &objects.peers.entries.subnets {
-        // Routers fragment the IPv4 outside.
-        let mtu = if peer.vtep.is_ipv6() { 1330 } else { 1430 };
+        let mtu = if peer.vtep.is_ipv6() { 1330 } else { 1350 };
         assert_eq!(peer.mtu, mtu, "{prefix:?}");
         let key = RouteKey {
             scope: Scope::Node,
             destination: prefix.1,
             metric: peers::metric(prefix.1),
         };
-        let narrow = peer.vtep.is_ipv6().then_some(1330);
-        assert_eq!(objects.peers.routes[&key].mtu, narrow, "{prefix:?}");
+        let narrow = objects.peers.routes[&key].mtu;
+        assert_eq!(narrow, Some(mtu.into()), "{prefix:?}");
     }
 }
 
