@@ -27,6 +27,7 @@ mod scale;
 mod stats;
 mod subject;
 mod tools;
+mod uplinks;
 mod witness;
 
 use std::{

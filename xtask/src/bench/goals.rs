@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::{results::Results, subject::Subject};
 use Subject::{
-    Baseline, Ceiling, Direct, Mixed, Overlay, OverlayOff, Services, ServicesVxlan, Vxlan,
+    Baseline, Ceiling, Direct, Mixed, OneUplink, Overlay, OverlayOff, Services, ServicesVxlan,
+    TwoUplinks, Vxlan,
 };
 
 /// One bound, and whether it holds.
@@ -101,6 +102,12 @@ pub(crate) fn judge(results: &Results) -> Vec<Goal> {
         let ratio = results.ratio(Services, metric, ServicesVxlan);
         Goal::new(text, ratio, "×", AtLeast(1.0))
     });
+    let uplinks = Goal::new(
+        format!("UDP, 32 flows received, {TwoUplinks} ÷ {OneUplink}"),
+        results.ratio(TwoUplinks, "udp_32_received", OneUplink),
+        "×",
+        AtLeast(1.7),
+    );
     let programs = [("Encapsulation", "encap"), ("Decapsulation", "decap")];
     let programs = programs.into_iter().flat_map(|(what, id)| {
         let at = |peers: u32| results.median(Overlay, &format!("{id}_ns_{peers}_peers"));
@@ -123,6 +130,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Goal> {
     ratios
         .chain(mixed)
         .chain(translated)
+        .chain([uplinks])
         .chain(programs)
         .collect()
 }

@@ -20,6 +20,7 @@ use overlay_tests::{
 use super::{
     ceiling::{self, Ceiling},
     subject::Subject,
+    uplinks,
 };
 
 /// An address that no container has.
@@ -85,9 +86,12 @@ impl Way {
                 Some(format!("flannel.{VNI}"))
             }
             Subject::Tun => Some("tun0".to_owned()),
-            Subject::Overlay | Subject::OverlayOff | Subject::Baseline | Subject::Services => {
-                Some(format!("ovl{VNI}"))
-            }
+            Subject::Overlay
+            | Subject::OverlayOff
+            | Subject::Baseline
+            | Subject::Services
+            | Subject::OneUplink
+            | Subject::TwoUplinks => Some(format!("ovl{VNI}")),
         }
     }
 
@@ -104,14 +108,18 @@ impl Way {
     /// Whether overlay is the sender, and the receiver, with counters as they are today.
     pub(crate) fn ours(&self) -> (bool, bool) {
         match self.subject {
-            Subject::Overlay | Subject::OverlayOff | Subject::Services => (true, true),
+            Subject::Overlay
+            | Subject::OverlayOff
+            | Subject::Services
+            | Subject::OneUplink
+            | Subject::TwoUplinks => (true, true),
             Subject::Mixed => (false, true),
             Subject::MixedBack => (true, false),
             _ => (false, false),
         }
     }
 
-    /// The device that every packet between the nodes passes.
+    /// The device that every packet between the nodes passes, unless there are two uplinks.
     pub(crate) const UNDERLAY: &str = UNDERLAY;
 }
 
@@ -238,6 +246,7 @@ fn raise(subject: Subject, name: &str, agent: &Path) -> Result<Guard> {
             };
             serve(client, container(server, 0)?.address)?;
         }
+        Subject::OneUplink | Subject::TwoUplinks => uplinks::lay(&guard, subject)?,
         _ => {}
     }
     Ok(guard)

@@ -101,7 +101,9 @@ impl Measurement {
             LocalUdp | LocalRtt | LocalTcp => Subject::LOCAL,
             // A tunnel in user space does not keep up with the rate at which it is measured.
             Cpu => Subject::IN_KERNEL,
-            Tcp(1, _) | Udp(1) | Rtt => Subject::ALL,
+            Tcp(1, _) | Udp(1) | Rtt => Subject::UNSHAPED,
+            // So many flows that both uplinks get their share.
+            Udp(_) => Subject::FLOWS,
             _ => Subject::PLAIN,
         }
     }

@@ -32,6 +32,10 @@ pub(crate) enum Subject {
     Services,
     /// The kernel's VXLAN device, through the same translation
     ServicesVxlan,
+    /// overlay over one of two uplinks, each shaped to 40 Mbit/s
+    OneUplink,
+    /// overlay over both of them (ECMP)
+    TwoUplinks,
 }
 
 impl Subject {
@@ -49,9 +53,26 @@ impl Subject {
         Self::MixedBack,
         Self::Services,
         Self::ServicesVxlan,
+        Self::OneUplink,
+        Self::TwoUplinks,
     ];
-    /// Those of one kind on both nodes, without translation: all but the last four.
-    pub(crate) const PLAIN: &[Self] = Self::ALL.split_at(Self::ALL.len() - 4).0;
+    /// Those whose limit is the machine: all but the last two.
+    pub(crate) const UNSHAPED: &[Self] = Self::ALL.split_at(Self::ALL.len() - 2).0;
+    /// Those of one kind on both nodes, without translation: of these all but the last four.
+    pub(crate) const PLAIN: &[Self] = Self::UNSHAPED.split_at(Self::UNSHAPED.len() - 4).0;
+    /// Those that many flows are worth comparing for.
+    pub(crate) const FLOWS: &[Self] = &[
+        Self::Bare,
+        Self::Ceiling,
+        Self::Direct,
+        Self::Vxlan,
+        Self::Tun,
+        Self::Overlay,
+        Self::OverlayOff,
+        Self::Baseline,
+        Self::OneUplink,
+        Self::TwoUplinks,
+    ];
     /// Those whose packets do not pass through a process.
     pub(crate) const IN_KERNEL: &[Self] = &[
         Self::Bare,
@@ -82,6 +103,8 @@ impl Subject {
             Self::MixedBack => "mixed-back",
             Self::Services => "services",
             Self::ServicesVxlan => "services-vxlan",
+            Self::OneUplink => "one-uplink",
+            Self::TwoUplinks => "two-uplinks",
         }
     }
 
@@ -100,6 +123,8 @@ impl Subject {
             Self::MixedBack => "containers, from overlay to the kernel's VXLAN device",
             Self::Services => "containers, overlay behind a service's address (DNAT)",
             Self::ServicesVxlan => "containers, the kernel's VXLAN device behind the same address",
+            Self::OneUplink => "containers, overlay over one of two lines of 40 Mbit/s",
+            Self::TwoUplinks => "containers, overlay over both of these lines",
         }
     }
 
@@ -117,6 +142,8 @@ impl Subject {
             Self::Mixed | Self::MixedBack => ("bmmixed", Scenario::Mixed),
             Self::Services => ("bmsvc", Scenario::Overlay),
             Self::ServicesVxlan => ("bmsvcvx", Scenario::Vxlan),
+            Self::OneUplink => ("bmoneup", Scenario::Overlay),
+            Self::TwoUplinks => ("bmtwoup", Scenario::Overlay),
         }
     }
 }
@@ -143,8 +170,11 @@ mod tests {
             Subject::MixedBack,
             Subject::Services,
             Subject::ServicesVxlan,
+            Subject::OneUplink,
+            Subject::TwoUplinks,
         ];
         assert!(!Subject::PLAIN.iter().any(|it| others.contains(it)));
+        assert_eq!(&Subject::FLOWS[..Subject::PLAIN.len()], Subject::PLAIN);
     }
 
     #[test]

@@ -135,6 +135,8 @@ impl Counters {
     pub(crate) fn merged(&self, way: &Way) -> Option<f64> {
         let packets = match way.subject {
             Subject::Bare | Subject::Ceiling | Subject::Direct | Subject::Tun => return None,
+            // Only one of the two is looked at.
+            Subject::OneUplink | Subject::TwoUplinks => return None,
             Subject::Vxlan | Subject::OverlayOff | Subject::MixedBack | Subject::ServicesVxlan => {
                 self.tunnel_received
             }
@@ -190,6 +192,10 @@ impl Counters {
             Subject::Vxlan | Subject::ServicesVxlan => by_kernel()?,
             // What the node has translated passes the device's egress, where it is sent fast.
             Subject::Services => by_programs()?,
+            Subject::OneUplink | Subject::TwoUplinks => {
+                by_programs()?;
+                return strayed("the VXLAN device", self.tunnel_sent);
+            }
             Subject::Mixed => {
                 sent_by_kernel()?;
                 received_by_programs()?;

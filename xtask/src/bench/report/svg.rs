@@ -56,6 +56,7 @@ const SHAPES: &str = "\
     rect.tun{fill:<tun>}rect.overlay{fill:<overlay>}rect.overlay-off{fill:<overlay-off>}\
     rect.ceiling{fill:<bare>}rect.baseline{fill:<overlay-off>}\
     rect.mixed,rect.mixed-back,rect.services{fill:<overlay>}rect.services-vxlan{fill:<vxlan>}\
+    rect.one-uplink{fill:<overlay-off>}rect.two-uplinks{fill:<overlay>}\
     .curve{fill:none;stroke-width:2.5;stroke-linejoin:round}\
     .curve.vxlan{stroke:<vxlan>}.curve.overlay{stroke:<overlay>}\
     .curve.second{stroke-dasharray:7 4}\
