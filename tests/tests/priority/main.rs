@@ -2,6 +2,7 @@
 //! takes: a container's voice leaves before its bulk, as from a router without the programs. And
 //! into a container a packet brings what the kernel would let it bring.
 
+mod bands;
 mod receiving;
 
 use std::{
