@@ -27,6 +27,9 @@ const LONG: usize = 32 << 20;
 
 const FORWARD: &str = "type filter hook forward priority filter; ";
 
+/// Ends some traffic.
+type Ended = Box<dyn FnOnce() -> Result<u64>>;
+
 /// Rules that none of this traffic is dropped or translated by, and that the programs leave it to the
 /// kernel for.
 fn kinds(far: &str, near: &str) -> [String; 4] {
@@ -72,7 +75,7 @@ fn nothing_is_lost_while_rules_come_and_go() -> Result<()> {
         "table inet keeper { chain c { type filter hook forward priority filter + 10; \
          ct state invalid drop; }; }",
     )?;
-    let mut traffic: Vec<(&str, Box<dyn FnOnce() -> Result<u64>>)> = Vec::new();
+    let mut traffic: Vec<(&str, Ended)> = Vec::new();
     for (from, to, family) in [
         (near, far, Family::V4),
         (far, near, Family::V4),

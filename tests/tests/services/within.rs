@@ -100,176 +100,179 @@ impl Case<'_> {
     }
 }
 
-fn cases<'a>(topology: &'a Topology, family: Family) -> Vec<Case<'a>> {
+/// A namespace and its address.
+type Who<'a> = (&'a str, IpAddr);
+
+/// Those of both nodes, in one family.
+struct All<'a> {
+    own: Who<'a>,
+    neighbour: Who<'a>,
+    remote: Who<'a>,
+    another: Who<'a>,
+    /// The first node, wherever it is asked.
+    host: Who<'a>,
+    ip: &'static str,
+    /// Matches for what is asked.
+    ports: String,
+}
+
+fn case<'a>(
+    name: &'static str,
+    rule: (&'static str, String),
+    client: Who<'a>,
+    at: IpAddr,
+    (server, backend): Who<'a>,
+    port: u16,
+) -> Case<'a> {
+    Case {
+        name,
+        rule,
+        client: client.0,
+        at,
+        server,
+        backend: SocketAddr::new(backend, port),
+    }
+}
+
+fn cases(topology: &Topology, family: Family) -> Vec<Case<'_>> {
     let [node, other] = &topology.nodes[..] else {
         panic!("two nodes")
     };
-    let [client, near] = &node.containers[..] else {
+    let [own, neighbour] = &node.containers[..] else {
         panic!("two containers")
     };
-    let [far, farther] = &other.containers[..] else {
+    let [remote, another] = &other.containers[..] else {
         panic!("two containers")
-    };
-    let ip = match family {
-        Family::V4 => "ip",
-        Family::V6 => "ip6",
     };
     let [own, neighbour, remote, another] =
-        [client, near, far, farther].map(|one| (&*one.namespace, one.at(family)));
-    let any: IpAddr = match family {
-        Family::V4 => [0; 4].into(),
-        Family::V6 => [0; 16].into(),
+        [own, neighbour, remote, another].map(|one| (&*one.namespace, one.at(family)));
+    let (ip, any): (_, IpAddr) = match family {
+        Family::V4 => ("ip", [0; 4].into()),
+        Family::V6 => ("ip6", [0; 16].into()),
     };
-    let host = (&*node.namespace, any);
-    let ports = format!("meta l4proto {{ tcp, udp }} th dport {PORT}");
-    let case =
-        |name, rule, (client, _): (&'a str, IpAddr), at, server: (&'a str, IpAddr), port| Case {
-            name,
-            rule,
-            client,
-            at,
-            server: server.0,
-            backend: SocketAddr::new(server.1, port),
+    let all = All {
+        own,
+        neighbour,
+        remote,
+        another,
+        host: (&*node.namespace, any),
+        ip,
+        ports: format!("meta l4proto {{ tcp, udp }} th dport {PORT}"),
+    };
+    let mut cases = all.destinations();
+    cases.extend(all.to_the_node());
+    cases.extend(all.sources());
+    cases.extend(all.apart());
+    cases
+}
+
+impl<'a> All<'a> {
+    fn destinations(&self) -> Vec<Case<'a>> {
+        let Self {
+            own,
+            neighbour,
+            remote,
+            another,
+            ip,
+            ref ports,
+            ..
+        } = *self;
+        let to = |(_, at): Who<'_>, (_, whom): Who<'_>| {
+            let rule = format!("{ip} daddr {at} {ports} dnat {ip} to {whom}");
+            (PREROUTING, rule)
         };
-    let to = |at: IpAddr, rule: String| (PREROUTING, format!("{ip} daddr {at} {ports} {rule}"));
-    let dnat = |at, to_whom: IpAddr| to(at, format!("dnat {ip} to {to_whom}"));
-    let (from, back) = ((POSTROUTING, format!("{ip} saddr {}", own.1)), own.1);
-    let source = |rule: &str| (from.0, format!("{} {rule}", from.1));
-    let by = |chain, rule: &str| (chain, rule.to_owned());
-    vec![
-        case(
-            "a peer's for another",
-            dnat(another.1, remote.1),
-            own,
-            another.1,
-            remote,
-            PORT,
-        ),
-        case(
-            "a peer's for a neighbour",
-            dnat(another.1, neighbour.1),
-            own,
-            another.1,
-            neighbour,
-            PORT,
-        ),
-        case(
-            "a neighbour for a peer's",
-            dnat(neighbour.1, remote.1),
-            own,
-            neighbour.1,
-            remote,
-            PORT,
-        ),
-        case(
-            "by a device",
-            (
-                PREROUTING,
-                format!("iifname ovlbr1 {ports} dnat {ip} to {}", remote.1),
+        let by_device = format!("iifname ovlbr1 {ports} dnat {ip} to {}", remote.1);
+        let map = format!("{{ {} : {} }}", another.1, remote.1);
+        let in_map = format!("dnat {ip} to {ip} daddr map {map}");
+        vec![
+            case(
+                "a peer's for another",
+                to(another, remote),
+                own,
+                another.1,
+                remote,
+                PORT,
             ),
-            own,
-            another.1,
-            remote,
-            PORT,
-        ),
-        case(
-            "in a map",
-            (
-                PREROUTING,
-                format!(
-                    "dnat {ip} to {ip} daddr map {{ {} : {} }}",
-                    another.1, remote.1
-                ),
+            case(
+                "a peer's for a neighbour",
+                to(another, neighbour),
+                own,
+                another.1,
+                neighbour,
+                PORT,
             ),
-            own,
-            another.1,
-            remote,
-            PORT,
-        ),
-        case(
-            "what comes from a peer",
-            dnat(neighbour.1, back),
-            remote,
-            neighbour.1,
-            own,
-            PORT,
-        ),
-        case(
-            "to the node",
-            to(remote.1, format!("redirect to :{OWN_PORT}")),
-            own,
-            remote.1,
-            host,
-            OWN_PORT,
-        ),
-        case(
-            "to the node, by a port",
-            (
-                PREROUTING,
-                format!("iifname ovlbr1 {ports} redirect to :{OWN_PORT}"),
+            case(
+                "a neighbour for a peer's",
+                to(neighbour, remote),
+                own,
+                neighbour.1,
+                remote,
+                PORT,
             ),
-            own,
-            remote.1,
-            host,
-            OWN_PORT,
-        ),
-        case(
-            "another source",
-            source("masquerade"),
-            own,
-            remote.1,
-            remote,
-            PORT,
-        ),
-        case(
-            "a neighbour's source",
-            source(&format!("snat {ip} to {}", neighbour.1)),
-            own,
-            remote.1,
-            remote,
-            PORT,
-        ),
-        case(
-            "the tunnel's source",
-            by(POSTROUTING, "oifname ovl1 masquerade"),
-            own,
-            remote.1,
-            remote,
-            PORT,
-        ),
-        case(
-            "everybody's source",
-            by(POSTROUTING, "masquerade"),
-            own,
-            remote.1,
-            remote,
-            PORT,
-        ),
-        case(
-            "the source of what comes",
-            by(POSTROUTING, "oifname ovlbr1 masquerade"),
-            remote,
-            back,
-            own,
-            PORT,
-        ),
-        case(
-            "neighbours apart",
-            by(FORWARD, "iifname ovlbr1 oifname ovlbr1 drop"),
-            own,
-            neighbour.1,
-            neighbour,
-            PORT,
-        ),
-        case(
-            "neighbours apart at a port",
-            (FORWARD, format!("{ports} drop")),
-            own,
-            neighbour.1,
-            neighbour,
-            PORT,
-        ),
-    ]
+            case(
+                "by a device",
+                (PREROUTING, by_device),
+                own,
+                another.1,
+                remote,
+                PORT,
+            ),
+            case(
+                "in a map",
+                (PREROUTING, in_map),
+                own,
+                another.1,
+                remote,
+                PORT,
+            ),
+            case(
+                "what comes from a peer",
+                to(neighbour, own),
+                remote,
+                neighbour.1,
+                own,
+                PORT,
+            ),
+        ]
+    }
+
+    fn to_the_node(&self) -> [Case<'a>; 2] {
+        let (ip, ports, at) = (self.ip, &self.ports, self.remote.1);
+        let by_address = format!("{ip} daddr {at} {ports} redirect to :{OWN_PORT}");
+        let by_device = format!("iifname ovlbr1 {ports} redirect to :{OWN_PORT}");
+        [
+            ("to the node", by_address),
+            ("to the node, by a port", by_device),
+        ]
+        .map(|(name, rule)| case(name, (PREROUTING, rule), self.own, at, self.host, OWN_PORT))
+    }
+
+    fn sources(&self) -> [Case<'a>; 5] {
+        let (ip, own, remote) = (self.ip, self.own, self.remote);
+        let from = format!("{ip} saddr {}", own.1);
+        let neighbour = format!("{from} snat {ip} to {}", self.neighbour.1);
+        let there = [
+            ("another source", format!("{from} masquerade")),
+            ("a neighbour's source", neighbour),
+            ("the tunnel's source", "oifname ovl1 masquerade".to_owned()),
+            ("everybody's source", "masquerade".to_owned()),
+        ];
+        let [one, two, three, four] =
+            there.map(|(name, rule)| case(name, (POSTROUTING, rule), own, remote.1, remote, PORT));
+        let back = (POSTROUTING, "oifname ovlbr1 masquerade".to_owned());
+        let back = case("the source of what comes", back, remote, own.1, own, PORT);
+        [one, two, three, four, back]
+    }
+
+    fn apart(&self) -> [Case<'a>; 2] {
+        let to = self.neighbour;
+        let devices = "iifname ovlbr1 oifname ovlbr1 drop".to_owned();
+        [
+            ("neighbours apart", devices),
+            ("neighbours apart at a port", format!("{} drop", self.ports)),
+        ]
+        .map(|(name, rule)| case(name, (FORWARD, rule), self.own, to.1, to, PORT))
+    }
 }
 
 fn within(name: &str, rx: Option<&'static str>) -> Result<()> {

@@ -159,10 +159,9 @@ fn ways<'a>(ends: &Ends, between: &Between<'a>) -> Vec<Way<'a>> {
             let here = [source, destination].map(|end| subnet.contains(&end));
             for tunnel in between.tunnels {
                 match here {
-                    [true, true] => {}
                     [true, false] => ways.push((between.bridge, *tunnel, source, destination)),
                     [false, true] => ways.push((*tunnel, between.bridge, source, destination)),
-                    [false, false] => {}
+                    [true, true] | [false, false] => {}
                 }
             }
             if here == [true, true] {

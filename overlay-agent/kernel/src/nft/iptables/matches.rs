@@ -70,9 +70,9 @@ fn kinds(revision: u32, info: &[u8]) -> Option<(Vec<Value>, bool)> {
 /// A match by the mark of a packet.
 fn marked(revision: u32, info: &[u8]) -> Option<(Vec<Value>, bool)> {
     let number = |place| word(info, place).map(u32::from_ne_bytes);
-    let (mark, mask, inverted) = (number(0)?, number(4)?, *info.get(8)? != 0);
+    let (mark, bits, inverted) = (number(0)?, number(4)?, *info.get(8)? != 0);
     let op = if inverted { "!=" } else { "==" };
-    let left = json!({ "&": [{ "meta": { "key": "mark" } }, mask] });
+    let left = json!({ "&": [{ "meta": { "key": "mark" } }, bits] });
     let said = json!({ "match": { "op": op, "left": left, "right": mark } });
     (revision == 1).then(|| (vec![said], true))
 }
