@@ -27,6 +27,9 @@ const HOP_LIMITS: [u8; 2] = [64, 255];
 /// A header: its kind, and what stands behind the kind of the next one.
 type Header = (u8, Vec<u8>);
 
+/// What was sent, what has arrived of it, and what was counted as dropped.
+type Outcome = (String, Option<Vec<u8>>, Vec<(String, u64)>);
+
 /// Options that say nothing.
 fn padding(kind: u8) -> Header {
     (kind, vec![0, 1, 4, 0, 0, 0, 0])
@@ -152,7 +155,7 @@ impl Stand {
     }
 
     /// What becomes of each chain, and what is counted as dropped on the way.
-    fn outcomes(&self, from: usize) -> Result<Vec<(String, Option<Vec<u8>>, Vec<(String, u64)>)>> {
+    fn outcomes(&self, from: usize) -> Result<Vec<Outcome>> {
         let last = self.packet(&[], 64, 0);
         let mut outcomes = Vec::new();
         for (what, chain) in chains() {
