@@ -167,9 +167,9 @@ fn alone() -> Result<UnixListener> {
 
 /// The agent to measure: `OVERLAY_AGENT`, or what is built now.
 fn agent(console: Console) -> Result<PathBuf> {
+    setup::run_for_measuring(console)?;
     if env::var_os("OVERLAY_AGENT").is_none() {
-        return build::agent(console);
+        return build::compile(console);
     }
-    setup::run(console)?;
     Ok(lab::agent_program())
 }

@@ -192,6 +192,9 @@ fn prepare(console: Console, scenario: Scenario) -> Result<PathBuf> {
     if scenario == Scenario::Container && !lab::busybox_program().is_file() {
         setup::run_for_tests(console)?;
     }
+    if scenario == Scenario::Etcd {
+        setup::etcd(console)?;
+    }
     if scenario.needs_agent() && !given {
         return build::agent(console);
     }

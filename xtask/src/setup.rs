@@ -18,6 +18,7 @@ use anyhow::Result;
 
 use crate::console::Console;
 pub(crate) use apt::{Apt, extract};
+use tools::For;
 pub(crate) use tools::is_there;
 
 /// Something is missing that only the user can provide; the text says how.
@@ -30,25 +31,49 @@ pub(crate) struct Unmet(pub(crate) String);
 /// # Errors
 /// As [`run`].
 pub(crate) fn run_for_tests(console: Console) -> Result<()> {
-    run(console)?;
+    run_for_measuring(console)?;
     clients::ensure(console, Apt::find(console).as_ref());
     Ok(())
 }
 
-/// Finds or installs everything that it takes to build, to raise a lab and to look at one.
+/// Finds or installs what it takes to build, to measure, and to fill a virtual machine.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_for_measuring(console: Console) -> Result<()> {
+    let apt = Apt::find(console);
+    let mut parts = parts(console, apt.as_ref(), For::Tests);
+    parts.push(servers::ensure(console, apt.as_ref()));
+    all(parts)
+}
+
+/// Finds or installs what it takes to build, to raise a lab and to look at one.
 ///
 /// # Errors
 /// [`Unmet`] with all that could not be installed, and how to install it.
 pub(crate) fn run(console: Console) -> Result<()> {
     let apt = Apt::find(console);
-    let apt = apt.as_ref();
-    let parts = [
-        chain::ensure(console, apt),
-        tools::ensure(console, apt),
-        servers::ensure(console, apt),
-        host::ensure(console),
-    ];
+    all(parts(console, apt.as_ref(), For::Lab))
+}
 
+/// Finds or unpacks etcd, which only labs of it need.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn etcd(console: Console) -> Result<()> {
+    servers::ensure_etcd(console, Apt::find(console).as_ref())
+}
+
+fn parts(console: Console, apt: Option<&Apt>, who: For) -> Vec<Result<()>> {
+    vec![
+        chain::ensure(console, apt),
+        tools::ensure(console, apt, who),
+        host::ensure(console),
+    ]
+}
+
+/// Tells all that is missing at once.
+fn all(parts: Vec<Result<()>>) -> Result<()> {
     let mut unmet = Vec::new();
     for part in parts {
         match part.map_err(anyhow::Error::downcast::<Unmet>) {

@@ -223,7 +223,7 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
 
 /// Sets up what is missing, builds, and makes what each kernel boots.
 fn prepare(console: Console, args: &Args) -> Result<(Runner, Vec<Bootable>)> {
-    setup::run(console)?;
+    setup::run_for_measuring(console)?;
     let newest = args.arch.newest_kernel(args.pages, args.nic.is_some());
     let newest = newest.ok_or_else(|| {
         Unmet("leave --pages out, or take --arch arm64: amd64 has pages of 4k alone".to_owned())

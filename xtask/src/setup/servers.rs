@@ -1,4 +1,5 @@
-//! Servers of others that tests run: Prometheus, which scrapes the agent, and etcd. They are
+//! Servers of others that tests run: Prometheus, which scrapes the agent, and etcd, of which there are
+//! labs, too. They are
 //! unpacked into the user's cache: their packages would start them.
 
 use std::{env, ffi::OsString, path::PathBuf};
@@ -53,6 +54,15 @@ pub(super) fn ensure(console: Console, apt: Option<&Apt>) -> Result<()> {
     SERVERS
         .iter()
         .try_for_each(|server| server.ensure(console, apt))
+}
+
+/// Finds or unpacks etcd alone.
+///
+/// # Errors
+/// As [`ensure`].
+pub(super) fn ensure_etcd(console: Console, apt: Option<&Apt>) -> Result<()> {
+    let [_, etcd] = &SERVERS;
+    etcd.ensure(console, apt)
 }
 
 impl Server {

@@ -7,11 +7,21 @@ use anyhow::Result;
 use super::{Unmet, apt::Apt};
 use crate::{console::Console, toolchain::on_path};
 
+/// Who runs programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum For {
+    /// A lab, and who looks at one by what it suggests.
+    Lab,
+    /// Tests and measurements, too.
+    Tests,
+}
+
 /// A program, the Debian package that has it, and what it is for.
 struct Tool {
     command: &'static str,
     package: &'static str,
     purpose: &'static str,
+    used: For,
 }
 
 const TOOLS: &[Tool] = &[
@@ -19,113 +29,132 @@ const TOOLS: &[Tool] = &[
         command: "ip",
         package: "iproute2",
         purpose: "namespaces, devices, routes",
+        used: For::Lab,
     },
     Tool {
         command: "bridge",
         package: "iproute2",
         purpose: "forwarding entries",
+        used: For::Lab,
     },
     Tool {
         command: "tc",
         package: "iproute2",
         purpose: "filters and qdiscs",
+        used: For::Lab,
     },
     Tool {
         command: "ping",
         package: "iputils-ping",
         purpose: "reachability",
+        used: For::Lab,
     },
     Tool {
         command: "tcpdump",
         package: "tcpdump",
         purpose: "captures on the wire",
+        used: For::Lab,
     },
     Tool {
         command: "tshark",
         package: "tshark",
         purpose: "an independent decoder",
+        used: For::Tests,
     },
     Tool {
         command: "bpftool",
         package: "bpftool",
         purpose: "programs and maps in the kernel",
+        used: For::Lab,
     },
     Tool {
         command: "nft",
         package: "nftables",
         purpose: "faults and firewalls",
+        used: For::Lab,
     },
     Tool {
         command: "pgrep",
         package: "procps",
         purpose: "processes in containers",
+        used: For::Lab,
     },
     Tool {
         command: "ethtool",
         package: "ethtool",
         purpose: "offloads",
+        used: For::Tests,
     },
     Tool {
         command: "socat",
         package: "socat",
         purpose: "streams and the tunnel of step 4",
+        used: For::Lab,
     },
     Tool {
         command: "jq",
         package: "jq",
         purpose: "the examples of the help texts",
+        used: For::Lab,
     },
     Tool {
         command: "curl",
         package: "curl",
         purpose: "requests between containers",
+        used: For::Lab,
     },
     Tool {
         command: "tmux",
         package: "tmux",
         purpose: "a terminal that tests can read",
+        used: For::Tests,
     },
     Tool {
         command: "zsh",
         package: "zsh",
         purpose: "completion, which tests type",
+        used: For::Tests,
     },
     Tool {
         command: "fish",
         package: "fish",
         purpose: "completion, which tests type",
+        used: For::Tests,
     },
     Tool {
         command: "iperf3",
         package: "iperf3",
         purpose: "throughput",
+        used: For::Lab,
     },
     Tool {
         command: "wg",
         package: "wireguard-tools",
         purpose: "an underlay of WireGuard",
+        used: For::Tests,
     },
     Tool {
         command: "sockperf",
         package: "sockperf",
         purpose: "latency",
+        used: For::Tests,
     },
 ];
 
 /// Where Debian keeps programs for root, which is not in every user's `PATH`.
 const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// Finds every tool, and installs the missing ones in one go.
+/// Finds the tools that somebody needs, and installs the missing ones in one go.
 ///
 /// # Errors
 /// [`Unmet`] when that takes root, or another package manager than apt.
-pub(super) fn ensure(console: Console, apt: Option<&Apt>) -> Result<()> {
+pub(super) fn ensure(console: Console, apt: Option<&Apt>, who: For) -> Result<()> {
     if let Some(apt) = apt {
-        apt.install("tools", &packages(&missing(is_there)))?;
+        apt.install("tools", &packages(&missing(who, is_there)))?;
     }
-    let missing = missing(is_there);
+    let missing = missing(who, is_there);
     if missing.is_empty() {
-        let commands: Vec<&str> = TOOLS.iter().map(|tool| tool.command).collect();
+        let commands: Vec<&str> = of(who).map(|tool| tool.command).collect();
         console.say("tools", commands.join(", "));
         return Ok(());
     }
@@ -140,11 +169,13 @@ pub(super) fn ensure(console: Console, apt: Option<&Apt>) -> Result<()> {
     .into())
 }
 
-fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static Tool> {
-    TOOLS
-        .iter()
-        .filter(|tool| !is_there(tool.command))
-        .collect()
+/// What somebody needs.
+fn of(who: For) -> impl Iterator<Item = &'static Tool> {
+    TOOLS.iter().filter(move |tool| tool.used <= who)
+}
+
+fn missing(who: For, is_there: impl Fn(&str) -> bool) -> Vec<&'static Tool> {
+    of(who).filter(|tool| !is_there(tool.command)).collect()
 }
 
 /// The packages of `tools`, each once.
@@ -169,8 +200,31 @@ mod tests {
 
     #[test]
     fn a_package_is_asked_for_once_and_only_for_what_is_missing() {
-        let missing = missing(|command| !["tc", "ip", "tshark"].contains(&command));
-        assert_eq!(packages(&missing), ["iproute2", "tshark"]);
+        let is_there = |command: &str| !["tc", "ip", "tshark"].contains(&command);
+        assert_eq!(
+            packages(&missing(For::Tests, is_there)),
+            ["iproute2", "tshark"]
+        );
+    }
+
+    #[test]
+    fn a_lab_needs_neither_shells_nor_what_only_tests_run() {
+        let all = packages(&missing(For::Lab, |_| false));
+        assert_eq!(
+            all,
+            [
+                "bpftool",
+                "curl",
+                "iperf3",
+                "iproute2",
+                "iputils-ping",
+                "jq",
+                "nftables",
+                "procps",
+                "socat",
+                "tcpdump"
+            ]
+        );
     }
 
     #[test]
