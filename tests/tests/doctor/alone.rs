@@ -48,7 +48,8 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
             "foreign-vxlan",
             "vx9",
             "ip link add vx9 type vxlan id 9 dstport 4789 local 192.168.56.11",
-        ),
+        )
+        .cured_by("n1", "ip link del vx9"),
     ] {
         fault.is_found_by(&stand, || stand.diagnosis_alone())?;
     }
@@ -82,6 +83,7 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
         "ovlbr1",
         "ip link add ovlbr1 type bridge",
     )
+    .cleared_by("n1", "ip link del x-ovlbr1")
     .is_found_by(&stand, || stand.diagnosis_alone())?;
     Ok(stand.guard.down()?)
 }

@@ -16,7 +16,8 @@ fn faults() -> Vec<Fault> {
             "n1c1",
             "ip address add 10.244.1.77/32 dev lo",
         )
-        .within("n1c1"),
+        .within("n1c1")
+        .cured_by("n1c1", "ip address del 10.244.1.77/32 dev lo"),
         // As portmap and firewall leave them when nobody sends DEL.
         Fault::new(
             "runtime-rules-left",

@@ -173,3 +173,15 @@ pub(crate) fn cure(finding: &Value) -> Result<()> {
     }
     Ok(())
 }
+
+/// Does what is advised in quotes to whoever has found out that nobody needs the thing.
+pub(crate) fn advised(finding: &Value) -> Result<()> {
+    let none = finding["cure"]["commands"]
+        .as_array()
+        .is_some_and(Vec::is_empty);
+    assert!(none, "it takes a decision: {finding:#}");
+    let text = finding["cure"]["text"].as_str().unwrap_or_default();
+    let command = text.split('"').nth(1).context("no command in quotes")?;
+    run::checked(&pasted(command)).with_context(|| command.to_owned())?;
+    Ok(())
+}

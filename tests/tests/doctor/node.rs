@@ -11,7 +11,7 @@ use overlay_tests::{
 };
 
 use crate::{
-    fault::{Fault, cure, only_finding},
+    fault::{Fault, advised, only_finding},
     stand::{Stand, reconfigured},
 };
 
@@ -44,7 +44,8 @@ fn faults() -> Vec<Fault> {
             "foreign-vxlan",
             "vx9",
             "ip link add vx9 type vxlan id 9 dstport 4789 local 192.168.56.11",
-        ),
+        )
+        .cured_by("n1", "ip link del vx9"),
         Fault::new(
             "gateway-taken",
             "10.244.1.1",
@@ -86,7 +87,10 @@ fn faults() -> Vec<Fault> {
             "ip route add 10.244.2.0/24 via 192.168.56.12 table 77; \
              ip rule add to 10.244.2.0/24 lookup 77 priority 100",
         )
-        .cleared_by("n1", "ip route flush table 77"),
+        .cleared_by(
+            "n1",
+            "ip rule del priority 99; ip rule del priority 100; ip route flush table 77",
+        ),
         // Not ours, whatever its name; there is none of that name in between.
         Fault::new(
             "guard-table-taken",
@@ -172,14 +176,14 @@ fn programs_of_others(stand: &Stand) -> Result<()> {
             let _link = attach(stand, &program, Hook::Ingress)?;
             let found = only_finding(stand, "program-before-ours", UNDERLAY, || stand.diagnosis())?;
             assert_eq!(found["severity"], severity, "{found:#}");
-            cure(&found)?;
+            advised(&found)?;
             stand.is_healthy("a program before ours")?;
         }
     }
     let program = Program::load_xdp(&[set(0, XDP_PASS), EXIT])?;
     let _link = attach(stand, &program, Hook::Xdp)?;
     let found = only_finding(stand, "foreign-xdp", UNDERLAY, || stand.diagnosis())?;
-    cure(&found)?;
+    advised(&found)?;
     stand.is_healthy("an XDP program")
 }
 

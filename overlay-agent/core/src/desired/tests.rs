@@ -253,7 +253,7 @@ fn what_stands_in_the_way_is_told_before_anything_is_planned() {
     assert_eq!(
         with("ovlbr7", |_| {}),
         [
-            "make device ovlbr7: the name is taken by a device that this instance did not make; remove it with \"ip link del ovlbr7\", or choose another VNI"
+            "make device ovlbr7: the name is taken by a device that this instance did not make; see whose it is with \"ip -d link show ovlbr7\", and give it another name with \"ip link set dev ovlbr7 name x-ovlbr7\", or choose another VNI"
         ]
     );
     // The same node under another name, perhaps: all that it has is told at once.
@@ -267,7 +267,7 @@ fn what_stands_in_the_way_is_told_before_anything_is_planned() {
     assert_eq!(
         with("flannel.1", |link| link.vxlan_port = Some(4789)),
         [
-            "open UDP port 4789 for network lab: VXLAN device flannel.1 has UDP port 4789; remove that device, or choose another port"
+            "open UDP port 4789 for network lab: VXLAN device flannel.1 has UDP port 4789; see whose it is with \"ip -d link show flannel.1\", and have it use another port, or choose another port"
         ]
     );
     assert_eq!(

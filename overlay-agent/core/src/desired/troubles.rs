@@ -57,6 +57,16 @@ pub const GATEWAY_TAKEN: &str = "gateway-taken";
 /// An outer address has two owners.
 pub const DUPLICATE_VTEP: &str = "duplicate-vtep";
 
+/// Gives a device that is in the way another name: what it does for whoever made it goes on.
+pub fn rename(device: IfName) -> String {
+    let mut other = format!("x-{device}");
+    // As many bytes as the kernel takes; a name is ASCII or its end is left out.
+    while other.len() > 15 {
+        other.pop();
+    }
+    format!("ip link set dev {device} name {other}")
+}
+
 /// Whose a device is that stands in the way, and what to do about it: another instance's is in
 /// use, so nobody is told to delete that.
 fn taken_by(device: IfName, owner: Option<&Name>) -> (String, String) {
@@ -67,7 +77,10 @@ fn taken_by(device: IfName, owner: Option<&Name>) -> (String, String) {
         ),
         None => (
             "the name is taken by a device that this instance did not make".to_owned(),
-            format!("remove it with \"ip link del {device}\""),
+            format!(
+                "see whose it is with \"ip -d link show {device}\", and give it another name with \"{}\"",
+                rename(device)
+            ),
         ),
     }
 }

@@ -37,6 +37,14 @@ pub struct Place {
     pub(crate) at_device: bool,
 }
 
+impl Place {
+    /// Whether packets that it is about are left to the kernel for its sake, where the fast path is
+    /// not required: policies are not, and what is at a device has its turn without.
+    pub const fn is_heeded(&self) -> bool {
+        !self.is_policy && !self.at_device
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.is_policy {

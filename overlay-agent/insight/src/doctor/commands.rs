@@ -32,11 +32,6 @@ impl Commands {
     }
 }
 
-/// Removes a device.
-pub(super) fn remove_link(device: impl Display) -> String {
-    format!("ip link del {device}")
-}
-
 /// Takes an address from a device.
 pub(super) fn remove_address(net: IpNet, device: impl Display) -> String {
     format!("ip address del {net} dev {device}")

@@ -171,7 +171,10 @@ impl From<&Obstacle> for Trouble {
                 device,
                 owner,
             } => {
-                let (of, cure) = in_use("remove that device", owner.as_ref());
+                let theirs = format!(
+                    "see whose it is with \"ip -d link show {device}\", and have it use another port"
+                );
+                let (of, cure) = in_use(&theirs, owner.as_ref());
                 Self::new(
                     FOREIGN_VXLAN,
                     device,

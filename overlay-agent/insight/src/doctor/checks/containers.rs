@@ -77,7 +77,11 @@ fn addresses(facts: &Facts) -> Vec<Finding> {
             container.network
         );
         let remove = remove_address(*net, device);
-        let cure = command("remove it", inside(&container.netns, remove));
+        // It is the container's own, which somebody may have added for a reason.
+        let cure = advice(format!(
+            "if nobody needs it, remove it with \"{}\"",
+            inside(&container.netns, remove)
+        ));
         ADDRESSES.at(&container.name, what, cure)
     })
     .collect()

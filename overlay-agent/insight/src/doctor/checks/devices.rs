@@ -152,10 +152,15 @@ fn duplicate(facts: &Facts) -> Vec<Finding> {
                 "{device} of this node has the address, and so has peer {}",
                 peer.name
             );
-            let cure = command(
-                "take it from this node, or correct the peer's vtep",
-                remove(),
-            );
+            let cure = if facts.vteps.contains(&ip) {
+                // Without it the node would be cut off.
+                advice("this node is reached by it: correct the peer's vtep")
+            } else {
+                command(
+                    "take it from this node, or correct the peer's vtep",
+                    remove(),
+                )
+            };
             found.push(DUPLICATE.at(ip, what, cure));
         } else if is_of_another(facts, address) {
             let what = format!("another node on the link of {device} has the address, too");

@@ -18,6 +18,8 @@ const TUNNEL: Fault = Fault::problem(
      what the kernel carries anyway: packets of the nodes themselves, fragments, everything while the fast \
      path is off.",
 );
+const HEEDED: &str = "The programs leave to the kernel what the rule is about, so all that containers exchange with these \
+                      peers is lost.";
 const FORWARD: Fault = Fault::warning(
     "forward-rules-bypassed",
     "What the programs carry does not pass the node's packet filter, what they leave to the \
@@ -93,11 +95,21 @@ fn tunnel(facts: &Facts) -> Looked {
                 });
                 let rule = format!("udp dport {} accept", peer.port);
                 let cure = own.unwrap_or_else(|| accept(facts, &place, &rule));
-                found.push(TUNNEL.at(&place.chain, what, cure));
+                let mut finding = TUNNEL.at(&place.chain, what, cure);
+                if place.is_heeded() && leaves_to_rules(facts, peer) {
+                    finding.why = HEEDED.to_owned();
+                }
+                found.push(finding);
             }
         }
     }
     Ok(found)
+}
+
+/// Whether the programs leave to the kernel what rules are about.
+fn leaves_to_rules(facts: &Facts, peer: &PeerFacts) -> bool {
+    let mut networks = facts.networks.iter();
+    networks.any(|network| network.name == peer.network && network.fastpath == FastPath::Auto)
 }
 
 /// Whether this node's own filter drops the tunnel to a peer.

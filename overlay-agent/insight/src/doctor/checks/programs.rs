@@ -140,15 +140,19 @@ fn told(programs: &[OtherProgram]) -> String {
     }
 }
 
+/// Somebody may need it, and that is no command's to decide.
 fn removal(facts: &Facts, programs: &[OtherProgram]) -> Cure {
     let commands = programs.iter().filter_map(|program| {
         let command = program.removal.as_deref()?;
-        Some(facts.commands.on_node(command))
+        Some(format!("\"{}\"", facts.commands.on_node(command)))
     });
-    Cure {
-        text: "ask whose it is; if nobody needs it, take it off".to_owned(),
-        commands: commands.collect(),
-    }
+    let commands: Vec<String> = commands.collect();
+    advice(if commands.is_empty() {
+        "ask whose it is; if nobody needs it, take it off".to_owned()
+    } else {
+        let commands = commands.join(" and ");
+        format!("ask whose it is; if nobody needs it, take it off with {commands}")
+    })
 }
 
 #[cfg(test)]
@@ -188,7 +192,11 @@ mod tests {
     fn a_program_that_swallows_is_worse_than_one_that_looks() {
         let found = only("program-before-ours", before);
         assert_eq!(found.severity, Severity::Warning);
-        assert_eq!(found.cure.commands, ["bpftool link detach id 9"]);
+        assert!(found.cure.commands.is_empty(), "somebody may need it");
+        assert!(
+            found.cure.text.contains("\"bpftool link detach id 9\""),
+            "{found:?}"
+        );
         let found = only("program-before-ours", |facts| {
             before(facts);
             still(facts);

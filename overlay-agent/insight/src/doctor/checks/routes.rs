@@ -88,16 +88,32 @@ fn cure(facts: &Facts, astray: &Diverted) -> Cure {
             "remove it, or give the network another range of addresses",
             facts.commands.on_node(remove_route(*destination)),
         ),
-        Diversion::Rule { priority, .. } => command(
-            "remove it, or let a rule before it lead the network's range to table main",
-            facts
-                .commands
-                .on_node(format!("{ip} rule del priority {priority}")),
-        ),
+        Diversion::Rule { priority, .. } => before(facts, astray, ip, *priority),
         Diversion::Unknown => advice(format!(
             "\"{ip} route get {}\" and \"{ip} rule\" show what leads there",
             astray.address
         )),
+    }
+}
+
+/// Leads the network's range to the main table before a rule that somebody needs for other traffic.
+fn before(facts: &Facts, astray: &Diverted, ip: &str, priority: u32) -> Cure {
+    let text =
+        "lead the network's range to table main by a rule before it, and where rules are written";
+    let mut networks = facts.networks.iter();
+    let network = networks.find(|network| network.name == astray.network);
+    let cidrs = network.into_iter().flat_map(|network| &network.cidrs);
+    let cidrs = cidrs.filter(|cidr| cidr.addr().is_ipv4() == astray.address.is_ipv4());
+    let earlier = priority.checked_sub(1).filter(|earlier| *earlier > 0);
+    let commands = earlier.into_iter().flat_map(|earlier| {
+        cidrs.clone().map(move |cidr| {
+            let add = format!("{ip} rule add to {cidr} lookup main priority {earlier}");
+            facts.commands.on_node(add)
+        })
+    });
+    Cure {
+        text: text.to_owned(),
+        commands: commands.collect(),
     }
 }
 
@@ -129,7 +145,10 @@ mod tests {
             table: 7,
         };
         let found = only("rule-diverts-network", astray(rule));
-        assert_eq!(found.cure.commands, ["ip rule del priority 100"]);
+        assert_eq!(
+            found.cure.commands,
+            ["ip rule add to 10.244.0.0/16 lookup main priority 99"]
+        );
         let found = only("route-hides-network", astray(Diversion::Unknown));
         assert!(found.cure.commands.is_empty());
         let twice = broken(|facts| {

@@ -11,7 +11,7 @@ use overlay_core::{
 
 use super::{Check, Fault, Look, Looked, advice, devices, room};
 use crate::doctor::{
-    commands::{remove_address, remove_link, remove_route},
+    commands::{remove_address, remove_route},
     facts::Facts,
 };
 
@@ -181,9 +181,8 @@ fn found(facts: &Facts, fault: &Fault) -> Vec<Finding> {
 /// The command that takes away what is in the way, where one does.
 fn removal_of_obstacle(facts: &Facts, obstacle: &Obstacle) -> Option<String> {
     match obstacle {
-        // Another instance's is in use.
-        Obstacle::DeviceTaken { device } => Some(remove_link(device)),
-        Obstacle::PortTaken { device, owner, .. } => owner.is_none().then(|| remove_link(device)),
+        // What it does goes on. Another instance's is in use.
+        Obstacle::DeviceTaken { device } => Some(troubles::rename(*device)),
         Obstacle::AddressTaken {
             address,
             device,
@@ -224,7 +223,9 @@ fn removal_of_problem(problem: &Problem) -> Option<String> {
         Problem::RouteTaken {
             destination, other, ..
         } => (other.owner.is_none()).then(|| remove_route(*destination)),
-        Problem::DeviceTaken { device, owner, .. } => owner.is_none().then(|| remove_link(device)),
+        Problem::DeviceTaken { device, owner, .. } => {
+            owner.is_none().then(|| troubles::rename(*device))
+        }
         Problem::AddressTaken {
             net, device, owner, ..
         } => owner.is_none().then(|| remove_address(*net, device)),
@@ -281,11 +282,14 @@ mod tests {
             }];
         });
         assert_eq!(found.object, "vx9");
-        assert_eq!(found.cure.commands, ["ip link del vx9"]);
+        assert!(
+            found.cure.commands.is_empty(),
+            "it would take somebody's away"
+        );
         assert_eq!(found.what, "VXLAN device vx9 has UDP port 4789");
         assert_eq!(
             found.cure.text,
-            "remove that device, or choose another port"
+            "see whose it is with \"ip -d link show vx9\", and have it use another port, or choose another port"
         );
     }
 
@@ -360,7 +364,7 @@ mod tests {
         };
         let device = "ovl1".parse().unwrap();
         let stranger = of(Obstacle::DeviceTaken { device });
-        assert_eq!(stranger.cure.commands, ["ip link del ovl1"]);
+        assert_eq!(stranger.cure.commands, ["ip link set dev ovl1 name x-ovl1"]);
         let instance = of(Obstacle::NetworkTaken {
             network: "lab".parse().unwrap(),
             devices: vec![device],

@@ -158,7 +158,10 @@ fn dropped(facts: &Facts) -> Looked {
                 | DropReason::SpoofedNeighbour
         )
     });
-    let cure = advice("docs/conformance.md tells which packets these are");
+    let cure = advice(format!(
+        "\"{}\" shows who sends them; docs/conformance.md says which packets these are",
+        facts.commands.agent("monitor --reason dropped")
+    ));
     let found = others.flat_map(|&reason| {
         when(growth, reason, |what| {
             DROPPED.at(reason.name(), what, cure.clone())
