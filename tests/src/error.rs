@@ -101,10 +101,17 @@ pub enum Error {
         running: Box<Shape>,
     },
     /// A namespace that the lab did not make.
-    #[error(
-        "namespace {0} exists already and is not this lab's: remove it (`ip netns del {0}`), or choose another --name"
-    )]
+    #[error("namespace {0} exists already and is not this lab's: choose another --name")]
     ForeignNamespace(String),
+    /// Files that no lab has left.
+    #[error("{} has files in it that no lab has made: choose another --name, or move it away", .0.display())]
+    ForeignFolder(PathBuf),
+    /// An instance of the agent that the lab did not start.
+    #[error(
+        "there is an instance {0} of the agent on this machine, and it is not this lab's: choose another --name; \
+         where you know that nobody needs it, `overlay-agent down --instance {0}` removes it"
+    )]
+    ForeignInstance(String),
     /// No lab of this name.
     #[error("no lab {0} is up: `cargo xtask lab up --name {0}` raises it")]
     NotUp(LabName),

@@ -75,7 +75,11 @@ pub fn raise(
             progress("A lab of this name was left half-built: taking it down first");
             demolish(&half, progress)?;
         }
-        None => {}
+        None => {
+            if let Some(folder) = lock.foreign() {
+                return Err(Error::ForeignFolder(folder));
+            }
+        }
     }
     if let Err(error) = precheck(topology, agent) {
         lock.forget()?;
@@ -179,8 +183,11 @@ fn precheck(topology: &Topology, agent: &Path) -> Result<()> {
     if topology.shape.scenario == Scenario::Container && !busybox.is_file() {
         return Err(Error::NoBusybox(busybox));
     }
-    match topology.namespaces().into_iter().find(|name| exists(name)) {
-        Some(foreign) => Err(Error::ForeignNamespace(foreign)),
+    if let Some(foreign) = topology.namespaces().into_iter().find(|name| exists(name)) {
+        return Err(Error::ForeignNamespace(foreign));
+    }
+    match topology.instances().find(|instance| has_traces(instance)) {
+        Some(foreign) => Err(Error::ForeignInstance(foreign.to_owned())),
         None => Ok(()),
     }
 }

@@ -124,6 +124,8 @@ pub fn all() -> Result<Vec<LabName>> {
 #[derive(Debug)]
 pub struct Lock {
     name: LabName,
+    /// Whether somebody else has files in the folder.
+    foreign: bool,
     _folder: File,
 }
 
@@ -148,17 +150,27 @@ impl Lock {
             file.lock().map_err(Error::file("lock", &path))?;
             let held = file.metadata().map_err(Error::file("examine", &path))?;
             if fs::metadata(&path).is_ok_and(|there| there.ino() == held.ino()) {
+                let foreign = State::load(name)?.is_none() && has_files(&path)?;
                 return Ok(Self {
                     name: name.clone(),
+                    foreign,
                     _folder: file,
                 });
             }
         }
     }
 
-    /// Removes all that the lab remembers, and the right with it.
+    /// The lab's folder, where there are files in it that no lab has left.
+    pub fn foreign(&self) -> Option<PathBuf> {
+        self.foreign.then(|| folder(&self.name))
+    }
+
+    /// Removes all that the lab remembers, and the right with it. A folder with files of others stays.
     pub fn forget(self) -> Result<()> {
         let path = folder(&self.name);
+        if self.foreign {
+            return Ok(());
+        }
         fs::remove_dir_all(&path).map_err(Error::file("remove", path))?;
         match fs::remove_dir(ROOT) {
             Ok(()) => Ok(()),
@@ -178,4 +190,11 @@ impl Lock {
             }),
         }
     }
+}
+
+/// Whether there is more in a folder than a record that was being written.
+fn has_files(folder: &Path) -> Result<bool> {
+    let entries = fs::read_dir(folder).map_err(Error::file("read", folder))?;
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    Ok(names.any(|name| name != "lab.json.new"))
 }

@@ -9,6 +9,7 @@
 //! that is one starts in no time.
 
 pub mod client;
+pub mod files;
 pub mod netns;
 mod spool;
 

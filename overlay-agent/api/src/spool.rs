@@ -2,12 +2,13 @@
 
 use std::{
     fs, io,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use crate::Key;
+use crate::{
+    Key,
+    files::{self, Whole},
+};
 
 /// More are not kept: a runtime that asks for so many is told to ask again.
 const MOST: usize = 4096;
@@ -38,20 +39,22 @@ impl Spool {
     /// # Errors
     /// When it cannot be written, or there are too many.
     pub fn put(&self, key: &Key) -> io::Result<()> {
-        let mut folder = fs::DirBuilder::new();
-        folder.recursive(true).mode(0o700).create(&self.folder)?;
+        files::make_folder(&self.folder)?;
         if fs::read_dir(&self.folder)?.count() >= MOST {
             return Err(io::Error::other(format!(
                 "{MOST} are waiting there already"
             )));
         }
-        let file = self.file(key);
-        let unfinished = file.with_extension("tmp");
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut writer = options.open(&unfinished)?;
-        writer.write_all(serde_json::to_string(key)?.as_bytes())?;
-        fs::rename(unfinished, file)
+        let (path, text) = (self.file(key), serde_json::to_vec(key)?);
+        let file = Whole {
+            path: &path,
+            text: &text,
+            mode: 0o600,
+            modified: None,
+            // A boot ends the container, too.
+            durable: false,
+        };
+        file.replace(&is_key)
     }
 
     /// Takes a key out; one that is not there is fine.
@@ -59,20 +62,30 @@ impl Spool {
     /// # Errors
     /// When the file stays.
     pub fn remove(&self, key: &Key) -> io::Result<()> {
-        match fs::remove_file(self.file(key)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        files::remove(&self.file(key), &is_key).map(drop)
     }
 
-    /// Removes all of it.
+    /// Removes all keys, and the folder unless something of others is in it; whether it stays.
     ///
     /// # Errors
-    /// When something stays.
-    pub fn clear(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.folder) {
+    /// When a key stays.
+    pub fn clear(&self) -> io::Result<bool> {
+        match fs::symlink_metadata(&self.folder) {
+            Ok(there) if there.is_dir() => {}
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if is_named_like_a_key(&path) {
+                files::remove(&path, &is_key)?;
+            }
+        }
+        match fs::remove_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(true),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
@@ -92,11 +105,74 @@ impl Spool {
                 .extension()
                 .is_some_and(|extension| extension == "json")
             {
-                let read = fs::read(&path).map_err(io::Error::other);
+                let read = files::read(&path).map(Option::unwrap_or_default);
                 let key = read.and_then(|text| serde_json::from_slice(&text).map_err(Into::into));
                 keys.push(key.map_err(|error| format!("{}: {error}", path.display())));
             }
         }
         Ok(keys)
+    }
+}
+
+/// The beginning of a key that is being written, or the whole of one.
+fn is_key(text: &[u8]) -> bool {
+    const HEAD: &[u8] = b"{\"source\":";
+    HEAD.starts_with(text) || text.starts_with(HEAD)
+}
+
+/// `HASH.json`, or what is to become one.
+fn is_named_like_a_key(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".new").unwrap_or(&name);
+    // Earlier versions wrote to another name first.
+    let hash = name.strip_suffix(".json").or(name.strip_suffix(".tmp"));
+    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|it| it.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::Spool;
+    use crate::Key;
+
+    #[test]
+    fn only_keys_go_and_what_others_have_put_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::of(folder.path());
+        let key = Key {
+            source: "cni:lab".to_owned(),
+            container: "c1".to_owned(),
+            interface: "eth0".to_owned(),
+        };
+        spool.put(&key).unwrap();
+        spool.put(&key).unwrap();
+        assert_eq!(spool.keys().unwrap(), [Ok(key.clone())]);
+        let detach = folder.path().join("detach");
+        let theirs = ["notes", "0123456789abcdef.json"].map(|name| detach.join(name));
+        for path in &theirs {
+            fs::write(path, "somebody's").unwrap();
+        }
+        assert!(spool.clear().unwrap(), "it stays");
+        for path in &theirs {
+            assert_eq!(fs::read(path).unwrap(), b"somebody's");
+            fs::remove_file(path).unwrap();
+        }
+        assert_eq!(fs::read_dir(&detach).unwrap().count(), 0);
+        assert!(!spool.clear().unwrap());
+        assert!(!detach.exists());
+
+        // A link to somebody's folder is neither written through nor removed.
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), &detach).unwrap();
+        fs::set_permissions(
+            folder.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o777),
+        )
+        .unwrap();
+        assert!(spool.put(&key).is_err());
+        assert!(spool.clear().unwrap());
+        assert!(detach.is_symlink());
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 }

@@ -22,6 +22,15 @@ const SECOND: &str = "-v6";
 /// Longest name that the agent takes, in bytes.
 const MAX_NAME: usize = 63;
 
+/// How each fragment begins.
+const WRITTEN: &str = "# Written by overlay-agent from the cluster's store";
+
+/// Whether a file's content is a fragment, or the part of one that was written; what is not is somebody
+/// else's.
+pub fn is_ours(text: &[u8]) -> bool {
+    text.starts_with(WRITTEN.as_bytes()) || WRITTEN.as_bytes().starts_with(text)
+}
+
 /// The text of the network of this node with its peers.
 pub fn write(name: &str, network: &Network, own: Subnet, nodes: &[Node<'_>]) -> String {
     let mut text = head(name, network, own);
@@ -33,9 +42,7 @@ pub fn write(name: &str, network: &Network, own: Subnet, nodes: &[Node<'_>]) -> 
 
 /// What comes before all peers.
 pub fn head(name: &str, network: &Network, own: Subnet) -> String {
-    let mut text = String::from(
-        "# Written by overlay-agent from the cluster's store; changes here are lost.\n\n",
-    );
+    let mut text = format!("{WRITTEN}; changes here are lost.\n\n");
     // A `String` takes everything.
     let _ = header(&mut text, name, network, own);
     text

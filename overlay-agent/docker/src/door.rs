@@ -5,7 +5,10 @@ use std::{
     fs, io,
     os::{
         fd::{FromRawFd as _, RawFd},
-        unix::{fs::PermissionsExt as _, net},
+        unix::{
+            fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+            net,
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -50,6 +53,12 @@ pub(crate) enum DoorError {
         .0.display()
     )]
     Taken(PathBuf),
+    /// Something of somebody else is in the way.
+    #[error(
+        "listen at {}: it is there and not a socket, so this program has not made it; move it away, or name another socket",
+        .0.display()
+    )]
+    NotSocket(PathBuf),
     /// The socket cannot be made.
     #[error("listen at {}: {cause}; run this program as root", socket.display())]
     Closed {
@@ -69,7 +78,11 @@ pub(crate) async fn open(socket: PathBuf, driver: Arc<Driver>) -> Result<(), Doo
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DoorError::Runtime)?;
     let (listener, made) = match handed_over()? {
         Some(listener) => (listener, None),
-        None => (listen(&socket)?, Some(socket)),
+        None => {
+            let listener = listen(&socket)?;
+            let made = fs::symlink_metadata(&socket);
+            (listener, made.ok().map(|made| (socket, made.ino())))
+        }
     };
     // Nobody waits for it where it was not started by systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -89,7 +102,11 @@ pub(crate) async fn open(socket: PathBuf, driver: Arc<Driver>) -> Result<(), Doo
             _ = interrupt.recv() => break,
         }
     }
-    if let Some(socket) = made {
+    if let Some((socket, inode)) = made {
+        // What has taken its place is somebody else's.
+        if !fs::symlink_metadata(&socket).is_ok_and(|there| there.ino() == inode) {
+            return Ok(());
+        }
         // dockerd waits for a driver whose socket is there.
         let removed = fs::remove_file(&socket);
         removed.map_err(|cause| DoorError::Closed { socket, cause })?;
@@ -118,6 +135,10 @@ fn listen(socket: &Path) -> Result<UnixListener, DoorError> {
     };
     if let Some(folder) = socket.parent() {
         fs::create_dir_all(folder).map_err(closed)?;
+    }
+    // A connection to a plain file is refused, too.
+    if fs::symlink_metadata(socket).is_ok_and(|there| !there.file_type().is_socket()) {
+        return Err(DoorError::NotSocket(socket.to_owned()));
     }
     match net::UnixStream::connect(socket) {
         Ok(_) => return Err(DoorError::Taken(socket.to_owned())),

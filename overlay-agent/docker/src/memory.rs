@@ -1,14 +1,13 @@
 //! What Docker says once and never again, in a file for each.
 
 use std::{
-    fs, io,
-    io::Write as _,
+    io,
     marker::PhantomData,
     net::IpAddr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
+use overlay_api::files::{self, Whole};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::trouble::Trouble;
@@ -70,28 +69,21 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
         };
         let text = serde_json::to_vec(thing).map_err(io::Error::other);
         let text = text.map_err(trouble)?;
-        let mut folder = fs::DirBuilder::new();
-        let made = folder.recursive(true).mode(0o700).create(&self.folder);
-        made.map_err(trouble)?;
-        let unfinished = file.with_extension("tmp");
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let written = options.open(&unfinished).and_then(|mut writer| {
-            writer.write_all(&text)?;
-            writer.sync_all()
-        });
-        written.map_err(trouble)?;
-        fs::rename(&unfinished, &file).map_err(trouble)
+        let whole = Whole {
+            path: &file,
+            text: &text,
+            mode: 0o600,
+            modified: None,
+            durable: true,
+        };
+        whole.replace(&is_ours).map_err(trouble)
     }
 
     pub(crate) fn get(&self, id: &str) -> Result<Option<T>, Trouble> {
         let file = self.file(id)?;
-        let read = match fs::read(&file) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read,
-        };
-        let thing = read.and_then(|text| Ok(serde_json::from_slice(&text)?));
-        thing.map(Some).map_err(|cause| Trouble::Memory {
+        let read = files::read(&file).transpose();
+        let thing = read.map(|text| text.and_then(|text| Ok(serde_json::from_slice(&text)?)));
+        thing.transpose().map_err(|cause| Trouble::Memory {
             operation: "read",
             path: file,
             cause,
@@ -101,15 +93,21 @@ impl<T: Serialize + DeserializeOwned> Shelf<T> {
     /// Forgets a thing; one that is not known is fine.
     pub(crate) fn remove(&self, id: &str) -> Result<(), Trouble> {
         let file = self.file(id)?;
-        match fs::remove_file(&file) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(Trouble::Memory {
+        files::remove_with_unfinished(&file, &is_ours)
+            .map(drop)
+            .map_err(|cause| Trouble::Memory {
                 operation: "remove",
                 path: file,
                 cause,
-            }),
-            _ => Ok(()),
-        }
+            })
     }
+}
+
+/// How a [`Network`] begins, and an [`Endpoint`], or the part of one that was written.
+fn is_ours(text: &[u8]) -> bool {
+    [&b"{\"instance\":"[..], b"{\"network\":"]
+        .iter()
+        .any(|head| text.starts_with(head) || head.starts_with(text))
 }
 
 #[cfg(test)]
@@ -132,6 +130,29 @@ mod tests {
         shelf.remove("a1").unwrap();
         shelf.remove("a1").unwrap();
         assert_eq!(shelf.get("a1").unwrap(), None);
+    }
+
+    #[test]
+    fn what_somebody_else_has_put_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf: Shelf<Network> = Shelf::at(folder.path(), "networks");
+        let lab = Network {
+            instance: "node".to_owned(),
+            network: "lab".to_owned(),
+        };
+        shelf.put("a1", &lab).unwrap();
+        for name in ["a1.json", "a1.json.new"] {
+            let path = folder.path().join("networks").join(name);
+            std::fs::write(&path, "somebody's").unwrap();
+            let told = shelf.put("a1", &lab).unwrap_err().to_string();
+            assert!(
+                told.contains(name) && told.contains("move it away"),
+                "{told}"
+            );
+            shelf.remove("a1").unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"somebody's");
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -6,13 +6,13 @@
 use std::{
     fmt,
     fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process,
 };
 
-use overlay_core::model::PublicKey;
+use overlay_api::files;
+use overlay_core::{model::PublicKey, text_file};
 use x25519_dalek::StaticSecret;
 
 /// Why there is no key.
@@ -34,6 +34,11 @@ impl KeyError {
             self.path.display(),
             self.cause
         )
+    }
+
+    /// Whether the user may not.
+    pub fn is_denied(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::PermissionDenied
     }
 
     /// What to do about it.
@@ -75,7 +80,15 @@ impl KeyFile {
 
     /// The key, if it has been made.
     pub fn read(&self) -> Result<Option<PrivateKey>, KeyError> {
-        let bytes = match fs::read(&self.0) {
+        // A link may lead to it, and a pipe is not waited for.
+        let read = text_file::open(&self.0).and_then(|file| {
+            let mut bytes = Vec::new();
+            // One that is too long needs not be read to its end.
+            let most = PublicKey::LENGTH as u64 + 1;
+            io::Read::take(file, most).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(self.failed("read", "run it as root")(cause)),
@@ -100,40 +113,39 @@ impl KeyFile {
             .ok_or_else(|| self.failed("read", cure)(vanished()))
     }
 
-    /// Removes it.
+    /// Removes it. What is not a key stays.
     pub fn remove(&self) -> Result<(), KeyError> {
-        match fs::remove_file(&self.0) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(self.failed("remove", "remove it by hand")(cause))
-            }
-            _ => Ok(()),
-        }
+        let removed = files::remove(&self.0, &|bytes| bytes.len() == PublicKey::LENGTH);
+        let failed = self.failed("remove", "remove it by hand");
+        removed.map(drop).map_err(failed)
     }
 
     fn make(&self) -> io::Result<()> {
         let folder = self.0.parent().unwrap_or(Path::new("/"));
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        files::make_folder(folder)?;
         let mut bytes = [0; PublicKey::LENGTH];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
         let secret = StaticSecret::from(bytes);
-        // Whole or not at all, and never in the place of another one.
-        let unfinished = self.0.with_extension(format!("new-{}", process::id()));
-        let written = self.write(&unfinished, &secret);
+        // Whole or not at all, and never in the place of another one. No one else's has this name.
+        let mut number = [0; 8];
+        getrandom::fill(&mut number).map_err(io::Error::other)?;
+        let number = u64::from_ne_bytes(number);
+        let unfinished = self.0.with_extension(format!("new-{number:016x}"));
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create_new(true).mode(0o600);
+        let file = options.open(&unfinished)?;
+        let written = self.write(file, &unfinished, &secret);
         let removed = fs::remove_file(&unfinished);
         written.and(removed)?;
         fs::File::open(folder)?.sync_all()
     }
 
-    fn write(&self, unfinished: &Path, secret: &StaticSecret) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(unfinished)?;
+    fn write(
+        &self,
+        mut file: fs::File,
+        unfinished: &Path,
+        secret: &StaticSecret,
+    ) -> io::Result<()> {
         file.write_all(secret.as_bytes())?;
         file.sync_all()?;
         match fs::hard_link(unfinished, &self.0) {
@@ -192,6 +204,14 @@ mod tests {
         let error = KeyFile::at(path.clone()).read_or_make().unwrap_err();
         assert!(error.to_string().contains("32 bytes"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"short");
+        KeyFile::at(path.clone()).remove().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"short");
+        // A dangling link: a key is not made where it leads.
+        let (link, elsewhere) = (folder.path().join("link"), folder.path().join("else"));
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        KeyFile::at(link.clone()).read_or_make().unwrap_err();
+        KeyFile::at(link.clone()).remove().unwrap();
+        assert!(link.is_symlink() && !elsewhere.exists());
     }
 
     #[test]

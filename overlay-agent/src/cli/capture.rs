@@ -3,11 +3,13 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context as _, anyhow};
+use overlay_api::files;
 use overlay_common::{
     journal::MAX_SNAP,
     programs::{FROM_ENDPOINT, FROM_HOST, FROM_UNDERLAY, UNDERLAY_GUARD},
@@ -168,8 +170,8 @@ enum Output<'p> {
     File {
         file: File,
         path: &'p Path,
-        /// Whether it was not there before.
-        new: bool,
+        /// Its inode, if it was not there before.
+        new: Option<u64>,
     },
 }
 
@@ -178,13 +180,16 @@ impl<'p> Output<'p> {
         if path == Path::new("-") {
             return Ok(Self::Standard);
         }
-        let (file, new) = match File::create_new(path) {
+        let opened = match File::create_new(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                (File::options().write(true).open(path), false)
+                open_existing(path).map(|file| (file, None))
             }
-            file => (file, true),
+            file => file.and_then(|file| {
+                let inode = file.metadata()?.ino();
+                Ok((file, Some(inode)))
+            }),
         };
-        let file = file.map_err(|cause| {
+        let (file, new) = opened.map_err(|cause| {
             let cure = "give a file that can be written, or \"-\" for standard output";
             let denied = cause.kind() == io::ErrorKind::PermissionDenied;
             let error = anyhow!("write to {}: {cause}; {cure}", path.display());
@@ -215,13 +220,27 @@ impl<'p> Output<'p> {
     /// There is no capture: nothing is left of what was made for it.
     fn abandon(self) {
         if let Self::File {
-            path, new: true, ..
+            path, new: Some(inode), ..
         } = self
+            // What has taken its place is somebody else's.
+            && fs::symlink_metadata(path).is_ok_and(|there| there.ino() == inode)
             && let Err(error) = fs::remove_file(path)
         {
             eprintln!("remove {}: {error}", path.display());
         }
     }
+}
+
+/// A file that is there. Where others can put a link, they choose what is written to: it is not followed.
+fn open_existing(path: &Path) -> io::Result<File> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let is_link = fs::symlink_metadata(path)?.is_symlink();
+    if is_link && !files::is_private(folder.unwrap_or(Path::new(".")))? {
+        return Err(io::Error::other(
+            "it is a symbolic link in a folder that others can write to",
+        ));
+    }
+    File::options().write(true).open(path)
 }
 
 /// Where packets are written, and how many more are wanted.

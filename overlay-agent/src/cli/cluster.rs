@@ -1,7 +1,6 @@
 //! Commands about a cluster's store.
 
 use std::{
-    fs,
     io::{self, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -11,7 +10,8 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 use ipnet::{Ipv4Net, Ipv6Net};
-use overlay_cluster::subnet::Subnet;
+use overlay_api::files;
+use overlay_cluster::{fragment, subnet::Subnet};
 use overlay_control::{ClusterStatus, Reply, Request, SCHEMA, Status};
 use overlay_core::{
     config::Files,
@@ -172,14 +172,14 @@ fn print_left(out: &mut dyn Write, said: &str, format: Format) -> io::Result<()>
     writeln!(out, "{:#}", json!({ "schema": SCHEMA, "subnets": subnets }))
 }
 
-/// What was known of the cluster is not wanted back.
+/// What was known of the cluster is not wanted back. What somebody else has put there stays.
 fn forget(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            Err(cause).with_context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
+    let stays = files::remove_with_unfinished(path, &fragment::is_ours)
+        .with_context(|| format!("remove {}", path.display()))?;
+    if stays {
+        eprintln!("{} stays: this agent has not written it", path.display());
     }
+    Ok(())
 }
 
 fn section(config: &Path) -> Result<(Model, Cluster), Failure> {

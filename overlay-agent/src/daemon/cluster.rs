@@ -29,7 +29,7 @@ use self::{
     behind::Behind,
     process::{PROGRAM, Running, asks_alike, start},
 };
-use super::{Reconciler, access, config_file::ConfigFile, files::replace, subnet_env};
+use super::{Reconciler, access, config_file::ConfigFile, subnet_env};
 
 pub(crate) use self::process::program;
 

@@ -3,28 +3,25 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
+use overlay_api::files::Whole;
+use overlay_cluster::fragment;
 use tempfile::NamedTempFile;
 
-/// Replaces a file of the agent's own in one step, so that nobody reads half of it and a crash leaves
-/// one or the other.
-pub(super) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let folder = overlay_core::config::folder_of(path);
-    fs::create_dir_all(folder)?;
-    let new = path.with_extension("new");
-    let mut options = File::options();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&new)?;
-    fill(&mut file, text, mode)?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
+/// Replaces the file of what a cluster's store has told, in one step, so that nobody reads half of it
+/// and a crash leaves one or the other.
+pub(super) fn replace_told(path: &Path, text: &str) -> io::Result<()> {
+    let whole = Whole {
+        path,
+        text: text.as_bytes(),
+        mode: 0o600,
+        modified: None,
+        durable: true,
+    };
+    whole.replace(&fragment::is_ours)
 }
 
 /// A new file beside the place that it is to take, where others have files, too.

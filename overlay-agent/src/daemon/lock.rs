@@ -4,23 +4,28 @@ use std::{
     fs::{self, File, Permissions},
     io,
     os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        fs::{
+            DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
+            PermissionsExt as _,
+        },
         net::UnixStream,
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
-    fcntl::{Flock, FlockArg},
+    errno::Errno,
+    fcntl::{Flock, FlockArg, OFlag},
     unistd::geteuid,
 };
 use overlay_core::{dirs::Dirs, model::Name};
 use tracing::{debug, warn};
 
 /// What a user can do about a folder of another one.
-fn instead(user: u32) -> &'static str {
-    match user {
-        0 => "move it away, or run this as that user",
+fn instead(owner: u32, user: u32) -> &'static str {
+    match (owner, user) {
+        (_, 0) => "move it away, or run this as that user",
+        (0, _) => "run it as root",
         _ => "run it as that user",
     }
 }
@@ -34,7 +39,7 @@ pub enum LockError {
     )]
     Running(Name),
     /// The folder for socket and lock is somebody else's.
-    #[error("use {}: it belongs to user {owner}, and this program runs as user {user}; {}", path.display(), instead(*user))]
+    #[error("use {}: it belongs to user {owner}, and this program runs as user {user}; {}", path.display(), instead(*owner, *user))]
     Foreign {
         /// The folder.
         path: PathBuf,
@@ -78,7 +83,7 @@ pub struct InstanceLock {
     path: PathBuf,
     /// Of the daemon, or of one that was killed.
     socket: PathBuf,
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 impl InstanceLock {
@@ -100,6 +105,8 @@ impl InstanceLock {
             must_be_a_lock(&path)?;
             let mut options = File::options();
             let options = options.write(true).create(true).truncate(false);
+            // Not through a link that has come there since.
+            let options = options.custom_flags(OFlag::O_NOFOLLOW.bits());
             let file = options.open(&path).map_err(io(&path))?;
             let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                 .map_err(|_| LockError::Running(instance.clone()))?;
@@ -112,7 +119,7 @@ impl InstanceLock {
                     folder,
                     path,
                     socket,
-                    _file: file,
+                    file,
                 });
             }
         }
@@ -141,7 +148,13 @@ fn make_private(folder: &Path) -> Result<(), LockError> {
         });
     }
     if found.mode() & 0o077 != 0 {
-        fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(io)?;
+        // By what was opened, which is the folder itself.
+        let mut options = File::options();
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY;
+        let opened = options.read(true).custom_flags(flags.bits()).open(folder);
+        opened
+            .and_then(|opened| opened.set_permissions(Permissions::from_mode(0o700)))
+            .map_err(io)?;
     }
     Ok(())
 }
@@ -173,15 +186,20 @@ fn must_be_left_behind(socket: &Path) -> Result<(), LockError> {
     };
     match fs::symlink_metadata(socket) {
         Ok(there) if !there.file_type().is_socket() => not_ours("it is not a socket"),
-        Ok(_) if UnixStream::connect(socket).is_ok() => {
-            not_ours("it is a socket at which another program listens")
-        }
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) => match UnixStream::connect(socket) {
+            Ok(_) => not_ours("it is a socket at which another program listens"),
+            // Ours takes streams.
+            Err(error) if error.raw_os_error() == Some(Errno::EPROTOTYPE as i32) => {
+                not_ours("it is a socket of another kind")
+            }
+            Err(_) => Ok(()),
+        },
+        Err(_) => Ok(()),
     }
 }
 
 /// Removes what an agent has left, if that is still what is there.
-fn remove(path: &Path, is_ours: fn(&fs::Metadata) -> bool) {
+fn remove(path: &Path, is_ours: impl Fn(&fs::Metadata) -> bool) {
     let removed = match fs::symlink_metadata(path) {
         Ok(there) if is_ours(&there) => fs::remove_file(path),
         Ok(_) => {
@@ -197,8 +215,12 @@ fn remove(path: &Path, is_ours: fn(&fs::Metadata) -> bool) {
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
-        remove(&self.socket, |there| there.file_type().is_socket());
-        remove(&self.path, |there| there.is_file() && there.len() == 0);
+        let left = must_be_left_behind(&self.socket).is_ok();
+        remove(&self.socket, |there| left && there.file_type().is_socket());
+        let locked = self.file.metadata().map(|locked| locked.ino()).ok();
+        remove(&self.path, |there| {
+            Some(there.ino()) == locked && there.len() == 0
+        });
         // It stays with what an agent that was killed still had to bring to the disk.
         if let Err(error) = fs::remove_dir(&self.folder) {
             debug!("remove {}: {error}", self.folder.display());

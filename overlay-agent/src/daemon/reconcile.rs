@@ -320,6 +320,7 @@ impl Reconciler {
             spool,
             ..
         } = self;
+        // What of others is in its folder is told when the runtime folder is given up.
         if let Err(error) = spool.clear() {
             warn!("remove what was to be detached: {error}");
         }

@@ -63,11 +63,9 @@ pub async fn teardown(mut node: Node, mut store: Store) -> Result<Vec<String>, T
     let pins = node.pins.clone();
     drop(node);
     bpf::remove_all(&pins)?;
-    if let Some(folder) = store.remove()? {
-        left.push(format!(
-            "{} stays: files of others are in it",
-            folder.display()
-        ));
-    }
+    let stay = store.remove()?.into_iter();
+    left.extend(
+        stay.map(|folder| format!("{} stays: files of others are in it", folder.display())),
+    );
     Ok(left)
 }

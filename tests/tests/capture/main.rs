@@ -8,6 +8,7 @@ mod monitoring;
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::{PermissionsExt as _, symlink},
     process::Stdio,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -286,6 +287,32 @@ fn only_what_is_asked_for_is_written() -> Result<()> {
     }
     assert_eq!(fs::read_to_string(&kept)?, "an earlier capture");
     assert!(!absent.exists(), "nothing was captured");
+    Ok(guard.down()?)
+}
+
+#[test]
+fn a_link_where_others_can_put_one_is_not_followed() -> Result<()> {
+    let guard = lab("tcapk")?;
+    let agent = guard.agent(1);
+    let folder = tempfile::tempdir()?;
+    let (link, theirs) = (folder.path().join("c.pcapng"), folder.path().join("theirs"));
+    fs::write(&theirs, "somebody's notes")?;
+    symlink(&theirs, &link)?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777))?;
+    let name = link.display().to_string();
+    let capture = ["capture", "-w", &name, "--seconds", "1"];
+    let out = agent.ask(&capture)?;
+    assert!(
+        out.stderr.contains("a symbolic link in a folder"),
+        "{}",
+        out.stderr
+    );
+    assert_eq!(fs::read(&theirs)?, b"somebody's notes");
+    assert!(link.is_symlink());
+    // Where nobody else can, it is the user's own.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
+    agent.tell(&capture)?;
+    assert_ne!(fs::read(&theirs)?, b"somebody's notes");
     Ok(guard.down()?)
 }
 

@@ -2,17 +2,22 @@
 
 use std::{
     fs,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::{MetadataExt as _, symlink},
+        net::{UnixDatagram, UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     thread,
 };
 
 use anyhow::Result;
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use overlay_tests::{
     agent::Agent,
     guard::Guard,
     lab,
     shape::{Scenario, Shape},
+    state,
 };
 
 /// Neither `run` nor `down` goes on, and both say why.
@@ -56,6 +61,13 @@ fn none_is_removed() -> Result<()> {
     assert!(UnixStream::connect(&socket).is_ok(), "its socket is gone");
     fs::remove_file(&socket)?;
 
+    // One that takes no streams has no agent left behind.
+    let datagrams = UnixDatagram::bind(&socket)?;
+    refuses(&agent, &socket, "a socket of another kind")?;
+    assert!(UnixDatagram::unbound()?.connect(&socket).is_ok());
+    drop(datagrams);
+    fs::remove_file(&socket)?;
+
     fs::write(&lock, mine)?;
     refuses(&agent, &lock, "it is a file with content")?;
     assert_eq!(fs::read(&lock)?, mine);
@@ -69,4 +81,131 @@ fn none_is_removed() -> Result<()> {
     agent.tell(&["down"])?;
     assert!(!runtime.exists(), "{}", runtime.display());
     Ok(guard.down()?)
+}
+
+/// Puts something at a path.
+type Put = fn(&Path) -> Result<()>;
+
+/// What a stranger can have at a path. A link leads to a file beside it, which is nobody's to write.
+const THINGS: [(&str, Put); 5] = [
+    ("a file", |at| Ok(fs::write(at, "somebody's notes")?)),
+    ("a symbolic link", |at| {
+        fs::write(at.with_extension("elsewhere"), "somebody's notes")?;
+        Ok(symlink(at.with_extension("elsewhere"), at)?)
+    }),
+    ("a folder", |at| Ok(fs::create_dir(at)?)),
+    ("a pipe", |at| {
+        Ok(mkfifo(at, Mode::S_IRUSR | Mode::S_IWUSR)?)
+    }),
+    ("a socket", |at| Ok(UnixListener::bind(at).map(drop)?)),
+];
+
+/// All that can be seen of it without opening a pipe.
+fn seen(at: &Path) -> Result<(fs::FileType, u32, u64, Option<Vec<u8>>)> {
+    let there = fs::symlink_metadata(at)?;
+    let kind = there.file_type();
+    let content = if kind.is_file() || kind.is_symlink() {
+        Some(fs::read(at)?)
+    } else {
+        None
+    };
+    Ok((kind, there.mode(), there.ino(), content))
+}
+
+fn take_away(at: &Path) -> Result<()> {
+    if at.is_dir() && !at.is_symlink() {
+        return Ok(fs::remove_dir(at)?);
+    }
+    drop(fs::remove_file(at.with_extension("elsewhere")));
+    Ok(fs::remove_file(at)?)
+}
+
+/// Whatever has the name of a file that an agent writes, removes or renames: before there is an
+/// agent, while one runs, and when the instance goes.
+#[test]
+fn whatever_has_the_name_of_a_file_stays() -> Result<()> {
+    let guard = Guard::underlay(Shape::usual("tstrw", Scenario::Overlay)?)?;
+    let agent = guard.agent(1);
+    fs::write(agent.config_file(), guard.first_config().to_toml())?;
+    let [_, runtime, state] = lab::traces(&agent.instance);
+    let stops = ["state.json", "state.json.new"].map(|name| state.join(name));
+    let stops = [
+        stops,
+        ["journal", "journal.new"].map(|name| runtime.join(name)),
+    ]
+    .concat();
+    let beside = ["detach", "detach/notes", "making", "making.new", "adding"];
+    let beside = beside.map(|name| runtime.join(name));
+    let of_state = ["cluster.toml", "cluster.new", "wireguard.key"].map(|name| state.join(name));
+    let beside = [&beside[..], &of_state].concat();
+
+    // Before: it does not start without its state file, and is not well without its journal.
+    for (path, (what, put)) in stops.iter().flat_map(|at| THINGS.map(|thing| (at, thing))) {
+        let at = format!("{what} at {}", path.display());
+        fs::create_dir_all(path.parent().unwrap_or(path))?;
+        put(path)?;
+        let before = seen(path)?;
+        let said = if path.starts_with(&state) {
+            assert!(!agent.try_start()?, "{at}");
+            agent.log()?
+        } else {
+            assert!(!agent.start_anyhow()?, "{at}");
+            let status = agent.ask(&["status"])?.stdout;
+            agent.stop()?;
+            status
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        assert!(
+            said.contains(&*name) && said.contains("move it away"),
+            "{at}: {said}"
+        );
+        assert_eq!(seen(path)?, before, "{at}");
+        agent.ask(&["down"])?;
+        assert_eq!(seen(path)?, before, "{at}");
+        take_away(path)?;
+        agent.ask(&["down"])?;
+    }
+    // While it runs, and when it goes.
+    let others = stops.iter().chain(&beside);
+    for (path, (what, put)) in others.flat_map(|at| THINGS.map(|thing| (at, thing))) {
+        let at = format!("{what} at {}", path.display());
+        agent.start()?;
+        fs::create_dir_all(path.parent().unwrap_or(path))?;
+        drop(fs::remove_file(path));
+        drop(fs::remove_dir(path));
+        put(path)?;
+        let before = seen(path)?;
+        agent.tell(&["fastpath", "off"])?;
+        agent.stop()?;
+        assert_eq!(seen(path)?, before, "{at}");
+        let down = agent.ask(&["down"])?;
+        let said = down.stdout + &down.stderr;
+        let folder = path.parent().unwrap_or(path).display().to_string();
+        assert!(said.contains(&folder), "{at}: {said}");
+        assert_eq!(seen(path)?, before, "{at}: {said}");
+        take_away(path)?;
+        agent.ask(&["down"])?;
+    }
+    Ok(guard.down()?)
+}
+
+#[test]
+fn a_lab_takes_no_folder_of_others() -> Result<()> {
+    let shape = Shape::usual("tstrl", Scenario::Direct)?;
+    let folder = state::folder(&shape.name);
+    fs::create_dir_all(&folder)?;
+    let notes = folder.join("notes");
+    fs::write(&notes, "somebody's notes")?;
+    let raised = lab::up(&shape, Path::new("/bin/true"), &mut |_| {});
+    let down = lab::down(&shape.name, &mut |_| {});
+    let after = fs::read(&notes);
+    fs::remove_dir_all(&folder)?;
+    let error = raised
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    assert!(error.contains(&folder.display().to_string()), "{error}");
+    assert!(!down?);
+    assert_eq!(after?, b"somebody's notes");
+    Ok(())
 }

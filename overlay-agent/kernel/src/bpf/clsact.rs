@@ -27,7 +27,7 @@ use rtnetlink::{
 use super::{
     Found, Target,
     failure::failed,
-    pins::{Pins, children, parse_device, parse_hook},
+    pins::{Pins, QDISC_NOTE, children, parse_device, parse_hook},
     whose::Ours,
 };
 use crate::{KernelError, Result, netlink::blocking};
@@ -37,8 +37,6 @@ const PRIORITY: u16 = 1;
 /// `ETH_P_ALL`.
 const EVERY_PROTOCOL: u16 = 3;
 const QDISC: &str = "clsact";
-/// The note that we made a device's qdisc.
-const QDISC_NOTE: &str = "qdisc";
 
 /// Attaches a program before all others, or in the place of an earlier one; whether the
 /// qdisc is ours, which is `remembered` for when somebody has removed the note.

@@ -27,7 +27,7 @@ use super::{
     Maps, Variant, counters, events,
     failure::failed,
     logs::{self, Logs},
-    pins::Pins,
+    pins::{Pins, in_the_way, is_map},
     specs,
 };
 use crate::{KernelError, Result, capability};
@@ -144,13 +144,16 @@ pub(super) fn map_ids(pins: &Pins) -> Result<BTreeMap<&'static str, u32>> {
     Ok(ids)
 }
 
-/// Pins a loaded map, in the place of what has its name.
+/// Pins a loaded map, in the place of another one of ours.
 pub(super) fn pin_again(ebpf: &Ebpf, pins: &Pins, map: &str) -> Result<()> {
     let operation = || format!("pin map {map}");
     let pin = pins.map(map);
     let loaded = ebpf
         .map(map)
         .ok_or_else(|| KernelError::new(operation(), "the object has none of this name"))?;
+    if fs::symlink_metadata(&pin).is_ok() && !is_map(&pin, map) {
+        return Err(in_the_way(operation(), &pin));
+    }
     let removed = fs::create_dir_all(pins.maps()).and_then(|()| match fs::remove_file(&pin) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -6,11 +6,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::MapInfo;
+use overlay_common::maps::PEER_STATS;
 use overlay_core::{model::IfName, objects::Hook};
 use tracing::warn;
 
 use super::Target;
 use crate::{KernelError, Result, hooks::abi};
+
+/// The note that we made a device's qdisc.
+pub(super) const QDISC_NOTE: &str = "qdisc";
+/// Counters that have become too small, until their successor has them.
+pub(super) const SET_ASIDE: &str = "PEER_STATS_BEFORE";
+/// Bytes of a map's name that the kernel keeps.
+const KERNEL_NAME: usize = 15;
 
 /// The folder of an instance.
 #[derive(Clone, Debug)]
@@ -72,7 +81,34 @@ impl Pins {
 
     /// Removes the maps of a layout; a program that still runs keeps those that it uses.
     pub(super) fn remove_layout(&self, abi: u32) -> Result<()> {
-        remove_folder(&self.layout(abi))
+        let folder = self.layout(abi);
+        for name in children(&folder)? {
+            let pin = folder.join(&name);
+            if is_map(&pin, &name) {
+                fs::remove_file(&pin).map_err(|error| {
+                    KernelError::io(format!("remove {}", pin.display()), &error)
+                })?;
+            }
+        }
+        remove_empty(&folder).map(drop)
+    }
+
+    /// Removes the notes that the agent without TCX makes, which are empty folders.
+    fn remove_notes(&self) -> Result<()> {
+        let clsact = self.clsact();
+        for device in children(&clsact)? {
+            if parse_device(&device).is_none() {
+                continue;
+            }
+            let notes = clsact.join(device);
+            for note in children(&notes)? {
+                if note == QDISC_NOTE || parse_hook(&note).is_some() {
+                    remove_empty(&notes.join(note))?;
+                }
+            }
+            remove_empty(&notes)?;
+        }
+        remove_empty(&clsact).map(drop)
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
@@ -103,7 +139,7 @@ impl Pins {
         for layout in self.layouts()? {
             self.remove_layout(layout)?;
         }
-        remove_folder(&self.clsact())?;
+        self.remove_notes()?;
         let stays = remove_empty(&self.links())? | remove_empty(&self.dir)?;
         if stays {
             warn!(
@@ -116,15 +152,22 @@ impl Pins {
     }
 }
 
-/// Removes a folder with all that is in it, if it is there.
-fn remove_folder(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::io(
-            format!("remove {}", folder.display()),
-            &error,
-        )),
-        _ => Ok(()),
-    }
+/// Whether a map of ours is pinned there: the kernel knows it by the pin's name.
+pub(super) fn is_map(pin: &Path, name: &str) -> bool {
+    let name = if name == SET_ASIDE { PEER_STATS } else { name };
+    let known = name.get(..KERNEL_NAME).unwrap_or(name);
+    let is_file = fs::symlink_metadata(pin).is_ok_and(|there| there.is_file());
+    // Of a program something else would be told in the place of its name.
+    is_file && MapInfo::from_pin(pin).is_ok_and(|info| info.name_as_str() == Some(known))
+}
+
+/// The error of what is at the place of a map and is none of ours.
+pub(super) fn in_the_way(operation: String, pin: &Path) -> KernelError {
+    let cause = format!(
+        "something is pinned at {} that this instance did not make",
+        pin.display()
+    );
+    KernelError::new(operation, cause).with_cure("see whose it is, and have it pinned elsewhere")
 }
 
 /// Removes a folder unless something is in it, or mounted on it; whether it stays.
@@ -133,7 +176,9 @@ fn remove_empty(folder: &Path) -> Result<bool> {
         Ok(()) => Ok(false),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => Ok(false),
-            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy => Ok(true),
+            io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::ResourceBusy => Ok(true),
             _ => {
                 let operation = format!("remove {}", folder.display());
                 Err(KernelError::io(operation, &error))
@@ -147,7 +192,15 @@ pub(super) fn children(folder: &Path) -> Result<Vec<String>> {
     let operation = || format!("list {}", folder.display());
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // What is not a folder is somebody else's pin.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(KernelError::io(operation(), &error)),
     };
     entries

@@ -16,7 +16,10 @@ use overlay_common::{
     reasons::{Drops, Passes},
 };
 
-use super::failure::failed;
+use super::{
+    failure::failed,
+    pins::{in_the_way, is_map},
+};
 use crate::{KernelError, Result, hooks};
 
 /// A map of the ABI; sizes in bytes.
@@ -122,6 +125,9 @@ impl MapSpec {
                 };
             }
         };
+        if !is_map(path, self.name) {
+            return Err(in_the_way(operation(), path));
+        }
         let kind = found
             .map_type()
             .map_err(|error| failed(operation(), &error))?;

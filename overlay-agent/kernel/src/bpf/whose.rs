@@ -17,7 +17,7 @@ use nix::{errno::Errno, libc};
 use super::{
     failure::failed,
     links::{BPF_OBJ_GET_INFO_BY_FD, ById, InfoByFd, bpf},
-    pins::{Pins, children},
+    pins::{Pins, children, is_map},
 };
 use crate::{KernelError, Result};
 
@@ -72,14 +72,17 @@ fn with_pinned(pins: &Pins, mut maps: BTreeSet<u32>) -> Result<BTreeSet<u32>> {
     for abi in pins.layouts()? {
         let layout = pins.layout(abi);
         for map in children(&layout)? {
-            let pin = layout.join(map);
+            let pin = layout.join(&map);
+            // A program of somebody else is not ours because a map of theirs is pinned there.
+            if !is_map(&pin, &map) {
+                continue;
+            }
             match MapInfo::from_pin(&pin) {
                 Ok(info) => drop(maps.insert(info.id())),
                 Err(error) => {
                     let error = failed(format!("look at map {}", pin.display()), &error);
-                    // Something else is pinned there, or nothing any more.
-                    let other = error.errno() == Some(Errno::EINVAL as i32);
-                    if !error.not_there() && !other {
+                    // It may be gone by now.
+                    if !error.not_there() {
                         return Err(error);
                     }
                 }

@@ -11,6 +11,7 @@ use overlay_core::{
 use overlay_kernel::{
     PROGRAMS,
     bpf::{self, AttachMode, DataPlane},
+    hooks,
 };
 
 use crate::node::{Node, ifname, index, states};
@@ -146,11 +147,38 @@ fn what_others_have_pinned_in_our_folder_stays() {
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("a link of somebody else"), "{refused}");
     node.detach("v0", Hook::FromUnderlay);
+
+    // A map of theirs and a folder among our maps, and a folder among our notes.
+    let layout = node.escaped_pins().join(format!("v{}", hooks::abi()));
+    let moved = node.escaped(&pins).join(format!("v{}", hooks::abi()));
+    let more = [
+        layout.join("PEERS9"),
+        layout.join("theirs"),
+        node.escaped_pins().join("clsact/v0/theirs"),
+    ];
+    std::fs::rename(moved.join("PEERS6"), &more[0]).unwrap();
+    for folder in &more[1..] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
     bpf::remove_all(&node.pins).unwrap();
     assert!(taken.exists());
+    assert!(more.iter().all(|path| path.exists()), "{more:?}");
+    assert!(!layout.join("PEERS4").exists());
+
+    // In the place of a map it is neither used nor replaced.
+    std::fs::rename(&more[0], layout.join("PEERS4")).unwrap();
+    let refused = node.inside(|| DataPlane::open(&node.pins, PROGRAMS, AttachMode::Tcx, Rx::Tc, 1));
+    let refused = refused.err().unwrap().to_string();
+    assert!(
+        refused.contains("that this instance did not make"),
+        "{refused}"
+    );
+    bpf::remove_all(&node.pins).unwrap();
+    std::fs::rename(layout.join("PEERS4"), moved.join("PEERS6")).unwrap();
+    std::fs::remove_dir(&more[1]).unwrap();
+    std::fs::remove_dir(&more[2]).unwrap();
     assert_eq!(node.tcx_ids("v0", TcAttachType::Ingress), running);
     assert!(node.tcx("v1.5", TcAttachType::Ingress).is_empty(), "ours");
-    assert!(!node.escaped_pins().join("v6").exists());
 
     std::fs::remove_file(&taken).unwrap();
     drop(theirs);

@@ -158,5 +158,10 @@ impl Shared {
 fn write(path: &Path, (content, since): &Waiting) -> Result<(), StoreError> {
     let text = copies::text(path, &**content)?;
     let since = *since;
-    copies::replace(path, &Version { text, since }, Durable::Yes)
+    copies::replace(
+        path,
+        &Version { text, since },
+        Durable::Yes,
+        &copies::is_state,
+    )
 }

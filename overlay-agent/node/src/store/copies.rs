@@ -1,16 +1,18 @@
 //! Files that are replaced as a whole, and what tells which of two is the newer one.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
+use overlay_api::files::{self, Recognise, Whole};
 use serde::Serialize;
 
 use super::StoreError;
+
+/// Bytes that the name of an endpoint or a device has at most.
+const LONGEST_NAME: usize = 63;
 
 /// Whether a file is to outlive a loss of power, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,67 +42,54 @@ pub(super) fn text(path: &Path, what: &impl Serialize) -> Result<Vec<u8>, StoreE
     text.map_err(failed("write", path))
 }
 
-/// Reads a file; `None` when it is not there.
+/// Reads a plain file; `None` when nothing is there.
 pub(super) fn read(path: &Path) -> Result<Option<Version>, StoreError> {
-    let read = fs::File::open(path).and_then(|mut file| {
+    let read = files::open(path).and_then(|file| {
+        let Some(mut file) = file else {
+            return Ok(None);
+        };
         let mut text = Vec::new();
         io::Read::read_to_end(&mut file, &mut text)?;
         let since = file.metadata()?.modified()?;
-        Ok(Version { text, since })
+        Ok(Some(Version { text, since }))
     });
-    match read {
-        Ok(version) => Ok(Some(version)),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(cause) => Err(failed("read", path)(cause)),
-    }
+    read.map_err(failed("read", path))
 }
 
-/// Replaces a file: it holds the old or the new content, never a part of one.
-pub(super) fn replace(path: &Path, version: &Version, durable: Durable) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed("create the folder of", folder))?;
-    let temporary = temporary(path);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(failed("create", &temporary))?;
-    let written = file
-        .write_all(&version.text)
-        .and_then(|()| file.set_modified(version.since))
-        .and_then(|()| match durable {
-            Durable::Yes => file.sync_all(),
-            Durable::No => Ok(()),
-        });
-    written.map_err(failed("write", &temporary))?;
-    fs::rename(&temporary, path).map_err(failed("replace", path))?;
-    if durable == Durable::Yes {
-        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(failed("replace", folder))?;
-    }
-    Ok(())
-}
-
-/// What is being written, until it takes the file's place.
-pub(super) fn temporary(path: &Path) -> PathBuf {
-    path.with_added_extension("new")
-}
-
-/// Removes something; what is not there is fine.
-pub(super) fn gone(
+/// Replaces a file of ours: it holds the old or the new content, never a part of one. What is not ours
+/// stays, and is an error.
+pub(super) fn replace(
     path: &Path,
-    remove: impl FnOnce(PathBuf) -> io::Result<()>,
+    version: &Version,
+    durable: Durable,
+    ours: Recognise<'_>,
 ) -> Result<(), StoreError> {
-    match remove(path.to_owned()) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(cause)),
-        _ => Ok(()),
-    }
+    let file = Whole {
+        path,
+        text: &version.text,
+        mode: 0o600,
+        modified: Some(version.since),
+        durable: durable == Durable::Yes,
+    };
+    file.replace(ours).map_err(failed("replace", path))
+}
+
+/// Removes a file of ours; what is not there, and what is not ours, is fine.
+pub(super) fn gone(path: &Path, ours: Recognise<'_>) -> Result<(), StoreError> {
+    let removed = files::remove(path, ours);
+    removed.map(drop).map_err(failed("remove", path))
+}
+
+/// Whether a content is a state file's, of whatever format, or the part of one that was written.
+pub(super) fn is_state(text: &[u8]) -> bool {
+    let head = text.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let wanted = b"{\"format\":";
+    head.zip(wanted).all(|(is, wanted)| is == wanted)
+}
+
+/// Whether it is a name and nothing else, as in the notes of what is being made.
+pub(super) fn is_name(text: &[u8]) -> bool {
+    text.len() <= LONGEST_NAME && text.iter().all(u8::is_ascii_graphic)
 }
 
 pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {

@@ -99,7 +99,12 @@ impl Journal {
         self.open = None;
         let text = self.line(since, What::Whole(content))?;
         let whole = text.len();
-        copies::replace(&self.path, &Version { text, since }, Durable::No)?;
+        copies::replace(
+            &self.path,
+            &Version { text, since },
+            Durable::No,
+            &is_journal,
+        )?;
         let file = fs::OpenOptions::new().append(true).open(&self.path);
         let file = file.map_err(failed("open", &self.path))?;
         self.open = Some(Open {
@@ -128,7 +133,7 @@ impl Journal {
 
     pub(super) fn remove(&mut self) -> Result<(), StoreError> {
         self.open = None;
-        gone(&self.path, fs::remove_file)
+        gone(&self.path, &is_journal)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -147,4 +152,15 @@ impl Journal {
         text.push(b'\n');
         Ok(text)
     }
+}
+
+/// Whether a content is a journal's, or the part of one that was written: `[TIME,{"whole":…`.
+pub(super) fn is_journal(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(b"[") else {
+        return text.is_empty();
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = rest.get(digits..).unwrap_or_default();
+    let wanted = b",{\"whole\":";
+    rest.starts_with(wanted) || wanted.starts_with(rest)
 }

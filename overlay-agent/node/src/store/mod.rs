@@ -15,6 +15,8 @@ use std::{
     time::SystemTime,
 };
 
+use overlay_api::files::unfinished;
+use overlay_cluster::fragment;
 use overlay_core::{
     dirs::Dirs,
     identity::{Bound, NetnsId},
@@ -25,8 +27,8 @@ use overlay_kernel::hooks;
 use serde_json::Value;
 
 use behind::Behind;
-use copies::{Durable, Version, gone, temporary};
-use journal::Journal;
+use copies::{Durable, Version, gone, is_name, is_state};
+use journal::{Journal, is_journal};
 
 use crate::key::{KeyError, KeyFile};
 
@@ -34,7 +36,7 @@ use crate::key::{KeyError, KeyFile};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The kernel refused.
-    #[error("{operation} state file {}: {cause}", path.display())]
+    #[error("{operation} state file {}: {cause}{}", path.display(), cure_of(cause))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -54,6 +56,13 @@ pub enum StoreError {
         /// What does not fit.
         cause: String,
     },
+}
+
+fn cure_of(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "; run it as root",
+        _ => "",
+    }
 }
 
 /// The state of one instance; every change is remembered before it takes effect.
@@ -177,7 +186,8 @@ impl Store {
             behind.write(Arc::clone(&content), since);
         } else {
             let text = copies::text(&self.file, &*content)?;
-            copies::replace(&self.file, &Version { text, since }, Durable::Yes)?;
+            let version = Version { text, since };
+            copies::replace(&self.file, &version, Durable::Yes, &is_state)?;
         }
         hooks::step_done();
         (self.content, self.since) = (content, since);
@@ -191,7 +201,7 @@ impl Store {
             text: device.as_str().into(),
             since: SystemTime::now(),
         };
-        copies::replace(&self.making, &noted, Durable::No)?;
+        copies::replace(&self.making, &noted, Durable::No, &is_name)?;
         hooks::step_done();
         Ok(())
     }
@@ -201,7 +211,7 @@ impl Store {
         if self.content.making.is_some() {
             Arc::make_mut(&mut self.content).making = None;
         }
-        gone(&self.making, fs::remove_file)
+        gone(&self.making, &is_name)
     }
 
     /// Notes the endpoint that is about to be added: until whoever asked is answered, it is nobody's.
@@ -210,7 +220,7 @@ impl Store {
             text: endpoint.as_str().into(),
             since: SystemTime::now(),
         };
-        copies::replace(&self.adding, &noted, Durable::No)?;
+        copies::replace(&self.adding, &noted, Durable::No, &is_name)?;
         hooks::step_done();
         Ok(())
     }
@@ -220,7 +230,7 @@ impl Store {
         if self.content.adding.is_some() {
             Arc::make_mut(&mut self.content).adding = None;
         }
-        gone(&self.adding, fs::remove_file)
+        gone(&self.adding, &is_name)
     }
 
     /// Forgets the endpoint that was being added when the agent was killed; its name.
@@ -257,8 +267,8 @@ impl Store {
         if let Some(behind) = self.behind.take() {
             behind.finish()?;
         }
-        let removed = gone(&self.making, fs::remove_file)
-            .and_then(|()| gone(&self.adding, fs::remove_file))
+        let removed = gone(&self.making, &is_name)
+            .and_then(|()| gone(&self.adding, &is_name))
             .and_then(|()| self.journal.remove());
         removed.map_err(|error| error.to_string())
     }
@@ -267,40 +277,57 @@ impl Store {
     ///
     /// Only for the one that holds the instance's lock: there may be another writer.
     pub fn clear_unfinished(&self) -> Result<(), StoreError> {
-        gone(&temporary(&self.making), fs::remove_file)?;
-        gone(&temporary(&self.adding), fs::remove_file)?;
-        gone(&temporary(self.journal.path()), fs::remove_file)?;
-        gone(&temporary(&self.file), fs::remove_file)
+        gone(&unfinished(&self.making), &is_name)?;
+        gone(&unfinished(&self.adding), &is_name)?;
+        gone(&unfinished(self.journal.path()), &is_journal)?;
+        gone(&unfinished(&self.file), &is_state)
     }
 
     /// Removes the files, and the folder on the disk: nothing of the instance is left. Returns the
-    /// folder where files of others are in it.
-    pub fn remove(mut self) -> Result<Option<PathBuf>, StoreError> {
+    /// folders that stay because files of others are in them.
+    pub fn remove(mut self) -> Result<Vec<PathBuf>, StoreError> {
         if let Some(behind) = self.behind.take() {
             behind.abandon();
         }
         self.clear_unfinished()?;
         // First the journal: without a file it would not count.
-        gone(&self.making, fs::remove_file)?;
-        gone(&self.adding, fs::remove_file)?;
+        gone(&self.making, &is_name)?;
+        gone(&self.adding, &is_name)?;
         self.journal.remove()?;
-        gone(&self.file, fs::remove_file)?;
-        for of_cluster in [self.cluster.with_extension("new"), self.cluster] {
-            gone(&of_cluster, fs::remove_file)?;
+        gone(&self.file, &is_state)?;
+        // Earlier versions wrote to "cluster.new" first.
+        let unfinished = [
+            unfinished(&self.cluster),
+            self.cluster.with_extension("new"),
+        ];
+        for of_cluster in unfinished.iter().chain([&self.cluster]) {
+            gone(of_cluster, &fragment::is_ours)?;
         }
         self.key.remove()?;
         hooks::step_done();
+        let mut stay = Vec::new();
         let folder = self.file.parent().unwrap_or(Path::new("/"));
         match fs::remove_dir(folder) {
             Err(cause) if cause.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                Ok(Some(folder.to_owned()))
+                stay.push(folder.to_owned());
             }
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(copies::failed("remove the folder of", folder)(cause))
+                return Err(copies::failed("remove the folder of", folder)(cause));
             }
-            _ => Ok(None),
+            _ => {}
         }
+        // This one goes when its lock is given up.
+        let runtime = self.journal.path().parent().unwrap_or(Path::new("/"));
+        stay.extend(has_others(runtime).then(|| runtime.to_owned()));
+        Ok(stay)
     }
+}
+
+/// Whether a runtime folder has more in it than a lock and a socket.
+fn has_others(runtime: &Path) -> bool {
+    let entries = fs::read_dir(runtime).into_iter().flatten().flatten();
+    let mut names = entries.map(|entry| entry.file_name());
+    names.any(|name| name != "lock" && name != "api.sock")
 }
 
 /// The name that a file of this agent holds; what holds none is somebody else's file.

@@ -6,7 +6,7 @@ use overlay_core::{
     model::{Model, Name},
 };
 
-use super::{Content, Store, StoreError, temporary};
+use super::{Content, Store, StoreError, unfinished};
 
 /// As the first version wrote it.
 const FIRST: &str = r#"{
@@ -102,12 +102,12 @@ fn what_a_writer_left_that_was_stopped_neither_counts_nor_stays() {
     let (dirs, instance) = (dirs(dir.path()), "n".parse::<Name>().unwrap());
     let mut store = Store::open(&dirs, &instance).unwrap();
     store.update(|content| content.fastpath_off = true).unwrap();
-    fs::write(temporary(&store.file), "{\"format\"").unwrap();
+    fs::write(unfinished(&store.file), "{\"format\"").unwrap();
     let again = Store::open(&dirs, &instance).unwrap();
     assert_eq!(again.content(), store.content());
     again.clear_unfinished().unwrap();
-    assert!(!temporary(&again.file).exists());
-    fs::write(temporary(&again.file), "{").unwrap();
+    assert!(!unfinished(&again.file).exists());
+    fs::write(unfinished(&again.file), "{").unwrap();
     again.remove().unwrap();
     assert!(!dirs.state_dir.join("n").exists());
 }
@@ -246,7 +246,7 @@ fn a_disk_that_takes_nothing_is_told_and_catches_up() {
     let mut store = Store::open(&dirs, &instance).unwrap();
     store.write_behind().unwrap();
     // A folder in the way of what is written: root may write anywhere.
-    let obstacle = temporary(&store.file);
+    let obstacle = unfinished(&store.file);
     fs::create_dir(&obstacle).unwrap();
     store.update(|content| content.fastpath_off = true).unwrap();
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);

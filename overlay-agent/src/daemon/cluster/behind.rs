@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, thread};
 
 use tokio::sync::oneshot;
 
-use crate::daemon::files::replace;
+use crate::daemon::files::replace_told;
 
 /// A file that is being written.
 pub(super) struct Behind {
@@ -16,7 +16,7 @@ impl Behind {
     pub(super) fn start(file: PathBuf, text: String) -> io::Result<Self> {
         let (tell, done) = oneshot::channel();
         let write = move || {
-            let written = replace(&file, &text, 0o600);
+            let written = replace_told(&file, &text);
             // Who does not listen any more joins the thread.
             let _ = tell.send(());
             written

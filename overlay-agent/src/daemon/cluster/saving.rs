@@ -5,7 +5,8 @@ use std::io;
 use overlay_core::trouble::{Trouble, ids};
 use tokio::time::Instant;
 
-use super::{Behind, ConfigFile, Helper, Outcome, RESTART, Unsaved, replace};
+use super::{Behind, ConfigFile, Helper, Outcome, RESTART, Unsaved};
+use crate::daemon::files::replace_told;
 
 impl Helper {
     /// Has a network come into force, if it can stand beside the configuration.
@@ -30,7 +31,7 @@ impl Helper {
     /// Writes a network down, which has it come into force.
     pub(super) fn save(&mut self, text: String, config: &mut ConfigFile) -> Outcome {
         self.saved();
-        match replace(&self.file, &text, 0o600) {
+        match replace_told(&self.file, &text) {
             Ok(()) => {
                 self.failure = None;
                 config.files().accept_cluster();

@@ -10,8 +10,7 @@ use super::{Helper, Outcome, Told};
 use crate::daemon::config_file::ConfigFile;
 
 const FILE: &str = "[node]\nname = \"n1\"\nunderlay = \"192.0.2.1\"\n[cluster]\netcd = \"http://192.0.2.9:2379\"\nnetwork = \"lab\"\n";
-const HEAD: &str =
-    "[[networks]]\nname = \"lab\"\nvni = 1\ncidr = \"10.5.0.0/16\"\nsubnet = \"10.5.1.0/24\"\n";
+const HEAD: &str = "# Written by overlay-agent from the cluster's store\n[[networks]]\nname = \"lab\"\nvni = 1\ncidr = \"10.5.0.0/16\"\nsubnet = \"10.5.1.0/24\"\n";
 
 fn key(subnet: u8) -> String {
     format!("10.5.{subnet}.0-24")

@@ -9,7 +9,14 @@ use aya::maps::{MapData, MapInfo, PerCpuArray};
 use overlay_common::maps::{MAX_PEERS, PEER_STATS, PeerStats};
 
 use super::{Counters, Pins, failed};
-use crate::{KernelError, Result, bpf::table::open_path, hooks};
+use crate::{
+    KernelError, Result,
+    bpf::{
+        pins::{SET_ASIDE, in_the_way, is_map},
+        table::open_path,
+    },
+    hooks,
+};
 
 /// Slots that an array has at least.
 const FEWEST: usize = 1024;
@@ -37,7 +44,7 @@ pub(in super::super) struct SetAside {
 /// Makes room for a larger array where the one that is there does not suffice.
 pub(in super::super) fn set_aside(pins: &Pins, peers: usize) -> Result<Option<SetAside>> {
     let pin = pins.map(PEER_STATS);
-    let aside = pins.map("PEER_STATS_BEFORE");
+    let aside = pins.map(SET_ASIDE);
     let slots = match MapInfo::from_pin(&pin) {
         Ok(info) => info.max_entries(),
         Err(error) => {
@@ -51,6 +58,13 @@ pub(in super::super) fn set_aside(pins: &Pins, peers: usize) -> Result<Option<Se
     };
     if slots as usize > counted(peers).min(MAX_PEERS) {
         return Ok(None);
+    }
+    if !is_map(&pin, PEER_STATS) {
+        // Whoever loads the programs is told that it is in the way.
+        return Ok(None);
+    }
+    if aside.exists() && !is_map(&aside, SET_ASIDE) {
+        return Err(in_the_way(format!("rename {}", pin.display()), &aside));
     }
     fs::rename(&pin, &aside)
         .map_err(|error| KernelError::io(format!("rename {}", pin.display()), &error))?;
