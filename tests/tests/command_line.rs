@@ -92,6 +92,39 @@ fn cures_call_the_program_as_it_was_called() -> Result<()> {
     Ok(guard.down()?)
 }
 
+/// Where an agent has lived, the next one is to live: who forgets that is told, and changes nothing.
+#[test]
+fn a_stopped_agent_is_started_as_it_was() -> Result<()> {
+    let guard = Guard::overlay("tagain")?;
+    let agent = guard.agent(1);
+    agent.stop()?;
+    let config = agent.config_file().to_string_lossy().into_owned();
+    let start = format!("run --config {config} --netns {}\"", agent.instance);
+    let out = agent.ask(&["status"])?;
+    assert_eq!(out.code, Some(3), "{out:?}");
+    assert!(out.stderr.contains(&start), "{out:?}");
+    for command in ["run", "plan"] {
+        let out = agent.call(&[command, "--config", &config])?;
+        assert_eq!(out.code, Some(2), "{out:?}");
+        let option = format!("add --netns {},", agent.instance);
+        assert!(out.stderr.contains(&option), "{out:?}");
+    }
+    let out = agent.call(&["doctor", "--config", &config])?;
+    assert!(out.stdout.starts_with("note: no agent runs"), "{out:?}");
+    assert!(out.stdout.contains(start.trim_end_matches('"')), "{out:?}");
+    let out = agent.call(&["plan", "--config", &config, "--netns", "tagain-none"])?;
+    assert_eq!(out.code, Some(5), "{out:?}");
+    agent.start()?;
+    let out = agent.call(&["doctor", "--config", &config])?;
+    assert!(!out.stdout.contains("no agent runs"), "{out:?}");
+    // Nor beside it.
+    agent.stop()?;
+    let other = &guard.topology().nodes[1].namespace;
+    let out = agent.call(&["run", "--config", &config, "--netns", other])?;
+    assert_eq!(out.code, Some(2), "{out:?}");
+    Ok(guard.down()?)
+}
+
 /// Whoever leaves something out is told of all that would do, and a variable that is set to nothing
 /// is as good as none.
 #[test]

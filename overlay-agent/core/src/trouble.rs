@@ -122,17 +122,40 @@ pub fn on_node(text: &str, netns: &Path) -> String {
     })
 }
 
-/// A text in whose quotes commands of the agent's program name its instance.
+/// A text in whose quotes commands of the agent's program name its instance, unless they are for
+/// another node.
 pub fn for_instance(text: &str, instance: &Name) -> String {
+    let elsewhere = elsewhere(text);
+    let mut number = 0;
     in_quotes(text, |command| {
+        number += 1;
+        let is_here = !elsewhere.contains(&number);
         let is_ours = command.starts_with("overlay-agent ");
         let names_it = command.contains("--instance") || command.contains("--config");
-        (is_ours && !names_it).then(|| format!("{command} --instance {instance}"))
+        (is_here && is_ours && !names_it).then(|| format!("{command} --instance {instance}"))
     })
 }
 
+/// Which commands, counted from 1, another node is to run: the words beside them say so.
+fn elsewhere(text: &str) -> Vec<usize> {
+    const THERE: &str = "on that node";
+    let parts: Vec<&str> = text.split('"').collect();
+    let said = |part: Option<&&str>, clause: fn(&str) -> Option<&str>| {
+        let clause = part.and_then(|part| clause(part));
+        clause.is_some_and(|words| words.contains(THERE))
+    };
+    (1..parts.len())
+        .step_by(2)
+        .filter(|at| {
+            said(parts.get(at - 1), |before| before.rsplit([';', ':']).next())
+                || said(parts.get(at + 1), |after| after.split([';', ',']).next())
+        })
+        .map(|at| at.div_ceil(2))
+        .collect()
+}
+
 /// A text with another command between quotes, where there is to be another one.
-fn in_quotes(text: &str, other: impl Fn(&str) -> Option<String>) -> String {
+fn in_quotes(text: &str, mut other: impl FnMut(&str) -> Option<String>) -> String {
     // What stands between quotes is every other part.
     let parts = text.split('"').enumerate().map(|(number, part)| {
         let other = if number % 2 == 1 { other(part) } else { None };
@@ -209,6 +232,23 @@ mod tests {
         assert_eq!(for_instance(&told, &name), told);
         let start = "start it with \"overlay-agent run --config FILE\"";
         assert_eq!(for_instance(start, &name), start);
+    }
+
+    #[test]
+    fn what_another_node_is_to_run_names_no_instance_of_this_one() {
+        let name = "n1".parse().unwrap();
+        for text in [
+            "write what \"overlay-agent key\" prints on that node, 44 characters",
+            "on that node, \"overlay-agent key\" prints its key, which has to be k here",
+            "see on that node, with \"overlay-agent doctor\", whether it has VNI 1",
+        ] {
+            assert_eq!(for_instance(text, &name), text);
+        }
+        let both = "start it on that node; see \"overlay-agent status\"";
+        assert_eq!(
+            for_instance(both, &name),
+            "start it on that node; see \"overlay-agent status --instance n1\""
+        );
     }
 
     #[test]

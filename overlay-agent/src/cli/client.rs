@@ -7,10 +7,15 @@ use overlay_control::{
     self as api, ClientError, EndpointSpec, EndpointStatus, Reply, Request, SCHEMA, Status,
 };
 use overlay_core::{
+    config,
     dirs::Dirs,
     model::{LogLevel, Name},
+    text_file,
 };
+use overlay_node::store::Store;
 use serde_json::{Value, json};
+
+use crate::daemon::short;
 
 use super::{CommandResult, EndpointCommand, Failure, Format, output, patience, watching};
 
@@ -197,7 +202,10 @@ pub(super) fn answered(
         Err(ClientError::Connect { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
             Err(Failure::NoAgent(nobody(dirs, instance)))
         }
-        result => replied(result),
+        result => replied(result).map_err(|failure| match failure {
+            Failure::NoAgent(error) => Failure::NoAgent(as_before(dirs, instance, error)),
+            other => other,
+        }),
     }
 }
 
@@ -227,10 +235,36 @@ fn nobody(dirs: &Dirs, instance: &Name) -> anyhow::Error {
         [] => "none runs on this machine".to_owned(),
         running => format!("running are: {}", running.join(", ")),
     };
-    anyhow!(
-        "instance {instance} is not running ({there}); correct --instance, or start it with \
-         \"overlay-agent run --config FILE\""
-    )
+    let error = anyhow!(
+        "instance {instance} is not running ({there}); correct --instance, or start it with {START}"
+    );
+    as_before(dirs, instance, error)
+}
+
+/// How an agent is started of which nothing is known.
+const START: &str = "\"overlay-agent run --config FILE\"";
+
+/// An error that says how the agent is started as the instance's last one was.
+fn as_before(dirs: &Dirs, instance: &Name, error: anyhow::Error) -> anyhow::Error {
+    let Some(command) = last_start(dirs, instance) else {
+        return error;
+    };
+    anyhow!(format!("{error:#}").replace(START, &format!("\"{command}\"")))
+}
+
+/// The command that starts an instance as its last agent was; `None` where nobody remembers.
+pub(super) fn last_start(dirs: &Dirs, instance: &Name) -> Option<String> {
+    let store = Store::open(dirs, instance).ok()?;
+    let content = store.content();
+    let text = text_file::read(&content.config).ok()?;
+    let mut command = format!("overlay-agent run --config {}", content.config.display());
+    if let Some(netns) = &content.netns {
+        command += &format!(" --netns {}", short(netns).display());
+    }
+    if config::node_name(&text).as_ref() != Some(instance) {
+        command += &format!(" --instance {instance}");
+    }
+    Some(command)
 }
 
 /// The instance that was named, or the only one that `counts`.
@@ -254,8 +288,13 @@ pub(super) fn the_instance(
                 listed.join(", ")
             )))
         }
-        [] => Err(Failure::NoAgent(anyhow!(
-            "no instance is running on this machine; start one with \"overlay-agent run --config FILE\""
-        ))),
+        [] => {
+            let error = anyhow!("no instance is running on this machine; start one with {START}");
+            let stopped = dirs.instances().unwrap_or_default();
+            Err(Failure::NoAgent(match stopped.as_slice() {
+                [only] => as_before(dirs, only, error),
+                _ => error,
+            }))
+        }
     }
 }

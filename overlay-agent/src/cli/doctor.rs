@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    os::unix::net::UnixStream,
     path::PathBuf,
     time::Duration,
 };
@@ -53,7 +54,10 @@ pub(super) fn doctor(
     };
     output::print(|out| match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&diagnosis)?),
-        Format::Text => print(out, &diagnosis, verbose),
+        Format::Text => {
+            tell_if_alone(out, &diagnosis, dirs)?;
+            print(out, &diagnosis, verbose)
+        }
     })
     .map_err(Failure::Problem)?;
     if diagnosis.is_healthy() {
@@ -107,6 +111,21 @@ fn alone(
         agent: None,
     };
     examine(&patient).map_err(Failure::problem)
+}
+
+/// Says so where no agent runs: what is well now nobody keeps so.
+fn tell_if_alone(out: &mut dyn Write, diagnosis: &Diagnosis, dirs: &Dirs) -> io::Result<()> {
+    let instance = &diagnosis.instance;
+    if diagnosis.agent_running || UnixStream::connect(dirs.socket(instance)).is_ok() {
+        return Ok(());
+    }
+    let start = client::last_start(dirs, instance)
+        .unwrap_or_else(|| "overlay-agent run --config FILE".to_owned());
+    writeln!(
+        out,
+        "note: no agent runs for instance {instance}: nothing is repaired, no probe is answered, and changes of \
+         the configuration are not read\n  cure: start it\n        # {start}"
+    )
 }
 
 fn print(out: &mut dyn Write, diagnosis: &Diagnosis, verbose: bool) -> io::Result<()> {

@@ -1,5 +1,11 @@
 //! Removes an instance: through its daemon, or, when that is gone, from what it left.
 
+use std::{
+    os::unix::net::UnixStream,
+    thread,
+    time::{Duration, Instant},
+};
+
 use overlay_api::Spool;
 use overlay_control::{Reply, Request, SCHEMA, progress::Activity};
 use overlay_core::{dirs::Dirs, model::Name};
@@ -9,6 +15,10 @@ use serde_json::json;
 
 use super::{CommandResult, Failure, Format, client, local, output, progress};
 use crate::daemon::{self, InstanceLock, LockError};
+
+/// How long an agent that has just been started may take until it can be asked.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) fn down(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
     let removed = take_down(dirs, instance)?;
@@ -49,7 +59,18 @@ fn take_down(dirs: &Dirs, instance: Option<Name>) -> Result<Removed, Failure> {
         return Ok(Removed::Nothing(why.to_owned()));
     }
     let instance = client::the_instance(dirs, instance, |_, _| true)?;
-    match InstanceLock::take(dirs, &instance) {
+    let deadline = Instant::now() + PATIENCE;
+    let lock = loop {
+        match InstanceLock::take(dirs, &instance) {
+            Err(LockError::Running(_))
+                if !listens(dirs, &instance) && Instant::now() < deadline =>
+            {
+                thread::sleep(PAUSE);
+            }
+            taken => break taken,
+        }
+    };
+    match lock {
         Ok(lock) => {
             let removed = remove(dirs, &instance);
             drop(lock);
@@ -67,6 +88,11 @@ fn take_down(dirs: &Dirs, instance: Option<Name>) -> Result<Removed, Failure> {
         }
         Err(error) => Err(Failure::bad_input(error)),
     }
+}
+
+/// Whether an agent can be asked. One that is just starting has its lock before its socket.
+fn listens(dirs: &Dirs, instance: &Name) -> bool {
+    UnixStream::connect(dirs.socket(instance)).is_ok()
 }
 
 /// Whether there is anything of an instance. Its folder is made before its state file, and

@@ -9,7 +9,7 @@ use overlay_core::{
     trouble::{for_instance, on_node},
 };
 use overlay_kernel::KernelError;
-use overlay_node::store::StoreError;
+use overlay_node::{key::KeyError, store::StoreError};
 use serde_json::json;
 
 use super::{Format, called};
@@ -180,13 +180,18 @@ fn lacks_rights(error: &anyhow::Error) -> bool {
         }
     }
     fn store(error: &StoreError) -> bool {
-        matches!(error, StoreError::Io { cause, .. } if denied(cause))
+        match error {
+            StoreError::Io { cause, .. } => denied(cause),
+            StoreError::Key(error) => error.is_denied(),
+            StoreError::Foreign { .. } => false,
+        }
     }
     error.chain().any(|error| {
         error.downcast_ref().is_some_and(denied)
             || error.downcast_ref().is_some_and(KernelError::is_denied)
             || error.downcast_ref().is_some_and(lock)
             || error.downcast_ref().is_some_and(store)
+            || error.downcast_ref().is_some_and(KeyError::is_denied)
             || matches!(
                 error.downcast_ref(),
                 Some(ClientError::Connect { cause, .. }) if denied(cause)

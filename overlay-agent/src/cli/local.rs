@@ -85,14 +85,14 @@ pub(super) fn netns_path(netns: PathBuf) -> PathBuf {
 
 /// Enters the namespace that somebody names by an option.
 pub(super) fn enter(path: &Path) -> Result<(), Failure> {
-    enter_or(path, || {
+    enter_or(path, Failure::NotFound, || {
         "make it with \"ip netns add\", or correct --netns".to_owned()
     })
 }
 
 /// Enters the one that an instance remembers. What it had there is gone with it.
 pub(super) fn enter_remembered(path: &Path, instance: &Name) -> Result<(), Failure> {
-    enter_or(path, || {
+    enter_or(path, Failure::BadInput, || {
         format!(
             "instance {instance} ran there, and what it made there is gone; make one at this path (\"ip netns add \
              NAME\") and run \"overlay-agent down --instance {instance}\", which removes its maps and state file, too"
@@ -100,10 +100,14 @@ pub(super) fn enter_remembered(path: &Path, instance: &Name) -> Result<(), Failu
     })
 }
 
-fn enter_or(path: &Path, cure: impl Fn() -> String) -> Result<(), Failure> {
+fn enter_or(
+    path: &Path,
+    missing: fn(anyhow::Error) -> Failure,
+    cure: impl Fn() -> String,
+) -> Result<(), Failure> {
     match netns::id(path) {
         Ok(Some(_)) => netns::enter(path).map_err(Failure::bad_input),
-        Ok(None) => Err(Failure::BadInput(anyhow::anyhow!(
+        Ok(None) => Err(missing(anyhow::anyhow!(
             "enter network namespace {}: there is none; {}",
             path.display(),
             cure()

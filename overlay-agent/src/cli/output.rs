@@ -60,7 +60,7 @@ pub(super) fn checked(
         ),
         Format::Text => writeln!(
             out,
-            "{}: OK: node {}, {}, {}, {}{}",
+            "{}: OK: node {}, {}, {}, {}{}{}",
             path.display(),
             model.node.name,
             count_of(networks, "network"),
@@ -69,6 +69,13 @@ pub(super) fn checked(
             match fragments {
                 0 => String::new(),
                 some => format!("; with {} of {PEERS_FOLDER}", count_of(some, "file")),
+            },
+            match &model.cluster {
+                Some(cluster) if model.network(&cluster.network).is_none() => format!(
+                    "; network {} with its peers comes from etcd, and its endpoints count then",
+                    cluster.network
+                ),
+                _ => String::new(),
             }
         ),
     }
@@ -248,9 +255,20 @@ fn print_network(out: &mut dyn Write, network: &NetworkStatus) -> io::Result<()>
     )?;
     encryption::peers(out, &network.peers)?;
     let Carried { fastpath, kernel } = network.carried;
+    // The programs' counters outlive a VXLAN device, which counts for the kernel.
+    let traffic = network
+        .peers
+        .iter()
+        .filter_map(|peer| peer.traffic.as_ref());
+    let left: u64 = traffic.map(|traffic| traffic.passed_packets).sum();
+    let since = if left > kernel.rx.packets {
+        " (the kernel's since its VXLAN device was made)"
+    } else {
+        ""
+    };
     writeln!(
         out,
-        "sent {} by the fast path, {} by the kernel; received {} and {}",
+        "sent {} by the fast path, {} by the kernel; received {} and {}{since}",
         fastpath.tx.packets, kernel.tx.packets, fastpath.rx.packets, kernel.rx.packets
     )
 }

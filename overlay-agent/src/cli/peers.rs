@@ -126,8 +126,8 @@ fn show(out: &mut dyn Write, of: &Of<'_>) -> io::Result<()> {
     if let Some(traffic) = &peer.traffic {
         writeln!(
             out,
-            "  fast path sent {}, received {}, dropped {} packets",
-            traffic.tx_packets, traffic.rx_packets, traffic.dropped_packets
+            "  fast path sent {}, received {}, left {} to the kernel, dropped {} packets",
+            traffic.tx_packets, traffic.rx_packets, traffic.passed_packets, traffic.dropped_packets
         )?;
     }
     Ok(())

@@ -18,6 +18,7 @@ use overlay_control::{
     capture::{CaptureStatus, Captured, Wanted},
     rfc3339,
 };
+use overlay_core::objects::KERNEL_REASONS;
 use overlay_insight::explain::{Names, device_of};
 use overlay_kernel::bpf::{Events, Variant};
 use tokio::{
@@ -302,11 +303,17 @@ fn add_reason(watch: &mut Watch, name: &str) -> Result<(), String> {
     if known {
         return Ok(());
     }
+    if KERNEL_REASONS.iter().any(|(reason, _)| *reason == name) {
+        return Err(format!(
+            "what is dropped as {name} the kernel drops, not a program, so no packet of it can be seen here: \
+             \"overlay-agent stats\" counts it"
+        ));
+    }
     let sorted = |names: BTreeSet<&str>| Vec::from_iter(names).join(", ");
     let drops = DropReason::ALL.iter().map(|reason| reason.name());
     let passes = PassReason::ALL.iter().map(|reason| reason.name());
     Err(format!(
-        "there is no reason {name:?}: choose sent, passed or dropped, or one that is dropped for ({}) \
+        "there is no reason {name:?}: choose forwarded, passed or dropped, or one that is dropped for ({}) \
          or left to the kernel for ({})",
         sorted(drops.collect()),
         sorted(passes.collect())

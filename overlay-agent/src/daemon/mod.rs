@@ -67,6 +67,7 @@ use self::{
 
 pub use lock::{InstanceLock, LockError};
 pub use reconcile::Reconciler;
+pub(crate) use start::short;
 pub use start::{Options, StartError, preview};
 pub use teardown::{TeardownError, teardown};
 

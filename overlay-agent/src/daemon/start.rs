@@ -1,6 +1,10 @@
 //! From the command line to a running daemon: everything is checked before anything is changed.
 
-use std::{fs, io, os::unix::net::UnixStream, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
 
 use overlay_api::Spool;
 use overlay_control::{
@@ -30,6 +34,7 @@ use super::{
     exports::Exports,
     lock::{InstanceLock, LockError},
     programs,
+    reconcile::identity,
     watches::Watches,
 };
 
@@ -82,6 +87,19 @@ pub enum StartError {
         /// Why.
         cause: KernelError,
     },
+    /// The instance has what it made in another network namespace, and nobody says that it is to be here.
+    #[error(
+        "take instance {instance}: it lives in {}; add --netns {}, or remove what it has there with \
+         \"overlay-agent down --instance {instance}\"",
+        path.display(),
+        short(path).display()
+    )]
+    Elsewhere {
+        /// The instance.
+        instance: Name,
+        /// The namespace.
+        path: PathBuf,
+    },
     /// Signals cannot be handled.
     #[error("handle signals: {0}")]
     Signal(io::Error),
@@ -95,6 +113,29 @@ impl From<PreviewError> for StartError {
         }
     }
 }
+
+/// A namespace as `--netns` takes it.
+pub(crate) fn short(netns: &Path) -> &Path {
+    netns.strip_prefix("/run/netns").unwrap_or(netns)
+}
+
+/// An instance is not begun anew beside what it has in a namespace that is still there.
+fn must_be_here(instance: &Name, store: &Store) -> Result<(), StartError> {
+    let Some(path) = &store.content().netns else {
+        return Ok(());
+    };
+    let there = identity(path);
+    if there.is_none() || there == identity(Path::new(OWN)) {
+        return Ok(());
+    }
+    Err(StartError::Elsewhere {
+        instance: instance.clone(),
+        path: path.clone(),
+    })
+}
+
+/// The network namespace of this process.
+const OWN: &str = "/proc/self/ns/net";
 
 /// A daemon that has done its first round.
 pub(super) struct Started {
@@ -115,6 +156,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
     check_machine(model, &options.dirs)?;
     let lock = InstanceLock::take(&options.dirs, &instance)?;
     let mut store = Store::open(&options.dirs, &instance)?;
+    must_be_here(&instance, &store)?;
     store.clear_unfinished()?;
     let key = KeyFile::at(options.dirs.private_key(&instance));
     let mut node = Node::open(options.dirs.pins(&instance), key)?;
@@ -225,6 +267,7 @@ pub async fn preview(options: &Options) -> Result<Preview, StartError> {
     let model = &loaded.model;
     capability::check_privileges()?;
     let store = Store::open(&options.dirs, &instance)?;
+    must_be_here(&instance, &store)?;
     let key = KeyFile::at(options.dirs.private_key(&instance));
     let node = Node::open(options.dirs.pins(&instance), key)?;
     options.progress.tell(Activity::Looking).await;

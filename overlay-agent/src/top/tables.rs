@@ -144,7 +144,7 @@ impl App {
             }
             if drops.unknown.packets > 0 {
                 row(
-                    "by strangers",
+                    "by unknown senders",
                     drops.unknown,
                     rates.map(|rates| rates.unknown),
                 );

@@ -145,6 +145,14 @@ fn each_packet_is_told_with_its_flow_and_reason() -> Result<()> {
     are_back(&agent, &before)?;
     let wrong = agent.ask(&["monitor", "--reason", "nosuch"])?;
     assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+    assert!(
+        wrong.stderr.contains("choose forwarded,"),
+        "{}",
+        wrong.stderr
+    );
+    let by_kernel = agent.ask(&["monitor", "--reason", "in_the_clear"])?;
+    assert_eq!(by_kernel.code, Some(2), "{}", by_kernel.stderr);
+    assert!(by_kernel.stderr.contains("stats"), "{}", by_kernel.stderr);
     Ok(guard.down()?)
 }
 

@@ -128,6 +128,8 @@ enum Wrong {
 /// What is wrong with a peer that stands so.
 fn wrong(peer: &Peer, reach: PeerState, refuses: bool) -> Option<Wrong> {
     match reach {
+        // It had an agent, and the configuration says that it has none now.
+        PeerState::Silent if refuses && !peer.has_agent => None,
         PeerState::Silent if refuses => Some(Wrong::Deserted),
         PeerState::Silent => Some(Wrong::Silent),
         PeerState::OneWay => Some(Wrong::Unheard),

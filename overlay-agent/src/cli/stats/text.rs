@@ -230,7 +230,7 @@ impl Page {
                 .map(|share| (name(&share.sender), share.count))
                 .collect();
             if drops.unknown.packets > 0 {
-                shares.push(("- strangers".to_owned(), drops.unknown));
+                shares.push(("- unknown senders".to_owned(), drops.unknown));
             }
             shares.sort_by_key(|(_, count)| Reverse(count.packets));
             rows.extend(shares.iter().map(|(name, count)| reason(name, *count, "")));
