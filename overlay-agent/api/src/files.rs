@@ -11,8 +11,12 @@ use std::{
     time::SystemTime,
 };
 
-/// Whether a content is one that we write. The end may be missing: a writer can be killed.
+/// Whether a content, of which it sees the first [`SEEN`] bytes, is one that we write. The end may be
+/// missing: a writer can be killed.
 pub type Recognise<'f> = &'f dyn Fn(&[u8]) -> bool;
+
+/// Bytes by which a file is recognised: whatever it holds besides, to look costs the same.
+pub const SEEN: u64 = 256;
 
 /// A file that is replaced as a whole.
 #[derive(Clone, Copy, Debug)]
@@ -196,10 +200,15 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
 
 /// Whether there is a file that is ours; what is not is an error.
 fn must_be_ours(path: &Path, ours: Recognise<'_>) -> io::Result<bool> {
-    match read(path)? {
-        None => Ok(false),
-        Some(text) if ours(&text) => Ok(true),
-        Some(_) => Err(in_the_way(None, "a file with other content")),
+    let Some(file) = open(path)? else {
+        return Ok(false);
+    };
+    let mut head = Vec::new();
+    file.take(SEEN).read_to_end(&mut head)?;
+    if ours(&head) {
+        Ok(true)
+    } else {
+        Err(in_the_way(None, "a file with other content"))
     }
 }
 
