@@ -139,7 +139,10 @@ impl Reconciler {
                 format!(
                     "the configuration file is refused, the one before stays in force: {reason}"
                 ),
-                "correct the file; \"overlay-agent check --config FILE\" tells all that is wrong",
+                format!(
+                    "correct the file; \"overlay-agent check --config {}\" tells all that is wrong",
+                    self.store.content().config.display()
+                ),
             ));
         }
         troubles.extend(self.refused_fragments.iter().cloned());
