@@ -255,6 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn who_is_said_to_have_no_agent_may_refuse_but_not_be_silent() {
+        let mut peer = peer("n2", "192.0.2.2");
+        assert_eq!(wrong(&peer, PeerState::Silent, true), Some(Wrong::Deserted));
+        peer.has_agent = false;
+        assert_eq!(wrong(&peer, PeerState::Silent, true), None);
+        assert_eq!(wrong(&peer, PeerState::Silent, false), Some(Wrong::Silent));
+    }
+
+    #[test]
     fn a_peer_of_two_networks_is_told_once() {
         let [blue, red]: [Name; 2] = ["blue", "red"].map(|name| name.parse().unwrap());
         let (n2, n3) = (peer("n2", "192.0.2.2"), peer("n3", "192.0.2.3"));
