@@ -239,7 +239,7 @@ fn milliseconds(time: Duration) -> u64 {
 mod tests {
     use overlay_core::model::{Mac, Name, Peer};
 
-    use super::{Wrong, told};
+    use super::{PeerState, Wrong, told, wrong};
 
     fn peer(name: &str, vtep: &str) -> Peer {
         let vtep = vtep.parse().unwrap();
