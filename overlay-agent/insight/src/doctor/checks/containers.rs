@@ -206,10 +206,9 @@ mod tests {
             facts.containers[0].more_addresses = vec![more];
         });
         assert_eq!(found.object, "web");
-        assert_eq!(
-            found.cure.commands,
-            ["nsenter --net=/run/netns/web ip address del 10.244.1.77/32 dev lo"]
-        );
+        assert!(found.cure.commands.is_empty(), "somebody may need it");
+        let remove = "\"nsenter --net=/run/netns/web ip address del 10.244.1.77/32 dev lo\"";
+        assert!(found.cure.text.contains(remove), "{found:?}");
     }
 
     #[test]
