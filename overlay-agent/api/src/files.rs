@@ -279,7 +279,7 @@ mod tests {
             symlink(elsewhere, at).unwrap();
         }),
         ("a symbolic link", |at, elsewhere| {
-            symlink(elsewhere, at).unwrap()
+            symlink(elsewhere, at).unwrap();
         }),
         ("a folder", |at, _| fs::create_dir(at).unwrap()),
         ("a socket", |at, _| drop(UnixListener::bind(at).unwrap())),

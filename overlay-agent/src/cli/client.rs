@@ -257,14 +257,16 @@ pub(super) fn last_start(dirs: &Dirs, instance: &Name) -> Option<String> {
     let store = Store::open(dirs, instance).ok()?;
     let content = store.content();
     let text = text_file::read(&content.config).ok()?;
-    let mut command = format!("overlay-agent run --config {}", content.config.display());
-    if let Some(netns) = &content.netns {
-        command += &format!(" --netns {}", short(netns).display());
-    }
-    if config::node_name(&text).as_ref() != Some(instance) {
-        command += &format!(" --instance {instance}");
-    }
-    Some(command)
+    let netns = content.netns.as_ref();
+    let netns = netns.map(|netns| format!(" --netns {}", short(netns).display()));
+    let named = (config::node_name(&text).as_ref() != Some(instance))
+        .then(|| format!(" --instance {instance}"));
+    Some(format!(
+        "overlay-agent run --config {}{}{}",
+        content.config.display(),
+        netns.unwrap_or_default(),
+        named.unwrap_or_default()
+    ))
 }
 
 /// The instance that was named, or the only one that `counts`.

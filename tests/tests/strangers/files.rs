@@ -100,6 +100,17 @@ const THINGS: [(&str, Put); 5] = [
     ("a socket", |at| Ok(UnixListener::bind(at).map(drop)?)),
 ];
 
+/// A file at each path, and one of the other things in turn: every kind at a path of every kind is
+/// tried where there is no agent (`overlay-api`).
+fn some_at<'p>(
+    paths: impl Iterator<Item = &'p PathBuf>,
+) -> impl Iterator<Item = (&'p PathBuf, (&'static str, Put))> {
+    let [file, others @ ..] = THINGS;
+    paths
+        .zip(others.into_iter().cycle())
+        .flat_map(move |(path, other)| [(path, file), (path, other)])
+}
+
 /// All that can be seen of it without opening a pipe.
 fn seen(at: &Path) -> Result<(fs::FileType, u32, u64, Option<Vec<u8>>)> {
     let there = fs::symlink_metadata(at)?;
@@ -140,7 +151,7 @@ fn whatever_has_the_name_of_a_file_stays() -> Result<()> {
     let beside = [&beside[..], &of_state].concat();
 
     // Before: it does not start without its state file, and is not well without its journal.
-    for (path, (what, put)) in stops.iter().flat_map(|at| THINGS.map(|thing| (at, thing))) {
+    for (path, (what, put)) in some_at(stops.iter()) {
         let at = format!("{what} at {}", path.display());
         fs::create_dir_all(path.parent().unwrap_or(path))?;
         put(path)?;
@@ -167,7 +178,7 @@ fn whatever_has_the_name_of_a_file_stays() -> Result<()> {
     }
     // While it runs, and when it goes.
     let others = stops.iter().chain(&beside);
-    for (path, (what, put)) in others.flat_map(|at| THINGS.map(|thing| (at, thing))) {
+    for (path, (what, put)) in some_at(others) {
         let at = format!("{what} at {}", path.display());
         agent.start()?;
         fs::create_dir_all(path.parent().unwrap_or(path))?;

@@ -77,8 +77,9 @@ fn the_file_survives_and_a_foreign_one_is_left_alone() {
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
         assert_eq!(fs::read(&path).unwrap(), torn, "{error}");
     }
-    store.remove().unwrap();
-    assert!(!path.parent().unwrap().exists());
+    // What is not ours stays when the instance goes, and is told.
+    assert_eq!(store.remove().unwrap(), [path.parent().unwrap()]);
+    assert_eq!(fs::read(&path).unwrap(), [0xff; 16]);
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn tunnel(facts: &Facts) -> Looked {
                 let cure = own.unwrap_or_else(|| accept(facts, &place, &rule));
                 let mut finding = TUNNEL.at(&place.chain, what, cure);
                 if place.is_heeded() && leaves_to_rules(facts, peer) {
-                    finding.why = HEEDED.to_owned();
+                    HEEDED.clone_into(&mut finding.why);
                 }
                 found.push(finding);
             }
