@@ -192,7 +192,10 @@ fn whatever_has_the_name_of_a_file_stays() -> Result<()> {
         assert_eq!(seen(path)?, before, "{at}");
         let down = agent.ask(&["down"])?;
         let said = down.stdout + &down.stderr;
-        let folder = path.parent().unwrap_or(path).display().to_string();
+        let folder = [&state, &runtime]
+            .into_iter()
+            .find(|it| path.starts_with(it));
+        let folder = folder.unwrap_or(path).display().to_string();
         assert!(said.contains(&folder), "{at}: {said}");
         assert_eq!(seen(path)?, before, "{at}: {said}");
         take_away(path)?;

@@ -306,7 +306,7 @@ fn a_device_of_another_instance_is_said_to_be_its() -> Result<()> {
     let (agent, node) = (guard.agent(1), &guard.topology().nodes[0].namespace);
     configure(&guard, 0, &guard.first_config())?;
     for (device, make, said_of_it) in IN_THE_WAY {
-        for (alias, renames) in [("overlay:other", false), ("mine", true)] {
+        for (alias, theirs) in [("overlay:other", false), ("mine", true)] {
             for line in [make.to_owned(), format!("link set {device} alias {alias}")] {
                 run::checked(&words(format!("ip -n {node} {line}")))?;
             }
@@ -315,12 +315,12 @@ fn a_device_of_another_instance_is_said_to_be_its() -> Result<()> {
             let out = agent.call(&[&["plan"], &config[..]].concat())?;
             let plan = out.stdout + &out.stderr;
             assert!(!out.success, "{plan}");
-            assert_eq!(plan.contains(said_of_it), !renames, "{plan}");
+            assert_eq!(plan.contains(said_of_it), !theirs, "{plan}");
             let out = agent.call(&[&["doctor"], &config[..]].concat())?;
             let doctor = out.stdout + &out.stderr;
             assert!(!out.success && doctor.contains(device), "{doctor}");
-            let rename = format!("ip link set dev {device} name ");
-            assert_eq!(doctor.contains(&rename), renames, "{doctor}");
+            let look = format!("ip -d link show {device}");
+            assert_eq!(doctor.contains(&look), theirs, "{doctor}");
             assert!(!doctor.contains("ip link del"), "{doctor}");
             run::checked(&words(format!("ip -n {node} link del {device}")))?;
         }
