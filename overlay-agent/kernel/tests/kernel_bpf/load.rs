@@ -23,7 +23,7 @@ fn a_map_of_another_layout_is_refused() {
     fs::remove_file(&ports).unwrap();
     fs::remove_file(folder.join(maps::VTEPS4)).unwrap();
     let create = format!(
-        "bpftool map create {} type hash key 4 value 8 entries 16 name other",
+        "bpftool map create {} type hash key 4 value 8 entries 16 name PORTS",
         ports.display()
     );
     node.run(&create);

@@ -173,7 +173,6 @@ fn what_others_have_pinned_in_our_folder_stays() {
         refused.contains("that this instance did not make"),
         "{refused}"
     );
-    bpf::remove_all(&node.pins).unwrap();
     std::fs::rename(layout.join("PEERS4"), moved.join("PEERS6")).unwrap();
     std::fs::remove_dir(&more[1]).unwrap();
     std::fs::remove_dir(&more[2]).unwrap();
