@@ -28,7 +28,11 @@ const WRITTEN: &str = "# Written by overlay-agent from the cluster's store";
 /// Whether a file's content is a fragment, or the part of one that was written; what is not is somebody
 /// else's.
 pub fn is_ours(text: &[u8]) -> bool {
-    text.starts_with(WRITTEN.as_bytes()) || WRITTEN.as_bytes().starts_with(text)
+    // Of which store it is may stand above.
+    [WRITTEN, STORE]
+        .map(str::as_bytes)
+        .iter()
+        .any(|head| text.starts_with(head) || head.starts_with(text))
 }
 
 /// The text of the network of this node with its peers.
