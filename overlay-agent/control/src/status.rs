@@ -167,6 +167,8 @@ pub struct EncryptionStatus {
     pub port: u16,
     /// The public half of this node's key; `None` before it has one.
     pub public_key: Option<PublicKey>,
+    /// Whether the device is there. Until it is for the first time, the network goes on as it was before.
+    pub in_force: bool,
 }
 
 /// How the tunnel to a peer is encrypted.

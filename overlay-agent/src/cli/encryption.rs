@@ -66,6 +66,13 @@ pub(super) fn network(out: &mut dyn Write, network: &NetworkStatus) -> io::Resul
     let Some(encryption) = &network.encryption else {
         return Ok(());
     };
+    if !encryption.in_force {
+        return writeln!(
+            out,
+            "NOT ENCRYPTED: there is no {}; what went in the clear before goes on so (the problems say why)",
+            encryption.device
+        );
+    }
     let key = encryption.public_key;
     let key = key.map_or_else(|| "none yet".to_owned(), |key| key.to_string());
     writeln!(

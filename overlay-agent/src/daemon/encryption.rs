@@ -28,6 +28,7 @@ pub(super) fn of(network: &Network, around: &Surroundings) -> (Option<Encryption
         device,
         port: encryption.port,
         public_key: around.public_key,
+        in_force: info.is_some(),
     };
     (
         Some(status),

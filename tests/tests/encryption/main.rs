@@ -51,6 +51,11 @@ fn without_wireguard_nothing_is_changed() -> Result<()> {
     with_key(&guard, 1, NOBODYS)?;
     agent.tells("encrypt network lab: look for WireGuard in the kernel: it is not there")?;
     assert_eq!(links()?, before);
+    // What goes on in the clear is not said to be encrypted.
+    let status = agent.json(&["status"])?;
+    assert_eq!(status["networks"][0]["encryption"]["in_force"], false);
+    let text = agent.ask(&["status"])?.stdout;
+    assert!(text.contains("NOT ENCRYPTED: there is no ovlwg1"), "{text}");
     let findings = agent.ask(&["doctor", "--output", "json"])?.stdout;
     assert!(findings.contains("wireguard-missing"), "{findings}");
     Ok(guard.down()?)

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use overlay_control::Finding;
 use overlay_core::filter::{Hook, Packet, Place, Places, Ruleset};
 
-use super::{super::Fault, super::Looked, super::advice, Facts, NetworkFacts, through};
+use super::{super::Fault, super::Looked, super::command, Facts, NetworkFacts, through};
 
 const DROPPED: Fault = Fault::note(
     "rule-drops-containers",
@@ -30,12 +30,15 @@ fn dropped(facts: &Facts) -> Looked {
             ..Places::default()
         };
         for part in ruleset.hooked(&places).named.into_keys() {
-            for (place, what) in of_part(ruleset, network, part) {
+            for (place, direction, what) in of_part(ruleset, network, part) {
                 let what = format!("{place} drops {what} in network {}", network.name);
                 if !found.iter().any(|known| known.what == what) {
-                    let cure = advice(
-                        "see the rule with \"nft -a list ruleset\", and remove it there and where it is \
-                         written if it is not meant",
+                    let family = if part.addr().is_ipv4() { "ip" } else { "ip6" };
+                    let rule = format!("{family} {direction} {part} accept");
+                    let insert = format!("nft insert rule {} {rule}", place.chain);
+                    let cure = command(
+                        "if it is not meant, accept it there, and where these rules are written",
+                        facts.commands.on_node(insert),
                     );
                     found.push(DROPPED.at(&place.chain, what, cure));
                 }
@@ -46,7 +49,11 @@ fn dropped(facts: &Facts) -> Looked {
 }
 
 /// What certainly becomes of packets to and from a part of a network that others pass.
-fn of_part(ruleset: &Ruleset, network: &NetworkFacts, part: IpNet) -> Vec<(Place, String)> {
+fn of_part(
+    ruleset: &Ruleset,
+    network: &NetworkFacts,
+    part: IpNet,
+) -> Vec<(Place, &'static str, String)> {
     let dropped = |packet: &Packet<'_>| {
         let mut fates = ROUTED.into_iter().map(|hook| ruleset.fate(hook, packet));
         fates.find_map(|fate| fate.dropped)
@@ -58,20 +65,20 @@ fn of_part(ruleset: &Ruleset, network: &NetworkFacts, part: IpNet) -> Vec<(Place
             continue;
         }
         let is_leaving = packet.input == Some(network.bridge.as_str());
-        let (packet, what) = if is_leaving == is_here {
+        let (packet, direction, what) = if is_leaving == is_here {
             let from = Packet {
                 source: part.addr(),
                 ..packet
             };
-            (from, format!("what {part} sends"))
+            (from, "saddr", format!("what {part} sends"))
         } else {
             let to = Packet {
                 destination: part.addr(),
                 ..packet
             };
-            (to, format!("what is sent to {part}"))
+            (to, "daddr", format!("what is sent to {part}"))
         };
-        found.extend(dropped(&packet).map(|place| (place, what)));
+        found.extend(dropped(&packet).map(|place| (place, direction, what)));
     }
     found
 }
