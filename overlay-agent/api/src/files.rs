@@ -169,7 +169,8 @@ pub fn is_private(folder: &Path) -> io::Result<bool> {
 
 /// Whether an error says that something of somebody else is there.
 pub fn is_in_the_way(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|cause| cause.is::<InTheWay>())
+    let cause = error.get_ref();
+    cause.is_some_and(<dyn std::error::Error + Send + Sync>::is::<InTheWay>)
 }
 
 /// Something of somebody else.

@@ -76,13 +76,12 @@ pub(crate) enum DoorError {
 pub(crate) async fn open(socket: PathBuf, driver: Arc<Driver>) -> Result<(), DoorError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DoorError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DoorError::Runtime)?;
-    let (listener, made) = match handed_over()? {
-        Some(listener) => (listener, None),
-        None => {
-            let listener = listen(&socket)?;
-            let made = fs::symlink_metadata(&socket);
-            (listener, made.ok().map(|made| (socket, made.ino())))
-        }
+    let (listener, made) = if let Some(listener) = handed_over()? {
+        (listener, None)
+    } else {
+        let listener = listen(&socket)?;
+        let made = fs::symlink_metadata(&socket);
+        (listener, made.ok().map(|made| (socket, made.ino())))
     };
     // Nobody waits for it where it was not started by systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -1,5 +1,7 @@
 //! What is printed, for people and for programs.
 
+mod attached;
+
 use std::{
     io::{self, Write},
     path::Path,
@@ -7,16 +9,18 @@ use std::{
 
 use anyhow::Context as _;
 use overlay_control::{
-    Carried, EndpointStatus, FastPathState, FastPathStatus, GuardTableStatus, NetworkStatus,
-    PeerStatus, RangeStatus, SCHEMA, Status, stats::EndpointCounts,
+    Carried, FastPathState, FastPathStatus, GuardTableStatus, NetworkStatus, PeerStatus,
+    RangeStatus, SCHEMA, Status,
 };
 use overlay_core::{
     config::{Loaded, PEERS_FOLDER},
-    model::{Attachment, Dscp, Guard, Rx},
+    model::{Dscp, Guard, Rx},
     plural::count_of,
 };
 use overlay_node::preview::Preview;
 use serde_json::json;
+
+pub(super) use attached::{endpoint, endpoints};
 
 use super::{Format, called, cluster, encryption, health, watching};
 
@@ -150,7 +154,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, format: Format) -> io
         health::mesh(out, status, &network.peers)?;
     }
     writeln!(out)?;
-    print_endpoints(out, &status.endpoints)?;
+    attached::table(out, &status.endpoints)?;
     if !status.problems.is_empty() {
         writeln!(out)?;
     }
@@ -292,98 +296,6 @@ fn peer_row(peer: &PeerStatus) -> [String; 9] {
         count(|traffic| traffic.passed_packets),
         count(|traffic| traffic.dropped_packets),
     ]
-}
-
-pub(super) fn endpoints(
-    out: &mut dyn Write,
-    endpoints: &[EndpointStatus],
-    format: Format,
-) -> io::Result<()> {
-    match format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(endpoints)?)?,
-        Format::Text => print_endpoints(out, endpoints)?,
-    }
-    Ok(())
-}
-
-/// An endpoint with what was counted for it.
-pub(super) fn endpoint(
-    out: &mut dyn Write,
-    endpoint: &EndpointStatus,
-    counts: Option<&EndpointCounts>,
-) -> io::Result<()> {
-    let known = |text: Option<String>| text.unwrap_or_else(|| "not attached".to_owned());
-    writeln!(
-        out,
-        "endpoint {}  network {}",
-        endpoint.name, endpoint.network
-    )?;
-    writeln!(out, "  addresses  {}", list(&endpoint.addresses, ", "))?;
-    writeln!(
-        out,
-        "  inside     {}  mac {}  netns {}",
-        endpoint.interface,
-        known(endpoint.mac.map(|mac| mac.to_string())),
-        endpoint.netns.display()
-    )?;
-    let device = endpoint.device.zip(endpoint.ifindex);
-    let device = device.map(|(device, index)| format!("{device}  ifindex {index}"));
-    writeln!(out, "  on node    {}", known(device))?;
-    let origin = match &endpoint.attachment {
-        Some(Attachment {
-            source, container, ..
-        }) => format!("{source}, for its container {container}"),
-        None if endpoint.configured => "the configuration".to_owned(),
-        None => "overlay-agent endpoint add".to_owned(),
-    };
-    writeln!(out, "  from       {origin}")?;
-    for hook in &endpoint.hooks {
-        writeln!(out, "  to kernel  for {} at {}", hook.what, hook.device)?;
-    }
-    if endpoint.forwarding {
-        let sources = list(&endpoint.allowed_sources, ", ");
-        writeln!(out, "  forwards   for {sources}")?;
-    }
-    if let Some(counts) = counts {
-        writeln!(
-            out,
-            "  fast path  sent {}, received {}; within the node sent {}, received {} packets",
-            counts.tx.packets, counts.rx.packets, counts.tx_local.packets, counts.rx_local.packets
-        )?;
-        writeln!(
-            out,
-            "  besides    left to the kernel {}, dropped {} packets",
-            counts.passed.packets, counts.dropped.packets
-        )?;
-    }
-    Ok(())
-}
-
-fn print_endpoints(out: &mut dyn Write, endpoints: &[EndpointStatus]) -> io::Result<()> {
-    let row = |endpoint: &EndpointStatus| {
-        [
-            endpoint.name.to_string(),
-            endpoint.network.to_string(),
-            list(&endpoint.addresses, ","),
-            endpoint.interface.to_string(),
-            endpoint
-                .device
-                .map_or_else(|| "not attached".to_owned(), |device| device.to_string()),
-            endpoint.netns.display().to_string(),
-        ]
-    };
-    print_table(
-        out,
-        [
-            "ENDPOINT",
-            "NETWORK",
-            "ADDRESSES",
-            "INTERFACE",
-            "DEVICE",
-            "NETNS",
-        ],
-        endpoints.iter().map(row).collect(),
-    )
 }
 
 /// Columns as wide as their widest cell.

@@ -33,12 +33,60 @@ fn chain(table: &str, hook: &str, priority: i32, rule: &str) -> String {
     )
 }
 
-fn faults() -> Vec<Fault> {
+/// Of the packet filter.
+fn rules() -> Vec<Fault> {
     let nft = |check, object, table: &str, hook, rule| {
         let priority = if hook == "postrouting" { 100 } else { 0 };
         Fault::new(check, object, chain(table, hook, priority, rule))
             .cleared_by("n1", format!("nft delete table {table}"))
     };
+    vec![
+        nft(
+            "firewall-drops-tunnel",
+            "inet fw c",
+            "inet fw",
+            "input",
+            "udp dport 4789 drop",
+        ),
+        nft(
+            "firewall-drops-tunnel",
+            "ip fw c",
+            "ip fw",
+            "output",
+            "oifname eth1 udp dport '{ 4789, 8472 }' drop",
+        ),
+        nft(
+            "forward-rules-bypassed",
+            "ip fw c",
+            "ip fw",
+            "forward",
+            "counter drop",
+        ),
+        nft(
+            "rule-drops-containers",
+            "inet fw c",
+            "inet fw",
+            "forward",
+            "ip daddr 10.244.2.10 drop",
+        ),
+        nft(
+            "connections-followed",
+            "lab",
+            "ip fw",
+            "forward",
+            "ct state new tcp dport 25 drop",
+        ),
+        nft(
+            "nat-in-network",
+            "ip fw c",
+            "ip fw",
+            "postrouting",
+            "ip saddr 10.244.1.0/24 masquerade",
+        ),
+    ]
+}
+
+fn faults() -> Vec<Fault> {
     vec![
         Fault::new(
             "foreign-vxlan",
@@ -98,48 +146,6 @@ fn faults() -> Vec<Fault> {
             "nft 'delete table inet guard.overlay-tdoc-n1; add table inet guard.overlay-tdoc-n1'",
         )
         .cured_by("n1", "nft delete table inet guard.overlay-tdoc-n1"),
-        nft(
-            "firewall-drops-tunnel",
-            "inet fw c",
-            "inet fw",
-            "input",
-            "udp dport 4789 drop",
-        ),
-        nft(
-            "firewall-drops-tunnel",
-            "ip fw c",
-            "ip fw",
-            "output",
-            "oifname eth1 udp dport '{ 4789, 8472 }' drop",
-        ),
-        nft(
-            "forward-rules-bypassed",
-            "ip fw c",
-            "ip fw",
-            "forward",
-            "counter drop",
-        ),
-        nft(
-            "rule-drops-containers",
-            "inet fw c",
-            "inet fw",
-            "forward",
-            "ip daddr 10.244.2.10 drop",
-        ),
-        nft(
-            "connections-followed",
-            "lab",
-            "ip fw",
-            "forward",
-            "ct state new tcp dport 25 drop",
-        ),
-        nft(
-            "nat-in-network",
-            "ip fw c",
-            "ip fw",
-            "postrouting",
-            "ip saddr 10.244.1.0/24 masquerade",
-        ),
         Fault::new("offload-off", "eth1", "ethtool -K eth1 tx off"),
     ]
 }
@@ -147,7 +153,7 @@ fn faults() -> Vec<Fault> {
 #[test]
 fn what_is_wrong_on_the_node_is_found_and_cured() -> Result<()> {
     let stand = Stand::raise("tdoc")?;
-    for fault in faults() {
+    for fault in faults().into_iter().chain(rules()) {
         fault.is_found(&stand)?;
     }
     programs_of_others(&stand)?;

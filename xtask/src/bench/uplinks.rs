@@ -85,7 +85,7 @@ fn reaches(guard: &Guard, one: &Node, two: &Node, subject: Subject) -> Result<()
         }
         Ok(match check::ping(&from.namespace, to.address)? {
             Answer::None(why) => Some(why),
-            _ => None,
+            Answer::Ttl(_) => None,
         })
     };
     poll::until_well(|| complaint().unwrap_or_else(|error| Some(format!("{error:#}"))))

@@ -134,14 +134,17 @@ impl Counters {
     /// Frames on the underlay for each packet that came out of the tunnel; none without a tunnel.
     pub(crate) fn merged(&self, way: &Way) -> Option<f64> {
         let packets = match way.subject {
-            Subject::Bare | Subject::Ceiling | Subject::Direct | Subject::Tun => return None,
-            // Only one of the two is looked at.
-            Subject::OneUplink | Subject::TwoUplinks => return None,
+            // Only one of two uplinks is looked at, and another build's counters can be others.
+            Subject::Bare
+            | Subject::Ceiling
+            | Subject::Direct
+            | Subject::Tun
+            | Subject::OneUplink
+            | Subject::TwoUplinks
+            | Subject::Baseline => return None,
             Subject::Vxlan | Subject::OverlayOff | Subject::MixedBack | Subject::ServicesVxlan => {
                 self.tunnel_received
             }
-            // Another build's counters can be others.
-            Subject::Baseline => return None,
             Subject::Overlay | Subject::Mixed | Subject::Services => self.programs_received,
         };
         Some(self.underlay.packets / packets.max(1.0))
