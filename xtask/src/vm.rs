@@ -71,8 +71,9 @@ pub(crate) struct Args {
     /// Try two machines with such network cards, on Debian's kernels with all drivers
     #[arg(long, value_enum, conflicts_with = "full")]
     nic: Option<Nic>,
-    /// Of a kernel between two others, whether it takes the programs, and no more
-    #[arg(skip)]
+    /// As `cargo xtask ci` does it: fewer packets, and of a kernel between two others, whether it takes the
+    /// programs, and no more
+    #[arg(long, conflicts_with_all = ["full", "nic", "tests", "pair_tests"])]
     brief: bool,
     /// Boot machines whose clock counts instructions: one for a nanosecond
     #[arg(long = "icount", conflicts_with_all = ["pair_tests", "full", "nic"])]

@@ -7,7 +7,7 @@ use overlay_core::{
     desired::vxlan_name,
     filter::{Connection, Hook, Packet, Ruleset},
     model::{Family, IfName},
-    objects::{self, filter_table},
+    objects::{self, filter_table, guard_table},
 };
 use overlay_kernel::nft;
 use tokio::task::spawn_blocking;
@@ -43,17 +43,17 @@ struct Visit {
 
 /// The first chain that certainly drops the packet.
 pub(super) async fn drops(case: &Case, last: &Seen) -> Result<Option<String>, String> {
-    let ours = filter_table(&case.instance);
+    let ours = [filter_table(&case.instance), guard_table(&case.instance)];
     let listed = spawn_blocking(nft::ruleset).await;
     let listed = listed.map_err(|error| error.to_string())?;
     let listed = listed.map_err(|error| error.to_string())?;
-    // What our own table does is told as what the kernel does.
-    let ruleset = Ruleset::read(&listed, |family, table| family == "inet" && table == ours);
+    // What our own tables do is told as what the kernel does.
+    let ruleset = Ruleset::read(&listed, |_, table| ours.iter().any(|own| own == table));
     let visits = match last.hook {
         objects::Hook::FromUnderlay => arriving(case, last),
         _ => leaving(case, last).await,
     };
-    let mut fates = visits.iter().flat_map(|visit| {
+    for visit in &visits {
         let packet = Packet {
             input: visit.input.as_ref().map(IfName::as_str),
             output: visit.output.as_ref().map(IfName::as_str),
@@ -62,12 +62,18 @@ pub(super) async fn drops(case: &Case, last: &Seen) -> Result<Option<String>, St
             udp_port: visit.udp_port,
             connection: Connection::New,
         };
-        let hooks = visit.hooks.iter();
-        hooks
-            .map(|&hook| ruleset.fate(hook, &packet).dropped)
-            .collect::<Vec<_>>()
-    });
-    Ok(fates.find_map(|dropped| dropped.map(|place| place.to_string())))
+        for &hook in visit.hooks {
+            let fate = ruleset.fate(hook, &packet);
+            // From here on it has an address that is not known.
+            if fate.renamed.is_some() {
+                break;
+            }
+            if let Some(place) = fate.dropped {
+                return Ok(Some(place.to_string()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// From a peer: in the tunnel, and then out of it.
