@@ -41,6 +41,8 @@ impl Stand {
                 "sysctl -qw {neigh}.base_reachable_time_ms=1000 {neigh}.delay_first_probe_time=1"
             ),
         )?;
+        // What is known already is believed for as long as was right when it was learned.
+        stand.on(0, &format!("ip neigh flush dev {UNDERLAY}"))?;
         // Whoever asks tells of himself.
         let quiet = format!(
             "nft 'table netdev quiet {{ chain c {{ type filter hook egress device {UNDERLAY} \
@@ -70,7 +72,13 @@ impl Stand {
             Ok(true) => None,
             other => Some(format!("{other:?}")),
         });
-        assert_eq!(outcome, Ok(()), "{what}");
+        let known = [0, 1].map(|node| {
+            self.on(
+                node,
+                &format!("ip neigh show dev {UNDERLAY}; ip -br link show dev {UNDERLAY}"),
+            )
+        });
+        assert_eq!(outcome, Ok(()), "{what}, {known:?}");
     }
 
     /// What has the second node remember the first one's MAC.
