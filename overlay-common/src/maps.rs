@@ -104,9 +104,8 @@ pub struct Network {
     pub peer_lengths6: [u8; MAX_PREFIX_LENGTHS],
     /// What differs from the defaults: see [`network_flags`].
     pub flags: u32,
-    /// Interfaces that decrypt what comes in the tunnels, where they are encrypted: the network's, and a second
-    /// one while a key changes. 0: there is none.
-    pub decrypted_by: [u32; 2],
+    /// Interface that decrypts what comes in the tunnels, where they are encrypted; 0 before there is one.
+    pub decrypted_by: u32,
     /// Largest inner IP packet in bytes that the underlay carries in one piece.
     pub mtu: u16,
     /// UDP destination port, network order.
@@ -334,7 +333,7 @@ pub struct Port {
 
 // The sizes are part of the ABI: bpftool users and older agents rely on them.
 const _: () = {
-    assert!(size_of::<Network>() == 116);
+    assert!(size_of::<Network>() == 112);
     assert!(size_of::<PrefixKey4>() == 12);
     assert!(size_of::<PrefixKey6>() == 24);
     assert!(size_of::<AddressKey4>() == 8);
@@ -343,8 +342,8 @@ const _: () = {
     assert!(size_of::<CidrKey>() == 16);
     assert!(size_of::<Peer>() == 208);
     assert!(size_of::<Vtep>() == 4);
-    assert!(size_of::<Endpoint>() == 132);
-    assert!(size_of::<Port>() == 148);
+    assert!(size_of::<Endpoint>() == 128);
+    assert!(size_of::<Port>() == 144);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<PeerStats>() == 48);
     assert!(size_of::<EndpointStats>() == 96);

@@ -76,7 +76,7 @@ pub(crate) fn ours<O: Family>(
     Ok(network)
 }
 
-/// What is for an encrypted network has been decrypted by a device of its own.
+/// What is for an encrypted network has been decrypted by its own device.
 // In its callers: what a function of its own would return, no verifier takes, as half of it may be
 // unwritten.
 #[inline(always)]
@@ -85,11 +85,8 @@ fn must_be_decrypted<O: Family>(
     packet: &impl Received,
     outer: &Outer<O>,
 ) -> Result<(), Exit> {
-    let [by, or_by] = network.decrypted_by;
-    let arrived_by = packet.arrived_by();
     if network.flags & network_flags::ENCRYPTED != 0
-        && arrived_by != by
-        && arrived_by != or_by
+        && packet.arrived_by() != network.decrypted_by
         && outer.is_for(network)
     {
         let sender = vtep(outer, network);

@@ -6,10 +6,14 @@
 use std::{
     fs, io,
     io::{Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
     time::SystemTime,
 };
+
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 /// Whether a content, of which it sees the first [`SEEN`] bytes, is one that we write. The end may be
 /// missing: a writer can be killed.
@@ -106,12 +110,21 @@ pub fn open(path: &Path) -> io::Result<Option<fs::File>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         there => there?,
     };
-    if let Some(what) = other_kind(&there) {
-        return Err(in_the_way(None, what));
+    if !there.is_file() {
+        return Err(in_the_way(None, kind(&there)));
     }
-    match fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        file => file.map(Some),
+    // Neither through a link nor into a pipe that has come there since.
+    let mut options = fs::OpenOptions::new();
+    let options = options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK);
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let opened = file.metadata()?;
+    if opened.is_file() {
+        Ok(Some(file))
+    } else {
+        Err(in_the_way(None, kind(&opened)))
     }
 }
 
@@ -213,12 +226,7 @@ fn must_be_ours(path: &Path, ours: Recognise<'_>) -> io::Result<bool> {
     }
 }
 
-fn other_kind(there: &fs::Metadata) -> Option<&'static str> {
-    (!there.is_file()).then(|| kind(there))
-}
-
 fn kind(there: &fs::Metadata) -> &'static str {
-    use std::os::unix::fs::FileTypeExt as _;
     let kind = there.file_type();
     if kind.is_symlink() {
         "a symbolic link"

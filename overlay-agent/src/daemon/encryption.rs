@@ -28,7 +28,7 @@ pub(super) fn of(network: &Network, around: &Surroundings) -> (Option<Encryption
         device,
         port: encryption.port,
         public_key: around.public_key,
-        in_force: info.is_some(),
+        in_force: link.is_some(),
     };
     (
         Some(status),

@@ -7,23 +7,11 @@ use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
     families::Families,
-    poll, run,
-    script::{inside, words},
+    poll,
     topology::UNDERLAY,
 };
 
-use crate::said::{Explained, explain, lab};
-
-fn within(node: &str, command: &str) -> Result<()> {
-    run::checked(&words(inside(node, command)))?;
-    Ok(())
-}
-
-fn nft(node: &str, rules: &str) -> Result<()> {
-    let node = format!("--net=/run/netns/{node}");
-    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
-    Ok(())
-}
+use crate::said::{Explained, explain, lab, nft, within};
 
 /// Asks until the answer is as it should be: the agent hears of what others change.
 fn until(
@@ -45,17 +33,14 @@ fn a_rule_about_a_peers_container_is_named_by_its_sender() -> Result<()> {
     let nodes = &guard.topology().nodes;
     let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     let question = [from.namespace.as_str(), to.namespace.as_str()];
-    for (hook, about) in [
-        ("prerouting", "ip daddr"),
-        ("forward", "ip daddr"),
-        ("postrouting", "ip daddr"),
-    ] {
-        let chain = format!("type filter hook {hook} priority 0;");
-        let rules = format!(
-            "table inet mine {{ chain c {{ {chain} {about} {} drop; }}; }}",
+    let rules = |hook: &str, does: &str| {
+        format!(
+            "table inet mine {{ chain c {{ type filter hook {hook} priority 0; ip daddr {} {does}; }}; }}",
             to.address
-        );
-        nft(&agent.instance, &rules)?;
+        )
+    };
+    for hook in ["prerouting", "forward", "postrouting"] {
+        nft(&agent.instance, &rules(hook, "drop"))?;
         let told = until(&agent, &question, |said| {
             said.verdict(0) == Some(("passed", Some("hooked")))
                 && said
@@ -77,12 +62,8 @@ fn a_rule_about_a_peers_container_is_named_by_its_sender() -> Result<()> {
         let told = until(&agent, &question, |said| said.good && said.hops.len() == 2);
         assert_eq!(told, Ok(()), "{hook}");
     }
-    // One that counts has its turn, and drops nothing.
-    let rules = format!(
-        "table inet mine {{ chain c {{ type filter hook forward priority 0; ip daddr {} counter drop; }}; }}",
-        to.address
-    );
-    nft(&agent.instance, &rules.replace(" drop;", " mark set 1;"))?;
+    // What only counts it drops nothing.
+    nft(&agent.instance, &rules("forward", "counter"))?;
     let said = explain(&agent, &question)?;
     assert!(said.good, "{:#?}", said.hops);
     nft(&agent.instance, "delete table inet mine")?;

@@ -6,6 +6,8 @@ use overlay_tests::{
     check,
     families::Families,
     guard::Guard,
+    run,
+    script::{inside, words},
     shape::{Scenario, Shape},
 };
 use serde_json::Value;
@@ -62,6 +64,19 @@ pub(crate) fn explain(agent: &Agent, arguments: &[&str]) -> Result<Explained> {
         hops,
         good: out.success,
     })
+}
+
+/// Runs a command line on a node.
+pub(crate) fn within(node: &str, command: &str) -> Result<()> {
+    run::checked(&words(inside(node, command)))?;
+    Ok(())
+}
+
+/// Puts rules into a node's packet filter.
+pub(crate) fn nft(node: &str, rules: &str) -> Result<()> {
+    let node = format!("--net=/run/netns/{node}");
+    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
+    Ok(())
 }
 
 /// A lab in which everybody knows everybody.

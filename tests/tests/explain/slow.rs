@@ -4,16 +4,10 @@ use anyhow::{Context as _, Result};
 use overlay_tests::{
     check::{self, Answer},
     families::Families,
-    poll, run,
-    script::{inside, words},
+    poll,
 };
 
-use crate::said::{explain, lab};
-
-fn within(node: &str, command: &str) -> Result<()> {
-    run::checked(&words(inside(node, command)))?;
-    Ok(())
-}
+use crate::said::{explain, lab, nft, within};
 
 #[test]
 fn what_is_not_attached_delivers_nothing() -> Result<()> {
@@ -46,8 +40,7 @@ fn what_is_not_attached_delivers_nothing() -> Result<()> {
     let closed = |rest: &str| {
         let chain = format!("type filter hook input priority 0; {rest}");
         let rules = format!("table inet closed {{ chain input {{ {chain} }}; }}");
-        let node = format!("--net=/run/netns/{}", there.instance);
-        run::checked(&["nsenter", &node, "nft", &rules].map(str::to_owned)).map(drop)
+        nft(&there.instance, &rules)
     };
     closed("policy drop;")?;
     let said = explain(&here, &question)?;
@@ -79,8 +72,7 @@ fn what_is_not_attached_delivers_nothing() -> Result<()> {
         type filter hook forward priority 0; policy drop;
         }
         }";
-    let node = format!("--net=/run/netns/{}", here.instance);
-    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
+    nft(&here.instance, rules)?;
     let said = explain(&here, &question)?;
     assert!(!arrives()? && !said.good, "{:#?}", said.hops);
     within(&here.instance, "nft delete table inet shut")?;

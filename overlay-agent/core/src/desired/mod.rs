@@ -139,8 +139,8 @@ struct Derived<'a> {
     headroom: IfName,
     /// What encrypts what leaves the tunnels, if something does.
     wireguard: Option<IfName>,
-    /// Its index, once it has been made, and that of the second one.
-    decrypted_by: [u32; 2],
+    /// Its index, once it has been made.
+    decrypted_by: u32,
     mtu: u16,
     /// Whether the programs carry it.
     fast: bool,

@@ -37,10 +37,10 @@ pub(super) fn derive<'a>(
         tunnels,
         headroom: names::headroom_name(network.vni)?,
         wireguard,
-        decrypted_by: [wireguard, None].map(|device| {
-            let link = device.and_then(|device| node.around.links.get(&device));
-            link.filter(|link| link.ours).map_or(0, |link| link.index)
-        }),
+        decrypted_by: wireguard
+            .and_then(|device| node.around.links.get(&device))
+            .filter(|link| link.ours)
+            .map_or(0, |link| link.index),
         fast: is_fast(node.inputs, network),
         followed: {
             let following = node.around.followed.get(&network.name);

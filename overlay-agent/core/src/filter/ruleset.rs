@@ -62,6 +62,17 @@ pub enum Hook {
     Egress,
 }
 
+impl Hook {
+    /// What the node routes passes these, in this order.
+    pub const ROUTED: [Self; 3] = [Self::Prerouting, Self::Forward, Self::Postrouting];
+    /// What is for the node itself, these.
+    pub const TAKEN: [Self; 2] = [Self::Prerouting, Self::Input];
+    /// What arrives in a tunnel, these.
+    pub const ARRIVES: [Self; 3] = [Self::Ingress, Self::Prerouting, Self::Input];
+    /// What is sent in a tunnel, these.
+    pub const SENT: [Self; 3] = [Self::Output, Self::Postrouting, Self::Egress];
+}
+
 impl Ruleset {
     /// What a value may be: what is in sets, by name or as they stand; `None` where that is not
     /// known.

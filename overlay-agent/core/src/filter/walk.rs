@@ -115,6 +115,23 @@ impl Ruleset {
     }
 }
 
+impl Ruleset {
+    /// Where a packet certainly ends that passes these hooks one after the other. Once it gets another
+    /// address, the rest is not known.
+    pub fn end(&self, hooks: &[Hook], packet: &Packet<'_>) -> Option<Place> {
+        for &hook in hooks {
+            let fate = self.fate(hook, packet);
+            if fate.renamed.is_some() {
+                return None;
+            }
+            if fate.dropped.is_some() {
+                return fate.dropped;
+            }
+        }
+        None
+    }
+}
+
 fn is_asked(base: &Base, packet: &Packet<'_>) -> bool {
     let device = match base.hook {
         Hook::Ingress => packet.input,
@@ -221,7 +238,7 @@ impl Walk<'_> {
             "accept" => End::Accepted,
             "drop" | "reject" => End::Dropped,
             "return" => End::Returned,
-            kind if translates(kind) => match self.is_mapped(body, key) {
+            kind if translates(kind) => match is_mapped(body, self.packet, self.ruleset, key) {
                 Truth::Yes => End::Renamed,
                 Truth::Maybe => return Some(Ends::from([End::Renamed, End::GoesOn])),
                 Truth::No => return None,
@@ -242,11 +259,6 @@ impl Walk<'_> {
             _ => return None,
         };
         Some(Ends::from([end]))
-    }
-
-    /// Whether the map that a translation looks up, if it does, has the key of the packet.
-    fn is_mapped(&self, body: &Value, key: &Key) -> Truth {
-        is_mapped(body, self.packet, self.ruleset, key)
     }
 
     /// The verdict of the entry that the packet has the key of.

@@ -19,15 +19,6 @@ use super::{
     underlay,
 };
 
-/// What the node routes passes these.
-const ROUTED: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
-/// What is for the node itself, these.
-const TAKEN: [Hook; 2] = [Hook::Prerouting, Hook::Input];
-/// What arrives in a tunnel, these.
-const ARRIVES: [Hook; 3] = [Hook::Ingress, Hook::Prerouting, Hook::Input];
-/// What is sent in a tunnel, these.
-const SENT: [Hook; 3] = [Hook::Output, Hook::Postrouting, Hook::Egress];
-
 /// Source and destination.
 type Ends = (IpAddr, IpAddr);
 
@@ -62,15 +53,8 @@ pub(super) async fn drops(case: &Case, last: &Seen) -> Result<Option<String>, St
             udp_port: visit.udp_port,
             connection: Connection::New,
         };
-        for &hook in visit.hooks {
-            let fate = ruleset.fate(hook, &packet);
-            // From here on it has an address that is not known.
-            if fate.renamed.is_some() {
-                break;
-            }
-            if let Some(place) = fate.dropped {
-                return Ok(Some(place.to_string()));
-            }
+        if let Some(place) = ruleset.end(visit.hooks, &packet) {
+            return Ok(Some(place.to_string()));
         }
     }
     Ok(None)
@@ -86,7 +70,7 @@ fn arriving(case: &Case, last: &Seen) -> Vec<Visit> {
     };
     let local = inner.and_then(|(_, destination)| local_of(case, destination));
     let tunnelled = outer.map(|ends| Visit {
-        hooks: &ARRIVES,
+        hooks: &Hook::ARRIVES,
         input: Some(last.stage.device),
         output: None,
         ends,
@@ -94,9 +78,9 @@ fn arriving(case: &Case, last: &Seen) -> Vec<Visit> {
     });
     let routed = inner.zip(local).map(|(ends, local)| Visit {
         hooks: if local.gateway == ends.1 {
-            &TAKEN
+            &Hook::TAKEN
         } else {
-            &ROUTED
+            &Hook::ROUTED
         },
         input: outer.and_then(|(_, vtep)| vxlan_name(local.vni, Family::of(vtep))),
         output: local.bridge.filter(|_| local.gateway != ends.1),
@@ -123,7 +107,7 @@ async fn leaving(case: &Case, last: &Seen) -> Vec<Visit> {
     };
     let port = local.map_or(case.port(), |local| local.port);
     let tunnelled = |ends, device| Visit {
-        hooks: &SENT,
+        hooks: &Hook::SENT,
         input: None,
         output: device,
         ends,
@@ -136,7 +120,7 @@ async fn leaving(case: &Case, last: &Seen) -> Vec<Visit> {
             let tunnel = local.zip(outer);
             let tunnel =
                 tunnel.and_then(|(local, outer)| vxlan_name(local.vni, Family::of(outer.1)));
-            visits.extend(by_container.then(|| routed(&ROUTED, tunnel)));
+            visits.extend(by_container.then(|| routed(&Hook::ROUTED, tunnel)));
             visits.extend(outer.map(|outer| tunnelled(outer, *device)));
         }
         Outcome::Passed(_) if by_container => {
@@ -148,11 +132,11 @@ async fn leaving(case: &Case, last: &Seen) -> Vec<Visit> {
                 return visits;
             };
             if way.local {
-                visits.push(routed(&TAKEN, None));
+                visits.push(routed(&Hook::TAKEN, None));
                 return visits;
             }
             let device = case.names.device(way.oif);
-            visits.push(routed(&ROUTED, device));
+            visits.push(routed(&Hook::ROUTED, device));
             let vtep = device.and_then(|device| kernel::vtep_of(case, device, &way, inner.1));
             if let Some(vtep) = vtep {
                 let mut own = case.vteps.iter().copied();

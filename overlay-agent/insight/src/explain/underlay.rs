@@ -7,6 +7,7 @@ use overlay_core::{
     surroundings::Question,
 };
 use overlay_kernel::netlink::Answers;
+use tracing::warn;
 
 use super::case::Case;
 
@@ -52,8 +53,14 @@ async fn by_device(case: &Case, index: u32, next: IpAddr, vtep: IpAddr) -> Resul
     if !link.running {
         return Err(format!("{name} has no carrier: it is not sent"));
     }
-    let neighbours = case.netlink.reachabilities(index).await;
-    let neighbours = neighbours.map_err(|error| error.to_string())?;
+    let neighbours = match case.netlink.reachabilities(index).await {
+        Ok(neighbours) => neighbours,
+        // That it is not known says nothing against anybody.
+        Err(error) => {
+            warn!("{error}");
+            Vec::new()
+        }
+    };
     let mut silent = neighbours.iter().filter(|it| it.state == Answers::No);
     if silent.any(|neighbour| neighbour.address == next) {
         let towards = if next == vtep {

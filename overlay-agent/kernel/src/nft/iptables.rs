@@ -166,20 +166,11 @@ fn asked_by(expression: &[u8]) -> Option<Asked> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Asked, explain, said};
-
-    /// As `iptables` has it for `--ctstate` and `--ctstatus`.
-    fn info(flags: u16, inverted: u16, states: u16, statuses: u16) -> Vec<u8> {
-        let mut info = vec![0; 146];
-        for number in [flags, inverted, states, statuses, 0, 0, 0, 0] {
-            info.extend(number.to_ne_bytes());
-        }
-        info
-    }
-
-    fn state(op: &str, names: &[&str]) -> Value {
-        json!({ "match": { "op": op, "left": { "ct": { "key": "state" } }, "right": names } })
-    }
+    use super::{
+        Asked, explain,
+        matches::tests::{info, state},
+        said,
+    };
 
     fn xt(kind: &str, name: &str) -> Value {
         json!({ "xt": { "type": kind, "name": name } })

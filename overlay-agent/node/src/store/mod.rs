@@ -318,16 +318,26 @@ impl Store {
         }
         // This one goes when its lock is given up.
         let runtime = self.journal.path().parent().unwrap_or(Path::new("/"));
-        stay.extend(has_others(runtime).then(|| runtime.to_owned()));
+        let others =
+            has_others(runtime).map_err(copies::failed("look into the folder of", runtime))?;
+        stay.extend(others.then(|| runtime.to_owned()));
         Ok(stay)
     }
 }
 
 /// Whether a runtime folder has more in it than a lock and a socket.
-fn has_others(runtime: &Path) -> bool {
-    let entries = fs::read_dir(runtime).into_iter().flatten().flatten();
-    let mut names = entries.map(|entry| entry.file_name());
-    names.any(|name| name != "lock" && name != "api.sock")
+fn has_others(runtime: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(runtime) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if name != "lock" && name != "api.sock" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The name that a file of this agent holds; what holds none is somebody else's file.

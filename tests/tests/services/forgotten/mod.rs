@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 use overlay_tests::{
     counters::passed,
@@ -32,24 +32,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Has the kernel forget all connections of a namespace, or those of a family alone.
 pub(crate) fn forget(namespace: &str, family: Option<Family>) -> Result<()> {
-    /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`
-    const DELETE: u16 = 1 << 8 | 2;
-    /// `NLM_F_REQUEST`
-    const REQUEST: u16 = 1;
-    /// Of the header, and of `struct nfgenmsg`.
-    const LENGTH: u32 = 20;
-    let mut message = LENGTH.to_ne_bytes().to_vec();
-    message.extend(DELETE.to_ne_bytes());
-    message.extend(REQUEST.to_ne_bytes());
-    // Sequence number and port.
-    message.extend([0; 8]);
     // The kernel heeds a family where the version is not 0 (`ctnetlink_del_conntrack`).
-    message.extend(match family {
+    let header = match family {
         None => [0; 4],
         Some(Family::V4) => [2, 1, 0, 0],
         Some(Family::V6) => [10, 1, 0, 0],
-    });
-    netns::inside(namespace, || {
+    };
+    delete(namespace, header, &[])
+}
+
+/// Has the kernel delete connections: `struct nfgenmsg`, and the attributes that tell which.
+fn delete(namespace: &str, header: [u8; 4], attributes: &[u8]) -> Result<()> {
+    /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`
+    const DELETE: u16 = 1 << 8 | 2;
+    /// `NLM_F_REQUEST | NLM_F_ACK`
+    const ASKED: u16 = 1 | 4;
+    /// Bytes of `struct nlmsghdr`.
+    const BEFORE: usize = 16;
+    let length = u32::try_from(BEFORE + header.len() + attributes.len())?;
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(DELETE.to_ne_bytes());
+    message.extend(ASKED.to_ne_bytes());
+    // Sequence number and port.
+    message.extend([0; 8]);
+    message.extend(header);
+    message.extend(attributes);
+    let answer = netns::inside(namespace, || {
         let netlink = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -57,9 +65,16 @@ pub(crate) fn forget(namespace: &str, family: Option<Family>) -> Result<()> {
             SockProtocol::NetlinkNetFilter,
         )?;
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(netlink.as_raw_fd(), &message, &kernel, MsgFlags::empty()).map(drop)
-    })?
-    .context("forget connections")
+        sendto(netlink.as_raw_fd(), &message, &kernel, MsgFlags::empty())?;
+        let mut answer = [0; 64];
+        recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        Ok::<_, nix::Error>(answer)
+    })??;
+    // Behind the header `struct nlmsgerr`.
+    let error = answer[BEFORE..].first_chunk().copied();
+    let error = error.map(i32::from_ne_bytes);
+    ensure!(error == Some(0), "forget connections: {error:?}");
+    Ok(())
 }
 
 fn says(stream: &mut TcpStream) -> Result<()> {

@@ -4,14 +4,10 @@
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd as _,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
 use overlay_tests::{
     counters::passed,
     families::{Families, Family},
@@ -176,10 +172,6 @@ struct Ends<'a> {
 
 /// Has the kernel forget one connection of a namespace, which must be there.
 fn forget(namespace: &str, protocol: u8, from: SocketAddr, to: SocketAddr) -> Result<()> {
-    /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`
-    const DELETE: u16 = 1 << 8 | 2;
-    /// `NLM_F_REQUEST | NLM_F_ACK`
-    const ASKED: u16 = 1 | 4;
     const NESTED: u16 = 1 << 15;
     let attribute = |kind: u16, body: &[u8]| -> Result<Vec<u8>> {
         let length = u16::try_from(4 + body.len())?;
@@ -212,31 +204,8 @@ fn forget(namespace: &str, protocol: u8, from: SocketAddr, to: SocketAddr) -> Re
         attribute(2 | NESTED, &ports.concat())?,
     ];
     let tuple = attribute(1 | NESTED, &tuple.concat())?;
-    // Behind the header `struct nfgenmsg`.
-    let length = u32::try_from(16 + 4 + tuple.len())?;
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(DELETE.to_ne_bytes());
-    message.extend(ASKED.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([family, 0, 0, 0]);
-    message.extend(tuple);
-    let answer = netns::inside(namespace, || {
-        let netlink = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
-        let kernel = NetlinkAddr::new(0, 0);
-        sendto(netlink.as_raw_fd(), &message, &kernel, MsgFlags::empty())?;
-        let mut answer = [0; 64];
-        recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        Ok::<_, nix::Error>(answer)
-    })??;
-    // Behind the header `struct nlmsgerr`.
-    let error = answer[16..].first_chunk().copied().map(i32::from_ne_bytes);
-    anyhow::ensure!(error == Some(0), "forget {from} to {to}: {error:?}");
-    Ok(())
+    let deleted = super::delete(namespace, [family, 0, 0, 0], &tuple);
+    deleted.with_context(|| format!("from {from} to {to}"))
 }
 
 fn goes(ends: &Ends<'_>, node: &str, mut line: Line, story: &[Step]) -> Result<()> {

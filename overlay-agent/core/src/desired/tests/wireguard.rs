@@ -54,7 +54,7 @@ fn all_that_leaves_goes_by_the_device_of_the_network() {
     // Only what that device has decrypted is let in.
     let network = objects.entries.networks.values().next().unwrap();
     assert_ne!(network.flags & network_flags::ENCRYPTED, 0);
-    assert_eq!(network.decrypted_by, [0, 0], "it has not been made");
+    assert_eq!(network.decrypted_by, 0, "it has not been made");
     let mut made = bare();
     let link = NodeLink {
         index: 9,
@@ -63,7 +63,7 @@ fn all_that_leaves_goes_by_the_device_of_the_network() {
     };
     made.around.links.insert(device, link);
     let made = build(&encrypted(), &made).unwrap().objects.entries;
-    assert_eq!(made.networks.values().next().unwrap().decrypted_by, [9, 0]);
+    assert_eq!(made.networks.values().next().unwrap().decrypted_by, 9);
     let attached = (device, Hook::FromUnderlay);
     assert!(objects.attachments.contains_key(&attached));
     let guard = facts.guard.unwrap();

@@ -33,7 +33,7 @@ impl Ruleset {
                 continue;
             }
             let rules = chain.rules.iter().flat_map(|rule| self.spelled(rule, key));
-            for rule in rules.filter(|rule| self.translated_by(rule, key)) {
+            for rule in rules.filter(|rule| self.any(rule, key, 0, translates)) {
                 let name = format!("nft chain {} {} {}", key.family, key.table, key.name);
                 let pairs = self.pairs(&rule, key);
                 found.extend(pairs.into_iter().map(|ends| (ends, name.clone())));
@@ -49,10 +49,6 @@ impl Ruleset {
         let parts =
             parts.flat_map(|(nets, name)| nets.into_iter().map(move |net| (net, name.clone())));
         parts.collect()
-    }
-
-    fn translated_by(&self, rule: &[Value], key: &Key) -> bool {
-        self.any(rule, key, 0, translates)
     }
 
     /// Whom a rule is about; of one that looks up what to translate to, whom it finds there, too.

@@ -14,9 +14,8 @@ use crate::doctor::facts::{Facts, NetworkFacts, PeerFacts};
 
 const TUNNEL: Fault = Fault::problem(
     "firewall-drops-tunnel",
-    "By a rule all packets of these peers are lost: it is heeded, and the kernel carries them. By a policy, \
-     what the kernel carries anyway: packets of the nodes themselves, fragments, everything while the fast \
-     path is off.",
+    "What the kernel receives or sends in the tunnel is lost: packets of the nodes themselves, \
+     fragments, everything while the fast path is off.",
 );
 const HEEDED: &str = "The programs leave to the kernel what the rule is about, so all that containers exchange with these \
                       peers is lost.";
@@ -140,14 +139,12 @@ fn tunnel_of(facts: &Facts, ruleset: &Ruleset, peer: &PeerFacts) -> Vec<(Place, 
         udp_port: Some(peer.port),
         connection: Connection::New,
     };
-    let arrives = [Hook::Ingress, Hook::Prerouting, Hook::Input];
-    let leaves = [Hook::Output, Hook::Postrouting, Hook::Egress];
     let first = |hooks: [Hook; 3], packet: &Packet<'_>| {
         let mut fates = hooks.into_iter().map(|hook| ruleset.fate(hook, packet));
         fates.find_map(|fate| fate.dropped)
     };
-    let arriving = first(arrives, &arriving).map(|place| (place, FROM));
-    let leaving = first(leaves, &leaving).map(|place| (place, "to"));
+    let arriving = first(Hook::ARRIVES, &arriving).map(|place| (place, FROM));
+    let leaving = first(Hook::SENT, &leaving).map(|place| (place, "to"));
     arriving.into_iter().chain(leaving).collect()
 }
 

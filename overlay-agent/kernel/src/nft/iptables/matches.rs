@@ -136,13 +136,13 @@ fn connections(revision: u32, info: &[u8]) -> (Vec<Value>, bool) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::{connections, kinds, marked};
 
     /// As `iptables` has it for `--ctstate` and `--ctstatus`.
-    fn info(flags: u16, inverted: u16, states: u16, statuses: u16) -> Vec<u8> {
+    pub(in super::super) fn info(flags: u16, inverted: u16, states: u16, statuses: u16) -> Vec<u8> {
         let mut info = vec![0; 146];
         for number in [flags, inverted, states, statuses, 0, 0, 0, 0] {
             info.extend(number.to_ne_bytes());
@@ -150,7 +150,7 @@ mod tests {
         info
     }
 
-    fn state(op: &str, names: &[&str]) -> Value {
+    pub(in super::super) fn state(op: &str, names: &[&str]) -> Value {
         json!({ "match": { "op": op, "left": { "ct": { "key": "state" } }, "right": names } })
     }
 

@@ -17,9 +17,6 @@ pub(in super::super) const CHECK: super::Check = super::Check {
     look: super::Look::IfSeen(dropped),
 };
 
-/// What is routed passes these.
-const ROUTED: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
-
 fn dropped(facts: &Facts) -> Looked {
     let ruleset = facts.ruleset.as_ref().map_err(Clone::clone)?;
     let mut found: Vec<Finding> = Vec::new();
@@ -54,10 +51,7 @@ fn of_part(
     network: &NetworkFacts,
     part: IpNet,
 ) -> Vec<(Place, &'static str, String)> {
-    let dropped = |packet: &Packet<'_>| {
-        let mut fates = ROUTED.into_iter().map(|hook| ruleset.fate(hook, packet));
-        fates.find_map(|fate| fate.dropped)
-    };
+    let dropped = |packet: &Packet<'_>| ruleset.end(&Hook::ROUTED, packet);
     let is_here = network.subnets.iter().any(|subnet| subnet.contains(&part));
     let mut found = Vec::new();
     for packet in through(network) {
