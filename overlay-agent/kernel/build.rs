@@ -13,6 +13,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya_build::{Package, Toolchain};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 #[path = "../../xtask/src/toolchain.rs"]
 mod toolchain;
@@ -108,7 +112,35 @@ fn build_in_chain(toolchain: &str) -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("not run by cargo")?);
     build(&["watched"])?;
     fs::rename(out.join("overlay"), out.join("watched")).context("keep the watched programs")?;
-    build(&[])
+    build(&[])?;
+    ["overlay", "watched"]
+        .into_iter()
+        .try_for_each(|object| without_dwarf(&out.join(object)))
+}
+
+/// Takes out of an object what BTF has been made from: it is most of it, and no kernel reads it.
+fn without_dwarf(path: &Path) -> Result<()> {
+    let whole = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let rewritten = || -> object::build::Result<Vec<u8>> {
+        let mut object = Builder::read(whole.as_slice())?;
+        for section in &mut object.sections {
+            let name = section.name.as_slice();
+            section.delete = [b".debug_".as_slice(), b".rel.debug_"]
+                .iter()
+                .any(|dwarf| name.starts_with(dwarf));
+        }
+        object.delete_orphans();
+        // LLVM has sections' and symbols' names in one table, and the writer has one for each.
+        let names = object.sections.add();
+        names.name = ".shstrtab".into();
+        names.sh_type = SHT_STRTAB;
+        names.data = SectionData::SectionString;
+        let mut rest = Vec::new();
+        object.write(&mut rest)?;
+        Ok(rest)
+    };
+    let rest = rewritten().with_context(|| format!("take DWARF out of {}", path.display()))?;
+    fs::write(path, rest).with_context(|| format!("write {}", path.display()))
 }
 
 /// Whether a line is what aya-build passes on as if it were a warning: the inner
