@@ -154,6 +154,9 @@ pub mod network_flags {
     /// What comes in its tunnels by another interface than
     /// [`decrypted_by`](super::Network::decrypted_by) was not encrypted.
     pub const ENCRYPTED: u32 = 1 << 10;
+    /// Forwarding over IPv4 leaves `skb->priority` as it is
+    /// (`net.ipv4.ip_forward_update_priority` is 0).
+    pub const KEEP_PRIORITY: u32 = 1 << 11;
 }
 
 /// A network and an IPv4 address masked to one of its prefix lengths.

@@ -35,7 +35,9 @@ pub(crate) fn encapsulate<I: Family>(
     must_take_no_checksum(peer)?;
     padding::take_off(packet, frame, network)?;
     let bytes = packet.length();
-    if let Some(priority) = I::priority(frame.tos) {
+    if network.flags & network_flags::KEEP_PRIORITY == 0
+        && let Some(priority) = I::priority(frame.tos)
+    {
         packet.prioritise(priority);
     }
     let source_port = if Ip4::leads_to(peer) {

@@ -148,6 +148,8 @@ struct Derived<'a> {
     followed: Option<bool>,
     /// Whether some of its peers are not in the maps.
     crowded: bool,
+    /// Whether the kernel leaves the priority of what it forwards over IPv4 alone.
+    keeps_priority: bool,
     /// What others have hooked in on its way.
     hooks: hooks::Hooks,
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_PORT_MIN};
 
 use super::{
-    Derived, Desired, Node, Obstacle, Problem, Room, Tunnel, hooks, is_fast, names, values,
-    wireguard,
+    Derived, Desired, Node, Obstacle, Problem, Room, Tunnel, hooks, is_fast, names, settings,
+    values, wireguard,
 };
 use crate::{
     model::{Dscp, Family, MIN_IPV6_MTU, Mac, Network},
@@ -52,6 +52,7 @@ pub(super) fn derive<'a>(
             }
         },
         crowded: false,
+        keeps_priority: settings::keeps_priority(node),
     })
 }
 

@@ -20,6 +20,9 @@ const ASK_FOR_DUPLICATES: &str = "accept_dad";
 /// Whether sockets of no VRF, such as those of tunnels, get what arrives by devices of one.
 pub(super) const BY_VRFS: &str = "net/ipv4/udp_l3mdev_accept";
 
+/// Whether forwarding gives IPv4 packets the priority of their DSCP. It is read and never set.
+const PRIORITY_BY_DSCP: &str = "net/ipv4/ip_forward_update_priority";
+
 /// Of `ip_forward` and `forwarding`.
 const FORWARDS: &str = "1";
 /// Of `rp_filter`: a loose one; of `accept_ra`: also where the node forwards.
@@ -56,7 +59,7 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
         .chain(model.networks.iter().flat_map(tunnels));
     let mut keys: BTreeSet<String> = devices.map(rp_filter).collect();
     keys.extend(["all", "default"].map(rp_filter));
-    keys.insert(FORWARD4.to_owned());
+    keys.extend([FORWARD4, PRIORITY_BY_DSCP].map(str::to_owned));
     let routed = model
         .networks
         .iter()
@@ -93,6 +96,12 @@ pub(super) fn wanted(node: &Node<'_>, networks: &[Derived<'_>]) -> BTreeMap<Stri
         allow_ipv6(node, networks, &mut wanted);
     }
     wanted
+}
+
+/// Whether the kernel leaves the priority of what it forwards over IPv4 alone. Before Linux 4.19
+/// there is no such setting, and it never does.
+pub(super) fn keeps_priority(node: &Node<'_>) -> bool {
+    value(node, PRIORITY_BY_DSCP) == Some("0")
 }
 
 /// A remote container's packet to this node, and a remote node's answer to a container, arrive

@@ -137,7 +137,12 @@ fn flags(derived: &Derived<'_>) -> u32 {
     } else {
         0
     };
-    let accepted = accepted | unlisted | tracked | hooked | encrypted;
+    let priority = if derived.keeps_priority {
+        network_flags::KEEP_PRIORITY
+    } else {
+        0
+    };
+    let accepted = accepted | unlisted | tracked | hooked | encrypted | priority;
     match network.dscp {
         Dscp::Zero => accepted,
         Dscp::Copy => accepted | network_flags::COPY_DSCP,
