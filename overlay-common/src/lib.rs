@@ -21,7 +21,7 @@ pub mod wire;
 ///
 /// It is part of the pin path: an agent never fills maps of another layout.
 /// Raise it with every change to a key, a value, a map's type or a reason's order.
-pub const ABI: u32 = 10;
+pub const ABI: u32 = 11;
 
 /// Names of the programs in the eBPF object, as `bpftool prog show` prints them.
 pub mod programs {

@@ -124,6 +124,9 @@ reasons! {
     /// A node speaks from its underlay address. What is sent to that address goes by the kernel, so
     /// this does, too: connection tracking sees a flow in both directions or not at all.
     NodeAddress = node_address: "from the underlay address of the peer's node",
+    /// The destination is the gateway of the network, or this node's end of its tunnels: the node's own
+    /// stack is who gets it.
+    ToNode = to_node: "the destination is the node itself: its gateway address, or its underlay address",
     /// The destination is neither an endpoint here nor in the subnet of a peer to which there is a way.
     NoRoute = no_route: "the destination is neither an endpoint here nor behind a peer that can be reached",
     /// The destination MAC is neither the gateway's nor the right neighbour's.
@@ -166,6 +169,7 @@ impl PassReason {
             Self::NodeAddress => {
                 "the kernel's VXLAN device receives it, as the kernel carries what is sent back"
             }
+            Self::ToNode => "the node's own stack receives it",
             Self::NoRoute => "the kernel delivers or routes it by its own tables",
             Self::ForeignMac => "the kernel bridges it to that MAC, or drops it",
             Self::TtlExpired => "the kernel answers with ICMP time exceeded",

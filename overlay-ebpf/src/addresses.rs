@@ -10,6 +10,9 @@ pub(crate) trait Address: Copy + Eq {
     /// The address with the host bits of `mask` cleared.
     fn masked(self, mask: Self) -> Self;
 
+    /// The first one after the base address of a prefix, which this is.
+    fn first_host(self) -> Self;
+
     /// Multicast or broadcast.
     fn is_for_many(self) -> bool;
 
@@ -57,6 +60,10 @@ impl Address for Ip4 {
 
     fn masked(self, mask: Self) -> Self {
         Self(self.0 & mask.0)
+    }
+
+    fn first_host(self) -> Self {
+        Self(self.0 | 1_u32.to_be())
     }
 
     fn is_for_many(self) -> bool {
@@ -134,6 +141,13 @@ impl Address for Ip6 {
         Self {
             head: self.head & mask.head,
             tail: self.tail & mask.tail,
+        }
+    }
+
+    fn first_host(self) -> Self {
+        Self {
+            tail: self.tail | 1_u64.to_be(),
+            ..self
         }
     }
 
@@ -272,6 +286,13 @@ mod tests {
         ] {
             assert_eq!(ip6(text).is_link_local(), link_local, "{text}");
         }
+    }
+
+    #[test]
+    fn the_first_host_follows_the_base_address() {
+        let base = Ip4::from([10, 244, 1, 64]);
+        assert_eq!(base.first_host().octets(), [10, 244, 1, 65]);
+        assert!(ip6("fd00:1:2:3::").first_host() == ip6("fd00:1:2:3::1"));
     }
 
     #[test]

@@ -177,13 +177,14 @@ fn local_endpoint<F: Family>(
     if frame.destination == F::of_port(port) {
         return Err(PassReason::NoRoute);
     }
-    tables::endpoint(port.network.vni, frame.destination).ok_or(PassReason::NoRoute)
+    tables::endpoint(port.network.vni, frame.destination)
+        .ok_or_else(|| frame.destination.unrouted(&port.network))
 }
 
 /// The peer that a destination is behind, or why there is no way to it.
 #[inline(always)]
 fn way_to_peer<F: Family>(network: &Network, destination: F) -> Result<&'static Peer, PassReason> {
-    let peer = tables::peer(network, destination).ok_or(PassReason::NoRoute)?;
+    let peer = tables::peer(network, destination).ok_or_else(|| destination.unrouted(network))?;
     if peer.underlay_ifindex != 0 {
         Ok(peer)
     } else if peer.flags & peer_flags::HOOKED != 0 {

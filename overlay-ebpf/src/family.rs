@@ -87,4 +87,16 @@ pub(crate) trait Family: Address + Keyed {
 
     /// The peer is reached over this family.
     fn leads_to(peer: &Peer) -> bool;
+
+    /// Why what is for this address is the kernel's, where it is no endpoint's and behind no peer.
+    #[inline(always)]
+    fn unrouted(self, network: &Network) -> PassReason {
+        let (subnet, mask) = Self::subnet(network);
+        let is_gateway = !mask.is_unspecified() && self == subnet.first_host();
+        if is_gateway || !self.is_unspecified() && self == Self::vtep(network) {
+            PassReason::ToNode
+        } else {
+            PassReason::NoRoute
+        }
+    }
 }

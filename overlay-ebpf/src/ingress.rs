@@ -180,7 +180,7 @@ fn of_sender<O: Family, I: Family, P: Received>(
         return Err(malformed(packet, network, sender));
     }
     tell(Step::Plain, []);
-    let endpoint = endpoint.ok_or(PassReason::NoRoute)?;
+    let endpoint = endpoint.ok_or_else(|| frame.destination.unrouted(network))?;
     tell(
         Step::Endpoint,
         [endpoint.ifindex.into(), endpoint.flags.into()],

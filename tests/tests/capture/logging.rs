@@ -61,13 +61,13 @@ fn the_log_tells_as_much_as_is_asked_for() -> Result<()> {
         from_whom.namespace, as_whom.address, there.containers[0].address
     );
     assert_eq!(lines(&line)?, 3, "{}", agent.log()?);
-    assert_eq!(lines("passed no_route")?, 0);
+    assert_eq!(lines("passed to_node")?, 0);
 
     agent.tell(&["log-level", "debug"])?;
     // To the node itself: the kernel's.
     let gateway = guard.topology().nodes[0].gateway.context("a gateway")?;
     assert_eq!(check::ping(from, gateway)?, Answer::Ttl(64));
-    assert_eq!(told("passed no_route", 1), Ok(()));
+    assert_eq!(told("passed to_node", 1), Ok(()));
 
     // A flood does not fill the log.
     let file = agent.log_file();

@@ -109,7 +109,7 @@ fn each_packet_is_told_with_its_flow_and_reason() -> Result<()> {
     assert_eq!(check::ping(&other.namespace, gateway)?, Answer::Ttl(64));
     let lines = monitor.lines()?;
     let passed = format!(
-        "passed no_route  endpoint {}  icmp {} → {gateway}",
+        "passed to_node  endpoint {}  icmp {} → {gateway}",
         other.namespace, other.address
     );
     assert!(

@@ -133,7 +133,7 @@ fn what_the_kernel_gets_fares_as_is_said() -> Result<()> {
             ],
         )?;
         assert!(said.good, "{:#?}", said.hops);
-        assert_eq!(said.verdict(0), Some(("passed", Some("no_route"))));
+        assert_eq!(said.verdict(0), Some(("passed", Some("to_node"))));
         let said = explain(&agent, &["node", &far.to_string()])?;
         assert!(said.good && said.hops.len() == 2, "{:#?}", said.hops);
         assert_eq!(said.hops[0]["stages"][0]["program"], "from_host");

@@ -154,6 +154,8 @@ pub(crate) struct Places {
     pub(crate) router: IpAddr,
     pub(crate) behind_router: IpAddr,
     pub(crate) gateway: IpAddr,
+    /// This node's end of the tunnels.
+    pub(crate) node: IpAddr,
     /// In this node's subnet, and nobody's.
     pub(crate) absent: IpAddr,
     pub(crate) remote: IpAddr,
@@ -176,6 +178,7 @@ pub(crate) static PLACES: [Places; 2] = [
         router: ROUTER,
         behind_router: BEHIND_ROUTER,
         gateway: GATEWAY,
+        node: NODE,
         absent: v4(10, 244, 1, 99),
         remote: REMOTE,
         other_remote: OTHER_REMOTE,
@@ -194,6 +197,7 @@ pub(crate) static PLACES: [Places; 2] = [
         router: ROUTER6,
         behind_router: BEHIND_ROUTER6,
         gateway: GATEWAY6,
+        node: NODE6,
         absent: v6(0xfd00, 0x244, 0, 1, 0x99),
         remote: REMOTE6,
         other_remote: OTHER_REMOTE6,

@@ -3,7 +3,7 @@
 //! Below the folder of an instance, which is on a bpffs:
 //!
 //! ```text
-//! v10/PEERS4 …                 maps, by ABI number
+//! v11/PEERS4 …                 maps, by ABI number
 //! links/from_underlay-eth1     TCX and XDP links
 //! clsact/eth1/from_underlay/   no pins but notes: a filter of ours is there,
 //! clsact/eth1/qdisc/           and the qdisc that it is in was made by us

@@ -235,7 +235,12 @@ fn not_to_an_endpoint(road: &Road) -> Vec<Case> {
             PassReason::ForeignMac,
         ),
         ("from this end's MAC", looped, PassReason::ForeignMac),
-        ("to the gateway", to(places.gateway), PassReason::NoRoute),
+        ("to the gateway", to(places.gateway), PassReason::ToNode),
+        (
+            "to the node's underlay address",
+            to(places.node),
+            PassReason::ToNode,
+        ),
         ("to nobody here", to(places.absent), PassReason::NoRoute),
         (
             "to another peer",

@@ -135,19 +135,23 @@ fn without_a_way(places: &Places) -> Vec<Case> {
         to(places, places.other_network),
         Outcome::Drop(DropReason::OtherNetwork, None),
     );
+    let (to_node, no_route) = (PassReason::ToNode, PassReason::NoRoute);
     [
-        ("to the world", places.world),
-        ("to the gateway", places.gateway),
-        ("to itself", places.web),
-        ("to an absent neighbour", places.absent),
-        ("beside a prefix, with its key", places.beside),
-        ("to a peer that is cut off", places.cut_off),
-        ("to the prefix of a router here", places.behind_router),
+        ("to the gateway", places.gateway, to_node),
+        ("to the node's underlay address", places.node, to_node),
+        ("to the world", places.world, no_route),
+        ("to itself", places.web, no_route),
+        ("to an absent neighbour", places.absent, no_route),
+        ("beside a prefix, with its key", places.beside, no_route),
+        ("to a peer that is cut off", places.cut_off, no_route),
+        (
+            "to the prefix of a router here",
+            places.behind_router,
+            no_route,
+        ),
     ]
     .into_iter()
-    .map(|(what, destination)| {
-        container(what, places, to(places, destination), PassReason::NoRoute)
-    })
+    .map(|(what, destination, reason)| container(what, places, to(places, destination), reason))
     .chain([
         container(
             "to a peer, not through the gateway",

@@ -218,9 +218,10 @@ fn unverified(facts: &Facts) -> Looked {
 }
 
 /// What is always the kernel's, and what has a check of its own.
-const USUAL: [PassReason; 5] = [
+const USUAL: [PassReason; 6] = [
     PassReason::NotIp,
     PassReason::NotUnicast,
+    PassReason::ToNode,
     PassReason::NoRoute,
     PassReason::NodeAddress,
     PassReason::UnverifiedChecksum,
@@ -312,6 +313,7 @@ mod tests {
         let found = only("received-by-kernel", |facts| {
             facts.peers[0].received = 100;
             facts.peers[0].passed = vec![
+                (PassReason::ToNode, 5_000),
                 (PassReason::NoRoute, 5_000),
                 (PassReason::Translated, 290),
                 (PassReason::Fragment, 10),
