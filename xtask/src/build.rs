@@ -36,10 +36,16 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Sets up what is missing, builds the agent for release and returns its absolute path.
-pub(crate) fn agent(console: Console) -> Result<PathBuf> {
+/// Sets up what is missing, builds what a lab runs and returns the agent's absolute path: the agent
+/// alone, and with a cluster the helper that speaks to its store. Who has just cloned waits for it.
+pub(crate) fn for_lab(console: Console, with_cluster: bool) -> Result<PathBuf> {
     setup::run(console)?;
-    compile(console)
+    let packages: &[&str] = if with_cluster {
+        &PROGRAMS[..4]
+    } else {
+        &PROGRAMS[..2]
+    };
+    cargo_build(console, "release", packages)
 }
 
 /// A target that is not what this machine's own compiler makes.
@@ -76,13 +82,19 @@ pub(crate) fn compile(console: Console) -> Result<PathBuf> {
 
 /// Builds the agent with one of cargo's profiles.
 pub(crate) fn compile_as(console: Console, profile: &str) -> Result<PathBuf> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--profile", profile]).args(PROGRAMS);
-    let doing = format!("overlay-agent, profile {profile}");
-    console.run("build", &doing, &mut cargo)?;
+    let agent = cargo_build(console, profile, &PROGRAMS)?;
     let mut rustc = workspace::cargo();
     rustc.arg("rustc");
     plugin(console, rustc, profile)?;
+    Ok(agent)
+}
+
+/// Builds packages for this machine; where the agent is then.
+fn cargo_build(console: Console, profile: &str, packages: &[&str]) -> Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--profile", profile]).args(packages);
+    let doing = format!("overlay-agent, profile {profile}");
+    console.run("build", &doing, &mut cargo)?;
     let output = workspace::target()?.join(folder(profile));
     Ok(output.join("overlay-agent"))
 }

@@ -196,7 +196,7 @@ fn prepare(console: Console, scenario: Scenario) -> Result<PathBuf> {
         setup::etcd(console)?;
     }
     if scenario.needs_agent() && !given {
-        return build::agent(console);
+        return build::for_lab(console, scenario == Scenario::Etcd);
     }
     setup::run(console)?;
     Ok(lab::agent_program())
