@@ -8,6 +8,8 @@ use rtnetlink::sys::{Socket, SocketAddr};
 /// `NLM_F_REQUEST`, and `NLM_F_ROOT | NLM_F_MATCH`.
 pub(super) const REQUEST: u16 = 1;
 const ALL: u16 = 0x300;
+/// `NLM_F_ACK`.
+pub(super) const ACK: u16 = 4;
 /// `NLM_F_DUMP_INTR`: something changed meanwhile.
 const INTERRUPTED: u16 = 0x10;
 /// `NLMSG_ERROR` and `NLMSG_DONE`.

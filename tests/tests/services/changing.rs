@@ -70,12 +70,10 @@ fn nothing_is_lost_while_rules_come_and_go() -> Result<()> {
     };
     let (near, far) = (&node.containers[0], &other.containers[0]);
     // Who drops what it takes for invalid is there all the time, and knows some of each connection.
-    // Not of TCP: what comes back to the kernel's path is beyond the window that it remembers, and
-    // dropped until the path changes again (docs/beside.md).
     nft(
         &node.namespace,
         "table inet keeper { chain c { type filter hook forward priority filter + 10; \
-         meta l4proto udp ct state invalid drop; }; }",
+         ct state invalid drop; }; }",
     )?;
     let mut traffic: Vec<(&str, Ended)> = Vec::new();
     for (from, to, family) in [

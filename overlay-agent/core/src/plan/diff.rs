@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Plan, entries,
+    Plan, Returning, entries,
     peers::Peers,
     step::{Change, Step},
     wireguard,
@@ -40,6 +40,11 @@ pub fn plan(observed: &Objects, desired: &Objects) -> Plan {
     set_guard(observed, desired, &mut steps);
     wireguard::add(observed, desired, &renewed, &mut steps);
     add_addresses_and_routes(observed, desired, &renewed, &peers, &mut steps);
+    // Before any packet comes back.
+    if let Some(flows) = Returning::between(observed, desired) {
+        let flows = Box::new(flows);
+        steps.push(Step::LetReturn { flows });
+    }
     for &map in desired.pins.difference(&observed.pins) {
         steps.push(Step::PinMap { map });
     }

@@ -8,6 +8,7 @@ mod diff;
 mod entries;
 mod lack;
 mod peers;
+mod returning;
 mod step;
 mod wireguard;
 
@@ -16,6 +17,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use diff::plan;
+pub use returning::Returning;
 pub use step::{Change, Dependency, Step};
 
 /// What to do, in the order in which it works. Only [`plan`] makes one.

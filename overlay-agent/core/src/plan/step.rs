@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use overlay_common::maps;
 use serde::Serialize;
 
+use super::Returning;
 use crate::{
     model::{IfName, Mac, Name, PublicKey, Vni},
     objects::{
@@ -87,6 +88,12 @@ pub enum Step {
     },
     /// Has it speak no more with a peer.
     DeleteWireguardPeer { link: IfName, key: PublicKey },
+    /// Has connection tracking take no packet for invalid by the window that it has last seen of a
+    /// TCP connection, where the programs have carried it since.
+    LetReturn {
+        #[serde(skip)]
+        flows: Box<Returning>,
+    },
     /// Pins a map that the programs use.
     PinMap { map: &'static str },
     /// Sets a network in the eBPF maps.

@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::dump::{CHAIN_NAME, ELEMENTS, OF_TABLE, SET_NAME, SUBSYSTEM, terminated};
-use crate::dump::{BUFFER, REQUEST, encode, outcomes, write};
+use crate::dump::{ACK, BUFFER, REQUEST, encode, outcomes, write};
 
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
 const BEGIN: u16 = 0x10;
@@ -26,8 +26,7 @@ const DELETE_CHAIN: u16 = 5;
 const ADD_ELEMENTS: u16 = 12;
 const DELETE_ELEMENTS: u16 = 14;
 
-/// `NLM_F_ACK` and `NLM_F_CREATE`.
-const ACK: u16 = 4;
+/// `NLM_F_CREATE`.
 const CREATE: u16 = 0x400;
 
 /// `ERESTART` of the kernel: the tables are of another generation.

@@ -8,14 +8,14 @@ use overlay_core::{
         Address, FilterRules, Link, LinkId, LinkKind, ROUTE_PROTOCOL, Route, RouteKey, Scope,
         filter_table,
     },
-    plan::{Change, Step},
+    plan::{Change, Returning, Step},
 };
 use overlay_kernel::{
-    self as kernel, KernelError, bpf,
+    self as kernel, KernelError, bpf, conntrack,
     netlink::{Netlink, RouteSpec, VethPeerSpec},
     netns, nft, sysctl,
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     ApplyError, bulk, encryption,
@@ -89,6 +89,7 @@ pub(super) async fn run(
         Step::SetWireguard { .. }
         | Step::SetWireguardPeer { .. }
         | Step::DeleteWireguardPeer { .. } => encryption::run(step, node).await,
+        Step::LetReturn { flows } => let_return(flows),
         Step::PinMap { map } => {
             let dataplane = node.dataplane.as_mut().ok_or(ApplyError::NoMaps)?;
             Ok(dataplane.pin(map)?)
@@ -127,6 +128,12 @@ pub(super) async fn run(
             .pop()
             .unwrap_or(Ok(())),
     }
+}
+
+fn let_return(flows: &Returning) -> Result<()> {
+    let loosened = conntrack::loosen(|one, other| flows.has(one, other))?;
+    debug!("connection tracking goes on with {loosened} connections that come back");
+    Ok(())
 }
 
 fn set_filter(rules: &FilterRules, store: &mut Store) -> Result<()> {

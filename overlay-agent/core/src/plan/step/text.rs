@@ -10,6 +10,8 @@ use crate::{
     },
 };
 
+const LET_RETURN: &str = "have connection tracking go on with TCP that comes back to the kernel";
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,6 +103,7 @@ impl fmt::Display for Step {
             Self::DeleteStray { stray } => {
                 write!(f, "delete the foreign row of map {} {stray}", stray.map)
             }
+            Self::LetReturn { .. } => f.write_str(LET_RETURN),
             Self::PinMap { map } => write!(f, "pin map {map}"),
             Self::SetFilter { rules } => set_filter(f, rules),
             Self::DeleteFilter => f.write_str("delete packet filter rules"),

@@ -1,5 +1,7 @@
-//! Connections whose addresses the kernel translates, as its connection tracking lists them
-//! (ctnetlink).
+//! Connections that the kernel tracks, by ctnetlink: those whose addresses it translates, and TCP
+//! that has passed by.
+
+mod window;
 
 use std::{
     io,
@@ -14,10 +16,13 @@ use super::{
     sysctl,
 };
 
+pub use window::loosen;
+
 /// How many connections there are; no file without connection tracking.
 const COUNT: &str = "net/netfilter/nf_conntrack_count";
 
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`.
+/// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_NEW` and `IPCTNL_MSG_CT_GET`.
+const SET: u16 = 1 << 8;
 const GET: u16 = 1 << 8 | 1;
 /// `sizeof(struct nfgenmsg)`, which is 0 for all families.
 const FAMILY: usize = 4;
@@ -76,41 +81,47 @@ impl Tuple {
 ///
 /// It takes a second for some hundred thousand of them.
 pub fn translated(mut tell: impl FnMut(Tuple)) -> Result<()> {
-    if sysctl::read(COUNT)?.is_none_or(|count| count == "0") {
-        // To ask would load modules that nobody needs.
-        return Ok(());
-    }
     // Older kernels list all that there is for each.
     let kinds = [
         (SOURCE_NAT, SOURCE_NAT),
         (DESTINATION_NAT, SOURCE_NAT | DESTINATION_NAT),
     ];
-    for (status, mask) in kinds {
-        list(status, mask, &mut tell).map_err(|error| {
-            let error = KernelError::io("list the connections that the kernel translates", &error);
-            error.with_cure("use a kernel with CONFIG_NF_CT_NETLINK")
+    for kind in kinds {
+        list(kind, |_, body| {
+            for tuple in leaving(body).into_iter().flatten() {
+                tell(tuple);
+            }
         })?;
     }
     Ok(())
 }
 
-fn list(status: u32, mask: u32, tell: &mut impl FnMut(Tuple)) -> io::Result<()> {
-    let mut request = vec![0; FAMILY];
-    encode(&mut request, (STATUS, &status.to_be_bytes()))?;
-    encode(&mut request, (STATUS_MASK, &mask.to_be_bytes()))?;
-    each(NETLINK_NETFILTER, GET, &request, |body| {
-        let Some(body) = body.get(FAMILY..) else {
-            return;
-        };
-        let known = number(attribute(body, STATUS)).unwrap_or_default();
-        if known & mask != status {
-            return;
-        }
-        for tuple in leaving(body).into_iter().flatten() {
-            tell(tuple);
-        }
+/// Tells the connections whose status is this under a mask, each with its address family and its
+/// attributes.
+fn list((status, mask): (u32, u32), mut tell: impl FnMut(u8, &[u8])) -> Result<()> {
+    if sysctl::read(COUNT)?.is_none_or(|count| count == "0") {
+        // To ask would load modules that nobody needs.
+        return Ok(());
+    }
+    let mut ask = || -> io::Result<()> {
+        let mut request = vec![0; FAMILY];
+        encode(&mut request, (STATUS, &status.to_be_bytes()))?;
+        encode(&mut request, (STATUS_MASK, &mask.to_be_bytes()))?;
+        each(NETLINK_NETFILTER, GET, &request, |body| {
+            let Some((family, body)) = body.split_first_chunk::<FAMILY>() else {
+                return;
+            };
+            let known = number(attribute(body, STATUS)).unwrap_or_default();
+            if known & mask == status {
+                tell(family[0], body);
+            }
+        })
+        .map(drop)
+    };
+    ask().map_err(|error| {
+        let error = KernelError::io("list the connections that the kernel tracks", &error);
+        error.with_cure("use a kernel with CONFIG_NF_CT_NETLINK")
     })
-    .map(drop)
 }
 
 /// How packets of both directions leave; `None` where that is as they came.
