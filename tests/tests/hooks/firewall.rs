@@ -29,6 +29,7 @@ impl Stand {
     pub(super) fn firewall(&self) -> Vec<Case> {
         let mut cases = [self.about_tunnels(), self.about_the_network()].concat();
         cases.extend(self.marks());
+        cases.extend(self.connections());
         cases
     }
 
@@ -166,6 +167,89 @@ impl Stand {
                 "ip route add blackhole default table 77; ip rule add fwmark 7 lookup 77",
                 "ip rule del fwmark 7 lookup 77; ip route flush table 77",
             ),
+        ]
+    }
+
+    /// What connection tracking knows, or is not to know.
+    fn connections(&self) -> Vec<Case> {
+        let nodes = &self.guard.topology().nodes;
+        let [own, other] = [0, 1].map(|node: usize| nodes[node].containers[0].address);
+        // What is left to the kernel as a whole `status` tells elsewhere.
+        let followed = |what, node, raw: &str, rules: &str| {
+            let raw = format!("chain raw {{ type filter hook prerouting priority raw; {raw}; }};");
+            let chain = format!("chain c {{ type filter hook forward priority 0; {rules}; }};");
+            Case {
+                what,
+                node,
+                told: "",
+                put: Put::Command(
+                    format!("nft 'table inet strangers {{ {raw} {chain} }}'"),
+                    TAKE.to_owned(),
+                ),
+            }
+        };
+        vec![
+            followed(
+                "what is not tracked, going",
+                1,
+                &format!("ip daddr {other} notrack"),
+                "ct state untracked drop",
+            ),
+            followed(
+                "what is not tracked, coming",
+                2,
+                "iifname ovl1 notrack",
+                "ct state untracked drop",
+            ),
+            followed(
+                "what is not tracked, back",
+                1,
+                &format!("ip daddr {own} meta l4proto icmp notrack"),
+                "ct state untracked drop",
+            ),
+            followed(
+                "only what is not tracked",
+                1,
+                &format!("ip daddr {other} notrack"),
+                "ct state untracked accept; drop",
+            ),
+            followed(
+                "answers alone",
+                2,
+                "",
+                "iifname ovlbr1 accept; ct direction reply accept; drop",
+            ),
+            case(
+                "where a connection is for",
+                1,
+                "forward",
+                &format!("ct original ip daddr {other} drop"),
+            ),
+            case(
+                "where a connection is from, its answers",
+                1,
+                "forward",
+                &format!("ct reply ip daddr {own} ct direction reply drop"),
+            ),
+            case(
+                "what a connection has carried",
+                2,
+                "prerouting",
+                "ct original packets < 1000000 drop",
+            ),
+            case("connections at once", 1, "forward", "ct count over 0 drop"),
+            Case {
+                what: "a rate of each sender",
+                node: 1,
+                told: "nft chain inet strangers c",
+                put: Put::Command(
+                    "nft 'table inet strangers { set s { type ipv4_addr; flags dynamic; }; \
+                     chain c { type filter hook forward priority 0; \
+                     update @s { ip saddr limit rate over 1/hour burst 1 packets } drop; }; }'"
+                        .to_owned(),
+                    TAKE.to_owned(),
+                ),
+            },
         ]
     }
 }

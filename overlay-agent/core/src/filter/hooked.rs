@@ -236,10 +236,13 @@ impl Ruleset {
         self.any(rule, key, depth, |kind| matches!(kind, "drop" | "reject"))
     }
 
-    /// Whether a rule marks what it is about, or hands it to somebody.
+    /// Whether a rule marks what it is about, notes it, or hands it to somebody.
     fn marks(&self, rule: &[Value], key: &Key) -> bool {
         self.any(rule, key, 0, |kind| {
-            matches!(kind, "mangle" | "queue" | "dup" | "fwd" | "tproxy")
+            matches!(
+                kind,
+                "dup" | "fwd" | "mangle" | "map" | "queue" | "set" | "synproxy" | "tproxy"
+            )
         })
     }
 
@@ -362,6 +365,7 @@ fn tells(left: &Value) -> Tells {
     }
     let payload = &left["payload"];
     match (payload["protocol"].as_str(), payload["field"].as_str()) {
+        _ if super::matching::is_connections_address(left) => Tells::Address,
         (Some("ip" | "ip6"), Some("saddr" | "daddr")) => Tells::Address,
         (Some("ip" | "ip6"), Some("protocol" | "nexthdr")) => Tells::Transport,
         (Some("ether"), Some("type")) => Tells::Protocol,

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Packet,
+    Connection, Packet,
     ruleset::{Key, Ruleset},
 };
 
@@ -90,6 +90,12 @@ pub(super) fn has_key(
     equal(&of_packet_all(key, packet), entry, ruleset, chain)
 }
 
+/// Whether an expression is an address of a connection, which packets of both directions have.
+pub(super) fn is_connections_address(expression: &Value) -> bool {
+    let key = expression["ct"]["key"].as_str();
+    key.is_some_and(|key| key.ends_with("addr"))
+}
+
 /// Several where they are looked at together.
 fn of_packet_all(expression: &Value, packet: &Packet<'_>) -> Vec<Has> {
     match expression["concat"].as_array() {
@@ -136,6 +142,18 @@ fn of_packet(expression: &Value, packet: &Packet<'_>) -> Has {
     if let Some(key) = expression["ct"]["key"].as_str() {
         return match key {
             "state" => text(Some(packet.connection.state())),
+            // There is no connection that could have anything.
+            _ if matches!(
+                packet.connection,
+                Connection::Invalid | Connection::Untracked
+            ) =>
+            {
+                Has::Nothing
+            }
+            // The one that differs from the first packet's.
+            "direction" if packet.connection == Connection::Established => text(Some("reply")),
+            "direction" => text(Some("original")),
+            "status" if packet.connection == Connection::Established => text(Some("seen-reply")),
             // None of those that have a name.
             "status" => text(Some("")),
             // As it came, and nobody has given it others.

@@ -54,6 +54,8 @@ pub enum Connection {
     Established,
     /// One that belongs to no connection that it has seen from its start.
     Invalid,
+    /// One that it is not to look at (`notrack`).
+    Untracked,
 }
 
 impl Connection {
@@ -63,6 +65,7 @@ impl Connection {
             Self::New => "new",
             Self::Established => "established",
             Self::Invalid => "invalid",
+            Self::Untracked => "untracked",
         }
     }
 }

@@ -101,6 +101,27 @@ impl Ruleset {
         }
     }
 
+    /// Whether rules of a table look into a set or a map (`@name`) that others of it fill.
+    pub(super) fn is_asked_for(&self, name: &Value, table: &Key) -> bool {
+        fn looks(value: &Value, name: &Value) -> bool {
+            match value {
+                Value::Object(parts) => parts.iter().any(|(field, part)| {
+                    matches!(field.as_str(), "right" | "data") && part == name || looks(part, name)
+                }),
+                Value::Array(parts) => parts.iter().any(|part| looks(part, name)),
+                _ => false,
+            }
+        }
+        let chains = self.chains.iter();
+        let mut of_table =
+            chains.filter(|(key, _)| key.family == table.family && key.table == table.table);
+        name.is_string()
+            && of_table.any(|(_, chain)| {
+                let mut statements = chain.rules.iter().flatten();
+                statements.any(|statement| looks(statement, name))
+            })
+    }
+
     /// Whether it has chains that see packets of single devices, or of ports of bridges.
     pub fn is_at_devices(&self) -> bool {
         let mut chains = self.chains.iter();

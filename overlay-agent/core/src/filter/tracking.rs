@@ -1,12 +1,20 @@
 //! Which rules only hold when connection tracking sees every packet of a connection.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
+use serde_json::Value;
 
 use super::{
     Connection, Packet,
-    ruleset::{Hook, Ruleset},
+    hooked::matches,
+    matching::{Truth, is_true},
+    ruleset::{Hook, Key, Ruleset},
     walk::{Fate, Place},
 };
+
+/// So many parts of a network that rules keep from connection tracking are looked at.
+const FEW: usize = 64;
 
 /// Where the packets of a network are forwarded.
 #[derive(Clone, Copy, Debug)]
@@ -67,15 +75,19 @@ impl Ruleset {
         between: &Between<'_>,
         (cidr, subnet): &(IpNet, IpNet),
     ) -> Option<Following> {
-        let (here, there) = (subnet.network(), cidr.broadcast());
+        let mut ends = vec![(subnet.network(), cidr.broadcast())];
+        ends.extend(self.ends_untracked(cidr, subnet));
         let mut known = None;
         let mut invalid = None;
         let mut alive = false;
         for tunnel in between.tunnels {
-            for (input, output, source, destination) in [
-                (between.bridge, *tunnel, here, there),
-                (*tunnel, between.bridge, there, here),
-            ] {
+            let ways = ends.iter().flat_map(|&(here, there)| {
+                [
+                    (between.bridge, *tunnel, here, there),
+                    (*tunnel, between.bridge, there, here),
+                ]
+            });
+            for (input, output, source, destination) in ways {
                 let packet = Packet {
                     input: Some(input),
                     output: Some(output),
@@ -92,7 +104,8 @@ impl Ruleset {
                     HOOKS.map(|hook| self.fate(hook, &packet))
                 };
                 let new = fates(Connection::New);
-                alive |= new.iter().all(|fate| fate.dropped.is_none());
+                let passes = |fates: &[Fate; 3]| fates.iter().all(|fate| fate.dropped.is_none());
+                alive |= passes(&new);
                 let differs = |connection| {
                     let other = fates(connection);
                     let mut pairs = new.iter().zip(other);
@@ -108,6 +121,10 @@ impl Ruleset {
                 };
                 known = known.or_else(|| differs(Connection::Established));
                 invalid = invalid.or_else(|| differs(Connection::Invalid));
+                if self.may_be_untracked(&packet) {
+                    alive |= passes(&fates(Connection::Untracked));
+                    known = known.or_else(|| differs(Connection::Untracked));
+                }
             }
         }
         let whole = known.is_some();
@@ -118,6 +135,56 @@ impl Ruleset {
         );
         Some(Following { why, place, whole })
     }
+}
+
+/// Rules that keep packets from connection tracking.
+impl Ruleset {
+    /// Whether some of a packet's kind can be kept from it.
+    fn may_be_untracked(&self, packet: &Packet<'_>) -> bool {
+        self.untracking().any(|(key, rule)| {
+            let mut matches = rule.iter().filter_map(|statement| statement.get("match"));
+            matches.all(|body| is_true(body, packet, self, key) != Truth::No)
+        })
+    }
+
+    /// Ends of packets, here and elsewhere, that such rules name as parts of a network.
+    fn ends_untracked(&self, cidr: &IpNet, subnet: &IpNet) -> Vec<(IpAddr, IpAddr)> {
+        let named = self.untracking().flat_map(|(key, rule)| {
+            let nets = matches(rule).filter_map(|(_, right)| self.nets_of(right, key));
+            nets.flatten().collect::<Vec<_>>()
+        });
+        let parts = named.filter(|net| cidr != net && cidr.contains(net));
+        let mut ends: Vec<_> = parts
+            .map(|net| {
+                if subnet.contains(&net) {
+                    (net.network(), cidr.broadcast())
+                } else {
+                    (subnet.network(), net.network())
+                }
+            })
+            .collect();
+        ends.sort_unstable();
+        ends.dedup();
+        // Each is led through all chains: of more, the others' packets are like these as a rule.
+        ends.truncate(FEW);
+        ends
+    }
+
+    fn untracking(&self) -> impl Iterator<Item = (&Key, &[Value])> {
+        let chains = self.chains.iter();
+        let chains = chains.filter(|(key, _)| matches!(key.family.as_str(), "ip" | "ip6" | "inet"));
+        let rules = chains.flat_map(|(key, chain)| chain.rules.iter().map(move |rule| (key, rule)));
+        rules
+            .map(|(key, rule)| (key, rule.as_slice()))
+            .filter(|(_, rule)| rule.iter().any(keeps_from_tracking))
+    }
+}
+
+/// `notrack`, or the target of iptables that can be one.
+fn keeps_from_tracking(statement: &Value) -> bool {
+    let xt = &statement["xt"];
+    let is_target = xt["type"] == "target" && (xt["name"] == "CT" || xt["name"] == "NOTRACK");
+    is_target || statement.get("notrack").is_some()
 }
 
 #[cfg(test)]
@@ -181,6 +248,70 @@ mod tests {
             told("accept", &[of_bridge, from("ovl1", "accept"), invalid]),
             None
         );
+    }
+
+    /// Rules in `raw` that keep packets from connection tracking, and rules in `forward`.
+    fn untracked(raw: &[Value], forward: &[Value]) -> Option<bool> {
+        let mut objects = Vec::new();
+        for (name, hook, rules) in [("raw", "prerouting", raw), ("fw", "forward", forward)] {
+            objects.push(
+                json!({ "chain": { "family": "inet", "table": "t", "name": name,
+                "type": "filter", "hook": hook, "prio": -300, "policy": "accept" } }),
+            );
+            objects.extend(rules.iter().map(|expr| {
+                json!({ "rule": { "family": "inet", "table": "t", "chain": name, "expr": expr } })
+            }));
+        }
+        follows(&json!({ "nftables": objects }))
+    }
+
+    #[test]
+    fn what_is_not_tracked_is_followed_where_rules_ask_for_it() {
+        let of = |field: &str, who: Value| {
+            json!([{ "match": { "op": "==", "right": who,
+            "left": { "payload": { "protocol": "ip", "field": field } } } }, { "notrack": null }])
+        };
+        let part = of(
+            "daddr",
+            json!({ "prefix": { "addr": "10.244.2.0", "len": 24 } }),
+        );
+        let of_port = json!([{ "match": { "op": "==", "right": 53,
+            "left": { "payload": { "protocol": "udp", "field": "dport" } } } }, { "notrack": null }]);
+        let by_iptables = json!([{ "xt": { "type": "target", "name": "CT" } }]);
+        let asked = state(&json!("untracked"), "drop");
+        for raw in [
+            of("saddr", json!("10.244.1.7")),
+            part.clone(),
+            of_port,
+            by_iptables,
+        ] {
+            let told = untracked(std::slice::from_ref(&raw), std::slice::from_ref(&asked));
+            assert_eq!(told, Some(true), "{raw}");
+        }
+        // Only what is kept from it passes.
+        let only = [
+            state(&json!("untracked"), "accept"),
+            json!([{ "drop": null }]),
+        ];
+        assert_eq!(untracked(std::slice::from_ref(&part), &only), Some(true));
+        // Nobody is kept from it, or others, and nobody asks.
+        assert_eq!(untracked(&[], std::slice::from_ref(&asked)), None);
+        assert_eq!(
+            untracked(&[of("saddr", json!("192.0.2.7"))], &[asked]),
+            None
+        );
+        assert_eq!(
+            untracked(&[part], &[state(&json!("untracked"), "accept")]),
+            None
+        );
+    }
+
+    #[test]
+    fn a_connection_s_direction_tells_packets_apart() {
+        let answers = json!([{ "match": { "op": "==", "right": "reply",
+            "left": { "ct": { "key": "direction" } } } }, { "accept": null }]);
+        let rules = [answers, from("ovlbr1", "accept")];
+        assert_eq!(told("drop", &rules), Some(true));
     }
 
     #[test]

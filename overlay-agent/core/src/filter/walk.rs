@@ -150,6 +150,21 @@ pub(super) fn is_beside_plain(xt: &Value) -> bool {
     xt["type"] == "match" && name.is_some_and(|name| HEADERS.contains(&name))
 }
 
+/// Whether a rule goes on behind a statement only for some of the packets: by how many came before,
+/// altogether or of those that a set or a meter tells apart.
+pub(super) fn counts(kind: &str) -> bool {
+    const COUNTING: [&str; 7] = [
+        "limit",
+        "quota",
+        "connlimit",
+        "ct count",
+        "set",
+        "map",
+        "meter",
+    ];
+    COUNTING.contains(&kind)
+}
+
 /// Whether a statement gives a packet another address.
 pub(super) fn translates(kind: &str) -> bool {
     matches!(kind, "masquerade" | "snat" | "dnat" | "redirect")
@@ -214,9 +229,8 @@ impl Walk<'_> {
                 "xt" if is_beside_plain(body) => truth = Truth::No,
                 // Those that decide are said as nftables would.
                 "xt" if body["type"] == "target" => {}
-                "limit" | "quota" | "xt" | "connlimit" | "ct count" => {
-                    truth = truth.and(Truth::Maybe);
-                }
+                "xt" => truth = truth.and(Truth::Maybe),
+                kind if counts(kind) => truth = truth.and(Truth::Maybe),
                 _ => {}
             }
             if truth == Truth::No {
@@ -243,7 +257,7 @@ impl Walk<'_> {
                 Truth::Maybe => return Some(Ends::from([End::Renamed, End::GoesOn])),
                 Truth::No => return None,
             },
-            "queue" | "tproxy" => End::Unknown,
+            "queue" | "tproxy" | "synproxy" => End::Unknown,
             "jump" | "goto" => {
                 let called = Key {
                     name: body["target"].as_str()?.to_owned(),

@@ -36,6 +36,11 @@ fn is(protocol: &str, field: &str, value: &Value) -> Value {
         "left": { "payload": { "protocol": protocol, "field": field } } } })
 }
 
+fn connection(key: &str, value: &str) -> Value {
+    json!({ "match": { "op": "==", "right": value,
+        "left": { "ct": { "key": key, "dir": "original" } } } })
+}
+
 fn drop() -> Value {
     json!({ "drop": null })
 }
@@ -67,6 +72,15 @@ fn a_rule_about_one_address_is_about_that_address_alone() {
         (
             json!([is("ip", "daddr", &prefix), { "limit": {} }, drop()]),
             vec!["10.244.2.0/28"],
+        ),
+        // Of their connections, which have them in both directions.
+        (
+            json!([connection("ip saddr", OURS), drop()]),
+            vec!["10.244.1.10/32"],
+        ),
+        (
+            json!([connection("ip daddr", PEERS), drop()]),
+            vec!["10.244.2.10/32"],
         ),
         // Nobody of ours, all of the network, all of the node, and nothing that is dropped.
         (

@@ -15,12 +15,16 @@ use crate::filter::{
 };
 
 /// Matches of `iptables` that tell a packet from others of a network.
-const TELLING: [&str; 24] = [
+const TELLING: [&str; 27] = [
     "bpf",
+    "connbytes",
     "connlimit",
+    // Where it asks for more than states.
+    "conntrack",
     "dscp",
     "ecn",
     "hashlimit",
+    "helper",
     "hl",
     "icmp",
     "icmp6",
@@ -150,9 +154,10 @@ impl Walk<'_> {
 
     /// Whether what a match looks at tells packets of ours from others.
     fn names(&self, left: &Value, right: &Value, key: &Key) -> bool {
-        const OF_PACKETS: [&str; 6] = [
+        const OF_PACKETS: [&str; 7] = [
             "payload",
             "exthdr",
+            "osf",
             "tcp option",
             "numgen",
             "jhash",
@@ -162,7 +167,11 @@ impl Walk<'_> {
         let left = left.get("&").map_or(left, |parts| &parts[0]);
         match left["meta"]["key"].as_str() {
             Some("iifname" | "oifname" | "iif" | "oif") => self.names_a_device(right, key),
-            Some(meta) => matches!(meta, "l4proto" | "length" | "time" | "day" | "hour"),
+            Some(meta) => matches!(
+                meta,
+                "l4proto" | "length" | "random" | "time" | "day" | "hour"
+            ),
+            None if left.get("ct").is_some() => tells_connections_apart(&left["ct"]),
             None => OF_PACKETS.iter().any(|kind| left.get(kind).is_some()),
         }
     }
@@ -180,6 +189,13 @@ impl Walk<'_> {
             None => ours.any(|device| *device == name),
         })
     }
+}
+
+/// Whether one connection has something else there than another, whatever rules say. What only rules
+/// give it (marks, labels, zones) counts where they do, and states where they differ.
+fn tells_connections_apart(ct: &Value) -> bool {
+    const GIVEN: [&str; 6] = ["state", "status", "mark", "label", "zone", "eventmask"];
+    ct["key"].as_str().is_some_and(|key| !GIVEN.contains(&key))
 }
 
 /// Whether a prefix is more than a part of a network: all that this node has, or all of it.

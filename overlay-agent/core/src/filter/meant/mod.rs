@@ -22,7 +22,7 @@ use super::{
     hooked::entries_have_parts,
     matching::Truth,
     ruleset::{Chain, Hook, Key, Ruleset},
-    walk::{DEEPEST, is_mapped, translates},
+    walk::{DEEPEST, counts, is_mapped, translates},
 };
 
 /// Where a tunnel's packets pass, and between whom.
@@ -264,7 +264,10 @@ impl<'a> Walk<'a> {
             let is_still = match kind.as_str() {
                 "match" => self.matched(body, key, &mut is),
                 "xt" => self.by_iptables(body, &mut is),
-                "limit" | "quota" | "connlimit" | "ct count" => {
+                kind if counts(kind) => {
+                    if self.ruleset.is_asked_for(&body[kind], key) {
+                        self.note(&is);
+                    }
                     (is.certain, is.named) = (false, true);
                     true
                 }
@@ -279,7 +282,9 @@ impl<'a> Walk<'a> {
                     }
                     true
                 }
+                // Whoever gets a copy is to get one of everything.
                 "dup" | "fwd" => {
+                    is.named = true;
                     self.note(&is);
                     true
                 }
@@ -311,7 +316,7 @@ impl<'a> Walk<'a> {
                     (gone(&is), Who::default())
                 }
                 // Whoever is behind such a queue is to see everything that passes.
-                "queue" | "tproxy" => {
+                "queue" | "tproxy" | "synproxy" => {
                     is.named = true;
                     self.note(&is);
                     (gone(&is), Who::default())

@@ -77,6 +77,13 @@ fn of_rules_within_those_count_that_tell_the_network_from_others() {
     let all = json!({ "prefix": { "addr": "10.0.0.0", "len": 8 } });
     let here = json!({ "prefix": { "addr": "10.244.1.0", "len": 24 } });
     let syn = is("tcp", "flags", &json!("syn"));
+    let sender = json!({ "payload": { "protocol": "ip", "field": "saddr" } });
+    let meter = json!({ "set": { "op": "update", "elem": sender, "set": "@s",
+        "stmt": [{ "limit": { "rate": 1, "inv": true } }] } });
+    let lists = json!({ "set": { "op": "add", "elem": sender, "set": "@s" } });
+    let listed = json!({ "match": { "op": "==", "left": sender, "right": "@s" } });
+    let knocks = is("tcp", "dport", &json!(23));
+    let ct = |key: &str| json!({ "match": { "op": "==", "right": 7, "left": { "ct": { "key": key } } } });
     for (rules, expected) in [
         (vec![json!([is("udp", "dport", &json!(53)), drop()])], 1),
         (vec![json!([meta("l4proto", &json!("icmp")), drop()])], 1),
@@ -92,6 +99,16 @@ fn of_rules_within_those_count_that_tell_the_network_from_others() {
             1,
         ),
         (vec![json!([{ "queue": { "num": 0 } }])], 1),
+        // Who has sent too much, whose connection has something, and who is to prove himself.
+        (vec![json!([meter, drop()])], 1),
+        (vec![json!([ct("bytes"), drop()])], 1),
+        (vec![json!([ct("helper"), drop()])], 1),
+        (vec![json!([{ "synproxy": null }])], 1),
+        (vec![json!([{ "dup": { "addr": "192.0.2.1" } }])], 1),
+        // Who is put on a list that others look at.
+        (vec![json!([knocks, lists]), json!([listed, drop()])], 1),
+        (vec![json!([knocks, lists])], 0),
+        (vec![json!([ct("mark"), drop()])], 0),
         // Everybody's default, others' devices, parts of the network, and what changes nothing.
         (vec![json!([drop()])], 0),
         (vec![json!([meta("iifname", &json!("*")), drop()])], 0),
