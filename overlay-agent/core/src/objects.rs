@@ -179,6 +179,9 @@ pub struct Link {
     pub alias: Option<String>,
     /// Whether a bridge has other settings than we give it, or a port flags of its own.
     pub altered: bool,
+    /// Whether it lets packets be merged, or sent in one piece, that are too long for the length
+    /// fields of a tunnel's headers (BIG TCP).
+    pub oversized: bool,
 }
 
 /// What cannot be changed in a device's life.

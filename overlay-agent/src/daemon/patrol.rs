@@ -1,5 +1,5 @@
 //! What nobody announces: changed maps, detached links, most settings, devices that are not
-//! up, namespaces behind names, and ways to peers: carriers, learned paths and some settings choose
+//! up, sizes of packets, namespaces behind names, and ways to peers: carriers, learned paths and some settings choose
 //! among routes that stay.
 //!
 //! A round looks at everything and takes its time on a large node. A patrol looks at little,
@@ -48,6 +48,8 @@ pub(super) struct Patrol {
     peers: Option<Expected>,
     /// The kernel keeps to itself what becomes of these.
     down: Vec<LinkInfo>,
+    /// Of these it announces all but the greatest sizes of packets (`do_setlink()`).
+    up: Vec<(IfName, u32)>,
     round: usize,
 }
 
@@ -73,6 +75,9 @@ impl Patrol {
             warn!("{error}");
             Vec::new()
         });
+        self.up = places(observed, true)
+            .map(|(name, index)| (*name, index))
+            .collect();
         let paths = model.endpoints.iter().map(|endpoint| endpoint.netns.path());
         self.namespaces = paths
             .map(|path| {
@@ -168,6 +173,12 @@ impl Patrol {
                 return Ok(Some(known.name.to_string()));
             }
         }
+        for &(device, index) in turn(&self.up, DEVICES, self.round) {
+            let now = node.netlink.link_by_index(index).await?;
+            if now.is_some_and(|link| link.oversized) {
+                return Ok(Some(format!("the sizes of {device}")));
+            }
+        }
         for (path, known) in turn(&self.namespaces, LINKS, self.round) {
             if identity(path) != *known {
                 return Ok(Some(path.display().to_string()));
@@ -209,13 +220,17 @@ impl Patrol {
 /// The devices of ours that are not up.
 async fn down(node: &Node, observed: &Observed) -> kernel::Result<Vec<LinkInfo>> {
     let mut found = Vec::new();
-    for (id, _) in observed.objects.links.iter().filter(|(_, link)| !link.up) {
-        let place = observed.around.links.get(&id.name);
-        if let Some(place) = place.filter(|_| id.scope == Scope::Node) {
-            found.extend(node.netlink.link_by_index(place.index).await?);
-        }
+    for (_, index) in places(observed, false) {
+        found.extend(node.netlink.link_by_index(index).await?);
     }
     Ok(found)
+}
+
+/// Name and index of the node's devices of ours that are up, or that are not.
+fn places(observed: &Observed, up: bool) -> impl Iterator<Item = (&IfName, u32)> {
+    let links = observed.objects.links.iter();
+    let links = links.filter(move |(id, link)| link.up == up && id.scope == Scope::Node);
+    links.filter_map(|(id, _)| Some((&id.name, observed.around.links.get(&id.name)?.index)))
 }
 
 /// Device and inode.

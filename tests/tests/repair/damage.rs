@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::stand::Stand;
 
+/// Of packets, in bytes: what no length field of a header can tell.
+const BIG: u32 = 180_000;
+
 type Make = dyn Fn(&Stand) -> Result<()>;
 type Look = dyn Fn(&Stand) -> Result<String>;
 
@@ -143,6 +146,15 @@ pub(crate) fn links(stand: &Stand) -> Vec<Damage> {
         Damage::on_node("ip link set ovl1 type vxlan learning", look("ovl1")),
         Damage::on_node("ip link set ovlbr1 type bridge stp_state 1", look("ovlbr1")),
     ]);
+    // Only veths can be told to send such packets, which the kernel cuts before other devices.
+    damages.push(Damage::on_node(
+        format!("ip link set {veth} gso_max_size {BIG} gro_max_size {BIG}"),
+        look(&veth),
+    ));
+    for device in ["ovlbr1", "ovl1", "ovlpad1", "ovl6-2"] {
+        let command = format!("ip link set {device} gro_max_size {BIG}");
+        damages.push(Damage::on_node(command, look(device)));
+    }
     for flags in [
         "isolated on",
         "learning off flood off",

@@ -219,6 +219,7 @@ impl Attached<'_> {
                     &self.endpoint.name,
                 )),
                 altered: false,
+                oversized: false,
             },
         );
         objects.links.insert(
@@ -231,6 +232,7 @@ impl Attached<'_> {
                 master: None,
                 alias: None,
                 altered: false,
+                oversized: false,
             },
         );
         let addresses = self.addresses.iter().map(|(range, address)| Address {

@@ -159,6 +159,7 @@ fn add_devices(node: &Node<'_>, derived: &Derived<'_>, objects: &mut Objects) {
         master: None,
         alias: Some(names::alias(node.instance)),
         altered: false,
+        oversized: false,
     };
     let vxlan = |tunnel: &Tunnel, port| {
         LinkKind::Vxlan(Vxlan {

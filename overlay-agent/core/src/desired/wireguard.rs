@@ -75,6 +75,7 @@ pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desire
         master: None,
         alias: Some(names::alias(node.instance)),
         altered: false,
+        oversized: false,
     };
     desired.objects.links.insert(id.clone(), link);
     desired.objects.addresses.insert(Address {

@@ -252,6 +252,9 @@ fn changes(there: &Link, link: &Link) -> Vec<Change> {
     if there.altered && link.master == there.master {
         changes.push(Change::Settings);
     }
+    if there.oversized {
+        changes.push(Change::Sizes);
+    }
     changes
 }
 

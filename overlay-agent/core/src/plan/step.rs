@@ -183,6 +183,9 @@ pub enum Change {
     Alias(String),
     /// Its other settings, to what they were when it was made.
     Settings,
+    /// The greatest sizes of packets that are merged or cut in pieces, to those of devices that
+    /// nobody has told otherwise.
+    Sizes,
 }
 
 impl Step {

@@ -34,6 +34,7 @@ fn link(kind: LinkKind) -> Link {
         master: None,
         alias: Some("overlay:n1".to_owned()),
         altered: false,
+        oversized: false,
     }
 }
 

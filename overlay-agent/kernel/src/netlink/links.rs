@@ -17,7 +17,7 @@ use rtnetlink::packet_route::{
 };
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{Netlink, blocking, bridge};
+use super::{Netlink, blocking, bridge, sizes};
 use crate::{KernelError, Result};
 
 /// The greatest MTU of a veth (`ETH_MAX_MTU`).
@@ -64,6 +64,8 @@ pub struct LinkInfo {
     pub vrf_table: Option<u32>,
     /// Whether a bridge, or a port of one, has settings other than those it is made with.
     pub altered: bool,
+    /// Whether packets longer than 65536 bytes may be merged on it, or be sent in one piece.
+    pub oversized: bool,
     /// Whether its other side, if it is a veth, has an XDP program in its driver: only then the kernel
     /// gives it another greatest MTU than 65535 (`veth_xdp_set`).
     pub faces_xdp: bool,
@@ -110,14 +112,22 @@ impl Netlink {
 
     /// A device by its index.
     pub async fn link_by_index(&self, index: u32) -> Result<Option<LinkInfo>> {
-        let mut message = question();
-        message.header.index = index;
-        self.link(message, &format!("with ifindex {index}")).await
+        self.link(numbered(index), &format!("with ifindex {index}"))
+            .await
     }
 
     async fn link(&self, message: LinkMessage, device: &str) -> Result<Option<LinkInfo>> {
+        let found = self.link_message(message, device).await?;
+        Ok(found.and_then(LinkInfo::from_message))
+    }
+
+    pub(super) async fn link_message(
+        &self,
+        message: LinkMessage,
+        device: &str,
+    ) -> Result<Option<LinkMessage>> {
         match self.get(RouteNetlinkMessage::GetLink(message)).await {
-            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(LinkInfo::from_message(link)),
+            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link)),
             Err(refusal) if refusal.errno != Errno::ENODEV => {
                 Err(refusal.during(format!("look at device {device}")))
             }
@@ -228,7 +238,7 @@ impl Netlink {
         Ok(())
     }
 
-    async fn set(
+    pub(super) async fn set(
         &self,
         message: LinkMessage,
         operation: impl FnOnce(&str) -> String,
@@ -271,6 +281,7 @@ impl LinkInfo {
             vxlan: None,
             vrf_table: None,
             altered: false,
+            oversized: sizes::are_too_big(&message.attributes),
             faces_xdp: false,
         };
         let mut most = None;
@@ -370,7 +381,13 @@ fn question() -> LinkMessage {
     message
 }
 
-fn of(index: u32) -> LinkMessage {
+pub(super) fn numbered(index: u32) -> LinkMessage {
+    let mut message = question();
+    message.header.index = index;
+    message
+}
+
+pub(super) fn of(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message

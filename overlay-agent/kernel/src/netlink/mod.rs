@@ -19,6 +19,7 @@ mod reachability;
 mod refusal;
 mod routes;
 mod rules;
+mod sizes;
 mod watch;
 mod ways;
 

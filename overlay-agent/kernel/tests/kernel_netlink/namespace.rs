@@ -101,6 +101,7 @@ pub(crate) fn bridge() -> Link {
         master: None,
         alias: Some("overlay:test:bridge".to_owned()),
         altered: false,
+        oversized: false,
     }
 }
 

@@ -293,6 +293,7 @@ async fn change_link(
         Change::Up(up) => netlink.set_up(index, *up).await?,
         Change::Alias(alias) => netlink.set_alias(index, alias).await?,
         Change::Settings => netlink.reset(index).await?,
+        Change::Sizes => netlink.limit_sizes(index).await?,
         Change::Master(None) => netlink.set_master(index, None).await?,
         Change::Master(Some(bridge)) => {
             let bridge = self::index(node, *bridge).await?;

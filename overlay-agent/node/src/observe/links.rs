@@ -27,6 +27,7 @@ pub(super) fn observe(
             master: info.master.and_then(|index| names.get(&index).copied()),
             alias: info.alias.clone(),
             altered: info.altered,
+            oversized: info.oversized,
         };
         objects.links.insert(LinkId::node(info.name), link);
     }
@@ -40,6 +41,7 @@ pub(super) fn observe(
             alias: None,
             // Whatever it is a port of in there is not ours.
             altered: false,
+            oversized: inside.info.oversized,
         };
         objects.links.insert(inside.id.clone(), link);
     }

@@ -127,6 +127,7 @@ impl fmt::Display for Change {
             Self::Master(None) => f.write_str("nomaster"),
             Self::Alias(alias) => write!(f, "alias {alias}"),
             Self::Settings => f.write_str("settings as it was made"),
+            Self::Sizes => f.write_str("gso_max_size and gro_max_size up to 65536"),
         }
     }
 }
