@@ -2,6 +2,7 @@
 //! tell them, and `status` says why.
 
 mod neighbour;
+mod tables;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -31,14 +32,21 @@ struct Stand {
     guard: Guard,
 }
 
-/// A route or a rule on the first node.
+/// Routes and rules on the first node.
 struct Case {
     family: Family,
-    /// As `ip` is given it, without `add` and `del`: the object, and the rest.
-    object: &'static str,
-    rest: String,
+    /// As `ip` is given each, without `add` and `del`: the object, and the rest.
+    parts: Vec<(&'static str, String)>,
     /// A part of what `status` says of it.
     told: String,
+}
+
+impl Case {
+    fn what(&self) -> String {
+        let parts = self.parts.iter();
+        let parts = parts.map(|(object, rest)| format!("{object} {rest}"));
+        parts.collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl Stand {
@@ -99,17 +107,16 @@ impl Stand {
             Family::V4 => 4,
             Family::V6 => 6,
         };
-        let line = format!(
-            "ip -{number} -n {node} {} {verb} {}",
-            case.object, case.rest
-        );
-        run::checked(&words(line)).map(drop)?;
+        for (object, rest) in &case.parts {
+            let line = format!("ip -{number} -n {node} {object} {verb} {rest}");
+            run::checked(&words(line)).map(drop)?;
+        }
         Ok(())
     }
 
     /// What a sender hears while it is there.
     fn heard(&self, case: &Case, family: Family, on: bool) -> Result<String> {
-        let what = format!("{} {}", case.object, case.rest);
+        let what = case.what();
         self.ip(case, "add")?;
         let stopped = poll::until_well(|| match self.ping(family) {
             Ok(Answer::None(_)) => None,
@@ -167,10 +174,10 @@ impl Stand {
                         format!("{action} rule"),
                     ),
                 ] {
+                    let parts = vec![(object, rest)];
                     let case = Case {
                         family,
-                        object,
-                        rest,
+                        parts,
                         told,
                     };
                     cases.push((case, family));
@@ -183,8 +190,7 @@ impl Stand {
             ] {
                 let case = Case {
                     family: outer,
-                    object,
-                    rest,
+                    parts: vec![(object, rest)],
                     told: vtep.to_string(),
                 };
                 cases.push((case, Family::V4));
@@ -193,18 +199,18 @@ impl Stand {
         cases
     }
 
-    fn compare(&self, outer: Family) -> Result<()> {
-        for (case, family) in self.cases(outer) {
+    fn compare(&self, cases: &[(Case, Family)]) -> Result<()> {
+        for (case, family) in cases {
             let mut heard = Vec::new();
             for on in [true, false] {
                 self.agent().fastpath(on)?;
                 self.becomes_fast(on, "the switch");
-                heard.push(self.heard(&case, family, on)?);
+                heard.push(self.heard(case, *family, on)?);
             }
             let [fast, slow] = heard.as_slice() else {
                 unreachable!("two paths")
             };
-            assert_eq!(fast, slow, "{} {}", case.object, case.rest);
+            assert_eq!(fast, slow, "{}", case.what());
         }
         Ok(())
     }
@@ -223,13 +229,13 @@ fn says(status: &Value, told: &str) -> bool {
 #[test]
 fn what_routes_and_rules_refuse_is_refused_on_both_paths() -> Result<()> {
     let stand = Stand::up("troutes", Families::V4)?;
-    stand.compare(Family::V4)?;
+    stand.compare(&stand.cases(Family::V4))?;
     Ok(stand.guard.down()?)
 }
 
 #[test]
 fn what_they_refuse_is_refused_over_ipv6() -> Result<()> {
     let stand = Stand::up("troutes6", Families::V6)?;
-    stand.compare(Family::V6)?;
+    stand.compare(&stand.cases(Family::V6))?;
     Ok(stand.guard.down()?)
 }

@@ -3,6 +3,8 @@
 //! With `fastpath = "auto"` the packets that it concerns are left to the kernel; with
 //! `"required"` it is told.
 
+mod rules;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, mem,
@@ -45,6 +47,8 @@ pub(super) struct Hooks {
     pub(super) refused: BTreeMap<IpNet, IpNet>,
     /// The same, to be told.
     routes: Vec<PassedBy>,
+    /// Parts of this node's subnet that rules of routing are about.
+    parts: BTreeMap<IpNet, PassedBy>,
     /// Peers that rules of the packet filter are meant for: what goes to them and comes from them.
     pub(super) closed: BTreeSet<IpAddr>,
 }
@@ -67,16 +71,7 @@ impl Hooks {
                 .flat_map(|&name| at(node, name, passed_by)),
         );
         tunnel.extend(policies(node, network, tunnels));
-        let within = |net: &IpNet| network.ranges.iter().any(|range| overlap(range.cidr, *net));
-        let rules = node.around.refusing_rules.iter();
-        let rules = rules.filter(|rule| {
-            let [to, from] = [rule.destination, rule.source];
-            to.as_ref().is_none_or(within) && from.as_ref().is_none_or(within)
-        });
-        tunnel.extend(rules.map(|rule| PassedBy {
-            device: bridge,
-            what: format!("{} rule {}", rule.action, rule.priority),
-        }));
+        tunnel.extend(rules::about_ports(node, network, tunnels));
         let mut hooks = Self {
             tunnel,
             bridge: at(node, bridge, |_| true).collect(),
@@ -158,6 +153,7 @@ impl Hooks {
             self.refused.insert(*net, *subnet);
         }
         self.refuse_named(node, network, bridge);
+        self.refuse_by_rules(node, network, bridge);
         // The programs look up prefixes of so many lengths and no more.
         if Family::ALL
             .into_iter()
@@ -206,10 +202,6 @@ impl Hooks {
         let peers = network.peers.prefix_lengths(family).iter().copied();
         peers.chain(refused).collect()
     }
-}
-
-fn overlap(one: IpNet, other: IpNet) -> bool {
-    one.contains(&other) || other.contains(&one)
 }
 
 fn at(
@@ -285,7 +277,7 @@ pub(super) fn of_endpoint(
     derived: &Derived<'_>,
     endpoint: &Endpoint,
     host: IfName,
-    addresses: impl Iterator<Item = IpAddr>,
+    addresses: impl Iterator<Item = IpAddr> + Clone,
     desired: &mut Desired,
 ) -> bool {
     let mut own: Vec<PassedBy> = at(node, host, |_| true).collect();
@@ -293,7 +285,7 @@ pub(super) fn of_endpoint(
         let mut ranges = derived.network.ranges.iter();
         ranges.any(|range| range.subnet != *net && range.subnet.contains(net))
     };
-    for address in addresses {
+    for address in addresses.clone() {
         let nets = node.around.refused.iter();
         let nets = nets.filter(|(net, _)| net.contains(&address) && is_local(net));
         for (net, how) in nets {
@@ -309,6 +301,9 @@ pub(super) fn of_endpoint(
             what: format!("{chain}, about {net}"),
         }));
     }
+    let parts = derived.hooks.parts.iter();
+    let parts = parts.filter(|(net, _)| addresses.clone().any(|address| net.contains(&address)));
+    own.extend(parts.map(|(_, hook)| hook.clone()));
     if derived.network.fastpath == FastPath::Required {
         desired
             .problems

@@ -22,7 +22,7 @@ use crate::{
 
 pub use hooks::{ForeignHook, Side, TcxPrograms};
 pub use policy::{Direction, Policy};
-pub use rules::RefusingRule;
+pub use rules::{MAIN_TABLE, Routing, Rule, RuleAction, Table};
 pub use ways::{Hop, NextHop, Question};
 pub use wireguard::{NoWireguard, PeerTraffic};
 
@@ -96,8 +96,8 @@ pub struct Surroundings {
     pub exits: BTreeMap<(IfName, Family), Option<BTreeSet<IpNet>>>,
     /// Whether somebody else may translate addresses of what is forwarded.
     pub translated: bool,
-    /// The rules of routing that refuse packets.
-    pub refusing_rules: Vec<RefusingRule>,
+    /// The rules of routing, and what the tables that they lead to do with networks.
+    pub routing: Routing,
 }
 
 /// Why nothing stands, or can be made to stand, before the tunnels' ports.

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{model::Family, surroundings::RefusingRule};
+use overlay_core::{
+    model::Family,
+    surroundings::{Rule, RuleAction as Action},
+};
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
@@ -14,6 +17,9 @@ use crate::Result;
 
 /// How the names of devices of ours begin.
 const OURS: &str = "ovl";
+
+/// What the kernel tells where a rule suppresses no route (−1).
+const NOTHING_SUPPRESSED: u32 = u32::MAX;
 
 /// A rule as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +33,21 @@ pub struct RuleInfo {
 }
 
 impl Netlink {
-    /// Every rule of a family that refuses packets.
-    pub async fn refusing_rules(&self, family: Family) -> Result<Vec<RefusingRule>> {
+    /// Every rule of a family that may be about what is forwarded from devices of ours or to them,
+    /// in the order in which they are asked.
+    pub async fn routing_rules(&self, family: Family) -> Result<Vec<Rule>> {
         let mut message = RuleMessage::default();
         message.header.family = address_family(family);
         let message = RouteNetlinkMessage::GetRule(message);
-        self.dump("list rules", message, |answer| match answer {
+        let listed = self.dump("list rules", message, |answer| match answer {
             RouteNetlinkMessage::NewRule(rule) if rule.header.family == address_family(family) => {
-                refusing(&rule)
+                forwarding(&rule)
             }
             _ => None,
-        })
-        .await
+        });
+        let mut rules = listed.await?;
+        rules.sort_by_key(|rule| rule.priority);
+        Ok(rules)
     }
 
     /// Every rule of a family that leads to a table, in the order in which they are asked.
@@ -61,38 +70,59 @@ impl Netlink {
     }
 }
 
-/// What a rule refuses of what is forwarded, be it for a mark that somebody may set. A rule for all
-/// but some may be about anybody.
-fn refusing(message: &RuleMessage) -> Option<RefusingRule> {
+/// A rule, as far as it may be about what is forwarded from a device of ours, be it for a mark that
+/// somebody may set. One for all but some may be about anybody.
+fn forwarding(message: &RuleMessage) -> Option<Rule> {
     let header = &message.header;
     let is_inverted = header.flags.contains(RuleFlags::Invert);
-    let action = match header.action {
-        RuleAction::Blackhole => "blackhole",
-        RuleAction::Unreachable => "unreachable",
-        RuleAction::Prohibit => "prohibit",
-        _ => return None,
-    };
-    let mut rule = RefusingRule {
+    let mut rule = Rule {
         priority: 0,
-        action,
+        action: match header.action {
+            RuleAction::ToTable => Action::Table(header.table.into()),
+            RuleAction::Blackhole => Action::Refuse("blackhole"),
+            RuleAction::Unreachable => Action::Refuse("unreachable"),
+            RuleAction::Prohibit => Action::Refuse("prohibit"),
+            _ => Action::Nothing,
+        },
         destination: None,
         source: None,
+        source_ports: None,
+        is_about_some: is_inverted || header.tos != 0,
+        suppresses: None,
     };
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
+            RuleAttribute::Table(table) if header.action == RuleAction::ToTable => {
+                rule.action = Action::Table(*table);
+            }
+            RuleAttribute::Goto(target) => rule.action = Action::Goto(*target),
+            RuleAttribute::SuppressPrefixLen(most) if *most != NOTHING_SUPPRESSED => {
+                rule.suppresses = Some(*most);
+            }
+            // Who made it.
+            RuleAttribute::Protocol(_)
+            | RuleAttribute::Table(_)
+            | RuleAttribute::SuppressPrefixLen(_)
+            | RuleAttribute::L3MDev(false)
+            | RuleAttribute::Realm(_) => {}
             _ if is_inverted => {}
-            // Sockets of users send what the node sends, which is not forwarded.
-            RuleAttribute::UidRange(_) => return None,
-            // What is forwarded comes by a device of ours.
+            // What is forwarded comes by a device of ours, which is in no VRF, and no socket has
+            // bound it to one that it is to leave by.
             RuleAttribute::Iifname(device) if !device.starts_with(OURS) => return None,
+            RuleAttribute::Oifname(_) | RuleAttribute::L3MDev(true) => return None,
+            // It is nobody's, which counts as root's.
+            RuleAttribute::UidRange(range) if range.start > 0 => return None,
             RuleAttribute::Destination(address) => {
                 rule.destination = Some(IpNet::new(*address, header.dst_len).ok()?);
             }
             RuleAttribute::Source(address) => {
                 rule.source = Some(IpNet::new(*address, header.src_len).ok()?);
             }
-            _ => {}
+            RuleAttribute::SourcePortRange(range) => {
+                rule.source_ports = Some((range.start, range.end));
+            }
+            _ => rule.is_about_some = true,
         }
     }
     Some(rule)
@@ -128,33 +158,54 @@ impl RuleInfo {
 mod tests {
     use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
-    use super::{RefusingRule, refusing};
+    use super::{Action, Rule, forwarding};
 
-    fn rule(attributes: &[RuleAttribute], flags: RuleFlags) -> Option<RefusingRule> {
+    fn rule(attributes: &[RuleAttribute], flags: RuleFlags) -> Option<Rule> {
         let mut message = RuleMessage::default();
         message.header.action = RuleAction::Prohibit;
         message.header.flags = flags;
         message.header.dst_len = 24;
         message.attributes = attributes.to_vec();
-        refusing(&message)
+        forwarding(&message)
     }
 
     #[test]
-    fn a_rule_refuses_what_it_is_about() {
+    fn a_rule_is_about_what_it_selects() {
         let none = RuleFlags::empty();
         let to = RuleAttribute::Destination("10.244.2.0".parse().unwrap());
         let by = |device: &str| RuleAttribute::Iifname(device.to_owned());
         let refused = rule(&[RuleAttribute::Priority(99), to.clone()], none).unwrap();
         assert_eq!(refused.priority, 99);
+        assert_eq!(refused.action, Action::Refuse("prohibit"));
         assert_eq!(refused.destination, Some("10.244.2.0/24".parse().unwrap()));
-        assert!(rule(&[], none).is_some());
-        assert!(rule(&[RuleAttribute::FwMark(7)], none).is_some());
-        assert!(rule(&[by("ovlbr1")], none).is_some());
-        assert_eq!(rule(&[by("eth7"), to.clone()], none), None);
-        assert_eq!(rule(&[by("lo")], none), None);
+        assert!(!refused.is_about_some);
+        assert!(!rule(&[], none).unwrap().is_about_some);
+        for some in [RuleAttribute::FwMark(7), by("ovlbr1")] {
+            assert!(rule(&[some], none).unwrap().is_about_some);
+        }
+        for device in ["eth7", "lo"] {
+            assert_eq!(rule(&[by(device), to.clone()], none), None);
+        }
+        assert_eq!(rule(&[RuleAttribute::Oifname("eth7".into())], none), None);
 
         let all_others = rule(&[to], RuleFlags::Invert).unwrap();
         assert_eq!(all_others.destination, None);
+        assert!(all_others.is_about_some);
         assert!(rule(&[by("eth7")], RuleFlags::Invert).is_some());
+    }
+
+    #[test]
+    fn a_rule_leads_to_a_table() {
+        let mut message = RuleMessage::default();
+        message.header.action = RuleAction::ToTable;
+        message.header.table = 252;
+        message.attributes = vec![
+            RuleAttribute::Table(1000),
+            RuleAttribute::SuppressPrefixLen(u32::MAX),
+        ];
+        let rule = forwarding(&message).unwrap();
+        assert_eq!((rule.action, rule.suppresses), (Action::Table(1000), None));
+        message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
+        assert_eq!(forwarding(&message).unwrap().suppresses, Some(0));
     }
 }

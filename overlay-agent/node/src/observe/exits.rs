@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use overlay_core::model::Family;
+use overlay_core::{model::Family, surroundings::MAIN_TABLE};
 
-use super::{MAIN_TABLE, tables::Tables};
+use super::tables::Tables;
 
 /// By device and family; `None`: anywhere.
 type Exits = BTreeMap<(u32, Family), Option<BTreeSet<IpNet>>>;

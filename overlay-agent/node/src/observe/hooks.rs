@@ -80,8 +80,8 @@ pub(super) async fn observe(
         found => found?,
     };
     for family in Family::ALL {
-        let rules = node.netlink.refusing_rules(family).await?;
-        around.refusing_rules.extend(rules);
+        let rules = node.netlink.routing_rules(family).await?;
+        around.routing.rules.insert(family, rules);
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod loaded;
 mod meant;
 mod nodes;
 mod one;
+mod refusals;
 mod rules;
 mod tables;
 mod ways;
@@ -34,7 +35,7 @@ use overlay_core::{
     model::{IfName, Model, Name},
     objects::{Address, LinkId, Objects, Route, RouteKey, Scope},
     state::Content,
-    surroundings::{NodeLink, Observed, Surroundings, Vrf},
+    surroundings::{MAIN_TABLE, NodeLink, Observed, Surroundings, Vrf},
 };
 use overlay_kernel::{
     self as kernel,
@@ -49,9 +50,6 @@ use self::{
     nodes::Nodes,
     tables::Tables,
 };
-
-/// `RT_TABLE_MAIN`.
-const MAIN_TABLE: u32 = 254;
 
 pub use echoes::are_echoes;
 pub use known::Known;
@@ -144,6 +142,9 @@ pub async fn observe(
             .clone_from(&tables.stray_neighbours);
         objects.stray_fdb.clone_from(&tables.stray_fdb);
         around.refused = tables.refused().collect();
+        if let Some(model) = model {
+            around.routing.tables = tables.asked(&around.routing.rules, model);
+        }
         for other in tables.plain_routes() {
             let device = other.device.and_then(|index| names.get(&index)).copied();
             around.routes.insert(other.destination, device);

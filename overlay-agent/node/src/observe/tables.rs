@@ -16,6 +16,7 @@ use overlay_core::{
     model::{Family, IfName, Mac},
     objects::{PeerObjects, ROUTE_PROTOCOL, Route, RouteKey, StrayFdb},
     shared::Shared,
+    surroundings::MAIN_TABLE,
 };
 use overlay_kernel::{
     self as kernel,
@@ -23,7 +24,7 @@ use overlay_kernel::{
 };
 
 use self::rows::{key, other, stray};
-use super::{MAIN_TABLE, Nodes};
+use super::Nodes;
 
 pub(super) use self::rows::{Entry, OtherRoute, entry, neighbour};
 
@@ -156,12 +157,6 @@ impl Tables {
             let family = Family::of(route.destination.addr());
             route.table == MAIN_TABLE && route.metric == default_metric(family)
         })
-    }
-
-    /// The prefixes whose packets others have refused in the main table, and how.
-    pub(super) fn refused(&self) -> impl Iterator<Item = (IpNet, &'static str)> {
-        let main = self.others.iter().filter(|route| route.table == MAIN_TABLE);
-        main.filter_map(|route| Some((route.destination, route.refuses?)))
     }
 
     /// Those of the main table with a metric that a route of ours to the same destination would

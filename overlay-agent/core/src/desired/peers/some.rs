@@ -195,6 +195,19 @@ fn concerns_others(node: &Node<'_>, derived: &[Derived<'_>], some: Few<'_>) -> b
         return true;
     }
     let ranges = derived.iter().flat_map(|derived| &derived.network.ranges);
+    let come = || {
+        some.come
+            .iter()
+            .flat_map(|peer| &peer.subnets)
+            .copied()
+            .collect()
+    };
+    if ranges
+        .clone()
+        .any(|range| !around.routing.refused(range.cidr, come).is_empty())
+    {
+        return true;
+    }
     let mut vteps = some.gone.iter().chain(some.come).map(|peer| peer.vtep);
     vteps.any(|vtep| {
         node.vteps.contains(&vtep) || ranges.clone().any(|range| range.cidr.contains(&vtep))
