@@ -146,6 +146,12 @@ pub(super) fn outcomes(mut bytes: &[u8]) -> impl Iterator<Item = io::Error> {
     })
 }
 
+/// Kind and body of the first message of these bytes, and where the next one begins.
+pub(super) fn next(bytes: &[u8]) -> Option<(u16, &[u8], usize)> {
+    let (message, behind) = message(bytes)?;
+    Some((message.kind, message.payload, bytes.len() - behind.len()))
+}
+
 struct Message<'a> {
     kind: u16,
     flags: u16,

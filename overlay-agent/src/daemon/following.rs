@@ -5,32 +5,58 @@ use std::collections::BTreeMap;
 use overlay_core::{
     filter::Following,
     model::{FastPath, Name},
+    objects::filter_table,
 };
-use overlay_kernel::nft;
+use overlay_kernel::nft::{Commit, Told, Touched};
 use tracing::{info, warn};
 
 use super::{Reconciler, watches::Changed};
 
+/// What is to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Rules of others.
+    RulesOfOthers,
+    /// Anything.
+    Any,
+}
+
 impl Reconciler {
-    /// Whether the next round lists all rules.
+    /// Whether the next round lists rules.
     pub(super) fn lists_rules(&self) -> bool {
         !self.known.has_rules()
     }
 
-    /// Notes what a watch has told of; whether it is news.
-    pub(super) fn heed(&mut self, changed: Changed) -> bool {
-        let of_rules = matches!(changed, Changed::Rules | Changed::RulesOfOthers);
-        let is_known = |generation| self.known.has_rules_of(generation);
-        if of_rules && nft::generation().is_ok_and(is_known) {
-            return false;
+    /// Notes what a watch has told of; what is to be looked at for it.
+    pub(super) fn heed(&mut self, changed: Changed) -> Option<News> {
+        let commit = match changed {
+            Changed::Rules(Told::Commit(commit)) => commit,
+            Changed::Rules(Told::Lost) => {
+                self.known.forget_rules();
+                self.distrust();
+                return Some(News::Any);
+            }
+            Changed::Pins | Changed::Policies => {
+                self.distrust();
+                return Some(News::Any);
+            }
+        };
+        let Commit {
+            generation,
+            touched,
+        } = commit;
+        if self.known.has_seen_rules(generation) {
+            return None;
         }
-        if changed != Changed::RulesOfOthers {
+        let own = filter_table(self.store.content().instance());
+        let is_own = |touched: &Touched| touched.table.ends_with(&own);
+        let (own, of_others): (Vec<_>, Vec<_>) = touched.into_iter().partition(is_own);
+        let is_news = self.known.take_rules(&of_others, generation);
+        if !own.is_empty() {
             self.distrust();
+            return Some(News::Any);
         }
-        if of_rules {
-            self.known.forget_rules();
-        }
-        true
+        is_news.then_some(News::RulesOfOthers)
     }
 
     /// Says which networks are left to the kernel from now on, and which are not any more.

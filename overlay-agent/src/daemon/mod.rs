@@ -60,9 +60,9 @@ use tracing::{error, info};
 use self::{
     cluster::{Helper, Outcome},
     config_file::ConfigFile,
+    following::News,
     greeting::Greeter,
     supervisor::Supervisor,
-    watches::Changed,
 };
 
 pub use lock::{InstanceLock, LockError};
@@ -115,10 +115,10 @@ impl Rested {
         }
     }
 
-    fn after(&self, changed: Changed) -> Instant {
-        match changed {
-            Changed::RulesOfOthers => self.any.max(self.rules),
-            Changed::Rules | Changed::Pins | Changed::Policies => self.any,
+    fn after(&self, news: News) -> Instant {
+        match news {
+            News::RulesOfOthers => self.any.max(self.rules),
+            News::Any => self.any,
         }
     }
 }
@@ -163,7 +163,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 continue;
             }
             changed = watches.changed() => {
-                if reconciler.heed(changed) { wake = wake.min(rested.after(changed).max(Instant::now() + DEBOUNCE)); }
+                if let Some(news) = reconciler.heed(changed) { wake = wake.min(rested.after(news).max(Instant::now() + DEBOUNCE)); }
                 continue;
             }
             () = sleep_until(wake) => {}

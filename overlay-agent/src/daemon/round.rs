@@ -140,11 +140,11 @@ impl Reconciler {
 
     /// What nftables announces of the guard that was set since a generation is no news.
     pub(super) fn know_own_rules(&mut self, before: Option<u32>) {
-        if let Some(before) = before.filter(|before| self.known.has_rules_of(*before))
+        if let Some(before) = before
             && let Some(after) = self.node.guard.alone_since(before)
             && nft::generation().is_ok_and(|now| now == after)
         {
-            self.known.follow_rules(after);
+            self.known.follow_rules(before, after);
         }
     }
 

@@ -191,7 +191,7 @@ pub(super) async fn start(options: &Options) -> Result<Started, StartError> {
         content.config.clone_from(&config_path);
     })?;
     let watch = Watch::open()?;
-    let watches = Watches::open(&node, store.content());
+    let watches = Watches::open(&node);
     // Before the first thread is started.
     let mut kept = privileges::RUNNING.to_vec();
     if model.cluster.is_some() {

@@ -2,13 +2,7 @@
 
 use std::future::pending;
 
-use overlay_core::{objects::filter_table, state::Content};
-use overlay_kernel::{
-    self as kernel,
-    bpf::PinWatch,
-    nft::{self, Whose},
-    xfrm,
-};
+use overlay_kernel::{self as kernel, bpf::PinWatch, nft, xfrm};
 use overlay_node::node::Node;
 use tracing::error;
 
@@ -22,9 +16,9 @@ pub(super) struct Watches {
 
 impl Watches {
     /// Listens from now on. A kernel without nftables has no table to watch.
-    pub(super) fn open(node: &Node, store: &Content) -> Self {
+    pub(super) fn open(node: &Node) -> Self {
         Self {
-            filter: kept(nft::Watch::open(&filter_table(store.instance()))),
+            filter: kept(nft::Watch::open()),
             pins: kept(PinWatch::open(&node.pins)),
             policies: kept(xfrm::Watch::open()).flatten(),
         }
@@ -33,10 +27,7 @@ impl Watches {
     /// Waits for a change. Nothing is lost when the wait is given up.
     pub(super) async fn changed(&mut self) -> Changed {
         tokio::select! {
-            whose = one(&mut self.filter, nft::Watch::changed) => match whose {
-                Whose::Ours => Changed::Rules,
-                Whose::Others => Changed::RulesOfOthers,
-            },
+            told = one(&mut self.filter, nft::Watch::changed) => Changed::Rules(told),
             () = one(&mut self.pins, PinWatch::changed) => Changed::Pins,
             () = one(&mut self.policies, xfrm::Watch::changed) => Changed::Policies,
         }
@@ -57,12 +48,10 @@ fn kept<T>(opened: kernel::Result<T>) -> Option<T> {
 }
 
 /// What has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Changed {
-    /// The packet filter, our own table included.
-    Rules,
-    /// The packet filter, but for our own table.
-    RulesOfOthers,
+    /// The packet filter.
+    Rules(nft::Told),
     Pins,
     /// Policies of `IPsec`.
     Policies,

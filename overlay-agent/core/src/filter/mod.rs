@@ -16,7 +16,7 @@ use std::net::IpAddr;
 pub use hooked::{Hooked, Places};
 pub use meant::{MeantOutside, MeantWithin, Outside};
 pub use ruleset::Writer;
-pub use ruleset::{Hook, Ruleset};
+pub use ruleset::{Hook, Part, Ruleset};
 pub use tracking::{Between, Following};
 pub use walk::Place;
 

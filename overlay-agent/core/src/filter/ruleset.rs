@@ -14,6 +14,17 @@ pub struct Ruleset {
     pub(super) sets: BTreeMap<Key, Vec<Value>>,
 }
 
+/// A part of a table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The chain of this name.
+    Chain(String),
+    /// The set or map of this name.
+    Set(String),
+    /// All of it.
+    All,
+}
+
 /// Family, table and name of a chain or a set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
@@ -163,6 +174,35 @@ impl Ruleset {
             }
         }
         ruleset
+    }
+
+    /// Takes in what a part of it is now, as `nft --json list` prints it; nothing, if it has gone.
+    pub fn replace(&mut self, family: &str, table: &str, part: &Part, listing: &Value) {
+        let is_it = |key: &Key| {
+            let name = match part {
+                Part::Chain(name) | Part::Set(name) => Some(name),
+                Part::All => None,
+            };
+            let is_named = name.is_none_or(|name| key.name == *name);
+            key.family == family && key.table == table && is_named
+        };
+        let Self { chains, sets } = Self::read(listing, |_, _| false);
+        if !matches!(part, Part::Set(_)) {
+            self.chains.retain(|key, _| !is_it(key));
+            let found = chains.into_iter();
+            self.chains.extend(found.filter(|(key, _)| is_it(key)));
+        }
+        if !matches!(part, Part::Chain(_)) {
+            self.sets.retain(|key, _| !is_it(key));
+            self.sets
+                .extend(sets.into_iter().filter(|(key, _)| is_it(key)));
+        }
+    }
+
+    /// Whether any of its chains translates addresses.
+    pub fn translates(&self) -> bool {
+        let mut bases = self.chains.values().filter_map(|chain| chain.base.as_ref());
+        bases.any(|base| base.is_nat)
     }
 
     /// Whose program writes the rules of a base chain, where names that only it uses say so.

@@ -18,7 +18,9 @@ pub(super) const BRIDGE: u8 = 7;
 /// `NFPROTO_NETDEV`
 pub(super) const NETDEV: u8 = 5;
 /// `sizeof(struct nfgenmsg)`.
-const FAMILY: usize = 4;
+pub(super) const FAMILY: usize = 4;
+/// `NFT_MSG_NEWGEN`
+pub(super) const NEW_GENERATION: u16 = 15;
 
 // Attributes of `linux/netfilter/nf_tables.h`. Of every object but the table the first is its
 // table's name.

@@ -12,9 +12,13 @@ const ID: u16 = 1;
 pub fn generation() -> Result<u32> {
     let ask = || -> io::Result<u32> {
         let answer = single(Kind::Generation)?;
-        let id = attribute(&answer, ID).and_then(|id| id.try_into().ok());
-        id.map(u32::from_be_bytes)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no generation"))
+        read(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no generation"))
     };
     ask().map_err(|error| KernelError::io("ask nftables for its generation", &error))
+}
+
+/// The generation that a message tells of.
+pub(super) fn read(attributes: &[u8]) -> Option<u32> {
+    let id = attribute(attributes, ID)?.try_into().ok()?;
+    Some(u32::from_be_bytes(id))
 }

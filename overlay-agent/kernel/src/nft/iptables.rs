@@ -12,9 +12,12 @@ use std::{
 use serde_json::{Value, json};
 
 use self::matches::{Asked, KNOWN};
-use super::dump::{BRIDGE, INET, Kind, OF_TABLE, attribute, attributes, dump_of, name, terminated};
+use super::dump::{
+    Attribute, BRIDGE, INET, Kind, OF_TABLE, attribute, attributes, dump_of, name, terminated,
+};
 
 /// `NFTA_RULE_…` of the kernel's headers.
+const CHAIN: u16 = 2;
 const HANDLE: u16 = 3;
 const EXPRESSIONS: u16 = 4;
 /// `NFTA_EXPR_…`
@@ -34,15 +37,18 @@ pub(super) fn explain(objects: &mut [Value]) -> io::Result<()> {
         let mut statements = rule["expr"].as_array().into_iter().flatten();
         statements.any(|statement| known(statement).is_some())
     };
-    let tables: BTreeSet<(String, String)> = objects
-        .iter()
-        .map(|object| &object["rule"])
-        .filter(|rule| is_understood(rule))
-        .map(|rule| (text(rule, "family"), text(rule, "table")))
-        .collect();
+    let mut tables: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    let rules = objects.iter().map(|object| &object["rule"]);
+    for rule in rules.filter(|rule| is_understood(rule)) {
+        let table = (text(rule, "family"), text(rule, "table"));
+        tables.entry(table).or_default().insert(text(rule, "chain"));
+    }
     let mut asked_by_rules = BTreeMap::new();
-    for (family, table) in &tables {
-        asked_by_rules.extend(matches_of(family, table)?);
+    for ((family, table), chains) in &tables {
+        let mut chains = chains.iter();
+        // A chain that is listed by itself.
+        let only = chains.next().filter(|_| chains.next().is_none());
+        asked_by_rules.extend(matches_of(family, table, only)?);
     }
     for object in objects {
         let Some(rule) = object.get_mut("rule") else {
@@ -120,15 +126,24 @@ fn target(statement: &Value) -> Option<Value> {
     Some(json!({ verdict: null }))
 }
 
-/// The matches that are understood, of each rule of a table.
-fn matches_of(family: &str, table: &str) -> io::Result<BTreeMap<Rule, Vec<Asked>>> {
+/// The matches that are understood, of each rule of a table, or of one chain of it.
+fn matches_of(
+    family: &str,
+    table: &str,
+    chain: Option<&String>,
+) -> io::Result<BTreeMap<Rule, Vec<Asked>>> {
     /// `NFPROTO_IPV4`, `NFPROTO_IPV6`
     const FAMILIES: [(&str, u8); 4] = [("ip", 2), ("ip6", 10), ("inet", INET), ("bridge", BRIDGE)];
     let Some((_, number)) = FAMILIES.iter().find(|(name, _)| *name == family) else {
         return Ok(BTreeMap::new());
     };
-    let asked = terminated(table);
-    let rules = dump_of(*number, Kind::Rules, &[(OF_TABLE, &asked)])?;
+    let (table_name, chain) = (terminated(table), chain.map(|chain| terminated(chain)));
+    let chain = chain.as_ref().map(|chain| (CHAIN, chain.as_slice()));
+    let asked: Vec<Attribute<'_>> = chain
+        .into_iter()
+        .chain([(OF_TABLE, &*table_name)])
+        .collect();
+    let rules = dump_of(*number, Kind::Rules, &asked)?;
     let of_table = rules
         .iter()
         .filter(|rule| name(rule, OF_TABLE) == Some(table));

@@ -8,13 +8,16 @@ mod dump;
 mod generation;
 mod guard;
 mod iptables;
+mod limits;
 mod listing;
+mod others;
 mod ownership;
 mod rules;
 mod watch;
 
-use std::{collections::BTreeSet, io};
+use std::io;
 
+use super::{KernelError, Result, statistics};
 use nftables::{
     helper::{self, DEFAULT_NFT, NftablesError},
     schema::{NfListObject, Nftables, Table},
@@ -24,14 +27,13 @@ use overlay_core::{
     model::Name,
     objects::{Filter, FilterRules, FilterTable, TableOwner},
 };
-use serde_json::json;
-
-use super::{KernelError, Result, statistics};
 
 pub use generation::generation;
 pub use guard::{Dropped, Found, GuardTable, dropped_by_guard};
+pub use limits::Limits;
+pub use others::{Others, part_of_others, rules_of_others};
 pub use ownership::tables_of;
-pub use watch::{Watch, Whose};
+pub use watch::{Commit, Part, Told, Touched, Watch};
 
 const NO_NFT: &str = "there is no program nft in PATH";
 
@@ -73,45 +75,6 @@ fn complete(objects: &mut [serde_json::Value]) -> Result<()> {
     named.map_err(|error| KernelError::io("list the devices of nftables' chains", &error))?;
     let explained = iptables::explain(objects);
     explained.map_err(|error| KernelError::io("list the matches of iptables' rules", &error))
-}
-
-/// The packet filter of others.
-#[derive(Debug)]
-pub struct Others {
-    /// The tables that have chains that judge packets or translate them, as [`ruleset`] has them.
-    pub rules: serde_json::Value,
-    /// Whether there are chains that translate addresses.
-    pub translate: bool,
-}
-
-/// The tables that are not the instance's. What the instance has made can be much, and is not
-/// listed.
-pub fn rules_of_others(instance: &Name) -> Result<Others> {
-    let chains = listed(&["list", "chains"])?;
-    let ours = tables_of(&chains, instance);
-    let overlays = ownership::marked(&chains);
-    let mut objects = Vec::new();
-    // What another instance does is about its own networks.
-    let kinds = ["filter", "nat"].map(|kind| ownership::with_chains(&chains, kind));
-    let of_either: BTreeSet<_> = kinds.iter().flatten().collect();
-    for (family, table) in of_either
-        .into_iter()
-        .filter(|table| !overlays.contains(table))
-    {
-        // Or it has gone meanwhile, which is announced.
-        if let Some(listing) = listed_if_there(&["list", "table", family, table])? {
-            let listed = listing["nftables"].as_array();
-            objects.extend(listed.into_iter().flatten().cloned());
-        }
-    }
-    complete(&mut objects)?;
-    Ok(Others {
-        rules: json!({ "nftables": objects }),
-        translate: ownership::with_chains(&chains, "nat")
-            .difference(&ours)
-            .next()
-            .is_some(),
-    })
 }
 
 /// Whether `iptables-legacy`, which nftables does not show, has a table that translates addresses, or

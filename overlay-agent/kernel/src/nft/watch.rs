@@ -1,4 +1,4 @@
-//! Learning that a table changed.
+//! Learning what has changed in the tables of nftables.
 
 use std::io;
 
@@ -7,34 +7,88 @@ use rtnetlink::sys::{
     AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER,
 };
 
-use crate::{KernelError, Result};
+use super::{
+    dump::{CHAIN_NAME, FAMILY, NEW_GENERATION, OF_TABLE, SET_NAME, SUBSYSTEM, attribute, name},
+    generation,
+    limits::{self, Limits},
+};
+use crate::{KernelError, Result, dump};
 
 /// `NFNLGRP_NFTABLES` of `linux/netfilter/nfnetlink.h`.
 const GROUP: u32 = 7;
 /// No datagram of the kernel is larger.
 const BUFFER: usize = 32 * 1024;
 
-/// Which tables have changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// Among them the one that was asked for.
-    Ours,
-    /// Others only.
-    Others,
+/// `NFT_MSG_…` of what comes and goes, as `linux/netfilter/nf_tables.h` has them.
+const NEW_TABLE: u16 = 0;
+const DELETED_TABLE: u16 = 2;
+const CHAINS: [u16; 2] = [3, 5];
+const RULES: [u16; 2] = [6, 8];
+const SETS: [u16; 2] = [9, 11];
+const ELEMENTS: [u16; 2] = [12, 14];
+
+/// What the kernel tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// One transaction, whoever's.
+    Commit(Commit),
+    /// That it could not tell all.
+    Lost,
+}
+
+/// What one transaction has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The generation that began with it.
+    pub generation: u32,
+    /// What it has changed.
+    pub touched: Vec<Touched>,
+}
+
+/// Something that came, went or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// Of its table, as `nft` calls it.
+    pub family: &'static str,
+    /// The name of its table.
+    pub table: String,
+    /// What of the table.
+    pub part: Part,
+}
+
+/// A part of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The chain of this name.
+    Chain(String),
+    /// A rule.
+    Rule {
+        /// Its chain.
+        chain: String,
+        /// The addresses that it is about alone.
+        limits: Limits,
+    },
+    /// The set or map of this name.
+    Set(String),
+    /// Some of its elements.
+    Elements(String),
+    /// The table itself, or what no rule of a packet filter looks at.
+    Table,
 }
 
 /// Changes of the tables of the calling thread's namespace.
-///
-/// It says that something changed, not what, as [`netlink::Watch`](crate::netlink::Watch).
 pub struct Watch {
     socket: TokioSocket,
     buffer: Vec<u8>,
-    table: Vec<u8>,
+    /// How much of it has been read.
+    read: usize,
+    /// What has been told of a transaction so far.
+    touched: Vec<Touched>,
 }
 
 impl Watch {
     /// Needs a tokio runtime.
-    pub fn open(table: &str) -> Result<Self> {
+    pub fn open() -> Result<Self> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
             socket
@@ -43,33 +97,79 @@ impl Watch {
             Ok(socket)
         };
         let socket = open().map_err(|error| KernelError::io("listen to nftables", &error))?;
-        // Names end with a zero in messages.
-        let table = table.bytes().chain([0]).collect();
         Ok(Self {
             socket,
             buffer: Vec::with_capacity(BUFFER),
-            table,
+            read: 0,
+            touched: Vec::new(),
         })
     }
 
     /// Waits for the next change. Nothing is lost when the future is dropped.
     ///
-    /// Events that the kernel could not deliver count as a change of the table that was asked
-    /// for. An error means that this watch is of no more use.
-    pub async fn changed(&mut self) -> Result<Whose> {
-        self.buffer.clear();
-        match self.socket.recv(&mut self.buffer).await {
-            Ok(()) if names(&self.buffer, &self.table) => Ok(Whose::Ours),
-            Ok(()) => Ok(Whose::Others),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => Ok(Whose::Ours),
-            Err(error) => Err(KernelError::io("listen to nftables", &error)),
+    /// An error means that this watch is of no more use.
+    pub async fn changed(&mut self) -> Result<Told> {
+        loop {
+            if let Some(commit) = self.next() {
+                return Ok(Told::Commit(commit));
+            }
+            self.buffer.clear();
+            self.read = 0;
+            match self.socket.recv(&mut self.buffer).await {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    self.touched.clear();
+                    return Ok(Told::Lost);
+                }
+                Err(error) => return Err(KernelError::io("listen to nftables", &error)),
+            }
         }
+    }
+
+    /// Reads on to the end of a transaction.
+    fn next(&mut self) -> Option<Commit> {
+        while let Some((kind, body, length)) = dump::next(self.buffer.get(self.read..)?) {
+            self.read += length;
+            let kind = kind.checked_sub(SUBSYSTEM);
+            let (Some(kind), Some(attributes)) = (kind, body.get(FAMILY..)) else {
+                continue;
+            };
+            if kind == NEW_GENERATION {
+                let touched = std::mem::take(&mut self.touched);
+                let generation = generation::read(attributes)?;
+                return Some(Commit {
+                    generation,
+                    touched,
+                });
+            }
+            let family = body.first().copied().and_then(limits::family);
+            self.touched
+                .extend(family.and_then(|family| touched(kind, family, attributes)));
+        }
+        None
     }
 }
 
-/// Whether a message is about a table: every kind of object carries the name of its own.
-///
-/// Others change their tables often; a name that only ends like ours costs a look.
-fn names(datagram: &[u8], table: &[u8]) -> bool {
-    datagram.windows(table.len()).any(|part| part == table)
+fn touched(kind: u16, family: &'static str, attributes: &[u8]) -> Option<Touched> {
+    // Of every object the first attribute is its table's name, and that of a table its own.
+    let table = name(attributes, OF_TABLE)?.to_owned();
+    let named = |attribute| name(attributes, attribute).map(str::to_owned);
+    let part = match kind {
+        NEW_TABLE | DELETED_TABLE => Part::Table,
+        _ if CHAINS.contains(&kind) => Part::Chain(named(CHAIN_NAME)?),
+        _ if RULES.contains(&kind) => Part::Rule {
+            chain: named(limits::CHAIN)?,
+            limits: attribute(attributes, limits::EXPRESSIONS)
+                .map(|expressions| limits::of(family, expressions))
+                .unwrap_or_default(),
+        },
+        _ if SETS.contains(&kind) => Part::Set(named(SET_NAME)?),
+        _ if ELEMENTS.contains(&kind) => Part::Elements(named(SET_NAME)?),
+        _ => Part::Table,
+    };
+    Some(Touched {
+        family,
+        table,
+        part,
+    })
 }

@@ -5,22 +5,24 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use overlay_core::{
     desired::{Few, OfSome},
-    filter::{Hooked, Places, Ruleset},
+    filter::{Hooked, Places},
     model::{IfName, Model, Peer},
     objects::{AttachmentState, Hook, PeerObjects, Stray},
     plan::Step,
     shared::Shared,
     surroundings::Way,
 };
-use overlay_kernel::netlink::Event;
+use overlay_kernel::{netlink::Event, nft};
 
 use super::{
     devices::Devices,
     endpoints::Insides,
     hooks::Hooks,
-    meant::{Meant, Tunnels},
+    meant::{self, Meant, Tunnels},
+    rules::Others,
     tables::Tables,
     ways::Ways,
 };
@@ -41,19 +43,12 @@ pub struct Known {
     pub(super) pins: Option<BTreeSet<&'static str>>,
     /// Strays among the map entries of the peers, if those are known.
     pub(super) peer_strays: Option<BTreeSet<Stray>>,
-    /// The packet filter of others, as it was read last.
-    pub(super) ruleset: Option<Ruleset>,
-    /// Whether it translates addresses.
-    pub(super) translated: bool,
+    /// The packet filter of others.
+    pub(super) others: Others,
     /// What it is about, where these are our places.
     pub(super) hooked: Option<(Places, Hooked)>,
     /// Whom it is meant for, where these are our tunnels.
     pub(super) meant: Option<(Vec<Tunnels>, Meant)>,
-    /// Whether that is as it is.
-    pub(super) has_rules: bool,
-    /// The generation of nftables at which it was read, or which differs from that by what this agent
-    /// has set.
-    pub(super) rules_at: Option<u32>,
 }
 
 /// What is attached where.
@@ -199,25 +194,37 @@ impl Known {
         }
     }
 
-    /// Rules of the packet filter have changed.
+    /// All rules of the packet filter may have changed.
     pub fn forget_rules(&mut self) {
-        self.has_rules = false;
+        self.others.forget();
     }
 
-    /// Whether the rules of others are known; if not, the next look lists them.
+    /// Takes in what somebody else has changed of the packet filter by the transaction with which
+    /// this generation began; whether it may be about networks.
+    pub fn take_rules(&mut self, touched: &[nft::Touched], generation: u32) -> bool {
+        let Some((tunnels, _)) = &self.meant else {
+            return self.others.take(touched, generation, |_| true);
+        };
+        let ours = |net: &IpNet| meant::concerns(tunnels, net);
+        self.others.take(touched, generation, ours)
+    }
+
+    /// Whether the rules of others are known; if not, the next look lists what is not.
     pub fn has_rules(&self) -> bool {
-        self.has_rules
+        self.others.is_current()
     }
 
-    /// Whether the packet filter is known at a generation.
-    pub fn has_rules_of(&self, generation: u32) -> bool {
-        self.has_rules && self.rules_at == Some(generation)
+    /// Whether what began up to a generation is no news.
+    pub fn has_seen_rules(&self, generation: u32) -> bool {
+        self.others.has_seen(generation)
     }
 
-    /// Nothing but this agent has changed the packet filter since the generation at which it was
-    /// known.
-    pub fn follow_rules(&mut self, generation: u32) {
-        self.rules_at = Some(generation);
+    /// Nothing but this agent has changed the packet filter between two generations, if all was known
+    /// up to the first.
+    pub fn follow_rules(&mut self, before: u32, after: u32) {
+        if self.others.is_at(before) {
+            self.others.follow(after);
+        }
     }
 
     /// Whatever nobody announces may have changed.

@@ -26,6 +26,7 @@ pub(super) struct Tunnels {
     own: Vec<IpAddr>,
     underlay: Vec<IfName>,
     peers: Peers,
+    vteps: BTreeSet<IpAddr>,
 }
 
 /// Whom rules are meant for.
@@ -62,10 +63,25 @@ pub(super) fn tunnels(model: &Model, ours: &[&LinkInfo], around: &Surroundings) 
             ranges: ranges.map(|range| (range.cidr, range.subnet)).collect(),
             port: network.port,
             underlay: underlay.clone(),
+            vteps: network.peers.iter().map(|peer| peer.vtep).collect(),
             peers: network.peers.clone(),
         })
     });
     tunnels.collect()
+}
+
+/// Whether a prefix has anything to do with the networks, or with the tunnels to their peers.
+pub(super) fn concerns(tunnels: &[Tunnels], net: &IpNet) -> bool {
+    tunnels.iter().any(|of| {
+        let mut ranges = of.ranges.iter();
+        ranges.any(|(cidr, _)| cidr.contains(net) || net.contains(cidr))
+            || of.own.iter().any(|own| net.contains(own))
+            || of
+                .vteps
+                .range(net.network()..=net.broadcast())
+                .next()
+                .is_some()
+    })
 }
 
 pub(super) fn find(ruleset: &Ruleset, tunnels: &[Tunnels]) -> Meant {
@@ -87,7 +103,7 @@ pub(super) fn find(ruleset: &Ruleset, tunnels: &[Tunnels]) -> Meant {
             }
         }
         meant.parts.extend(within.parts);
-        let vteps: BTreeSet<IpAddr> = of.peers.iter().map(|peer| peer.vtep).collect();
+        let vteps = &of.vteps;
         for (own, device) in of
             .own
             .iter()
@@ -96,7 +112,7 @@ pub(super) fn find(ruleset: &Ruleset, tunnels: &[Tunnels]) -> Meant {
             let outside = ruleset.meant_outside(&Outside {
                 device: device.as_str(),
                 own: *own,
-                peers: &vteps,
+                peers: vteps,
                 port: of.port,
             });
             meant.tells_apart |= outside.tells_apart;

@@ -1,5 +1,7 @@
 //! The packet filter of others, as far as it follows connections, or the programs would pass it by.
 
+mod others;
+
 use overlay_core::{
     desired::{bridge_name, underlay_devices, vxlan_name},
     filter::{Between, Following, Places, Ruleset},
@@ -7,15 +9,13 @@ use overlay_core::{
     state::Content,
     surroundings::{ForeignHook, Side, Surroundings},
 };
-use overlay_kernel::{self as kernel, netlink::LinkInfo, nft};
-use tracing::debug;
+use overlay_kernel::{netlink::LinkInfo, nft};
 
 use super::{Known, meant};
 
-/// Finds the networks whose connections rules follow.
-///
-/// Where rules cannot be listed, those of before count, and the next look tries again; `doctor`
-/// says why.
+pub(super) use self::others::Others;
+
+/// Finds the networks whose connections rules follow, and what rules are about.
 pub(super) fn observe(
     model: &Model,
     store: &Content,
@@ -23,30 +23,27 @@ pub(super) fn observe(
     known: &mut Known,
     around: &mut Surroundings,
 ) {
-    if !known.has_rules {
-        // Before they are read: what changes meanwhile is read again.
-        let generation = nft::generation().ok();
-        match read(store) {
-            Ok((ruleset, translated)) => {
-                (known.ruleset, known.has_rules) = (Some(ruleset), true);
-                known.translated = translated;
-                known.rules_at = generation;
-                known.hooked = None;
-                known.meant = None;
-            }
-            Err(error) => debug!("{error}"),
-        }
+    let tunnels = meant::tunnels(model, ours, around);
+    let mut before = known.meant.take();
+    let others = &mut known.others;
+    if before.as_ref().is_some_and(|(known, _)| *known != tunnels)
+        && others.has_spared(|net| meant::concerns(&tunnels, net))
+    {
+        others.forget();
     }
-    around.translated = known.ruleset.is_none() || known.translated || nft::legacy_translates();
-    let Some(ruleset) = &known.ruleset else {
+    if !others.is_current() && others.update(store.instance()) {
+        known.hooked = None;
+        before = None;
+    }
+    around.translated = others.translates() || nft::legacy_translates();
+    let Some(ruleset) = &others.ruleset else {
         return;
     };
     let networks = model.networks.iter();
     around.followed = networks
         .filter_map(|network| Some((network.name.clone(), why(ruleset, network)?)))
         .collect();
-    let tunnels = meant::tunnels(model, ours, around);
-    let before = known.meant.take().filter(|before| before.0 == tunnels);
+    let before = before.filter(|before| before.0 == tunnels);
     let (_, meant) = known.meant.insert(before.unwrap_or_else(|| {
         let meant = meant::find(ruleset, &tunnels);
         (tunnels, meant)
@@ -96,14 +93,6 @@ fn places(model: &Model, ours: &[&LinkInfo], around: &Surroundings) -> Places {
         subnets: ranges().map(|range| range.subnet).collect(),
         ports: model.networks.iter().map(|network| network.port).collect(),
     }
-}
-
-/// All rules that judge packets but our own, which the programs heed; and whether there are some
-/// that translate addresses.
-fn read(store: &Content) -> kernel::Result<(Ruleset, bool)> {
-    let others = nft::rules_of_others(store.instance())?;
-    let ruleset = Ruleset::read(&others.rules, |_, _| false);
-    Ok((ruleset, others.translate))
 }
 
 fn why(ruleset: &Ruleset, network: &Network) -> Option<Following> {
