@@ -7,6 +7,7 @@ mod receiving;
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::{Ipv4Addr, UdpSocket},
     time::Duration,
 };
@@ -24,7 +25,7 @@ use overlay_tests::{
     families::{Families, Family},
     frames::{Ip, Mac, ethernet},
     guard::Guard,
-    netns,
+    netns, poll,
     raw::{self, Socket},
     shape::{Scenario, Shape},
     topology::UNDERLAY,
@@ -36,6 +37,8 @@ const GIVEN: [u32; 2] = [5, 0];
 const TAG: &[u8] = b"a packet with a priority";
 /// `TCX_NEXT` of `linux/bpf.h`: whoever is next decides.
 const TCX_NEXT: i32 = -1;
+/// Whether forwarding sets it, below `/proc/sys`.
+const UPDATE_PRIORITY: &str = "net/ipv4/ip_forward_update_priority";
 /// Where `struct __sk_buff` has `priority` and `mark`.
 const PRIORITY: i16 = 32;
 const MARK: i16 = 8;
@@ -126,18 +129,23 @@ impl<'a> Sender<'a> {
 
     /// A container's datagram.
     fn send(&self, family: Family, tos: u8) -> Result<u16> {
+        self.put(family, tos, TAG)?;
+        self.seen(TAG)
+            .with_context(|| format!("{family:?} with {tos:#x}"))
+    }
+
+    /// A container's datagram, without waiting for it.
+    fn put(&self, family: Family, tos: u8, payload: &[u8]) -> Result<()> {
         let nodes = &self.guard.topology().nodes;
         let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
         let ip = Ip {
             tos,
             ..Ip::new(from.at(family), to.at(family))
         };
-        let packet = ip.around_udp(2000, 9, TAG);
+        let packet = ip.around_udp(2000, 9, payload);
         let (to, from) = self.macs;
-        self.entrance
-            .send(&ethernet(to, from, ip.ethertype(), &packet))?;
-        self.seen(TAG)
-            .with_context(|| format!("{family:?} with {tos:#x}"))
+        let frame = ethernet(to, from, ip.ethertype(), &packet);
+        Ok(self.entrance.send(&frame)?)
     }
 
     /// The node's own datagram, from a socket with this type of service.
@@ -154,13 +162,17 @@ impl<'a> Sender<'a> {
             .with_context(|| format!("the node with {tos:#x}"))
     }
 
+    /// Whether a frame on the wire has this payload.
+    fn has_sent(&self, frame: &[u8], payload: &[u8]) -> bool {
+        frame.starts_with(&self.receiver)
+            && frame.windows(payload.len()).any(|part| part == payload)
+    }
+
     /// The priority that a packet with this payload had when it left the first node.
     fn seen(&self, payload: &[u8]) -> Result<u16> {
-        let sent_to = |frame: &[u8]| {
-            frame.starts_with(&self.receiver)
-                && frame.windows(payload.len()).any(|part| part == payload)
-        };
-        let frame = self.wire.receive(PATIENCE, sent_to)?;
+        let frame = self
+            .wire
+            .receive(PATIENCE, |frame| self.has_sent(frame, payload))?;
         let frame = frame.context("nothing arrived")?;
         Ok(u16::from_ne_bytes([
             frame[self.source_port],
@@ -191,32 +203,73 @@ fn compare(name: &str, outer: Families) -> Result<()> {
     let outer = outer.all()[0];
     let _writer = priority_writer(&guard.topology().nodes[0].namespace, source_port(outer))?;
     let sender = Sender::open(&guard, outer)?;
-    let instance = guard.agent(1).instance;
 
     let status = guard.agent(1).json(&["status"])?;
     let veth = status["endpoints"][0]["device"].as_str();
     let veth = veth.context("the container has no device")?;
     let node = &guard.topology().nodes[0].namespace;
-    let before = carried(&instance)?;
-    let fast = of_containers(&sender)?;
-    let given = stamp(node, veth, GIVEN)?;
-    let fast_given = of_containers(&sender)?;
-    drop(given);
-    let fast_node = of_the_node(&sender)?;
-    let by_programs = carried(&instance)?.sent - before.sent;
-    let sent = (2 * fast.len() + fast_node.len()) as u64;
-    assert!(by_programs >= sent, "{by_programs} of {sent}");
-
-    guard.agent(1).fastpath(false)?;
-    let before = carried(&instance)?;
-    assert_eq!(fast, of_containers(&sender)?);
-    let given = stamp(node, veth, GIVEN)?;
-    assert_eq!(fast_given, of_containers(&sender)?);
-    drop(given);
-    assert_eq!(fast_node, of_the_node(&sender)?);
-    assert_eq!(carried(&instance)?.sent, before.sent, "not the kernel's");
+    let stand = Paths {
+        guard: &guard,
+        sender: &sender,
+        veth,
+    };
+    let by_dscp = stand.compare()?;
+    assert_ne!(by_dscp[&("IPv4", 0x10)], by_dscp[&("IPv4", 0x08)]);
+    // Where forwarding is told to leave the priority alone.
+    netns::inside(node, || {
+        fs::write(format!("/proc/sys/{UPDATE_PRIORITY}"), "0")
+    })??;
+    let followed = poll::until_well(|| match sender.send(Family::V4, 0x10) {
+        Ok(0) => None,
+        other => Some(format!("{other:?}")),
+    });
+    assert_eq!(followed, Ok(()));
+    let kept = stand.compare()?;
+    assert!(kept.values().all(|priority| *priority == 0), "{kept:?}");
     drop(sender);
     Ok(guard.down()?)
+}
+
+/// The two ways out of the first node.
+struct Paths<'a> {
+    guard: &'a Guard,
+    sender: &'a Sender<'a>,
+    veth: &'a str,
+}
+
+impl Paths<'_> {
+    /// The priorities of either, which are the same.
+    fn compare(&self) -> Result<Priorities> {
+        let Self {
+            guard,
+            sender,
+            veth,
+        } = self;
+        let agent = guard.agent(1);
+        let instance = &agent.instance;
+        let node = &guard.topology().nodes[0].namespace;
+        agent.fastpath(true)?;
+        let before = carried(instance)?;
+        let fast = of_containers(sender)?;
+        let given = stamp(node, veth, GIVEN)?;
+        let fast_given = of_containers(sender)?;
+        drop(given);
+        let fast_node = of_the_node(sender)?;
+        let by_programs = carried(instance)?.sent - before.sent;
+        let sent = (2 * fast.len() + fast_node.len()) as u64;
+        assert!(by_programs >= sent, "{by_programs} of {sent}");
+
+        agent.fastpath(false)?;
+        let before = carried(instance)?;
+        assert_eq!(fast, of_containers(sender)?);
+        let given = stamp(node, veth, GIVEN)?;
+        assert_eq!(fast_given, of_containers(sender)?);
+        drop(given);
+        assert_eq!(fast_node, of_the_node(sender)?);
+        assert_eq!(carried(&instance)?.sent, before.sent, "not the kernel's");
+        agent.fastpath(true)?;
+        Ok(fast)
+    }
 }
 
 #[test]
