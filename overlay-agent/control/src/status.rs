@@ -169,13 +169,25 @@ pub struct EncryptionStatus {
     pub public_key: Option<PublicKey>,
     /// Whether the device is there. Until it is for the first time, the network goes on as it was before.
     pub in_force: bool,
+    /// That of the key that it is about to have instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_public_key: Option<PublicKey>,
+    /// The device beside it while a key changes, its own or a peer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_device: Option<IfName>,
+    /// Whether all peers are sent to by that one, and nothing comes by the other one any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_second: bool,
 }
 
 /// How the tunnel to a peer is encrypted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerEncryption {
-    /// The peer's key, as it is configured here.
+    /// The peer's key that is in use, as it is configured here.
     pub public_key: PublicKey,
+    /// The device by which it is sent to; `None` before anything is.
+    #[serde(default)]
+    pub device: Option<IfName>,
     /// Milliseconds since both have last agreed on keys; `None`: never.
     pub handshake_age_ms: Option<u64>,
     /// Bytes of what was sent to it, with all that encryption adds.

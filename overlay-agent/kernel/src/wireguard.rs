@@ -15,8 +15,8 @@ use netlink_packet_generic::{
 };
 use netlink_packet_wireguard::{
     WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute,
-    WireguardCmd, WireguardMessage, WireguardPeer as Peer, WireguardPeerAttribute,
-    WireguardPeerFlags,
+    WireguardCmd, WireguardDeviceFlags, WireguardMessage, WireguardPeer as Peer,
+    WireguardPeerAttribute, WireguardPeerFlags,
 };
 use nix::errno::Errno;
 use overlay_core::{
@@ -82,12 +82,14 @@ pub fn read(index: u32) -> Result<WireguardInfo> {
     Ok(info)
 }
 
-/// Gives a device its key and its port.
+/// Gives a device its key and its port. It has no peers then: what it agreed on with them by another key would
+/// count as if it held still (`wg_noise_expire_current_peer_keypairs` leaves the time of the handshake).
 pub fn set(index: u32, private_key: [u8; PublicKey::LENGTH], port: u16) -> Result<()> {
     let attributes = vec![
         WireguardAttribute::IfIndex(index),
         WireguardAttribute::PrivateKey(private_key),
         WireguardAttribute::ListenPort(port),
+        WireguardAttribute::Flags(WireguardDeviceFlags::ReplacePeers),
     ];
     let set = request(WireguardCmd::SetDevice, attributes, NLM_F_ACK);
     set.map(drop).map_err(|error| {
@@ -121,6 +123,18 @@ pub fn set_peer(index: u32, key: PublicKey, peer: &WireguardPeer) -> Result<()> 
     ];
     attributes.extend(peer.endpoint.map(WireguardPeerAttribute::Endpoint));
     attributes.push(WireguardPeerAttribute::AllowedIps(allowed.collect()));
+    attributes.push(WireguardPeerAttribute::PersistentKeepalive(peer.keepalive));
+    change_peer(index, key, attributes)
+}
+
+/// Has a device tell a peer that it is there when it has sent nothing for so many seconds, at once too; with 0
+/// never more.
+pub fn set_keepalive(index: u32, key: PublicKey, seconds: u16) -> Result<()> {
+    let attributes = vec![
+        WireguardPeerAttribute::PublicKey(key.bytes()),
+        WireguardPeerAttribute::Flags(WireguardPeerFlags::UpdateOnly),
+        WireguardPeerAttribute::PersistentKeepalive(seconds),
+    ];
     change_peer(index, key, attributes)
 }
 
@@ -154,6 +168,7 @@ impl WireguardInfo {
             match attribute {
                 WireguardPeerAttribute::PublicKey(bytes) => key = Some(PublicKey::new(bytes)),
                 WireguardPeerAttribute::Endpoint(endpoint) => found.endpoint = Some(endpoint),
+                WireguardPeerAttribute::PersistentKeepalive(seconds) => found.keepalive = seconds,
                 WireguardPeerAttribute::AllowedIps(nets) => {
                     found.allowed.extend(nets.iter().filter_map(net));
                 }
@@ -169,6 +184,7 @@ impl WireguardInfo {
         // What does not fit into one message goes on in the next, under the same key.
         let known = self.settings.peers.entry(key).or_default();
         known.allowed.extend(found.allowed);
+        known.keepalive = known.keepalive.max(found.keepalive);
         if found.endpoint.is_some() {
             known.endpoint = found.endpoint;
             self.traffic.insert(key, traffic);
@@ -302,13 +318,14 @@ mod tests {
         info.add(peer(vec![
             WireguardPeerAttribute::Endpoint(endpoint),
             WireguardPeerAttribute::RxBytes(9),
+            WireguardPeerAttribute::PersistentKeepalive(3),
             allowed(1),
         ]));
         info.add(peer(vec![allowed(2)]));
         let key = PublicKey::new([7; PublicKey::LENGTH]);
         let found = &info.settings.peers[&key];
         assert_eq!(found.endpoint, Some(endpoint));
-        assert_eq!(found.allowed.len(), 2);
+        assert_eq!((found.allowed.len(), found.keepalive), (2, 3));
         assert_eq!(info.traffic[&key].received, 9);
         assert_eq!(info.traffic[&key].handshake, None);
     }

@@ -113,6 +113,49 @@ impl KeyFile {
             .ok_or_else(|| self.failed("read", cure)(vanished()))
     }
 
+    /// The file of the key that is about to take this one's place.
+    pub fn next(&self) -> Self {
+        Self(self.0.with_extension("next.key"))
+    }
+
+    /// The key, or the next one, whichever has this public half.
+    pub(crate) fn with_public(&self, public: &PublicKey) -> Result<PrivateKey, KeyError> {
+        for file in [self, &self.next()] {
+            if let Some(key) = file.read()?.filter(|key| key.public() == *public) {
+                return Ok(key);
+            }
+        }
+        let cause = io::Error::new(io::ErrorKind::NotFound, format!("{public} is not its key"));
+        let cure = "the next look at it says what it is now";
+        Err(self.failed("read", cure)(cause))
+    }
+
+    /// Whether there is one, as far as can be seen without reading it.
+    pub fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.0).is_ok()
+    }
+
+    /// Has the next key take the place of this one, which is gone then; `None` where there is no next one.
+    pub fn replace_by_next(&self) -> Result<Option<PrivateKey>, KeyError> {
+        let next = self.next();
+        let Some(key) = next.read()? else {
+            return Ok(None);
+        };
+        // What is no key is somebody else's; what a link leads to is elsewhere.
+        self.read()?;
+        if fs::symlink_metadata(&self.0).is_ok_and(|there| !there.is_file()) {
+            let cause = io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file");
+            return Err(self.failed("replace", "move the next key there by hand")(
+                cause,
+            ));
+        }
+        let folder = self.0.parent().unwrap_or(Path::new("/"));
+        let replaced = fs::rename(&next.0, &self.0);
+        let replaced = replaced.and_then(|()| fs::File::open(folder)?.sync_all());
+        replaced.map_err(self.failed("replace", "see that the state folder can be written to"))?;
+        Ok(Some(key))
+    }
+
     /// Removes it. What is not a key stays.
     pub fn remove(&self) -> Result<(), KeyError> {
         let removed = files::remove(&self.0, &|bytes| bytes.len() == PublicKey::LENGTH);
@@ -197,12 +240,36 @@ mod tests {
     }
 
     #[test]
+    fn the_next_one_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = KeyFile::at(folder.path().join("wireguard.key"));
+        let first = key.read_or_make().unwrap().public();
+        assert!(key.replace_by_next().unwrap().is_none());
+        let second = key.next().read_or_make().unwrap().public();
+        assert!(first != second && key.next().is_there());
+        for public in [first, second] {
+            assert_eq!(key.with_public(&public).unwrap().public(), public);
+        }
+        assert_eq!(key.replace_by_next().unwrap().unwrap().public(), second);
+        assert_eq!(key.read().unwrap().unwrap().public(), second);
+        assert!(!key.next().is_there());
+        let error = key.with_public(&first).unwrap_err().to_string();
+        assert!(error.contains("is not its key"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn what_is_no_key_is_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wireguard.key");
         fs::write(&path, "short").unwrap();
         let error = KeyFile::at(path.clone()).read_or_make().unwrap_err();
         assert!(error.to_string().contains("32 bytes"), "{error}");
+        // Nor does another key take its place.
+        let next = KeyFile::at(path.clone()).next();
+        next.read_or_make().unwrap();
+        KeyFile::at(path.clone()).replace_by_next().unwrap_err();
+        next.remove().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"short");
         KeyFile::at(path.clone()).remove().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"short");

@@ -234,6 +234,8 @@ pub(super) const KEY: &str = "\
 Examples:
   sudo overlay-agent key --config node.toml    # before the first start, too
   sudo overlay-agent key --output json | jq -r .public_key
+  sudo overlay-agent key --rotate              # the next key, for next_public_key of this node
+  sudo overlay-agent key --finish              # when all peers are sent to with it
 
 The private half is made where there is none, and stays in the state folder. Peers have what is
 printed as public_key of this node.";

@@ -77,6 +77,8 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const PATROL: Duration = Duration::from_millis(500);
 /// What came without an event all the same is found by a round without a cause.
 const RESYNC: Duration = Duration::from_secs(30);
+/// While a key of a node changes: what others have agreed on is announced by nobody.
+const KEYS: Duration = Duration::from_secs(1);
 /// What could not be done is tried again: others may have put right what stood in the way.
 const RETRY: Duration = Duration::from_millis(500);
 /// After a round the agent rests this many times as long as it worked before it looks on its
@@ -94,6 +96,9 @@ const CREDIT: Duration = Duration::from_secs(10);
 fn pause(reconciler: &Reconciler, has_changed: bool, effort: Duration) -> Duration {
     if reconciler.unfinished || has_changed {
         return Duration::ZERO;
+    }
+    if reconciler.is_well() && reconciler.changes_keys() {
+        return KEYS.max(effort * REST_SHARE);
     }
     let resync = if reconciler.is_well() { RESYNC } else { RETRY };
     resync.max(effort * RESYNC_SHARE)
@@ -170,7 +175,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             () = sleep_until(patrol) => {
                 patrol = Instant::now() + PATROL;
                 reconciler.capture_expire().await;
-                if reconciler.keep_flows().await | reconciler.patrol().await {
+                if reconciler.keep_flows().await | reconciler.patrol().await | reconciler.has_other_keys() {
                     wake = wake.min(rested.any);
                 }
                 continue;

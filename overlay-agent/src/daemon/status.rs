@@ -21,7 +21,7 @@ use overlay_kernel::{KernelError, bpf::AttachMode};
 use tracing::warn;
 
 use self::peers::{Counted, carried};
-use super::{Reconciler, capture::Capture, encryption};
+use super::{Reconciler, capture::Capture};
 
 impl Reconciler {
     /// As of the last round; counters as of now.
@@ -253,13 +253,13 @@ impl Reconciler {
         by_kernel: PathCounts,
     ) -> NetworkStatus {
         let rules = self.filter_rules();
-        let (encryption, encrypted) = encryption::of(network, &self.observed.around);
+        let (encryption, passed) = self.encryption(network);
         let peers: Vec<PeerStatus> = network
             .peers
             .iter()
             .map(|peer| {
                 let status = self.peer_status(network, peer, counted);
-                encryption::add(status, network, peer, &encrypted)
+                self.with_encryption(status, network, peer, &passed)
             })
             .collect();
         NetworkStatus {

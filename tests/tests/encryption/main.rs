@@ -3,6 +3,7 @@
 //!
 //! Real `WireGuard` is in Debian's kernels: `cargo xtask vm`.
 
+mod rotation;
 mod stand;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::PathBuf};

@@ -43,13 +43,21 @@ pub(crate) fn key_of(guard: &Guard, node: u8) -> Result<String> {
 
 /// Has a node encrypt for its peer with this key.
 pub(crate) fn with_key(guard: &Guard, node: u8, key: &str) -> Result<()> {
+    with_keys(guard, node, key, None)
+}
+
+/// The same while the peer is about to have another one.
+pub(crate) fn with_keys(guard: &Guard, node: u8, key: &str, next: Option<&str>) -> Result<()> {
+    let next = next.map_or_else(String::new, |next| {
+        format!("\nnext_public_key = \"{next}\"")
+    });
     let described = &guard.topology().nodes[usize::from(node) - 1];
     let text = scenario::agents::config(guard.topology(), described).to_toml();
     let encrypted = text
         .replace("port = 4789", "port = 4789\nencryption = \"wireguard\"")
         .replace(
             "[[networks.peers]]",
-            &format!("[[networks.peers]]\npublic_key = \"{key}\""),
+            &format!("[[networks.peers]]\npublic_key = \"{key}\"{next}"),
         );
     anyhow::ensure!(encrypted.contains("wireguard") && encrypted.contains(key));
     fs::write(guard.agent(node).config_file(), encrypted)?;

@@ -147,7 +147,13 @@ fn whatever_has_the_name_of_a_file_stays() -> Result<()> {
     .concat();
     let beside = ["detach", "detach/notes", "making", "making.new", "adding"];
     let beside = beside.map(|name| runtime.join(name));
-    let of_state = ["cluster.toml", "cluster.new", "wireguard.key"].map(|name| state.join(name));
+    let of_state = [
+        "cluster.toml",
+        "cluster.new",
+        "wireguard.key",
+        "wireguard.next.key",
+    ];
+    let of_state = of_state.map(|name| state.join(name));
     let beside = [&beside[..], &of_state].concat();
 
     // Before: it does not start without its state file, and is not well without its journal.

@@ -304,17 +304,17 @@ pub enum Fault {
     #[error("encryption takes only IPv4 VTEPs, and {0} is not one; give the peer's IPv4 address")]
     EncryptedOverIpv6(IpAddr),
     /// A port for `WireGuard` that cannot be its own.
-    #[error("UDP port {port} {what}; choose another wireguard_port, the same on all nodes")]
+    #[error("UDP port {port} {what}; choose another {key}, the same on all nodes")]
     WireGuardPort {
         /// The port.
         port: u16,
         /// What is wrong with it.
         what: String,
+        /// Where it is given.
+        key: &'static str,
     },
     /// A port for `WireGuard` without it.
-    #[error(
-        "the network is not encrypted; set encryption = \"wireguard\", or remove wireguard_port"
-    )]
+    #[error("the network is not encrypted; set encryption = \"wireguard\", or remove the port")]
     NotEncrypted,
     /// Sources behind an endpoint that has nobody behind it.
     #[error(

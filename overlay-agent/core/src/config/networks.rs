@@ -118,33 +118,46 @@ fn network(
 }
 
 fn wireguard(raw: &raw::Network, field: &str, report: &mut Report<'_>) -> Option<WireGuard> {
-    let port = raw.wireguard_port.as_ref();
-    let field = || format!("{field}.wireguard_port");
-    if raw.encryption == raw::Encryption::Off {
-        if let Some(port) = port {
-            report.add(port.span(), field(), Fault::NotEncrypted);
+    let given = [
+        ("wireguard_port", raw.wireguard_port.as_ref()),
+        ("wireguard_next_port", raw.wireguard_next_port.as_ref()),
+    ];
+    for (key, port) in given {
+        let Some(port) = port else { continue };
+        let field = format!("{field}.{key}");
+        if raw.encryption == raw::Encryption::Off {
+            report.add(port.span(), field, Fault::NotEncrypted);
+        } else if *port.get_ref() == 0 {
+            let what = "is not a port".to_owned();
+            let fault = Fault::WireGuardPort { port: 0, what, key };
+            report.add(port.span(), field, fault);
         }
-        return None;
     }
-    if let Some(port) = port.filter(|port| *port.get_ref() == 0) {
-        let what = "is not a port".to_owned();
-        report.add(port.span(), field(), Fault::WireGuardPort { port: 0, what });
-    }
-    Some(WireGuard {
-        port: port.map_or(WireGuard::USUAL_PORT, |port| *port.get_ref()),
+    (raw.encryption != raw::Encryption::Off).then(|| {
+        let [port, next] = given.map(|(_, port)| port.map(|port| *port.get_ref()));
+        let port = port.unwrap_or(WireGuard::USUAL_PORT);
+        let next_port = next.unwrap_or_else(|| WireGuard::usual_next_port(port));
+        WireGuard { port, next_port }
     })
 }
 
-/// Reports ports of `WireGuard` that are also a tunnel's, or another network's.
+/// Reports ports of `WireGuard` that are also a tunnel's, or another network's. The next ports, which hardly
+/// anybody ever needs, are looked at where they are given.
 fn check_ports(raw: &[Spanned<raw::Network>], report: &mut Report<'_>) {
     let mut seen: BTreeMap<u16, &str> = BTreeMap::new();
-    for (index, raw_network) in raw.iter().enumerate() {
-        let network = raw_network.get_ref();
-        if network.encryption == raw::Encryption::Off {
-            continue;
-        }
+    let encrypted = raw.iter().map(Spanned::get_ref).enumerate();
+    let encrypted = encrypted.filter(|(_, network)| network.encryption != raw::Encryption::Off);
+    let in_use = encrypted.clone().map(|(index, network)| {
         let given = network.wireguard_port.as_ref();
         let port = given.map_or(WireGuard::USUAL_PORT, |port| *port.get_ref());
+        (index, network, port, given, "wireguard_port")
+    });
+    let next = encrypted.filter_map(|(index, network)| {
+        let given = network.wireguard_next_port.as_ref()?;
+        let port = *given.get_ref();
+        Some((index, network, port, Some(given), "wireguard_next_port"))
+    });
+    for (index, network, port, given, key) in in_use.chain(next) {
         let mut others = raw.iter().map(Spanned::get_ref);
         let of_tunnel = others.find(|other| {
             let tunnel = other.port.as_ref();
@@ -156,8 +169,8 @@ fn check_ports(raw: &[Spanned<raw::Network>], report: &mut Report<'_>) {
             (None, None) => continue,
         };
         let span = given.map_or_else(|| network.name.span(), Spanned::span);
-        let field = format!("networks[{index}].wireguard_port");
-        report.add(span, field, Fault::WireGuardPort { port, what });
+        let field = format!("networks[{index}].{key}");
+        report.add(span, field, Fault::WireGuardPort { port, what, key });
     }
 }
 

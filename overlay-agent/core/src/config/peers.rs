@@ -1,5 +1,7 @@
 //! Peers of a network.
 
+mod keys;
+
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, Hash},
@@ -49,6 +51,7 @@ impl<'a> List<'a> {
             ("subnet", _) => peer.subnet.span(),
             ("mac", Some(mac)) => mac.span(),
             ("public_key", _) => peer.public_key.map_or(0..0, |key| key.span()),
+            ("next_public_key", _) => peer.next_public_key.map_or(0..0, |key| key.span()),
             _ => peer.vtep.span(),
         };
         self.get(number).map_or(0..0, span)
@@ -141,52 +144,6 @@ impl Checked<'_> {
         }
         self.numbers.push(number);
         self.peers.push(peer);
-    }
-
-    /// Reports what keeps tunnels to a peer from being encrypted.
-    fn check_encryption(
-        &self,
-        number: usize,
-        written: &Written<'_>,
-        peer: &Peer,
-        report: &mut Report<'_>,
-    ) {
-        if peer.vtep.is_ipv6() {
-            let fault = Fault::EncryptedOverIpv6(peer.vtep);
-            report.add(written.vtep.span(), self.field(number, "vtep"), fault);
-        }
-        if written.public_key.is_none() {
-            let field = self.field(number, "public_key");
-            report.add(written.name.span(), field, Fault::NoPublicKey);
-        }
-    }
-
-    /// Reports peers with one key, of which `WireGuard` would make one.
-    fn unique_keys<'w>(
-        &self,
-        written: impl Fn(usize) -> Option<Written<'w>>,
-        report: &mut Report<'_>,
-    ) {
-        if !self.encrypted {
-            return;
-        }
-        let mut seen = BTreeMap::new();
-        for (peer, &number) in self.peers.iter().zip(&self.numbers) {
-            let Some(key) = peer.public_key.as_deref() else {
-                continue;
-            };
-            let field = self.field(number, "public_key");
-            let Some(first) = seen.insert(*key, field.clone()) else {
-                continue;
-            };
-            let span = written(number).and_then(|written| Some(written.public_key?.span()));
-            let fault = Fault::Duplicate {
-                what: "public key",
-                value: key.to_string(),
-                first,
-            };
-            report.add(span.unwrap_or_default(), field, fault);
-        }
     }
 
     /// Reports what two peers have: a key, which stands at a `place` in a field of each.
@@ -348,10 +305,7 @@ fn peer(
             Fault::ChecksumOverIpv4(vtep),
         );
     }
-    let public_key = match &raw.public_key {
-        Some(raw) => Some(Box::new(report.value(raw, field("public_key"))?)),
-        None => None,
-    };
+    let [public_key, next_public_key] = keys::read(raw, &field, report)?;
     Some(Peer {
         name: name.ok()?,
         vtep: vtep?,
@@ -361,6 +315,7 @@ fn peer(
         // Nodes of ours have their MAC by rule.
         has_agent: raw.mac.is_none(),
         public_key,
+        next_public_key,
     })
 }
 

@@ -42,6 +42,7 @@ pub(super) struct Peer<'a> {
     mac: Option<(usize, &'a str)>,
     udp6_checksum: Option<(usize, bool)>,
     public_key: Option<(usize, &'a str)>,
+    next_public_key: Option<(usize, &'a str)>,
 }
 
 /// Headers besides that of a peer after which lines may stand that nothing depends on here.
@@ -151,6 +152,7 @@ impl<'a> Peer<'a> {
             "vtep" => &mut self.vtep,
             "mac" => &mut self.mac,
             "public_key" => &mut self.public_key,
+            "next_public_key" => &mut self.next_public_key,
             "subnet" => {
                 let end = if value.starts_with('[') {
                     after_list(value)?
@@ -188,6 +190,7 @@ impl<'a> Peer<'a> {
                 .udp6_checksum
                 .map(|(place, value)| Spanned::new(place..place, value)),
             public_key: self.public_key.map(text),
+            next_public_key: self.next_public_key.map(text),
         })
     }
 }

@@ -77,6 +77,7 @@ pub(super) struct Network {
     #[serde(default)]
     pub(super) encryption: Encryption,
     pub(super) wireguard_port: Option<Spanned<u16>>,
+    pub(super) wireguard_next_port: Option<Spanned<u16>>,
     #[serde(default)]
     pub(super) security: Security,
     #[serde(default)]
@@ -92,6 +93,7 @@ pub(super) struct Peer {
     pub(super) mac: Option<Spanned<String>>,
     pub(super) udp6_checksum: Option<Spanned<bool>>,
     pub(super) public_key: Option<Spanned<String>>,
+    pub(super) next_public_key: Option<Spanned<String>>,
 }
 
 /// What tunnels are encrypted with.
@@ -111,6 +113,7 @@ pub(super) struct Written<'a> {
     pub(super) mac: Option<Spanned<&'a str>>,
     pub(super) udp6_checksum: Option<Spanned<bool>>,
     pub(super) public_key: Option<Spanned<&'a str>>,
+    pub(super) next_public_key: Option<Spanned<&'a str>>,
 }
 
 impl Peer {
@@ -123,6 +126,7 @@ impl Peer {
             mac: self.mac.as_ref().map(borrowed),
             udp6_checksum: self.udp6_checksum.clone(),
             public_key: self.public_key.as_ref().map(borrowed),
+            next_public_key: self.next_public_key.as_ref().map(borrowed),
         }
     }
 }

@@ -14,7 +14,7 @@ const VERDICT: &str = "\"drop\" or \"accept\"";
 const FASTPATH: &str = "\"auto\", \"required\" or \"off\"";
 
 /// Each key, without the numbers of lists in its path; what it takes, and how it is written.
-const KEYS: [(&str, &str, &str); 60] = [
+const KEYS: [(&str, &str, &str); 62] = [
     ("node", TABLE, "[node]"),
     ("node.name", TEXT, "name = \"node01\""),
     ("node.underlay", TEXTS, "underlay = \"eth1\""),
@@ -79,6 +79,11 @@ const KEYS: [(&str, &str, &str); 60] = [
         "a number from 1 to 65535",
         "wireguard_port = 51820",
     ),
+    (
+        "networks.wireguard_next_port",
+        "a number from 1 to 65535",
+        "wireguard_next_port = 51821",
+    ),
     ("networks.security", TABLE, "[networks.security]"),
     (
         "networks.security.unknown_vtep",
@@ -129,6 +134,11 @@ const KEYS: [(&str, &str, &str); 60] = [
         "networks.peers.public_key",
         TEXT,
         "public_key = \"HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=\"",
+    ),
+    (
+        "networks.peers.next_public_key",
+        TEXT,
+        "next_public_key = \"B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw=\"",
     ),
     (
         "endpoints",

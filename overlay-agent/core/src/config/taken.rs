@@ -52,8 +52,8 @@ impl Taken {
             self.names.entry(peer.name.clone()).or_insert(place);
             self.vteps.entry(peer.vtep).or_insert(place);
             self.macs.entry(peer.mac).or_insert(place);
-            if let Some(key) = &peer.public_key {
-                self.keys.entry(**key).or_insert(place);
+            for key in keys(peer) {
+                self.keys.entry(*key).or_insert(place);
             }
             for &subnet in &peer.subnets {
                 let taken = (subnet, peer.name.clone());
@@ -67,8 +67,8 @@ impl Taken {
         self.names.remove(&peer.name);
         self.vteps.remove(&peer.vtep);
         self.macs.remove(&peer.mac);
-        if let Some(key) = &peer.public_key {
-            self.keys.remove(&**key);
+        for key in keys(peer) {
+            self.keys.remove(key);
         }
         for subnet in &peer.subnets {
             self.subnets.remove(&subnet.network());
@@ -88,11 +88,12 @@ impl Taken {
         let vtep = vtep.and_then(|file| twice("VTEP", peer.vtep.to_string(), file));
         let mac = self.macs.get(&peer.mac).filter(|_| vtep.is_none());
         let mac = mac.and_then(|file| twice("VTEP MAC", peer.mac.to_string(), file));
-        let public = peer.public_key.as_deref();
-        let public = public.and_then(|key| {
+        let known = |key: &Option<Box<PublicKey>>| {
+            let key = key.as_deref()?;
             let file = self.keys.get(key)?;
             twice("public key", key.to_string(), file)
-        });
+        };
+        let [public, next] = [&peer.public_key, &peer.next_public_key].map(known);
         let subnets = peer.subnets.iter();
         let subnets = subnets.filter_map(|&subnet| {
             let (other, owner) = self.owner(subnet)?;
@@ -125,6 +126,7 @@ impl Taken {
             ("vtep", vtep.or(around)),
             ("mac", mac),
             ("public_key", public),
+            ("next_public_key", next),
         ];
         let named = named
             .into_iter()
@@ -145,4 +147,10 @@ impl Taken {
         let (_, (other, name)) = before.next()?;
         overlap(*other, subnet).then(|| (*other, format!("peer {name}")))
     }
+}
+
+/// All that a peer has, or is about to have.
+fn keys(peer: &Peer) -> impl Iterator<Item = &PublicKey> {
+    let keys = [&peer.public_key, &peer.next_public_key];
+    keys.into_iter().filter_map(Option::as_deref)
 }

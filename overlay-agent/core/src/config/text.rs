@@ -93,6 +93,7 @@ fn write_network(out: &mut String, network: &Network) -> fmt::Result {
     if let Some(wireguard) = network.wireguard {
         writeln!(out, "encryption = \"wireguard\"")?;
         writeln!(out, "wireguard_port = {}", wireguard.port)?;
+        writeln!(out, "wireguard_next_port = {}", wireguard.next_port)?;
     } else {
         writeln!(out, "encryption = \"off\"")?;
     }
@@ -181,6 +182,9 @@ fn write_peer(out: &mut String, peer: &Peer) -> fmt::Result {
     }
     if let Some(key) = &peer.public_key {
         writeln!(out, "public_key = {}", quoted(key))?;
+    }
+    if let Some(key) = &peer.next_public_key {
+        writeln!(out, "next_public_key = {}", quoted(key))?;
     }
     Ok(())
 }

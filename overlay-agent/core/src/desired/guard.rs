@@ -58,9 +58,10 @@ fn rules(networks: &[Derived<'_>], senders: &Arc<GuardSenders>) -> Option<GuardR
         rules.inside.extend(derived.devices());
         let security = derived.network.security;
         rules.networks.insert(derived.network.vni, security);
-        if let Some(device) = derived.wireguard {
+        let devices: BTreeSet<IfName> = derived.encrypting().collect();
+        if !devices.is_empty() {
             let (vni, port) = (derived.network.vni, derived.network.port);
-            rules.encrypted.insert(vni, (port, device));
+            rules.encrypted.insert(vni, (port, devices));
         }
         let tunnels = derived.tunnels.iter();
         rules.own.extend(tunnels.map(|tunnel| tunnel.local));

@@ -45,7 +45,7 @@ fn find_devices(
     obstacles: &mut Vec<Obstacle>,
 ) -> BTreeSet<Name> {
     let devices = derived.devices().chain([derived.headroom]);
-    let devices = devices.chain(derived.wireguard);
+    let devices = devices.chain(derived.encrypting());
     let taken = devices.filter(|device| node.is_of_others(*device));
     let mut by_owner: BTreeMap<Name, Vec<IfName>> = BTreeMap::new();
     for device in taken {

@@ -18,6 +18,7 @@ mod own_addresses;
 mod peers;
 mod problems;
 mod room;
+mod rotation;
 mod settings;
 mod slots;
 mod spread;
@@ -33,7 +34,7 @@ use std::{
 };
 
 use crate::{
-    model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network, Vni},
+    model::{Endpoint, Family, FastPath, IfName, Mac, Model, Name, Network, PublicKey, Vni},
     objects::{
         AttachmentState, Capacity, Filter, GuardRules, GuardedEndpoint, LinkId, MAPS, Objects,
     },
@@ -47,7 +48,8 @@ pub use endpoints::default_route;
 pub use filter::is_needed as needs_filter;
 pub use hooks::PassedBy;
 pub use names::{
-    alias, bridge_name, is_ours, last_resort_metric, owner, veth_name, vxlan_name, wireguard_name,
+    alias, bridge_name, is_ours, last_resort_metric, owner, second_wireguard_name, veth_name,
+    vxlan_name, wireguard_name,
 };
 pub use obstacles::{Inside, Obstacle, Obstacles, OtherRoute};
 pub use peers::{Few, ForPeers, OfSome, metric as metric_to, of_some};
@@ -112,6 +114,10 @@ pub struct Facts {
     pub hooks: BTreeMap<Name, Vec<PassedBy>>,
     /// The same of endpoints.
     pub endpoint_hooks: BTreeMap<Name, Vec<PassedBy>>,
+    /// This node's key and the next one, as far as others may know them.
+    pub keys: [Option<PublicKey>; 2],
+    /// What encrypts beside the networks' first devices, and whose packets go by it.
+    pub seconds: BTreeMap<IfName, BTreeSet<IpAddr>>,
     /// What the guard of the tunnels' ports is to do, if there can be one.
     pub guard: Option<Arc<GuardRules>>,
 }
@@ -139,6 +145,8 @@ struct Derived<'a> {
     headroom: IfName,
     /// What encrypts what leaves the tunnels, if something does.
     wireguard: Option<IfName>,
+    /// What does so beside it, while a key changes.
+    second: Option<rotation::Second>,
     /// Its index, once it has been made.
     decrypted_by: u32,
     mtu: u16,
@@ -159,6 +167,12 @@ impl Derived<'_> {
     fn tunnel_to(&self, vtep: IpAddr) -> Option<&Tunnel> {
         let family = Family::of(vtep);
         self.tunnels.iter().find(|tunnel| tunnel.family() == family)
+    }
+
+    /// What encrypts, and lets in what it has decrypted.
+    fn encrypting(&self) -> impl Iterator<Item = IfName> {
+        let second = self.second.as_ref().map(|second| second.device);
+        self.wireguard.into_iter().chain(second)
     }
 
     /// The devices that packets of the network enter and leave the stack by.
@@ -212,6 +226,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     let mut desired = Desired::default();
     desired.facts.vteps.clone_from(&node.vteps);
     desired.facts.underlay.clone_from(&node.underlay);
+    desired.facts.keys = [node.around.public_key, node.around.next_public_key];
     let mut derived: Vec<Derived<'_>> = inputs
         .model
         .networks
@@ -248,6 +263,9 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
             .facts
             .mtus
             .insert(network.network.name.clone(), network.mtu);
+        let second = network.second.iter();
+        let second = second.map(|second| (second.device, second.carries.clone()));
+        desired.facts.seconds.extend(second);
         networks::build(&node, network, &mut room, &mut desired);
         wireguard::build(&node, network, &mut desired);
         hooks::note(network, &mut desired);

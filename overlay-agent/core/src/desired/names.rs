@@ -27,6 +27,11 @@ pub fn wireguard_name(vni: Vni) -> Option<IfName> {
     format!("ovlwg{vni}").parse().ok()
 }
 
+/// The second one of a network, while a key changes.
+pub fn second_wireguard_name(vni: Vni) -> Option<IfName> {
+    format!("ovlwgn{vni}").parse().ok()
+}
+
 /// The device of a network that asks for headroom.
 pub(super) fn headroom_name(vni: Vni) -> Option<IfName> {
     format!("ovlpad{vni}").parse().ok()

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use overlay_common::wire::{OVERHEAD_V4, OVERHEAD_V6, SOURCE_PORT_MAX, SOURCE_PORT_MIN};
 
 use super::{
-    Derived, Desired, Node, Obstacle, Problem, Room, Tunnel, hooks, is_fast, names, settings,
-    values, wireguard,
+    Derived, Desired, Node, Obstacle, Problem, Room, Tunnel, hooks, is_fast, names, rotation,
+    settings, values, wireguard,
 };
 use crate::{
     model::{Dscp, Family, MIN_IPV6_MTU, Mac, Network},
@@ -37,6 +37,7 @@ pub(super) fn derive<'a>(
         tunnels,
         headroom: names::headroom_name(network.vni)?,
         wireguard,
+        second: rotation::second(node, network),
         decrypted_by: wireguard
             .and_then(|device| node.around.links.get(&device))
             .filter(|link| link.ours)

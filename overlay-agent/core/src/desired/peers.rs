@@ -57,6 +57,8 @@ struct OfNetwork {
     tunnels: Vec<(IfName, IpAddr)>,
     refused: BTreeMap<IpNet, IpNet>,
     closed: BTreeSet<IpAddr>,
+    /// Whose packets go by the second device that encrypts.
+    by_second: BTreeSet<IpAddr>,
 }
 
 /// The peers' objects; those from before if nothing differs from then.
@@ -78,6 +80,11 @@ pub(super) fn build(
             .collect(),
         refused: derived.hooks.refused.clone(),
         closed: derived.hooks.closed.clone(),
+        by_second: derived
+            .second
+            .as_ref()
+            .map(|second| second.carries.clone())
+            .unwrap_or_default(),
     };
     let cause = Cause {
         networks: derived.iter().map(of_network).collect(),
@@ -223,7 +230,7 @@ impl Made {
         let path_mtu = path_mtu(derived.mtu, peer.vtep, way);
         let outer = Outer {
             vtep: peer.vtep,
-            via: derived.wireguard,
+            via: wireguard::device(derived, peer.vtep),
         };
         self.fdb.push(((tunnel.device, peer.mac), outer));
         for &subnet in &peer.subnets {

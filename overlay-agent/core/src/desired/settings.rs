@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Derived, Node, bridge_name, underlay, vxlan_name, wireguard_name};
+use super::{
+    Derived, Node, bridge_name, second_wireguard_name, underlay, vxlan_name, wireguard_name,
+};
 use crate::{
-    model::{Family, IfName, Model, Network},
+    model::{Family, IfName, Model, Network, Vni},
     state::Content,
     surroundings::{NodeLink, Observed},
 };
@@ -55,7 +57,7 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
     let encrypted = model.networks.iter().filter(|it| it.wireguard.is_some());
     let devices = underlay
         .into_iter()
-        .chain(encrypted.filter_map(|network| wireguard_name(network.vni)))
+        .chain(encrypted.flat_map(|network| encrypting(network.vni)))
         .chain(model.networks.iter().flat_map(tunnels));
     let mut keys: BTreeSet<String> = devices.map(rp_filter).collect();
     keys.extend(["all", "default"].map(rp_filter));
@@ -83,6 +85,12 @@ pub fn observed_settings(model: &Model, links: &BTreeMap<IfName, NodeLink>) -> B
         keys.insert(FORWARD6.to_owned());
     }
     keys
+}
+
+/// The devices that may encrypt a network.
+fn encrypting(vni: Vni) -> impl Iterator<Item = IfName> {
+    let devices = [wireguard_name(vni), second_wireguard_name(vni)];
+    devices.into_iter().flatten()
 }
 
 /// The settings that the node needs.
@@ -116,7 +124,8 @@ fn loosen_reverse_path_filters(
         .underlay
         .iter()
         .chain(tunnels.map(|tunnel| &tunnel.device))
-        .chain(networks.iter().filter_map(|it| it.wireguard.as_ref()));
+        .copied()
+        .chain(networks.iter().flat_map(|it| it.encrypting()));
     for name in asymmetric {
         let own = rp_filter(name);
         let inherited = || value(node, &rp_filter("default"));

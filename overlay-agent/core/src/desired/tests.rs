@@ -20,6 +20,7 @@ mod few;
 mod full;
 mod hooks;
 mod packet_filter;
+mod rotation;
 mod settings;
 mod uplinks;
 mod wireguard;

@@ -13,7 +13,7 @@ use std::{
 
 use super::{Derived, Desired, Node, Obstacle, Problem, names};
 use crate::{
-    model::{Family, Network, WireGuard},
+    model::{Family, IfName, Network, Peer, WireGuard},
     objects::{Address, Link, LinkId, LinkKind, Wireguard, WireguardPeer},
     surroundings::Way,
 };
@@ -37,7 +37,7 @@ pub(super) fn way<'a>(
     outside: Option<&'a Way>,
 ) -> Option<Cow<'a, Way>> {
     let outside = outside?;
-    let Some(link) = derived.wireguard else {
+    let Some(link) = device(derived, vtep) else {
         return Some(Cow::Borrowed(outside));
     };
     Some(Cow::Owned(Way {
@@ -47,6 +47,13 @@ pub(super) fn way<'a>(
         path_mtu: None,
         hops: Vec::new(),
     }))
+}
+
+/// What encrypts for a peer.
+pub(super) fn device(derived: &Derived<'_>, vtep: IpAddr) -> Option<IfName> {
+    let mut second = derived.second.iter();
+    let second = second.find(|second| second.carries.contains(&vtep));
+    second.map_or(derived.wireguard, |second| Some(second.device))
 }
 
 /// Finds what stands in the way of encryption, before anything is changed.
@@ -60,30 +67,16 @@ pub(super) fn find(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Ve
     }
 }
 
-/// The device, and whom it speaks with.
+/// The devices, and whom they speak with.
 pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desired) {
     let network = derived.network;
-    let (Some(device), Some(WireGuard { port })) = (derived.wireguard, network.wireguard) else {
+    let (Some(device), Some(WireGuard { port, next_port })) =
+        (derived.wireguard, network.wireguard)
+    else {
         return;
     };
-    let id = LinkId::node(device);
-    let link = Link {
-        kind: LinkKind::Wireguard,
-        mac: None,
-        mtu: outer_mtu(node, network),
-        up: true,
-        master: None,
-        alias: Some(names::alias(node.instance)),
-        altered: false,
-        oversized: false,
-    };
-    desired.objects.links.insert(id.clone(), link);
-    desired.objects.addresses.insert(Address {
-        link: id,
-        net: IpAddr::from(DUMMY).into(),
-    });
     let own = node.around.public_key;
-    let mut peers = Wireguard {
+    let mut settings = Wireguard {
         public_key: own,
         port,
         ..Wireguard::default()
@@ -99,11 +92,48 @@ pub(super) fn build(node: &Node<'_>, derived: &Derived<'_>, desired: &mut Desire
             });
             continue;
         }
-        let inside = WireguardPeer {
-            allowed: BTreeSet::from([peer.vtep.into()]),
-            endpoint: Some(SocketAddr::new(peer.vtep, port)),
-        };
-        peers.peers.insert(*key, inside);
+        let keepalive = derived.second.as_ref();
+        let keepalive = keepalive.map_or(0, |second| second.keepalive_of_first(node, peer));
+        settings.peers.insert(*key, inside(peer, port, keepalive));
     }
-    desired.objects.wireguard.insert(device, peers);
+    add(node, derived, device, settings, desired);
+    if let Some(second) = &derived.second {
+        let settings = second.settings(node, network, next_port);
+        add(node, derived, second.device, settings, desired);
+    }
+}
+
+/// A peer, as a device that sends to this port of its node knows it.
+pub(super) fn inside(peer: &Peer, port: u16, keepalive: u16) -> WireguardPeer {
+    WireguardPeer {
+        allowed: BTreeSet::from([peer.vtep.into()]),
+        endpoint: Some(SocketAddr::new(peer.vtep, port)),
+        keepalive,
+    }
+}
+
+fn add(
+    node: &Node<'_>,
+    derived: &Derived<'_>,
+    device: IfName,
+    settings: Wireguard,
+    desired: &mut Desired,
+) {
+    let id = LinkId::node(device);
+    let link = Link {
+        kind: LinkKind::Wireguard,
+        mac: None,
+        mtu: outer_mtu(node, derived.network),
+        up: true,
+        master: None,
+        alias: Some(names::alias(node.instance)),
+        altered: false,
+        oversized: false,
+    };
+    desired.objects.links.insert(id.clone(), link);
+    desired.objects.addresses.insert(Address {
+        link: id,
+        net: IpAddr::from(DUMMY).into(),
+    });
+    desired.objects.wireguard.insert(device, settings);
 }

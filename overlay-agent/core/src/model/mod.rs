@@ -263,11 +263,21 @@ pub enum Dscp {
 pub struct WireGuard {
     /// UDP port of all nodes, here too.
     pub port: u16,
+    /// The one beside it while a node's key changes.
+    pub next_port: u16,
 }
 
 impl WireGuard {
     /// The port that people use.
     pub const USUAL_PORT: u16 = 51_820;
+
+    /// The port that goes with another one, if none is given.
+    pub const fn usual_next_port(port: u16) -> u16 {
+        match port.checked_add(1) {
+            Some(next) => next,
+            None => port - 1,
+        }
+    }
 
     /// Bytes that it adds to a packet on its way to an address of this family (IP, UDP and 32 of its own).
     pub const fn overhead(family: Family) -> u32 {
@@ -339,4 +349,6 @@ pub struct Peer {
     pub has_agent: bool,
     /// Its key, where tunnels are encrypted.
     pub public_key: Option<Box<PublicKey>>,
+    /// The one that it is about to have instead.
+    pub next_public_key: Option<Box<PublicKey>>,
 }

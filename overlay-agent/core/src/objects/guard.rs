@@ -67,7 +67,7 @@ pub struct GuardRules {
     pub networks: BTreeMap<Vni, Security>,
     /// Networks whose tunnels are encrypted, with their ports and the devices that do it.
     #[serde(skip)]
-    pub encrypted: BTreeMap<Vni, (u16, IfName)>,
+    pub encrypted: BTreeMap<Vni, (u16, BTreeSet<IfName>)>,
     /// Addresses of this node's ends of the tunnels.
     pub own: BTreeSet<IpAddr>,
     /// Who may send.
@@ -109,7 +109,7 @@ impl Guard {
 }
 
 /// To be raised when the same rules are written in another way.
-const FORM: u32 = 6;
+const FORM: u32 = 7;
 
 impl GuardRules {
     /// Stands for the rules where they cannot be read back; the same in every build.

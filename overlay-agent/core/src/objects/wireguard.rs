@@ -27,4 +27,6 @@ pub struct WireguardPeer {
     pub allowed: BTreeSet<IpNet>,
     /// Where it is told to be. It may be heard from elsewhere since, and is answered there.
     pub endpoint: Option<SocketAddr>,
+    /// Seconds after which it is told that this node is there, if nothing else was sent; 0: never.
+    pub keepalive: u16,
 }

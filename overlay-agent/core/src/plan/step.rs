@@ -77,14 +77,25 @@ pub enum Step {
     DeleteFdb { link: IfName, mac: Mac },
     /// Removes a forwarding entry that is none of ours.
     DeleteStrayFdb { entry: StrayFdb },
-    /// Gives a `WireGuard` device this node's key, and a port.
-    SetWireguard { link: IfName, port: u16 },
+    /// Gives a `WireGuard` device a key of this node's, and a port, and forgets its peers.
+    SetWireguard {
+        link: IfName,
+        port: u16,
+        /// Its public half; none for one that has still to be made.
+        key: Option<PublicKey>,
+    },
     /// Has it speak with a peer.
     SetWireguardPeer {
         link: IfName,
         key: PublicKey,
         #[serde(skip)]
         peer: WireguardPeer,
+    },
+    /// Has it tell a peer that it is there after so many seconds, or not at all.
+    SetWireguardKeepalive {
+        link: IfName,
+        key: PublicKey,
+        seconds: u16,
     },
     /// Has it speak no more with a peer.
     DeleteWireguardPeer { link: IfName, key: PublicKey },
@@ -233,6 +244,7 @@ impl Step {
             | Self::SetFdb { link, .. }
             | Self::SetWireguard { link, .. }
             | Self::SetWireguardPeer { link, .. }
+            | Self::SetWireguardKeepalive { link, .. }
             | Self::DeleteWireguardPeer { link, .. }
             | Self::Attach { link, .. } => node(link),
             Self::SetPeer { peer, .. } => referred(&peer.underlay),

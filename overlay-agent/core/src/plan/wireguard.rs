@@ -24,6 +24,7 @@ pub(super) fn add(
             steps.push(Step::SetWireguard {
                 link,
                 port: wanted.port,
+                key: wanted.public_key,
             });
         }
         for key in stale(there, wanted) {
@@ -31,12 +32,20 @@ pub(super) fn add(
             steps.push(Step::DeleteWireguardPeer { link, key });
         }
         for (&key, peer) in &wanted.peers {
-            if !is_set || !there.peers.get(&key).is_some_and(|there| does(there, peer)) {
-                steps.push(Step::SetWireguardPeer {
+            let there = there.peers.get(&key).filter(|_| is_set);
+            match there.filter(|there| does(there, peer)) {
+                Some(there) if there.keepalive == peer.keepalive => {}
+                // Whoever tells the kernel addresses anew takes them away for a moment.
+                Some(_) => steps.push(Step::SetWireguardKeepalive {
+                    link,
+                    key,
+                    seconds: peer.keepalive,
+                }),
+                None => steps.push(Step::SetWireguardPeer {
                     link,
                     key,
                     peer: peer.clone(),
-                });
+                }),
             }
         }
     }
@@ -47,7 +56,7 @@ fn stale(there: &Wireguard, wanted: &Wireguard) -> impl Iterator<Item = crate::m
     keys.filter(|key| !wanted.peers.contains_key(*key)).copied()
 }
 
-/// Whether a peer is as it should be. Where it is heard from is its own business.
+/// Whether a peer has what it should have. Where it is heard from is its own business.
 fn does(there: &WireguardPeer, wanted: &WireguardPeer) -> bool {
     there.allowed == wanted.allowed && there.endpoint.is_some()
 }

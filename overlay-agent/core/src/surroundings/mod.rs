@@ -53,10 +53,16 @@ pub struct Surroundings {
     pub in_place: BTreeMap<(IpNet, u32), Option<IfName>>,
     /// The public half of this node's key, once it has one.
     pub public_key: Option<PublicKey>,
+    /// That of the key that it is about to have instead.
+    pub next_public_key: Option<PublicKey>,
     /// Why there can be no `WireGuard`; looked for only when it is needed.
     pub no_wireguard: Option<NoWireguard>,
     /// What has passed between our `WireGuard` devices and their peers.
     pub encrypted: BTreeMap<IfName, BTreeMap<PublicKey, PeerTraffic>>,
+    /// Peers of these devices with whom keys were agreed on so lately that they still count.
+    pub agreed: BTreeMap<IfName, BTreeSet<PublicKey>>,
+    /// Those of these devices by which nothing has come for a while.
+    pub silent: BTreeSet<IfName>,
     /// UDP ports of ours that a socket of somebody else has.
     pub busy_ports: BTreeSet<(Family, u16)>,
     /// The namespaces of the endpoints.

@@ -8,14 +8,21 @@ use crate::node::Node;
 
 pub(super) async fn run(step: &Step, node: &Node) -> Result<()> {
     match step {
-        Step::SetWireguard { link, port } => {
-            let key = node.key.read_or_make()?;
+        Step::SetWireguard { link, port, key } => {
+            let key = match key {
+                Some(public) => node.key.with_public(public)?,
+                None => node.key.read_or_make()?,
+            };
             let index = index(node, *link).await?;
             Ok(wireguard::set(index, key.bytes(), *port)?)
         }
         Step::SetWireguardPeer { link, key, peer } => {
             let index = index(node, *link).await?;
             Ok(wireguard::set_peer(index, *key, peer)?)
+        }
+        Step::SetWireguardKeepalive { link, key, seconds } => {
+            let index = index(node, *link).await?;
+            Ok(wireguard::set_keepalive(index, *key, *seconds)?)
         }
         Step::DeleteWireguardPeer { link, key } => {
             let index = index(node, *link).await?;

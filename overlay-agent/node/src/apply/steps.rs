@@ -88,6 +88,7 @@ pub(super) async fn run(
         }
         Step::SetWireguard { .. }
         | Step::SetWireguardPeer { .. }
+        | Step::SetWireguardKeepalive { .. }
         | Step::DeleteWireguardPeer { .. } => encryption::run(step, node).await,
         Step::LetReturn { flows } => let_return(flows),
         Step::PinMap { map } => {

@@ -25,6 +25,7 @@ use super::{
     rules::Others,
     tables::Tables,
     ways::Ways,
+    wireguard::Heard,
 };
 
 /// What all peers have, and the ways to them.
@@ -49,6 +50,8 @@ pub struct Known {
     pub(super) hooked: Option<(Places, Hooked)>,
     /// Whom it is meant for, where these are our tunnels.
     pub(super) meant: Option<(Vec<Tunnels>, Meant)>,
+    /// What has come by devices that encrypt.
+    pub(super) heard: Heard,
 }
 
 /// What is attached where.

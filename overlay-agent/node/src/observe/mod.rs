@@ -110,7 +110,8 @@ pub async fn observe(
     )
     .await?;
     links::observe(&ours, &names, &insides, &mut objects);
-    wireguard::observe(node, model, &ours, &mut objects, &mut around)?;
+    let heard = &mut known.heard;
+    wireguard::observe(node, model, &ours, heard, &mut objects, &mut around)?;
     if let Some(model) = model {
         let known = &mut known.hooks;
         hooks::observe(node, model, &ours, known, &mut around).await?;

@@ -250,6 +250,7 @@ mod tests {
             mac: Mac::of_vtep(vtep),
             udp6_checksum: false,
             public_key: None,
+            next_public_key: None,
             has_agent: true,
         }
     }

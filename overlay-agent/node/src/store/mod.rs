@@ -304,6 +304,7 @@ impl Store {
             gone(of_cluster, &fragment::is_ours)?;
         }
         self.key.remove()?;
+        self.key.next().remove()?;
         hooks::step_done();
         let mut stay = Vec::new();
         let folder = self.file.parent().unwrap_or(Path::new("/"));

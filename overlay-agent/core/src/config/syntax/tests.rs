@@ -86,7 +86,7 @@ fn what_stands_there_is_told() {
         (
             "vni = 1",
             "vnii = 1",
-            "networks[0].vnii: there is no such key; there are: name, vni, port, cidr, subnet, mtu, masquerade, fastpath, dscp, encryption, wireguard_port, security, peers",
+            "networks[0].vnii: there is no such key; there are: name, vni, port, cidr, subnet, mtu, masquerade, fastpath, dscp, encryption, wireguard_port, wireguard_next_port, security, peers",
         ),
         (
             "vni = 1 ",

@@ -12,7 +12,7 @@ use crate::{
 
 const KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
 
-fn encrypted() -> String {
+pub(super) fn encrypted() -> String {
     CONFIG
         .replace("vni = 7", "vni = 7\nencryption = \"wireguard\"")
         .replace(
@@ -67,7 +67,8 @@ fn all_that_leaves_goes_by_the_device_of_the_network() {
     let attached = (device, Hook::FromUnderlay);
     assert!(objects.attachments.contains_key(&attached));
     let guard = facts.guard.unwrap();
-    assert_eq!(guard.encrypted.values().next(), Some(&(4789, device)));
+    let expected = (4789, BTreeSet::from([device]));
+    assert_eq!(guard.encrypted.values().next(), Some(&expected));
     assert!(!guard.inside.contains(&device), "peers speak there");
 }
 

@@ -56,6 +56,7 @@ impl fmt::Display for Step {
             Self::SetFdb { .. }
             | Self::SetWireguard { .. }
             | Self::SetWireguardPeer { .. }
+            | Self::SetWireguardKeepalive { .. }
             | Self::DeleteWireguardPeer { .. } => tunnel(f, self),
             Self::DeleteFdb { link, mac } => write!(f, "delete fdb {mac} dev {link}"),
             Self::DeleteStrayFdb { entry } => write!(f, "delete foreign fdb {entry}"),
@@ -179,13 +180,16 @@ fn tunnel(f: &mut fmt::Formatter<'_>, step: &Step) -> fmt::Result {
             }
             write!(f, " dev {link}")
         }
-        Step::SetWireguard { link, port } => {
+        Step::SetWireguard { link, port, .. } => {
             write!(f, "set wireguard {link} to this node's key and port {port}")
         }
         Step::SetWireguardPeer { link, key, peer } => {
             write!(f, "set wireguard {link} peer {key}")?;
             let mut allowed = peer.allowed.iter();
             allowed.try_for_each(|net| write!(f, " {}", net.addr()))
+        }
+        Step::SetWireguardKeepalive { link, key, seconds } => {
+            write!(f, "set wireguard {link} peer {key} keepalive {seconds} s")
         }
         Step::DeleteWireguardPeer { link, key } => {
             write!(f, "delete peer {key} of wireguard {link}")

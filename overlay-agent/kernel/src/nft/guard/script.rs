@@ -198,8 +198,9 @@ pub(super) fn skeleton(
 /// Rules that keep what is in the clear from passing for an encrypted network's, either way.
 fn unencrypted(rules: &GuardRules, by: &str) -> impl Iterator<Item = String> {
     let networks = rules.encrypted.iter();
-    networks.map(move |(vni, (port, device))| {
-        format!("{by} != \"{device}\" udp dport {port} {VNI} {vni} counter name {UNENCRYPTED} drop")
+    networks.map(move |(vni, (port, encrypting))| {
+        let encrypting = devices(encrypting);
+        format!("{by} != {{ {encrypting} }} udp dport {port} {VNI} {vni} counter name {UNENCRYPTED} drop")
     })
 }
 

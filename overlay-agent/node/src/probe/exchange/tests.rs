@@ -21,6 +21,7 @@ fn node(number: u8, now: Instant) -> Exchange {
         mac: Mac::of_vtep(vtep),
         udp6_checksum: false,
         public_key: None,
+        next_public_key: None,
         has_agent: true,
     };
     let network = NetworkPeers {
