@@ -37,6 +37,9 @@ pub const MAX_LENGTHS: usize = 8;
 /// What helps against an entry that cannot be used.
 const CORRECT: &str = "correct it in etcd, or remove it there";
 
+/// What helps against one of a node without a key.
+const KEYLESS: &str = "set encryption in [cluster] there, too; a node of flannel's cannot encrypt";
+
 /// One key below `PREFIX/subnets/`, as it is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -266,7 +269,7 @@ impl Book {
                 continue;
             }
             let why = unusable(subnet, &known.lease, network, me)
-                .or_else(|| is_ours(&known.lease, own))
+                .or_else(|| is_ours(&known.lease, own, network))
                 .or_else(|| {
                     let other = overlapping(&nodes, subnet)?;
                     Some(format!("it overlaps {other}, which was there before"))
@@ -276,12 +279,16 @@ impl Book {
                 // One that is not in the store any more is nothing to be put right there.
                 if !self.is_missing(subnet) {
                     let what = format!("entry {subnet} is left out: {why}");
-                    problems.push(Problem::new(subnet, what, CORRECT));
+                    let cure = match known.lease.public_key() {
+                        None if network.encrypted => KEYLESS,
+                        _ => CORRECT,
+                    };
+                    problems.push(Problem::new(subnet, what, cure));
                 }
                 continue;
             }
             for what in identity(&known.lease, network) {
-                let other = unique.insert(what, subnet);
+                let other = unique.insert(what.clone(), subnet);
                 // The later one counts: a node that has moved to another subnet.
                 if let Some(other) = other.filter(|other| nodes.remove(other).is_some())
                     && !self.is_missing(other)
@@ -298,6 +305,21 @@ impl Book {
             nodes.insert(subnet, known.node(subnet));
         }
         (nodes.into_values().collect(), problems)
+    }
+
+    /// How many nodes have a key, and what those are called that have none, at most so many.
+    pub fn keys(&self, me: Option<Subnet>, most: usize) -> (usize, Vec<String>) {
+        let others = self.known.iter().filter(|(subnet, _)| me != Some(**subnet));
+        let without = others.clone().map(|(_, known)| &known.lease);
+        let without = without.filter(|lease| lease.public_key().is_none());
+        let count = others.count() - without.clone().count();
+        (
+            count,
+            without
+                .take(most)
+                .map(|lease| shown(&usable::name(lease)))
+                .collect(),
+        )
     }
 
     fn is_missing(&self, subnet: Subnet) -> bool {

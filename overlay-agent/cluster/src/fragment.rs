@@ -93,13 +93,23 @@ fn peers(text: &mut String, network: &Network, node: &Node<'_>, name: &str) -> s
         "[[networks.peers]]\nname = \"{name}\"\nvtep = \"{}\"",
         lease.public_v4
     )?;
-    writeln!(
-        text,
-        "subnet = \"{}\"\nmac = \"{}\"",
-        node.subnet.v4, lease.v4.mac
-    )?;
+    // What is encrypted goes over IPv4, whatever is inside: no device of flannel's is to understand it.
+    let inside = node.subnet.v6.filter(|_| network.encrypted);
+    match inside {
+        Some(v6) => writeln!(text, "subnet = [\"{}\", \"{v6}\"]", node.subnet.v4)?,
+        None => writeln!(text, "subnet = \"{}\"", node.subnet.v4)?,
+    }
+    writeln!(text, "mac = \"{}\"", lease.v4.mac)?;
+    let keys = lease.overlay.as_ref().map(|overlay| &overlay.keys);
+    if let Some(key) = keys.and_then(|keys| keys.public_key.as_ref()) {
+        writeln!(text, "public_key = \"{key}\"")?;
+    }
+    if let Some(key) = keys.and_then(|keys| keys.next_public_key.as_ref()) {
+        writeln!(text, "next_public_key = \"{key}\"")?;
+    }
     let v6 = network
         .v6
+        .filter(|_| !network.encrypted)
         .and(lease.public_v6)
         .zip(lease.v6.as_ref())
         .zip(node.subnet.v6);

@@ -1,5 +1,7 @@
 //! The value of a lease: where a node is, and how its VXLAN device is addressed.
 
+mod keys;
+
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
@@ -7,6 +9,8 @@ use std::{
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+
+pub use keys::{Keys, PublicKey};
 
 /// A MAC address as flannel writes it: `02:4f:c0:00:02:0b`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,11 +28,14 @@ pub struct Device {
 }
 
 /// What only nodes of ours write, in a field that flannel does not know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Overlay {
     /// The node's name: a lease of another node is never taken, whatever address it has.
     pub node: String,
+    /// What tunnels to it are encrypted with.
+    #[serde(flatten)]
+    pub keys: Keys,
 }
 
 /// The attributes of a lease of flannel's backend `vxlan`, in the order in which Go writes them
@@ -90,8 +97,20 @@ impl Lease {
             backend_type: Backend::Vxlan,
             v4: v4.1,
             v6: device_v6,
-            overlay: Some(Overlay { node }),
+            overlay: Some(Overlay {
+                node,
+                keys: Keys::default(),
+            }),
         }
+    }
+
+    /// The same of a node that has keys.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.keys = keys;
+        }
+        self
     }
 
     /// Reads a value as flannel does: fields in any order and case, others ignored.
@@ -126,15 +145,22 @@ impl Lease {
             Some(_) => Some(fields.device("BackendV6Data")?),
         };
         let overlay = fields.get("Overlay").and_then(Value::as_object);
-        let node = overlay.and_then(|overlay| Fields(overlay).get("Node")?.as_str());
+        let text = |field| overlay.and_then(|overlay| Fields(overlay).get(field)?.as_str());
+        // One that is none is as good as no key.
+        let key = |field| text(field).and_then(PublicKey::read);
+        let keys = || Keys {
+            public_key: key("PublicKey"),
+            next_public_key: key("NextPublicKey"),
+        };
         Ok(Self {
             public_v4,
             public_v6,
             backend_type: Backend::Vxlan,
             v4: fields.device("BackendData")?,
             v6,
-            overlay: node.map(|node| Overlay {
+            overlay: text("Node").map(|node| Overlay {
                 node: node.to_owned(),
+                keys: keys(),
             }),
         })
     }
@@ -143,6 +169,11 @@ impl Lease {
     pub fn write(&self) -> String {
         // Strings, numbers and tables of them: nothing that JSON could not hold.
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Its key, where it has one.
+    pub fn public_key(&self) -> Option<&PublicKey> {
+        self.overlay.as_ref()?.keys.public_key.as_ref()
     }
 
     /// The name that a node of ours gives.
@@ -247,7 +278,7 @@ impl Serialize for Mac {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Lease, Mac};
+    use super::{Keys, Lease, Mac};
 
     const V4: &str = r#"{"PublicIP":"192.0.2.11","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"d2:cf:28:5c:8b:05"}}"#;
     const BOTH: &str = r#"{"PublicIP":"192.0.2.12","PublicIPv6":"2001:db8::12","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"3a:c6:f0:78:87:2c"},"BackendV6Data":{"VNI":1,"VtepMAC":"92:4e:df:02:f4:af"}}"#;
@@ -263,7 +294,8 @@ mod tests {
     fn ours_rides_behind() {
         let mut lease = Lease::read(V4.as_bytes()).unwrap();
         let node = "node01".to_owned();
-        lease.overlay = Some(super::Overlay { node });
+        let keys = Keys::default();
+        lease.overlay = Some(super::Overlay { node, keys });
         let text = lease.write();
         let end = r#"8b:05"},"Overlay":{"Node":"node01"}}"#;
         assert!(

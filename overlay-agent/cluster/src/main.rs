@@ -16,7 +16,7 @@ use overlay_cluster::{
     client::{self, Client},
     fragment,
     keys::Keys,
-    lease::{Device, Lease, Mac},
+    lease::{self, Device, Lease, Mac, PublicKey},
     leave,
     network::{Network, NewNetwork},
     session::{self, Session},
@@ -124,8 +124,19 @@ fn me(start: &Start) -> Result<Me> {
         let prefixes: Result<Vec<IpNet>, _> = prefixes.iter().map(|text| text.parse()).collect();
         Ok(Subnet::of(&prefixes.context("read a subnet")?))
     };
+    let [public_key, next_public_key] = &start.keys;
+    let key = |text: &Option<String>| match text {
+        None => Ok(None),
+        Some(text) => PublicKey::read(text)
+            .map(Some)
+            .with_context(|| format!("{text:?} is not a public key")),
+    };
+    let keys = lease::Keys {
+        public_key: key(public_key)?,
+        next_public_key: key(next_public_key)?,
+    };
     Ok(Me {
-        lease: Lease::new((*v4, device(mac)?), v6, start.node.clone()),
+        lease: Lease::new((*v4, device(mac)?), v6, start.node.clone()).with_keys(keys),
         last: subnet(&start.last)?,
         wanted: subnet(&start.wanted)?,
         bound: start.bound,
@@ -139,7 +150,7 @@ async fn follow(start: Start) -> Result<()> {
     let known = (book, fragment::store(remembered));
     let names = (start.prefix.clone(), start.network.clone());
     let (sender, access) = watch::channel(start.access.clone());
-    let mut session = Session::new(names, me(&start)?, known, access);
+    let mut session = Session::new(names, (me(&start)?, start.encrypted), known, access);
     let following = session.follow(&start.etcd, |news| {
         if let Err(error) = tell(&news) {
             // The agent reads no more: it has ended, or wants an end.

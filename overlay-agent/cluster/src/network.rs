@@ -27,6 +27,8 @@ pub struct Network {
     pub v4: Share<Ipv4Net>,
     /// The IPv6 addresses.
     pub v6: Option<Share<Ipv6Net>>,
+    /// Whether this node encrypts it: the store does not say, and who has no key is no peer.
+    pub encrypted: bool,
 }
 
 /// The addresses of one family, and how nodes share them.
@@ -124,6 +126,7 @@ impl Network {
             mtu,
             v4,
             v6,
+            encrypted: false,
         })
     }
 

@@ -46,6 +46,8 @@ pub struct Session {
     keys: Keys,
     name: String,
     me: Me,
+    /// Whether it encrypts the network.
+    encrypted: bool,
     /// What this node has in both families, whatever the network's are.
     whole: Lease,
     book: Book,
@@ -86,13 +88,14 @@ impl Session {
     /// With what is remembered of the last time.
     pub fn new(
         (prefix, name): (String, String),
-        me: Me,
+        (me, encrypted): (Me, bool),
         (book, store): (Book, Option<(u64, i64)>),
         access: watch::Receiver<Access>,
     ) -> Self {
         Self {
             keys: Keys { prefix },
             name,
+            encrypted,
             whole: me.lease.clone(),
             me,
             book,

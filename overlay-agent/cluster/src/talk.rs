@@ -26,6 +26,10 @@ pub struct Start {
     pub v4: (Ipv4Addr, String),
     /// The same of IPv6.
     pub v6: Option<(Ipv6Addr, String)>,
+    /// The public half of its key, once it has one, and of the one that it is about to have.
+    pub keys: [Option<String>; 2],
+    /// Whether it encrypts the network.
+    pub encrypted: bool,
     /// The subnet that is asked for, as prefixes.
     pub wanted: Vec<String>,
     /// The subnet of last time, as prefixes.
@@ -69,6 +73,10 @@ pub struct News {
     pub nodes: usize,
     /// How many of them the store does not have any more.
     pub doubtful: usize,
+    /// How many nodes besides this one have a key for encryption.
+    pub with_key: usize,
+    /// Some of those that have none.
+    pub without_key: Vec<String>,
     /// The store's revision.
     pub revision: i64,
     /// How often a connection has been made and the store been listed over it.

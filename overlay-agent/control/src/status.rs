@@ -68,6 +68,15 @@ pub struct ClusterStatus {
     pub nodes: usize,
     /// How many of them the store does not have any more, and are kept for now.
     pub doubtful: usize,
+    /// Whether this node encrypts the network.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// How many of the other nodes have a key for that in the store.
+    #[serde(default)]
+    pub with_key: usize,
+    /// What some of those are called that have none.
+    #[serde(default)]
+    pub without_key: Vec<String>,
     /// The store's revision.
     pub revision: i64,
     /// How often a connection to a member has been made since the helper was started.

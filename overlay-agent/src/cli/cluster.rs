@@ -274,10 +274,30 @@ fn print(
         return writeln!(out, "{value:#}");
     }
     print_line(out, cluster)?;
+    print_keys(out, cluster)?;
     for problem in problems(status) {
         writeln!(out, "problem: {problem} (since {})", problem.since)?;
     }
     Ok(())
+}
+
+/// Who could encrypt, where anybody can.
+fn print_keys(out: &mut dyn Write, cluster: &ClusterStatus) -> io::Result<()> {
+    if !cluster.encrypted && cluster.with_key == 0 {
+        return Ok(());
+    }
+    let is = if cluster.encrypted {
+        "encrypted"
+    } else {
+        "not encrypted"
+    };
+    let names = cluster.without_key.join(", ");
+    let without = match names.as_str() {
+        "" => String::new(),
+        names => format!("; without: {names}"),
+    };
+    let with = count_of(cluster.with_key, "other node");
+    writeln!(out, "{is}  keys of {with}{without}")
 }
 
 /// The line that `status` has, too.

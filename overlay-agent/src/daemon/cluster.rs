@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use self::{
     behind::Behind,
-    process::{PROGRAM, Running, asks_alike, start},
+    process::{PROGRAM, Running, asks_alike, keys, start},
 };
 use super::{Reconciler, access, config_file::ConfigFile, subnet_env};
 
@@ -135,7 +135,14 @@ impl Helper {
                 return;
             }
         };
-        let Some(start) = start(reconciler, cluster, access) else {
+        let keys = match keys(&reconciler.node.key, cluster) {
+            Ok(keys) => keys,
+            Err(error) => {
+                self.fail(ids::CLUSTER_HELPER, error.what(), error.cure());
+                return;
+            }
+        };
+        let Some(start) = start(reconciler, cluster, (access, keys)) else {
             // One that runs knows where this node was.
             if self.running.is_some() {
                 return;

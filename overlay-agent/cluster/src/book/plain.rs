@@ -73,12 +73,12 @@ impl Plain {
 
     fn add(&mut self, subnet: Subnet, lease: &Lease, whom: Whom<'_>) -> Option<()> {
         let is_odd = unusable(subnet, lease, whom.network, Some(whom.subnet)).is_some()
-            || is_ours(lease, whom.lease).is_some()
+            || is_ours(lease, whom.lease, whom.network).is_some()
             || overlapping(&self.nodes, subnet).is_some()
             || one_length_more(&mut self.lengths, subnet).is_some();
         let identities: Vec<Identity> = identity(lease, whom.network).collect();
         let mut all = identities.iter();
-        if is_odd || !all.all(|identity| self.identities.insert(*identity)) {
+        if is_odd || !all.all(|identity| self.identities.insert(identity.clone())) {
             return None;
         }
         let name = fragment::given_name(lease).map(str::to_owned);

@@ -8,7 +8,7 @@ use std::{
 
 use super::MAX_LENGTHS;
 use crate::{
-    lease::{Lease, Mac},
+    lease::{Lease, Mac, PublicKey, shown},
     network::Network,
     subnet::Subnet,
 };
@@ -25,6 +25,12 @@ pub(super) fn unusable(
     if me.is_some_and(|me| me.overlaps(&subnet)) {
         return Some("it overlaps this node's own subnet".to_owned());
     }
+    if network.encrypted && lease.public_key().is_none() {
+        return Some(format!(
+            "{} has no public key, and this node encrypts the network",
+            shown(&name(lease))
+        ));
+    }
     let complete = lease.public_v6.is_some() && lease.v6.is_some();
     if subnet.v6.is_some() && !complete {
         return Some("it has no IPv6 address or device".to_owned());
@@ -38,12 +44,27 @@ pub(super) fn unusable(
     None
 }
 
+/// What a node is called where nothing depends on it: by the name that it gives itself, or its address.
+pub(super) fn name(lease: &Lease) -> String {
+    lease
+        .node()
+        .map_or_else(|| lease.public_v4.to_string(), str::to_owned)
+}
+
 /// Why an entry of another subnet cannot be a peer: it leads to this very node.
-pub(super) fn is_ours(lease: &Lease, own: &Lease) -> Option<String> {
+pub(super) fn is_ours(lease: &Lease, own: &Lease, network: &Network) -> Option<String> {
     let v4 = Some(IpAddr::V4(lease.public_v4)).filter(|_| lease.public_v4 == own.public_v4);
     let v6 = lease.public_v6.filter(|_| lease.public_v6 == own.public_v6);
-    let address = v4.or(v6.map(IpAddr::V6))?;
-    Some(format!("{address} is this node's own address"))
+    if let Some(address) = v4.or(v6.map(IpAddr::V6)) {
+        return Some(format!("{address} is this node's own address"));
+    }
+    if !network.encrypted {
+        return None;
+    }
+    let [own, theirs] = [own, lease].map(|lease| lease.overlay.as_ref());
+    let (own, mut theirs) = (&own?.keys, theirs?.keys.all());
+    let key = theirs.find(|key| own.all().any(|own| own == *key))?;
+    Some(format!("{key} is this node's own key"))
 }
 
 /// Why a subnet cannot be looked up, if not: the data plane knows so many prefix lengths of each
@@ -66,11 +87,12 @@ pub(super) fn one_length_more(
     None
 }
 
-/// What no two peers have in common: the addresses and MACs of their devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What no two peers have in common: the addresses and MACs of their devices, and their keys.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Identity {
     Address(IpAddr),
     Mac(Mac),
+    Key(PublicKey),
 }
 
 impl fmt::Display for Identity {
@@ -78,6 +100,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Address(address) => write!(f, "address {address}"),
             Self::Mac(mac) => write!(f, "MAC {mac}"),
+            Self::Key(key) => write!(f, "public key {key}"),
         }
     }
 }
@@ -94,7 +117,12 @@ pub(super) fn identity(lease: &Lease, network: &Network) -> impl Iterator<Item =
         let mac = lease.v6.as_ref().map(|device| Identity::Mac(device.mac));
         [address, mac]
     });
-    v4.into_iter().chain(v6.into_iter().flatten()).flatten()
+    // Where they are needed: until then a machine may be a copy of another one.
+    let keys = lease.overlay.iter().filter(move |_| network.encrypted);
+    let keys = keys.flat_map(|overlay| overlay.keys.all());
+    let keys = keys.map(|key| Identity::Key(key.clone()));
+    let addresses = v4.into_iter().chain(v6.into_iter().flatten()).flatten();
+    addresses.chain(keys)
 }
 
 /// One that overlaps, of those that do not overlap each other.

@@ -78,10 +78,16 @@ impl Session {
                 format_args!("there is no {key} in etcd"),
                 "make it with \"overlay-agent cluster init --config FILE --cidr 10.244.0.0/16\"",
             )),
-            Some(config) => Network::read(&config.value).map_err(|error| {
-                let what = format!("{key} in etcd cannot be followed: {error}");
-                Problem::new("config", what, error.cure())
-            }),
+            Some(config) => match Network::read(&config.value) {
+                Ok(network) => Ok(Network {
+                    encrypted: self.encrypted,
+                    ..network
+                }),
+                Err(error) => {
+                    let what = format!("{key} in etcd cannot be followed: {error}");
+                    Err(Problem::new("config", what, error.cure()))
+                }
+            },
         };
         self.ignored = None;
         match (read, &self.network) {

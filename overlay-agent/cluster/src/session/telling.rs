@@ -18,6 +18,8 @@ use crate::{
     talk::{News, State},
 };
 
+/// How many nodes without a key are told by name.
+const NAMED: usize = 16;
 /// Where more than one node of so many has changed, all are told.
 const SHARE: usize = 8;
 /// So few are always told one by one.
@@ -98,6 +100,7 @@ impl Session {
             problems.extend(wrong);
             nodes = peers.len();
         }
+        let (with_key, without_key) = self.book.keys(self.own, NAMED);
         News {
             state: match self.connection {
                 Some(_) => State::Disconnected,
@@ -111,6 +114,8 @@ impl Session {
             subnet: self.own.map(|own| own.to_string()),
             nodes,
             doubtful: self.book.doubtful(),
+            with_key,
+            without_key,
             revision: self.store.map_or(0, |store| store.revision),
             connections: self.connections,
             answered_ms: self

@@ -15,7 +15,7 @@ use super::{
     raw,
     subnets::{Claim, overlaps, subnets},
 };
-use crate::model::{Cluster, ClusterAccess, Mac, Name, Network, Peer};
+use crate::model::{Cluster, ClusterAccess, Family, Mac, Name, Network, Peer, WireGuard};
 
 /// Where flannel has its keys unless it is told otherwise.
 const PREFIX: &str = "/coreos.com/network";
@@ -64,6 +64,7 @@ pub(super) fn section(raw: &raw::Cluster, report: &mut Report<'_>) -> Option<Clu
         subnet: subnet.unwrap_or_default(),
         masquerade: raw.masquerade,
         fastpath: raw.fastpath,
+        wireguard: networks::wireguard(raw.encrypted(), "cluster", report),
         subnet_env: raw.subnet_env.clone(),
     })
 }
@@ -195,24 +196,37 @@ pub(super) fn network(
     };
     let mut faults = report.faults;
     match network {
-        Some(network) if faults.is_empty() => Ok(Network {
-            peers: network
-                .peers
-                .iter()
-                .cloned()
-                .map(of_store)
-                .collect::<Vec<_>>()
-                .into(),
-            masquerade: cluster.masquerade,
-            fastpath: cluster.fastpath,
-            ..network
-        }),
+        Some(network) if faults.is_empty() => Ok(of_cluster(network, cluster)),
         _ => {
             faults.sort_by_key(|fault| fault.line);
             let path = path.to_owned();
             Err(Faults { path, faults })
         }
     }
+}
+
+/// A network as this node has it: what the store does not say, the configuration does.
+fn of_cluster(network: Network, cluster: &Cluster) -> Network {
+    let overhead = cluster
+        .wireguard
+        .map_or(0, |_| WireGuard::overhead(Family::V4));
+    let overhead = u16::try_from(overhead).unwrap_or(u16::MAX);
+    let peers = network.peers.iter().cloned().map(of_store);
+    let peers = peers.filter(|peer| cluster.wireguard.is_none() || can_encrypt(peer));
+    Network {
+        peers: peers.collect::<Vec<_>>().into(),
+        mtu: network.mtu.map(|mtu| mtu.saturating_sub(overhead)),
+        masquerade: cluster.masquerade,
+        fastpath: cluster.fastpath,
+        wireguard: cluster.wireguard,
+        ..network
+    }
+}
+
+/// Whether tunnels to a peer can be encrypted. The helper leaves out all others, and says so; what it told before
+/// that was asked for may have some.
+fn can_encrypt(peer: &Peer) -> bool {
+    peer.public_key.is_some() && peer.vtep.is_ipv4()
 }
 
 /// A peer of a store, which says everybody's MAC: nodes of ours are those that have it by rule.
@@ -235,6 +249,7 @@ fn beside(
         let fault = Fault::NoSuchNetwork(raw.name.get_ref().clone());
         report.add(raw.name.span(), "networks[0].name", fault);
     }
+    ports(raw, cluster, others, report);
     for other in others {
         let first = format!("network {} of the configuration file", other.name);
         if other.vni.get() == *raw.vni.get_ref() {
@@ -263,4 +278,27 @@ fn beside(
         (name, "networks[0].cidr".to_owned())
     };
     overlaps(claims.collect(), describe, report);
+}
+
+/// Reports ports of `WireGuard` that somebody else has.
+fn ports(raw: &raw::Network, cluster: &Cluster, others: &[Network], report: &mut Report<'_>) {
+    let Some(wireguard) = cluster.wireguard else {
+        return;
+    };
+    let tunnel = raw.port.as_ref().map(|port| *port.get_ref());
+    for (key, port) in [
+        ("wireguard_port", wireguard.port),
+        ("wireguard_next_port", wireguard.next_port),
+    ] {
+        let own = (tunnel == Some(port)).then(|| "is that of the cluster's tunnels".to_owned());
+        let other = others.iter().find_map(|other| {
+            let of_wireguard = other.wireguard.is_some_and(|other| other.port == port);
+            (other.port == port || of_wireguard)
+                .then(|| format!("is that of network {}", other.name))
+        });
+        if let Some(what) = own.or(other) {
+            let fault = Fault::WireGuardPort { port, what, key };
+            report.add(raw.name.span(), format!("cluster.{key}"), fault);
+        }
+    }
 }

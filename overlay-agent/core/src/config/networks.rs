@@ -110,17 +110,22 @@ fn network(
         masquerade: raw.masquerade,
         dscp: raw.dscp,
         security: raw.security,
-        wireguard: wireguard(raw, field, report),
+        wireguard: wireguard(raw.encrypted(), field, report),
         peers,
     };
     network.mtu = mtu(raw, field, network.has_ipv6(), report);
     Some(network)
 }
 
-fn wireguard(raw: &raw::Network, field: &str, report: &mut Report<'_>) -> Option<WireGuard> {
+/// What a section says of encryption.
+pub(super) fn wireguard(
+    raw: raw::Encrypted<'_>,
+    field: &str,
+    report: &mut Report<'_>,
+) -> Option<WireGuard> {
     let given = [
-        ("wireguard_port", raw.wireguard_port.as_ref()),
-        ("wireguard_next_port", raw.wireguard_next_port.as_ref()),
+        ("wireguard_port", raw.port),
+        ("wireguard_next_port", raw.next_port),
     ];
     for (key, port) in given {
         let Some(port) = port else { continue };

@@ -56,6 +56,10 @@ pub(super) struct Cluster {
     pub(super) masquerade: bool,
     #[serde(default)]
     pub(super) fastpath: FastPath,
+    #[serde(default)]
+    pub(super) encryption: Encryption,
+    pub(super) wireguard_port: Option<Spanned<u16>>,
+    pub(super) wireguard_next_port: Option<Spanned<u16>>,
     pub(super) subnet_env: Option<PathBuf>,
 }
 
@@ -94,6 +98,34 @@ pub(super) struct Peer {
     pub(super) udp6_checksum: Option<Spanned<bool>>,
     pub(super) public_key: Option<Spanned<String>>,
     pub(super) next_public_key: Option<Spanned<String>>,
+}
+
+/// Whether tunnels are encrypted, and at which ports.
+#[derive(Clone, Copy)]
+pub(super) struct Encrypted<'a> {
+    pub(super) encryption: Encryption,
+    pub(super) port: Option<&'a Spanned<u16>>,
+    pub(super) next_port: Option<&'a Spanned<u16>>,
+}
+
+impl Cluster {
+    pub(super) fn encrypted(&self) -> Encrypted<'_> {
+        Encrypted {
+            encryption: self.encryption,
+            port: self.wireguard_port.as_ref(),
+            next_port: self.wireguard_next_port.as_ref(),
+        }
+    }
+}
+
+impl Network {
+    pub(super) fn encrypted(&self) -> Encrypted<'_> {
+        Encrypted {
+            encryption: self.encryption,
+            port: self.wireguard_port.as_ref(),
+            next_port: self.wireguard_next_port.as_ref(),
+        }
+    }
 }
 
 /// What tunnels are encrypted with.

@@ -11,10 +11,13 @@ const SWITCH: &str = "true or false";
 const TABLE: &str = "a table";
 const TABLES: &str = "a list of tables";
 const VERDICT: &str = "\"drop\" or \"accept\"";
+const PORT: &str = "a number from 1 to 65535";
+const ENCRYPTION: &str = "\"off\" or \"wireguard\"";
+const WIREGUARD: &str = "encryption = \"wireguard\"";
 const FASTPATH: &str = "\"auto\", \"required\" or \"off\"";
 
 /// Each key, without the numbers of lists in its path; what it takes, and how it is written.
-const KEYS: [(&str, &str, &str); 62] = [
+const KEYS: [(&str, &str, &str); 65] = [
     ("node", TABLE, "[node]"),
     ("node.name", TEXT, "name = \"node01\""),
     ("node.underlay", TEXTS, "underlay = \"eth1\""),
@@ -46,6 +49,13 @@ const KEYS: [(&str, &str, &str); 62] = [
     ("cluster.subnet", TEXTS, "subnet = \"10.244.1.0/24\""),
     ("cluster.masquerade", SWITCH, "masquerade = true"),
     ("cluster.fastpath", FASTPATH, "fastpath = \"auto\""),
+    ("cluster.encryption", ENCRYPTION, WIREGUARD),
+    ("cluster.wireguard_port", PORT, "wireguard_port = 51820"),
+    (
+        "cluster.wireguard_next_port",
+        PORT,
+        "wireguard_next_port = 51821",
+    ),
     (
         "cluster.subnet_env",
         TEXT,
@@ -58,7 +68,7 @@ const KEYS: [(&str, &str, &str); 62] = [
     ),
     ("networks.name", TEXT, "name = \"lab\""),
     ("networks.vni", "a number from 1 to 16777215", "vni = 1"),
-    ("networks.port", "a number from 1 to 65535", "port = 4789"),
+    ("networks.port", PORT, "port = 4789"),
     ("networks.cidr", TEXTS, "cidr = \"10.244.0.0/16\""),
     ("networks.subnet", TEXTS, "subnet = \"10.244.1.0/24\""),
     (
@@ -69,19 +79,11 @@ const KEYS: [(&str, &str, &str); 62] = [
     ("networks.masquerade", SWITCH, "masquerade = true"),
     ("networks.fastpath", FASTPATH, "fastpath = \"auto\""),
     ("networks.dscp", "\"zero\" or \"copy\"", "dscp = \"zero\""),
-    (
-        "networks.encryption",
-        "\"off\" or \"wireguard\"",
-        "encryption = \"wireguard\"",
-    ),
-    (
-        "networks.wireguard_port",
-        "a number from 1 to 65535",
-        "wireguard_port = 51820",
-    ),
+    ("networks.encryption", ENCRYPTION, WIREGUARD),
+    ("networks.wireguard_port", PORT, "wireguard_port = 51820"),
     (
         "networks.wireguard_next_port",
-        "a number from 1 to 65535",
+        PORT,
         "wireguard_next_port = 51821",
     ),
     ("networks.security", TABLE, "[networks.security]"),

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use crate::model::{
     Cluster, ClusterAccess, Dscp, Endpoint, FastPath, Guard, Mac, Metrics, Model, NetnsRef,
-    Network, Peer, Rx, Security, Underlay, Verdict,
+    Network, Peer, Rx, Security, Underlay, Verdict, WireGuard,
 };
 
 /// The file that leads to a model: whoever loads it gets the same one.
@@ -90,18 +90,21 @@ fn write_network(out: &mut String, network: &Network) -> fmt::Result {
         Dscp::Copy => "copy",
     };
     writeln!(out, "dscp = {}", quoted(dscp))?;
-    if let Some(wireguard) = network.wireguard {
-        writeln!(out, "encryption = \"wireguard\"")?;
-        writeln!(out, "wireguard_port = {}", wireguard.port)?;
-        writeln!(out, "wireguard_next_port = {}", wireguard.next_port)?;
-    } else {
-        writeln!(out, "encryption = \"off\"")?;
-    }
+    write_encryption(out, network.wireguard)?;
     write_security(out, network.security)?;
     network
         .peers
         .iter()
         .try_for_each(|peer| write_peer(out, peer))
+}
+
+fn write_encryption(out: &mut String, wireguard: Option<WireGuard>) -> fmt::Result {
+    let Some(WireGuard { port, next_port }) = wireguard else {
+        return writeln!(out, "encryption = \"off\"");
+    };
+    writeln!(out, "encryption = \"wireguard\"")?;
+    writeln!(out, "wireguard_port = {port}")?;
+    writeln!(out, "wireguard_next_port = {next_port}")
 }
 
 fn write_cluster(out: &mut String, cluster: &Cluster) -> fmt::Result {
@@ -126,6 +129,7 @@ fn write_cluster(out: &mut String, cluster: &Cluster) -> fmt::Result {
     }
     writeln!(out, "masquerade = {}", cluster.masquerade)?;
     writeln!(out, "fastpath = {}", fastpath(cluster.fastpath))?;
+    write_encryption(out, cluster.wireguard)?;
     if let Some(path) = &cluster.subnet_env {
         writeln!(out, "subnet_env = {}", quoted(path.display()))?;
     }

@@ -186,6 +186,8 @@ pub struct Cluster {
     pub masquerade: bool,
     /// Whether the eBPF programs carry the network.
     pub fastpath: FastPath,
+    /// What its tunnels are encrypted with, if they are.
+    pub wireguard: Option<WireGuard>,
     /// Where flannel's CNI plugin finds the subnet.
     pub subnet_env: Option<PathBuf>,
 }

@@ -6,8 +6,9 @@ use overlay_cluster::{
     access::Access,
     talk::{News, Start},
 };
-use overlay_core::model::{Cluster, Mac};
+use overlay_core::model::{Cluster, Mac, PublicKey};
 use overlay_kernel::helper;
+use overlay_node::key::{KeyError, KeyFile};
 use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -83,8 +84,23 @@ impl Running {
     }
 }
 
+/// The public halves of this node's keys, for others: of one that is needed, or has been made before it is, so
+/// that all have it when the first one encrypts.
+pub(super) fn keys(file: &KeyFile, cluster: &Cluster) -> Result<[Option<PublicKey>; 2], KeyError> {
+    let key = match cluster.wireguard {
+        Some(_) => Some(file.read_or_make()?),
+        None => file.read()?,
+    };
+    let next = file.next().read()?;
+    Ok([key, next].map(|key| key.map(|key| key.public())))
+}
+
 /// What the helper is told; `None` without an IPv4 address.
-pub(super) fn start(reconciler: &Reconciler, cluster: &Cluster, access: Access) -> Option<Start> {
+pub(super) fn start(
+    reconciler: &Reconciler,
+    cluster: &Cluster,
+    (access, keys): (Access, [Option<PublicKey>; 2]),
+) -> Option<Start> {
     let vteps = reconciler.facts.vteps.iter();
     let (mut v4, mut v6) = (None, None);
     for &vtep in vteps {
@@ -105,6 +121,8 @@ pub(super) fn start(reconciler: &Reconciler, cluster: &Cluster, access: Access) 
         node: reconciler.config.node.name.to_string(),
         v4: v4?,
         v6,
+        keys: keys.map(|key| key.map(|key| key.to_string())),
+        encrypted: cluster.wireguard.is_some(),
         wanted: cluster.subnet.iter().map(ToString::to_string).collect(),
         last: ranges.map(|range| range.subnet.to_string()).collect(),
         bound: allocations.any(|given| given.network == cluster.network),

@@ -35,6 +35,8 @@ fn news(fragment: Option<String>, changes: Option<Changes>) -> Told {
         subnet: None,
         nodes: 0,
         doubtful: 0,
+        with_key: 0,
+        without_key: Vec::new(),
         revision: 0,
         connections: 1,
         answered_ms: None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use proptest::prelude::*;
 
 use super::{AGAIN, Known, Told};
@@ -18,7 +19,13 @@ fn entry(subnet: u8, host: u8, name: Option<u8>) -> Entry {
         // Names that are equal, one's second name, or none; mostly a node's own.
         let odd = ["a", "a-v6", "b", "", "10.5.1.1"].get(usize::from(name));
         let name = odd.map_or(format!("n{host}"), |name| (*name).to_owned());
-        format!(r#","Overlay":{{"Node":"{name}"}}"#)
+        // Most have a key, and some the same.
+        let key = BASE64_STANDARD.encode([host.min(9); 32]);
+        let key = match host % 5 {
+            0 => String::new(),
+            _ => format!(r#","PublicKey":"{key}""#),
+        };
+        format!(r#","Overlay":{{"Node":"{name}"{key}}}"#)
     });
     Entry {
         key: format!("10.5.{subnet}.0-24"),
@@ -54,9 +61,13 @@ fn happens() -> impl Strategy<Value = Happens> {
 
 proptest! {
     #[test]
-    fn changes_come_to_the_whole(all in proptest::collection::vec(happens(), 1..40)) {
+    fn changes_come_to_the_whole(
+        encrypted in any::<bool>(),
+        all in proptest::collection::vec(happens(), 1..40),
+    ) {
         let network = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
         let network = Network::read(network.as_bytes()).unwrap();
+        let network = Network { encrypted, ..network };
         let own = Lease::read(&entry(99, 99, None).value).unwrap();
         let mine = entry(99, 99, None).key.parse().unwrap();
         let whom = Whom { network: &network, subnet: mine, lease: &own };

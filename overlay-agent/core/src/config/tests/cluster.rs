@@ -120,13 +120,79 @@ fn more_prefix_lengths_than_can_be_looked_up_are_left_out() {
     taken("lengths", &text);
 }
 
+/// A node, and what the helper hands over of two others of which one has a key.
+const KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
+
+fn keyed(encrypted: bool) -> String {
+    let with_key = named("n2").replace("}", &format!(r#","PublicKey":"{KEY}"}}"#));
+    let entry = |last: u8, rest: &str| {
+        let macs = [
+            format!("02:4f:00:00:00:0{last}"),
+            format!("02:6f:00:00:00:0{last}"),
+        ];
+        let (v4, v6) = (format!("192.0.2.{last}"), format!("2001:db8::{last}"));
+        let key = format!("10.5.{last}.0-24&fd00:6:0:{last}::-64");
+        (key, value(&v4, &v6, [&macs[0], &macs[1]], rest))
+    };
+    let entries = [entry(2, &with_key), entry(3, &named("n3"))];
+    let network = Network {
+        encrypted,
+        ..Network::read(BOTH.as_bytes()).unwrap()
+    };
+    of_network(&network, "10.5.1.0-24&fd00:6:0:1::-64", &entries)
+}
+
+#[test]
+fn a_network_that_is_encrypted_has_those_who_have_a_key() {
+    let file = format!("{FILE}encryption = \"wireguard\"\n");
+    let file_of = |port| file.clone() + &format!("wireguard_port = {port}\n");
+    let parse = |file: &str, text: &str| {
+        let fragment = Some((Path::new("cluster.toml"), text));
+        parse_with(Path::new("node.toml"), file, fragment).unwrap()
+    };
+    // What was told before this node encrypted has others, too.
+    for text in [keyed(true), keyed(false)] {
+        let (model, faults) = parse(&file, &text);
+        assert!(faults.is_none(), "{faults:?}");
+        let network = &model.networks[0];
+        let ports = network.wireguard.map(|it| (it.port, it.next_port));
+        assert_eq!(ports, Some((51_820, 51_821)));
+        let [peer] = &network.peers[..] else {
+            panic!("{:?}", network.peers);
+        };
+        assert_eq!(peer.name.as_str(), "n2");
+        assert_eq!(peer.public_key.as_deref().unwrap().to_string(), KEY);
+    }
+    // Both families go inside one tunnel.
+    let (model, _) = parse(&file, &keyed(true));
+    let subnets = &model.networks[0].peers[0].subnets;
+    assert_eq!(subnets.len(), 2, "{subnets:?}");
+    // Without encryption all are there, with a key that waits.
+    let (model, _) = parse(FILE, &keyed(false));
+    let network = &model.networks[0];
+    assert_eq!((network.peers.len(), network.wireguard), (4, None));
+    assert!(network.peers.iter().any(|peer| peer.public_key.is_some()));
+
+    let (_, faults) = parse(&file_of(8472), &keyed(true));
+    let faults = faults.unwrap().to_string();
+    assert!(
+        faults.contains("cluster.wireguard_port: UDP port 8472 is that of the cluster's tunnels"),
+        "{faults}"
+    );
+}
+
+/// Of both families.
+const BOTH: &str = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:6::/48","Backend":{"Type":"vxlan"}}"#;
+
 fn handed_over(entries: &[(String, String)]) -> String {
-    let network = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:6::/48","Backend":{"Type":"vxlan"}}"#;
-    handed_over_in(network, "10.5.1.0-24&fd00:6:0:1::-64", entries)
+    handed_over_in(BOTH, "10.5.1.0-24&fd00:6:0:1::-64", entries)
 }
 
 fn handed_over_in(network: &str, own: &str, entries: &[(String, String)]) -> String {
-    let network = Network::read(network.as_bytes()).unwrap();
+    of_network(&Network::read(network.as_bytes()).unwrap(), own, entries)
+}
+
+fn of_network(network: &Network, own: &str, entries: &[(String, String)]) -> String {
     let own_lease = Lease::read(OWN.as_bytes()).unwrap();
     let own = own.parse().unwrap();
     let mut book = Book::default();
@@ -140,8 +206,8 @@ fn handed_over_in(network: &str, own: &str, entries: &[(String, String)]) -> Str
         };
         book.put(&entry, Duration::ZERO);
     }
-    let (nodes, _) = book.peers(&network, Some(own), &own_lease);
-    fragment::write("lab", &network, own, &nodes)
+    let (nodes, _) = book.peers(network, Some(own), &own_lease);
+    fragment::write("lab", network, own, &nodes)
 }
 
 /// The agent takes it whole, and it is remembered as it was.

@@ -135,3 +135,26 @@ fn without_wireguard_nothing_is_changed() {
     assert_eq!(told, ["encrypt network lab: not there; load it"]);
     assert!(build(CONFIG, &observed).is_ok());
 }
+
+#[test]
+fn a_cluster_s_network_is_encrypted_with_the_keys_of_the_store() {
+    let file = "[node]\nname = \"n1\"\nunderlay = \"eth1\"\n[cluster]\netcd = \"http://192.168.56.9:2379\"\nnetwork = \"lab\"\nencryption = \"wireguard\"\n";
+    let network = "[[networks]]\nname = \"lab\"\nvni = 7\nport = 8472\ncidr = [\"10.244.0.0/16\"]\nsubnet = [\"10.244.1.0/24\"]\n";
+    let peer = format!(
+        "[[networks.peers]]\nname = \"n2\"\nvtep = \"192.168.56.12\"\nsubnet = \"10.244.2.0/24\"\nmac = \"02:4f:c0:a8:38:0c\"\npublic_key = \"{KEY}\"\n"
+    );
+    let text = format!("{network}{peer}");
+    let fragment = Some((Path::new("cluster.toml"), text.as_str()));
+    let (model, faults) = config::parse_with(Path::new("t.toml"), file, fragment).unwrap();
+    assert!(faults.is_none(), "{faults:?}");
+    let (store, observed) = (Content::new("n1".parse().unwrap()), bare());
+    let wanted = desired(inputs(&model, &store, &observed)).unwrap().objects;
+    let plan = plan(&Objects::default(), &wanted).to_string();
+    for step in [
+        "set wireguard ovlwg7 to this node's key and port 51820".to_owned(),
+        format!("set wireguard ovlwg7 peer {KEY} 192.168.56.12"),
+        "dst 192.168.56.12 via ovlwg7 dev ovl7".to_owned(),
+    ] {
+        assert!(plan.contains(&step), "{step}: {plan}");
+    }
+}
