@@ -99,16 +99,6 @@ impl Flows {
     /// Notes what was done: where programs came, or were told to carry what the kernel did before,
     /// they have missed what it translates.
     pub(super) fn follow(&mut self, plan: &Plan) {
-        let begins = |step: &Step| {
-            matches!(
-                step,
-                Step::SetNetwork { .. }
-                    | Step::Attach {
-                        hook: Hook::FromUnderlay | Hook::FromHost | Hook::GuardNative,
-                        ..
-                    }
-            )
-        };
         let attaches = |step: &Step| {
             matches!(
                 step,
@@ -118,7 +108,7 @@ impl Flows {
                 }
             )
         };
-        self.missed |= plan.steps().iter().any(begins);
+        self.missed |= begins(plan);
         self.late |= plan.steps().iter().any(attaches);
     }
 
@@ -204,6 +194,23 @@ impl Reconciler {
         has_changed
     }
 
+    /// Has the programs know what the kernel translates before they carry anything: an answer that
+    /// gets to a client untranslated ends its connection. What begins meanwhile the next look finds,
+    /// which also tells what fails.
+    pub(super) async fn know_flows_before(&self, plan: &Plan) {
+        if !begins(plan) {
+            return;
+        }
+        let rows = bpf::Flows::open(&self.node.pins);
+        let ends = self.ends();
+        let looked = spawn_blocking(move || rows?.map(|rows| look(rows, &ends)).transpose()).await;
+        match looked {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!("{error}"),
+            Err(panicked) => debug!("look for translated flows: {panicked}"),
+        }
+    }
+
     fn look_for_flows(&mut self) {
         if self.flows.look.is_some() || self.fastpath_state() != FastPathState::On {
             return;
@@ -273,6 +280,20 @@ impl Reconciler {
                 .collect(),
         }
     }
+}
+
+/// Whether the programs are to carry what they may have missed.
+fn begins(plan: &Plan) -> bool {
+    plan.steps().iter().any(|step| {
+        matches!(
+            step,
+            Step::SetNetwork { .. }
+                | Step::Attach {
+                    hook: Hook::FromUnderlay | Hook::FromHost | Hook::GuardNative,
+                    ..
+                }
+        )
+    })
 }
 
 fn look(mut rows: bpf::Flows, ends: &Ends) -> kernel::Result<Seen> {

@@ -130,6 +130,7 @@ impl Reconciler {
             .iter()
             .any(|step| matches!(step, Step::SetGuard { .. }));
         let before = sets_guard.then(nft::generation).and_then(Result::ok);
+        self.know_flows_before(plan).await;
         let report = apply::apply(plan, &mut self.node, Some(&self.model), &mut self.store).await;
         self.know_own_rules(before);
         self.flows.follow(plan);

@@ -23,6 +23,7 @@ mod firewalls;
 mod forgotten;
 mod kube;
 mod many;
+mod returning;
 mod states;
 mod within;
 
