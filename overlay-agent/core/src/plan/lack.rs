@@ -44,7 +44,9 @@ impl Step {
             Self::DeleteStrayFdb { entry } => {
                 format!("forwarding entry {entry} had been added")
             }
-            Self::PinMap { map } => format!("the pin of map {map} was missing"),
+            Self::PinMap { map } => {
+                format!("the pin of map {map}, or the note whose it is, was missing")
+            }
             Self::DeleteStray { stray } => {
                 format!("row {stray} of map {} had been added", stray.map)
             }

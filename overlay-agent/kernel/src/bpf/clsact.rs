@@ -4,11 +4,11 @@
 //! empty folders, as notes that outlive the agent: on which devices filters of ours
 //! are, and which qdiscs we made. Only those may be removed.
 
+mod qdisc;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
     os::fd::{AsFd, AsRawFd},
-    path::Path,
 };
 
 use aya::programs::SchedClassifier;
@@ -27,16 +27,17 @@ use rtnetlink::{
 use super::{
     Found, Target,
     failure::failed,
-    pins::{Pins, QDISC_NOTE, children, parse_device, parse_hook},
+    pins::{Pins, children, note, parse_device, parse_hook, remove_note},
     whose::Ours,
 };
-use crate::{KernelError, Result, netlink::blocking};
+use crate::{Result, netlink::blocking};
+
+pub(super) use self::qdisc::{qdiscs, remove_qdisc};
 
 /// Preference of our filters: nothing comes before it.
 const PRIORITY: u16 = 1;
 /// `ETH_P_ALL`.
 const EVERY_PROTOCOL: u16 = 3;
-const QDISC: &str = "clsact";
 
 /// Attaches a program before all others, or in the place of an earlier one; whether the
 /// qdisc is ours, which is `remembered` for when somebody has removed the note.
@@ -53,11 +54,10 @@ pub(super) fn attach(
     note(&notes.join(target.hook.name()))?;
     let name = filter_name(pins, target.hook);
     let old = find(ifindex, target.hook, &name, ours)?;
-    make_qdisc(&notes, target, ifindex)?;
-    let qdisc_note = notes.join(QDISC_NOTE);
+    qdisc::make(&notes, target, ifindex)?;
     // With the qdisc, our filter would have gone: it is still the one that we made.
     if remembered && old.is_some() {
-        note(&qdisc_note)?;
+        qdisc::note_it(&notes, ifindex)?;
     }
     let fd = program.fd().map_err(|error| failed(operation(), &error))?;
     let options = [
@@ -76,7 +76,7 @@ pub(super) fn attach(
     ];
     blocking::change(RouteNetlinkMessage::NewTrafficFilter(message), flags)
         .map_err(|refusal| refusal.during(operation()))?;
-    Ok(qdisc_note.exists())
+    Ok(qdisc::is_noted(&notes, ifindex))
 }
 
 /// Removes our filter; nothing there is fine.
@@ -97,38 +97,6 @@ pub(super) fn detach(
         remove_filter(pins, target, ifindex, ours)?;
     }
     remove_note(&notes.join(target.hook.name()))?;
-    if children(&notes)?.is_empty() {
-        remove_note(&notes)?;
-    }
-    Ok(())
-}
-
-/// The devices whose qdisc we made.
-pub(super) fn qdiscs(pins: &Pins) -> Result<BTreeSet<IfName>> {
-    let devices = children(&pins.clsact())?;
-    let devices = devices.iter().filter_map(|name| parse_device(name));
-    Ok(devices
-        .filter(|&device| pins.clsact_device(device).join(QDISC_NOTE).exists())
-        .collect())
-}
-
-/// Removes a qdisc that we made, unless somebody uses it; a device that is gone is fine.
-pub(super) fn remove_qdisc(pins: &Pins, device: IfName, ifindex: Option<u32>) -> Result<()> {
-    if let Some(ifindex) = ifindex
-        && !is_used(ifindex)?
-    {
-        blocking::change(RouteNetlinkMessage::DelQueueDiscipline(qdisc(ifindex)), 0)
-            .map_err(|refusal| refusal.during(format!("delete the clsact qdisc of {device}")))
-            .or_else(|error| {
-                if error.not_there() {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
-            })?;
-    }
-    let notes = pins.clsact_device(device);
-    remove_note(&notes.join(QDISC_NOTE))?;
     if children(&notes)?.is_empty() {
         remove_note(&notes)?;
     }
@@ -256,31 +224,6 @@ fn remove_filter(pins: &Pins, target: Target, ifindex: u32, ours: &mut Ours) -> 
         .map_err(|refusal| refusal.during(format!("detach {target}")))
 }
 
-/// Makes the qdisc and notes it; one that is there is somebody else's.
-fn make_qdisc(notes: &Path, target: Target, ifindex: u32) -> Result<()> {
-    let message = RouteNetlinkMessage::NewQueueDiscipline(qdisc(ifindex));
-    match blocking::change(message, NLM_F_CREATE | NLM_F_EXCL) {
-        Ok(()) => note(&notes.join(QDISC_NOTE)),
-        Err(refusal) => {
-            let error = refusal.during(format!("add a clsact qdisc to {}", target.device));
-            if error.already_there() {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        }
-    }
-}
-
-fn is_used(ifindex: u32) -> Result<bool> {
-    for hook in [Hook::FromUnderlay, Hook::FromHost] {
-        if !filters(ifindex, hook)?.is_empty() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// A filter with a program.
 struct Filter {
     handle: TcHandle,
@@ -365,32 +308,4 @@ fn filter(ifindex: u32, hook: Hook, handle: TcHandle, priority: u16) -> TcMessag
         ..TcHeader::default()
     };
     TcMessage::from_parts(header, Vec::new())
-}
-
-fn qdisc(ifindex: u32) -> TcMessage {
-    let header = TcHeader {
-        index: ifindex.cast_signed(),
-        handle: TcHandle {
-            major: TcHandle::CLSACT.major,
-            minor: 0,
-        },
-        parent: TcHandle::CLSACT,
-        ..TcHeader::default()
-    };
-    TcMessage::from_parts(header, vec![TcAttribute::Kind(QDISC.to_owned())])
-}
-
-fn note(path: &Path) -> Result<()> {
-    fs::create_dir_all(path)
-        .map_err(|error| KernelError::io(format!("make folder {}", path.display()), &error))
-}
-
-fn remove_note(path: &Path) -> Result<()> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::io(
-            format!("remove folder {}", path.display()),
-            &error,
-        )),
-        _ => Ok(()),
-    }
 }

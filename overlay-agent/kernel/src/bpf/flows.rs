@@ -7,10 +7,11 @@ use overlay_common::maps::{FLOWS, FLOWS_IN_USE, FlowKey};
 
 use super::{
     failure::failed,
+    made::Notes,
     pins::Pins,
     table::{self, Table},
 };
-use crate::Result;
+use crate::{Result, hooks::abi};
 
 /// The rows of the flows, of which those that nobody needs go first.
 pub struct Flows {
@@ -30,12 +31,12 @@ pub enum Kept {
 }
 
 impl Flows {
-    /// The pinned maps of an instance; `None` when they are not there.
+    /// The pinned maps of an instance; `None` when they are not there, or somebody else's are.
     pub fn open(dir: &Path) -> Result<Option<Self>> {
         let pins = Pins::new(dir);
         if ![FLOWS, FLOWS_IN_USE]
             .iter()
-            .all(|name| pins.map(name).exists())
+            .all(|name| Notes(&pins).is_ours(abi(), name))
         {
             return Ok(None);
         }

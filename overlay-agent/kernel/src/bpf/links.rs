@@ -35,6 +35,9 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 /// `enum bpf_attach_type`.
 const BPF_XDP: u32 = 37;
 
+/// What a descriptor of a link is to `/proc` (`bpf_link_new_fd`); one kernel writes it so and another so.
+const LINK: [&str; 2] = ["anon_inode:bpf-link", "anon_inode:bpf_link"];
+
 /// What a TCX or XDP link connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link {
@@ -44,17 +47,46 @@ pub(super) struct Link {
     pub(super) ifindex: u32,
 }
 
+/// What is at the place of a link's pin.
+enum There {
+    Nothing,
+    /// A link, anybody's.
+    Link(OwnedFd, Link),
+    /// What only somebody else puts there: a map, a program, a folder.
+    NoLink,
+}
+
+impl There {
+    fn at(pin: &Path) -> Result<Self> {
+        let failed = |errno| KernelError::os(format!("look at link {}", pin.display()), errno);
+        match fs::symlink_metadata(pin) {
+            Ok(there) if there.is_file() => {}
+            Ok(_) => return Ok(Self::NoLink),
+            // The kernel says so, too, and why.
+            Err(_) => {}
+        }
+        let link = match open(pin) {
+            Ok(link) => link,
+            Err(Errno::ENOENT) => return Ok(Self::Nothing),
+            Err(errno) => return Err(failed(errno)),
+        };
+        // Of a map or a program the kernel would tell something else in the place of a program's id.
+        let what = fs::read_link(format!("/proc/self/fd/{}", link.as_raw_fd()))
+            .map_err(|error| KernelError::io(format!("look at link {}", pin.display()), &error))?;
+        if !LINK.iter().any(|link| what == Path::new(link)) {
+            return Ok(Self::NoLink);
+        }
+        let told = info(&link).map_err(failed)?;
+        Ok(Self::Link(link, told))
+    }
+}
+
 /// The link that is pinned at `pin`; `None` when there is none.
 pub(super) fn read(pin: &Path) -> Result<Option<Link>> {
-    let operation = || format!("look at link {}", pin.display());
-    let link = match open(pin) {
-        Ok(link) => link,
-        Err(Errno::ENOENT) => return Ok(None),
-        Err(errno) => return Err(KernelError::os(operation(), errno)),
-    };
-    info(&link)
-        .map(Some)
-        .map_err(|errno| KernelError::os(operation(), errno))
+    Ok(match There::at(pin)? {
+        There::Link(_, link) => Some(link),
+        There::Nothing | There::NoLink => None,
+    })
 }
 
 /// Our link that is pinned at `pin`; `None` when there is none, or somebody else's.
@@ -67,31 +99,30 @@ pub(super) fn read_ours(pin: &Path, ours: &mut Ours) -> Result<Option<Link>> {
 
 /// [`read_ours`], where ours is to be put: somebody else's is an error.
 pub(super) fn read_place(pin: &Path, ours: &mut Ours, operation: &str) -> Result<Option<Link>> {
-    match read(pin)? {
-        Some(link) if !ours.made(link.program)? => {
-            let cause = format!(
-                "{} is a link of somebody else, and is left as it is",
-                pin.display()
-            );
-            Err(KernelError::new(operation, cause)
-                .with_cure("pin it elsewhere, outside of the folder of the instance"))
-        }
-        found => Ok(found),
-    }
+    let what = match There::at(pin)? {
+        There::Nothing => return Ok(None),
+        There::Link(_, link) if ours.made(link.program)? => return Ok(Some(link)),
+        There::Link(..) => "a link",
+        There::NoLink => "something",
+    };
+    let cause = format!(
+        "{} is {what} of somebody else, and is left as it is",
+        pin.display()
+    );
+    Err(KernelError::new(operation, cause)
+        .with_cure("pin it elsewhere, outside of the folder of the instance"))
 }
 
 /// Detaches and removes our link that is pinned at `pin`, if there is one.
 ///
 /// Removing the pin alone would detach the link, too, but only some time later.
 pub(super) fn remove(pin: &Path, ours: &mut Ours) -> Result<()> {
-    if read_ours(pin, ours)?.is_none() {
-        return Ok(());
-    }
+    let link = match There::at(pin)? {
+        There::Link(link, told) if ours.made(told.program)? => link,
+        _ => return Ok(()),
+    };
     let operation = || format!("remove link {}", pin.display());
-    match open(pin).and_then(|link| let_go(&link)) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(KernelError::os(operation(), errno)),
-    }
+    let_go(&link).map_err(|errno| KernelError::os(operation(), errno))?;
     match fs::remove_file(pin) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(KernelError::io(operation(), &error))

@@ -27,10 +27,11 @@ use super::{
     Maps, Variant, counters, events,
     failure::failed,
     logs::{self, Logs},
-    pins::{Pins, in_the_way, is_map},
+    made::{Notes, in_the_way},
+    pins::Pins,
     specs,
 };
-use crate::{KernelError, Result, capability};
+use crate::{KernelError, Result, capability, hooks::abi};
 
 /// How many of the verifier's last lines an error has: the reason is in the last of
 /// them, the instruction in those before.
@@ -62,7 +63,8 @@ pub(super) fn load(
     let replaced = counters::set_aside(pins, peers)?;
     for map in &specs::MAPS {
         let pin = pins.map(map.name);
-        if !map.is_pinned(&pin)? {
+        if !map.is_pinned(pins)? {
+            made.folder(&Notes(pins).announcement(abi(), map.name))?;
             made.0.push(pin.clone());
         }
         let entries = match map.name {
@@ -89,6 +91,7 @@ pub(super) fn load(
     } else if made.0.contains(&pins.map(PEER_STATS)) {
         maps.counters_mut().are_new();
     }
+    Notes(pins).note(map_ids(pins)?.into_values())?;
     made.0.clear();
     Ok(Loaded {
         ebpf,
@@ -144,14 +147,20 @@ pub(super) fn map_ids(pins: &Pins) -> Result<BTreeMap<&'static str, u32>> {
     Ok(ids)
 }
 
-/// Pins a loaded map, in the place of another one of ours.
-pub(super) fn pin_again(ebpf: &Ebpf, pins: &Pins, map: &str) -> Result<()> {
+/// Pins a loaded map, which has this `id`, in the place of another one of ours.
+pub(super) fn pin_again(ebpf: &Ebpf, pins: &Pins, map: &str, id: Option<u32>) -> Result<()> {
     let operation = || format!("pin map {map}");
     let pin = pins.map(map);
     let loaded = ebpf
         .map(map)
         .ok_or_else(|| KernelError::new(operation(), "the object has none of this name"))?;
-    if fs::symlink_metadata(&pin).is_ok() && !is_map(&pin, map) {
+    // Whatever has become of the notes: the programs are loaded onto this one.
+    Notes(pins).note(id)?;
+    let there = Notes(pins).pinned(abi(), map);
+    if there.is_some() && there == id {
+        return Ok(());
+    }
+    if fs::symlink_metadata(&pin).is_ok() && there.is_none() {
         return Err(in_the_way(operation(), &pin));
     }
     let removed = fs::create_dir_all(pins.maps()).and_then(|()| match fs::remove_file(&pin) {

@@ -53,7 +53,7 @@ impl Maps {
 
     pub(super) fn open_in(pins: &Pins) -> Result<Option<Self>> {
         for map in &specs::MAPS {
-            if !map.is_pinned(&pins.map(map.name))? {
+            if !map.is_pinned(pins)? {
                 return Ok(None);
             }
         }

@@ -5,8 +5,9 @@
 //! ```text
 //! v11/PEERS4 …                 maps, by ABI number
 //! links/from_underlay-eth1     TCX and XDP links
+//! made/1234/                   no pin but a note: the map with this id is ours
 //! clsact/eth1/from_underlay/   no pins but notes: a filter of ours is there,
-//! clsact/eth1/qdisc/           and the qdisc that it is in was made by us
+//! clsact/eth1/qdisc/3/         and the qdisc that it is in was made by us, on the device with this index
 //! ```
 //!
 //! Pins keep all of it running without the agent. Attaching where something of ours
@@ -26,6 +27,7 @@ mod instance;
 mod links;
 mod load;
 mod logs;
+mod made;
 mod maps;
 mod others;
 mod pins;
@@ -53,7 +55,7 @@ use overlay_core::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use self::{logs::Logs, pins::Pins, whose::Ours};
+use self::{logs::Logs, made::Notes, pins::Pins, whose::Ours};
 use super::{KernelError, Result};
 
 pub use self::{
@@ -217,18 +219,19 @@ impl DataPlane {
         &mut self.census
     }
 
-    /// Names of the maps that are pinned where they should be.
+    /// Names of the maps that are pinned where they should be, and noted as ours.
     pub fn pinned(&self) -> Result<BTreeSet<&'static str>> {
         let pinned = load::map_ids(&self.pins)?;
         let same = pinned
             .into_iter()
-            .filter(|(name, id)| self.ids.get(name) == Some(id));
+            .filter(|(name, id)| self.ids.get(name) == Some(id) && Notes(&self.pins).has(*id));
         Ok(same.map(|(name, _)| name).collect())
     }
 
     /// Pins a map again, in the place of what is there.
     pub fn pin(&mut self, map: &str) -> Result<()> {
-        load::pin_again(&self.ebpf, &self.pins, map)
+        let id = self.ids.get(map).copied();
+        load::pin_again(&self.ebpf, &self.pins, map, id)
     }
 
     /// Puts the hook's program before all others on a device, or in the place of an

@@ -6,20 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::MapInfo;
-use overlay_common::maps::PEER_STATS;
 use overlay_core::{model::IfName, objects::Hook};
 use tracing::warn;
 
-use super::Target;
+use super::{Target, made::Notes};
 use crate::{KernelError, Result, hooks::abi};
 
 /// The note that we made a device's qdisc.
 pub(super) const QDISC_NOTE: &str = "qdisc";
 /// Counters that have become too small, until their successor has them.
 pub(super) const SET_ASIDE: &str = "PEER_STATS_BEFORE";
-/// Bytes of a map's name that the kernel keeps.
-const KERNEL_NAME: usize = 15;
 
 /// The folder of an instance.
 #[derive(Clone, Debug)]
@@ -84,7 +80,7 @@ impl Pins {
         let folder = self.layout(abi);
         for name in children(&folder)? {
             let pin = folder.join(&name);
-            if is_map(&pin, &name) {
+            if Notes(self).is_ours(abi, &name) {
                 fs::remove_file(&pin).map_err(|error| {
                     KernelError::io(format!("remove {}", pin.display()), &error)
                 })?;
@@ -102,8 +98,17 @@ impl Pins {
             }
             let notes = clsact.join(device);
             for note in children(&notes)? {
-                if note == QDISC_NOTE || parse_hook(&note).is_some() {
-                    remove_empty(&notes.join(note))?;
+                let note_of_qdisc = note == QDISC_NOTE;
+                let note = notes.join(&note);
+                if note_of_qdisc {
+                    for ifindex in children(&note)? {
+                        if ifindex.parse::<u32>().is_ok() {
+                            remove_empty(&note.join(ifindex))?;
+                        }
+                    }
+                }
+                if note_of_qdisc || is_of_hook(&note) {
+                    remove_empty(&note)?;
                 }
             }
             remove_empty(&notes)?;
@@ -140,6 +145,7 @@ impl Pins {
             self.remove_layout(layout)?;
         }
         self.remove_notes()?;
+        Notes(self).remove()?;
         let stays = remove_empty(&self.links())? | remove_empty(&self.dir)?;
         if stays {
             warn!(
@@ -152,26 +158,8 @@ impl Pins {
     }
 }
 
-/// Whether a map of ours is pinned there: the kernel knows it by the pin's name.
-pub(super) fn is_map(pin: &Path, name: &str) -> bool {
-    let name = if name == SET_ASIDE { PEER_STATS } else { name };
-    let known = name.get(..KERNEL_NAME).unwrap_or(name);
-    let is_file = fs::symlink_metadata(pin).is_ok_and(|there| there.is_file());
-    // Of a program something else would be told in the place of its name.
-    is_file && MapInfo::from_pin(pin).is_ok_and(|info| info.name_as_str() == Some(known))
-}
-
-/// The error of what is at the place of a map and is none of ours.
-pub(super) fn in_the_way(operation: String, pin: &Path) -> KernelError {
-    let cause = format!(
-        "something is pinned at {} that this instance did not make",
-        pin.display()
-    );
-    KernelError::new(operation, cause).with_cure("see whose it is, and have it pinned elsewhere")
-}
-
 /// Removes a folder unless something is in it, or mounted on it; whether it stays.
-fn remove_empty(folder: &Path) -> Result<bool> {
+pub(super) fn remove_empty(folder: &Path) -> Result<bool> {
     match fs::remove_dir(folder) {
         Ok(()) => Ok(false),
         Err(error) => match error.kind() {
@@ -225,6 +213,28 @@ pub(super) fn parse_device(name: &str) -> Option<IfName> {
 
 pub(super) fn parse_hook(name: &str) -> Option<Hook> {
     Hook::ALL.into_iter().find(|hook| hook.name() == name)
+}
+
+fn is_of_hook(note: &Path) -> bool {
+    let name = note.file_name().and_then(|name| name.to_str());
+    name.and_then(parse_hook).is_some()
+}
+
+/// Makes an empty folder as a note, with those above it.
+pub(super) fn note(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)
+        .map_err(|error| KernelError::io(format!("make folder {}", path.display()), &error))
+}
+
+/// Removes such a note; none there is fine.
+pub(super) fn remove_note(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError::io(
+            format!("remove folder {}", path.display()),
+            &error,
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Bpffs keeps dots in names for itself (`bpf_lookup` in the kernel).

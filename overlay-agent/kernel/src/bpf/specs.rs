@@ -1,7 +1,5 @@
 //! What each map must be. Aya reuses a pinned map without looking at it.
 
-use std::path::Path;
-
 use aya::maps::{MapInfo, MapType};
 use overlay_common::{
     maps::{
@@ -18,7 +16,8 @@ use overlay_common::{
 
 use super::{
     failure::failed,
-    pins::{in_the_way, is_map},
+    made::{Notes, in_the_way},
+    pins::Pins,
 };
 use crate::{KernelError, Result, hooks};
 
@@ -111,8 +110,9 @@ impl MapSpec {
         self.is_counters() || matches!(self.kind, MapType::LruHash | MapType::Array)
     }
 
-    /// Whether such a map is pinned at `path`; another one there is an error.
-    pub(super) fn is_pinned(&self, path: &Path) -> Result<bool> {
+    /// Whether such a map is pinned; another one there is an error.
+    pub(super) fn is_pinned(&self, pins: &Pins) -> Result<bool> {
+        let path = &pins.map(self.name);
         let operation = || format!("reuse map {}", path.display());
         let found = match MapInfo::from_pin(path) {
             Ok(found) => found,
@@ -125,7 +125,7 @@ impl MapSpec {
                 };
             }
         };
-        if !is_map(path, self.name) {
+        if !Notes(pins).is_ours(hooks::abi(), self.name) {
             return Err(in_the_way(operation(), path));
         }
         let kind = found

@@ -113,7 +113,7 @@ impl Trial {
         for map in specs::MAPS.iter().filter(|map| !map.is_theirs()) {
             let pin = pins.map(map.name);
             // The loader would make it, where it is missing.
-            if !map.is_pinned(&pin)? {
+            if !map.is_pinned(&pins)? {
                 return Err(
                     KernelError::new(operation, format!("map {} is not there", map.name))
                         .with_cure("switch the fast path on: overlay-agent fastpath on"),

@@ -2,22 +2,21 @@
 //!
 //! The name of a filter proves nothing, and neither does the place of a pin: somebody else can
 //! have taken both. Our programs use the instance's maps, which nobody else's do: those that are
-//! pinned in its folder, of this build's layout or of another's, and those of the programs that
-//! this process has loaded. Only when none of them is known, because somebody has removed the
-//! pins while there was no agent, name and place have to do.
+//! noted by id ([`made`](super::made)), and those of the programs that this process has loaded. Where
+//! none of them is known, because somebody has removed the notes while there was no agent, nothing
+//! is ours: what cannot be proven is left alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
-use aya::maps::MapInfo;
 use nix::{errno::Errno, libc};
 
 use super::{
-    failure::failed,
     links::{BPF_OBJ_GET_INFO_BY_FD, ById, InfoByFd, bpf},
-    pins::{Pins, children, is_map},
+    made::Notes,
+    pins::Pins,
 };
 use crate::{KernelError, Result};
 
@@ -32,14 +31,14 @@ pub(super) struct Ours {
     pins: Pins,
     /// Of programs that this process has loaded.
     loaded: BTreeSet<u32>,
-    /// These and the pinned ones, from the first question on: mostly there is none.
+    /// These and the noted ones, from the first question on: mostly there is none.
     maps: Option<BTreeSet<u32>>,
     /// What was asked before, by the program's id.
     known: BTreeMap<u32, bool>,
 }
 
 impl Ours {
-    /// By the maps that are pinned, and by those of programs that this process has `loaded`.
+    /// By the maps that are noted, and by those of programs that this process has `loaded`.
     pub(super) fn of(pins: &Pins, loaded: impl IntoIterator<Item = u32>) -> Self {
         Self {
             pins: pins.clone(),
@@ -56,40 +55,19 @@ impl Ours {
         }
         let maps = match self.maps.take() {
             Some(maps) => maps,
-            None => with_pinned(&self.pins, self.loaded.clone())?,
+            None => {
+                let mut maps = Notes(&self.pins).maps()?;
+                maps.extend(&self.loaded);
+                maps
+            }
         };
         let operation = || format!("look at program {program}");
         let uses = maps_of(program).map_err(|errno| KernelError::os(operation(), errno))?;
-        let ours = maps.is_empty() || uses.iter().any(|map| maps.contains(map));
+        let ours = uses.iter().any(|map| maps.contains(map));
         self.maps = Some(maps);
         self.known.insert(program, ours);
         Ok(ours)
     }
-}
-
-/// These maps, and those that are pinned in any layout.
-fn with_pinned(pins: &Pins, mut maps: BTreeSet<u32>) -> Result<BTreeSet<u32>> {
-    for abi in pins.layouts()? {
-        let layout = pins.layout(abi);
-        for map in children(&layout)? {
-            let pin = layout.join(&map);
-            // A program of somebody else is not ours because a map of theirs is pinned there.
-            if !is_map(&pin, &map) {
-                continue;
-            }
-            match MapInfo::from_pin(&pin) {
-                Ok(info) => drop(maps.insert(info.id())),
-                Err(error) => {
-                    let error = failed(format!("look at map {}", pin.display()), &error);
-                    // It may be gone by now.
-                    if !error.not_there() {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-    }
-    Ok(maps)
 }
 
 /// Ids of the maps that a program uses.

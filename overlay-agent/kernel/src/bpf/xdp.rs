@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use aya::programs::Xdp;
@@ -19,10 +19,11 @@ use rtnetlink::packet_route::{
 use super::{Target, failure::failed, links, pins::Pins, whose::Ours};
 use crate::{KernelError, Result, netlink::blocking};
 
-/// `XDP_FLAGS_UPDATE_IF_NOEXIST`, `_SKB_MODE` and `_DRV_MODE` of `linux/if_link.h`.
+/// `XDP_FLAGS_UPDATE_IF_NOEXIST`, `_SKB_MODE`, `_DRV_MODE` and `_REPLACE` of `linux/if_link.h`.
 const ONLY_IF_NONE: u32 = 1;
 const GENERIC: u32 = 1 << 1;
 const NATIVE: u32 = 1 << 2;
+const ONLY_THIS: u32 = 1 << 4;
 
 /// Attaches a program, or puts it in the place of an earlier one of ours.
 pub(super) fn attach(
@@ -84,18 +85,27 @@ fn explain(errno: Errno, target: Target, ifindex: u32, program: BorrowedFd<'_>) 
 /// The kernel's own sentence, or its driver's: links are refused by a number alone, and netlink, to
 /// which the same is done, says more.
 fn why_not_native(program: BorrowedFd<'_>, ifindex: u32) -> Option<String> {
-    let set = |program: RawFd, flags| {
+    let set = |attributes: Vec<LinkXdp>| {
         let mut message = LinkMessage::default();
         message.header.index = ifindex;
-        let xdp = vec![LinkXdp::Fd(program), LinkXdp::Flags(flags)];
-        message.attributes.push(LinkAttribute::Xdp(xdp));
+        message.attributes.push(LinkAttribute::Xdp(attributes));
         blocking::change(RouteNetlinkMessage::SetLink(message), 0)
     };
-    if let Err(refusal) = set(program.as_raw_fd(), NATIVE | ONLY_IF_NONE) {
+    let put = vec![
+        LinkXdp::Fd(program.as_raw_fd()),
+        LinkXdp::Flags(NATIVE | ONLY_IF_NONE),
+    ];
+    if let Err(refusal) = set(put) {
         return refusal.into_text();
     }
-    // It has changed its mind. Nothing of ours stays there that is no link.
-    set(-1, NATIVE).err().map(|refusal| {
+    // It has changed its mind. Nothing of ours stays there that is no link, and nothing of others
+    // goes that has come to its place meanwhile.
+    let take_off = vec![
+        LinkXdp::Fd(-1),
+        LinkXdp::ExpectedFd(program.as_raw_fd().cast_unsigned()),
+        LinkXdp::Flags(NATIVE | ONLY_THIS),
+    ];
+    set(take_off).err().map(|refusal| {
         let error = refusal.during("take the program off that was tried");
         format!("it is refused as a link alone, and {error}")
     })

@@ -28,6 +28,16 @@ fn a_map_of_another_layout_is_refused() {
     );
     node.run(&create);
 
+    // Whose it is comes first: a name says nothing about that.
+    let error = DataPlane::open(&node.pins, PROGRAMS, AttachMode::Auto, Rx::Tc, 1).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("PORTS that this instance did not make"),
+        "{text}"
+    );
+    assert!(ports.exists() && !folder.join(maps::VTEPS4).exists());
+
+    node.note(&ports);
     let error = DataPlane::open(&node.pins, PROGRAMS, AttachMode::Auto, Rx::Tc, 1).unwrap_err();
     let text = error.to_string();
     let found = "/PORTS: it is a Hash of key, value and number (4, 8, 16), not ";

@@ -10,6 +10,8 @@ mod load;
 mod maps;
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+mod strangers;
 mod tcx;
 #[cfg(test)]
 mod xdp;

@@ -7,7 +7,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+use aya::{
+    maps::MapInfo,
+    programs::{ProgramInfo, SchedClassifier, TcAttachType},
+};
 use nix::net::if_::if_nametoindex;
 use overlay_core::{
     identity::Made,
@@ -89,6 +92,13 @@ impl Node {
 
     pub(crate) fn escaped(&self, pins: &Path) -> PathBuf {
         pins.with_file_name(self.name.as_str().replace('.', "%2e"))
+    }
+
+    /// Notes that a pinned map is ours, as who makes one does.
+    pub(crate) fn note(&self, pin: &Path) {
+        let id = MapInfo::from_pin(pin).unwrap().id();
+        let note = self.escaped_pins().join("made").join(id.to_string());
+        std::fs::create_dir_all(note).unwrap();
     }
 
     /// The pins of somebody else whose filters and pins are called as ours.

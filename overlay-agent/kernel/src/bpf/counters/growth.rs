@@ -12,7 +12,8 @@ use super::{Counters, Pins, failed};
 use crate::{
     KernelError, Result,
     bpf::{
-        pins::{SET_ASIDE, in_the_way, is_map},
+        made::{Notes, in_the_way},
+        pins::SET_ASIDE,
         table::open_path,
     },
     hooks,
@@ -59,11 +60,12 @@ pub(in super::super) fn set_aside(pins: &Pins, peers: usize) -> Result<Option<Se
     if slots as usize > counted(peers).min(MAX_PEERS) {
         return Ok(None);
     }
-    if !is_map(&pin, PEER_STATS) {
+    let is_ours = |name| Notes(pins).is_ours(hooks::abi(), name);
+    if !is_ours(PEER_STATS) {
         // Whoever loads the programs is told that it is in the way.
         return Ok(None);
     }
-    if aside.exists() && !is_map(&aside, SET_ASIDE) {
+    if aside.exists() && !is_ours(SET_ASIDE) {
         return Err(in_the_way(format!("rename {}", pin.display()), &aside));
     }
     fs::rename(&pin, &aside)
