@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod files;
+pub mod nameless;
 pub mod netns;
 mod spool;
 

@@ -5,13 +5,14 @@
 
 use std::{
     fmt,
-    fs::{self, OpenOptions},
+    fs::{self, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use overlay_api::files;
+use nix::unistd::geteuid;
+use overlay_api::{files, nameless::Nameless};
 use overlay_core::{model::PublicKey, text_file};
 use x25519_dalek::StaticSecret;
 
@@ -46,6 +47,9 @@ impl KeyError {
         self.cure
     }
 }
+
+/// What the name of an unfinished key has in the place of its extension, before a number.
+const UNFINISHED: &str = "new-";
 
 /// Where the key is.
 #[derive(Clone, Debug)]
@@ -103,11 +107,16 @@ impl KeyFile {
 
     /// The key, which is made where there is none. Of several that make one at once, all get the same.
     pub fn read_or_make(&self) -> Result<PrivateKey, KeyError> {
+        self.clear_unfinished()?;
         if let Some(key) = self.read()? {
             return Ok(key);
         }
         let cure = "see that the state folder can be written to";
-        self.make().map_err(self.failed("make", cure))?;
+        self.make().map_err(|cause| {
+            let may_not = cause.kind() == io::ErrorKind::PermissionDenied;
+            let cure = if may_not { "run it as root" } else { cure };
+            self.failed("make", cure)(cause)
+        })?;
         let vanished = || io::Error::from(io::ErrorKind::NotFound);
         self.read()?
             .ok_or_else(|| self.failed("read", cure)(vanished()))
@@ -156,31 +165,82 @@ impl KeyFile {
         Ok(Some(key))
     }
 
-    /// Removes it. What is not a key stays.
+    /// Removes it, and what is left of one that was not finished. What is not a key stays.
     pub fn remove(&self) -> Result<(), KeyError> {
+        self.clear_unfinished()?;
         let removed = files::remove(&self.0, &|bytes| bytes.len() == PublicKey::LENGTH);
         let failed = self.failed("remove", "remove it by hand");
         removed.map(drop).map_err(failed)
     }
 
+    /// Removes what a writer has left that was killed before it was done; of one that still writes,
+    /// nothing.
+    pub fn clear_unfinished(&self) -> Result<(), KeyError> {
+        let failed = self.failed(
+            "look for what was left of a",
+            "see that the state folder can be read",
+        );
+        self.unfinished().map_err(failed)
+    }
+
+    fn unfinished(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(self.folder()) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if !self.is_unfinished(&path) {
+                continue;
+            }
+            match files::open(&path) {
+                Ok(Some(file)) if is_left(&file)? => drop(files::remove(&path, &|_| true)?),
+                Err(cause) if !files::is_in_the_way(&cause) => return Err(cause),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Where one is written whose folder knows no files without a name: no one else's has this name.
+    fn is_unfinished(&self, path: &Path) -> bool {
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let number = extension.strip_prefix(UNFINISHED).unwrap_or_default();
+        path.file_stem() == self.0.file_stem()
+            && number.len() == 16
+            && number.bytes().all(|digit| digit.is_ascii_hexdigit())
+    }
+
+    fn folder(&self) -> &Path {
+        self.0.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Whole or not at all, and never in the place of another one.
     fn make(&self) -> io::Result<()> {
-        let folder = self.0.parent().unwrap_or(Path::new("/"));
+        let folder = self.folder();
         files::make_folder(folder)?;
         let mut bytes = [0; PublicKey::LENGTH];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
         let secret = StaticSecret::from(bytes);
-        // Whole or not at all, and never in the place of another one. No one else's has this name.
+        match Nameless::new_in(folder, 0o600)? {
+            Some(file) => drop(file.put(secret.as_bytes(), &self.0)?),
+            None => self.make_by_name(&secret)?,
+        }
+        fs::File::open(folder)?.sync_all()
+    }
+
+    /// The same where the file system has no files without a name.
+    fn make_by_name(&self, secret: &StaticSecret) -> io::Result<()> {
         let mut number = [0; 8];
         getrandom::fill(&mut number).map_err(io::Error::other)?;
         let number = u64::from_ne_bytes(number);
-        let unfinished = self.0.with_extension(format!("new-{number:016x}"));
+        let unfinished = self.0.with_extension(format!("{UNFINISHED}{number:016x}"));
         let mut options = OpenOptions::new();
         let options = options.write(true).create_new(true).mode(0o600);
         let file = options.open(&unfinished)?;
-        let written = self.write(file, &unfinished, &secret);
+        let written = self.write(file, &unfinished, secret);
         let removed = fs::remove_file(&unfinished);
-        written.and(removed)?;
-        fs::File::open(folder)?.sync_all()
+        written.and(removed)
     }
 
     fn write(
@@ -189,6 +249,8 @@ impl KeyFile {
         unfinished: &Path,
         secret: &StaticSecret,
     ) -> io::Result<()> {
+        // Who tidies up sees that somebody is at it.
+        file.try_lock()?;
         file.write_all(secret.as_bytes())?;
         file.sync_all()?;
         match fs::hard_link(unfinished, &self.0) {
@@ -212,11 +274,90 @@ impl KeyFile {
     }
 }
 
+/// Whether a file holds no more than a key, is this user's alone, and nobody writes to it.
+fn is_left(file: &fs::File) -> io::Result<bool> {
+    let there = file.metadata()?;
+    let private = there.uid() == geteuid().as_raw() && there.mode() & 0o077 == 0;
+    if !private || there.len() > PublicKey::LENGTH as u64 {
+        return Ok(false);
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(cause)) => Err(cause),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{
+        fs,
+        os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+        path::Path,
+    };
 
-    use super::KeyFile;
+    use super::{KeyFile, StaticSecret};
+
+    fn private(path: &Path, content: &[u8]) -> fs::File {
+        let mut options = fs::OpenOptions::new();
+        let options = options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(path).unwrap();
+        std::io::Write::write_all(&mut file, content).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_a_killed_writer_has_left_goes_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let key = KeyFile::at(at("wireguard.key"));
+        drop(private(&at("wireguard.new-0123456789abcdef"), &[7; 32]));
+        drop(private(&at("wireguard.new-0123456789abcde0"), b"half"));
+        let written = private(&at("wireguard.new-0123456789abcde1"), b"");
+        written.lock().unwrap();
+        let others = [
+            "wireguard.new-0123",
+            "wireguard.new-0123456789abcdeg",
+            "w.new-0123456789abcdef",
+        ];
+        for name in others {
+            drop(private(&at(name), b"theirs"));
+        }
+        drop(private(&at("wireguard.new-0123456789abcde2"), &[7; 33]));
+        let public = at("wireguard.new-0123456789abcde3");
+        drop(private(&public, b""));
+        fs::set_permissions(&public, fs::Permissions::from_mode(0o644)).unwrap();
+        std::os::unix::fs::symlink("/", at("wireguard.new-0123456789abcde4")).unwrap();
+        let names = || {
+            let entries = fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let made = key.read_or_make().unwrap().public();
+        let mut expected: Vec<std::ffi::OsString> = others.into_iter().map(Into::into).collect();
+        expected.extend(
+            ["1", "2", "3", "4"].map(|end| format!("wireguard.new-0123456789abcde{end}").into()),
+        );
+        expected.push("wireguard.key".into());
+        expected.sort();
+        assert_eq!(names(), expected);
+        drop(written);
+        key.clear_unfinished().unwrap();
+        assert_eq!(names().len(), expected.len() - 1);
+        assert_eq!(key.read_or_make().unwrap().public(), made);
+    }
+
+    #[test]
+    fn without_files_without_a_name_it_is_made_once_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wireguard.key");
+        let key = KeyFile::at(path.clone());
+        key.make_by_name(&StaticSecret::from([1; 32])).unwrap();
+        key.make_by_name(&StaticSecret::from([2; 32])).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [1; 32]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn it_is_made_once_for_root_alone() {
@@ -227,8 +368,7 @@ mod tests {
         let made = key.read_or_make().unwrap();
         let again = key.read_or_make().unwrap();
         assert_eq!(made.public(), again.public());
-        let rights =
-            |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let rights = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(rights(&path), 0o600);
         assert_eq!(rights(path.parent().unwrap()), 0o700);
         let beside = fs::read_dir(path.parent().unwrap()).unwrap().count();

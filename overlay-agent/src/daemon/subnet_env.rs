@@ -5,6 +5,10 @@
 
 use std::{fs, io, path::Path};
 
+use overlay_api::{
+    files::{self, Whole, unfinished},
+    nameless::Nameless,
+};
 use overlay_core::{
     model::Cluster,
     state::{Content, SubnetEnv},
@@ -14,7 +18,7 @@ use overlay_core::{
 use overlay_node::store::{Store, StoreError};
 use tracing::warn;
 
-use super::{Reconciler, files::beside};
+use super::Reconciler;
 
 /// Writes the file where the configuration says so, and removes it where it no longer does; why
 /// it could not.
@@ -38,6 +42,7 @@ pub(super) fn follow(reconciler: &mut Reconciler) -> Option<Trouble> {
 /// Removes the file if it is ours, and forgets it; a sentence if it is somebody else's by now.
 pub(super) fn remove(ours: &SubnetEnv, store: &mut Store) -> Result<Option<String>, Box<Trouble>> {
     let path = &ours.path;
+    clear_unfinished(ours)?;
     let found = read(path).map_err(|cause| failed("read", path, &cause))?;
     let left = match found {
         Some(text) if ours.texts.contains(&text) => {
@@ -56,6 +61,9 @@ pub(super) fn remove(ours: &SubnetEnv, store: &mut Store) -> Result<Option<Strin
 
 fn write(path: &Path, text: &str, store: &mut Store) -> Result<(), Box<Trouble>> {
     let found = read(path).map_err(|cause| failed("read", path, &cause))?;
+    if let Some(known) = &store.content().subnet_env {
+        clear_unfinished(known)?;
+    }
     if found.as_deref() == Some(text) {
         return Ok(());
     }
@@ -82,14 +90,47 @@ fn write(path: &Path, text: &str, store: &mut Store) -> Result<(), Box<Trouble>>
         texts,
     };
     if store.content().subnet_env.as_ref() != Some(&ours) {
-        note(store, |content| content.subnet_env = Some(ours))?;
+        let noted = ours.clone();
+        note(store, |content| content.subnet_env = Some(noted))?;
     }
-    let written = match found {
-        Some(_) => beside(path, text, 0o644).and_then(|file| Ok(file.persist(path)?)),
-        None => beside(path, text, 0o644).and_then(|file| Ok(file.persist_noclobber(path)?)),
+    put(path, text, found.is_none(), &ours).map_err(|cause| failed("write", path, &cause).into())
+}
+
+/// Writes the file where there is `none`, or in the place of ours.
+fn put(path: &Path, text: &str, none: bool, ours: &SubnetEnv) -> io::Result<()> {
+    // Others read it.
+    const MODE: u32 = 0o644;
+    let folder = overlay_core::config::folder_of(path);
+    fs::create_dir_all(folder)?;
+    if none && let Some(file) = Nameless::new_in(folder, MODE)? {
+        return if file.put(text.as_bytes(), path)? {
+            fs::File::open(folder)?.sync_all()
+        } else {
+            Err(io::ErrorKind::AlreadyExists.into())
+        };
+    }
+    let whole = Whole {
+        path,
+        text: text.as_bytes(),
+        mode: MODE,
+        modified: None,
+        durable: true,
     };
-    written.map_err(|cause| failed("write", path, &cause))?;
-    Ok(())
+    whole.replace(&|there| begins_one_of(ours, there))
+}
+
+/// Whether a content, or the part of one that a killed writer has left, is one that we wrote.
+fn begins_one_of(ours: &SubnetEnv, there: &[u8]) -> bool {
+    let mut texts = ours.texts.iter();
+    texts.any(|text| text.as_bytes().starts_with(there))
+}
+
+/// Removes what a writer has left that was killed before it was done.
+fn clear_unfinished(ours: &SubnetEnv) -> Result<(), Box<Trouble>> {
+    let new = unfinished(&ours.path);
+    files::remove(&new, &|there| begins_one_of(ours, there))
+        .map(drop)
+        .map_err(|cause| failed("remove", &new, &cause).into())
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {

@@ -280,7 +280,8 @@ impl Store {
         gone(&unfinished(&self.making), &is_name)?;
         gone(&unfinished(&self.adding), &is_name)?;
         gone(&unfinished(self.journal.path()), &is_journal)?;
-        gone(&unfinished(&self.file), &is_state)
+        gone(&unfinished(&self.file), &is_state)?;
+        Ok(self.key.clear_unfinished()?)
     }
 
     /// Removes the files, and the folder on the disk: nothing of the instance is left. Returns the
