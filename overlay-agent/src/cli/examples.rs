@@ -196,6 +196,7 @@ Examples:
   sudo overlay-agent explain node 10.244.2.10 --size 1400 --df
   sudo overlay-agent explain web 10.244.2.10 --source 10.244.1.99    # what if it pretended?
   sudo overlay-agent explain 10.244.1.10 10.244.2.10 --peer node02 --output json
+  sudo overlay-agent explain --received - <frame.hex    # what a node sends to this one
 
 Exit status:
   0 when it arrives, as far as it can be told

@@ -1,7 +1,7 @@
 //! `explain`: asks each node that a packet comes to.
 
 use std::{
-    io::{self, Write},
+    io::{self, Read as _, Write},
     net::IpAddr,
     path::PathBuf,
 };
@@ -30,11 +30,17 @@ const MOST_HOPS: usize = 4;
 #[command(after_help = examples::EXPLAIN)]
 pub(super) struct Args {
     /// Source: an endpoint's name or address, or "node"
-    #[arg(add = ArgValueCompleter::new(completing::endpoints))]
-    from: String,
+    #[arg(
+        required_unless_present = "received",
+        add = ArgValueCompleter::new(completing::endpoints)
+    )]
+    from: Option<String>,
     /// Destination: an endpoint's name, "node", or any address
-    #[arg(add = ArgValueCompleter::new(completing::endpoints))]
-    to: String,
+    #[arg(
+        required_unless_present = "received",
+        add = ArgValueCompleter::new(completing::endpoints)
+    )]
+    to: Option<String>,
     /// Protocol
     #[arg(long = "proto", value_enum, default_value_t)]
     protocol: Protocol,
@@ -59,7 +65,18 @@ pub(super) struct Args {
     /// Instance, or socket, of the node that it is sent to [default: the one on this machine]
     #[arg(long, add = ArgValueCompleter::new(completing::instances))]
     peer: Option<String>,
+    /// Instead of FROM and TO: a frame of a tunnel that arrives at this node, in hexadecimal, as explain prints
+    /// it on the node that sends it; "-": from standard input
+    #[arg(
+        long,
+        value_name = "FRAME",
+        conflicts_with_all = ["from", "to", "protocol", "sport", "dport", "size", "ttl", "df", "source"]
+    )]
+    received: Option<String>,
 }
+
+/// Characters of a frame that are read from standard input.
+const MOST_READ: u64 = 64 * 1024;
 
 pub(super) fn explain(
     dirs: &Dirs,
@@ -73,22 +90,9 @@ pub(super) fn explain(
             "explain a packet with ports: only UDP and TCP have any; add --proto udp or --proto tcp"
         )));
     }
-    let Args { from, to, .. } = args;
     let mut machine = Machine::new(dirs)?;
-    let instance = the_node_of(dirs, &mut machine, instance, &from)?;
-    let question = Question {
-        to: address_of(&mut machine, &instance, &to),
-        from,
-        source: args.source,
-        protocol: args.protocol,
-        source_port: args.sport,
-        destination_port: args.dport,
-        size: args.size,
-        ttl: args.ttl,
-        dont_fragment: args.df,
-    };
-    let first = hop(client::call(dirs, &instance, &Request::Explain(question))?)?;
-    let mut hops = vec![first];
+    let (instance, request) = asked(dirs, &mut machine, instance, &args)?;
+    let mut hops = vec![hop(client::call(dirs, &instance, &request)?)?];
     let (mut unasked, mut refused) = (None, None);
     while let Some(Hop {
         end: End::Underlay { vtep, frame, .. },
@@ -106,7 +110,7 @@ pub(super) fn explain(
         let socket = match peer {
             Peer::At(socket) => socket,
             Peer::Unknown(why) => {
-                unasked = Some((*vtep, why));
+                unasked = Some((*vtep, why, frame.clone()));
                 break;
             }
         };
@@ -121,7 +125,7 @@ pub(super) fn explain(
             }
         }
     }
-    let unasked = unasked.map(|(vtep, why)| not_asked(&machine, vtep, &why));
+    let unasked = unasked.map(|(vtep, why, frame)| not_asked(&machine, vtep, &why, &frame));
     output::print(|out| match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&hops)?),
         Format::Text => write_all(out, &hops, unasked.as_deref()),
@@ -138,6 +142,63 @@ pub(super) fn explain(
     } else {
         Err(Failure::Told)
     }
+}
+
+/// Who is asked first, and what.
+fn asked(
+    dirs: &Dirs,
+    machine: &mut Machine<'_>,
+    instance: Option<Name>,
+    args: &Args,
+) -> Result<(Name, Request), Failure> {
+    if let Some(frame) = &args.received {
+        let instance = client::the_instance(dirs, instance, Dirs::may_listen)?;
+        let frame = frame_of(frame)?;
+        return Ok((instance, Request::ExplainReceived(Received { frame })));
+    }
+    let from = args.from.clone().unwrap_or_default();
+    let to = args.to.clone().unwrap_or_default();
+    let instance = the_node_of(dirs, machine, instance, &from)?;
+    let question = Question {
+        to: address_of(machine, &instance, &to),
+        from,
+        source: args.source,
+        protocol: args.protocol,
+        source_port: args.sport,
+        destination_port: args.dport,
+        size: args.size,
+        ttl: args.ttl,
+        dont_fragment: args.df,
+    };
+    Ok((instance, Request::Explain(question)))
+}
+
+/// A frame as it was pasted or is read: what a terminal has broken into lines is one again.
+fn frame_of(given: &str) -> Result<String, Failure> {
+    let mut read = String::new();
+    let text: &str = if given == "-" {
+        let stdin = io::stdin().lock();
+        stdin
+            .take(MOST_READ)
+            .read_to_string(&mut read)
+            .map_err(|error| {
+                Failure::BadInput(anyhow!(
+                    "read a frame from standard input: {error}; paste it as text"
+                ))
+            })?;
+        &read
+    } else {
+        given
+    };
+    let frame: String = text.split_whitespace().collect();
+    let is_hex = frame.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if frame.is_empty() || !is_hex || frame.len() % 2 != 0 {
+        return Err(Failure::BadInput(anyhow!(
+            "read a frame: it is not bytes in hexadecimal; paste what \"overlay-agent explain\" has printed on the \
+             node that sends the packet"
+        )));
+    }
+    Ok(frame)
 }
 
 fn hop(reply: Reply) -> Result<Hop, Failure> {
@@ -208,11 +269,13 @@ fn socket_of(dirs: &Dirs, named: &str) -> Result<PathBuf, Failure> {
     Ok(dirs.socket(&name))
 }
 
-/// Why the journey ends before the packet's.
-fn not_asked(machine: &Machine<'_>, vtep: IpAddr, why: &str) -> String {
+/// Why the journey ends before the packet's, and how it goes on there.
+fn not_asked(machine: &Machine<'_>, vtep: IpAddr, why: &str, frame: &str) -> String {
     let silent = machine.silent();
     format!(
-        "The node at {vtep} was not asked: {why}{silent}. Name it with --peer INSTANCE or --peer SOCKET."
+        "The node at {vtep} was not asked: {why}{silent}. If it is on this machine, name it with --peer INSTANCE or \
+         --peer SOCKET.\nWhat becomes of the packet there, that node says:\n  \
+         # overlay-agent explain --received {frame}"
     )
 }
 

@@ -8,6 +8,7 @@ use overlay_tests::{
     families::Families,
     guard::Guard,
     processes::Process,
+    run,
     shape::{Scenario, Shape},
 };
 use serde_json::Value;
@@ -90,6 +91,67 @@ fn nobody_is_asked_but_the_peer() -> Result<()> {
     peer.kill()?;
     not_asked(["the peer is", "texpwho-n2"])?;
     other.down()?;
+    Ok(guard.down()?)
+}
+
+/// The last line, typed on the other node, says what would have been said.
+#[test]
+fn the_other_node_goes_on_with_what_was_printed() -> Result<()> {
+    let guard = lab("texprec", Families::V4)?;
+    let (agent, peer) = (guard.agent(1), guard.agent(2));
+    let question = [
+        "texprec-n1c1",
+        "10.244.2.10",
+        "--proto",
+        "tcp",
+        "--dport",
+        "5432",
+    ];
+    let together = explain(&agent, &question)?;
+    peer.stop()?;
+    let said = agent.ask(&[&["explain"], &question[..]].concat())?;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    peer.start()?;
+    let last = said.stdout.trim_end().lines().next_back();
+    let command = last
+        .and_then(|line| line.split_once("overlay-agent "))
+        .map(|(_, rest)| rest);
+    let command = command.with_context(|| said.stdout.clone())?;
+    let typed: Vec<&str> = command.split(' ').collect();
+    let there = explain(&peer, &typed[1..])?;
+    assert!(there.good && there.hops.len() == 1, "{:#?}", there.hops);
+    assert_eq!(there.hops[0]["instance"], "texprec-n2");
+    assert_eq!(there.ttl(), together.ttl());
+    assert_eq!(there.steps(0), together.steps(1));
+
+    // From a pipe, broken into lines as a terminal does it.
+    let frame = typed.last().context("a frame")?;
+    let half = frame.len() / 2;
+    let pipe = format!(
+        "printf '%s\\n%s\\n' {} {} | {}",
+        &frame[..half],
+        &frame[half..],
+        peer.argv(&["explain", "--received", "-", "--instance", "texprec-n2"])
+            .join(" ")
+    );
+    let out = run::output(&["sh", "-c", &pipe].map(str::to_owned))?;
+    assert!(
+        out.success && out.stdout.contains("delivered to texprec-n2c1"),
+        "{out:?}"
+    );
+
+    for (frame, says) in [
+        ("", "hexadecimal"),
+        ("abc", "hexadecimal"),
+        ("zz", "hexadecimal"),
+        ("00", "frame"),
+    ] {
+        let out = peer.ask(&["explain", "--received", frame])?;
+        assert_eq!(out.code, Some(2), "{frame}: {out:?}");
+        assert!(out.stderr.contains(says), "{frame}: {}", out.stderr);
+    }
+    let both = peer.ask(&["explain", "a", "b", "--received", frame])?;
+    assert_eq!(both.code, Some(2), "{both:?}");
     Ok(guard.down()?)
 }
 

@@ -25,7 +25,8 @@ pub(super) async fn start(known: &Scene<'_>, received: &Received) -> Result<Star
     });
     let Some((device, ifindex, _)) = underlay.find(|(_, _, has)| *has) else {
         return Err(format!(
-            "cannot continue on the peer: node {} does not own {to}; name the instance of the node that does with --peer",
+            "cannot continue on the peer: node {} does not own {to}; ask the one that does: with --peer INSTANCE, or \
+             --received there",
             known.model.node.name
         ));
     };
