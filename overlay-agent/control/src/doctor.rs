@@ -24,12 +24,28 @@ pub struct Diagnosis {
     pub node: Name,
     /// Whether the instance's agent was asked; without one, less can be seen.
     pub agent_running: bool,
-    /// What is wrong, the worst first.
+    /// What is wrong, the worst first, and each behind what it follows from.
     pub findings: Vec<Finding>,
     /// Names of the checks that have found nothing.
     pub passed: Vec<String>,
     /// Checks that could not be made.
     pub skipped: Vec<Skipped>,
+    /// What is to be known besides.
+    #[serde(default)]
+    pub notes: Vec<DiagnosisNote>,
+}
+
+/// What no check finds and is to be known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiagnosisNote {
+    /// Stable: `no-agent`.
+    pub id: String,
+    /// What it is about: the instance.
+    pub object: String,
+    /// What is so.
+    pub what: String,
+    /// What to do about it.
+    pub cure: Cure,
 }
 
 impl Diagnosis {
@@ -53,6 +69,10 @@ pub struct Finding {
     pub what: String,
     /// Why it matters, in one sentence.
     pub why: String,
+    /// Check of a finding before it from which this one follows, where that is proven: the cure of
+    /// that one is the cure of both.
+    #[serde(default)]
+    pub follows_from: Option<String>,
     /// What to do about it.
     pub cure: Cure,
 }

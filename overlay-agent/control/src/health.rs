@@ -164,4 +164,10 @@ pub struct PeerAgent {
     pub abi: u32,
     /// Whether one of the two is not this agent's.
     pub differs: bool,
+    /// The largest packet in bytes that its containers send through the network, where it says so.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// The largest packet of its that it has found to arrive here.
+    #[serde(default)]
+    pub arrives: Option<u16>,
 }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::progress::Activity;
 
 pub use client::{ClientError, call, speaks};
-pub use doctor::{Cure, Diagnosis, DoctorSpec, Finding, Severity, Skipped};
+pub use doctor::{Cure, Diagnosis, DiagnosisNote, DoctorSpec, Finding, Severity, Skipped};
 pub use health::{
     Mesh, MeshPeer, PeerAgent, PeerHealth, PeerState, ProbeMessages, ProbeStatus, RoundTrip,
 };

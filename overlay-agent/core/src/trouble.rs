@@ -208,6 +208,8 @@ pub mod ids {
     pub const PEER_NEVER_ANSWERED: &str = "peer-never-answered";
     /// A peer is heard and does not hear us.
     pub const ONE_WAY: &str = "one-way";
+    /// Large packets of a peer do not arrive, because this node's underlay has no room for them.
+    pub const MTU_BELOW_PEERS: &str = "mtu-below-peers";
     /// Large packets vanish on the way.
     pub const PATH_BLACK_HOLE: &str = "path-black-hole";
     /// The configuration has given away what is behind an endpoint.

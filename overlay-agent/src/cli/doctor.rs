@@ -8,9 +8,11 @@ use std::{
 };
 
 use anyhow::anyhow;
-use overlay_control::{Diagnosis, DoctorSpec, Finding, Reply, Request, Severity};
+use overlay_control::{
+    Cure, Diagnosis, DiagnosisNote, DoctorSpec, Finding, Reply, Request, Severity,
+};
 use overlay_core::{config::Files, dirs::Dirs, model::Name, plural::count_of};
-use overlay_insight::doctor::{Patient, examine};
+use overlay_insight::doctor::{ExamineError, Patient, examine};
 use overlay_node::{key::KeyFile, store::Store};
 
 use super::{CommandResult, Failure, Format, client, local, output};
@@ -48,16 +50,14 @@ pub(super) fn doctor(
     format: Format,
 ) -> CommandResult {
     let verbose = args.verbose;
-    let diagnosis = match args.config {
+    let mut diagnosis = match args.config {
         Some(config) => alone(&config, args.netns, instance, dirs, args.sample)?,
         None => by_agent(instance, dirs, args.sample)?,
     };
+    note_if_alone(&mut diagnosis, dirs);
     output::print(|out| match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&diagnosis)?),
-        Format::Text => {
-            tell_if_alone(out, &diagnosis, dirs)?;
-            print(out, &diagnosis, verbose)
-        }
+        Format::Text => print(out, &diagnosis, verbose),
     })
     .map_err(Failure::Problem)?;
     if diagnosis.is_healthy() {
@@ -110,25 +110,47 @@ fn alone(
         sample,
         agent: None,
     };
-    examine(&patient).map_err(Failure::problem)
+    examine(&patient).map_err(|error| match error {
+        ExamineError::Kernel(error) if error.is_denied() => {
+            Failure::NoRights(anyhow!("examine the node: {error}; run it as root"))
+        }
+        error => Failure::problem(error),
+    })
 }
 
 /// Says so where no agent runs: what is well now nobody keeps so.
-fn tell_if_alone(out: &mut dyn Write, diagnosis: &Diagnosis, dirs: &Dirs) -> io::Result<()> {
+fn note_if_alone(diagnosis: &mut Diagnosis, dirs: &Dirs) {
     let instance = &diagnosis.instance;
     if diagnosis.agent_running || UnixStream::connect(dirs.socket(instance)).is_ok() {
-        return Ok(());
+        return;
     }
-    let start = client::last_start(dirs, instance)
-        .unwrap_or_else(|| "overlay-agent run --config FILE".to_owned());
-    writeln!(
-        out,
-        "note: no agent runs for instance {instance}: nothing is repaired, no probe is answered, and changes of \
-         the configuration are not read\n  cure: start it\n        # {start}"
-    )
+    let start = client::last_start(dirs, instance);
+    let (text, commands) = match start {
+        Some(start) => ("start it", vec![start]),
+        None => (
+            "start it with \"overlay-agent run --config FILE\"",
+            Vec::new(),
+        ),
+    };
+    diagnosis.notes.push(DiagnosisNote {
+        id: "no-agent".to_owned(),
+        object: instance.to_string(),
+        what: format!(
+            "no agent runs for instance {instance}: nothing is repaired, no probe is answered, and changes of \
+             the configuration are not read"
+        ),
+        cure: Cure {
+            text: text.to_owned(),
+            commands,
+        },
+    });
 }
 
 fn print(out: &mut dyn Write, diagnosis: &Diagnosis, verbose: bool) -> io::Result<()> {
+    for DiagnosisNote { what, cure, .. } in &diagnosis.notes {
+        writeln!(out, "note: {what}")?;
+        print_cure(out, cure)?;
+    }
     for finding in &diagnosis.findings {
         print_finding(out, finding)?;
     }
@@ -164,14 +186,21 @@ fn print_finding(out: &mut dyn Write, finding: &Finding) -> io::Result<()> {
         object,
         what,
         why,
+        follows_from,
         cure,
         ..
     } = finding;
     writeln!(out, "{severity}: {object}: {what} [{check}]")?;
-    writeln!(out, "  why:  {why}")?;
-    writeln!(out, "  cure: {}", cure.text)?;
-    for command in &cure.commands {
-        writeln!(out, "        # {command}")?;
+    if let Some(cause) = follows_from {
+        writeln!(out, "  follows from {cause}, above")?;
     }
+    writeln!(out, "  why:  {why}")?;
+    print_cure(out, cure)?;
     writeln!(out)
+}
+
+fn print_cure(out: &mut dyn Write, cure: &Cure) -> io::Result<()> {
+    writeln!(out, "  cure: {}", cure.text)?;
+    let mut commands = cure.commands.iter();
+    commands.try_for_each(|command| writeln!(out, "        # {command}"))
 }

@@ -106,6 +106,8 @@ mod tests {
             version: "0.2.0".to_owned(),
             abi: 9,
             differs,
+            mtu: None,
+            arrives: None,
         };
         let mut health = health(PeerState::NoAgent);
         health.agent = Some(agent(true));

@@ -70,14 +70,62 @@ impl Reconciler {
 
     /// Problems that probes have found.
     pub(super) fn probe_problems(&self) -> Vec<Trouble> {
+        // Of very many, who does not ask knows hardly anyone, and takes long to see it.
+        const MANY: usize = 1_000;
         let mut problems = without_consequences(self.probes.problems(), &self.problems);
-        if !matches!(self.model.node.probe, Probe::Every(_)) {
-            // Nothing is known of any peer: with very many of them it takes long to see that.
+        if self.model.node.probe == Probe::Off {
+            return problems;
+        }
+        let asks = matches!(self.model.node.probe, Probe::Every(_));
+        let networks = self.model.networks.iter();
+        let few = networks.filter(|network| asks || network.peers.len() <= MANY);
+        problems.extend(few.filter_map(|network| self.below_peers(network)));
+        if !asks {
             return problems;
         }
         let networks = self.model.networks.iter();
         problems.extend(networks.filter_map(|network| self.narrow(network)));
         problems
+    }
+
+    /// What peers send and have found not to arrive, where it is this node's underlay that is too narrow for
+    /// it.
+    fn below_peers(&self, network: &Network) -> Option<Trouble> {
+        let room = *self.facts.rooms.get(&network.name)?;
+        let mut lost = BTreeSet::new();
+        for peer in network.peers.iter() {
+            let health = self.probes.health(network.vni, peer);
+            let agent = health.and_then(|health| health.agent);
+            let sizes = agent.and_then(|agent| Some((agent.mtu?, agent.arrives?)));
+            let sizes = sizes.filter(|&(sends, arrives)| room < sends && arrives < sends);
+            lost.extend(sizes.map(|(sends, arrives)| (sends, arrives, &peer.name)));
+        }
+        let (sends, arrives, first) = lost.last()?;
+        let others = match lost.len() - 1 {
+            0 => String::new(),
+            others => format!(", and {others} other peers send too much, too"),
+        };
+        let what = format!(
+            "this node's underlay has room for packets of {room} bytes, and peer {first} sends up to {sends}, of \
+             which nothing above {arrives} arrives{others}"
+        );
+        let devices: Vec<String> = self
+            .facts
+            .underlay
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let cure = format!(
+            "raise the MTU of {} here, or set mtu = {room} for network {} on all nodes",
+            devices.join(", "),
+            network.name
+        );
+        Some(Trouble::new(
+            ids::MTU_BELOW_PEERS,
+            &network.name,
+            what,
+            cure,
+        ))
     }
 
     /// Paths on which large packets vanish, and nobody tells those who send them.

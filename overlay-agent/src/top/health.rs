@@ -215,6 +215,8 @@ mod tests {
             version: "0.9.0".to_owned(),
             abi: 7,
             differs: true,
+            mtu: None,
+            arrives: None,
         });
         assert_eq!(
             remarks(&one),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_common::wire::{IANA_PORT, OVERHEAD_V4};
 use overlay_tests::{
     faults::{Fault, Faulty},
@@ -130,6 +130,48 @@ fn a_narrow_path_is_measured() -> Result<()> {
         stand.until(node, peer, |health| health["path_mtu"] == VXLAN_MTU)?;
     }
     stand.until_problem(1, None)?;
+    Ok(stand.guard.down()?)
+}
+
+/// The others see that their large packets vanish, and the node that has no room for them that it is its
+/// own underlay.
+#[test]
+fn a_node_with_a_narrow_underlay_says_so_itself() -> Result<()> {
+    let stand = Stand::raise("tprnar", 3, "200ms")?;
+    stand.until(1, 2, |health| health["path_mtu"] == VXLAN_MTU)?;
+    let second = stand.guard.agent(2);
+    let set = |mtu: u16| {
+        run::checked(&words(inside(
+            &second.instance,
+            format!("ip link set eth1 mtu {mtu}"),
+        )))
+    };
+    set(1_400)?;
+    let room = 1_400 - OVERHEAD_V4;
+    let said = format!("this node's underlay has room for packets of {room} bytes");
+    stand.until_problem(2, Some(&said))?;
+    let status = stand.status(2)?;
+    let problems = status["problems"].as_array().context("problems")?;
+    let found = problems.iter().find(|it| it["id"] == "mtu-below-peers");
+    let found = found.context("its problem")?;
+    let cure = found["cure"].as_str().context("a cure")?;
+    assert!(
+        cure.contains("eth1") && cure.contains(&format!("mtu = {room}")),
+        "{found}"
+    );
+    let diagnosis = second.ask(&["doctor", "-o", "json"])?;
+    assert!(
+        diagnosis.stdout.contains("\"mtu-below-peers\""),
+        "{diagnosis:?}"
+    );
+    for node in [1, 3] {
+        let words = format!("packets of more than {room} bytes are lost on the way to peer");
+        stand.until_problem(node, Some(&words))?;
+    }
+    set(1_500)?;
+    for node in 1..=3 {
+        stand.until_problem(node, None)?;
+    }
     Ok(stand.guard.down()?)
 }
 

@@ -50,6 +50,8 @@ fn whoever_is_well_is_seen_well_on_both_paths() -> Result<()> {
                     "version": env!("CARGO_PKG_VERSION"),
                     "abi": ABI,
                     "differs": false,
+                    "mtu": VXLAN_MTU,
+                    "arrives": health["agent"]["arrives"],
                 })
             );
         }

@@ -109,6 +109,8 @@ pub struct Facts {
     pub underlay: Vec<IfName>,
     /// MTU of each network, in bytes.
     pub mtus: BTreeMap<Name, u16>,
+    /// The largest MTU, in bytes, that each network could have by this node's underlay.
+    pub rooms: BTreeMap<Name, u16>,
     /// What others have hooked in on the way of a network, and is heeded by leaving packets to
     /// the kernel.
     pub hooks: BTreeMap<Name, Vec<PassedBy>>,
@@ -150,6 +152,8 @@ struct Derived<'a> {
     /// Its index, once it has been made.
     decrypted_by: u32,
     mtu: u16,
+    /// The largest MTU that the underlay has room for.
+    room: u16,
     /// Whether the programs carry it.
     fast: bool,
     /// Whether rules of others follow its connections; and whether all of them.
@@ -266,6 +270,10 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
         let second = network.second.iter();
         let second = second.map(|second| (second.device, second.carries.clone()));
         desired.facts.seconds.extend(second);
+        desired
+            .facts
+            .rooms
+            .insert(network.network.name.clone(), network.room);
         networks::build(&node, network, &mut room, &mut desired);
         wireguard::build(&node, network, &mut desired);
         hooks::note(network, &mut desired);

@@ -28,12 +28,14 @@ pub(super) fn derive<'a>(
         Some(_) => Some(names::wireguard_name(network.vni)?),
         None => None,
     };
+    let (mtu, room) = mtu(node, network, &tunnels, obstacles);
     Some(Derived {
         network,
         bridge,
         hooks: hooks::Hooks::of(node, network, bridge, &tunnels),
         gateway_mac: names::gateway_mac(gateway)?,
-        mtu: mtu(node, network, &tunnels, obstacles),
+        mtu,
+        room,
         tunnels,
         headroom: names::headroom_name(network.vni)?,
         wireguard,
@@ -82,12 +84,13 @@ fn tunnels(node: &Node<'_>, network: &Network) -> Vec<Tunnel> {
 }
 
 /// One for the whole network, so that the way to a peer does not decide what fits.
+/// The MTU of a network, and the largest that the underlay has room for.
 fn mtu(
     node: &Node<'_>,
     network: &Network,
     tunnels: &[Tunnel],
     obstacles: &mut Vec<Obstacle>,
-) -> u16 {
+) -> (u16, u16) {
     let families = network.peers.vtep_families().iter().copied();
     let mut families = families.chain(tunnels.iter().map(Tunnel::family));
     let overhead = if families.any(|family| family == Family::V6) {
@@ -114,7 +117,7 @@ fn mtu(
             needed: MIN_IPV6_MTU + overhead,
         });
     }
-    mtu
+    (mtu, room)
 }
 
 pub(super) fn build(

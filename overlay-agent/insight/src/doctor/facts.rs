@@ -178,9 +178,10 @@ pub(super) struct PeerFacts {
     pub(super) tunnel: Reach,
     /// What became of a datagram to the port of its tunnel.
     pub(super) port_answer: Answer,
-    /// Packets by the fast path that came from it, and were dropped, while it was watched.
+    /// Packets by the fast path that came from it while it was watched.
     pub(super) received: u64,
-    pub(super) dropped: u64,
+    /// Those that were dropped because their inner source is not behind it.
+    pub(super) misplaced: u64,
     /// Likewise those that were left to the kernel, by reason.
     pub(super) passed: Vec<(PassReason, u64)>,
     /// What probes in the tunnel tell, where there are any.

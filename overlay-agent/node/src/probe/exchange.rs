@@ -146,6 +146,7 @@ impl Exchange {
             abi: self.identity.abi,
             agent: &self.identity.version,
             node: &self.identity.node,
+            sizes: self.mesh.sizes(peer),
         };
         let mut datagram = message.bytes().to_vec();
         datagram.resize(size.saturating_sub(headers(to)).into(), 0);
@@ -179,7 +180,7 @@ impl Exchange {
         from: IpAddr,
         datagram: &[u8],
         now: Instant,
-    ) -> Option<[u8; LENGTH]> {
+    ) -> Option<Vec<u8>> {
         let Some(peer) = self.mesh.find(vni, from) else {
             self.messages.strangers += 1;
             return None;
@@ -189,6 +190,7 @@ impl Exchange {
             self.messages.malformed += 1;
             return None;
         };
+        let sizes = self.mesh.sizes(peer);
         let health = self.mesh.health(peer);
         health.hear(now, &message);
         match message.kind {
@@ -206,9 +208,12 @@ impl Exchange {
                     abi: self.identity.abi,
                     agent: &self.identity.version,
                     node: &self.identity.node,
+                    sizes,
                     ..message
                 };
-                return Some(answer.bytes());
+                let mut answer = answer.bytes().to_vec();
+                answer.truncate(datagram.len());
+                return Some(answer);
             }
             Kind::Answer => {
                 let sent = self.epoch.checked_add(Duration::from_nanos(message.time));
@@ -246,7 +251,7 @@ impl Exchange {
 
 /// The smallest IP packet with a message for an address.
 fn smallest(address: IpAddr) -> u16 {
-    #[expect(clippy::cast_possible_truncation, reason = "112")]
+    #[expect(clippy::cast_possible_truncation, reason = "116")]
     const MESSAGE: u16 = LENGTH as u16;
     MESSAGE + headers(address)
 }

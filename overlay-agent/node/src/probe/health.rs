@@ -11,7 +11,7 @@ use super::{
     mtu::{Search, Try},
     rtt::RoundTrips,
     window::{Loss, PATIENCE, Window},
-    wire::Message,
+    wire::{Message, Sizes},
 };
 
 /// Unanswered questions after which a peer counts as silent.
@@ -42,6 +42,8 @@ pub(crate) struct Health {
     pub(crate) rtt: Option<RoundTrips>,
     pub(crate) search: Search,
     pub(crate) identity: Option<Arc<Identity>>,
+    /// What it said last of the packets that it sends to this node.
+    pub(crate) sizes: Sizes,
     answers: Budget,
     /// What was last said of it in the log.
     pub(crate) noted: Option<PeerState>,
@@ -73,6 +75,7 @@ impl Health {
             last_heard: self.last_heard,
             told: self.told,
             identity: self.identity.take(),
+            sizes: self.sizes,
             answers: self.answers,
             ..Self::default()
         };
@@ -87,6 +90,7 @@ impl Health {
     /// Any message of the peer.
     pub(crate) fn hear(&mut self, now: Instant, message: &Message<'_>) {
         self.last_heard = Some(now);
+        self.sizes = message.sizes;
         let known = self.identity.as_deref();
         let same = |known: &Identity| {
             (&*known.node, &*known.version, known.abi) == (message.node, message.agent, message.abi)
@@ -255,6 +259,7 @@ mod tests {
                 abi: 3,
                 agent: "1",
                 node: "n",
+                sizes: Sizes::default(),
             };
             self.health.hear(self.now, &message);
         }

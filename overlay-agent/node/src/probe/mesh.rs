@@ -12,7 +12,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use overlay_control::PeerState;
 use overlay_core::model::{Family, Name, Peer, Peers, Range, Vni};
 
-use super::health::Health;
+use super::{health::Health, wire::Sizes};
 
 /// A network whose peers are looked after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +145,15 @@ impl Mesh {
 
     pub(crate) fn health(&mut self, number: usize) -> &mut Health {
         self.health[number].get_or_insert_default()
+    }
+
+    /// What a peer is told of the packets that it is sent.
+    pub(crate) fn sizes(&mut self, number: usize) -> Sizes {
+        let mtu = self.peer(number).0.mtu;
+        Sizes {
+            mtu: Some(mtu).filter(|&mtu| mtu != 0),
+            arrives: self.health(number).search.found(),
+        }
     }
 
     /// Nobody is asked for a while.

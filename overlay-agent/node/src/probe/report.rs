@@ -218,6 +218,8 @@ fn health_status(
             version: peer.version.clone(),
             abi: peer.abi,
             differs: (&peer.version, peer.abi) != (&own.version, own.abi),
+            mtu: health.sizes.mtu,
+            arrives: health.sizes.arrives,
         }),
     }
 }

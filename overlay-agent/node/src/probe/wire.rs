@@ -13,22 +13,30 @@
 //! | 28 | 4 | ABI | layout of the sender's maps | the answerer's |
 //! | 32 | 16 | agent | version of the sender's agent, padded with zeros | the answerer's |
 //! | 48 | 64 | node | name of the sender's node, padded with zeros | the answerer's |
+//! | 112 | 2 | MTU | largest packet that the sender's containers send through the network; 0: not said | the answerer's |
+//! | 114 | 2 | arrives | largest packet that the sender has found to arrive at the other one; 0: not known | the answerer's |
 //!
-//! A question about a size is followed by as many zeros as it takes. An answer never is: it is as
-//! long as the shortest question, so that nobody can have more sent to a third than he sends.
-//! A later version may append fields and keeps these.
+//! A question about a size is followed by as many zeros as it takes. An answer never is: it is no
+//! longer than the shortest question, nor than the one that it answers, so that nobody can have more sent to a
+//! third than he sends. A later version may append fields and keeps these: the last two came so, and
+//! agents of 0.2.0 send 112 bytes.
 
-use std::{net::IpAddr, time::Duration};
+use std::{mem::offset_of, net::IpAddr, ops::Range, time::Duration};
 
-use bytemuck::{Pod, Zeroable, from_bytes};
+use bytemuck::{Pod, Zeroable};
 
 const MAGIC: [u8; 4] = *b"ovlp";
 const VERSION: u8 = 1;
 /// Stands for "never".
 const NEVER: u32 = u32::MAX;
 
-/// Bytes of an answer, and of a question that is not about a size.
+/// Bytes of a message that says all that it can, and of one that says what it must.
 pub(crate) const LENGTH: usize = size_of::<Layout>();
+const LEAST: usize = LENGTH - 2 * size_of::<u16>();
+
+/// Where the texts are, which live as long as the datagram.
+const AGENT: Range<usize> = offset_of!(Layout, agent)..offset_of!(Layout, node);
+const NODE: Range<usize> = offset_of!(Layout, node)..LEAST;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -44,6 +52,8 @@ struct Layout {
     abi: [u8; 4],
     agent: [u8; 16],
     node: [u8; 64],
+    mtu: [u8; 2],
+    arrives: [u8; 2],
 }
 
 /// What a message is.
@@ -73,12 +83,25 @@ pub(crate) struct Message<'a> {
     pub(crate) abi: u32,
     pub(crate) agent: &'a str,
     pub(crate) node: &'a str,
+    pub(crate) sizes: Sizes,
+}
+
+/// What a sender says of the packets of a network that it sends to the other one, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// The largest that it sends.
+    pub(crate) mtu: Option<u16>,
+    /// The largest that it has found to arrive.
+    pub(crate) arrives: Option<u16>,
 }
 
 impl<'a> Message<'a> {
     /// Understands a datagram; `None` when it is not one of these.
     pub(crate) fn parse(datagram: &'a [u8]) -> Option<Self> {
-        let layout: &Layout = from_bytes(datagram.get(..LENGTH)?);
+        let mut bytes = [0; LENGTH];
+        let known = datagram.get(..LENGTH).or_else(|| datagram.get(..LEAST))?;
+        bytes.get_mut(..known.len())?.copy_from_slice(known);
+        let layout: Layout = bytemuck::cast(bytes);
         if layout.magic != MAGIC || layout.version != VERSION {
             return None;
         }
@@ -91,8 +114,12 @@ impl<'a> Message<'a> {
             time: u64::from_be_bytes(layout.time),
             heard: (heard != NEVER).then(|| Duration::from_millis(heard.into())),
             abi: u32::from_be_bytes(layout.abi),
-            agent: text(&layout.agent)?,
-            node: text(&layout.node)?,
+            agent: text(datagram.get(AGENT)?)?,
+            node: text(datagram.get(NODE)?)?,
+            sizes: Sizes {
+                mtu: said(layout.mtu),
+                arrives: said(layout.arrives),
+            },
         })
     }
 
@@ -114,6 +141,8 @@ impl<'a> Message<'a> {
             abi: self.abi.to_be_bytes(),
             agent: padded(self.agent),
             node: padded(self.node),
+            mtu: self.sizes.mtu.unwrap_or_default().to_be_bytes(),
+            arrives: self.sizes.arrives.unwrap_or_default().to_be_bytes(),
         };
         bytemuck::cast(layout)
     }
@@ -149,6 +178,11 @@ pub(crate) const fn headers(address: IpAddr) -> u16 {
     }
 }
 
+/// A number that stands for nothing when it is 0.
+fn said(bytes: [u8; 2]) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes)).filter(|&number| number != 0)
+}
+
 /// A text of at least one character, and nothing but zeros behind it.
 fn text(field: &[u8]) -> Option<&str> {
     let end = field.iter().position(|&byte| byte == 0);
@@ -182,8 +216,10 @@ mod tests {
         ];
         let heard = proptest::option::of(0..NEVER);
         let numbers = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u64>());
-        (kinds, numbers, heard, any::<u32>()).prop_map(
-            |(kind, (size, vni, sequence, time), heard, abi)| Message {
+        let size = || proptest::option::of(1..=u16::MAX);
+        let sizes = (size(), size());
+        (kinds, numbers, heard, any::<u32>(), sizes).prop_map(
+            |(kind, (size, vni, sequence, time), heard, abi, (mtu, arrives))| Message {
                 kind,
                 size,
                 vni,
@@ -193,6 +229,7 @@ mod tests {
                 abi,
                 agent: "10.200.3000-rc1",
                 node: "a-node.with_63.characters.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+                sizes: Sizes { mtu, arrives },
             },
         )
     }
@@ -223,7 +260,7 @@ mod tests {
         }
 
         #[test]
-        fn a_message_cut_short_is_refused(message in message(), length in 0..LENGTH) {
+        fn a_message_cut_short_is_refused(message in message(), length in 0..LEAST) {
             let bytes = message.bytes();
             prop_assert_eq!(Message::parse(&bytes[..length]), None);
         }
@@ -241,12 +278,23 @@ mod tests {
             abi: 4,
             agent: "0.1.0",
             node: "n1",
+            sizes: Sizes {
+                mtu: Some(1450),
+                arrives: Some(1400),
+            },
         };
         let mut expected = b"ovlp\x01\x03\x05\xaa\x00\x00\x00\x07\x01\x02\x03\x04".to_vec();
         expected.extend(*b"\x11\x12\x13\x14\x15\x16\x17\x18\xff\xff\xff\xff\x00\x00\x00\x04");
         expected.extend(*b"0.1.0\0\0\0\0\0\0\0\0\0\0\0n1");
         expected.resize(112, 0);
+        expected.extend(*b"\x05\xaa\x05\x78");
         assert_eq!(message.bytes().as_slice(), expected);
+        // One of 0.2.0.
+        let earlier = Message {
+            sizes: Sizes::default(),
+            ..message
+        };
+        assert_eq!(Message::parse(&expected[..112]), Some(earlier));
     }
 
     #[test]
@@ -261,6 +309,7 @@ mod tests {
             abi: 3,
             agent: "1",
             node: "n",
+            sizes: Sizes::default(),
         };
         let sent = message(Some(Duration::from_hours(24 * 365))).bytes();
         assert!(Message::parse(&sent).is_some_and(|read| read.heard.is_some()));

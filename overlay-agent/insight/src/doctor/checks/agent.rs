@@ -74,6 +74,10 @@ const NEVER: Fault = Fault::problem(
     ids::PEER_NEVER_ANSWERED,
     "Nobody answers there: its containers may not be reached, its agent may not run, or it has none.",
 );
+const BELOW: Fault = Fault::problem(
+    ids::MTU_BELOW_PEERS,
+    "Full packets of the others vanish on the way here without a word: connections open, and then hang.",
+);
 const SOURCE: Fault = Fault::problem(
     ids::SOURCE_TAKEN,
     "What the container forwards for others is dropped.",
@@ -87,7 +91,7 @@ const SWITCHED_OFF: Fault = Fault::note(
     "An operator has switched it off; the kernel's VXLAN device carries everything.",
 );
 
-pub(super) const CHECKS: [Check; 20] = [
+pub(super) const CHECKS: [Check; 21] = [
     told(REFUSED),
     told(FRAGMENT_REFUSED),
     told(CLUSTER_HELPER),
@@ -105,6 +109,7 @@ pub(super) const CHECKS: [Check; 20] = [
     told(PROBES),
     told(SILENT),
     told(NEVER),
+    told(BELOW),
     told(SOURCE),
     Check {
         fault: REPLACED,

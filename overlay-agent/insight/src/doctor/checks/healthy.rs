@@ -109,7 +109,7 @@ pub(super) fn facts() -> Facts {
             tunnel: answered(1450),
             port_answer: Answer::Silent,
             received: 50,
-            dropped: 0,
+            misplaced: 0,
             passed: Vec::new(),
             health: None,
             encrypted: None,

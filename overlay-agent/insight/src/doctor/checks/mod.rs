@@ -4,6 +4,7 @@
 //! finds is not told a second time.
 
 mod agent;
+mod causes;
 mod containers;
 mod devices;
 mod firewall;
@@ -92,6 +93,7 @@ impl Fault {
             object: object.to_string(),
             what: what.into(),
             why: self.why.to_owned(),
+            follows_from: None,
             cure,
         }
     }
@@ -118,14 +120,15 @@ fn on_all_nodes(set: impl Display, network: &Name) -> String {
     format!("set {set} for network {network} on all nodes")
 }
 
-/// All checks, in the order in which one would look: the machine first, containers last.
+/// All checks, in the order in which one would look: the machine first, containers last, and the link
+/// before the way that leads by it.
 fn all() -> impl Iterator<Item = Check> {
     machine::CHECKS
         .into_iter()
         .chain(agent::CHECKS)
+        .chain(devices::CHECKS)
         .chain(setup::CHECKS)
         .chain(settings::CHECKS)
-        .chain(devices::CHECKS)
         .chain(programs::CHECKS)
         .chain(firewall::CHECKS)
         .chain(routes::CHECKS)
@@ -181,12 +184,12 @@ pub(super) fn judge(facts: &Facts) -> Judgement {
             finding.cure.text = on_node(&finding.cure.text, netns);
         }
     }
-    judgement.findings.sort_by_key(|finding| finding.severity);
+    causes::in_order(facts, &mut judgement.findings);
     judgement
 }
 
 /// What says of a peer why it is silent.
-const OF_THE_PEER: [&str; 9] = [
+const OF_THE_PEER: [&str; 10] = [
     troubles::OWN_KEY,
     "peer-no-handshake",
     troubles::PEER_NO_ROUTE,
@@ -195,6 +198,7 @@ const OF_THE_PEER: [&str; 9] = [
     "stale-neighbour",
     "tunnel-port-closed",
     "tunnel-silent",
+    "source-not-behind-peer",
     ids::ONE_WAY,
 ];
 /// The same of all peers.
@@ -228,7 +232,9 @@ fn tell_once(facts: &Facts, judgement: &mut Judgement) {
             None => judgement.findings.push(finding),
         }
     }
-    judgement.findings.append(&mut others);
+    // What is wrong with the node comes before whom it does not hear.
+    others.append(&mut judgement.findings);
+    judgement.findings = others;
 }
 
 /// What the agent knows of a fault, besides what was found just now: `status` tells the same.

@@ -61,6 +61,8 @@ fn answers_not(peer: &PeerFacts) -> bool {
 /// What another check has a better name for.
 fn is_explained(facts: &Facts, peer: &PeerFacts) -> bool {
     peer.port_answer == Answer::Answered
+        // What it answers is dropped here (`source-not-behind-peer`).
+        || peer.misplaced > 0
         || without_handshake(peer).is_some()
         || firewall::is_eaten(facts, peer)
         || is_answered_elsewhere(facts, peer)
@@ -207,6 +209,7 @@ fn version(facts: &Facts) -> Vec<Finding> {
 mod tests {
     use std::time::Duration;
 
+    use overlay_common::reasons::DropReason;
     use overlay_core::model::PublicKey;
 
     use super::super::healthy::{broken, only};
@@ -286,6 +289,19 @@ mod tests {
         assert!(found.cure.text.contains(&own), "{found:?}");
         only("peer-no-handshake", keys(Some(Duration::from_secs(400))));
         only("tunnel-silent", keys(Some(Duration::from_secs(4))));
+    }
+
+    #[test]
+    fn answers_from_elsewhere_explain_the_silence() {
+        for received in [0, 7] {
+            only("source-not-behind-peer", |facts| {
+                unanswered(received)(facts);
+                facts.peers[0].misplaced = 3;
+                if let Ok(growth) = &mut facts.growth {
+                    growth.drops = vec![(DropReason::SourceNotBehindVtep, 3)];
+                }
+            });
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn stranger(facts: &Facts) -> Looked {
 
 fn behind(facts: &Facts) -> Looked {
     let growth = of(facts)?;
-    let senders = facts.peers.iter().filter(|peer| peer.dropped > 0);
+    let senders = facts.peers.iter().filter(|peer| peer.misplaced > 0);
     let senders: Vec<_> = senders.map(|peer| &peer.name).collect();
     let object = if senders.is_empty() {
         underlay(facts)
@@ -277,7 +277,7 @@ mod tests {
         assert!(found.what.starts_with("3 packets in 1.0 s: "), "{found:?}");
         let found = only("source-not-behind-peer", |facts| {
             drops(DropReason::SourceNotBehindVtep)(facts);
-            facts.peers[0].dropped = 3;
+            facts.peers[0].misplaced = 3;
         });
         assert_eq!(found.object, "n2");
         only("spoofed-source", drops(DropReason::SpoofedNeighbour));

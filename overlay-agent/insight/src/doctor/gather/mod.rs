@@ -99,6 +99,7 @@ pub fn examine(patient: &Patient) -> Result<Diagnosis, ExamineError> {
         findings,
         passed,
         skipped,
+        notes: Vec::new(),
     })
 }
 

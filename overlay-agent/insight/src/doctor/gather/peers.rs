@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use overlay_common::{
-    maps::{Count, PassedKey, PeerStats},
+    maps::{Count, PassedKey, PeerStats, SenderKey, SenderKind},
     programs::Program,
     reasons::{DropReason, Drops, PassReason, Passes},
     wire::{OVERHEAD_V4, OVERHEAD_V6},
@@ -75,9 +75,10 @@ pub(super) async fn watch(
         for (peer, (before, after)) in peers.iter_mut().zip(before.peers.iter().zip(&after.peers)) {
             let of = |count: fn(&PeerStats) -> u64| count(after).saturating_sub(count(before));
             peer.received = of(|stats| stats.rx.packets);
-            peer.dropped = of(|stats| stats.dropped.packets);
         }
         for (peer, slot) in peers.iter_mut().zip(&slots) {
+            let misplaced = |counted: &Counted| slot.map_or(0, |slot| counted.misplaced(slot));
+            peer.misplaced = misplaced(&after).saturating_sub(misplaced(&before));
             peer.passed = slot.map_or_else(Vec::new, |slot| passed(&before, &after, slot));
         }
         growth(&before, &after, time)
@@ -162,7 +163,7 @@ async fn peers(look: &Look<'_>, vteps: &[IpAddr]) -> kernel::Result<Vec<PeerFact
             tunnel: reach(inside),
             port_answer: Answer::Unasked,
             received: 0,
-            dropped: 0,
+            misplaced: 0,
             passed: Vec::new(),
             health: None,
             encrypted: None,
@@ -191,6 +192,20 @@ struct Counted {
     peers: Vec<PeerStats>,
     /// Passes of packets whose peer is known.
     passed: BTreeMap<PassedKey, Count>,
+    /// Drops whose sender is known.
+    dropped: BTreeMap<SenderKey, Count>,
+}
+
+impl Counted {
+    /// Packets of the peer of a slot with somebody else's inner source.
+    fn misplaced(&self, slot: u32) -> u64 {
+        let key = SenderKey {
+            kind: SenderKind::Peer,
+            slot,
+            reason: DropReason::SourceNotBehindVtep,
+        };
+        self.dropped.get(&key).map_or(0, |count| count.packets)
+    }
 }
 
 /// The slot of each peer's counters.
@@ -221,6 +236,7 @@ fn count(look: &Look<'_>, slots: &[Option<u32>]) -> Seen<Counted> {
                 .map(|slot| of(slot).unwrap_or_default())
                 .collect(),
             passed: counters.passes_by_peer()?,
+            dropped: counters.drops_by_sender()?,
         })
     });
     told(counted)?.ok_or_else(|| "no maps are pinned".to_owned())
