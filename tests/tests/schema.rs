@@ -140,10 +140,30 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
     let check = agent.call(&["check", "--config", &config, "-o", "json"])?;
     let faults = schema.faults("check", &serde_json::from_str(&check.stdout)?);
     assert!(faults.is_empty(), "{faults:#?}");
+    // Without an agent, doctor says so.
+    agent.stop()?;
+    let alone = agent.call(&["doctor", "--config", &config, "-o", "json"])?;
+    let alone: Value = serde_json::from_str(&alone.stdout).with_context(|| format!("{alone:?}"))?;
+    let faults = schema.faults("doctor", &alone);
+    assert!(faults.is_empty(), "{faults:#?}");
+    let note = &alone["notes"][0];
+    assert_eq!(note["id"], "no-agent", "{alone:#}");
+    assert_eq!(note["object"], agent.instance.as_str());
+    let start = note["cure"]["commands"][0].as_str().context("a command")?;
+    assert!(start.starts_with("overlay-agent run --config "), "{start}");
+    agent.start()?;
+    let asked_it = asked(&agent, &["doctor"])?;
+    assert_eq!(asked_it["notes"], serde_json::json!([]));
     // Where everything is to be made.
-    for _ in ["the instance", "nothing"] {
-        let faults = schema.faults("down", &asked(&agent, &["down"])?);
+    for there in [true, false] {
+        let down = asked(&agent, &["down"])?;
+        let faults = schema.faults("down", &down);
         assert!(faults.is_empty(), "{faults:#?}");
+        assert_eq!(
+            (down["removed"].is_null(), down["nothing"].is_null()),
+            (!there, there),
+            "{down}"
+        );
     }
     let node = ["--netns", agent.instance.as_str()];
     let plan = [&["plan", "--config", &config, "-o", "json"], &node[..]].concat();

@@ -45,11 +45,11 @@ enum Removed {
 }
 
 fn value(removed: &Removed) -> serde_json::Value {
-    let (instance, left) = match removed {
-        Removed::Nothing(_) => (None, &[][..]),
-        Removed::Instance { name, left } => (Some(name), &left[..]),
+    let (instance, nothing, left) = match removed {
+        Removed::Nothing(why) => (None, Some(why), &[][..]),
+        Removed::Instance { name, left } => (Some(name), None, &left[..]),
     };
-    json!({ "schema": SCHEMA, "removed": instance, "left": left })
+    json!({ "schema": SCHEMA, "removed": instance, "nothing": nothing, "left": left })
 }
 
 fn take_down(dirs: &Dirs, instance: Option<Name>) -> Result<Removed, Failure> {

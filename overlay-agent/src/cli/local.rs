@@ -86,7 +86,11 @@ pub(super) fn netns_path(netns: PathBuf) -> PathBuf {
 /// Enters the namespace that somebody names by an option.
 pub(super) fn enter(path: &Path) -> Result<(), Failure> {
     enter_or(path, Failure::NotFound, || {
-        "make it with \"ip netns add\", or correct --netns".to_owned()
+        let name = path.strip_prefix("/run/netns").unwrap_or(Path::new("NAME"));
+        format!(
+            "make it with \"ip netns add {}\", or correct --netns",
+            name.display()
+        )
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Its exit codes are those of [`failure`].
 
+mod asking;
 mod called;
 mod capture;
 mod client;
@@ -258,7 +259,8 @@ pub fn main() -> ExitCode {
 fn parsed() -> Result<Cli, clap::Error> {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let mut command = without(Cli::command(), is_empty);
-    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let words = asking::plainly(&command, std::env::args_os().collect());
+    let matches = command.try_get_matches_from_mut(words)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 

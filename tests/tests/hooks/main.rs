@@ -169,6 +169,12 @@ impl Stand {
                 other => Some(format!("{other:?}")),
             });
             assert_eq!(told, Ok(()), "{}, {on:?}", case.what);
+            let text = agent.tell(&["status"])?;
+            let mut lines = text.lines();
+            let says_so = |line: &str| {
+                line.contains("carried by the kernel because of") && line.contains(case.told)
+            };
+            assert!(lines.any(says_so), "{}: {text}", case.what);
         }
         self.take(case, there).context(case.what)?;
         self.becomes_fast(on, case.what);

@@ -53,7 +53,11 @@ pub(in crate::cli) fn endpoint(
     };
     writeln!(out, "  from       {origin}")?;
     for hook in &endpoint.hooks {
-        writeln!(out, "  to kernel  for {} at {}", hook.what, hook.device)?;
+        writeln!(
+            out,
+            "  carried    by the kernel because of {} at {}",
+            hook.what, hook.device
+        )?;
     }
     if endpoint.forwarding {
         let sources = list(&endpoint.allowed_sources, ", ");
@@ -74,7 +78,7 @@ pub(in crate::cli) fn endpoint(
     Ok(())
 }
 
-/// A row for each.
+/// A row for each, and why some of them are not on the fast path: what JSON has as their `hooks`.
 pub(super) fn table(out: &mut dyn Write, endpoints: &[EndpointStatus]) -> io::Result<()> {
     let row = |endpoint: &EndpointStatus| {
         [
@@ -99,5 +103,15 @@ pub(super) fn table(out: &mut dyn Write, endpoints: &[EndpointStatus]) -> io::Re
             "NETNS",
         ],
         endpoints.iter().map(row).collect(),
-    )
+    )?;
+    for endpoint in endpoints {
+        for hook in &endpoint.hooks {
+            writeln!(
+                out,
+                "endpoint {} carried by the kernel because of {} at {}",
+                endpoint.name, hook.what, hook.device
+            )?;
+        }
+    }
+    Ok(())
 }
