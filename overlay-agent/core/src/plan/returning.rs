@@ -205,6 +205,7 @@ mod tests {
                 master: None,
                 alias: None,
                 altered: false,
+                oversized: false,
             };
             objects.links.insert(LinkId::node(name), link);
             let endpoint = EndpointEntry {
