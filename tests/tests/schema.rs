@@ -56,6 +56,24 @@ fn told_of_packets(agent: &Agent, container: &str, command: &[&str]) -> Result<S
     Ok(told)
 }
 
+/// Without an agent, doctor says so, and what starts one.
+fn without_an_agent(schema: &Schema, agent: &Agent, config: &str) -> Result<()> {
+    agent.stop()?;
+    let alone = agent.call(&["doctor", "--config", config, "-o", "json"])?;
+    let alone: Value = serde_json::from_str(&alone.stdout).with_context(|| format!("{alone:?}"))?;
+    let faults = schema.faults("doctor", &alone);
+    assert!(faults.is_empty(), "{faults:#?}");
+    let note = &alone["notes"][0];
+    assert_eq!(note["id"], "no-agent", "{alone:#}");
+    assert_eq!(note["object"], agent.instance.as_str());
+    let start = note["cure"]["commands"][0].as_str().context("a command")?;
+    assert!(start.starts_with("overlay-agent run --config "), "{start}");
+    agent.start()?;
+    let asked_it = asked(&agent, &["doctor"])?;
+    assert_eq!(asked_it["notes"], serde_json::json!([]));
+    Ok(())
+}
+
 #[test]
 fn every_command_prints_what_the_schema_says() -> Result<()> {
     let schema = Schema::read()?;
@@ -140,20 +158,7 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
     let check = agent.call(&["check", "--config", &config, "-o", "json"])?;
     let faults = schema.faults("check", &serde_json::from_str(&check.stdout)?);
     assert!(faults.is_empty(), "{faults:#?}");
-    // Without an agent, doctor says so.
-    agent.stop()?;
-    let alone = agent.call(&["doctor", "--config", &config, "-o", "json"])?;
-    let alone: Value = serde_json::from_str(&alone.stdout).with_context(|| format!("{alone:?}"))?;
-    let faults = schema.faults("doctor", &alone);
-    assert!(faults.is_empty(), "{faults:#?}");
-    let note = &alone["notes"][0];
-    assert_eq!(note["id"], "no-agent", "{alone:#}");
-    assert_eq!(note["object"], agent.instance.as_str());
-    let start = note["cure"]["commands"][0].as_str().context("a command")?;
-    assert!(start.starts_with("overlay-agent run --config "), "{start}");
-    agent.start()?;
-    let asked_it = asked(&agent, &["doctor"])?;
-    assert_eq!(asked_it["notes"], serde_json::json!([]));
+    without_an_agent(&schema, &agent, &config)?;
     // Where everything is to be made.
     for there in [true, false] {
         let down = asked(&agent, &["down"])?;
@@ -165,8 +170,8 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
             "{down}"
         );
     }
-    let node = ["--netns", agent.instance.as_str()];
-    let plan = [&["plan", "--config", &config, "-o", "json"], &node[..]].concat();
+    let place = ["--netns", agent.instance.as_str()];
+    let plan = [&["plan", "--config", &config, "-o", "json"], &place[..]].concat();
     let plan = agent.call(&plan)?;
     let plan: Value = serde_json::from_str(&plan.stdout).with_context(|| format!("{plan:?}"))?;
     assert!(

@@ -123,6 +123,7 @@ impl KeyFile {
     }
 
     /// The file of the key that is about to take this one's place.
+    #[must_use]
     pub fn next(&self) -> Self {
         Self(self.0.with_extension("next.key"))
     }
@@ -277,7 +278,7 @@ impl KeyFile {
 /// Whether a file holds no more than a key, is this user's alone, and nobody writes to it.
 fn is_left(file: &fs::File) -> io::Result<bool> {
     let there = file.metadata()?;
-    let private = there.uid() == geteuid().as_raw() && there.mode() & 0o077 == 0;
+    let private = there.uid() == geteuid().as_raw() && there.mode().trailing_zeros() >= 6;
     if !private || there.len() > PublicKey::LENGTH as u64 {
         return Ok(false);
     }

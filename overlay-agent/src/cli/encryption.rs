@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// Configuration file, for the node's name before its first start
     #[arg(long, env = "OVERLAY_CONFIG")]
     config: Option<PathBuf>,
-    /// Make the key that is to take this one's place, and print it; peers are given it as next_public_key
+    /// Make the key that is to take this one's place, and print it; peers are given it as `next_public_key`
     #[arg(long)]
     rotate: bool,
     /// Have the next key take this one's place, once all peers are sent to with it
@@ -41,7 +41,7 @@ pub(super) struct Args {
 /// Prints the public half of this node's key, which is made where there is none yet; or of the one that
 /// is to take its place, or has.
 pub(super) fn key(
-    args: Args,
+    args: &Args,
     instance: Option<Name>,
     dirs: &Dirs,
     format: Format,

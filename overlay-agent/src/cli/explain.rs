@@ -82,7 +82,7 @@ pub(super) fn explain(
     dirs: &Dirs,
     instance: Option<Name>,
     format: Format,
-    args: Args,
+    args: &Args,
 ) -> CommandResult {
     let has_ports = matches!(args.protocol, Protocol::Udp | Protocol::Tcp);
     if !has_ports && (args.sport.is_some() || args.dport.is_some()) {
@@ -91,7 +91,7 @@ pub(super) fn explain(
         )));
     }
     let mut machine = Machine::new(dirs)?;
-    let (instance, request) = asked(dirs, &mut machine, instance, &args)?;
+    let (instance, request) = asked(dirs, &mut machine, instance, args)?;
     let mut hops = vec![hop(client::call(dirs, &instance, &request)?)?];
     let (mut unasked, mut refused) = (None, None);
     while let Some(Hop {
@@ -192,7 +192,7 @@ fn frame_of(given: &str) -> Result<String, Failure> {
     };
     let frame: String = text.split_whitespace().collect();
     let is_hex = frame.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if frame.is_empty() || !is_hex || frame.len() % 2 != 0 {
+    if frame.is_empty() || !is_hex || !frame.len().is_multiple_of(2) {
         return Err(Failure::BadInput(anyhow!(
             "read a frame: it is not bytes in hexadecimal; paste what \"overlay-agent explain\" has printed on the \
              node that sends the packet"

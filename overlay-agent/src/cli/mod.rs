@@ -295,13 +295,13 @@ fn run(cli: Cli) -> ExitCode {
         Command::Top(args) => top::top(&cli.dirs, cli.instance.as_ref(), &args),
         Command::Documents { into } => documents::write(&into),
         Command::Doctor(args) => doctor::doctor(args, cli.instance, &cli.dirs, cli.output),
-        Command::Explain(args) => explain::explain(&cli.dirs, cli.instance, cli.output, args),
+        Command::Explain(args) => explain::explain(&cli.dirs, cli.instance, cli.output, &args),
         Command::LogLevel { level } => {
             client::log_level(&cli.dirs, cli.instance, cli.output, level)
         }
         Command::Capture(args) => capture::capture(&cli.dirs, cli.instance, cli.output, args),
         Command::Ping(args) => ping::ping(&cli.dirs, cli.instance, cli.output, &args),
-        Command::Key(args) => encryption::key(args, cli.instance, &cli.dirs, cli.output),
+        Command::Key(args) => encryption::key(&args, cli.instance, &cli.dirs, cli.output),
         Command::Monitor(args) => monitor::monitor(&cli.dirs, cli.instance, cli.output, args),
     };
     match result {

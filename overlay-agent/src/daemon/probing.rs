@@ -93,7 +93,7 @@ impl Reconciler {
     fn below_peers(&self, network: &Network) -> Option<Trouble> {
         let room = *self.facts.rooms.get(&network.name)?;
         let mut lost = BTreeSet::new();
-        for peer in network.peers.iter() {
+        for peer in &network.peers {
             let health = self.probes.health(network.vni, peer);
             let agent = health.and_then(|health| health.agent);
             let sizes = agent.and_then(|agent| Some((agent.mtu?, agent.arrives?)));

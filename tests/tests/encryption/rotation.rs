@@ -25,7 +25,7 @@ const RATES: Rates = Rates {
     bytes: 0,
 };
 /// Nobody is spoken with any more by a device 15 s after it was last heard from, and emulated machines are slow.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 #[test]
 #[ignore = "it needs WireGuard of Debian's kernels: cargo xtask vm"]

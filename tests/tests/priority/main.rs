@@ -266,7 +266,7 @@ impl Paths<'_> {
         assert_eq!(fast_given, of_containers(sender)?);
         drop(given);
         assert_eq!(fast_node, of_the_node(sender)?);
-        assert_eq!(carried(&instance)?.sent, before.sent, "not the kernel's");
+        assert_eq!(carried(instance)?.sent, before.sent, "not the kernel's");
         agent.fastpath(true)?;
         Ok(fast)
     }

@@ -26,7 +26,7 @@ use serde_json::Value;
 use crate::nft;
 
 /// Long enough for what stands still to be seen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// What a stream has to carry before it counts as going on, in bytes: more than finds room in
 /// sockets.
 const ENOUGH: u64 = 8 << 20;
@@ -161,7 +161,7 @@ fn counted(node: &str, table: &str) -> Result<u64> {
     let list = format!("nsenter --net=/run/netns/{node} nft --json list table inet {table}");
     let listed: Value = serde_json::from_str(&run::checked(&words(list))?)?;
     let objects = listed["nftables"].as_array().into_iter().flatten();
-    let statements = objects.flat_map(|object| object["rule"]["expr"].as_array());
+    let statements = objects.filter_map(|object| object["rule"]["expr"].as_array());
     let counters = statements
         .flatten()
         .filter_map(|one| one["counter"]["packets"].as_u64());

@@ -331,7 +331,7 @@ impl Attached<'_> {
             self.derived,
             self.endpoint,
             self.host,
-            self.addresses.iter().map(|(_, address)| *address),
+            &self.addresses.iter().map(|(_, address)| *address),
             desired,
         );
         let late = self.node.inputs.is_late(self.endpoint);

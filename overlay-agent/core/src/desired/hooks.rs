@@ -277,7 +277,7 @@ pub(super) fn of_endpoint(
     derived: &Derived<'_>,
     endpoint: &Endpoint,
     host: IfName,
-    addresses: impl Iterator<Item = IpAddr> + Clone,
+    addresses: &(impl Iterator<Item = IpAddr> + Clone),
     desired: &mut Desired,
 ) -> bool {
     let mut own: Vec<PassedBy> = at(node, host, |_| true).collect();

@@ -38,7 +38,7 @@ pub(super) fn second(node: &Node<'_>, network: &Network) -> Option<Second> {
     let first = names::wireguard_name(network.vni)?;
     let device = names::second_wireguard_name(network.vni)?;
     let around = node.around;
-    let carried = network.peers.iter().filter(|peer| {
+    let going = network.peers.iter().filter(|peer| {
         let here = next(peer).is_some_and(|key| {
             let own = around.next_public_key.or(around.public_key);
             has_agreed(node, device, own, key)
@@ -49,7 +49,7 @@ pub(super) fn second(node: &Node<'_>, network: &Network) -> Option<Second> {
             .is_some_and(|key| has_agreed(node, first, around.public_key, *key));
         here && (changes(node, peer) || !there)
     });
-    let carries: BTreeSet<IpAddr> = carried.map(|peer| peer.vtep).collect();
+    let carries: BTreeSet<IpAddr> = going.map(|peer| peer.vtep).collect();
     let is_there = around.links.get(&device).is_some_and(|link| link.ours);
     let in_use = is_there && (!carries.is_empty() || !around.silent.contains(&device));
     let wanted = in_use || network.peers.iter().any(|peer| changes(node, peer));

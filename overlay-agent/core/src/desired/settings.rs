@@ -125,7 +125,7 @@ fn loosen_reverse_path_filters(
         .iter()
         .chain(tunnels.map(|tunnel| &tunnel.device))
         .copied()
-        .chain(networks.iter().flat_map(|it| it.encrypting()));
+        .chain(networks.iter().flat_map(Derived::encrypting));
     for name in asymmetric {
         let own = rp_filter(name);
         let inherited = || value(node, &rp_filter("default"));

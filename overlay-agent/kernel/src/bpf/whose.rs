@@ -53,13 +53,12 @@ impl Ours {
         if let Some(&known) = self.known.get(&program) {
             return Ok(known);
         }
-        let maps = match self.maps.take() {
-            Some(maps) => maps,
-            None => {
-                let mut maps = Notes(&self.pins).maps()?;
-                maps.extend(&self.loaded);
-                maps
-            }
+        let maps = if let Some(maps) = self.maps.take() {
+            maps
+        } else {
+            let mut maps = Notes(&self.pins).maps()?;
+            maps.extend(&self.loaded);
+            maps
         };
         let operation = || format!("look at program {program}");
         let uses = maps_of(program).map_err(|errno| KernelError::os(operation(), errno))?;

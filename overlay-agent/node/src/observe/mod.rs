@@ -135,35 +135,47 @@ pub async fn observe(
     }
     programs(node, all, &names, known, &mut objects)?;
     if let Some(tables) = &known.tables {
-        objects.peers = tables.peers.clone();
-        objects.routes.extend(tables.routes.clone());
-        objects.last_resorts.clone_from(&tables.last_resorts);
-        objects
-            .stray_neighbours
-            .clone_from(&tables.stray_neighbours);
-        objects.stray_fdb.clone_from(&tables.stray_fdb);
-        around.refused = tables.refused().collect();
-        if let Some(model) = model {
-            around.routing.tables = tables.asked(&around.routing.rules, model);
-        }
-        for other in tables.plain_routes() {
-            let device = other.device.and_then(|index| names.get(&index)).copied();
-            around.routes.insert(other.destination, device);
-        }
-        let exits = tables.exits().into_iter();
-        around.exits = exits
-            .filter_map(|((device, family), nets)| Some(((*names.get(&device)?, family), nets)))
-            .collect();
-        for other in tables.routes_in_place(&nodes) {
-            let device = other.device.and_then(|index| names.get(&index)).copied();
-            let key = (other.destination, other.metric);
-            around.in_place.insert(key, device);
-        }
+        from_tables(tables, model, &nodes, &names, &mut objects, &mut around);
     }
     filter(model, store, &mut objects, &mut around)?;
     guard(node, model, store, &mut objects, &mut around)?;
     known.devices = devices;
     Ok(Observed { objects, around })
+}
+
+/// What is known of routes, neighbours and forwarding entries.
+fn from_tables(
+    tables: &Tables,
+    model: Option<&Model>,
+    nodes: &Nodes<'_>,
+    names: &BTreeMap<u32, IfName>,
+    objects: &mut Objects,
+    around: &mut Surroundings,
+) {
+    objects.peers = tables.peers.clone();
+    objects.routes.extend(tables.routes.clone());
+    objects.last_resorts.clone_from(&tables.last_resorts);
+    objects
+        .stray_neighbours
+        .clone_from(&tables.stray_neighbours);
+    objects.stray_fdb.clone_from(&tables.stray_fdb);
+    around.refused = tables.refused().collect();
+    if let Some(model) = model {
+        around.routing.tables = tables.asked(&around.routing.rules, model);
+    }
+    for other in tables.plain_routes() {
+        let device = other.device.and_then(|index| names.get(&index)).copied();
+        around.routes.insert(other.destination, device);
+    }
+    let exits = tables.exits().into_iter();
+    around.exits = exits
+        .filter_map(|((device, family), nets)| Some(((*names.get(&device)?, family), nets)))
+        .collect();
+    for other in tables.routes_in_place(nodes) {
+        let device = other.device.and_then(|index| names.get(&index)).copied();
+        let key = (other.destination, other.metric);
+        around.in_place.insert(key, device);
+    }
 }
 
 /// Whether a device is ours.

@@ -124,7 +124,7 @@ fn more_prefix_lengths_than_can_be_looked_up_are_left_out() {
 const KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
 
 fn keyed(encrypted: bool) -> String {
-    let with_key = named("n2").replace("}", &format!(r#","PublicKey":"{KEY}"}}"#));
+    let with_key = named("n2").replace('}', &format!(r#","PublicKey":"{KEY}"}}"#));
     let entry = |last: u8, rest: &str| {
         let macs = [
             format!("02:4f:00:00:00:0{last}"),

@@ -17,16 +17,7 @@ impl fmt::Display for Step {
         match self {
             Self::CreateNamespace { name } => write!(f, "add namespace {name}"),
             Self::DeleteNamespace { name } => write!(f, "delete namespace {name}"),
-            Self::SetSysctl {
-                key,
-                from: Some(from),
-                to,
-            } => write!(f, "set {key} from {from} to {to}"),
-            Self::SetSysctl {
-                key,
-                from: None,
-                to,
-            } => write!(f, "set {key} to {to}"),
+            Self::SetSysctl { key, from, to } => set_sysctl(f, key, from.as_deref(), to),
             Self::CreateLink { id, link, .. } => create_link(f, id, link),
             Self::DeleteLink { id } => write!(f, "delete link {id}"),
             Self::ChangeLink { id, change } => write!(f, "set link {id} {change}"),
@@ -130,6 +121,13 @@ impl fmt::Display for Change {
             Self::Settings => f.write_str("settings as it was made"),
             Self::Sizes => f.write_str("gso_max_size and gro_max_size up to 65536"),
         }
+    }
+}
+
+fn set_sysctl(f: &mut fmt::Formatter<'_>, key: &str, from: Option<&str>, to: &str) -> fmt::Result {
+    match from {
+        Some(from) => write!(f, "set {key} from {from} to {to}"),
+        None => write!(f, "set {key} to {to}"),
     }
 }
 

@@ -73,8 +73,7 @@ pub(super) async fn watch(
     let both = before.and_then(|before| after.map(|after| (before, after)));
     let growth = both.map(|(before, after)| {
         for (peer, (before, after)) in peers.iter_mut().zip(before.peers.iter().zip(&after.peers)) {
-            let of = |count: fn(&PeerStats) -> u64| count(after).saturating_sub(count(before));
-            peer.received = of(|stats| stats.rx.packets);
+            peer.received = after.rx.packets.saturating_sub(before.rx.packets);
         }
         for (peer, slot) in peers.iter_mut().zip(&slots) {
             let misplaced = |counted: &Counted| slot.map_or(0, |slot| counted.misplaced(slot));

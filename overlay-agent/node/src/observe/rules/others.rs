@@ -45,15 +45,11 @@ pub(in super::super) struct Others {
     seen: Option<u32>,
 }
 
+#[derive(Default)]
 enum Changed {
+    #[default]
     All,
     Parts(BTreeMap<TableName, BTreeSet<Part>>),
-}
-
-impl Default for Changed {
-    fn default() -> Self {
-        Self::All
-    }
 }
 
 impl Others {
