@@ -69,8 +69,25 @@ fn without_an_agent(schema: &Schema, agent: &Agent, config: &str) -> Result<()> 
     let start = note["cure"]["commands"][0].as_str().context("a command")?;
     assert!(start.starts_with("overlay-agent run --config "), "{start}");
     agent.start()?;
-    let asked_it = asked(&agent, &["doctor"])?;
+    let asked_it = asked(agent, &["doctor"])?;
     assert_eq!(asked_it["notes"], serde_json::json!([]));
+    Ok(())
+}
+
+/// What `plan` says where all is to be made.
+fn plan_where_nothing_is(schema: &Schema, agent: &Agent, config: &str) -> Result<()> {
+    let place = ["--netns", agent.instance.as_str()];
+    let plan = [&["plan", "--config", config, "-o", "json"], &place[..]].concat();
+    let plan = agent.call(&plan)?;
+    let plan: Value = serde_json::from_str(&plan.stdout).with_context(|| format!("{plan:?}"))?;
+    assert!(
+        plan["steps"]
+            .as_array()
+            .is_some_and(|steps| steps.len() > 5),
+        "{plan:#}"
+    );
+    let faults = schema.faults("plan", &plan);
+    assert!(faults.is_empty(), "{faults:#?}");
     Ok(())
 }
 
@@ -170,18 +187,7 @@ fn every_command_prints_what_the_schema_says() -> Result<()> {
             "{down}"
         );
     }
-    let place = ["--netns", agent.instance.as_str()];
-    let plan = [&["plan", "--config", &config, "-o", "json"], &place[..]].concat();
-    let plan = agent.call(&plan)?;
-    let plan: Value = serde_json::from_str(&plan.stdout).with_context(|| format!("{plan:?}"))?;
-    assert!(
-        plan["steps"]
-            .as_array()
-            .is_some_and(|steps| steps.len() > 5),
-        "{plan:#}"
-    );
-    let faults = schema.faults("plan", &plan);
-    assert!(faults.is_empty(), "{faults:#?}");
+    plan_where_nothing_is(&schema, &agent, &config)?;
     Ok(guard.down()?)
 }
 
