@@ -225,10 +225,10 @@ impl Stand {
                 "forward",
                 &format!("ct original ip daddr {other} drop"),
             ),
-            case(
+            followed(
                 "where a connection is from, its answers",
                 1,
-                "forward",
+                "",
                 &format!("ct reply ip daddr {own} ct direction reply drop"),
             ),
             case(
