@@ -14,7 +14,7 @@ use overlay_core::{
 };
 use overlay_kernel::{
     self as kernel,
-    bpf::{self, DataPlane, Maps},
+    bpf::{self, AtDevice, DataPlane, Maps},
     netlink::Netlink,
     netns,
     nft::GuardTable,
@@ -79,6 +79,17 @@ impl Node {
         match &self.dataplane {
             Some(dataplane) => dataplane.pinned(),
             None => bpf::pinned(&self.pins),
+        }
+    }
+
+    /// What others have hooked in at devices, by name and index.
+    pub(crate) fn hooked_in(
+        &self,
+        devices: &[(IfName, u32)],
+    ) -> kernel::Result<BTreeMap<(IfName, u32), AtDevice>> {
+        match &self.dataplane {
+            Some(dataplane) => dataplane.hooked_in(devices),
+            None => bpf::hooked_in(&self.pins, devices),
         }
     }
 

@@ -44,12 +44,22 @@ pub fn hooked_in(
     dir: &Path,
     devices: &[(IfName, u32)],
 ) -> Result<BTreeMap<(IfName, u32), AtDevice>> {
+    let pins = Pins::new(dir);
+    let ours = Ours::of(&pins, []);
+    beside(pins, ours, devices)
+}
+
+/// The same beside what is `ours`.
+pub(super) fn beside(
+    pins: Pins,
+    ours: Ours,
+    devices: &[(IfName, u32)],
+) -> Result<BTreeMap<(IfName, u32), AtDevice>> {
     if devices.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let pins = Pins::new(dir);
     let look = Look {
-        ours: Ours::of(&pins, []),
+        ours,
         qdiscs: netlink::qdiscs()?,
         pins,
         names: None,

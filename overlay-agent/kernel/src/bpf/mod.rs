@@ -263,6 +263,14 @@ impl DataPlane {
         }
     }
 
+    /// As [`hooked_in`](fn@hooked_in): what this process has attached is ours, whatever has become of the notes.
+    pub fn hooked_in(
+        &self,
+        devices: &[(IfName, u32)],
+    ) -> Result<BTreeMap<(IfName, u32), AtDevice>> {
+        hooks::beside(self.pins.clone(), self.ours(), devices)
+    }
+
     /// What tells our programs from those of others.
     fn ours(&self) -> Ours {
         Ours::of(&self.pins, self.ids.values().copied())

@@ -7,12 +7,7 @@ use overlay_core::{
     model::{Family, IfName, Model},
     surroundings::{ForeignHook, Side, Surroundings},
 };
-use overlay_kernel::{
-    self as kernel,
-    bpf::{self, AtDevice},
-    netlink::LinkInfo,
-    xfrm,
-};
+use overlay_kernel::{self as kernel, bpf::AtDevice, netlink::LinkInfo, xfrm};
 
 use crate::node::Node;
 
@@ -37,7 +32,7 @@ impl Hooks {
             .iter()
             .filter(|device| !self.at.contains_key(device));
         let unknown: Vec<(IfName, u32)> = unknown.copied().collect();
-        self.at.extend(bpf::hooked_in(&node.pins, &unknown)?);
+        self.at.extend(node.hooked_in(&unknown)?);
         Ok(())
     }
 }
