@@ -252,12 +252,16 @@ impl Cluster {
 
     /// Writes the configuration of a node: `more` is in `[cluster]`, or follows it.
     pub(crate) fn configure(&self, node: u8, more: &str) -> Result<()> {
+        self.configure_at(node, &self.urls(), more)
+    }
+
+    /// The same, with other members.
+    pub(crate) fn configure_at(&self, node: u8, urls: &[String], more: &str) -> Result<()> {
         let agent = self.guard.agent(node);
         let name = &agent.instance;
         let text = format!(
-            "[node]\nname = \"{name}\"\nunderlay = \"eth1\"\nprobe = \"off\"\n\n[cluster]\netcd = {:?}\nnetwork = \
-             \"lab\"\n{more}\n[[endpoints]]\nname = \"c1\"\nnetwork = \"lab\"\nnetns = \"{name}c1\"\n",
-            self.urls()
+            "[node]\nname = \"{name}\"\nunderlay = \"eth1\"\nprobe = \"off\"\n\n[cluster]\netcd = {urls:?}\nnetwork = \
+             \"lab\"\n{more}\n[[endpoints]]\nname = \"c1\"\nnetwork = \"lab\"\nnetns = \"{name}c1\"\n"
         );
         Ok(fs::write(agent.config_file(), text)?)
     }

@@ -9,6 +9,8 @@ mod keys;
 mod lab;
 mod members;
 mod newer;
+mod proxied;
+mod restored;
 mod subnet_env;
 
 use std::fs;
