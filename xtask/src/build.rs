@@ -41,9 +41,9 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
 pub(crate) fn for_lab(console: Console, with_cluster: bool) -> Result<PathBuf> {
     setup::run(console)?;
     let packages: &[&str] = if with_cluster {
-        &PROGRAMS[..4]
+        &[AGENT, CLUSTER]
     } else {
-        &PROGRAMS[..2]
+        &[AGENT]
     };
     cargo_build(console, "release", packages)
 }
@@ -54,14 +54,9 @@ pub(crate) fn foreign(target: Option<Target>) -> Option<Target> {
 }
 
 /// The agent, the helper that it finds beside itself, and what Docker asks.
-const PROGRAMS: [&str; 6] = [
-    "--package",
-    "overlay-agent",
-    "--package",
-    "overlay-cluster",
-    "--package",
-    "overlay-docker",
-];
+const AGENT: &str = "overlay-agent";
+const CLUSTER: &str = "overlay-cluster";
+const PROGRAMS: [&str; 3] = [AGENT, CLUSTER, "overlay-docker"];
 
 /// The plugin of container runtimes, which is started for each container: without a dynamic linker
 /// it starts in half the time, and it runs in a runtime's root that has other libraries.
@@ -92,11 +87,18 @@ pub(crate) fn compile_as(console: Console, profile: &str) -> Result<PathBuf> {
 /// Builds packages for this machine; where the agent is then.
 fn cargo_build(console: Console, profile: &str, packages: &[&str]) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--profile", profile]).args(packages);
+    cargo.args(["build", "--profile", profile]);
+    choose(&mut cargo, packages);
     let doing = format!("overlay-agent, profile {profile}");
     console.run("build", &doing, &mut cargo)?;
     let output = workspace::target()?.join(folder(profile));
     Ok(output.join("overlay-agent"))
+}
+
+fn choose(cargo: &mut Command, packages: &[&str]) {
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
 }
 
 /// Builds the agent for another processor.
@@ -107,7 +109,8 @@ pub(crate) fn compile_for(
     profile: &str,
 ) -> Result<PathBuf> {
     let mut cargo = cross.cargo("build")?;
-    cargo.args(["--profile", profile]).args(PROGRAMS);
+    cargo.args(["--profile", profile]);
+    choose(&mut cargo, &PROGRAMS);
     let doing = format!("overlay-agent for {target}, profile {profile}");
     console.run("build", &doing, &mut cargo)?;
     plugin(console, cross.cargo("rustc")?, profile)?;
