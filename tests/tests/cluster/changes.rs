@@ -5,24 +5,10 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{agent::Agent, run, script::words};
 
-use crate::lab::{Cluster, SUBNETS, has_peer, until, until_said};
-
-/// A node of flannel's that does not run.
-fn lease(host: u8, mac: u8) -> String {
-    format!(
-        r#"{{"PublicIP":"192.168.56.{host}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"d2:cf:28:5c:{mac:02x}:{host:02x}"}}}}"#
-    )
-}
-
-fn there(agent: &Agent, number: u8, host: u8, mac: u8) -> Result<()> {
-    let subnet = format!("10.244.{number}.0/24");
-    let mac = format!("d2:cf:28:5c:{mac:02x}:{host:02x}");
-    has_peer(agent, &subnet, &mac, &format!("192.168.56.{host}"))
-}
-
-fn until_there(agent: &Agent, number: u8, host: u8, mac: u8) -> Result<()> {
-    until("a peer", || there(agent, number, host, mac))
-}
+use crate::{
+    flannel::{lease, there, until_there},
+    lab::{Cluster, SUBNETS, until, until_said},
+};
 
 /// The file that an agent would start with.
 fn remembered(agent: &Agent) -> Result<String> {

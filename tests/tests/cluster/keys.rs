@@ -5,9 +5,11 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result};
 use overlay_tests::{agent::Agent, lab, poll};
 
-use crate::lab::{Cluster, SUBNETS, until_said};
+use crate::{
+    flannel::lease,
+    lab::{Cluster, SUBNETS, until_said},
+};
 
-const FLANNEL: &str = r#"{"PublicIP":"192.168.56.99","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"d2:cf:28:5c:8b:05"}}"#;
 /// What nobody announces is found within half a minute.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -35,7 +37,7 @@ fn keys_are_told_in_the_store_and_who_has_none_is_left_out_by_name() -> Result<(
         });
         assert_eq!(told, Ok(()), "{in_store} {known}");
     }
-    cluster.put(&format!("{SUBNETS}10.244.250.0-24"), FLANNEL)?;
+    cluster.put(&format!("{SUBNETS}10.244.250.0-24"), &lease(99, 0))?;
     until_said(
         &agents[1],
         "not encrypted  keys of 1 other node; without: 192.168.56.99",

@@ -5,6 +5,7 @@ mod access;
 mod certificates;
 mod changes;
 mod dual_stack;
+mod flannel;
 mod keys;
 mod lab;
 mod members;

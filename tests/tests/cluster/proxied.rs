@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use overlay_tests::{agent::Agent, netns};
 
-use crate::lab::{Cluster, SUBNETS, has_peer, until, until_said};
+use crate::{
+    flannel::{lease, until_there},
+    lab::{Cluster, SUBNETS, until_said},
+};
 
 const PORT: u16 = 2390;
 /// In each direction.
@@ -86,17 +89,8 @@ fn carry(
 
 /// Makes a peer, and waits until a node has heard of it.
 fn hears_of(cluster: &Cluster, agent: &Agent, number: u8) -> Result<()> {
-    let mac = format!("d2:cf:28:5c:8b:{number:02x}");
-    let value = format!(
-        r#"{{"PublicIP":"192.168.56.{number}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{mac}"}}}}"#
-    );
-    cluster.put(&format!("{SUBNETS}10.244.{number}.0-24"), &value)?;
-    let (subnet, vtep) = (
-        format!("10.244.{number}.0/24"),
-        format!("192.168.56.{number}"),
-    );
-    until("a peer", || has_peer(agent, &subnet, &mac, &vtep))
-        .with_context(|| agent.log().unwrap_or_default())
+    cluster.put(&format!("{SUBNETS}10.244.{number}.0-24"), &lease(number, 0))?;
+    until_there(agent, number, number, 0).with_context(|| agent.log().unwrap_or_default())
 }
 
 #[test]

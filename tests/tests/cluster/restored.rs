@@ -3,31 +3,16 @@
 use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{agent::Agent, run};
 
-use crate::lab::{Cluster, SUBNETS, has_peer, until, until_found, until_said};
+use crate::{
+    flannel::{lease, until_there},
+    lab::{Cluster, SUBNETS, until, until_found, until_said},
+};
 
-/// Each has its own, by the end of its address.
-fn mac(host: u8) -> String {
-    format!("d2:cf:28:5c:8b:{host:02x}")
-}
-
-/// What a node with that address has in the store, flannel's or the one of ours that has this name.
-fn lease(host: u8, node: Option<&str>) -> String {
-    let ours = node.map_or_else(String::new, |node| {
-        format!(r#","Overlay":{{"Node":"{node}"}}"#)
-    });
-    format!(
-        r#"{{"PublicIP":"192.168.56.{host}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{}"}}{ours}}}"#,
-        mac(host)
-    )
-}
-
-fn until_there(agent: &Agent, number: u8) -> Result<()> {
-    let subnet = format!("10.244.{number}.0/24");
-    let vtep = format!("192.168.56.{number}");
-    until("a peer", || {
-        has_peer(agent, &subnet, &mac(number), &vtep)
-            .with_context(|| agent.log().unwrap_or_default())
-    })
+/// The entry of a node of ours that has this name.
+fn of_ours(host: u8, node: &str) -> String {
+    let entry = lease(host, 0);
+    let flannels = entry.strip_suffix('}').unwrap_or(&entry);
+    format!(r#"{flannels},"Overlay":{{"Node":"{node}"}}}}"#)
 }
 
 #[test]
@@ -39,11 +24,8 @@ fn a_backup_that_is_restored_takes_no_peer_and_no_subnet() -> Result<()> {
     cluster.etcdctl(&format!("snapshot save {backup}"))?;
     // Who comes after that is not in it, and what happens makes the store's number greater.
     for number in [240, 241] {
-        cluster.put(
-            &format!("{SUBNETS}10.244.{number}.0-24"),
-            &lease(number, None),
-        )?;
-        until_there(&agents[0], number)?;
+        cluster.put(&format!("{SUBNETS}10.244.{number}.0-24"), &lease(number, 0))?;
+        until_there(&agents[0], number, number, 0)?;
     }
     let revision = |agent: &Agent| -> Result<u64> {
         let said = agent.json(&["cluster", "status"])?;
@@ -70,9 +52,9 @@ fn a_backup_that_is_restored_takes_no_peer_and_no_subnet() -> Result<()> {
     }
     assert_eq!(cluster.leases()?, own);
     // Whoever is missing is kept, and whoever comes is heard of.
-    cluster.put(&format!("{SUBNETS}10.244.242.0-24"), &lease(242, None))?;
+    cluster.put(&format!("{SUBNETS}10.244.242.0-24"), &lease(242, 0))?;
     for number in [240, 241, 242] {
-        until_there(&agents[0], number)?;
+        until_there(&agents[0], number, number, 0)?;
     }
     for (from, to) in [(1, 2), (2, 1)] {
         cluster.reaches(from, to)?;
@@ -98,7 +80,7 @@ fn a_node_whose_subnet_was_given_away_keeps_its_containers_addresses() -> Result
     // While it is away,
     agents[1].stop()?;
     cluster.etcdctl(&format!("del {key}"))?;
-    cluster.put(&key, &lease(99, None))?;
+    cluster.put(&key, &lease(99, 0))?;
     agents[1].start_anyhow()?;
     until_found(&agents[1], "cluster-entry")?;
     is_as_before()?;
@@ -113,7 +95,7 @@ fn a_node_whose_subnet_was_given_away_keeps_its_containers_addresses() -> Result
     cluster.reaches(1, 2)?;
 
     // and while it runs: a machine that is a copy of it, with its name and another address.
-    cluster.put(&key, &lease(98, Some("tegive-n2")))?;
+    cluster.put(&key, &of_ours(98, "tegive-n2"))?;
     until_found(&agents[1], "cluster-entry")?;
     until_said(&agents[1], "192.168.56.98")?;
     is_as_before()?;
