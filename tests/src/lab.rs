@@ -144,6 +144,11 @@ pub fn find(name: &LabName) -> Result<State> {
 
 /// The agent's program: `OVERLAY_AGENT`, or what the workspace built.
 pub fn agent_program() -> PathBuf {
+    agent_program_in("release")
+}
+
+/// The same, where the one to fall back on is in another of the target directory's folders.
+pub fn agent_program_in(folder: &str) -> PathBuf {
     if let Some(path) = env::var_os("OVERLAY_AGENT") {
         return path.into();
     }
@@ -151,7 +156,7 @@ pub fn agent_program() -> PathBuf {
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
         PathBuf::from,
     );
-    target.join("release/overlay-agent")
+    target.join(folder).join("overlay-agent")
 }
 
 /// The static busybox of which containers from scratch are made: `OVERLAY_BUSYBOX`, or what the

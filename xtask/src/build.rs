@@ -38,14 +38,14 @@ pub(crate) fn run(console: Console, args: &Args) -> Result<()> {
 
 /// Sets up what is missing, builds what a lab runs and returns the agent's absolute path: the agent
 /// alone, and with a cluster the helper that speaks to its store. Who has just cloned waits for it.
-pub(crate) fn for_lab(console: Console, with_cluster: bool) -> Result<PathBuf> {
+pub(crate) fn for_lab(console: Console, profile: &str, with_cluster: bool) -> Result<PathBuf> {
     setup::run(console)?;
     let packages: &[&str] = if with_cluster {
         &[AGENT, CLUSTER]
     } else {
         &[AGENT]
     };
-    cargo_build(console, "release", packages)
+    cargo_build(console, profile, packages)
 }
 
 /// A target that is not what this machine's own compiler makes.

@@ -75,6 +75,10 @@ struct Up {
     /// What the containers speak to each other
     #[arg(long, value_name = "FAMILIES", default_value_t, value_parser = families())]
     inside: Families,
+    /// Build the agent as packages have it, which takes twice as long; the programs in the kernel are
+    /// optimized either way
+    #[arg(long)]
+    release: bool,
     /// Print the commands that a person would type to build it, as a shell script; do nothing
     #[arg(long)]
     explain: bool,
@@ -128,15 +132,16 @@ fn up(args: &Up) -> Result<()> {
         .exit()
     });
     let topology = Topology::new(shape.clone());
+    let profile = if args.release { "release" } else { "dev" };
     if args.explain {
-        let agent = lab::agent_program();
+        let agent = lab::agent_program_in(build::folder(profile));
         let script = script(&topology, &agent);
         print!("{}", guide::explanation(&topology, &agent, &script));
         return Ok(());
     }
     lab::require_root()?;
     let console = Console::default();
-    let agent = prepare(console, shape.scenario)?;
+    let agent = prepare(console, shape.scenario, profile)?;
     let mut script = script(&topology, &agent);
     // It may be unpacked where a shell would not look.
     if let Some(etcd) = setup::servers::program("etcd") {
@@ -187,7 +192,7 @@ fn script(topology: &Topology, agent: &Path) -> Script {
 }
 
 /// What a lab needs before it can be raised; the agent's program.
-fn prepare(console: Console, scenario: Scenario) -> Result<PathBuf> {
+fn prepare(console: Console, scenario: Scenario, profile: &str) -> Result<PathBuf> {
     let given = std::env::var_os("OVERLAY_AGENT").is_some();
     if scenario == Scenario::Container && !lab::busybox_program().is_file() {
         setup::run_for_tests(console)?;
@@ -196,10 +201,10 @@ fn prepare(console: Console, scenario: Scenario) -> Result<PathBuf> {
         setup::etcd(console)?;
     }
     if scenario.needs_agent() && !given {
-        return build::for_lab(console, scenario == Scenario::Etcd);
+        return build::for_lab(console, profile, scenario == Scenario::Etcd);
     }
     setup::run(console)?;
-    Ok(lab::agent_program())
+    Ok(lab::agent_program_in(build::folder(profile)))
 }
 
 fn check(topology: &Topology) -> Result<()> {
