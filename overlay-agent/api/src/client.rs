@@ -41,7 +41,7 @@ pub enum NoAnswer {
     Away {
         /// Its socket.
         socket: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: io::Error,
     },
     /// The connection broke, or the answer is of another version.
@@ -49,7 +49,7 @@ pub enum NoAnswer {
     Broken {
         /// Its socket.
         socket: PathBuf,
-        /// What has happened.
+        /// The cause.
         cause: io::Error,
     },
     /// It has refused.
@@ -73,7 +73,7 @@ impl NoAnswer {
         }
     }
 
-    /// What the agent said, where it has said something.
+    /// The agent's message, if there is one.
     pub fn kind(&self) -> Option<Kind> {
         match self {
             Self::Refused(refusal) => Some(refusal.kind),
@@ -101,7 +101,7 @@ pub enum NoInstance {
         there_are(there)
     )]
     Absent {
-        /// What was asked for.
+        /// The instance that was asked for.
         name: String,
         /// Those that there are.
         there: Vec<String>,
@@ -111,7 +111,7 @@ pub enum NoInstance {
     Unreadable {
         /// The folder.
         folder: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: io::Error,
     },
 }

@@ -27,7 +27,7 @@ pub const SEEN: u64 = 256;
 pub struct Whole<'f> {
     /// Where it is.
     pub path: &'f Path,
-    /// What it is to hold.
+    /// The new content.
     pub text: &'f [u8],
     /// Its rights, whatever the mask of the process takes away.
     pub mode: u32,

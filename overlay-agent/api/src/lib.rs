@@ -30,11 +30,11 @@ pub const MAX_LABELS: usize = 16;
 /// Bytes that a source, a container id, a label's name and a label's value can have.
 pub const MAX_TEXT: usize = 253;
 
-/// What an attachment is known by: two with equal keys are the same one.
+/// Identity of an attachment: two with equal keys are the same one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// Who asks for it, such as `cni:NETWORK`.
+    /// The source that asks for it, such as `cni:NETWORK`.
     pub source: String,
     /// The runtime's name for the container.
     pub container: String,
@@ -91,7 +91,7 @@ pub struct Namespace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    /// What it is known by.
+    /// Its identity.
     pub key: Key,
     /// The overlay network; the only one when it is left out.
     pub network: Option<String>,
@@ -103,7 +103,7 @@ pub struct Wanted {
     /// Its hardware address; derived from its address when left out.
     #[serde(default)]
     pub mac: Option<String>,
-    /// What people know of it.
+    /// Names for people.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Whether an attachment of the same key in another namespace gives way to it.
@@ -139,18 +139,18 @@ pub struct Hold {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unwanted {
-    /// What it is known by.
+    /// Its identity.
     pub key: Key,
     /// Only if its namespace is gone.
     #[serde(default)]
     pub if_gone: bool,
 }
 
-/// What a client believes of an attachment.
+/// A client's view of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Believed {
-    /// What it is known by.
+    /// Its identity.
     pub key: Key,
     /// Where it is.
     pub netns: Namespace,
@@ -165,7 +165,7 @@ pub struct Believed {
 /// An attachment that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
-    /// What it is known by.
+    /// Its identity.
     pub key: Key,
     /// The name of its endpoint.
     pub name: String,
@@ -179,14 +179,14 @@ pub struct Attached {
     pub mtu: u32,
     /// Its addresses.
     pub addresses: Vec<AttachedAddress>,
-    /// Who knows names, where the agent answers for them.
+    /// The name servers, where the agent answers for names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
     /// Whether it was there before it was asked for.
     pub existed: bool,
 }
 
-/// Who knows the names of a network's containers.
+/// Name servers for a network's containers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     /// The servers to ask.
@@ -246,7 +246,7 @@ pub enum Kind {
     NodeNamespace,
     /// The namespace is still there.
     Alive,
-    /// What is there is not what is believed.
+    /// The attachment differs from the client's view.
     Differs,
     /// The agent, or the node, is not as it should be; to ask again later can help.
     Busy,
@@ -287,7 +287,7 @@ pub enum Request {
     },
 }
 
-/// What the agent can answer to them.
+/// The agent's replies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {

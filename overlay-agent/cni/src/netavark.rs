@@ -16,7 +16,7 @@ const API_VERSION: &str = "1.0.0";
 
 type Result<T> = std::result::Result<T, String>;
 
-/// What is asked for.
+/// The command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     Create,
@@ -37,7 +37,7 @@ impl Verb {
     }
 }
 
-/// What `setup` and `teardown` get; fields that do not matter here are left out.
+/// Input of `setup` and `teardown`; fields that this plugin does not read are left out.
 #[derive(Deserialize)]
 struct Asked {
     container_id: String,

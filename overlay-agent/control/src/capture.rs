@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Caller, explain::Action};
 
-/// What is to be captured.
+/// The parameters of a capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
@@ -34,7 +34,7 @@ const fn is_not(monitor: &bool) -> bool {
 }
 
 impl Wanted {
-    /// What it is called by who has started it.
+    /// Name of the command that starts it.
     pub const fn called(&self) -> &'static str {
         if self.monitor { "monitor" } else { "capture" }
     }
@@ -43,17 +43,17 @@ impl Wanted {
 /// A capture that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureStatus {
-    /// Who has started it.
+    /// The process that has started it.
     pub by: Caller,
     /// When, as RFC 3339 writes it, in UTC,
     pub since: String,
     /// and how many milliseconds ago.
     pub age_ms: u64,
-    /// What is captured.
+    /// Its parameters.
     pub wanted: Wanted,
 }
 
-/// What was seen since the last time.
+/// The packets seen since the last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Captured {
     /// Packets, in the order in which programs were done with them.
@@ -73,11 +73,11 @@ pub struct Seen {
     pub program: String,
     /// Its device.
     pub device: String,
-    /// What became of it.
+    /// The verdict.
     pub action: Action,
     /// The reason's name, as counters have it.
     pub reason: Option<String>,
-    /// What became of it, in words.
+    /// The verdict in words.
     pub text: String,
     /// The peer, as far as it was found out.
     pub peer: Option<Name>,

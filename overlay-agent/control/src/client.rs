@@ -20,7 +20,7 @@ pub enum ClientError {
     Connect {
         /// The socket.
         socket: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: io::Error,
     },
     /// The connection broke.
@@ -28,7 +28,7 @@ pub enum ClientError {
     Io {
         /// The socket.
         socket: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: io::Error,
     },
     /// It takes requests, and says nothing.
@@ -48,12 +48,12 @@ pub enum ClientError {
     Foreign {
         /// The socket.
         socket: PathBuf,
-        /// What does not fit.
+        /// The contradiction.
         cause: serde_json::Error,
     },
 }
 
-/// What helps against a connection that was refused, or for which there is nobody.
+/// The cure for a refused connection, or one that nobody accepts.
 fn cure_of(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied => "run it as the agent's user, which usually is root",

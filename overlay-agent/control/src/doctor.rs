@@ -1,4 +1,4 @@
-//! What `doctor` asks, and what it is told.
+//! Request and reply of `doctor`.
 
 use overlay_core::model::Name;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ pub struct DoctorSpec {
     pub sample_ms: u32,
 }
 
-/// What an examination has found.
+/// The result of an examination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
     /// [`crate::SCHEMA`].
@@ -24,27 +24,27 @@ pub struct Diagnosis {
     pub node: Name,
     /// Whether the instance's agent was asked; without one, less can be seen.
     pub agent_running: bool,
-    /// What is wrong, the worst first, and each behind what it follows from.
+    /// Findings, the worst first, each behind its cause.
     pub findings: Vec<Finding>,
     /// Names of the checks that have found nothing.
     pub passed: Vec<String>,
     /// Checks that could not be made.
     pub skipped: Vec<Skipped>,
-    /// What is to be known besides.
+    /// Notes besides.
     #[serde(default)]
     pub notes: Vec<DiagnosisNote>,
 }
 
-/// What no check finds and is to be known.
+/// A note that no check makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiagnosisNote {
     /// Stable: `no-agent`.
     pub id: String,
-    /// What it is about: the instance.
+    /// Its subject: the instance.
     pub object: String,
-    /// What is so.
+    /// The fact.
     pub what: String,
-    /// What to do about it.
+    /// The cure.
     pub cure: Cure,
 }
 
@@ -63,9 +63,9 @@ pub struct Finding {
     pub check: String,
     /// How bad it is.
     pub severity: Severity,
-    /// What it is about: a device, a peer, an endpoint, a setting.
+    /// Its subject: a device, a peer, an endpoint, a setting.
     pub object: String,
-    /// What was seen, with numbers.
+    /// The observation, with numbers.
     pub what: String,
     /// Why it matters, in one sentence.
     pub why: String,
@@ -73,7 +73,7 @@ pub struct Finding {
     /// that one is the cure of both.
     #[serde(default)]
     pub follows_from: Option<String>,
-    /// What to do about it.
+    /// The cure.
     pub cure: Cure,
 }
 
@@ -89,7 +89,7 @@ pub enum Severity {
     Note,
 }
 
-/// What to do about a finding.
+/// The cure for a finding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cure {
     /// In words.

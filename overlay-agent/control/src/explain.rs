@@ -1,4 +1,4 @@
-//! What becomes of a packet, hop by hop.
+//! A packet's path, hop by hop.
 
 use std::net::IpAddr;
 
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// Who sends it: an endpoint's name or address, or `node`.
+    /// The sender: an endpoint's name or address, or `node`.
     pub from: String,
-    /// Who is to get it: an endpoint's name, `node`, or any address.
+    /// The destination: an endpoint's name, `node`, or any address.
     pub to: String,
     /// Another source address than the sender's.
     pub source: Option<IpAddr>,
-    /// What it is.
+    /// The protocol.
     pub protocol: Protocol,
     /// Its ports, of UDP and TCP.
     pub source_port: Option<u16>,
@@ -29,7 +29,7 @@ pub struct Question {
     pub dont_fragment: bool,
 }
 
-/// What a packet carries.
+/// A packet's protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -52,7 +52,7 @@ pub struct Received {
     pub frame: String,
 }
 
-/// What becomes of a packet on one node.
+/// A packet's path on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
     /// The node.
@@ -61,7 +61,7 @@ pub struct Hop {
     pub instance: Name,
     /// The programs that it meets, in their order.
     pub stages: Vec<Stage>,
-    /// What the kernel does with what is left to it, one sentence each.
+    /// The kernel's decisions about a packet that is left to it, one sentence each.
     pub kernel: Vec<String>,
     /// Where it ends here.
     pub end: End,
@@ -78,11 +78,11 @@ pub struct Stage {
     pub tag: String,
     /// and its length in instructions.
     pub instructions: u32,
-    /// What runs on the device; the same, as a rule.
+    /// The program on the device; the same, as a rule.
     pub attached: Attached,
     /// The packet as it comes.
     pub before: Packet,
-    /// What the program decided, and went on, in its order.
+    /// The program's decisions, in order.
     pub decisions: Vec<Decision>,
     /// How the packet left it.
     pub verdict: Verdict,
@@ -92,7 +92,7 @@ pub struct Stage {
     pub ns: u64,
 }
 
-/// What runs on a device, compared with what was run.
+/// The program on a device, compared with the one that was run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attached {
@@ -141,7 +141,7 @@ pub struct Decision {
     pub step: String,
     /// The same in words.
     pub text: String,
-    /// What it was made by, with names instead of numbers.
+    /// The rows that decided it, with names instead of numbers.
     pub by: Option<String>,
 }
 
@@ -156,13 +156,13 @@ pub struct Verdict {
     pub rule: Option<String>,
     /// The same in words.
     pub text: String,
-    /// What to do about it.
+    /// The cure.
     pub cure: Option<String>,
     /// The peer, as far as the program knows one.
     pub peer: Option<Name>,
 }
 
-/// What a program did with a packet.
+/// A program's verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {

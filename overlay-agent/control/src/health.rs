@@ -1,4 +1,4 @@
-//! What probes have found out about the peers.
+//! The peers' health by the probes.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub struct MeshPeer {
     pub name: Name,
     /// The largest IP packet that is sent through the network.
     pub mtu: Option<u16>,
-    /// What is known of it.
+    /// Its health.
     pub health: PeerHealth,
 }
 
@@ -62,7 +62,7 @@ pub struct ProbeMessages {
     pub malformed: u64,
 }
 
-/// What is known of a peer.
+/// The health of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerHealth {
     /// How the two hear each other.
@@ -112,7 +112,7 @@ pub enum PeerState {
 }
 
 impl PeerState {
-    /// Who hears whom, as a sign: this node to the left, the peer to the right.
+    /// The working directions as a sign: this node to the left, the peer to the right.
     pub const fn arrow(self) -> &'static str {
         match self {
             Self::Answers => "<->",
@@ -156,7 +156,7 @@ pub struct RoundTrip {
 /// The agent at the other end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAgent {
-    /// What its node calls itself.
+    /// Its node's own name.
     pub node: String,
     /// Its version,
     pub version: String,

@@ -41,7 +41,7 @@ pub use status::{
 /// fields may be added to it, but none changes its name or its meaning.
 pub const SCHEMA: u32 = 1;
 
-/// What a client can ask for.
+/// Requests of clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
@@ -87,7 +87,7 @@ pub enum Request {
     },
     /// Removes all that is the instance's, and ends the daemon.
     Down {},
-    /// What has been counted.
+    /// The counters.
     Stats {
         /// Whether peers without traffic are to be told, too.
         #[serde(default)]
@@ -117,11 +117,11 @@ pub enum Request {
         /// Peers that are told at most.
         most: usize,
     },
-    /// What Prometheus is given.
+    /// The figures for Prometheus.
     Export {},
     /// The configuration that is in force, with what was added at run time.
     Config {},
-    /// What the daemon is doing. It is answered at once, whatever that is.
+    /// The daemon's current work. It is answered at once, whatever that is.
     Activity {},
 }
 
@@ -150,7 +150,7 @@ pub struct EndpointSpec {
     pub allowed_sources: Vec<String>,
 }
 
-/// What the daemon answers.
+/// The daemon's replies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -165,9 +165,9 @@ pub enum Reply {
     Done,
     /// The request cannot be carried out; nothing was changed.
     BadInput(String),
-    /// What is named does not exist.
+    /// The named object does not exist.
     NotFound(String),
-    /// What was to be made is there already.
+    /// The object to be made exists already.
     Exists(String),
     /// It was tried and has failed.
     Failed(String),

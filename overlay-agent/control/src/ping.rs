@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ping {
-    /// Who is to answer: a peer's or endpoint's name, or an address of a network.
+    /// The target: a peer's or endpoint's name, or an address of a network.
     pub to: String,
-    /// Who asks: an endpoint's name, or `node`; when left out an endpoint of the same network, or
+    /// The sender: an endpoint's name, or `node`; when left out an endpoint of the same network, or
     /// the node where there is none.
     pub from: Option<String>,
     /// IPv6, where a name has addresses of both families.
@@ -23,26 +23,26 @@ pub struct Ping {
     pub patience_ms: u32,
 }
 
-/// What came back.
+/// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pinged {
     /// The endpoint that has asked; `None`: the node.
     pub endpoint: Option<Name>,
     /// From which address.
     pub from: IpAddr,
-    /// Who was asked.
+    /// The target.
     pub to: IpAddr,
     /// Which network both are of.
     pub network: Name,
     /// The largest IP packet that the network's devices take, in bytes.
     pub mtu: Option<u16>,
-    /// What became of the question.
+    /// The outcome.
     pub outcome: Outcome,
     /// From the question to its answer, in nanoseconds, if there was one.
     pub rtt_ns: Option<u64>,
 }
 
-/// What became of a question.
+/// The outcome of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {

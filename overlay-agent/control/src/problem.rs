@@ -1,4 +1,4 @@
-//! What is not as it should be, as the API tells it.
+//! Problems, as the API tells them.
 
 use std::{
     fmt,
@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 pub struct Problem {
     /// Stable, in kebab case; `docs/doctor.md` explains each.
     pub id: String,
-    /// What it is about: a peer, an endpoint, a device, a network.
+    /// Its subject: a peer, an endpoint, a device, a network.
     pub subject: String,
-    /// What was to be done, with its object; empty where nothing was.
+    /// The operation with its object; empty where there was none.
     pub operation: String,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
-    /// What to do about it.
+    /// The cure.
     pub cure: String,
     /// When it was first seen, as RFC 3339 writes it, in UTC.
     pub since: String,

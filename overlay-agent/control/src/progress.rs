@@ -1,11 +1,11 @@
-//! What work that takes long has come to, for those who wait for it meanwhile.
+//! Progress of long work, for those who wait for it.
 
 use std::{fmt, future::Future, pin::pin};
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::yield_now};
 
-/// What a daemon, or a command that works without one, is doing.
+/// The current work of a daemon, or of a command that works without one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
@@ -50,7 +50,7 @@ impl Progress {
         yield_now().await;
     }
 
-    /// What is told from now on.
+    /// A receiver of all activities from now on.
     pub fn listen(&self) -> watch::Receiver<Activity> {
         self.0.subscribe()
     }

@@ -39,9 +39,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// A request with the place for its reply.
 #[derive(Debug)]
 pub struct Call {
-    /// What is asked for.
+    /// The request.
     pub request: Request,
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// Takes the reply; the client may be gone by then.
     pub reply: oneshot::Sender<Reply>,

@@ -1,4 +1,4 @@
-//! What has been counted, as `overlay-agent stats --output json` prints it. `docs/stats.md`
+//! Counters, as `overlay-agent stats --output json` prints them. `docs/stats.md`
 //! describes it to those who write scripts.
 
 use std::{net::IpAddr, ops::AddAssign};
@@ -25,7 +25,7 @@ pub struct Stats {
     pub instance: Name,
     /// The node's name.
     pub node: Name,
-    /// What the eBPF programs do.
+    /// State of the eBPF programs.
     pub fastpath: FastPathState,
     /// Whether everything is as it should be.
     pub healthy: bool,
@@ -34,7 +34,7 @@ pub struct Stats {
     /// The store that one of its networks comes from.
     #[serde(default)]
     pub cluster: Option<ClusterStatus>,
-    /// What others broke and the agent has put right since it was started.
+    /// Repairs of others' changes since the agent was started.
     pub repairs: u64,
     /// The configuration file.
     pub reload: Reload,
@@ -44,7 +44,7 @@ pub struct Stats {
     pub networks: Vec<NetworkStats>,
     /// The endpoints.
     pub endpoints: Vec<EndpointStats>,
-    /// What the node itself sends or routes through its VXLAN devices.
+    /// Packets that the node itself sends or routes through its VXLAN devices.
     pub host: EndpointCounts,
     /// Endpoints that are no more, and whose slots others have.
     pub former: EndpointCounts,
@@ -61,7 +61,7 @@ pub struct Stats {
 pub struct Export {
     /// What is counted: with peers without traffic, where there are not very many.
     pub stats: Stats,
-    /// What probes have found out.
+    /// Results of the probes.
     pub mesh: Mesh,
 }
 
@@ -82,7 +82,7 @@ impl AddAssign for Counter {
     }
 }
 
-/// What became of the packets that entered a program.
+/// Verdicts on the packets that entered a program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramStats {
     /// Its name, as `bpftool prog show` prints it.
@@ -108,11 +108,11 @@ pub struct NetworkStats {
     pub silent: usize,
     /// Sum over all of its peers, on the fast path.
     pub total: PeerCounts,
-    /// What went by the kernel instead.
+    /// Packets on the kernel's path instead.
     pub kernel: PathCounts,
 }
 
-/// What the kernel's VXLAN devices have carried of a network, which the programs left to them.
+/// Packets of a network that the programs left to the kernel's VXLAN devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathCounts {
     /// Sent to peers.
@@ -181,7 +181,7 @@ pub struct EndpointStats {
     pub counts: EndpointCounts,
 }
 
-/// What an endpoint sends and gets.
+/// Traffic of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointCounts {
     /// Sent to peers, on the fast path.
@@ -216,7 +216,7 @@ pub struct DropStats {
     pub reason: String,
     /// The rule of `[networks.security]` that drops them, if one does.
     pub rule: Option<String>,
-    /// What was seen, in a sentence.
+    /// The observation, in a sentence.
     pub text: String,
     /// All of them.
     #[serde(flatten)]
@@ -234,9 +234,9 @@ pub struct DropStats {
 pub struct PassStats {
     /// The reason's name.
     pub reason: String,
-    /// What was seen, in a sentence.
+    /// The observation, in a sentence.
     pub text: String,
-    /// What the kernel does with them, in a sentence.
+    /// The kernel's treatment of them, in a sentence.
     pub kernel: String,
     /// All of them.
     #[serde(flatten)]
@@ -261,7 +261,7 @@ pub struct ProgramCount {
 /// The share of a sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SenderCount {
-    /// Who it is.
+    /// The sender.
     #[serde(flatten)]
     pub sender: Sender,
     /// Its share.

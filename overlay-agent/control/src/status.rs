@@ -1,4 +1,4 @@
-//! What `status` says.
+//! The node's state, as `status` tells it.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -36,7 +36,7 @@ pub struct Status {
     /// The store that one of its networks comes from.
     #[serde(default)]
     pub cluster: Option<ClusterStatus>,
-    /// What holds the rules of networks on the kernel's path.
+    /// The table that enforces the networks' rules on the kernel's path.
     pub guard_table: GuardTableStatus,
     /// Its networks.
     pub networks: Vec<NetworkStatus>,
@@ -47,7 +47,7 @@ pub struct Status {
     /// Whose names it answers for, where it does.
     #[serde(default)]
     pub names: Option<NamesStatus>,
-    /// What the programs tell the log of packets.
+    /// Level at which the programs log packets.
     pub log_level: LogLevel,
     /// The capture that is under way.
     pub capture: Option<capture::CaptureStatus>,
@@ -102,7 +102,7 @@ pub struct GuardTableStatus {
 /// The state of the eBPF programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FastPathStatus {
-    /// What they do.
+    /// Their state.
     pub state: FastPathState,
     /// How they are attached: `tcx` or `clsact`.
     pub attach: Option<String>,
@@ -118,7 +118,7 @@ pub struct FastPathStatus {
     pub rx: Rx,
 }
 
-/// What the eBPF programs do.
+/// State of the eBPF programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FastPathState {
@@ -145,23 +145,23 @@ pub struct NetworkStatus {
     pub mtu: Option<u16>,
     /// As configured.
     pub fastpath: FastPath,
-    /// What the programs leave to the kernel, because rules follow connections, and which rules.
+    /// Packets left to the kernel because rules follow connections, and those rules.
     pub followed: Option<String>,
     /// As configured.
     pub dscp: Dscp,
-    /// What is dropped, as configured.
+    /// Packets that are dropped by configuration.
     pub security: Security,
     /// Whether the packet filter gives what leaves the network the node's address.
     pub masquerade: bool,
     /// Whether the packet filter keeps it apart from the other networks of the node.
     pub isolated: bool,
-    /// What of others leaves its tunnels, or all that its containers exchange, to the kernel.
+    /// Hooks of others for which its tunnels, or all its containers' packets, go by the kernel.
     #[serde(default)]
     pub hooks: Vec<HookStatus>,
-    /// What its tunnels are encrypted with, if they are.
+    /// Encryption of its tunnels, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<EncryptionStatus>,
-    /// What was carried on each path.
+    /// Traffic of each path.
     pub carried: Carried,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
@@ -205,7 +205,7 @@ pub struct PeerEncryption {
     pub rx_bytes: u64,
 }
 
-/// What a network has carried between this node and its peers.
+/// Traffic of a network between this node and its peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
     /// By the eBPF programs: the sum over its peers.
@@ -225,7 +225,7 @@ pub struct RangeStatus {
     pub gateway: IpAddr,
 }
 
-/// What has become of questions for names.
+/// Counts of name queries by outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamesStatus {
     /// The domain that networks have their names in.
@@ -248,7 +248,7 @@ pub struct NamesStatus {
 pub struct HookStatus {
     /// The device of the node where it is.
     pub device: IfName,
-    /// What it is, as the tools that show it call it.
+    /// Its kind, by the name that its tools use.
     pub what: String,
 }
 
@@ -283,9 +283,9 @@ pub struct PeerStatus {
     pub next_hops: Vec<NextHopStatus>,
     /// Slot in the map of counters.
     pub slot: Option<u32>,
-    /// What the programs have sent to it, received from it, left to the kernel of it, and dropped.
+    /// Packets that the programs have sent to it, received from it, left to the kernel, and dropped.
     pub traffic: Option<Traffic>,
-    /// What probes have found out; `None` before the first one.
+    /// Its health by the probes; `None` before the first one.
     pub health: Option<PeerHealth>,
     /// How its tunnel is encrypted, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -333,10 +333,10 @@ pub struct EndpointStatus {
     pub ifindex: Option<u32>,
     /// Whether the configuration names it, or it was added at run time.
     pub configured: bool,
-    /// What of others leaves its packets to the kernel.
+    /// Hooks of others for which its packets are left to the kernel.
     #[serde(default)]
     pub hooks: Vec<HookStatus>,
-    /// What its runtime knows it by, where one has asked for it.
+    /// Its identity for the runtime that has asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
 }

@@ -64,10 +64,10 @@ pub(crate) enum DoorError {
     Closed {
         /// The socket.
         socket: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: io::Error,
     },
-    /// What systemd handed over is no socket.
+    /// The descriptor from systemd is no socket.
     #[error("listen at what systemd has opened: {0}; it has to be one unix socket for streams")]
     Handed(io::Error),
 }
@@ -194,7 +194,7 @@ async fn answer(
     Ok(response)
 }
 
-/// What is asked; nothing where the question is in the path alone.
+/// The body of a request; none where the path says everything.
 async fn read(request: Request<Incoming>) -> Result<Value, Trouble> {
     if request.method() != Method::POST {
         return Err(Trouble::NoMethod(request.method().to_string()));

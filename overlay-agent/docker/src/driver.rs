@@ -18,7 +18,7 @@ const PREFIX: &str = "ovl";
 /// A container can be in so many overlay networks.
 const MOST: usize = 16;
 
-/// What Docker's questions are answered with.
+/// State behind the answers to Docker.
 #[derive(Debug)]
 pub(crate) struct Driver {
     networks: Shelf<Network>,

@@ -11,7 +11,7 @@ use crate::{
     trouble::Trouble,
 };
 
-/// What tells that a network's addresses are ours.
+/// Marks an address pool as ours.
 pub(crate) const SPACE: &str = "overlay";
 
 /// The addresses of one family of a network, as Docker names them when it asks for one.
@@ -161,7 +161,7 @@ pub(crate) fn request_address(question: &Value) -> Result<Value, Trouble> {
     Ok(json!({ "Address": free }))
 }
 
-/// What the agent does not hear of it forgets by itself.
+/// A release that the agent does not hear of is made up for by the hold's expiry.
 pub(crate) fn release_address(question: &Value) -> Result<Value, Trouble> {
     let asked: OfAddress = understood(question)?;
     if let Some(address) = asked.address()? {

@@ -1,4 +1,4 @@
-//! What Docker says once and never again, in a file for each.
+//! What Docker tells only once, kept in a file for each network and endpoint.
 
 use std::{
     io,
@@ -25,10 +25,10 @@ pub(crate) struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Endpoint {
     pub(crate) network: Network,
-    /// What it was given.
+    /// Its addresses.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) mac: Option<String>,
-    /// What its interface is to be called, where somebody cares.
+    /// Name of its interface, if one is asked for.
     pub(crate) wanted: Option<String>,
     /// What it is called, from the moment on in which the agent is asked to make it.
     pub(crate) interface: Option<String>,

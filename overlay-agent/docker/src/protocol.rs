@@ -1,4 +1,4 @@
-//! What Docker asks with; fields that do not matter here are left out. Go gives `null` for what is empty.
+//! Docker's requests, without fields that this driver does not read. Go sends `null` for an empty value.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -60,7 +60,7 @@ impl CreateNetwork {
         self.options.get("com.docker.network.internal") == Some(&Value::Bool(true))
     }
 
-    /// What was given with `-o`.
+    /// The options given with `-o`.
     pub(crate) fn own_options(&self) -> Result<BTreeMap<String, String>, Trouble> {
         match self.options.get(GENERIC) {
             None | Some(Value::Null) => Ok(BTreeMap::new()),

@@ -1,4 +1,4 @@
-//! What becomes of a question.
+//! How a question is answered.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ const TTL: u32 = 5;
 /// Bytes of a datagram that arrives without being cut up, whatever the asker would take.
 const MAX_DATAGRAM: u16 = 1232;
 
-/// What becomes of a question.
+/// How a question is answered.
 #[derive(Debug)]
 pub enum Verdict {
     /// This is the answer.
@@ -146,7 +146,7 @@ fn pointer(query: &Query, host: &LowerName) -> Vec<Record> {
     vec![Record::from_rdata(query.name().clone(), TTL, data)]
 }
 
-/// Who says that there is nothing, and for how long.
+/// The SOA record of a negative answer, with its TTL.
 fn authority(room: &Room) -> Record {
     let zone: Name = room.zone.name().clone().into();
     let seconds = i32::try_from(TTL).unwrap_or(i32::MAX);
@@ -189,7 +189,7 @@ pub(crate) fn written(answer: &Message, question: &Message, by: By) -> Option<Ve
     answer.truncate().to_vec().ok()
 }
 
-/// What cannot be read is told so, if there is an identifier to tell it by.
+/// A malformed question is answered with an error, if it has an identifier.
 fn malformed(bytes: &[u8]) -> Verdict {
     let [first, second, flags, ..] = *bytes else {
         return Verdict::Ignore;

@@ -27,7 +27,7 @@ const BUDGET: u32 = 20_000;
 /// Names whose peer is remembered.
 const MAX_REMEMBERED: usize = 4_096;
 
-/// What is known of peers from earlier questions.
+/// A cache of peers' answers.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     told: Mutex<HashMap<(Name, bool), IpAddr>>,

@@ -53,10 +53,10 @@ impl Zone {
     }
 }
 
-/// What is known of one network, and whom else to ask.
+/// The names of one network, and the servers for all others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// What all networks have their names in.
+    /// The zone of all networks' names.
     pub(crate) origin: Zone,
     pub(crate) zone: Zone,
     pub(crate) ranges: Vec<IpNet>,
@@ -64,7 +64,7 @@ pub struct Room {
     pub(crate) names: BTreeMap<IpAddr, LowerName>,
     /// Gateways of peers, where they answer.
     pub(crate) peers: Vec<IpAddr>,
-    /// Who knows all other names.
+    /// The servers for all other names.
     pub(crate) forward: Vec<SocketAddr>,
 }
 

@@ -27,7 +27,7 @@ pub struct KeyError {
 }
 
 impl KeyError {
-    /// What was tried and why it failed, without a cure.
+    /// The failed operation and its cause, without a cure.
     pub fn what(&self) -> String {
         format!(
             "{} private key {}: {}",
@@ -42,13 +42,13 @@ impl KeyError {
         self.cause.kind() == io::ErrorKind::PermissionDenied
     }
 
-    /// What to do about it.
+    /// The cure.
     pub fn cure(&self) -> &'static str {
         self.cure
     }
 }
 
-/// What the name of an unfinished key has in the place of its extension, before a number.
+/// Extension of an unfinished key's file, followed by a number.
 const UNFINISHED: &str = "new-";
 
 /// Where the key is.
@@ -65,7 +65,7 @@ impl fmt::Debug for PrivateKey {
 }
 
 impl PrivateKey {
-    /// What others may know of it.
+    /// The public key.
     pub fn public(&self) -> PublicKey {
         PublicKey::new(x25519_dalek::PublicKey::from(&self.0).to_bytes())
     }

@@ -36,7 +36,7 @@ pub struct Node {
     pub dataplane: Option<DataPlane>,
     /// The table that guards the tunnels' ports.
     pub guard: GuardTable,
-    /// Who is told what is done to it.
+    /// The listener to progress.
     pub progress: Progress,
     /// Indices of the devices that carried our mark at the last look, and of those made since.
     marked: BTreeSet<u32>,
@@ -82,7 +82,7 @@ impl Node {
         }
     }
 
-    /// What others have hooked in at devices, by name and index.
+    /// Hooks of others at devices, by name and index.
     pub(crate) fn hooked_in(
         &self,
         devices: &[(IfName, u32)],
@@ -115,7 +115,7 @@ impl Node {
         }
     }
 
-    /// What is attached where; devices by name and index.
+    /// The attachments; devices by name and index.
     pub(crate) fn attachments(
         &self,
         devices: &[(IfName, u32)],

@@ -1,4 +1,4 @@
-//! What `plan` shows, and `doctor` looks at: what would be done, with nothing done.
+//! A dry run, as `plan` shows and `doctor` examines it: the steps that would be taken.
 
 use overlay_common::maps::MAX_PEERS;
 use overlay_core::{
@@ -17,12 +17,12 @@ use crate::{
     observe::{Known, observe},
 };
 
-/// What `plan` shows.
+/// The output of `plan`.
 #[derive(Debug)]
 pub struct Preview {
     /// The steps that `run` would take.
     pub plan: Plan,
-    /// What it would have to leave out.
+    /// The objects that it would have to leave out.
     pub problems: Vec<Trouble>,
 }
 
@@ -48,7 +48,7 @@ pub async fn preview(
     })
 }
 
-/// What is and what would be, or what stands in the way, with nothing loaded, written or changed.
+/// Observed and desired state, or the obstacle, with nothing loaded, written or changed.
 pub async fn look_ahead(
     node: &Node,
     model: &Model,

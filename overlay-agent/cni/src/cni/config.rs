@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Code, Error, Result, VERSIONS, environment::is_identifier};
 
-/// What matters of it here.
+/// The fields that this plugin reads.
 pub(super) struct Config {
     pub(super) version: String,
     /// Of the CNI network.
@@ -22,7 +22,7 @@ pub(super) struct Config {
     pub(super) instance: Option<String>,
     /// Repeated in the result.
     pub(super) dns: Option<Value>,
-    /// What a plugin before this one has made, or this one when it is checked.
+    /// The result of the plugin before this one, or of this one for `CHECK`.
     pub(super) previous: Option<Value>,
     input: Value,
 }
@@ -90,7 +90,7 @@ impl Config {
         })
     }
 
-    /// What the agent knows the asker by.
+    /// The source of the attachment for the agent.
     pub(super) fn source(&self) -> String {
         format!("cni:{}", self.name)
     }

@@ -1,4 +1,4 @@
-//! What a runtime says by the environment.
+//! The runtime's parameters in the environment.
 
 use std::{collections::BTreeMap, env};
 
@@ -69,7 +69,7 @@ impl Environment {
         namespace_of(&self.netns)
     }
 
-    /// What people know the container by.
+    /// The container's name for people.
     pub(super) fn labels(&self) -> BTreeMap<String, String> {
         let labels = LABELS.iter().filter_map(|(argument, label)| {
             let value = self.arguments.get(*argument)?;
@@ -96,7 +96,7 @@ fn arguments(text: &str) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
-/// What names of containers and networks look like.
+/// Whether a name of a container or network is valid.
 pub(super) fn is_identifier(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text

@@ -1,4 +1,4 @@
-//! What an examination has seen. Nothing is judged here.
+//! The observations of an examination. Nothing is judged here.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -24,7 +24,7 @@ pub(super) struct Facts {
     pub(super) commands: Commands,
     pub(super) machine: Machine,
     pub(super) agent: AgentFacts,
-    /// What stands in the agent's way, and what it has to leave out.
+    /// Obstacles for the agent, and objects that it has to leave out.
     pub(super) obstacles: Vec<Obstacle>,
     pub(super) problems: Vec<Problem>,
     /// Why nothing guards the tunnels' ports on the kernel's path.
@@ -54,7 +54,7 @@ pub(super) struct Facts {
     pub(super) containers: Vec<Container>,
 }
 
-/// What is the machine's, not the network's.
+/// Facts about the machine, not the network.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     /// As `uname -r` prints it.
@@ -66,7 +66,7 @@ pub(super) struct Machine {
     pub(super) unprivileged: Option<String>,
 }
 
-/// What is known of the instance's agent.
+/// Facts about the instance's agent.
 #[derive(Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -176,7 +176,7 @@ pub(super) struct PeerFacts {
     /// What its outer address answers, and what its inner one.
     pub(super) underlay: Reach,
     pub(super) tunnel: Reach,
-    /// What became of a datagram to the port of its tunnel.
+    /// The outcome of a datagram to the port of its tunnel.
     pub(super) port_answer: Answer,
     /// Packets by the fast path that came from it while it was watched.
     pub(super) received: u64,
@@ -201,7 +201,7 @@ pub(super) struct Encrypted {
     pub(super) handshake: Option<Duration>,
 }
 
-/// What became of datagrams of two sizes.
+/// The outcomes of datagrams of two sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reach {
     /// Bytes of the larger one, with its IP header.
@@ -222,7 +222,7 @@ impl Reach {
     }
 }
 
-/// What became of a datagram to a port that nobody listens on.
+/// The outcome of a datagram to a closed port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Answer {
     /// None was sent.
@@ -245,7 +245,7 @@ pub(super) struct Neighbour {
     pub(super) state: NeighbourState,
 }
 
-/// What the kernel thinks of a neighbour.
+/// The kernel's state of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NeighbourState {
     /// It has answered, or is believed to be there.
@@ -340,7 +340,7 @@ pub(super) struct WrongChecksums {
     pub(super) packets: u64,
 }
 
-/// What was found in a container.
+/// Facts about a container.
 #[derive(Clone, Debug)]
 pub(super) struct Container {
     pub(super) name: Name,

@@ -26,15 +26,15 @@ use super::{
     stage::{self, Outcome, Seen},
 };
 
-/// What the agent knows of its node.
+/// The agent's view of its node.
 pub struct Scene<'a> {
-    /// What the node should be.
+    /// The desired state of the node.
     pub model: &'a Model,
-    /// What is remembered of it.
+    /// Its saved state.
     pub store: &'a Content,
-    /// What follows from both.
+    /// Facts that follow from both.
     pub facts: &'a Facts,
-    /// What is there.
+    /// The observed state.
     pub observed: &'a Observed,
     /// A socket in the node's namespace.
     pub netlink: &'a Netlink,
@@ -50,14 +50,14 @@ pub struct Case {
     pub(super) rx: Rx,
     pub(super) netlink: Netlink,
     pub(super) names: Names,
-    /// What leads to the peers in the kernel.
+    /// The kernel's entries for the peers.
     pub(super) peers: Shared<PeerObjects>,
     pub(super) networks: Vec<Local>,
     /// The node's ends of the tunnels.
     pub(super) vteps: Vec<IpAddr>,
-    /// What of others is heeded by leaving packets to the kernel.
+    /// Hooks of others for which packets are left to the kernel.
     pub(super) hooks: Vec<String>,
-    /// What the agent's own table drops on the kernel's path, if there is one.
+    /// The rules of the agent's own table on the kernel's path, if there is one.
     pub(super) guard: Option<Arc<GuardRules>>,
     pub(super) start: Start,
 }

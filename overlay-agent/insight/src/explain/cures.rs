@@ -1,4 +1,4 @@
-//! What to do about a packet that was dropped.
+//! Cures for dropped packets.
 
 use overlay_common::reasons::DropReason;
 

@@ -1,4 +1,4 @@
-//! Who sends what to whom, out of the first bytes of a frame.
+//! The flow of a frame, read from its first bytes.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -175,7 +175,7 @@ pub const fn verdict(action: Action) -> &'static str {
     }
 }
 
-/// What became of a packet, in a line: of `monitor`, and of the agent's log.
+/// A packet's outcome in a line: of `monitor`, and of the agent's log.
 pub fn line(seen: &Seen, flows: &Flows) -> String {
     let mut line = verdict(seen.action).to_owned();
     let mut add = |name: &str, value: Option<&str>| {

@@ -13,7 +13,7 @@ use overlay_control::explain::Protocol;
 const MOST: usize = 3500;
 const PING: u16 = 0x6f76;
 
-/// What a frame says.
+/// The parameters of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
     pub(super) macs: Macs,
@@ -110,7 +110,7 @@ impl Frame {
         }
     }
 
-    /// What fills the packet up to its size, behind headers that end after so many bytes.
+    /// The payload that fills the packet up to its size, behind so many bytes of headers.
     fn payload(&self, headers: usize) -> Result<Vec<u8>, String> {
         const ETHERNET: usize = 14;
         let size = self

@@ -19,7 +19,7 @@ pub(super) struct Left<'a> {
     pub(super) frame: &'a [u8],
 }
 
-/// What the kernel does with it, and whether that brings it there.
+/// The kernel's decisions in sentences, and whether the packet arrives.
 pub(super) type Told = (Vec<String>, bool);
 
 fn told(sentence: impl Into<String>, delivers: bool) -> Told {
@@ -253,7 +253,7 @@ async fn from_underlay(case: &Case, reason: Option<PassReason>, headers: &[Heade
     }
 }
 
-/// What is not for a tunnel of this node, though it may look so.
+/// A packet that is not for a tunnel of this node, though it may look so.
 fn not_ours(case: &Case, headers: &[Header]) -> Told {
     let vni = headers.iter().find(|header| header.name == "VXLAN");
     let vni: Option<u32> = vni.and_then(|header| header.field("vni")?.parse().ok());

@@ -23,7 +23,7 @@ use super::{
 /// How often a program is run to see how long it takes.
 const RUNS: usize = 2001;
 
-/// What became of a packet in a program.
+/// The outcome of a packet in a program.
 pub(super) struct Seen {
     pub(super) stage: Stage,
     pub(super) hook: Hook,

@@ -1,4 +1,4 @@
-//! What is exported: names and units by the conventions of Prometheus.
+//! The exported metrics: names and units by the conventions of Prometheus.
 //!
 //! Of very many peers those without traffic are left out, so that a node that never talks to most
 //! of them is as quick to ask as any other. Reasons, and else all peers, are there from the

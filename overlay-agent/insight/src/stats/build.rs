@@ -27,7 +27,7 @@ pub struct Owners<'a> {
 type Slots<'a, T> = Vec<(&'a T, Option<u32>)>;
 
 impl Counted {
-    /// What became of the packets that entered each program.
+    /// Verdicts on the packets that entered each program.
     pub fn programs(&self) -> Vec<ProgramStats> {
         let drops = self.drops.iter().zip(&self.passes);
         drops

@@ -1,4 +1,4 @@
-//! What was dropped on the kernel's path, under the names that the programs use.
+//! Drops on the kernel's path, under the names that the programs use.
 
 use crate::explain::rule_of;
 use overlay_common::reasons::DropReason;

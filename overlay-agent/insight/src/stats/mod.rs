@@ -19,7 +19,7 @@ pub use kernel_path::{with_drops_of_kernel, with_kernel};
 pub use rates::rates;
 pub use units::{ago, bytes, count, milliseconds};
 
-/// What the maps of counters hold.
+/// The content of the maps of counters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counted {
     pub(crate) peers: BTreeMap<u32, PeerStats>,

@@ -1,4 +1,4 @@
-//! What was counted in a second, between two looks.
+//! Rates a second between two readings of the counters.
 
 use std::collections::BTreeMap;
 

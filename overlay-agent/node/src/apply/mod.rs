@@ -35,7 +35,7 @@ pub enum ApplyError {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// What must be remembered first could not be written down.
+    /// The state that must be saved first could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no private key.
@@ -49,7 +49,7 @@ pub enum ApplyError {
     NoMaps,
 }
 
-/// What became of a plan.
+/// The outcome of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Steps that were carried out.
@@ -144,7 +144,7 @@ fn failure(step: &Step, error: &ApplyError) -> Trouble {
     trouble
 }
 
-/// What failed steps should have provided.
+/// Objects that failed steps should have provided.
 #[derive(Default)]
 struct Broken {
     links: BTreeSet<LinkId>,

@@ -13,7 +13,7 @@ use overlay_kernel::{
     netlink::{AddressInfo, Changes, LinkInfo, Netlink},
 };
 
-/// What nobody has announced is found by listing them again after this time.
+/// Devices are listed again after this time, which finds changes that no event has announced.
 const TRUST: Duration = Duration::from_secs(10);
 /// Devices that are looked at one by one; more are listed.
 const FEW: usize = 32;

@@ -1,4 +1,4 @@
-//! What the kernel announces of steps that were taken, and that is known already.
+//! The kernel's events about our own steps, which bring nothing new.
 
 use std::collections::BTreeMap;
 

@@ -32,7 +32,7 @@ pub(super) struct Inside {
     pub(super) info: LinkInfo,
 }
 
-/// What was found in an endpoint's namespace.
+/// The state of an endpoint's namespace.
 #[derive(Clone)]
 pub(super) struct Look {
     place: EndpointPlace,
@@ -41,7 +41,7 @@ pub(super) struct Look {
     routes: Vec<(RouteKey, Route)>,
 }
 
-/// What was found in the namespaces of endpoints that are attached.
+/// The state of the namespaces of attached endpoints.
 #[derive(Default)]
 pub(super) struct Insides {
     seen: BTreeMap<Name, Seen>,

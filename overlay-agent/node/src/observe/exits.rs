@@ -16,7 +16,7 @@ const DEFAULT_TABLE: u32 = 253;
 /// the hour.
 const MOST_ROUTES: usize = 4096;
 
-/// What leads out of the node by a device.
+/// Routes that leave the node by a device.
 #[derive(Default)]
 struct Exit {
     nets: Vec<IpNet>,

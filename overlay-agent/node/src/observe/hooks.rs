@@ -1,4 +1,4 @@
-//! What others have hooked in where packets pass on the kernel's way.
+//! Programs and hooks of others on the kernel's path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use overlay_kernel::{self as kernel, bpf::AtDevice, netlink::LinkInfo, xfrm};
 
 use crate::node::Node;
 
-/// What was found at devices, until something says that it may have changed.
+/// The hooks found at devices, until an event says that they may have changed.
 #[derive(Default)]
 pub(super) struct Hooks {
     at: BTreeMap<(IfName, u32), AtDevice>,

@@ -1,4 +1,4 @@
-//! What a look can rely on from those before.
+//! State that an observation takes over from earlier ones.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,10 +28,10 @@ use super::{
     wireguard::Heard,
 };
 
-/// What all peers have, and the ways to them.
+/// The entries of all peers, and the routes to them.
 type Followed = (Shared<PeerObjects>, Shared<BTreeMap<IpAddr, Way>>);
 
-/// What is known of the node.
+/// The known state of the node.
 #[derive(Default)]
 pub struct Known {
     pub(super) devices: Devices,
@@ -54,7 +54,7 @@ pub struct Known {
     pub(super) heard: Heard,
 }
 
-/// What is attached where.
+/// The attachments.
 #[derive(Default)]
 pub(super) struct Attachments {
     states: BTreeMap<(IfName, Hook), AttachmentState>,
@@ -116,7 +116,7 @@ impl Known {
         }
     }
 
-    /// What is attached to a device, by the steps and the looks so far.
+    /// The attachments of a device, by the steps and observations so far.
     pub fn attached_to(&self, device: IfName) -> BTreeMap<(IfName, Hook), AttachmentState> {
         let states = Hook::ALL.into_iter().filter_map(|hook| {
             let state = self.attachments.states.get(&(device, hook))?;

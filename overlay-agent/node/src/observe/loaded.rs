@@ -1,4 +1,4 @@
-//! What is loaded, filtered and set besides devices and their tables.
+//! Observes programs, filter tables and settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -128,7 +128,7 @@ pub(super) fn filter(
     Ok(())
 }
 
-/// What stands before the tunnels' ports, or why nothing can.
+/// The table that guards the tunnels' ports, or why there can be none.
 pub(super) fn guard(
     node: &Node,
     model: Option<&Model>,

@@ -1,4 +1,4 @@
-//! What the kernel has: ours, and what it stands among. Nothing is changed here.
+//! Observes the kernel: our objects, and their surroundings. Nothing is changed here.
 //!
 //! Architecture Invariant: an object counts as ours only by a mark that we put
 //! on it: the alias of a device, the protocol of a route, a pin in our folder, a
@@ -143,7 +143,7 @@ pub async fn observe(
     Ok(Observed { objects, around })
 }
 
-/// What is known of routes, neighbours and forwarding entries.
+/// The known routes, neighbours and forwarding entries.
 fn from_tables(
     tables: &Tables,
     model: Option<&Model>,

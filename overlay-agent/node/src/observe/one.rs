@@ -14,7 +14,7 @@ use overlay_kernel::{self as kernel, netlink::LinkInfo};
 use super::{endpoints, is_marked, links, namespaces};
 use crate::node::Node;
 
-/// What is there of an endpoint.
+/// The observed state of one endpoint.
 #[derive(Debug)]
 pub struct Found {
     /// Its objects, without what is attached to its device.

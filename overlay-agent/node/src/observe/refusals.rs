@@ -1,4 +1,4 @@
-//! What routes of others refuse.
+//! Destinations that routes of others refuse.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ impl Tables {
         main.filter_map(|route| Some((route.destination, route.refuses?)))
     }
 
-    /// What others have in the tables that rules lead to, as far as it is about networks.
+    /// Routes of others in the tables that rules lead to, as far as they are about networks.
     pub(super) fn asked(
         &self,
         rules: &BTreeMap<Family, Vec<Rule>>,

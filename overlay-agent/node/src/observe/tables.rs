@@ -31,7 +31,7 @@ pub(super) use self::rows::{Entry, OtherRoute, entry, neighbour};
 /// The tables of a node.
 #[derive(Default)]
 pub(super) struct Tables {
-    /// What is on our VXLAN devices, and the entries of the maps that go with it.
+    /// The entries of our VXLAN devices, and the map rows that go with them.
     pub(super) peers: Shared<PeerObjects>,
     /// Our routes through other devices of ours.
     pub(super) routes: BTreeMap<RouteKey, Route>,
@@ -41,7 +41,7 @@ pub(super) struct Tables {
     pub(super) others: BTreeSet<OtherRoute>,
     /// Permanent neighbours on our bridges.
     pub(super) stray_neighbours: BTreeSet<(IfName, IpAddr)>,
-    /// What else is in the tables of our VXLAN devices.
+    /// Other entries in the tables of our VXLAN devices.
     pub(super) stray_fdb: BTreeSet<StrayFdb>,
     /// Whether the kernel may lead to a peer otherwise since this was last reset.
     pub(super) others_changed: bool,

@@ -28,9 +28,9 @@ pub(super) struct Ways {
     /// The outer addresses that tunnels leave from.
     sources: BTreeMap<Family, IpAddr>,
     pub(super) found: Shared<BTreeMap<IpAddr, Way>>,
-    /// What the kernel was asked for that.
+    /// The route look-ups that were made for it.
     pub(super) asked: Shared<Vec<Asked>>,
-    /// What it has answered, for those that nothing tells apart.
+    /// The answers, shared by all peers that no rule or route tells apart.
     answers: Answers,
 }
 
@@ -143,7 +143,7 @@ pub(super) fn sources(
     Family::ALL.into_iter().filter_map(of).collect()
 }
 
-/// What routers have told of paths. Only over IPv6 it matters: there they do not fragment.
+/// Path MTUs learned from routers. They matter over IPv6 alone: there routers do not fragment.
 fn learned(bulk: &mut Bulk, peers: &[Peers]) -> kernel::Result<BTreeSet<(IpNet, Option<u32>)>> {
     let is_used = |peers: &Peers| peers.vtep_families().contains(&Family::V6);
     if !peers.iter().any(is_used) {

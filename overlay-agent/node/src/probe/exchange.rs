@@ -59,7 +59,7 @@ impl Exchange {
         }
     }
 
-    /// Who this node says it is.
+    /// This node's identity in its messages.
     pub(crate) const fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -94,7 +94,7 @@ impl Exchange {
         self.pace.as_ref().map(Pace::due)
     }
 
-    /// What is to be sent by now.
+    /// The messages that are due.
     pub(crate) fn questions(&mut self, now: Instant) -> Vec<Question> {
         let Some(pace) = &mut self.pace else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What is known of one peer.
+//! The health of one peer, as probes have found it.
 
 use std::{
     sync::Arc,
@@ -21,7 +21,7 @@ const BELIEVED: Duration = Duration::from_mins(1);
 /// Questions of a peer that are answered a second, and at once.
 const ANSWERS: u32 = 40;
 
-/// Who answers at the other end.
+/// The agent that answers at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub(crate) node: String,
@@ -42,14 +42,14 @@ pub(crate) struct Health {
     pub(crate) rtt: Option<RoundTrips>,
     pub(crate) search: Search,
     pub(crate) identity: Option<Arc<Identity>>,
-    /// What it said last of the packets that it sends to this node.
+    /// Its last report on the packets that it sends to this node.
     pub(crate) sizes: Sizes,
     answers: Budget,
-    /// What was last said of it in the log.
+    /// The state that was last logged.
     pub(crate) noted: Option<PeerState>,
 }
 
-/// What a peer has said of the other direction.
+/// A peer's report on the other direction.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     at: Instant,

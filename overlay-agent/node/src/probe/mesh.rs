@@ -1,4 +1,4 @@
-//! Who is asked, in which order, and what is known of each.
+//! The peers in the order in which they are probed, and the health of each.
 //!
 //! Peers are found by the address that they speak from: the first of each of their subnets, which
 //! is their gateway's.
@@ -117,7 +117,7 @@ impl Mesh {
             .map(|&place| place as usize)
     }
 
-    /// What is known of a peer of the configuration.
+    /// The health of a configured peer.
     pub(crate) fn of_peer(&self, vni: Vni, peer: &Peer) -> Option<&Health> {
         let speaker = Range::gateway_of(*peer.subnets.first()?);
         let number = self.find(vni, speaker)?;
@@ -147,7 +147,7 @@ impl Mesh {
         self.health[number].get_or_insert_default()
     }
 
-    /// What a peer is told of the packets that it is sent.
+    /// The report to a peer on the packets that it is sent.
     pub(crate) fn sizes(&mut self, number: usize) -> Sizes {
         let mtu = self.peer(number).0.mtu;
         Sizes {

@@ -62,7 +62,7 @@ pub struct Probes {
     failed: Option<Trouble>,
 }
 
-/// What probing is to be about.
+/// The targets of the probes, and how they are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// By which this node answers.
@@ -83,7 +83,7 @@ struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread and the daemon share.
+/// State shared by the thread and the daemon.
 #[derive(Debug)]
 struct Shared {
     exchange: Mutex<Exchange>,

@@ -15,7 +15,7 @@ const REST: u8 = 12;
 /// How often a packet must vanish before it is its size that is to blame.
 const TRIES: u8 = 3;
 
-/// What is known of a path, and how the search for more stands.
+/// The MTU that a path is known to carry, and the state of the search for a larger one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Search {
     /// Nothing larger is sent: the network's MTU.

@@ -1,4 +1,4 @@
-//! What the log says of peers that come and go: a line for each kind of news, however many there are.
+//! Log lines about peers that come and go: one for each kind of news, however many peers.
 
 use std::{
     collections::BTreeMap,

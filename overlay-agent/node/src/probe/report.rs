@@ -1,4 +1,4 @@
-//! What `status` tells of the probes.
+//! The probes' part of `status`.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ impl Probes {
         }
     }
 
-    /// What is known of a peer.
+    /// The health of a peer.
     pub fn health(&self, vni: Vni, peer: &Peer) -> Option<PeerHealth> {
         let exchange = self.shared()?.exchange();
         let interval = exchange.interval().unwrap_or_default();
@@ -51,7 +51,7 @@ impl Probes {
         ))
     }
 
-    /// What is wrong. Of very many peers the first of a network are named.
+    /// The problems. Of very many peers the first of a network are named.
     pub fn problems(&self) -> Vec<Trouble> {
         let mut problems: Vec<Trouble> = self.failed.iter().cloned().collect();
         let Some(shared) = self.shared() else {
@@ -113,7 +113,7 @@ fn told<'a>(lost: impl Iterator<Item = (Wrong, &'a Name, &'a Peer)>) -> Vec<Trou
 /// Peers of a network that are named one by one.
 const NAMED: usize = 5;
 
-/// What is wrong with a peer.
+/// A problem of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wrong {
     Silent,
@@ -125,7 +125,7 @@ enum Wrong {
     Unheard,
 }
 
-/// What is wrong with a peer that stands so.
+/// The problem of a peer in this state.
 fn wrong(peer: &Peer, reach: PeerState, refuses: bool) -> Option<Wrong> {
     match reach {
         // It had an agent, and the configuration says that it has none now.
@@ -161,7 +161,7 @@ impl Wrong {
         }
     }
 
-    /// What helps this peer, or several.
+    /// The cure for one such peer, or for several.
     fn cure(self, peer: Option<&Peer>) -> String {
         let without_agent = match peer {
             Some(peer) => format!(

@@ -10,7 +10,7 @@ use overlay_kernel::udp;
 
 use super::PORT;
 
-/// What a socket is for: a network, the outer family of its tunnel, and the inner family.
+/// The purpose of a socket: a network, the outer family of its tunnel, and the inner family.
 pub type Use = (Vni, Family, Family);
 
 /// Where a socket belongs. The device's index is part of it: one that was made anew is another.

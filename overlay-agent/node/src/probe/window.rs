@@ -47,7 +47,7 @@ impl Window {
         new
     }
 
-    /// What became of those questions that have had their time, one in each `interval`.
+    /// The outcomes of the questions that were answered or timed out, one in each `interval`.
     pub(crate) fn loss(&self, interval: Duration) -> Loss {
         let under_way = PATIENCE.as_nanos().div_ceil(interval.as_nanos().max(1));
         let under_way =

@@ -1,4 +1,4 @@
-//! What agents ask and answer: one form for both, all numbers big-endian.
+//! The format of probes and their answers: one for both, all numbers big-endian.
 //!
 //! | offset | bytes | field | in a question | in its answer |
 //! |---|---|---|---|---|
@@ -56,7 +56,7 @@ struct Layout {
     arrives: [u8; 2],
 }
 
-/// What a message is.
+/// The type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -86,7 +86,7 @@ pub(crate) struct Message<'a> {
     pub(crate) sizes: Sizes,
 }
 
-/// What a sender says of the packets of a network that it sends to the other one, in bytes.
+/// A sender's report on the packet sizes of a network towards the receiver, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
     /// The largest that it sends.
@@ -159,7 +159,7 @@ impl Kind {
         }
     }
 
-    /// What answers a question.
+    /// The answer to a question.
     pub(crate) const fn answer(self) -> Option<Self> {
         match self {
             Self::Question => Some(Self::Answer),

@@ -16,7 +16,7 @@ use super::{
     copies::{self, Durable, Version},
 };
 
-/// What could not be written is tried again.
+/// A failed write is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// After a write it rests: each of many changes in a row would have it write all there is.
 const REST: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ struct Work {
     failure: Option<String>,
 }
 
-/// What is to be written, and since when it is so.
+/// The content to be written, and since when it has been valid.
 type Waiting = (Arc<Content>, SystemTime);
 
 impl Behind {

@@ -36,7 +36,7 @@ pub(super) fn after(before: SystemTime) -> SystemTime {
     SystemTime::now().max(before + Duration::from_nanos(1))
 }
 
-/// What a file is to hold. Without the white space that half of it would be.
+/// The content of the file, without the white space that half of it would be.
 pub(super) fn text(path: &Path, what: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     let text = serde_json::to_vec(what).map_err(io::Error::other);
     text.map_err(failed("write", path))

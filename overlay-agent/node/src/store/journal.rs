@@ -60,7 +60,7 @@ impl Journal {
         Self { path, open: None }
     }
 
-    /// What a writer has left that was killed, and since when it was so.
+    /// The content left by a killed writer, and since when it was valid.
     pub(super) fn read(
         &self,
         instance: &Name,

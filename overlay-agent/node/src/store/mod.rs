@@ -38,11 +38,11 @@ pub enum StoreError {
     /// The kernel refused.
     #[error("{operation} state file {}: {cause}{}", path.display(), cure_of(cause))]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
         /// The file or its folder.
         path: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: io::Error,
     },
     /// The private key is not as it should be.
@@ -53,7 +53,7 @@ pub enum StoreError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The contradiction.
         cause: String,
     },
 }
@@ -76,7 +76,7 @@ pub struct Store {
     file: PathBuf,
     journal: Journal,
     making: PathBuf,
-    /// What a cluster's store has said last.
+    /// The last text of a cluster's store.
     cluster: PathBuf,
     adding: PathBuf,
     key: KeyFile,
@@ -122,7 +122,7 @@ impl Store {
         Ok(store)
     }
 
-    /// What is remembered.
+    /// The saved state.
     pub fn content(&self) -> &Content {
         &self.content
     }

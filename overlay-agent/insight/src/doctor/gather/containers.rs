@@ -1,4 +1,4 @@
-//! What containers look like from inside.
+//! Observes containers from inside.
 
 use std::net::IpAddr;
 

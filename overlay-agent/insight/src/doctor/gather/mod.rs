@@ -38,12 +38,12 @@ use super::{
     leftovers::{self, Leftover},
 };
 
-/// What is examined.
+/// The subject of an examination.
 #[derive(Debug)]
 pub struct Patient {
-    /// What the node should be.
+    /// The desired state of the node.
     pub model: Model,
-    /// What is remembered of it.
+    /// Its saved state.
     pub content: Content,
     /// Folder of the instance's pins.
     pub pins: PathBuf,
@@ -57,14 +57,14 @@ pub struct Patient {
     pub agent: Option<Agent>,
 }
 
-/// What only a running agent can tell.
+/// Facts that only a running agent can tell.
 #[derive(Clone, Debug, Default)]
 pub struct Agent {
     /// All that it knows is not as it should be.
     pub troubles: Vec<Trouble>,
     /// Whether its program is not on the disk any more.
     pub replaced: bool,
-    /// What its probes tell, by network and peer.
+    /// Results of its probes, by network and peer.
     pub health: BTreeMap<(Name, Name), Health>,
 }
 

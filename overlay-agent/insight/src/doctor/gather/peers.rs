@@ -241,7 +241,7 @@ fn count(look: &Look<'_>, slots: &[Option<u32>]) -> Seen<Counted> {
     told(counted)?.ok_or_else(|| "no maps are pinned".to_owned())
 }
 
-/// What was left to the kernel of the peer of a slot.
+/// Packets of a slot's peer that were left to the kernel, by reason.
 fn passed(before: &Counted, after: &Counted, slot: u32) -> Vec<(PassReason, u64)> {
     let packets = |counted: &Counted, reason| {
         let counted = counted.passed.get(&PassedKey { slot, reason });

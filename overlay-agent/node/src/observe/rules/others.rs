@@ -1,4 +1,4 @@
-//! What is known of the packet filter of others: listed once, and from then on as far as it changes.
+//! The packet filter of others: listed once, then followed change by change.
 //!
 //! Rules can be very many, and there are those who change some all the time. What changes is told by
 //! the kernel, transaction by transaction, and listed again by itself; a rule that is about
@@ -30,7 +30,7 @@ type TableName = (String, String);
 pub(in super::super) struct Others {
     /// As it was read last.
     pub(super) ruleset: Option<Ruleset>,
-    /// What of it has changed since then.
+    /// The changes since then.
     changed: Changed,
     /// The tables of the ruleset.
     tables: BTreeSet<TableName>,
@@ -39,7 +39,7 @@ pub(in super::super) struct Others {
     overlays_translate: bool,
     /// Tables that judge no packets.
     silent: BTreeSet<TableName>,
-    /// What rules were about that were not listed.
+    /// Addresses in rules that were not listed.
     spared: BTreeSet<IpNet>,
     /// The generation of nftables up to which all changes are known of.
     seen: Option<u32>,
