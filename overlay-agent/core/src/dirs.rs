@@ -50,7 +50,7 @@ impl Dirs {
         self.runtime(instance).join("lock")
     }
 
-    /// What an instance must remember.
+    /// The file of an instance's saved state.
     pub fn state(&self, instance: &Name) -> PathBuf {
         self.state_dir.join(instance.as_str()).join("state.json")
     }

@@ -1,6 +1,6 @@
 //! FNV-1a of 64 bits: the same in every build, for what outlives the agent.
 
-/// What a hash begins with.
+/// The offset basis: the value that a hash begins with.
 pub(crate) const START: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// The hash of what `hash` stands for and these bytes after it.

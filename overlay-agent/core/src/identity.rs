@@ -1,4 +1,4 @@
-//! What tells a namespace from all others, whatever its name.
+//! The identity of a namespace, whatever its name.
 
 use std::{fs, io, sync::OnceLock};
 
@@ -28,7 +28,7 @@ impl NetnsId {
     }
 }
 
-/// What proves that a named namespace is one that we made.
+/// Proof that a named namespace is one that we made.
 ///
 /// A name alone never does, and what identifies it comes again after a reboot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

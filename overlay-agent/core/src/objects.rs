@@ -65,7 +65,7 @@ pub struct Objects {
     pub last_resorts: BTreeSet<IpNet>,
     /// Keys, ports and peers of the `WireGuard` devices.
     pub wireguard: BTreeMap<IfName, Wireguard>,
-    /// What leads to the peers.
+    /// The entries that lead to the peers.
     pub peers: Shared<PeerObjects>,
     /// Permanent neighbours of the bridges, which have none of us.
     pub stray_neighbours: BTreeSet<(IfName, IpAddr)>,
@@ -83,7 +83,7 @@ pub struct Objects {
     pub layouts: BTreeSet<u32>,
     /// The table of packet filter rules, when there is one.
     pub filter: Option<Filter>,
-    /// What the guard of the tunnels' ports does, when there is one.
+    /// The guard of the tunnels' ports, when there is one.
     pub guard: Option<Guard>,
 }
 
@@ -165,7 +165,7 @@ impl fmt::Display for LinkId {
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Link {
-    /// What it is; a difference here means that it must be made anew.
+    /// Its kind; a difference here means that it must be made anew.
     pub kind: LinkKind,
     /// Hardware address; `None`: any.
     pub mac: Option<Mac>,
@@ -184,7 +184,7 @@ pub struct Link {
     pub oversized: bool,
 }
 
-/// What cannot be changed in a device's life.
+/// The kind of a device, which cannot be changed in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum LinkKind {

@@ -1,4 +1,4 @@
-//! What is not as it should be, in the one form that the log, `status` and `doctor` share.
+//! Problems, in the one form that the log, `status` and `doctor` share.
 
 use std::{borrow::Cow, fmt, path::Path};
 
@@ -11,13 +11,13 @@ use crate::model::Name;
 pub struct Trouble {
     /// Stable, in kebab case: scripts know it, and `docs/doctor.md` explains it.
     pub id: &'static str,
-    /// What it is about: a peer, an endpoint, a device, a network.
+    /// Its subject: a peer, an endpoint, a device, a network.
     pub subject: String,
-    /// What was to be done, with its object; empty where nothing was.
+    /// The operation with its object; empty where there was none.
     pub operation: String,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
-    /// What to do about it.
+    /// The cure.
     pub cure: Cow<'static, str>,
     /// The endpoint that it concerns, if it concerns one.
     #[serde(skip)]

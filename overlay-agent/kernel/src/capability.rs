@@ -1,4 +1,4 @@
-//! What the agent needs before it can do anything: privileges, a bpffs, a kernel.
+//! Prerequisites of the agent: privileges, a bpffs, a kernel.
 
 use std::{fs, path::Path};
 

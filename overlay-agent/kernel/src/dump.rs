@@ -134,7 +134,7 @@ pub(super) fn write(out: &mut Vec<u8>, kind: u16, flags: u16, payload: &[u8]) ->
     Ok(())
 }
 
-/// What a datagram answers to messages that were sent together: errors with number 0 are none.
+/// The answers in a datagram to messages that were sent together: errors with number 0 are none.
 pub(super) fn outcomes(mut bytes: &[u8]) -> impl Iterator<Item = io::Error> {
     std::iter::from_fn(move || {
         let (message, behind) = message(bytes)?;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, io};
 
 use nix::errno::Errno;
 
-/// What this layer returns.
+/// The result of this layer's functions.
 pub type Result<T, E = KernelError> = std::result::Result<T, E>;
 
 /// Something that the kernel did not do: `add route 10.244.2.0/24 dev ovl1: Network is down`.
@@ -93,12 +93,12 @@ impl KernelError {
         &self.cause
     }
 
-    /// What was tried and why it failed, without a cure.
+    /// The failed operation and its cause, without a cure.
     pub fn what(&self) -> String {
         format!("{}: {}", self.operation, self.cause)
     }
 
-    /// What to do about it, if that is known.
+    /// The cure, if one is known.
     pub fn cure(&self) -> Option<&str> {
         self.cure.as_deref()
     }

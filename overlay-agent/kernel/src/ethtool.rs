@@ -1,4 +1,4 @@
-//! What devices tell of themselves: features as `ethtool -k` lists them, and how they spread what they
+//! Properties of devices: features as `ethtool -k` lists them, and how they spread what they
 //! receive, as `ethtool -n … rx-flow-hash` does.
 
 use std::{ffi::CStr, os::fd::AsRawFd as _};

@@ -32,7 +32,7 @@ pub fn command(program: &Path) -> Command {
     command
 }
 
-/// What a change of the user does not take away.
+/// Gives up what a change of the user does not take away.
 fn give_up() -> std::io::Result<()> {
     let none: libc::c_ulong = 0;
     // SAFETY: these options take numbers and touch no memory.

@@ -118,7 +118,7 @@ fn open(path: &Path) -> Result<Option<fs::File>> {
     Ok((found.filesystem_type() == NSFS_MAGIC).then_some(file))
 }
 
-/// What identifies the namespace that the calling thread is in, which this file stands for.
+/// The identity of the calling thread's namespace, which this file stands for.
 fn identify(file: &fs::File, operation: impl Fn() -> String) -> Result<NetnsId> {
     let found = file.metadata();
     let found = found.map_err(|error| KernelError::io(operation(), &error))?;
@@ -165,7 +165,7 @@ pub struct Unnamed {
     namespace: fs::File,
     /// A file without a name, which becomes the place to mount it on.
     file: fs::File,
-    /// What is to be remembered before it gets its name.
+    /// Its identity, which is to be saved before it gets its name.
     pub made: Made,
 }
 
@@ -224,7 +224,7 @@ impl Unnamed {
     }
 }
 
-/// What has the name of a namespace and is none is somebody's: it stays.
+/// An object with the name of a namespace that is none is somebody else's: it stays.
 fn in_the_way(operation: String, path: &Path) -> KernelError {
     let file = path.display();
     KernelError::new(

@@ -9,7 +9,7 @@ use nix::{errno::Errno, libc};
 
 use super::{KernelError, Result, capability::Capability};
 
-/// What the agent works with as long as it runs.
+/// The capabilities of a running agent.
 pub const RUNNING: [Capability; 5] = [
     // Devices, routes, neighbours, filters, nftables, and settings below /proc/sys/net.
     Capability::NetAdmin,
@@ -23,14 +23,14 @@ pub const RUNNING: [Capability; 5] = [
     Capability::SysPtrace,
 ];
 
-/// What it works with besides when it has a helper, which it starts as somebody who may do
+/// Those of an agent with a helper besides, which it starts as somebody who may do
 /// nothing.
 pub const WITH_HELPER: [Capability; 2] = [Capability::SetGid, Capability::SetUid];
 
-/// What it works with besides when it answers for names, at a port below 1024.
+/// That of an agent besides which answers for names, at a port below 1024.
 pub const WITH_NAMES: [Capability; 1] = [Capability::NetBindService];
 
-/// What it needs besides until it listens to the kernel: events of the containers'
+/// Those of a starting agent, until it listens to the kernel: events of the containers'
 /// namespaces reach a socket whose maker might broadcast there.
 pub const STARTING: [Capability; 9] = [
     RUNNING[0],
@@ -44,7 +44,7 @@ pub const STARTING: [Capability; 9] = [
     WITH_NAMES[0],
 ];
 
-/// What a program that the agent starts may use: `nft`.
+/// The capability of programs that the agent starts: `nft`.
 const INHERITED: [Capability; 1] = [Capability::NetAdmin];
 
 /// `_LINUX_CAPABILITY_VERSION_3`.

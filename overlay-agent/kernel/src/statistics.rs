@@ -1,4 +1,4 @@
-//! What `/proc/net` tells of the calling thread's namespace.
+//! Counters of `/proc/net` in the calling thread's namespace.
 
 use std::{collections::BTreeMap, fs, io};
 
@@ -14,7 +14,7 @@ pub fn received() -> Result<BTreeMap<IfName, u64>> {
         .collect())
 }
 
-/// What a device has sent and received, in packets and bytes.
+/// Traffic of a device, in packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceTraffic {
     /// Packets and bytes sent.
@@ -23,7 +23,7 @@ pub struct DeviceTraffic {
     pub rx: (u64, u64),
 }
 
-/// What each device has sent and received.
+/// Traffic of each device.
 pub fn traffic() -> Result<BTreeMap<IfName, DeviceTraffic>> {
     let lines = lines_of("dev")?;
     Ok(lines.iter().filter_map(|line| parse(line)).collect())

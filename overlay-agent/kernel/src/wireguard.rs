@@ -39,7 +39,7 @@ use crate::{KernelError, Result};
 pub struct WireguardInfo {
     /// Its key, port and peers.
     pub settings: Wireguard,
-    /// What has passed between it and each peer.
+    /// Traffic between it and each peer.
     pub traffic: BTreeMap<PublicKey, PeerTraffic>,
 }
 
@@ -240,7 +240,7 @@ fn family() -> io::Result<u16> {
     ids.next().ok_or_else(|| Errno::ENOENT.into())
 }
 
-/// What the kernel answers to one request.
+/// The kernel's answers to one request.
 fn ask<F>(payload: F, family: u16, flags: u16) -> io::Result<Vec<F>>
 where
     F: GenlFamily

@@ -31,7 +31,7 @@ const ID: usize = 64;
 const INFO: usize = 168;
 /// `XFRMA_TMPL`: what is done to a packet.
 const TEMPLATES: u16 = 5;
-/// What an announcement has at most; it is not looked at.
+/// The largest announcement; it is not looked at.
 const BUFFER: usize = 4 * 1024;
 
 /// The policies of the calling thread's namespace; none where the kernel has no `IPsec`.

@@ -69,7 +69,7 @@ pub(super) fn section(raw: &raw::Cluster, report: &mut Report<'_>) -> Option<Clu
     })
 }
 
-/// What members ask for.
+/// Credentials for the store's members.
 fn access(raw: &raw::Cluster, report: &mut Report<'_>) -> ClusterAccess {
     let files = [
         ("cluster.ca", &raw.ca),
@@ -152,7 +152,7 @@ fn is_member(url: &str) -> bool {
     })
 }
 
-/// What the helper hands over, as it is written.
+/// The helper's fragment, as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, each with its place and its cure.
+//! Faults of a configuration, each with its place and its cure.
 
 use std::{
     fmt, io,
@@ -19,7 +19,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: io::Error,
     },
     /// A file or the folder of peers could not be read.
@@ -27,7 +27,7 @@ pub enum ConfigError {
     UnreadablePeers {
         /// The file or folder.
         path: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: String,
     },
     /// The file was read and is wrong; nothing of it is used.
@@ -35,7 +35,7 @@ pub enum ConfigError {
     Invalid(#[from] Faults),
 }
 
-/// What helps when a file cannot be read.
+/// The cure for a file that cannot be read.
 fn cure_of_reading(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied => "run it as root, or let this user read the file",
@@ -84,7 +84,7 @@ pub struct Located {
     pub line: usize,
     /// Path of the key, for instance `networks[0].peers[2].vtep`; empty for a syntax error.
     pub field: String,
-    /// What is wrong there.
+    /// The fault.
     pub fault: Fault,
 }
 
@@ -111,7 +111,7 @@ pub enum Fault {
     EndpointName {
         /// As configured.
         name: String,
-        /// What it stands for.
+        /// Its other use.
         taken: &'static str,
     },
     /// A text that is not what it should be.
@@ -136,7 +136,7 @@ pub enum Fault {
         cidr: IpNet,
         /// Those.
         others: IpNet,
-        /// What they are.
+        /// Their kind.
         what: &'static str,
     },
     /// Bits beyond the prefix are set.
@@ -150,7 +150,7 @@ pub enum Fault {
     /// More than one of a family.
     #[error("{what} has two {family} values, {first} and {second}; keep one of them")]
     TwoOfFamily {
-        /// What has them.
+        /// The object that has them.
         what: &'static str,
         /// Their family.
         family: Family,
@@ -186,7 +186,7 @@ pub enum Fault {
         takes: &'static str,
         /// How many were given.
         given: usize,
-        /// What to do.
+        /// The cure.
         cure: &'static str,
     },
     /// A subnet that is not part of its network.
@@ -308,7 +308,7 @@ pub enum Fault {
     WireGuardPort {
         /// The port.
         port: u16,
-        /// What is wrong with it.
+        /// The fault.
         what: String,
         /// Where it is given.
         key: &'static str,
@@ -328,7 +328,7 @@ pub enum Fault {
     SourceTaken {
         /// The prefix.
         prefix: IpNet,
-        /// What it overlaps.
+        /// The other prefix.
         other: IpNet,
         /// Whose that is.
         owner: String,

@@ -36,7 +36,7 @@ pub struct Files {
     told: Option<Told>,
     good_cluster: Option<Parts>,
     good: BTreeMap<PathBuf, String>,
-    /// What changes of the cluster are checked against, as long as that is known.
+    /// The base that changes of the cluster are checked against, as long as it is known.
     base: Base,
 }
 
@@ -50,7 +50,7 @@ struct Told {
     in_force: bool,
 }
 
-/// What changes of the cluster's network are checked against.
+/// The base that changes of the cluster's network are checked against.
 #[derive(Debug, Default)]
 enum Base {
     /// They are checked as a whole.
@@ -62,7 +62,7 @@ enum Base {
     Roll(Box<Roll>),
 }
 
-/// What a change of the cluster's network comes to.
+/// The outcome of a change of the cluster's network.
 #[derive(Debug)]
 pub enum Taken {
     /// It is in force.
@@ -71,7 +71,7 @@ pub enum Taken {
     Whole,
 }
 
-/// What the files ask for.
+/// The configuration that the files ask for.
 #[derive(Debug)]
 pub struct Loaded {
     /// With the peers of all fragments that are good.
@@ -84,7 +84,7 @@ pub struct Loaded {
     pub fragments: usize,
 }
 
-/// What tells texts from others; the texts themselves can be large.
+/// A fingerprint of the texts; they themselves can be large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fingerprint {
     files: u64,
@@ -119,7 +119,7 @@ impl Files {
         self
     }
 
-    /// What is wrong with a fragment of the cluster that is not written yet.
+    /// The faults of a fragment of the cluster that is not written yet.
     pub fn cluster_faults(&self, text: &str) -> Option<Faults> {
         let (main, fragment) = self.main.as_ref().zip(self.cluster.as_ref())?;
         match parse_with(&self.path, main, Some((fragment, text))) {
@@ -149,7 +149,7 @@ impl Files {
         }
     }
 
-    /// What the cluster's helper has told, with all changes.
+    /// The text of the cluster's helper, with all changes.
     pub fn told_cluster(&self) -> Option<String> {
         self.told.as_ref().map(|told| told.parts.text())
     }
@@ -305,7 +305,7 @@ impl Files {
     }
 }
 
-/// What there is of the cluster.
+/// The text of the cluster, by where it is.
 enum Cluster {
     /// A text that may not be in force.
     New(String),
@@ -313,7 +313,7 @@ enum Cluster {
     InForce,
 }
 
-/// What the files say.
+/// The texts of the files.
 struct Texts {
     cluster: Cluster,
     main: io::Result<String>,

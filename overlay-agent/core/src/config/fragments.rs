@@ -23,18 +23,18 @@ use crate::model::{Model, Name, Network, Peer, Peers};
 #[derive(Clone, Debug)]
 pub(crate) struct Fragment {
     pub(crate) path: PathBuf,
-    /// What it says now, or why that is not known.
+    /// Its text, or why that is not known.
     pub(crate) text: Result<String, String>,
-    /// What stays in force when that is refused.
+    /// The text that stays in force when the new one is refused.
     pub(crate) before: Option<String>,
 }
 
-/// What has become of the fragments.
+/// The outcome for each fragment.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// What counts of each, by its path.
+    /// The text in force of each, by its path.
     pub(crate) good: BTreeMap<PathBuf, String>,
-    /// What does not, and why.
+    /// The refused ones, and why.
     pub(crate) refused: Vec<ConfigError>,
 }
 

@@ -117,7 +117,7 @@ fn network(
     Some(network)
 }
 
-/// What a section says of encryption.
+/// A section's settings for encryption.
 pub(super) fn wireguard(
     raw: raw::Encrypted<'_>,
     field: &str,

@@ -195,7 +195,7 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// What stands before a comment, which has nothing that TOML forbids.
+/// The part of a line before its comment, if that has nothing that TOML forbids.
 fn without_comment(line: &str) -> Option<&str> {
     if line.is_empty() {
         return Some(line);
@@ -221,7 +221,7 @@ fn text(value: &str) -> Option<(&str, &str)> {
     Some((text, end.strip_prefix('"')?))
 }
 
-/// What follows a list of such texts on one line.
+/// The rest of a line behind a list of such texts.
 fn after_list(value: &str) -> Option<&str> {
     let mut rest = value.strip_prefix('[')?.trim_start();
     loop {

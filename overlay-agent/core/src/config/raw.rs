@@ -128,7 +128,7 @@ impl Network {
     }
 }
 
-/// What tunnels are encrypted with.
+/// Encryption of tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Encryption {

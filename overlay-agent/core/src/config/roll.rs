@@ -21,9 +21,9 @@ use crate::model::{Model, Name, Network, Peer, Peers};
 pub struct PeerChange {
     /// The network.
     pub network: Name,
-    /// Who has gone, or was another one.
+    /// Peers that have gone, and changed ones as they were.
     pub gone: Vec<Peer>,
-    /// Who has come, or is another one now.
+    /// Peers that have come, and changed ones as they are now.
     pub come: Vec<Peer>,
     /// All peers, as they are.
     pub peers: Peers,

@@ -1,4 +1,4 @@
-//! What endpoints may send from besides their own addresses.
+//! Sources that endpoints may use besides their own addresses.
 
 use ipnet::IpNet;
 
@@ -63,7 +63,7 @@ pub fn endpoint_sources(
     Ok(sources)
 }
 
-/// What is wrong with a prefix behind an endpoint that has `earlier` ones.
+/// The fault of a prefix behind an endpoint that has `earlier` ones.
 fn fault(
     prefix: IpNet,
     earlier: &[IpNet],

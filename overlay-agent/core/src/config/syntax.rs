@@ -1,4 +1,4 @@
-//! What the parser complains of, in words for people: the key, what stands there, what is expected
+//! Errors of the parser in words for people: the key, what stands there, what is expected
 //! and how it is written.
 
 use std::ops::Range;
@@ -230,14 +230,14 @@ enum Step<'a> {
     Number(usize),
 }
 
-/// What an error is about.
+/// The subject of an error.
 enum Place<'a> {
     Key,
     Value(&'a DeValue<'a>),
 }
 
-/// What stands at a place, and the way to it. Tables do not enclose what is in them, where that
-/// stands behind their headers.
+/// The value at a place, and the path to it. Tables do not enclose their keys where those
+/// stand behind their headers.
 fn in_table<'a>(
     table: &'a DeTable<'a>,
     span: &Range<usize>,
@@ -303,7 +303,7 @@ fn written(path: &[Step<'_>]) -> String {
     out
 }
 
-/// What is known of a key.
+/// The entry of a key in the table of keys.
 fn key(path: &[Step<'_>]) -> Option<&'static (&'static str, &'static str, &'static str)> {
     let keys = path.iter().filter_map(|step| match step {
         Step::Key(key) => Some(*key),
@@ -313,7 +313,7 @@ fn key(path: &[Step<'_>]) -> Option<&'static (&'static str, &'static str, &'stat
     KEYS.iter().find(|(key, ..)| *key == name)
 }
 
-/// What somebody has written, in words.
+/// A value as it was written, in words.
 fn found(value: &DeValue<'_>) -> String {
     const SHOWN: usize = 40;
     match value {
@@ -341,7 +341,7 @@ fn unquoted(text: &str) -> &str {
     text.trim_matches('`')
 }
 
-/// What stands in quotes behind "expected".
+/// The alternatives in quotes behind "expected".
 fn alternatives(message: &str) -> Vec<&str> {
     let expected = message.split_once(", expected ").map_or("", |(_, all)| all);
     expected.split('`').skip(1).step_by(2).collect()

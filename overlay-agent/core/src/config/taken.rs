@@ -1,4 +1,4 @@
-//! What peers have, so that nobody else has it, too.
+//! Addresses, names and keys of peers, so that nobody else has them, too.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +26,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// What peers of a network may not have.
+    /// Values that peers of a network may not have.
     pub(super) fn beside_peers(network: &Network, model: &Model) -> Self {
         let endpoints = model.endpoints.iter();
         let endpoints = endpoints.filter(|endpoint| endpoint.network == network.name);
@@ -75,7 +75,7 @@ impl Taken {
         }
     }
 
-    /// What a peer wants that is somebody else's, each with the key where it says so.
+    /// Values of a peer that are another's, each with the key that has it.
     pub(super) fn conflicts(&self, peer: &Peer) -> Vec<(&'static str, Fault)> {
         let twice = |what, value: String, file: &usize| {
             let file = self.files.get(*file)?;

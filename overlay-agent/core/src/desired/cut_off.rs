@@ -51,7 +51,7 @@ pub(super) fn find(node: &Node<'_>, networks: &[Derived<'_>], obstacles: &mut Ve
     }
 }
 
-/// What has to be reached, or to be reachable, outside the tunnels, as far as it counts.
+/// Addresses that have to be reached, or be reachable, outside the tunnels.
 fn addresses<'a>(
     node: &'a Node<'_>,
     networks: &'a [Derived<'_>],

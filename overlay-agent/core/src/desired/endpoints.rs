@@ -37,7 +37,7 @@ struct Attached<'a> {
     inside: LinkId,
 }
 
-/// Who an endpoint is in its network.
+/// The identity of an endpoint in its network.
 pub(super) struct Identity<'a> {
     /// Its addresses, each with the network's range that it is in.
     pub(super) addresses: Vec<(&'a Range, IpAddr)>,

@@ -1,5 +1,5 @@
-//! What the packet filter does where the kernel forwards: networks are kept apart, and what
-//! leaves one can get the node's address.
+//! The packet filter where the kernel forwards: networks are kept apart, and packets that
+//! leave one can get the node's address.
 
 use super::Derived;
 use crate::{

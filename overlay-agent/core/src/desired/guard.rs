@@ -1,4 +1,4 @@
-//! What the guard of the tunnels' ports lets in, whichever way a packet came.
+//! Packets that the guard of the tunnels' ports lets in, whichever path they came by.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! What others have hooked in on the kernel's way, where the programs would pass it by.
+//! Hooks of others on the kernel's path, which the programs would bypass.
 //!
 //! With `fastpath = "auto"` the packets that it concerns are left to the kernel; with
 //! `"required"` it is told.
@@ -25,7 +25,7 @@ use crate::{
 pub struct PassedBy {
     /// Where it is.
     pub device: IfName,
-    /// What it is, as the tools that show it call it.
+    /// Its kind, by the name that its tools use.
     pub what: String,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for PassedBy {
     }
 }
 
-/// What is hooked in for all of a network.
+/// Hooks that concern all of a network.
 #[derive(Debug, Default)]
 pub(super) struct Hooks {
     /// On the way to peers and from them.

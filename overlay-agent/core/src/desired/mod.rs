@@ -63,9 +63,9 @@ pub use underlay::devices as underlay_devices;
 pub struct Inputs<'a> {
     /// The configuration, completed with what was added at run time.
     pub model: &'a Model,
-    /// What is remembered: addresses, settings before us.
+    /// The saved state: addresses, settings before us.
     pub store: &'a Content,
-    /// What is there.
+    /// The observed state.
     pub observed: &'a Observed,
     /// Whether the programs are loaded: then their maps are filled.
     pub loaded: bool,
@@ -87,12 +87,12 @@ impl Inputs<'_> {
     }
 }
 
-/// What should be, and what cannot be.
+/// The desired state, and what is left out of it.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     /// The kernel objects.
     pub objects: Objects,
-    /// What is left out, and why.
+    /// Objects that are left out, and why.
     pub problems: Vec<Problem>,
     /// Facts that `status` shows.
     pub facts: Facts,
@@ -100,7 +100,7 @@ pub struct Desired {
     pub for_peers: Option<Arc<ForPeers>>,
 }
 
-/// What the agent chose where the configuration left it open.
+/// Choices of the agent where the configuration left them open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// This node's outer addresses, at most one of a family.
@@ -118,9 +118,9 @@ pub struct Facts {
     pub endpoint_hooks: BTreeMap<Name, Vec<PassedBy>>,
     /// This node's key and the next one, as far as others may know them.
     pub keys: [Option<PublicKey>; 2],
-    /// What encrypts beside the networks' first devices, and whose packets go by it.
+    /// Devices that encrypt beside the networks' first ones, and the peers whose packets go by them.
     pub seconds: BTreeMap<IfName, BTreeSet<IpAddr>>,
-    /// What the guard of the tunnels' ports is to do, if there can be one.
+    /// The rules of the guard of the tunnels' ports, if there can be one.
     pub guard: Option<Arc<GuardRules>>,
 }
 
@@ -145,9 +145,9 @@ struct Derived<'a> {
     tunnels: Vec<Tunnel>,
     /// A port of the bridge that makes containers leave headroom for the tunnel.
     headroom: IfName,
-    /// What encrypts what leaves the tunnels, if something does.
+    /// The device that encrypts the tunnels' packets, if there is one.
     wireguard: Option<IfName>,
-    /// What does so beside it, while a key changes.
+    /// A second one beside it, while a key changes.
     second: Option<rotation::Second>,
     /// Its index, once it has been made.
     decrypted_by: u32,
@@ -162,7 +162,7 @@ struct Derived<'a> {
     crowded: bool,
     /// Whether the kernel leaves the priority of what it forwards over IPv4 alone.
     keeps_priority: bool,
-    /// What others have hooked in on its way.
+    /// Hooks of others on its path.
     hooks: hooks::Hooks,
 }
 
@@ -173,7 +173,7 @@ impl Derived<'_> {
         self.tunnels.iter().find(|tunnel| tunnel.family() == family)
     }
 
-    /// What encrypts, and lets in what it has decrypted.
+    /// The devices that encrypt, and let in what they have decrypted.
     fn encrypting(&self) -> impl Iterator<Item = IfName> {
         let second = self.second.as_ref().map(|second| second.device);
         self.wireguard.into_iter().chain(second)
@@ -217,7 +217,7 @@ pub fn nothing(store: &Content, observed: &Observed) -> Nothing {
 pub struct Nothing {
     /// Its objects: the settings that are put back.
     pub objects: Objects,
-    /// What is left alone although the instance once changed it, a sentence each.
+    /// Settings that are left alone although the instance once changed them, a sentence each.
     pub left: Vec<String>,
 }
 
@@ -306,7 +306,7 @@ pub fn desired(inputs: Inputs<'_>) -> Result<Desired, Obstacles> {
     Ok(desired)
 }
 
-/// What keeps an endpoint from being attached, as far as the look at its place tells.
+/// The problem that keeps an endpoint from being attached, as far as its namespace tells.
 pub fn in_the_way_of(inputs: Inputs<'_>, endpoint: &Endpoint) -> Option<Problem> {
     let node = underlay::node(inputs, &mut Vec::new())?;
     let device = veth_name(&endpoint.name)?;

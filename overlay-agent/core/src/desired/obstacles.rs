@@ -1,4 +1,4 @@
-//! What cannot be built, and what to do about it.
+//! Obstacles for a whole node, with their cures.
 
 use std::{fmt, net::IpAddr};
 
@@ -9,14 +9,14 @@ use crate::{
     surroundings::NoWireguard,
 };
 
-/// What makes a node impossible; nothing is changed while there is one.
+/// An obstacle for a whole node; nothing is changed while there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// A configured underlay device does not exist.
     NoSuchUnderlay {
         /// As configured.
         name: DeviceName,
-        /// What there is.
+        /// The devices that there are.
         there: Vec<IfName>,
     },
     /// No device has the configured outer address.
@@ -51,7 +51,7 @@ pub enum Obstacle {
         network: Name,
         /// As configured, in bytes.
         mtu: u16,
-        /// What fits, in bytes.
+        /// The largest MTU that fits, in bytes.
         room: u16,
         /// MTU of the underlay, in bytes.
         underlay: u32,
@@ -60,7 +60,7 @@ pub enum Obstacle {
     MtuForIpv6 {
         /// The network.
         network: Name,
-        /// What fits, in bytes.
+        /// The largest MTU that fits, in bytes.
         mtu: u16,
         /// MTU of the underlay, in bytes.
         underlay: u32,
@@ -76,18 +76,18 @@ pub enum Obstacle {
     },
     /// Networks cannot be kept apart, or not be masqueraded.
     NoFilter {
-        /// What it is needed for.
+        /// Its purpose.
         use_for: &'static str,
         /// Why it cannot be set.
         cause: String,
-        /// What works without.
+        /// The alternative that works without it.
         instead: &'static str,
     },
     /// A table of packet filter rules of somebody else has the name that ours would have.
     TableTaken {
         /// Its name.
         table: String,
-        /// What it is needed for.
+        /// Its purpose.
         use_for: &'static str,
         /// The other instance that made it.
         owner: Option<Name>,
@@ -155,7 +155,7 @@ pub enum Obstacle {
         peer: Option<Name>,
         /// The subnet.
         subnet: IpNet,
-        /// What is in it.
+        /// The object inside.
         inside: Inside,
     },
     /// A peer has this node's own outer address.

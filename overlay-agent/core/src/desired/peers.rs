@@ -1,4 +1,4 @@
-//! What leads to the peers: routes, neighbours, forwarding entries and map entries.
+//! The entries that lead to the peers: routes, neighbours, forwarding entries and map entries.
 //!
 //! With many peers this is nearly everything, and nearly always the same as before: then what
 //! was made before is used again.
@@ -36,7 +36,7 @@ pub struct ForPeers {
     cause: Cause,
     pub(super) objects: Shared<PeerObjects>,
     pub(super) problems: Vec<Problem>,
-    /// Who may send into the tunnels.
+    /// The allowed senders into the tunnels.
     pub(super) senders: Arc<GuardSenders>,
     /// Networks of which not all peers are in the maps.
     pub(super) crowded: BTreeSet<Vni>,

@@ -1,4 +1,4 @@
-//! What one endpoint or one peer has to do without, and what to do about it.
+//! Problems of single endpoints and peers, with their cures.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     surroundings::Vrf,
 };
 
-/// What one endpoint or one peer has to do without.
+/// A problem of one endpoint or one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// Something of somebody else's is passed by, as the network requires the fast path.
@@ -139,7 +139,7 @@ pub enum Problem {
     RouteTaken {
         /// The endpoint.
         endpoint: Name,
-        /// What is behind it.
+        /// A prefix behind it.
         destination: IpNet,
         /// The route that is there.
         other: OtherRoute,

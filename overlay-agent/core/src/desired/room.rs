@@ -1,4 +1,4 @@
-//! What the maps have room for, besides peers.
+//! The maps' room, besides that for peers.
 
 use overlay_common::maps::{CIDRS, ENDPOINTS4, ENDPOINTS6, NETWORKS, PORTS, SOURCES};
 

@@ -18,7 +18,7 @@ use crate::{
     objects::{Entries, PeerEntries, PeerEntry},
 };
 
-/// What tells a peer from others: its network and outer address.
+/// The identity of a peer: its network and outer address.
 type PeerKey = (Vni, IpAddr);
 
 /// Gives each endpoint a slot; those for which there is none count as the node itself.

@@ -164,7 +164,7 @@ fn own_vtep(
     }
 }
 
-/// What a node would take that has had none.
+/// The address that a node would choose that has had none.
 fn choice(inputs: Inputs<'_>, links: &[&NodeLink], family: Family) -> Option<IpAddr> {
     let ours = inputs.observed.objects.links.values();
     let in_use: BTreeSet<IpAddr> = ours

@@ -1,4 +1,4 @@
-//! What the maps hold of networks and devices.
+//! Map rows of networks and devices.
 
 use std::net::IpAddr;
 

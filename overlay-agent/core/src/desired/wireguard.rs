@@ -49,7 +49,7 @@ pub(super) fn way<'a>(
     }))
 }
 
-/// What encrypts for a peer.
+/// The device that encrypts for a peer.
 pub(super) fn device(derived: &Derived<'_>, vtep: IpAddr) -> Option<IfName> {
     let mut second = derived.second.iter();
     let second = second.find(|second| second.carries.contains(&vtep));

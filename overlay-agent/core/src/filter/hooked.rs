@@ -29,13 +29,13 @@ pub struct Places {
     pub underlay: Vec<String>,
     /// The address ranges of the networks.
     pub cidrs: Vec<IpNet>,
-    /// What this node has of them.
+    /// This node's part of them.
     pub subnets: Vec<IpNet>,
     /// The UDP ports of the tunnels.
     pub ports: Vec<u16>,
 }
 
-/// What rules are about, and the chain that they are in, each once.
+/// The subjects of rules, and the chains that they are in, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hooked {
     /// By device, and whether at its egress.
@@ -44,14 +44,14 @@ pub struct Hooked {
     pub named: BTreeMap<IpNet, String>,
 }
 
-/// What of a packet a rule can see.
+/// The layer at which a rule sees a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     Inner,
     Outer,
 }
 
-/// What a rule may be about.
+/// The possible subjects of a rule.
 enum About {
     Nothing,
     /// All, or these devices alone.
@@ -60,7 +60,7 @@ enum About {
 }
 
 impl Ruleset {
-    /// What is about packets of ours at chains of devices and bridges, and what names addresses.
+    /// Rules about our packets at chains of devices and bridges, and rules that name addresses.
     pub fn hooked(&self, places: &Places) -> Hooked {
         let mut hooked = Hooked::default();
         let judged = self.asked_of_packets();
@@ -341,11 +341,11 @@ impl Places {
     }
 }
 
-/// What a `match` looks at.
+/// The subject of a `match`.
 enum Tells {
     Address,
     Device,
-    /// What follows the Ethernet header.
+    /// The protocol behind the Ethernet header.
     Protocol,
     Arp,
     Transport,

@@ -51,7 +51,7 @@ impl From<bool> for Truth {
     }
 }
 
-/// What a packet has where a rule looks.
+/// A packet's value for a rule's match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Has {
     Text(String),

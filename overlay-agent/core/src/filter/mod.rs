@@ -1,4 +1,4 @@
-//! What a node's packet filter does with a packet, told without sending one.
+//! Predicts what a node's packet filter does with a packet, without sending one.
 //!
 //! The ruleset is read as `nft --json list ruleset` prints it, also where it was written with
 //! `iptables`. What is not understood is a doubt, and a doubt accuses nobody: only what
@@ -27,13 +27,13 @@ pub struct Packet<'a> {
     pub input: Option<&'a str>,
     /// The one that it leaves by.
     pub output: Option<&'a str>,
-    /// Who sends it.
+    /// Its source address.
     pub source: IpAddr,
     /// Whom it is for.
     pub destination: IpAddr,
     /// UDP to this port; `None`: of any protocol.
     pub udp_port: Option<u16>,
-    /// What connection tracking says of it.
+    /// Its state in connection tracking.
     pub connection: Connection,
 }
 
@@ -44,7 +44,7 @@ impl Packet<'_> {
     }
 }
 
-/// What connection tracking says of a packet.
+/// A packet's state in connection tracking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Connection {
     /// The first one of its connection.

@@ -41,7 +41,7 @@ pub(super) struct Chain {
     pub(super) rules: Vec<Vec<Value>>,
 }
 
-/// What makes a chain a base chain.
+/// The hook and priority of a base chain.
 #[derive(Clone, Debug)]
 pub(super) struct Base {
     pub(super) hook: Hook,
@@ -74,13 +74,13 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// What the node routes passes these, in this order.
+    /// The hooks that routed packets pass, in this order.
     pub const ROUTED: [Self; 3] = [Self::Prerouting, Self::Forward, Self::Postrouting];
-    /// What is for the node itself, these.
+    /// The hooks of packets for the node itself.
     pub const TAKEN: [Self; 2] = [Self::Prerouting, Self::Input];
-    /// What arrives in a tunnel, these.
+    /// The hooks of packets that arrive in a tunnel.
     pub const ARRIVES: [Self; 3] = [Self::Ingress, Self::Prerouting, Self::Input];
-    /// What is sent in a tunnel, these.
+    /// The hooks of packets that are sent in a tunnel.
     pub const SENT: [Self; 3] = [Self::Output, Self::Postrouting, Self::Egress];
 }
 

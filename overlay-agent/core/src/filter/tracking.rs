@@ -27,7 +27,7 @@ pub struct Between<'a> {
     pub ranges: &'a [(IpNet, IpNet)],
 }
 
-/// What a packet is asked for by chains that judge it, without those that translate.
+/// The hooks of chains that judge a packet, without those that translate.
 const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
 
 /// How rules follow the connections of a network.
@@ -44,7 +44,7 @@ pub struct Following {
 }
 
 impl Following {
-    /// What follows for the network, in a sentence.
+    /// The consequence for the network, in a sentence.
     pub fn text(&self) -> String {
         let left = if self.whole {
             "left to the kernel"

@@ -13,7 +13,7 @@ use super::{
 /// Chains that call each other; the kernel allows 16.
 pub(super) const DEEPEST: usize = 16;
 
-/// What becomes of a packet at a hook.
+/// The fate of a packet at a hook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fate {
     /// Where it certainly ends.
@@ -76,7 +76,7 @@ enum End {
 }
 
 impl Ruleset {
-    /// What becomes of a packet in all base chains of a hook.
+    /// The fate of a packet in all base chains of a hook.
     pub fn fate(&self, hook: Hook, packet: &Packet<'_>) -> Fate {
         let mut fate = Fate::default();
         for (key, chain, base) in self.at(hook, packet.destination.is_ipv6()) {

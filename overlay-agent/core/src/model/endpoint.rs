@@ -28,19 +28,19 @@ pub struct Endpoint {
     /// Its hardware address, where it is not derived from its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
-    /// What its runtime knows it by, where one has asked for it.
+    /// Its identity for the runtime that has asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
 }
 
-/// What a container runtime knows an endpoint by, together with its interface.
+/// A container runtime's identity of an endpoint, together with its interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// Who asked for it.
+    /// The source that asked for it.
     pub source: String,
     /// The runtime's name for the container.
     pub container: String,
-    /// What people know of it, such as the names of its pod.
+    /// Labels for people, such as the names of its pod.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Whether the default route is its runtime's to set.
@@ -49,7 +49,7 @@ pub struct Attachment {
 }
 
 impl Endpoint {
-    /// What commands call the node itself where they take an endpoint: none has this name.
+    /// Name of the node itself in commands that take an endpoint: no endpoint has it.
     pub const NODE: &str = "node";
 
     /// The address of a family that it asks for.
@@ -58,7 +58,7 @@ impl Endpoint {
         addresses.find(|address| Family::of(*address) == family)
     }
 
-    /// What its runtime knows it by, where one has asked for it.
+    /// Its identity for the runtime that has asked for it.
     pub fn key(&self) -> Option<overlay_api::Key> {
         self.attachment.as_ref().map(|attachment| overlay_api::Key {
             source: attachment.source.clone(),

@@ -13,7 +13,7 @@ use super::InvalidValue;
 pub struct Names {
     /// The domain that each network has its part of.
     pub zone: Zone,
-    /// Who is asked for all other names; the node's own name servers when empty.
+    /// Servers for all other names; the node's own name servers when empty.
     pub forward: Vec<NameServer>,
 }
 

@@ -1,8 +1,8 @@
-//! What a network drops unless it is told otherwise.
+//! Security rules of a network, which drop packets by default.
 
 use serde::{Deserialize, Serialize};
 
-/// What becomes of packets that a rule concerns.
+/// The verdict of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {

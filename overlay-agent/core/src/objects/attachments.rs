@@ -95,7 +95,7 @@ pub enum AttachmentState {
 }
 
 impl AttachmentState {
-    /// What it is to an agent that has loaded programs of its own.
+    /// The state as an agent sees it that has loaded programs of its own.
     #[must_use]
     pub const fn of_another_agent(self) -> Self {
         match self {

@@ -17,7 +17,7 @@ pub fn filter_table(instance: &Name) -> String {
 pub struct FilterTable {
     /// Whose it is.
     pub owner: TableOwner,
-    /// What it does.
+    /// Its rules.
     pub filter: Filter,
 }
 
@@ -34,7 +34,7 @@ pub enum TableOwner {
     Unknown,
 }
 
-/// What the table of packet filter rules does.
+/// The state of the table of packet filter rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
@@ -44,14 +44,14 @@ pub enum Filter {
     Altered,
 }
 
-/// What the packet filter does.
+/// Rules of the packet filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FilterRules {
     /// Devices of the networks. Nothing is forwarded from one to another of them,
     pub isolated: BTreeSet<IfName>,
     /// except for these pairs, which are of one network or of two that are open to each other.
     pub together: BTreeSet<(IfName, IfName)>,
-    /// What gets the node's address when it leaves its network.
+    /// Packets that get the node's address when they leave their network.
     pub masqueraded: BTreeSet<Masquerade>,
 }
 

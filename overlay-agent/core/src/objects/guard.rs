@@ -44,7 +44,7 @@ pub const KERNEL_REASONS: [(&str, &str); 3] = [
     ),
 ];
 
-/// What the guard's table does.
+/// The state of the guard's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// It is to do this.
@@ -55,7 +55,7 @@ pub enum Guard {
     Altered,
 }
 
-/// What the guard does with packets that the kernel receives for a tunnel.
+/// The guard's rules for packets that the kernel receives for a tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GuardRules {
     /// UDP ports of the tunnels.
@@ -70,10 +70,10 @@ pub struct GuardRules {
     pub encrypted: BTreeMap<Vni, (u16, BTreeSet<IfName>)>,
     /// Addresses of this node's ends of the tunnels.
     pub own: BTreeSet<IpAddr>,
-    /// Who may send.
+    /// The allowed senders.
     #[serde(skip)]
     pub senders: Arc<GuardSenders>,
-    /// What does not leave.
+    /// Packets that do not leave.
     #[serde(skip)]
     pub leaving: Leaving,
     /// Devices of networks, and the ranges of other networks that nobody gets at by those.
@@ -133,12 +133,12 @@ impl GuardRules {
     }
 }
 
-/// Who may send into a tunnel, and with which sources.
+/// The allowed senders into a tunnel, and their sources.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct GuardSenders {
     /// The peers' ends of the tunnels.
     pub vteps: BTreeSet<(Vni, IpAddr)>,
-    /// What is behind them, and they themselves; no prefix is of length 0.
+    /// Prefixes behind them, and their own addresses; no prefix is of length 0.
     pub sources: BTreeSet<(Vni, IpAddr, IpNet)>,
     /// The lengths of those.
     pub lengths: BTreeSet<Length>,

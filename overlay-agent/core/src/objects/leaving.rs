@@ -1,4 +1,4 @@
-//! What of a network may leave the node with an inner address, and how.
+//! Packets of a network that may leave the node with an inner address, and how.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::model::{Family, IfName};
 
-/// What the kernel keeps from leaving the networks in the clear.
+/// Packets that the kernel keeps from leaving the networks in the clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leaving {
     /// The ranges of all networks. An address of them to which no route leads is nobody's.

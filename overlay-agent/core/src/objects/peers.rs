@@ -1,4 +1,4 @@
-//! What leads to the peers: nearly all that a node has, when it has many.
+//! The entries that lead to peers: nearly all objects of a node that has many.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! What a `WireGuard` device is told besides what every device is.
+//! Settings of a `WireGuard` device besides those of every device.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

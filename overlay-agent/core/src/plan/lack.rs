@@ -1,4 +1,4 @@
-//! What a step tells of the node that it was needed on.
+//! Lacks of the node that a step puts right.
 
 use super::Step;
 use crate::{

@@ -20,7 +20,7 @@ pub use diff::plan;
 pub use returning::Returning;
 pub use step::{Change, Dependency, Step};
 
-/// What to do, in the order in which it works. Only [`plan`] makes one.
+/// Steps in the order in which they work. Only [`plan`] makes a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Plan(Vec<Step>);

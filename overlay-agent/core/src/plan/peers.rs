@@ -1,4 +1,4 @@
-//! What leads to the peers, which can be very many.
+//! Steps for the entries that lead to peers, which can be very many.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

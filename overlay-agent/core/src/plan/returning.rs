@@ -60,7 +60,7 @@ impl Returning {
     }
 }
 
-/// What the programs carry.
+/// The packets that the programs carry.
 #[derive(Clone, Debug, PartialEq)]
 struct Carried {
     /// Networks of which anything is carried.

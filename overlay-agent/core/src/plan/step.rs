@@ -178,7 +178,7 @@ pub enum Step {
     DeleteLayout { abi: u32 },
 }
 
-/// What can be changed in a device's life.
+/// Attributes of a device that can be changed in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {

@@ -1,4 +1,4 @@
-//! What `WireGuard` devices are told, and whom they speak with.
+//! Steps for the settings and peers of `WireGuard` devices.
 
 use std::collections::BTreeSet;
 

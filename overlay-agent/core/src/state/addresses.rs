@@ -103,7 +103,7 @@ fn usable(range: &Range) -> Option<IpAddrRange> {
     }
 }
 
-/// What has been handed out so far.
+/// The addresses that have been handed out so far.
 #[derive(Default)]
 struct Given {
     by_endpoint: BTreeMap<Name, Vec<IpAddr>>,

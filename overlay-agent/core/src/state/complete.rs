@@ -76,7 +76,7 @@ fn without_place(added: &Endpoint, model: &Model) -> Option<Clash> {
     })
 }
 
-/// What containers have that were added at run time.
+/// Addresses and names of containers that were added at run time.
 struct Taken<'a> {
     names: HashMap<&'a Name, &'a Endpoint>,
     interfaces: HashMap<(&'a NetnsRef, IfName), &'a Name>,
@@ -102,7 +102,7 @@ impl<'a> Taken<'a> {
         }
     }
 
-    /// What an endpoint of the configuration wants that another container has.
+    /// A value of a configured endpoint that another container has.
     fn clash(&self, configured: &Endpoint) -> Option<Clash> {
         let endpoint = configured.name.clone();
         let interface = configured.interface;

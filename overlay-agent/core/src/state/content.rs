@@ -1,4 +1,4 @@
-//! What is remembered, and the addresses that are handed out.
+//! The saved state, and the addresses that are handed out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +50,7 @@ pub struct Vtep {
 pub struct SubnetEnv {
     /// Where it is.
     pub path: PathBuf,
-    /// What it may hold to be ours: what is written, and until that is done what was there before.
+    /// Texts by which it is ours: the written one, and until that is done the one before.
     pub texts: Vec<String>,
 }
 
@@ -223,7 +223,7 @@ impl Content {
         self.processes = processes;
     }
 
-    /// What is to be noted of an endpoint that comes at run time.
+    /// The record of an endpoint that comes at run time.
     pub fn admission(
         &self,
         endpoint: &Endpoint,

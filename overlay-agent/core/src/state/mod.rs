@@ -1,4 +1,4 @@
-//! What must survive a restart, as plain values.
+//! State that must survive a restart, as plain values.
 //!
 //! Addresses that were handed out, endpoints that were added at run time, which
 //! namespaces we made, and the kernel settings as they were before us.

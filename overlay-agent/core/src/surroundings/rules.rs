@@ -19,7 +19,7 @@ pub const MAIN_TABLE: u32 = 254;
 pub struct Rule {
     /// Rules with less are asked first.
     pub priority: u32,
-    /// What becomes of the packets that it is about.
+    /// Its action.
     pub action: RuleAction,
     /// The destinations that it is about; `None`: all.
     pub destination: Option<IpNet>,
@@ -34,7 +34,7 @@ pub struct Rule {
     pub suppresses: Option<u32>,
 }
 
-/// What becomes of packets that a rule is about.
+/// The action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleAction {
     /// They are refused; as `ip rule` calls it: `blackhole`, `prohibit`, `unreachable`.
@@ -55,7 +55,7 @@ impl Rule {
     }
 }
 
-/// What the routes of a table do with packets to their prefixes.
+/// The routes of a table, by their prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table(BTreeMap<IpNet, (u32, Option<&'static str>)>);
 
@@ -95,7 +95,7 @@ pub struct Routing {
     pub tables: BTreeMap<(Family, u32), Table>,
 }
 
-/// What a rule refuses of a range.
+/// The part of a range that a rule refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The destinations.
@@ -244,7 +244,7 @@ fn overlap(one: IpNet, other: IpNet) -> bool {
     one.contains(&other) || other.contains(&one)
 }
 
-/// What two prefixes have in common: the longer one.
+/// The intersection of two prefixes that overlap: the longer one.
 fn common(one: IpNet, other: IpNet) -> Option<IpNet> {
     if one.contains(&other) {
         Some(other)

@@ -36,11 +36,11 @@ const PART: usize = 4096;
 /// and rows that are few enough to be looked up one by one.
 const FEW: usize = 256;
 
-/// What the rows of each map come to.
+/// The sum of each map's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums(BTreeMap<&'static str, Rows>);
 
-/// What the rows of a map come to.
+/// The sum of a map's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rows {
     /// The sum of their numbers.
@@ -205,7 +205,7 @@ impl Counted {
         self.sum = 0;
     }
 
-    /// What the map comes to now that its end is reached.
+    /// The sum of the map now that its end is reached.
     fn take_sum(&mut self) -> u64 {
         let sum = self.sum;
         self.start();

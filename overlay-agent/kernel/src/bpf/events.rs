@@ -1,4 +1,4 @@
-//! What watched programs tell, out of their ring buffer.
+//! Events of watched programs, read from their ring buffer.
 
 use aya::{
     Ebpf,
@@ -28,7 +28,7 @@ pub enum Event {
     },
     /// It was done with a packet.
     Packet {
-        /// What became of it.
+        /// Its outcome.
         sighting: Sighting,
         /// Its first bytes as it came,
         before: Vec<u8>,
@@ -96,7 +96,7 @@ impl Ring {
     }
 }
 
-/// What attached programs tell. Programs that nobody listens to lose their events.
+/// Events of attached programs. Programs that nobody listens to lose theirs.
 pub struct Events {
     ring: AsyncFd<RingFd>,
     lost: PerCpuArray<MapData, Lost>,
@@ -142,7 +142,7 @@ impl Events {
         std::iter::from_fn(|| ring.next()).collect()
     }
 
-    /// What was not told so far, by all CPUs.
+    /// Events that were lost so far, by all CPUs.
     pub fn lost(&self) -> Result<Lost> {
         let values = self.lost.get(&0, 0);
         let values = values.map_err(|error| failed(format!("read map {LOST}"), &error))?;

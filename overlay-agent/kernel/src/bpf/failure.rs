@@ -1,4 +1,4 @@
-//! What aya's errors mean here.
+//! Translates aya's errors.
 
 use std::{error::Error, io, iter};
 

@@ -1,4 +1,4 @@
-//! What the programs know of flows that the kernel translates.
+//! The programs' table of flows that the kernel translates.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub struct Flows {
     in_use: Array<MapData, u32>,
 }
 
-/// What has become of a row that should be there.
+/// The state of a row that should be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It was there, and is the youngest now.

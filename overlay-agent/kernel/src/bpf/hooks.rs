@@ -1,4 +1,4 @@
-//! What others have hooked in at a device where packets pass on the kernel's way alone: a packet
+//! Hooks of others at a device that packets pass on the kernel's path alone: a packet
 //! that our programs redirect passes it by.
 //!
 //! At ingress that is what stands behind a program of ours. At egress of a device of ours it is
@@ -20,10 +20,10 @@ use crate::{
     netlink::{self, Qdiscs},
 };
 
-/// What was found at a device.
+/// The hooks at a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AtDevice {
-    /// What is not ours.
+    /// Hooks of others.
     pub foreign: Vec<ForeignHook>,
     /// Ids of the TCX programs, ours too: nobody announces when they change.
     pub programs: TcxPrograms,
@@ -39,7 +39,7 @@ pub fn tcx_programs(device: IfName, ifindex: u32) -> Result<TcxPrograms> {
     Ok([of(Side::Ingress)?, of(Side::Egress)?])
 }
 
-/// What is hooked in at devices, which are given by name and index.
+/// The hooks at devices, which are given by name and index.
 pub fn hooked_in(
     dir: &Path,
     devices: &[(IfName, u32)],

@@ -1,4 +1,4 @@
-//! What is pinned and attached of an instance, looked at and removed without loading a program.
+//! Pins and attachments of an instance, observed and removed without loading a program.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -35,10 +35,10 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 /// `enum bpf_attach_type`.
 const BPF_XDP: u32 = 37;
 
-/// What a descriptor of a link is to `/proc` (`bpf_link_new_fd`); one kernel writes it so and another so.
+/// The target of a link's descriptor in `/proc` (`bpf_link_new_fd`), which depends on the kernel.
 const LINK: [&str; 2] = ["anon_inode:bpf-link", "anon_inode:bpf_link"];
 
-/// What a TCX or XDP link connects.
+/// The ends of a TCX or XDP link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     /// Id of its program.
@@ -47,12 +47,12 @@ pub(super) struct Link {
     pub(super) ifindex: u32,
 }
 
-/// What is at the place of a link's pin.
+/// The object at the place of a link's pin.
 enum There {
     Nothing,
     /// A link, anybody's.
     Link(OwnedFd, Link),
-    /// What only somebody else puts there: a map, a program, a folder.
+    /// An object that only somebody else puts there: a map, a program, a folder.
     NoLink,
 }
 
@@ -144,7 +144,7 @@ pub(super) fn detach_all(pins: &Pins, ours: &mut Ours) -> Result<()> {
         .try_for_each(|name| remove(&folder.join(name), ours))
 }
 
-/// What is pinned of ours, and whether it runs on the device that it is named after.
+/// Our pinned links, and whether each runs on the device that it is named after.
 pub(super) fn found(
     pins: &Pins,
     devices: &BTreeMap<IfName, u32>,

@@ -101,7 +101,7 @@ pub(super) fn load(
     })
 }
 
-/// What the programs find in their globals.
+/// Values of the programs' globals.
 pub(super) struct Globals {
     level: u8,
     strip: u32,
@@ -238,7 +238,7 @@ fn raise_memory_limit() {
     }
 }
 
-/// What was made, or is about to be, in this order; taken back unless it is cleared.
+/// Pins that were made, or are about to be, in this order; removed again unless it is cleared.
 #[derive(Default)]
 struct Made(Vec<PathBuf>);
 

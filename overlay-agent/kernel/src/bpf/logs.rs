@@ -38,7 +38,7 @@ pub(super) struct Logs {
 }
 
 impl Logs {
-    /// What is read from now on, once; it ends when other programs take the place of these.
+    /// The messages from now on; can be taken once, and ends when other programs take the place of these.
     pub(super) fn take(&mut self) -> Option<UnboundedReceiver<Event>> {
         self.read.take()
     }

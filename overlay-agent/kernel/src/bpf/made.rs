@@ -1,4 +1,4 @@
-//! What an instance has made, by the kernel's ids.
+//! Records of the objects that an instance has made, by the kernel's ids.
 //!
 //! The name of a program, a filter, a map or a pin proves nothing: anybody can give theirs the same. So
 //! the maps that our programs are loaded onto are noted by id before a program is attached: empty

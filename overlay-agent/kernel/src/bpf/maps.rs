@@ -84,7 +84,7 @@ impl Maps {
         }
     }
 
-    /// What the programs have counted.
+    /// The programs' counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -170,17 +170,17 @@ impl DataPlane {
         self.rx
     }
 
-    /// What its programs say.
+    /// The variant of its programs.
     pub fn variant(&self) -> &Variant {
         &self.variant
     }
 
-    /// What its programs tell, once.
+    /// The events of its programs; can be taken once.
     pub fn take_events(&mut self) -> Result<Events> {
         Events::of(&mut self.ebpf)
     }
 
-    /// What its programs say for the log, once.
+    /// The log messages of its programs; can be taken once.
     pub fn take_messages(&mut self) -> Option<UnboundedReceiver<Event>> {
         self.logs.as_mut().and_then(Logs::take)
     }
@@ -214,7 +214,7 @@ impl DataPlane {
         Ok(true)
     }
 
-    /// What tells whether others have changed the maps.
+    /// The sums that tell whether others have changed the maps.
     pub fn census(&mut self) -> &mut Census {
         &mut self.census
     }
@@ -271,12 +271,12 @@ impl DataPlane {
         hooks::beside(self.pins.clone(), self.ours(), devices)
     }
 
-    /// What tells our programs from those of others.
+    /// The means to tell our programs from those of others.
     fn ours(&self) -> Ours {
         Ours::of(&self.pins, self.ids.values().copied())
     }
 
-    /// What of ours is attached to which device, by name and index.
+    /// Our attachments by device, given by name and index.
     ///
     /// Remains of devices that are not among `devices` are [`AttachmentState::Broken`].
     pub fn attachments(

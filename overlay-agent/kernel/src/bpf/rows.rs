@@ -12,7 +12,7 @@ use overlay_core::{
 use super::{by_family::ByFamily, convert};
 use crate::Result;
 
-/// What the value of every row of [`SOURCES`] is: the key says it all.
+/// The value of every row of [`SOURCES`]: the key says it all.
 pub(super) const ALLOWED: u32 = 1;
 
 /// Tells each row that the entries make: map, key and value.

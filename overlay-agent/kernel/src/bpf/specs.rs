@@ -1,4 +1,4 @@
-//! What each map must be. Aya reuses a pinned map without looking at it.
+//! The layout of each map. Aya reuses a pinned map without looking at it.
 
 use aya::maps::{MapInfo, MapType};
 use overlay_common::{

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{KernelError, Result};
 
-/// What tells one build of a program from another: the same instructions before the kernel has
+/// The identity of a program's build: the same instructions before the kernel has
 /// verified them, and as many left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
@@ -55,14 +55,14 @@ impl Build {
     }
 }
 
-/// What became of a packet.
+/// The outcome of a packet.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// What the program returned.
+    /// The returned action.
     pub action: u32,
     /// The packet as it was left.
     pub bytes: Vec<u8>,
-    /// What the program told, if it is watched.
+    /// The program's events, if it is watched.
     pub events: Vec<Event>,
 }
 

@@ -1,4 +1,4 @@
-//! What programs are loaded to say besides doing their work.
+//! Variants of the programs: what they report besides doing their work.
 
 use overlay_common::journal::{SAID_SNAP, Watch};
 use overlay_core::model::LogLevel;
@@ -15,7 +15,7 @@ const SAID: u32 = 10;
 pub struct Variant {
     /// Which packets they tell the log.
     pub log: LogLevel,
-    /// What they tell of packets to whoever reads their events.
+    /// The packets that they report in their events.
     pub watch: Option<Watch>,
 }
 
@@ -39,7 +39,7 @@ impl Variant {
 }
 
 impl Default for Variant {
-    /// What the agent's own log asks for.
+    /// The variant for the agent's own log.
     fn default() -> Self {
         Self {
             log: logs::level(),

@@ -25,7 +25,7 @@ const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 /// Maps of a program that are looked at; ours have fewer.
 const MOST: usize = 64;
 
-/// What tells the programs of an instance from those of others.
+/// Tells the programs of an instance from those of others.
 #[derive(Debug)]
 pub(super) struct Ours {
     pins: Pins,
@@ -33,7 +33,7 @@ pub(super) struct Ours {
     loaded: BTreeSet<u32>,
     /// These and the noted ones, from the first question on: mostly there is none.
     maps: Option<BTreeSet<u32>>,
-    /// What was asked before, by the program's id.
+    /// Earlier answers, by the program's id.
     known: BTreeMap<u32, bool>,
 }
 

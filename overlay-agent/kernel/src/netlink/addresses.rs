@@ -29,7 +29,7 @@ pub struct AddressInfo {
     pub global: bool,
     /// Which of several is used before it.
     pub place: Place,
-    /// Who gave it (`IFA_PROTO`); 0 where nobody says so, and before Linux 5.18.
+    /// Its origin (`IFA_PROTO`); 0 where nobody says so, and before Linux 5.18.
     pub protocol: u8,
     /// How long it stays.
     pub lifetime: Lifetime,

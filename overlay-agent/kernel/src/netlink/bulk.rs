@@ -20,7 +20,7 @@ use crate::{KernelError, Result};
 
 /// Requests on their way at once: if the kernel refuses all, the refusals still have room.
 const BATCH: usize = 128;
-/// What is asked for as room for answers; `NLMSG_GOODSIZE` of a dump is half of it at most.
+/// The requested room for answers; `NLMSG_GOODSIZE` of a dump is half of it at most.
 const BUFFER: usize = 64 * 1024;
 
 /// A change that can be one of very many.

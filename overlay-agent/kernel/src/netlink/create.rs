@@ -117,7 +117,7 @@ fn numbered(index: u32) -> LinkMessage {
     message
 }
 
-/// What cannot be changed later, and what a device is better born with.
+/// The attributes that cannot be changed later, and those that a device had better be born with.
 fn first(name: &IfName, link: &Link, kind: Vec<LinkInfo>) -> LinkMessage {
     let mut message = named(name);
     message.attributes.extend(mac(link.mac));

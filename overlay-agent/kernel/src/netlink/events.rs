@@ -1,4 +1,4 @@
-//! What the kernel tells of changes.
+//! The kernel's events about changes.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -10,7 +10,7 @@ use rtnetlink::{
 
 use super::{FdbInfo, NeighbourInfo, RouteInfo};
 
-/// What the kernel has told.
+/// The events since the last time.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// In this namespace, in their order.
@@ -22,7 +22,7 @@ pub struct Changes {
     pub namespaces: BTreeSet<i32>,
 }
 
-/// What is not as it was, without how.
+/// Kinds of objects that have changed, without details.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     /// Devices that came, went or changed, by index.
@@ -117,7 +117,7 @@ pub(super) fn cuts_off(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<
     }
 }
 
-/// What a message tells, where it matters how.
+/// The event of a message whose details matter.
 pub(super) fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
     let replaces = message.header.flags & NLM_F_REPLACE != 0;
     let NetlinkPayload::InnerMessage(message) = message.payload else {

@@ -40,7 +40,7 @@ pub struct LinkInfo {
     pub alternatives: Vec<String>,
     /// Hardware address, where that is an Ethernet one.
     pub mac: Option<[u8; 6]>,
-    /// What its packets begin with.
+    /// Its link layer.
     pub layer: LinkLayer,
     /// In bytes.
     pub mtu: u32,

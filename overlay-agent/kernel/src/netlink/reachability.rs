@@ -1,4 +1,4 @@
-//! What the kernel thinks of neighbours that it has to ask.
+//! The kernel's state of neighbours that it has to resolve.
 
 use std::net::IpAddr;
 

@@ -23,7 +23,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// What an answer refuses; `None` when it is data or a success.
+    /// The refusal in an answer; `None` when it is data or a success.
     pub(super) fn of(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Self> {
         let (code, attributes) = match &message.payload {
             NetlinkPayload::Error(error) => (error.raw_code(), error.header.get(REQUEST_HEADER..)),

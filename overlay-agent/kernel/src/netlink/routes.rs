@@ -26,7 +26,7 @@ pub struct RouteInfo {
     pub destination: IpNet,
     /// Number of its table; 254 is `main`.
     pub table: u32,
-    /// Who made it (`rtm_protocol`).
+    /// Its origin (`rtm_protocol`).
     pub protocol: u8,
     /// `ifindex` of its device; `None` with several next hops.
     pub oif: Option<u32>,
@@ -42,11 +42,11 @@ pub struct RouteInfo {
     pub mtu: Option<u32>,
     /// Of two routes to the same destination, the one with less is taken.
     pub metric: u32,
-    /// What becomes of packets.
+    /// Its type.
     pub kind: RouteKind,
 }
 
-/// What a route does with packets.
+/// The type of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteKind {
     /// Sends them on.
@@ -92,7 +92,7 @@ pub struct RouteSpec {
     pub mtu: Option<u32>,
     /// Of two routes to the same destination, the one with less is taken.
     pub metric: u32,
-    /// Who makes it (`rtm_protocol`).
+    /// Its origin (`rtm_protocol`).
     pub protocol: u8,
 }
 

@@ -18,7 +18,7 @@ use crate::Result;
 /// How the names of devices of ours begin.
 const OURS: &str = "ovl";
 
-/// What the kernel tells where a rule suppresses no route (−1).
+/// The kernel's value for a rule that suppresses no route (−1).
 const NOTHING_SUPPRESSED: u32 = u32::MAX;
 
 /// A rule as the kernel has it.

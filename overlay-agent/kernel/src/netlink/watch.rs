@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{KernelError, Result, netns};
 
-/// What is listened to.
+/// The multicast groups of the socket.
 const GROUPS: [MulticastGroup; 12] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
@@ -238,7 +238,7 @@ fn is_next_hop(datagram: &[u8]) -> bool {
     kind(datagram).is_some_and(|kind| NEXT_HOPS.contains(&kind))
 }
 
-/// What the first message of a datagram is.
+/// The type of a datagram's first message.
 fn kind(datagram: &[u8]) -> Option<u16> {
     let bytes = datagram.get(4..6)?.try_into().ok()?;
     Some(u16::from_ne_bytes(bytes))

@@ -30,7 +30,7 @@ pub(super) const SET_NAME: u16 = 2;
 /// Of what lists a set's elements, or changes them.
 pub(super) const ELEMENTS: u16 = 3;
 
-/// What can be asked for: `NFT_MSG_GET…`.
+/// The kinds of objects: `NFT_MSG_GET…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tables = 1,

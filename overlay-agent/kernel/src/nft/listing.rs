@@ -22,7 +22,7 @@ use super::{
     rules::{ISOLATED, TOGETHER, render},
 };
 
-/// What a table of the instance does.
+/// The rules of a table of the instance.
 pub(super) fn understand(table: &str, instance: &Name, found: &Nftables<'_>) -> Filter {
     let objects = objects(found);
     let rules = read(&objects);
@@ -115,7 +115,7 @@ fn prefix(expression: &Expression<'_>) -> Option<IpNet> {
     }
 }
 
-/// What a rule masquerades; `None` for one that does not.
+/// The packets that a rule masquerades; `None` for another rule.
 fn masquerade(rule: &Rule<'_>) -> Option<Masquerade> {
     let (mut subnet, mut cidr) = (None, None);
     let mut inside = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! What others have in the packet filter: all of it, or the part of it that has changed.
+//! The packet filter of others: all of it, or the part of it that has changed.
 
 use std::collections::BTreeSet;
 

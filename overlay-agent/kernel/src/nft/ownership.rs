@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::itself;
 use crate::KernelError;
 
-/// What the name of the chain starts with; the instance follows.
+/// Prefix of the chain's name; the instance follows.
 const MARK: &str = "made-by-overlay-";
 
 /// Name of the chain that names the instance.

@@ -27,7 +27,7 @@ const RULES: [u16; 2] = [6, 8];
 const SETS: [u16; 2] = [9, 11];
 const ELEMENTS: [u16; 2] = [12, 14];
 
-/// What the kernel tells.
+/// An event of nftables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// One transaction, whoever's.
@@ -36,12 +36,12 @@ pub enum Told {
     Lost,
 }
 
-/// What one transaction has changed.
+/// The changes of one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// The generation that began with it.
     pub generation: u32,
-    /// What it has changed.
+    /// The changed objects.
     pub touched: Vec<Touched>,
 }
 
@@ -52,7 +52,7 @@ pub struct Touched {
     pub family: &'static str,
     /// The name of its table.
     pub table: String,
-    /// What of the table.
+    /// The part of the table.
     pub part: Part,
 }
 
@@ -82,7 +82,7 @@ pub struct Watch {
     buffer: Vec<u8>,
     /// How much of it has been read.
     read: usize,
-    /// What has been told of a transaction so far.
+    /// The changes of a transaction that were announced so far.
     touched: Vec<Touched>,
 }
 

@@ -31,7 +31,7 @@ pub struct Question {
     pub size: u16,
 }
 
-/// What came back.
+/// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// It was refused.

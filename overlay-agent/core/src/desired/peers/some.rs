@@ -23,12 +23,12 @@ use crate::{
     surroundings::Way,
 };
 
-/// What a node has of some peers, and should have.
+/// Observed and desired objects of some peers.
 #[derive(Debug)]
 pub struct OfSome {
-    /// What there is of those that have gone or change.
+    /// Objects of those that have gone or change.
     pub there: Objects,
-    /// What there should be of those that have come or are others now.
+    /// Objects for those that have come or are others now.
     pub wanted: Objects,
     senders: Arc<GuardSenders>,
 }
@@ -214,7 +214,7 @@ fn concerns_others(node: &Node<'_>, derived: &[Derived<'_>], some: Few<'_>) -> b
     })
 }
 
-/// What there is of peers that go.
+/// Objects of peers that go.
 fn there(derived: &Derived<'_>, all: &PeerObjects, gone: &[Peer]) -> Option<PeerObjects> {
     let vni = derived.network.vni;
     let mut there = PeerObjects::default();
@@ -254,7 +254,7 @@ fn note<K: Ord, V: Clone>(into: &mut BTreeMap<K, V>, from: &BTreeMap<K, V>, key:
     }
 }
 
-/// What there should be of peers that come.
+/// Objects for peers that come.
 fn wanted(
     derived: &Derived<'_>,
     all: &PeerObjects,

@@ -1,4 +1,4 @@
-//! What a rule wants of a packet.
+//! A rule's conditions on a packet.
 
 use std::{collections::BTreeSet, net::IpAddr};
 

@@ -38,7 +38,7 @@ pub struct Outside<'a> {
     pub port: u16,
 }
 
-/// What is meant for a tunnel's packets.
+/// Rules that are meant for a tunnel's packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeantOutside {
     /// The peers, each with the chain that has the rule.
@@ -50,7 +50,7 @@ pub struct MeantOutside {
 /// Some of the peers; often all, so that it is shared.
 type Who = Rc<BTreeSet<IpAddr>>;
 
-/// What is meant for a network, by the chains that have the rules.
+/// Rules that are meant for a network, by their chains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeantWithin {
     /// For what its containers and peers exchange.
@@ -151,7 +151,7 @@ enum About<'a> {
 /// Devices and addresses, each from and to.
 type Way<'a> = (&'a str, &'a str, IpAddr, IpAddr);
 
-/// What is forwarded on a way, as hooks see it one after the other.
+/// A packet that is forwarded on a path, as the hooks see it one after the other.
 fn packets((input, output, source, destination): Way<'_>) -> [(Hook, Packet<'_>); 3] {
     [
         (Hook::Prerouting, Some(input), None),
@@ -183,14 +183,14 @@ struct Walk<'a> {
     tells_apart: bool,
 }
 
-/// Who is left of those that came to a rule.
+/// The packets that are left of those that came to a rule.
 struct Left {
     goes_on: Who,
     /// They have left the chain, to the one that called it.
     returned: Who,
 }
 
-/// What is known of a rule before its verdict.
+/// The state in a rule before its verdict.
 struct Sofar {
     who: Who,
     /// Whether it is true of all of them.

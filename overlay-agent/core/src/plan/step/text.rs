@@ -163,7 +163,7 @@ fn create_link(f: &mut fmt::Formatter<'_>, id: &LinkId, link: &Link) -> fmt::Res
     }
 }
 
-/// What leads packets of a tunnel to a peer.
+/// Steps for the entries that lead packets of a tunnel to a peer.
 fn tunnel(f: &mut fmt::Formatter<'_>, step: &Step) -> fmt::Result {
     match step {
         Step::SetFdb {

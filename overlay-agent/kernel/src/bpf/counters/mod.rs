@@ -1,4 +1,4 @@
-//! What the programs have counted, all CPUs together.
+//! The programs' counters, all CPUs together.
 
 mod growth;
 
@@ -99,7 +99,7 @@ impl Counters {
         read_rows(&self.drops_by_sender, DROPS_BY_SENDER)
     }
 
-    /// What was left to the kernel of packets that are known to be a peer's.
+    /// Packets known to be a peer's that were left to the kernel.
     pub fn passes_by_peer(&self) -> Result<BTreeMap<PassedKey, Count>> {
         read_rows(&self.passes_by_peer, PASSES_BY_PEER)
     }
@@ -246,7 +246,7 @@ fn read_all<V: Pod + bytemuck::Pod + Default + PartialEq>(
     }
 }
 
-/// What has been counted by key, whoever has written the keys.
+/// Counts by key, whoever has written the keys.
 fn read_rows<R: Pod + NoUninit, K: CheckedBitPattern + Ord>(
     map: &PerCpuHashMap<MapData, R, Count>,
     name: &str,
