@@ -6,7 +6,7 @@ use std::{
 };
 
 const NAME: &str = "overlay-agent";
-/// What stands before a command that is printed: a quote, or a prompt.
+/// The text before a printed command: a quote, or a prompt.
 const BEFORE: [&str; 2] = ["\"", "# "];
 
 /// Whether its name alone finds it, or another one of its kind.

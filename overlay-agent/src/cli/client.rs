@@ -145,7 +145,7 @@ pub(super) fn log_level(
     told(format, &json!({ "schema": SCHEMA, "log_level": level }))
 }
 
-/// What somebody wanted to know: a word.
+/// Prints a word that was asked for.
 fn asked(format: Format, name: &str, value: &Value) -> CommandResult {
     match (format, value.as_str()) {
         (Format::Text, Some(word)) => {
@@ -155,7 +155,7 @@ fn asked(format: Format, name: &str, value: &Value) -> CommandResult {
     }
 }
 
-/// What was done, for programs; people need not be told that it was.
+/// Prints for programs what was done; people need not be told that it was.
 fn told(format: Format, value: &Value) -> CommandResult {
     match format {
         Format::Text => Ok(()),
@@ -192,7 +192,7 @@ pub(super) fn call(dirs: &Dirs, instance: &Name, request: &Request) -> Result<Re
     answered(dirs, instance, api::call(&dirs.socket(instance), request))
 }
 
-/// What has come of a call to the daemon of an instance, as [`call`] gives it.
+/// The answer to a call to the daemon of an instance, as [`call`] gives it.
 pub(super) fn answered(
     dirs: &Dirs,
     instance: &Name,

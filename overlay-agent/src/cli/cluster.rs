@@ -122,7 +122,7 @@ pub(super) fn run(
     }
 }
 
-/// What makes a user for nodes: it may read the configuration, and write what nodes write.
+/// Prints the commands that make a user for nodes: it may read the configuration, and write what nodes write.
 fn print_role(out: &mut dyn Write, cluster: &Cluster, format: Format) -> io::Result<()> {
     let prefix = &cluster.prefix;
     let user = cluster.access.user.as_ref();
@@ -281,7 +281,7 @@ fn print(
     Ok(())
 }
 
-/// Who could encrypt, where anybody can.
+/// Prints the nodes that could encrypt, if there are any.
 fn print_keys(out: &mut dyn Write, cluster: &ClusterStatus) -> io::Result<()> {
     if !cluster.encrypted && cluster.with_key == 0 {
         return Ok(());
@@ -326,7 +326,7 @@ pub(super) fn print_line(out: &mut dyn Write, cluster: &ClusterStatus) -> io::Re
     )
 }
 
-/// What a key of flannel's stands for, as everything else here writes it.
+/// The prefixes that a key of flannel's stands for.
 fn prefixes(key: &str) -> String {
     let Ok(subnet) = key.parse::<Subnet>() else {
         return key.to_owned();

@@ -20,7 +20,7 @@ use super::Cli;
 /// Where a shell says that it wants to complete; `clap_complete` reads it.
 pub(super) const VARIABLE: &str = "_OVERLAY_COMPLETE";
 
-/// Who presses a key does not wait longer for a busy agent.
+/// How long a completion waits for a busy agent.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// zsh runs the file when Tab is pressed for the first time, and takes what it does then for the
@@ -112,7 +112,7 @@ fn dirs() -> Option<Dirs> {
     Dirs::from_arg_matches(&matches).ok()
 }
 
-/// What the agent of the instance says that the line names, or else all that run.
+/// The status of the instance that the line names, or else of all that run.
 fn statuses() -> Vec<Status> {
     let Some(dirs) = dirs() else {
         return Vec::new();

@@ -32,14 +32,14 @@ pub(super) fn down(dirs: &Dirs, instance: Option<Name>, format: Format) -> Comma
     .map_err(Failure::Problem)
 }
 
-/// What `down` has come to.
+/// The outcome of `down`.
 enum Removed {
     /// There was nothing, and why.
     Nothing(String),
     /// The instance is gone.
     Instance {
         name: Name,
-        /// What was left alone although it once changed it.
+        /// Settings that were left alone although it once changed them.
         left: Vec<String>,
     },
 }

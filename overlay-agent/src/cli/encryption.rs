@@ -1,4 +1,4 @@
-//! What is said of encrypted tunnels, and the node's key.
+//! Output about encrypted tunnels, and the node's key.
 
 use std::{
     io::{self, Write},

@@ -1,4 +1,4 @@
-//! What a person would type, at the end of each command's help and manual page.
+//! Examples at the end of each command's help and manual page.
 
 pub(super) const AGENT: &str = "\
 Examples:
@@ -309,7 +309,7 @@ mod tests {
         }
     }
 
-    /// What is typed in the blocks of a page.
+    /// The commands in the blocks of a page.
     fn of_page(path: &Path, found: &mut Vec<String>) {
         let text = fs::read_to_string(path).unwrap().replace("\\\n", " ");
         let blocks = text.split("\n```").skip(1).step_by(2);

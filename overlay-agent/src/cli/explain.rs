@@ -144,7 +144,7 @@ pub(super) fn explain(
     }
 }
 
-/// Who is asked first, and what.
+/// The first agent to ask, and the question.
 fn asked(
     dirs: &Dirs,
     machine: &mut Machine<'_>,

@@ -20,15 +20,15 @@ use crate::daemon::{LockError, StartError};
 pub(crate) enum Failure {
     /// It ran and found a problem.
     Problem(anyhow::Error),
-    /// What was asked for cannot be; nothing was changed.
+    /// The request cannot be carried out; nothing was changed.
     BadInput(anyhow::Error),
     /// Nobody answers for the instance.
     NoAgent(anyhow::Error),
     /// The user may not do it.
     NoRights(anyhow::Error),
-    /// What is named does not exist.
+    /// The named object does not exist.
     NotFound(anyhow::Error),
-    /// What was to be made exists, or runs already.
+    /// The object to be made exists, or runs already.
     Exists(anyhow::Error),
     /// It has printed what there is to say.
     Told,

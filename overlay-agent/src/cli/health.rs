@@ -1,4 +1,4 @@
-//! What probes have found out, for people.
+//! Results of the probes, for people.
 
 use std::io::{self, Write};
 

@@ -17,14 +17,14 @@ use super::Failure;
 /// How long an agent has to say what it does, which each says at once, however busy it is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is known of the instances so far.
+/// The answers of the instances so far.
 pub(super) struct Machine<'a> {
     dirs: &'a Dirs,
     instances: Vec<Name>,
     asked: BTreeMap<Name, Asked>,
 }
 
-/// What has come of asking an instance.
+/// The answer of an instance.
 enum Asked {
     Says(Box<Status>),
     /// It takes the question and says nothing.
@@ -33,7 +33,7 @@ enum Asked {
     Nobody,
 }
 
-/// Who the other end of a tunnel is.
+/// The other end of a tunnel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     /// The agent with this socket.
@@ -58,7 +58,7 @@ impl<'a> Machine<'a> {
         self.instances.len() < 2
     }
 
-    /// What an instance says of itself, if it does.
+    /// The status of an instance, if it answers.
     pub(super) fn status(&mut self, instance: &Name) -> Option<&Status> {
         if !self.asked.contains_key(instance) {
             let asked = ask(self.dirs, instance);

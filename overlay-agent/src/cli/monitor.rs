@@ -107,7 +107,7 @@ pub(super) fn monitor(
     }
 }
 
-/// What is asked for: most of what is on the underlay is nobody's business here.
+/// The reasons to ask for: most packets of the underlay are nobody's business here.
 fn reasons(named: Vec<String>) -> Vec<String> {
     if !named.is_empty() {
         return named;
@@ -120,7 +120,7 @@ fn reasons(named: Vec<String>) -> Vec<String> {
         .collect()
 }
 
-/// What is printed, and how much of it.
+/// The lines that are printed, and their counts.
 struct Lines {
     format: Format,
     /// The networks' UDP ports.
@@ -134,11 +134,11 @@ struct Lines {
     rate: u64,
     /// When the present second began.
     since: Instant,
-    /// What of it was printed.
+    /// Lines that were printed.
     printed: u64,
-    /// What of it was not.
+    /// Lines that were not.
     left_out: u64,
-    /// What the agent was not told of, since the beginning.
+    /// Events that the agent has missed since the beginning.
     untold: u64,
 }
 

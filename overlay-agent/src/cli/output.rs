@@ -1,4 +1,4 @@
-//! What is printed, for people and for programs.
+//! Output for people and for programs.
 
 mod attached;
 
@@ -194,7 +194,7 @@ fn print_guard_table(
     writeln!(out, "rules {extent}: {reason}")
 }
 
-/// What there is, or that there is none.
+/// A list as text, or "none".
 pub(super) fn list(things: &[impl ToString], separator: &str) -> String {
     let texts: Vec<String> = things.iter().map(ToString::to_string).collect();
     match texts.as_slice() {

@@ -1,4 +1,4 @@
-//! What `capture` and `monitor` have in common: which packets are wanted, and what is printed of one.
+//! Common parts of `capture` and `monitor`: the choice of packets, and the output of one.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -49,7 +49,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// What is chosen of the packets that come.
+    /// The choice among the packets that come.
     pub(super) fn choice(&self) -> Result<Choice, Failure> {
         Choice::of(&self.filter).map_err(|error| Failure::BadInput(error.into()))
     }

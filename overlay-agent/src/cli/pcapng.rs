@@ -128,7 +128,7 @@ fn io_error(error: PcapError) -> io::Error {
     }
 }
 
-/// What became of a packet, for people.
+/// The verdict on a packet, for people.
 fn comment(seen: &Seen) -> String {
     let Seen {
         program,

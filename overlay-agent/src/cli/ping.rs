@@ -166,7 +166,7 @@ fn line(number: u32, pinged: &Pinged) -> String {
     )
 }
 
-/// What all of them have come to.
+/// The summary of all pings.
 #[derive(Debug, PartialEq, Eq)]
 struct Summary {
     sent: usize,

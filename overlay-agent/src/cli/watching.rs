@@ -1,4 +1,4 @@
-//! Who looks at packets just now: for people who wonder why other programs are attached.
+//! The present captures: for people who wonder why other programs are attached.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! What members of a cluster's store ask for. It is read for the helper, which may not.
+//! Credentials for the members of a cluster's store. They are read for the helper, which may not.
 
 use std::{
     io::{self, Read as _},
@@ -18,12 +18,12 @@ pub(crate) struct AccessError {
     key: &'static str,
     path: PathBuf,
     cause: io::Error,
-    /// What to do about it.
+    /// The cure.
     pub(crate) cure: &'static str,
 }
 
 impl AccessError {
-    /// What is wrong, without what to do about it.
+    /// The fault, without its cure.
     pub(crate) fn what(&self) -> String {
         what(self.key, &self.path, &self.cause)
     }

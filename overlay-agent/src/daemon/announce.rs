@@ -1,4 +1,4 @@
-//! What the service manager is told of a start or an end that takes long: what has been done of
+//! Notifies the service manager of a start or an end that takes long: how much has been done of
 //! how much, and that it is not stuck.
 
 use std::time::{Duration, Instant};

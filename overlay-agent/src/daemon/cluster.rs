@@ -35,7 +35,7 @@ pub(crate) use self::process::program;
 
 /// A helper that ends is started again after so long.
 const RESTART: Duration = Duration::from_secs(1);
-/// What has changed is written down after so long.
+/// Changes are written to the file after this time.
 const SAVE: Duration = Duration::from_secs(5);
 
 /// The helper, and what it has told.
@@ -44,39 +44,39 @@ pub(super) struct Helper {
     file: PathBuf,
     running: Option<Running>,
     restart: Instant,
-    /// What it has told last.
+    /// Its last news.
     pub(super) news: Option<News>,
     /// Why it does not run, or what it said does not count.
     failure: Option<Trouble>,
     /// A network that was refused, until the configuration file is no longer in its way.
     refused: Option<String>,
-    /// What is to be written, and when.
+    /// Unsaved changes, and when they are to be saved.
     unsaved: Option<(Unsaved, Instant)>,
-    /// What is being written.
+    /// The write that is under way.
     behind: Option<Behind>,
     /// Why `subnet.env` is not as it should be.
     no_subnet_env: Option<Trouble>,
 }
 
-/// What is not written down yet.
+/// Changes that are not saved yet.
 enum Unsaved {
     /// A network that is in force once it is.
     Whole(String),
-    /// What has changed of the one in force.
+    /// Changes of the text in force.
     Changes,
 }
 
-/// What the helper's turn brings.
+/// An event of the helper.
 pub(super) enum Told {
     /// It has told something.
     News(Box<News>),
-    /// What it has told is to be written.
+    /// Its changes are to be saved.
     Save,
-    /// What was to be written is, or could not be.
+    /// A save has ended, or failed.
     Saved,
 }
 
-/// What is to be done about what the helper has told.
+/// The action that follows from the helper's news.
 pub(super) enum Outcome {
     Nothing,
     /// The configuration has to be read again.
@@ -308,7 +308,7 @@ impl Helper {
         self.failure = Some(failure);
     }
 
-    /// What is wrong, for `status` and doctor.
+    /// The problems, for `status` and doctor.
     pub(super) fn troubles(&self) -> Vec<Trouble> {
         let failures = self.failure.iter().chain(&self.no_subnet_env);
         let mut troubles: Vec<Trouble> = failures.cloned().collect();

@@ -40,7 +40,7 @@ pub(super) struct ConfigFile {
     watcher: Option<RecommendedWatcher>,
     /// Which folder of fragments is watched: another one of the same name may take its place.
     watched: Option<(u64, u64)>,
-    /// What is looked at, what was there at the last look, and when the next one is due.
+    /// The watched paths, their state at the last look, and when the next one is due.
     looked_at: Vec<PathBuf>,
     seen: Vec<Identity>,
     next: Instant,
@@ -127,7 +127,7 @@ impl ConfigFile {
         }
     }
 
-    /// What is there now of all that is looked at.
+    /// The present state of all watched paths.
     fn look(&self) -> Vec<Identity> {
         self.looked_at.iter().map(|path| identity(path)).collect()
     }
@@ -156,7 +156,7 @@ impl ConfigFile {
         self.files.cluster_text()
     }
 
-    /// What the files ask for, if they differ from what was last read.
+    /// The configuration of the files, if they differ from what was last read.
     pub(super) fn read(&mut self) -> Option<Loaded> {
         // Before the files: what changes in between is told.
         self.follow(&self.files.peers_folder());

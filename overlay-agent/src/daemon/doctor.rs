@@ -33,7 +33,7 @@ impl Reconciler {
         }
     }
 
-    /// What probes tell of the peers that are asked, or have asked.
+    /// The health of the peers that are probed, or have probed.
     fn known_by_probes(&self) -> BTreeMap<(Name, Name), Health> {
         let networks = self.model.networks.iter();
         let peers = networks.flat_map(|network| {

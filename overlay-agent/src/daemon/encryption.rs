@@ -1,4 +1,4 @@
-//! What `status` says of encrypted tunnels, as of now; and when keys are to be looked at.
+//! The current state of encrypted tunnels for `status`; and when keys are to be looked at.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::Reconciler;
 
 type Traffic = BTreeMap<PublicKey, PeerTraffic>;
 
-/// What has passed between this node and its peers, by device.
+/// Traffic between this node and its peers, by device.
 pub(super) type ByDevice = BTreeMap<IfName, Traffic>;
 
 impl Reconciler {
@@ -107,7 +107,7 @@ impl Reconciler {
     }
 }
 
-/// What has passed by a device; `None` where it is not there.
+/// Traffic of a device; `None` where it is not there.
 fn passed(device: IfName, around: &Surroundings) -> Option<Traffic> {
     let link = around.links.get(&device).filter(|link| link.ours)?;
     match wireguard::read(link.index) {

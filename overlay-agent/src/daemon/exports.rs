@@ -11,7 +11,7 @@ use overlay_insight::metrics::Exporter;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-/// What is open, and what should be.
+/// The open listeners, and those that there should be.
 pub(super) struct Exports {
     calls: mpsc::Sender<Call>,
     /// The node's namespace, where that is not the machine's.

@@ -65,7 +65,7 @@ pub(super) struct Flows {
     failure: Option<KernelError>,
 }
 
-/// What one has found.
+/// The result of a look.
 #[derive(Debug, Default)]
 struct Seen {
     /// Flows between addresses of a network that the kernel translates, by network.
@@ -237,7 +237,7 @@ impl Reconciler {
         self.flows.look = Some(spawn_blocking(move || look(rows, &ends)));
     }
 
-    /// What `status` says of a network that is left to the kernel for its flows.
+    /// The sentence of `status` about a network that is left to the kernel for its flows.
     pub(super) fn left_for_flows(&self, network: &Network) -> Option<String> {
         let is_left = self.flows.too_many.contains(&network.vni);
         is_left.then(|| {
@@ -248,7 +248,7 @@ impl Reconciler {
         })
     }
 
-    /// What keeps the programs from knowing all that the kernel translates.
+    /// Problems that keep the programs from knowing all that the kernel translates.
     pub(super) fn flow_troubles(&self) -> Vec<Trouble> {
         let left = self.model.networks.iter();
         let left = left.filter_map(|network| {

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{Reconciler, watches::Changed};
 
-/// What is to be looked at.
+/// The objects to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
     /// Rules of others.

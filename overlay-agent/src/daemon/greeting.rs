@@ -28,7 +28,7 @@ const MOST: usize = 512;
 /// Sockets that are open at a time.
 const AT_ONCE: usize = 64;
 
-/// What neighbours know a device by; one that was made anew is another.
+/// The identity of a device for its neighbours; one that was made anew is another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Card {
     index: u32,

@@ -21,7 +21,7 @@ use nix::{
 use overlay_core::{dirs::Dirs, model::Name};
 use tracing::{debug, warn};
 
-/// What a user can do about a folder of another one.
+/// The cure for a folder of another user.
 fn instead(owner: u32, user: u32) -> &'static str {
     match (owner, user) {
         (_, 0) => "move it away, or run this as that user",
@@ -45,10 +45,10 @@ pub enum LockError {
         path: PathBuf,
         /// Whose it is.
         owner: u32,
-        /// Who we are.
+        /// Our user.
         user: u32,
     },
-    /// What has the name of a file of an agent is none.
+    /// An object with the name of an agent's file is none.
     #[error(
         "use {}: {what}, which no agent has made; move it away, or choose another name with --instance",
         path.display()
@@ -56,7 +56,7 @@ pub enum LockError {
     NotOurs {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Its kind.
         what: &'static str,
     },
     /// The folder for socket and lock cannot be made.
@@ -64,7 +64,7 @@ pub enum LockError {
     Io {
         /// The folder or file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The cause.
         cause: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! What the programs say of packets, in the agent's log: the lines that `monitor` prints.
+//! Logs the programs' messages about packets: the lines that `monitor` prints.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::{
 /// Those who write the log know the names of the last round by this.
 pub(super) struct Messages(watch::Sender<Known>);
 
-/// What the lines have names from.
+/// The names for the lines.
 #[derive(Clone, Default)]
 struct Known {
     names: Arc<Names>,

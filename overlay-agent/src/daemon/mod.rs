@@ -73,13 +73,13 @@ pub use teardown::{TeardownError, teardown};
 
 /// Changes come in bursts: a look is worth while once they have calmed down.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// What nobody announces, such as a detached program, is found by a look at little.
+/// Interval of the patrol, which finds changes without events, such as a detached program.
 const PATROL: Duration = Duration::from_millis(500);
-/// What came without an event all the same is found by a round without a cause.
+/// Interval of rounds without a cause, which find all other changes without events.
 const RESYNC: Duration = Duration::from_secs(30);
 /// While a key of a node changes: what others have agreed on is announced by nobody.
 const KEYS: Duration = Duration::from_secs(1);
-/// What could not be done is tried again: others may have put right what stood in the way.
+/// Failed steps are tried again: others may have removed the obstacle.
 const RETRY: Duration = Duration::from_millis(500);
 /// After a round the agent rests this many times as long as it worked before it looks on its
 /// own, so that a large node does not keep a core busy,

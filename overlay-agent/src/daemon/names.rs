@@ -1,4 +1,4 @@
-//! What the name service is told of the node, and what `status` makes of it.
+//! Parameters of the name service, and its part of `status`.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ pub(super) struct NameService {
     failed: Option<String>,
     /// Why the node's own name servers are not known, where they are to be asked.
     unread: Option<String>,
-    /// What the log has been told.
+    /// The problems that were logged.
     told: Vec<Trouble>,
 }
 
@@ -68,7 +68,7 @@ impl Reconciler {
         self.names.told = troubles;
     }
 
-    /// What is answered at each gateway that is there.
+    /// The names that are answered at each gateway.
     fn rooms(&self, names: &Names, forward: &[SocketAddr]) -> Setup {
         let mut setup = Setup::new();
         for network in &self.model.networks {
@@ -167,7 +167,7 @@ impl Reconciler {
     }
 }
 
-/// What a container is called: by its runtime, and by the agent.
+/// The names of a container: by its runtime, and by the agent.
 fn called(endpoint: &Endpoint) -> impl Iterator<Item = &str> {
     let labels = endpoint.attachment.iter().map(|it| &it.labels);
     let by_runtime = labels.flat_map(|labels| LABELS.iter().filter_map(|it| labels.get(*it)));

@@ -1,4 +1,4 @@
-//! What status says of a way with several next hops.
+//! The part of `status` about a route with several next hops.
 
 use overlay_control::NextHopStatus;
 use overlay_core::surroundings::{Way, WayHop};

@@ -37,7 +37,7 @@ const DEVICES: usize = 64;
 /// Questions about the ways to peers that one patrol asks again.
 const WAYS: usize = 64;
 
-/// What the last round has seen, as far as a patrol compares it, and how far it has come.
+/// The last round's observations that a patrol compares, and how far it has come.
 #[derive(Default)]
 pub(super) struct Patrol {
     namespaces: Vec<(PathBuf, Option<Identity>)>,
@@ -53,7 +53,7 @@ pub(super) struct Patrol {
     round: usize,
 }
 
-/// What the maps should have for the peers.
+/// The rows that the maps should have for the peers.
 struct Expected {
     objects: Shared<PeerObjects>,
     /// The devices that lead to them.
@@ -236,7 +236,7 @@ fn places(observed: &Observed, up: bool) -> impl Iterator<Item = (&IfName, u32)>
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// What a path leads to; what cannot be looked at is nothing that we know.
+/// The file at a path; one that cannot be looked at is none that we know.
 fn identity(path: &Path) -> Option<Identity> {
     let found = fs::metadata(path).ok()?;
     Some((found.dev(), found.ino()))

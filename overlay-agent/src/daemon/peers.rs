@@ -66,7 +66,7 @@ impl Reconciler {
         usual && !has_sources && added.next().is_none() && !is_shared
     }
 
-    /// What the change asks for, done; `None` where it is left to a round.
+    /// Carries out the change; `None` where it is left to a round.
     async fn change_alone(&mut self, change: &PeerChange) -> Option<()> {
         let port = self.model.network(&change.network)?.outer_port();
         let ways = self.known.ways_to(&change.come, &change.gone, port)?;

@@ -28,7 +28,7 @@ const NOBODY: u16 = 33434;
 /// Nobody waits longer for an answer.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// What is to be sent, and from where.
+/// The path of a ping.
 struct Way {
     /// The namespace; `None`: the node's.
     netns: Option<PathBuf>,
@@ -174,7 +174,7 @@ impl Reconciler {
         }
     }
 
-    /// Who asks; `None`: the node.
+    /// The sender; `None`: the node.
     fn sender(
         &self,
         from: Option<&str>,

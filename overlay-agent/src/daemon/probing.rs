@@ -1,4 +1,4 @@
-//! What the probes are told of the node, and what `status` makes of what they tell.
+//! Parameters of the probes, and their results for `status`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -44,14 +44,14 @@ use super::{
     teardown::{TeardownError, teardown},
 };
 
-/// What the patrol has to be told.
+/// News for the patrol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Untold {
     #[default]
     Nothing,
     /// Of containers that came: at its next turn.
     Containers,
-    /// What a round has seen: before anything else.
+    /// The observation of a round: before anything else.
     Round,
 }
 
@@ -64,9 +64,9 @@ pub struct Reconciler {
     /// The same with it.
     pub(super) model: Model,
     pub(super) facts: Facts,
-    /// What happens to the node.
+    /// The kernel's events about the node.
     pub(super) watch: Option<Watch>,
-    /// What is known of it.
+    /// Its known state.
     pub(super) known: Known,
     /// The peers' objects of the last time.
     pub(super) for_peers: Option<Arc<ForPeers>>,
@@ -79,11 +79,11 @@ pub struct Reconciler {
     pub(super) unfinished: bool,
     /// Steps since memory was last given back.
     pub(super) steps: usize,
-    /// What the last round could not do.
+    /// Problems of the last round.
     pub(super) problems: Vec<Trouble>,
     /// When the configuration that is in force was read.
     pub(super) read_at: SystemTime,
-    /// What of the underlay is not there yet, or not at present: nothing is done until it is.
+    /// The missing part of the underlay: nothing is done until it is there.
     pub(super) waiting: Option<String>,
     /// Whether the node is not called like its instance.
     renamed: bool,
@@ -91,36 +91,36 @@ pub struct Reconciler {
     pub(super) refused: Option<String>,
     /// Why files of peers are not in force, or only as they were before.
     pub(super) refused_fragments: Vec<Trouble>,
-    /// What the cluster's helper has told last.
+    /// The last news of the cluster's helper.
     pub(super) cluster: Option<News>,
-    /// What is wrong with the cluster.
+    /// Problems of the cluster.
     pub(super) cluster_troubles: Vec<Trouble>,
     /// Why the programs cannot be used.
     pub(super) unavailable: Option<KernelError>,
     /// Why Prometheus does not find the counters where it should.
     pub(super) closed_to_metrics: Option<Trouble>,
-    /// What others broke and was put right.
+    /// Repairs of others' changes.
     pub(super) repairs: Repairs,
     /// Since when each problem is there.
     pub(super) since: Since,
-    /// What the programs are to say.
+    /// The variant of the programs.
     pub(super) variant: Variant,
     /// The capture that is under way.
     pub(super) capture: Option<Capture>,
-    /// What the programs say for the log.
+    /// The programs' messages for the log.
     pub(super) messages: Option<Messages>,
     pub(super) patrol: Patrol,
-    /// What is to be detached since nobody was there to hear it.
+    /// Attachments that were to go while no agent ran.
     pub(super) spool: Spool,
     /// Addresses that are kept for containers that are about to come.
     pub(super) held: Held,
-    /// What the patrol does not know of.
+    /// Changes that the patrol does not know of.
     pub(super) untold: Untold,
     /// Containers whose programs are attached later.
     pub(super) late: Late,
     pub(super) probes: Probes,
     pub(super) names: NameService,
-    /// What the kernel translates.
+    /// Flows that the kernel translates.
     pub(super) flows: Flows,
 }
 
@@ -273,7 +273,7 @@ impl Reconciler {
         self.known.distrust();
     }
 
-    /// What of the underlay is not there, if that is what everything waits for.
+    /// The missing part of the underlay, if everything waits for it.
     pub(super) fn waits_for(&self) -> Option<&str> {
         self.waiting.as_deref()
     }
@@ -283,7 +283,7 @@ impl Reconciler {
         self.problems.is_empty() && self.report == Report::default()
     }
 
-    /// What the desired state follows from.
+    /// The inputs of the desired state.
     pub(super) fn inputs(&self) -> Inputs<'_> {
         Inputs {
             model: &self.model,
@@ -298,7 +298,7 @@ impl Reconciler {
         }
     }
 
-    /// What an agent that was killed was making is finished or gone, once all has been done.
+    /// Forgets the unfinished objects of a killed agent: once all steps are done they are finished or gone.
     pub(super) fn forget_the_unfinished(&mut self) -> Result<(), StoreError> {
         if self.is_well() {
             self.store.has_made()?;
@@ -330,7 +330,7 @@ impl Reconciler {
     }
 }
 
-/// What a path leads to; one that cannot be looked at is no namespace that we know.
+/// The namespace at a path; one that cannot be looked at is none that we know.
 pub(super) fn identity(path: &Path) -> Option<NetnsId> {
     netns::id(path).ok().flatten()
 }

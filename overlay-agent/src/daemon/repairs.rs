@@ -20,24 +20,24 @@ use tracing::{debug, warn};
 
 use super::Reconciler;
 
-/// What is broken again before so long has passed is one fight.
+/// Within this time, the same repair again belongs to one fight.
 const PAUSE: Duration = Duration::from_mins(1);
-/// Who has broken the same so often, with no such pause, will not stop.
+/// After so many of the same repair without such a pause, it counts as a fight.
 const FIGHT: u32 = 3;
-/// What a line names.
+/// Objects that a line names at most.
 const NAMED: usize = 3;
 
-/// What was as it should be, and what has been repaired since.
+/// The settled state, and the repairs since then.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     /// Counts what is asked for: another configuration, a container, a switch.
     wishes: u64,
     settled: Option<Settled>,
-    /// What has been told since.
+    /// The repairs that were logged since.
     told: BTreeSet<String>,
     /// Things that were put right since the agent's start.
     pub(super) count: u64,
-    /// What was put right within the last [`PAUSE`].
+    /// Repairs within the last [`PAUSE`].
     lately: BTreeMap<String, Lately>,
     /// When something was put right last for at least the [`FIGHT`]th time.
     fought: Option<Instant>,
@@ -49,15 +49,15 @@ struct Lately {
     times: u32,
 }
 
-/// What is worth a line.
+/// Repairs worth a line of the log.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct News {
     lacks: Vec<String>,
-    /// What is put right in vain.
+    /// Repairs in vain.
     in_vain: Vec<String>,
 }
 
-/// What a node that was as it should be followed from.
+/// The inputs of a settled state.
 #[derive(Debug, PartialEq, Eq)]
 struct Settled {
     wishes: u64,
@@ -184,7 +184,7 @@ impl Repairs {
     }
 }
 
-/// Who runs here and configures networks.
+/// Running programs that configure networks.
 fn suspects() -> Vec<&'static str> {
     match managers::running() {
         Ok(running) => running.into_iter().collect(),

@@ -41,7 +41,7 @@ use super::{
 /// Waiting calls before clients have to wait.
 const WAITING_CALLS: usize = 16;
 
-/// What a daemon is started with.
+/// The parameters of a daemon.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration file.
@@ -52,7 +52,7 @@ pub struct Options {
     pub netns: Option<PathBuf>,
     /// Where the instance keeps what it keeps.
     pub dirs: Dirs,
-    /// Who is told what is done.
+    /// The listener to progress.
     pub progress: Progress,
 }
 

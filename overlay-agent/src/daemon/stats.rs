@@ -1,4 +1,4 @@
-//! What the node has counted, as the API tells it.
+//! The node's counters, as the API tells them.
 
 use std::{
     net::IpAddr,
@@ -88,7 +88,7 @@ impl Reconciler {
         }))
     }
 
-    /// What the guard of the tunnels' ports has dropped.
+    /// Drops of the guard of the tunnels' ports.
     fn dropped_by_kernel(&self) -> kernel::Result<Dropped> {
         if self.observed.objects.guard.is_none() {
             return Ok(Dropped::new());
@@ -114,7 +114,7 @@ impl Reconciler {
         }
     }
 
-    /// What the kernel's VXLAN devices have carried, by network.
+    /// Traffic of the kernel's VXLAN devices, by network.
     pub(super) fn by_kernel(&self) -> kernel::Result<Vec<PathCounts>> {
         let devices = statistics::traffic()?;
         let networks = self.model.networks.iter();

@@ -97,13 +97,13 @@ impl Reconciler {
         })
     }
 
-    /// What the attached programs tell; those that are not there tell nothing.
+    /// The level at which the attached programs log; off where there are none.
     fn log_level_now(&self) -> LogLevel {
         let dataplane = self.node.dataplane.as_ref();
         dataplane.map_or(LogLevel::Off, |dataplane| dataplane.variant().log)
     }
 
-    /// What holds the rules of networks on the kernel's path.
+    /// The table that enforces the networks' rules on the kernel's path.
     fn guard_table(&self) -> GuardTableStatus {
         let name = guard_table(self.store.content().instance());
         let reason = self.observed.around.no_guard.as_ref();
@@ -114,7 +114,7 @@ impl Reconciler {
         }
     }
 
-    /// What is not as it should be, and since when.
+    /// The problems, and since when there are.
     pub(super) fn problems_now(&mut self) -> Vec<Problem> {
         let troubles = self.troubles();
         self.since.stamp(troubles)
@@ -203,7 +203,7 @@ impl Reconciler {
         })
     }
 
-    /// What the programs do.
+    /// The state of the programs.
     pub(super) fn fastpath_state(&self) -> FastPathState {
         if self.store.content().fastpath_off || !self.wants_programs() {
             FastPathState::Off

@@ -1,4 +1,4 @@
-//! What flannel's CNI plugin reads of a network, at a path that others may have a file at, too.
+//! The file that flannel's CNI plugin reads, at a path where others may have a file, too.
 //!
 //! The file is ours by its content, which the state file had before the file did. One with any
 //! other content is somebody else's, such as a flanneld's: it stays, and is told of.

@@ -1,4 +1,4 @@
-//! What the service manager is told, where one has started the agent: `sd_notify(3)`.
+//! Notifies the service manager, where one has started the agent: `sd_notify(3)`.
 
 use std::{future::pending, time::Duration};
 

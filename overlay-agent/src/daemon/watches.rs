@@ -1,4 +1,4 @@
-//! What tells of changes by itself, besides netlink.
+//! Sources of events besides netlink.
 
 use std::future::pending;
 
@@ -47,7 +47,7 @@ fn kept<T>(opened: kernel::Result<T>) -> Option<T> {
         .ok()
 }
 
-/// What has changed.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Changed {
     /// The packet filter.

@@ -1,4 +1,4 @@
-//! What is shown, and how keys change it.
+//! The state of the view, and how keys change it.
 
 use overlay_control::{Mesh, stats::Stats};
 use overlay_insight::stats::rates;
@@ -44,16 +44,16 @@ impl Tab {
     }
 }
 
-/// What a key asks for.
+/// The effect of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     GoOn,
     Quit,
 }
 
-/// What the agent says at one time.
+/// The agent's answers at one time.
 pub(crate) struct Look {
-    /// What it has counted.
+    /// Its counters.
     pub(crate) stats: Stats,
     /// How its peers are, or why that is not known.
     pub(crate) mesh: Result<Mesh, String>,

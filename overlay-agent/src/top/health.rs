@@ -33,7 +33,7 @@ fn weight(peer: &MeshPeer, column: usize) -> u64 {
     }
 }
 
-/// What a peer is called where there can be several networks.
+/// A peer's name where there can be several networks.
 pub(super) fn name(peer: &MeshPeer) -> String {
     format!("{} {}", peer.network, peer.name)
 }
@@ -79,7 +79,7 @@ pub(super) fn figures(health: &PeerHealth) -> [String; 4] {
     ]
 }
 
-/// What figures do not tell, a sentence each.
+/// Remarks that figures do not tell, a sentence each.
 pub(super) fn remarks(peer: &MeshPeer) -> Vec<String> {
     let health = &peer.health;
     let mut remarks = Vec::new();
@@ -131,7 +131,7 @@ pub(super) fn lost(mesh: &Mesh) -> usize {
         .sum()
 }
 
-/// What is said above the peers: who asks, how often, and how many are how.
+/// The line above the peers: who probes, how often, and how many peers are in each state.
 pub(super) fn summary(mesh: &Mesh) -> String {
     let Some(interval) = mesh.probe.interval_ms else {
         return match mesh.probe.mode {

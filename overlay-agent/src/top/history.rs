@@ -12,7 +12,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// In the place of a bar: a question was lost, or the peer is.
 pub(super) const LOST: char = 'x';
 
-/// What a look has seen of a peer.
+/// A sample of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sample {
     /// Nanoseconds of the last round trip.

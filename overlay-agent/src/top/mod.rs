@@ -98,7 +98,7 @@ async fn show(
     }
 }
 
-/// What somebody has done at the terminal, if they have.
+/// The next event of the terminal, if there is one.
 fn pending() -> io::Result<Option<Event>> {
     if event::poll(Duration::ZERO)? {
         event::read().map(Some)

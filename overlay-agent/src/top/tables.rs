@@ -17,7 +17,7 @@ pub(super) struct Content {
 
 pub(super) struct Row {
     pub(super) cells: Vec<String>,
-    /// What the column that sorts has.
+    /// The value of the sorting column.
     order: Order,
 }
 

@@ -12,19 +12,19 @@ use overlay_insight::stats::{bytes, count};
 /// Columns of a terminal that nobody has made wider.
 const WIDTH: u16 = 80;
 
-/// What was counted from the beginning.
+/// The counts from the beginning.
 pub(super) fn totals(stats: &Stats, all: bool) -> String {
     Page::new("since the maps were made".to_owned()).of(stats, all)
 }
 
-/// What was counted in a second, and when.
+/// The counts of a second, and when it was.
 pub(super) fn rates(stats: &Stats, all: bool, at: &str) -> String {
     Page::new(format!("per second, {at}")).of(stats, all)
 }
 
 struct Page {
     text: String,
-    /// What the numbers are.
+    /// The meaning of the numbers.
     are: String,
 }
 
@@ -271,7 +271,7 @@ fn reason(name: &str, of: Counter, text: &str) -> [String; 4] {
     ]
 }
 
-/// Who a sender is, in a line below the reason.
+/// The name of a sender, in a line below the reason.
 fn name(sender: &Sender) -> String {
     match sender {
         Sender::Peer { network, name } => format!("- peer {name} ({network})"),

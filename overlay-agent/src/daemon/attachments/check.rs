@@ -51,7 +51,7 @@ impl Reconciler {
     }
 }
 
-/// What an endpoint's interface should have and has not, by a look of now.
+/// The first thing that an endpoint's interface lacks now.
 async fn missing(endpoint: &Endpoint, believed: &Believed) -> kernel::Result<Option<String>> {
     let path = endpoint.netns.path();
     let netlink = Netlink::open_in(&path)?;

@@ -165,7 +165,7 @@ impl Reconciler {
         }
     }
 
-    /// What there is of it, if it is whole.
+    /// The attachment, if it is whole.
     fn attached(&self, endpoint: &Endpoint, existed: bool) -> Option<Attached> {
         let status = self.endpoint_status(&endpoint.name)?;
         let objects = &self.observed.objects;

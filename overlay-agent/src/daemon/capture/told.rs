@@ -1,4 +1,4 @@
-//! What the programs have seen, with names.
+//! Packets that the programs have reported, with names.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

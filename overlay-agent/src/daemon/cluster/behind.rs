@@ -31,7 +31,7 @@ impl Behind {
         let _ = (&mut self.done).await;
     }
 
-    /// What has come of it.
+    /// The outcome.
     pub(super) fn finish(self) -> io::Result<()> {
         let joined = self.thread.join();
         joined.unwrap_or_else(|_| Err(io::Error::other("its writer has failed")))

@@ -95,7 +95,7 @@ pub(super) fn keys(file: &KeyFile, cluster: &Cluster) -> Result<[Option<PublicKe
     Ok([key, next].map(|key| key.map(|key| key.public())))
 }
 
-/// What the helper is told; `None` without an IPv4 address.
+/// The parameters of the helper; `None` without an IPv4 address.
 pub(super) fn start(
     reconciler: &Reconciler,
     cluster: &Cluster,

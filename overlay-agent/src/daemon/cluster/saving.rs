@@ -1,4 +1,4 @@
-//! What the helper has told comes into force, and is written down.
+//! Puts the helper's news into force, and saves it.
 
 use std::io;
 

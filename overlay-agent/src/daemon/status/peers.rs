@@ -12,7 +12,7 @@ use overlay_kernel::{self as kernel, bpf::Counters};
 
 use super::super::{Reconciler, next_hops};
 
-/// What the programs have counted, by the slot of a peer.
+/// The programs' counters, by the slot of a peer.
 pub(super) struct Counted {
     peers: BTreeMap<u32, PeerStats>,
     /// Left to the kernel, for whatever reason.
@@ -85,7 +85,7 @@ impl Reconciler {
     }
 }
 
-/// What the programs have carried, with all peers together.
+/// Traffic of the programs, with all peers together.
 pub(super) fn carried(peers: &[PeerStatus]) -> PathCounts {
     let mut sum = PathCounts::default();
     for traffic in peers.iter().filter_map(|peer| peer.traffic.as_ref()) {

@@ -55,7 +55,7 @@ fn title(app: &App, tab: Tab) -> Line<'static> {
     }
 }
 
-/// Who it is, how well it is, and what all of it carries.
+/// The node, its health, and its total traffic.
 fn summary(app: &App) -> Text<'static> {
     let now = &app.now;
     let health = match (&app.silent, now.healthy) {
