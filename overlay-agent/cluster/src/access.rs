@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What is in the files that the configuration names. Whoever starts the helper reads them: it
+/// The contents of the files that the configuration names. Whoever starts the helper reads them: it
 /// may not, and is told anew when they have changed.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! What is known of the other nodes, and how much of it is in doubt.
+//! The known nodes, and which of them are in doubt.
 //!
 //! Who is new, or has changed, counts at once. Who is not in the store any more is in doubt, and
 //! goes only when a list or a look-up [`DOUBT`] later still lacks him: a store that fails, is restored
@@ -34,16 +34,16 @@ pub const RESTORED: Duration = Duration::from_mins(10);
 /// The agent looks up peers by so many prefix lengths of a family.
 pub const MAX_LENGTHS: usize = 8;
 
-/// What helps against an entry that cannot be used.
+/// The cure for an entry that cannot be used.
 const CORRECT: &str = "correct it in etcd, or remove it there";
 
-/// What helps against one of a node without a key.
+/// The cure for an entry of a node without a key.
 const KEYLESS: &str = "set encryption in [cluster] there, too; a node of flannel's cannot encrypt";
 
 /// One key below `PREFIX/subnets/`, as it is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What follows `PREFIX/subnets/`.
+    /// The part behind `PREFIX/subnets/`.
     pub key: String,
     /// The lease's attributes.
     pub value: Vec<u8>,

@@ -13,7 +13,7 @@ use crate::{
     subnet::Subnet,
 };
 
-/// What has changed of a network since it was told before.
+/// Changes of a network since it was last told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Changes {

@@ -14,10 +14,10 @@ use crate::{
     subnet::Subnet,
 };
 
-/// Who this node is, and what it wants.
+/// This node's identity, and the subnet that it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Me {
-    /// What it writes into the store; its name stands there, too.
+    /// Its lease in the store; its name stands there, too.
     pub lease: Lease,
     /// The subnet that it has had, from its own memory.
     pub last: Option<Subnet>,
@@ -31,7 +31,7 @@ pub struct Me {
     pub fresh: bool,
 }
 
-/// What a node has to do for its subnet.
+/// The next action of a node for its subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing: the entry is there, with this lease of the store, and says what it should.
@@ -82,12 +82,12 @@ impl Me {
         Ok(())
     }
 
-    /// What this node is called in the store.
+    /// This node's name in the store.
     fn name(&self) -> &str {
         self.lease.node().unwrap_or_default()
     }
 
-    /// What to do, from a list of all entries and of when subnets were last used.
+    /// Decides the action, from a list of all entries and of when subnets were last used.
     pub fn decide(
         &self,
         network: &Network,

@@ -11,11 +11,11 @@ use crate::problem::Problem;
 pub enum ClientError {
     /// The text is no URL.
     Url(String),
-    /// What is to be shown or believed is not what it should be.
+    /// The credentials are invalid.
     Access {
-        /// What is wrong.
+        /// The fault.
         what: String,
-        /// What would do.
+        /// The cure.
         cure: &'static str,
     },
     /// No connection.
@@ -27,14 +27,14 @@ pub enum ClientError {
     },
     /// The member does not know this client's token any more, or has no token of it.
     Token {
-        /// What was asked.
+        /// The call.
         call: &'static str,
         /// The member's words.
         cause: String,
     },
     /// It was refused, or the connection ended.
     Refused {
-        /// What was asked.
+        /// The call.
         call: &'static str,
         /// The member's words.
         cause: String,
@@ -57,7 +57,7 @@ const OWN_CERTIFICATE: &str =
     "give in cluster.cert and cluster.key a certificate that the members' trusted CA has signed";
 
 impl ClientError {
-    /// What is wrong, and what helps.
+    /// The problem with its cure.
     pub fn problem(&self) -> Problem {
         let (what, cure) = match self {
             Self::Url(url) => (
@@ -94,7 +94,7 @@ impl ClientError {
     }
 }
 
-/// What helps when there is no connection.
+/// The cure when there is no connection.
 fn of_connection(cause: &str) -> &'static str {
     let cures: [(&[&str], &str); 5] = [
         (
@@ -121,7 +121,7 @@ fn of_connection(cause: &str) -> &'static str {
     find(&cures, cause).unwrap_or(AWAY)
 }
 
-/// What helps when a member refuses something, or ends the connection.
+/// The cure when a member refuses something, or ends the connection.
 fn of_refusal(cause: &str) -> &'static str {
     let cures: [(&[&str], &str); 6] = [
         (

@@ -1,4 +1,4 @@
-//! What the agent is handed: a network with its peers, as a configuration has them.
+//! The fragment for the agent: a network with its peers, as a configuration has them.
 //!
 //! Each peer has the lease that it follows from beside it, in a comment, so that the file is all
 //! that has to be remembered.
@@ -16,7 +16,7 @@ const STORE: &str = "# store ";
 /// Behind a lease that is in doubt: how long it is kept.
 const DOUBTED: &str = "(not in the store any more, kept for ";
 
-/// What the IPv6 side of a node is called, behind its name.
+/// Suffix of the name of a node's IPv6 side.
 const SECOND: &str = "-v6";
 
 /// Longest name that the agent takes, in bytes.
@@ -44,7 +44,7 @@ pub fn write(name: &str, network: &Network, own: Subnet, nodes: &[Node<'_>]) -> 
     text
 }
 
-/// What comes before all peers.
+/// The part before all peers.
 pub fn head(name: &str, network: &Network, own: Subnet) -> String {
     let mut text = format!("{WRITTEN}; changes here are lost.\n\n");
     // A `String` takes everything.
@@ -128,7 +128,7 @@ fn peers(text: &mut String, network: &Network, node: &Node<'_>, name: &str) -> s
     Ok(())
 }
 
-/// What nodes are called: each by the name that it gives itself, if that is one and nobody's before
+/// Names of nodes: for each the name that it gives itself, if that is one and nobody's before
 /// it; else by its address.
 pub fn names<'a>(nodes: &[Node<'a>]) -> Vec<Cow<'a, str>> {
     let mut names: HashSet<&str> = HashSet::with_capacity(nodes.len());

@@ -27,13 +27,13 @@ pub struct Device {
     pub mac: Mac,
 }
 
-/// What only nodes of ours write, in a field that flannel does not know.
+/// The part that only nodes of ours write, in a field that flannel does not know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Overlay {
     /// The node's name: a lease of another node is never taken, whatever address it has.
     pub node: String,
-    /// What tunnels to it are encrypted with.
+    /// Keys of the tunnels to it.
     #[serde(flatten)]
     pub keys: Keys,
 }
@@ -82,7 +82,7 @@ pub enum InvalidLease {
     Field {
         /// The field's name.
         field: &'static str,
-        /// What stands there.
+        /// The invalid value.
         value: String,
     },
 }
@@ -197,7 +197,7 @@ fn can_be_vtep_v6(address: Ipv6Addr) -> bool {
         || address.is_loopback())
 }
 
-/// What a foreign text may do to a line of a log or of a file: nothing.
+/// A foreign text without characters that could break a line of a log or of a file.
 pub(crate) fn shown(text: &str) -> String {
     text.chars()
         .take(80)

@@ -10,7 +10,7 @@ use tonic::{
 
 use crate::{access::Access, failure::ClientError};
 
-/// What TLS takes: none for a URL of HTTP.
+/// The settings of TLS: none for a URL of HTTP.
 pub(crate) fn tls(url: &str, access: &Access) -> Result<Option<ClientTlsConfig>, ClientError> {
     if !url.starts_with("https://") {
         return Ok(None);
@@ -69,7 +69,7 @@ impl Login {
         }))
     }
 
-    /// What is shown for a token.
+    /// The password that is shown for a token.
     pub(crate) fn password(&self) -> String {
         self.password.clone()
     }

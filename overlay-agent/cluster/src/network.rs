@@ -53,15 +53,15 @@ pub enum InvalidNetwork {
     Field {
         /// The field's name.
         field: &'static str,
-        /// What stands there.
+        /// The invalid value.
         value: String,
-        /// What would do.
+        /// The cure.
         cure: &'static str,
     },
 }
 
 impl InvalidNetwork {
-    /// What would do.
+    /// The cure.
     pub fn cure(&self) -> &'static str {
         match self {
             Self::Json => "write one as \"overlay-agent cluster init\" does",

@@ -1,4 +1,4 @@
-//! What is wrong in the store or on the way to it, as the agent tells people.
+//! Problems in the store or on the way to it, as the agent tells people.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ const LONGEST: usize = 500;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Problem {
-    /// What it is about, such as a key: a problem is the same as long as this is.
+    /// Its subject, such as a key: a problem is the same as long as this is.
     pub subject: String,
-    /// What is wrong.
+    /// The fault.
     pub what: String,
-    /// What to do about it.
+    /// The cure.
     pub cure: String,
 }
 

@@ -13,7 +13,7 @@ macro_rules! messages {
 }
 
 messages! {
-    /// What each answer says of the store.
+    /// The header of each answer.
     ResponseHeader {
         #[prost(uint64, tag = "1")] cluster_id: u64,
         #[prost(uint64, tag = "2")] member_id: u64,
@@ -58,7 +58,7 @@ messages! {
     RequestOp {
         #[prost(oneof = "Op", tags = "2, 3")] request: Option<Op>,
     }
-    /// What a transaction depends on.
+    /// A condition of a transaction.
     Compare {
         #[prost(enumeration = "CompareResult", tag = "1")] result: i32,
         #[prost(enumeration = "CompareTarget", tag = "2")] target: i32,
@@ -144,7 +144,7 @@ messages! {
     }
 }
 
-/// What a comparison asks for.
+/// The result that a comparison asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
 #[repr(i32)]
 pub enum CompareResult {
@@ -152,7 +152,7 @@ pub enum CompareResult {
     Equal = 0,
 }
 
-/// What of a key is compared.
+/// The attribute of a key that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
 #[repr(i32)]
 pub enum CompareTarget {
@@ -173,7 +173,7 @@ pub enum Target {
     ModRevision(i64),
 }
 
-/// What an operation does.
+/// The kinds of operations.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Op {
     /// Writes.
@@ -184,7 +184,7 @@ pub enum Op {
     Delete(DeleteRangeRequest),
 }
 
-/// What is asked of a stream of watches.
+/// Requests on a stream of watches.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum WatchUnion {
     /// A new watch.
@@ -192,7 +192,7 @@ pub enum WatchUnion {
     Create(WatchCreateRequest),
 }
 
-/// What has happened to a key.
+/// The type of a key's event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
 #[repr(i32)]
 pub enum EventType {

@@ -40,7 +40,7 @@ struct Store {
     revision: i64,
 }
 
-/// What is known, over all connections.
+/// The state over all connections.
 #[derive(Debug)]
 pub struct Session {
     keys: Keys,
@@ -48,15 +48,15 @@ pub struct Session {
     me: Me,
     /// Whether it encrypts the network.
     encrypted: bool,
-    /// What this node has in both families, whatever the network's are.
+    /// This node's lease in both families, whatever the network's are.
     whole: Lease,
     book: Book,
     store: Option<Store>,
     network: Option<Network>,
     own: Option<Subnet>,
-    /// What is in the way of a subnet, or of the whole network.
+    /// The obstacle for a subnet, or for the whole network.
     refusal: Option<Problem>,
-    /// What has changed and is not followed.
+    /// A change that is not followed.
     ignored: Option<Problem>,
     connection: Option<Problem>,
     endpoint: String,
@@ -64,7 +64,7 @@ pub struct Session {
     connections: u64,
     /// When a member last answered.
     answered: Option<Duration>,
-    /// What members ask for; it changes when certificates are renewed.
+    /// Credentials for the members; they change when certificates are renewed.
     access: watch::Receiver<Access>,
 }
 

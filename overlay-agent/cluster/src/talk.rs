@@ -1,4 +1,4 @@
-//! What agent and helper tell each other: lines of JSON on the helper's standard input and output.
+//! The protocol of agent and helper: lines of JSON on the helper's standard input and output.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{access::Access, changes::Changes, problem::Problem};
 
-/// What the helper is started with: the first line that it reads. Each further one is an
+/// The helper's parameters: the first line that it reads. Each further one is an
 /// [`Access`] that counts from then on. It ends when there is no more to read, as when its agent
 /// has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ use crate::{access::Access, changes::Changes, problem::Problem};
 pub struct Start {
     /// Members of etcd, as URLs.
     pub etcd: Vec<String>,
-    /// What they ask for, and by what they are known.
+    /// Credentials for the members, and certificates to know them by.
     pub access: Access,
     /// Where flannel's keys begin, without a slash at the end.
     pub prefix: String,
@@ -60,12 +60,12 @@ pub struct News {
     pub endpoint: String,
     /// Why the store is not followed, where it is not.
     pub away: Option<Problem>,
-    /// What is wrong in the store, or in this node's way there; not more than a few.
+    /// Problems in the store, or on this node's way there; not more than a few.
     pub problems: Vec<Problem>,
     /// The network with its peers; `None` as long as this node has no subnet, and when no more
     /// has changed since than `changes` say.
     pub fragment: Option<String>,
-    /// What has changed of it since the last line that had either.
+    /// Its changes since the last line that had either.
     pub changes: Option<Changes>,
     /// This node's subnet in the store.
     pub subnet: Option<String>,

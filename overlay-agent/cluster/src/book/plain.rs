@@ -32,7 +32,7 @@ pub struct Plain {
     names: HashSet<String>,
 }
 
-/// What nobody else has.
+/// Values that nobody else has.
 #[derive(Debug)]
 struct Own {
     identities: Vec<Identity>,
@@ -92,7 +92,7 @@ impl Plain {
         Some(())
     }
 
-    /// What a node is called.
+    /// A node's name.
     pub fn name<'a>(&self, node: &Node<'a>) -> Cow<'a, str> {
         match fragment::given_name(node.lease) {
             Some(name) => name.into(),

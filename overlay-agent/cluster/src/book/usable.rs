@@ -44,7 +44,7 @@ pub(super) fn unusable(
     None
 }
 
-/// What a node is called where nothing depends on it: by the name that it gives itself, or its address.
+/// A node's name where nothing depends on it: the one that it gives itself, or its address.
 pub(super) fn name(lease: &Lease) -> String {
     lease
         .node()
@@ -87,7 +87,7 @@ pub(super) fn one_length_more(
     None
 }
 
-/// What no two peers have in common: the addresses and MACs of their devices, and their keys.
+/// Values that no two peers share: the addresses and MACs of their devices, and their keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Identity {
     Address(IpAddr),

@@ -1,4 +1,4 @@
-//! What tunnels to a node are encrypted with.
+//! Keys of the tunnels to a node.
 
 use std::fmt;
 

@@ -164,7 +164,7 @@ impl Session {
     }
 }
 
-/// What a claim has come to.
+/// The outcome of a claim.
 enum Outcome {
     /// The store has changed meanwhile.
     Again,

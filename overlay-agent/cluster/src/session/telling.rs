@@ -1,4 +1,4 @@
-//! What the agent is told: the whole network once, and then what changes of it.
+//! Tells the agent the whole network once, and then its changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ const FEW: usize = 64;
 /// After so many looks at all nodes it is seen whether none is in another's way any more.
 const AGAIN: u32 = 16;
 
-/// What was told last.
+/// The network as it was last told.
 #[derive(Debug)]
 pub(super) struct Told {
     head: String,
@@ -48,7 +48,7 @@ enum Known {
     Odd(u32),
 }
 
-/// What the text of a node follows from.
+/// The inputs of a node's text.
 #[derive(Debug, PartialEq, Eq)]
 struct OfNode {
     lease: Lease,

@@ -1,4 +1,4 @@
-//! What is told of the store from a list on.
+//! Follows the store from a list on.
 
 use std::time::Duration;
 
