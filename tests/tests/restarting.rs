@@ -1,7 +1,13 @@
 //! Endpoints come and go although the agent is just restarting, and none stays that nobody was
 //! promised.
 
-use std::{path::PathBuf, process::Stdio, thread, time::Duration};
+use std::{
+    io::Read as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -93,11 +99,121 @@ fn what_an_agent_that_was_killed_has_not_answered_is_asked_again() -> Result<()>
     Ok(guard.down()?)
 }
 
+/// Whoever asks while the agent is ended is told what was done, and what was not is not begun.
+#[test]
+fn an_agent_that_ends_tells_what_it_has_done() -> Result<()> {
+    let guard = Guard::overlay("tresend")?;
+    let agent = guard.agent(1);
+    let netns = Temporary::make("tresend-job")?;
+    let add = adding("tresend-job");
+    let ends = |arguments: &[&str], delay: u64| {
+        ask_during(&agent, arguments, || {
+            thread::sleep(Duration::from_millis(delay));
+            Ok(agent.stop()?)
+        })
+    };
+    // While it takes the request, carries it out, and answers.
+    for delay in [0, 5, 10, 20, 40, 80] {
+        let answer = ends(&[&add[..], &["--wait", "0"]].concat(), delay)?;
+        agent.start()?;
+        let there = endpoints(&agent)?.iter().any(|name| name == "job");
+        assert_eq!(there, answer.is_ok(), "after {delay} ms: {answer:?}");
+        if there {
+            agent.tell(&DELETING)?;
+        }
+    }
+    for (delay, arguments) in [(10, &add[..]), (10, &DELETING), (40, &add), (40, &DELETING)] {
+        let answer = ask_during(&agent, arguments, || {
+            thread::sleep(Duration::from_millis(delay));
+            agent.stop()?;
+            Ok(agent.start()?)
+        })?;
+        assert_eq!(answer, Ok(()), "after {delay} ms: {arguments:?}");
+        let there = endpoints(&agent)?.iter().any(|name| name == "job");
+        assert_eq!(there, arguments == &add[..], "{arguments:?}");
+    }
+    drop(netns);
+    Ok(guard.down()?)
+}
+
+#[test]
+fn of_two_that_take_an_instance_down_the_second_finds_nothing() -> Result<()> {
+    let guard = Guard::overlay("trestwo")?;
+    let agent = guard.agent(1);
+    let process = agent.process()?.context("no agent")?;
+    process.signal(Signal::SIGSTOP)?;
+    let argv = agent.argv(&["down", "--instance", &agent.instance]);
+    // Both have asked before it answers either.
+    let downs = [argv.clone(), argv].map(|argv| thread::spawn(move || run::output(&argv)));
+    thread::sleep(Duration::from_millis(500));
+    process.signal(Signal::SIGCONT)?;
+    let mut said = Vec::new();
+    for down in downs {
+        let down = down.join().ok().context("it panicked")??;
+        assert!(down.success, "{down:?}");
+        said.push(down.stdout.contains("nothing to remove"));
+    }
+    said.sort_unstable();
+    assert_eq!(said, [false, true]);
+    Ok(guard.down()?)
+}
+
+/// Agents that a test has started by itself; they end with it.
+struct Runs(Vec<Child>);
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        for run in &mut self.0 {
+            // One that has ended already is what most of them are.
+            if let Err(error) = run.kill().and_then(|()| run.wait().map(drop)) {
+                eprintln!("an agent runs on: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_several_that_are_started_at_once_one_runs() -> Result<()> {
+    let guard = Guard::overlay("tresonce")?;
+    let agent = guard.agent(1);
+    agent.stop()?;
+    let config = agent.config_file().to_string_lossy().into_owned();
+    let argv = agent.argv(&["run", "--config", &config, "--netns", &agent.instance]);
+    let start = |_| {
+        let mut run = Command::new(&argv[0]);
+        run.args(&argv[1..]).stdout(Stdio::null());
+        run.stderr(Stdio::piped()).spawn()
+    };
+    let mut runs = Runs((0..4).map(start).collect::<Result<_, _>>()?);
+    let one = poll::until_well(|| {
+        let ended = runs.0.iter_mut().map(Child::try_wait);
+        match ended.collect::<Result<Vec<_>, _>>() {
+            Ok(ended) if ended.iter().flatten().count() == 3 => None,
+            Ok(ended) => Some(format!("{ended:?}")),
+            Err(error) => Some(error.to_string()),
+        }
+    });
+    assert_eq!(one, Ok(()), "one runs");
+    agent.is_well()?;
+    for run in &mut runs.0 {
+        if let Some(ended) = run.try_wait()? {
+            let mut said = String::new();
+            let stderr = run.stderr.as_mut().context("no standard error")?;
+            stderr.read_to_string(&mut said)?;
+            assert_eq!(ended.code(), Some(6), "{said}");
+            assert!(said.contains("is already running"), "{said}");
+        }
+    }
+    drop(runs);
+    agent.start()?;
+    Ok(guard.down()?)
+}
+
 #[test]
 fn a_process_that_has_ended_is_said_to_have() -> Result<()> {
     let guard = Guard::overlay("tresp")?;
     let agent = guard.agent(1);
-    let mut process = std::process::Command::new("unshare")
+    let mut process = Command::new("unshare")
         .args(["--net", "sleep", "600"])
         .spawn()?;
     let pid = process.id().to_string();

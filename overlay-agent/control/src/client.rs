@@ -23,6 +23,12 @@ pub enum ClientError {
         /// The cause.
         cause: io::Error,
     },
+    /// The agent has ended.
+    #[error("talk to the agent at {}: it ended before it had answered; ask again once it runs, and see its log", socket.display())]
+    Ended {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// The connection broke.
     #[error("talk to the agent at {}: {cause}; see its log", socket.display())]
     Io {
@@ -115,7 +121,9 @@ fn ask(
         match reader.read_until(b'\n', &mut answer) {
             // The agent ended, or broke it off.
             Ok(_) if !answer.ends_with(b"\n") => {
-                return Err(io(io::ErrorKind::UnexpectedEof.into()));
+                return Err(ClientError::Ended {
+                    socket: socket.to_owned(),
+                });
             }
             Ok(_) => return String::from_utf8(answer).map_err(|cause| io(io::Error::other(cause))),
             Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {

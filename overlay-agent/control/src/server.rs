@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 use tracing::debug;
@@ -33,6 +33,8 @@ const MAX_REQUEST: u64 = 64 * 1024;
 const MAX_CLIENTS: usize = 32;
 /// How long a client may think, or leave a reply unread.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an agent that ends waits until its last replies are written.
+const LAST: Duration = Duration::from_secs(1);
 /// How often it is looked whether a client still waits.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -104,6 +106,23 @@ pub struct Server {
     socket: PathBuf,
     /// Of the socket: another file of its name is somebody else's.
     inode: u64,
+    replies: Replies,
+}
+
+/// What clients have asked and have no reply to yet.
+#[derive(Clone, Debug, Default)]
+pub struct Replies(Arc<RwLock<()>>);
+
+impl Replies {
+    /// Waits until every reply that there is has been written, for a second at most; what was asked and is not
+    /// answered has to be given up before. Requests that come then are not taken any more.
+    ///
+    /// An agent that ended without would have done what nobody was told.
+    pub async fn delivered(self) {
+        if timeout(LAST, self.0.write()).await.is_err() {
+            debug!("a client does not take its reply");
+        }
+    }
 }
 
 impl Server {
@@ -131,11 +150,23 @@ impl Server {
         let listener = UnixListener::bind(socket).map_err(error)?;
         fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(error)?;
         let inode = fs::symlink_metadata(socket).map_err(error)?.ino();
-        tokio::spawn(accept(listener, Desk { calls, activity }));
+        let replies = Replies::default();
+        let desk = Desk {
+            calls,
+            activity,
+            replies: replies.clone(),
+        };
+        tokio::spawn(accept(listener, desk));
         Ok(Self {
             socket: socket.to_owned(),
             inode,
+            replies,
         })
+    }
+
+    /// The replies that it writes.
+    pub fn replies(&self) -> Replies {
+        self.replies.clone()
     }
 }
 
@@ -157,6 +188,7 @@ impl Drop for Server {
 struct Desk {
     calls: mpsc::Sender<Call>,
     activity: watch::Receiver<Activity>,
+    replies: Replies,
 }
 
 async fn accept(listener: UnixListener, desk: Desk) {
@@ -190,6 +222,7 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
         let mut line = Vec::new();
         timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
         let whole = line.ends_with(b"\n");
+        let unanswered = desk.replies.0.read().await;
         let reply = if line.is_empty() {
             return Ok(());
         } else if !caller.may_ask() {
@@ -208,7 +241,11 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
                         biased;
                         // What nobody waits for any more is not begun.
                         () = gone(write.as_ref()) => return Err(io::ErrorKind::BrokenPipe.into()),
-                        reply = desk.answer(request, caller) => reply,
+                        reply = desk.answer(request, caller) => match reply {
+                            Some(reply) => reply,
+                            // Whoever waits for the next agent asks that.
+                            None => return Ok(()),
+                        },
                     }
                 }
                 Err(error) => Reply::BadInput(format!("understand the request: {error}")),
@@ -217,6 +254,7 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
         let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
         text.push('\n');
         deliver(&mut write, text.as_bytes(), PATIENCE).await?;
+        drop(unanswered);
         if !whole {
             return Ok(());
         }
@@ -257,21 +295,19 @@ async fn gone(stream: &UnixStream) {
 }
 
 impl Desk {
-    async fn answer(&self, request: Request, caller: Caller) -> Reply {
+    /// `None` when the agent ends before there is an answer.
+    async fn answer(&self, request: Request, caller: Caller) -> Option<Reply> {
         if request == (Request::Activity {}) {
-            return Reply::Activity(self.activity.borrow().clone());
+            return Some(Reply::Activity(self.activity.borrow().clone()));
         }
-        let ending = || Reply::Failed("the agent is ending".to_owned());
         let (reply, answer) = oneshot::channel();
         let call = Call {
             request,
             caller,
             reply,
         };
-        if self.calls.send(call).await.is_err() {
-            return ending();
-        }
-        answer.await.unwrap_or_else(|_| ending())
+        self.calls.send(call).await.ok()?;
+        answer.await.ok()
     }
 }
 

@@ -221,7 +221,9 @@ pub(super) fn replied(result: Result<Reply, ClientError>) -> Result<Reply, Failu
             Failure::BadInput(error) => Err(Failure::NoAgent(error)),
             denied => Err(denied),
         },
-        Err(error @ ClientError::Silent { .. }) => Err(Failure::NoAgent(error.into())),
+        Err(error @ (ClientError::Silent { .. } | ClientError::Ended { .. })) => {
+            Err(Failure::NoAgent(error.into()))
+        }
         Err(error) => Err(Failure::problem(error)),
     }
 }

@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::anyhow;
 use overlay_api::Spool;
-use overlay_control::{Reply, Request, SCHEMA, progress::Activity};
+use overlay_control::{self as api, ClientError, Reply, Request, SCHEMA, progress::Activity};
 use overlay_core::{dirs::Dirs, model::Name};
 use overlay_kernel::{bpf, capability};
 use overlay_node::{key::KeyFile, node::Node, store::Store};
@@ -19,6 +20,8 @@ use crate::daemon::{self, InstanceLock, LockError};
 /// How long an agent that has just been started may take until it can be asked.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
+/// So many agents may end while they are asked: those that somebody starts again and again are not followed.
+const TRIES: usize = 5;
 
 pub(super) fn down(dirs: &Dirs, instance: Option<Name>, format: Format) -> CommandResult {
     let removed = take_down(dirs, instance)?;
@@ -59,34 +62,57 @@ fn take_down(dirs: &Dirs, instance: Option<Name>) -> Result<Removed, Failure> {
         return Ok(Removed::Nothing(why.to_owned()));
     }
     let instance = client::the_instance(dirs, instance, |_, _| true)?;
+    for _ in 0..TRIES {
+        match take(dirs, &instance) {
+            Ok(lock) => {
+                let removed = remove(dirs, &instance);
+                drop(lock);
+                return removed;
+            }
+            Err(LockError::Running(_)) => {
+                let socket = dirs.socket(&instance);
+                let call = || api::call(&socket, &Request::Down {});
+                let reply = progress::while_waiting(&socket, call);
+                if reply.as_ref().is_err_and(is_gone) {
+                    continue;
+                }
+                return match client::answered(dirs, &instance, reply)? {
+                    Reply::Removed(left) => Ok(Removed::Instance {
+                        name: instance.clone(),
+                        left,
+                    }),
+                    _ => Err(client::unexpected()),
+                };
+            }
+            Err(error) => return Err(Failure::bad_input(error)),
+        }
+    }
+    Err(Failure::Problem(anyhow!(
+        "take down instance {instance}: each of its agents ended before it had answered; keep whoever starts \
+         them from that, and run it again"
+    )))
+}
+
+/// Takes the instance, unless an agent has it that can be asked.
+fn take(dirs: &Dirs, instance: &Name) -> Result<InstanceLock, LockError> {
     let deadline = Instant::now() + PATIENCE;
-    let lock = loop {
-        match InstanceLock::take(dirs, &instance) {
-            Err(LockError::Running(_))
-                if !listens(dirs, &instance) && Instant::now() < deadline =>
-            {
+    loop {
+        match InstanceLock::take(dirs, instance) {
+            Err(LockError::Running(_)) if !listens(dirs, instance) && Instant::now() < deadline => {
                 thread::sleep(PAUSE);
             }
-            taken => break taken,
+            taken => return taken,
         }
-    };
-    match lock {
-        Ok(lock) => {
-            let removed = remove(dirs, &instance);
-            drop(lock);
-            removed
-        }
-        Err(LockError::Running(_)) => {
-            let call = || client::call(dirs, &instance, &Request::Down {});
-            match progress::while_waiting(&dirs.socket(&instance), call)? {
-                Reply::Removed(left) => Ok(Removed::Instance {
-                    name: instance.clone(),
-                    left,
-                }),
-                _ => Err(client::unexpected()),
-            }
-        }
-        Err(error) => Err(Failure::bad_input(error)),
+    }
+}
+
+/// Whether the agent was ended by somebody else, another `down` perhaps, before it took the request.
+fn is_gone(error: &ClientError) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    match error {
+        ClientError::Ended { .. } => true,
+        ClientError::Connect { cause, .. } => matches!(cause.kind(), NotFound | ConnectionRefused),
+        _ => false,
     }
 }
 
@@ -120,7 +146,19 @@ fn remove(dirs: &Dirs, instance: &Name) -> Result<Removed, Failure> {
         return Ok(Removed::Nothing(why));
     }
     capability::check_privileges().map_err(Failure::bad_input)?;
+    // To open it may write what is in the journal.
+    let has_state = dirs.state(instance).exists();
     let store = Store::open(dirs, instance).map_err(Failure::bad_input)?;
+    let has_run = bpf::is_pinned(&dirs.pins(instance));
+    let is_lost = has_run && !has_state && store.content().netns.is_none();
+    let lost = is_lost.then(|| {
+        format!(
+            "{} was not there, and it alone says in which network namespace the node was: what the instance made in \
+             another one than this stays, devices with the alias overlay:{instance} among it; to remove it, start \
+             the instance there once more, and take it down then",
+            dirs.state(instance).display()
+        )
+    });
     // What was to be detached goes with all the rest.
     Spool::of(&dirs.runtime(instance))
         .clear()
@@ -140,7 +178,7 @@ fn remove(dirs: &Dirs, instance: &Name) -> Result<Removed, Failure> {
         removed
             .map(|left| Removed::Instance {
                 name: instance.clone(),
-                left,
+                left: left.into_iter().chain(lost).collect(),
             })
             .map_err(Failure::problem)
     })?

@@ -40,7 +40,7 @@ pub(super) fn ask(
                 use std::io::ErrorKind::{ConnectionRefused, NotFound};
                 matches!(cause.kind(), NotFound | ConnectionRefused)
             }
-            Err(ClientError::Io { .. }) => {
+            Err(ClientError::Ended { .. } | ClientError::Io { .. }) => {
                 interrupted = true;
                 true
             }

@@ -199,10 +199,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 if !still_waits(&call) { continue }
                 if call.request == (Request::Down {}) {
                     let reply = Box::pin(remove(reconciler, &options.progress, call.caller)).await;
-                    drop((server, lock));
+                    let replies = server.replies();
+                    drop((server, lock, calls));
                     answer(call.reply, reply);
-                    // The server's task still has to write the reply.
-                    sleep(DEBOUNCE).await;
+                    replies.delivered().await;
                     return Ok(());
                 }
                 answer_call(&mut reconciler, call).await;
@@ -226,6 +226,9 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         patrol = end + PATROL;
     }
     close(reconciler, &mut helper, &config);
+    // What has been done somebody is told; whoever is still to be heard asks the next agent.
+    drop(calls);
+    server.replies().delivered().await;
     // Nobody else may have the instance before its state is on the disk.
     drop((server, lock));
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
