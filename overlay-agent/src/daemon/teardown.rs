@@ -62,7 +62,7 @@ pub async fn teardown(mut node: Node, mut store: Store) -> Result<Vec<String>, T
     }
     let pins = node.pins.clone();
     drop(node);
-    bpf::remove_all(&pins)?;
+    left.extend(bpf::remove_all(&pins)?);
     let stay = store.remove()?.into_iter();
     left.extend(
         stay.map(|folder| format!("{} stays: files of others are in it", folder.display())),

@@ -4,6 +4,7 @@
 mod files;
 mod in_the_way;
 mod namespaces;
+mod notes;
 mod objects;
 mod settings;
 mod tables;

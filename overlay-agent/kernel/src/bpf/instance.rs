@@ -83,8 +83,8 @@ pub fn remove_qdisc(dir: &Path, device: IfName, ifindex: Option<u32>) -> Result<
 /// Removes all pins of an instance, its folder, and the folder above if these are empty then:
 /// what others have pinned beside ours stays.
 ///
-/// Links are detached by it. Filters must have been detached before.
-pub fn remove_all(dir: &Path) -> Result<()> {
+/// Links are detached by it. Filters must have been detached before. Returns what stays and why, in a sentence.
+pub fn remove_all(dir: &Path) -> Result<Option<String>> {
     let pins = Pins::new(dir);
     links::detach_all(&pins, &mut Ours::of(&pins, []))?;
     pins.remove()

@@ -99,18 +99,26 @@ pub(super) fn read_ours(pin: &Path, ours: &mut Ours) -> Result<Option<Link>> {
 
 /// [`read_ours`], where ours is to be put: somebody else's is an error.
 pub(super) fn read_place(pin: &Path, ours: &mut Ours, operation: &str) -> Result<Option<Link>> {
-    let what = match There::at(pin)? {
+    const ELSEWHERE: &str = "pin it elsewhere, outside of the folder of the instance";
+    let there = There::at(pin)?;
+    let pin = pin.display();
+    let (what, lacking) = match there {
         There::Nothing => return Ok(None),
         There::Link(_, link) if ours.made(link.program)? => return Ok(Some(link)),
-        There::Link(..) => "a link",
-        There::NoLink => "something",
+        There::Link(..) => ("a link", ours.lacking()?),
+        There::NoLink => ("something", None),
     };
-    let cause = format!(
-        "{} is {what} of somebody else, and is left as it is",
-        pin.display()
-    );
-    Err(KernelError::new(operation, cause)
-        .with_cure("pin it elsewhere, outside of the folder of the instance"))
+    Err(match lacking {
+        None => {
+            let cause = format!("{pin} is {what} of somebody else, and is left as it is");
+            KernelError::new(operation, cause).with_cure(ELSEWHERE)
+        }
+        Some(lacking) => {
+            let cause = format!("{pin} is {what}, and {lacking}");
+            let cure = format!("if nobody else has pinned it, remove it with \"rm {pin}\"");
+            KernelError::new(operation, cause).with_cure(cure)
+        }
+    })
 }
 
 /// Detaches and removes our link that is pinned at `pin`, if there is one.

@@ -161,7 +161,7 @@ pub(super) fn pin_again(ebpf: &Ebpf, pins: &Pins, map: &str, id: Option<u32>) ->
         return Ok(());
     }
     if fs::symlink_metadata(&pin).is_ok() && there.is_none() {
-        return Err(in_the_way(operation(), &pin));
+        return Err(in_the_way(operation(), pins, &pin));
     }
     let removed = fs::create_dir_all(pins.maps()).and_then(|()| match fs::remove_file(&pin) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

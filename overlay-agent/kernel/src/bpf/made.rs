@@ -98,6 +98,19 @@ impl Notes<'_> {
         remove_empty(&folder).map(drop)
     }
 
+    /// Where there are no notes at all, why nothing that is pinned counts as ours: this instance has made
+    /// nothing, or somebody has removed them.
+    pub(super) fn lacking(self) -> Result<Option<String>> {
+        let mut ids = self.ids()?;
+        let folder = self.folder();
+        Ok(ids.next().is_none().then(|| {
+            format!(
+                "{} has no notes of what this instance has made, so nothing proves that it is its own",
+                folder.display()
+            )
+        }))
+    }
+
     fn ids(self) -> Result<impl Iterator<Item = u32>> {
         let notes = children(&self.folder())?.into_iter();
         Ok(notes.filter_map(|name| name.parse().ok()))
@@ -146,10 +159,21 @@ fn is_gone(id: u32) -> Result<bool> {
 }
 
 /// The error of what is at the place of a map and is none of ours.
-pub(super) fn in_the_way(operation: String, pin: &Path) -> KernelError {
-    let cause = format!(
-        "something is pinned at {} that this instance did not make",
-        pin.display()
-    );
-    KernelError::new(operation, cause).with_cure("see whose it is, and have it pinned elsewhere")
+pub(super) fn in_the_way(operation: String, pins: &Pins, pin: &Path) -> KernelError {
+    let pin = pin.display();
+    match Notes(pins).lacking() {
+        Ok(None) => KernelError::new(
+            operation,
+            format!("something is pinned at {pin} that this instance did not make"),
+        )
+        .with_cure("see whose it is, and have it pinned elsewhere"),
+        Ok(Some(lacking)) => KernelError::new(
+            operation,
+            format!("something is pinned at {pin}, and {lacking}"),
+        )
+        .with_cure(format!(
+            "if nobody else has pinned it, remove it with \"rm {pin}\""
+        )),
+        Err(error) => error,
+    }
 }

@@ -16,12 +16,13 @@ use super::{
     by_family::Tables,
     convert,
     counters::Counters,
+    made::Notes,
     pins::Pins,
     rows::{ALLOWED, split, stray, trie_key},
     specs,
     table::{Table, Trie},
 };
-use crate::Result;
+use crate::{Result, hooks::abi};
 use bytemuck::bytes_of;
 use ipnet::IpNet;
 use overlay_common::maps::{
@@ -46,14 +47,15 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// The pinned maps of this build's ABI; `None` when not all of them are there.
+    /// The pinned maps of this build's ABI; `None` when not all of them are there, or not proven to be ours:
+    /// whoever loads the programs is told what is in their way.
     pub fn open(dir: &Path) -> Result<Option<Self>> {
         Self::open_in(&Pins::new(dir))
     }
 
     pub(super) fn open_in(pins: &Pins) -> Result<Option<Self>> {
         for map in &specs::MAPS {
-            if !map.is_pinned(pins)? {
+            if !Notes(pins).is_ours(abi(), map.name) || !map.is_pinned(pins)? {
                 return Ok(None);
             }
         }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use overlay_core::{model::IfName, objects::Hook};
-use tracing::warn;
 
 use super::{Target, made::Notes};
 use crate::{KernelError, Result, hooks::abi};
@@ -139,22 +138,62 @@ impl Pins {
     }
 
     /// Removes the maps and the notes, and the folder and the one above if they are empty then.
-    /// Links must have been removed before; what others have pinned beside all that stays.
-    pub(super) fn remove(&self) -> Result<()> {
+    /// Links must have been removed before; what others have pinned beside all that stays, and is told in a
+    /// sentence.
+    pub(super) fn remove(&self) -> Result<Option<String>> {
+        let lacking = Notes(self).lacking()?;
         for layout in self.layouts()? {
             self.remove_layout(layout)?;
         }
         self.remove_notes()?;
         Notes(self).remove()?;
         let stays = remove_empty(&self.links())? | remove_empty(&self.dir)?;
-        if stays {
-            warn!(
-                "{} stays: something is pinned there that this instance did not make",
-                self.dir.display()
-            );
-        }
+        let left = if stays {
+            Some(self.left(lacking.as_deref())?)
+        } else {
+            None
+        };
         // Other instances are there, or it is the bpffs itself.
-        self.dir.parent().map_or(Ok(false), remove_empty).map(drop)
+        self.dir.parent().map_or(Ok(false), remove_empty)?;
+        Ok(left)
+    }
+
+    /// What is said of the folder when it stays; `lacking` as [`Notes::lacking`] has said before.
+    fn left(&self, lacking: Option<&str>) -> Result<String> {
+        /// More nobody reads.
+        const SHOWN: usize = 4;
+        let dir = self.dir.display();
+        let Some(lacking) = lacking else {
+            return Ok(format!(
+                "{dir} stays: something is pinned there that this instance did not make"
+            ));
+        };
+        let mut pinned = Vec::new();
+        for folder in children(&self.dir)? {
+            let inside = children(&self.dir.join(&folder))?;
+            if inside.is_empty() {
+                pinned.push(folder);
+            } else {
+                pinned.extend(inside.iter().map(|name| format!("{folder}/{name}")));
+            }
+        }
+        // What is attached first of all.
+        pinned.sort_by_key(|name| !name.starts_with("links/"));
+        if pinned.len() > SHOWN {
+            let more = pinned.len() - SHOWN;
+            pinned.truncate(SHOWN);
+            pinned.push(format!("{more} more"));
+        }
+        let detaches = if children(&self.links())?.is_empty() {
+            ""
+        } else {
+            ", which detaches the programs"
+        };
+        Ok(format!(
+            "{dir} stays, with {}: {lacking}; if nobody else has pinned anything there, remove it with \
+             \"rm -r {dir}\"{detaches}",
+            pinned.join(", ")
+        ))
     }
 }
 

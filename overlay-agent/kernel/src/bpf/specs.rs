@@ -126,7 +126,7 @@ impl MapSpec {
             }
         };
         if !Notes(pins).is_ours(hooks::abi(), self.name) {
-            return Err(in_the_way(operation(), path));
+            return Err(in_the_way(operation(), pins, path));
         }
         let kind = found
             .map_type()

@@ -48,6 +48,11 @@ impl Ours {
         }
     }
 
+    /// [`Notes::lacking`].
+    pub(super) fn lacking(&self) -> Result<Option<String>> {
+        Notes(&self.pins).lacking()
+    }
+
     /// Whether a program, by its id, is the instance's; one that has gone is nobody's.
     pub(super) fn made(&mut self, program: u32) -> Result<bool> {
         if let Some(&known) = self.known.get(&program) {

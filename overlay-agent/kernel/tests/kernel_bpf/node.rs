@@ -181,7 +181,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let deleted = netns::delete(&self.name, &self.made).map(drop);
-        for result in [bpf::remove_all(&self.pins), deleted] {
+        for result in [bpf::remove_all(&self.pins).map(drop), deleted] {
             if let Err(error) = result {
                 eprintln!("{error}");
             }

@@ -211,7 +211,19 @@ fn what_nothing_proves_stays() {
     fs::remove_dir_all(layout(&node)).unwrap();
     fs::remove_dir_all(node.escaped_pins().join("made")).unwrap();
     node.detach("v0", Hook::FromUnderlay);
-    bpf::remove_all(&node.pins).unwrap();
+    let said = bpf::remove_all(&node.pins).unwrap();
+    // Not that it is somebody else's, which nobody can know.
+    let said = said.expect("it stays, so it is told");
+    let folder = node.escaped_pins();
+    let folder = folder.display();
+    assert_eq!(
+        said,
+        format!(
+            "{folder} stays, with links/from_underlay-v0: {folder}/made has no notes of what this instance has made, \
+             so nothing proves that it is its own; if nobody else has pinned anything there, remove it with \
+             \"rm -r {folder}\", which detaches the programs"
+        )
+    );
     assert_eq!(node.tcx("v0", TcAttachType::Ingress), ["from_underlay"]);
     fs::remove_dir_all(node.escaped_pins()).unwrap();
 }
@@ -247,7 +259,7 @@ fn who_was_killed_before_the_notes_finds_its_maps_again() {
     let open = || DataPlane::open(&node.pins, PROGRAMS, AttachMode::Tcx, Rx::Tc, 1);
     let refused = node.inside(open).unwrap_err().to_string();
     assert!(
-        refused.contains("did not make"),
+        refused.contains("has no notes of what"),
         "a name is no proof: {refused}"
     );
     for name in &names {

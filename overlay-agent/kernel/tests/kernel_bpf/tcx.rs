@@ -160,7 +160,11 @@ fn what_others_have_pinned_in_our_folder_stays() {
     for folder in &more[1..] {
         std::fs::create_dir_all(folder).unwrap();
     }
-    bpf::remove_all(&node.pins).unwrap();
+    let said = bpf::remove_all(&node.pins).unwrap();
+    assert!(
+        said.is_some_and(|said| said.contains("that this instance did not make")),
+        "the notes were there"
+    );
     assert!(taken.exists());
     assert!(more.iter().all(|path| path.exists()), "{more:?}");
     assert!(!layout.join("PEERS4").exists());
@@ -169,10 +173,7 @@ fn what_others_have_pinned_in_our_folder_stays() {
     std::fs::rename(&more[0], layout.join("PEERS4")).unwrap();
     let refused = node.inside(|| DataPlane::open(&node.pins, PROGRAMS, AttachMode::Tcx, Rx::Tc, 1));
     let refused = refused.err().unwrap().to_string();
-    assert!(
-        refused.contains("that this instance did not make"),
-        "{refused}"
-    );
+    assert!(refused.contains("has no notes of what"), "{refused}");
     std::fs::rename(layout.join("PEERS4"), moved.join("PEERS6")).unwrap();
     std::fs::remove_dir(&more[1]).unwrap();
     std::fs::remove_dir(&more[2]).unwrap();

@@ -66,7 +66,11 @@ pub(in super::super) fn set_aside(pins: &Pins, peers: usize) -> Result<Option<Se
         return Ok(None);
     }
     if aside.exists() && !is_ours(SET_ASIDE) {
-        return Err(in_the_way(format!("rename {}", pin.display()), &aside));
+        return Err(in_the_way(
+            format!("rename {}", pin.display()),
+            pins,
+            &aside,
+        ));
     }
     fs::rename(&pin, &aside)
         .map_err(|error| KernelError::io(format!("rename {}", pin.display()), &error))?;
