@@ -11,7 +11,7 @@ use std::{
 use overlay_api::Spool;
 use overlay_cluster::talk::News;
 use overlay_core::{
-    config::Loaded,
+    config::{ConfigError, Loaded},
     desired::{Facts, ForPeers, Inputs},
     identity::NetnsId,
     model::{Metrics, Model},
@@ -183,7 +183,8 @@ impl Reconciler {
         if loaded.refused.is_none() {
             self.read_at = SystemTime::now();
         }
-        self.refused = loaded.refused.map(|refused| refused.to_string());
+        let refused = loaded.refused.as_ref();
+        self.refused = refused.map(ConfigError::while_running);
         self.refused_fragments = refused_fragments(&loaded.refused_fragments);
         self.complete();
     }

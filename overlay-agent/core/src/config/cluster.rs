@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::{
     Fault, Faults, Report, networks,
+    peers::Own,
     plain::Plain,
     raw,
     subnets::{Claim, overlaps, subnets},
@@ -172,9 +173,14 @@ pub(super) fn network(
         plain: &plain,
         faults: Vec::new(),
     };
+    // There nodes give themselves their names.
+    let node = Own {
+        name: None,
+        vteps: own_vteps,
+    };
     let network = match toml::from_str::<Raw>(&plain.rest) {
         Ok(raw) => {
-            let mut networks = networks::validate(&raw.networks, &plain, own_vteps, &mut report);
+            let mut networks = networks::validate(&raw.networks, &plain, node, &mut report);
             let network = networks.pop();
             if let [raw] = raw.networks.as_slice() {
                 beside(raw, cluster, others, &mut report);

@@ -114,6 +114,10 @@ fn netns(raw: &raw::Endpoint, field: &str, report: &mut Report<'_>) -> Option<Ne
         (Some(netns), None) => netns_ref(netns.get_ref())
             .map_err(|fault| report.add(netns.span(), format!("{field}.netns"), fault))
             .ok(),
+        (None, Some(pid)) if *pid.get_ref() == 0 => {
+            report.add(pid.span(), format!("{field}.pid"), Fault::Pid);
+            None
+        }
         (None, Some(pid)) => Some(NetnsRef::Pid(*pid.get_ref())),
         (None, None) => {
             let fault = Fault::NetnsOrPid("add netns = \"NAME\", which is made if it is not there");

@@ -1,58 +1,11 @@
 //! Faults of a configuration, each with its place and its cure.
 
-use std::{
-    fmt, io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use overlay_common::maps::MAX_PREFIX_LENGTHS;
 
 use crate::model::{Family, InvalidValue};
-
-/// A configuration that was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file could not be read at all.
-    #[error("read configuration {}: {cause}; {}", path.display(), cure_of_reading(cause))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        cause: io::Error,
-    },
-    /// A file or the folder of peers could not be read.
-    #[error("read peers {}: {cause}; let the agent read it, or remove it", path.display())]
-    UnreadablePeers {
-        /// The file or folder.
-        path: PathBuf,
-        /// The cause.
-        cause: String,
-    },
-    /// The file was read and is wrong; nothing of it is used.
-    #[error(transparent)]
-    Invalid(#[from] Faults),
-}
-
-/// The cure for a file that cannot be read.
-fn cure_of_reading(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::PermissionDenied => "run it as root, or let this user read the file",
-        io::ErrorKind::InvalidData => "save the file as UTF-8",
-        _ => "give the path of an existing file with --config",
-    }
-}
-
-impl ConfigError {
-    /// The file that was refused.
-    pub fn file(&self) -> &Path {
-        match self {
-            Self::Unreadable { path, .. } | Self::UnreadablePeers { path, .. } => path,
-            Self::Invalid(faults) => &faults.path,
-        }
-    }
-}
 
 /// Everything that is wrong with one file, in the order of its lines.
 #[derive(Debug)]
@@ -122,6 +75,16 @@ pub enum Fault {
         "invalid IP address {0:?}; write an address alone, such as 10.244.1.20 or fd00:244:0:1::20"
     )]
     Address(String),
+    /// Not an outer address.
+    #[error(
+        "invalid IP address {0:?}; write an address of the underlay alone, such as 192.168.56.12 or 2001:db8::12"
+    )]
+    Vtep(String),
+    /// A peer that is called as this node is.
+    #[error(
+        "{0} is this node's own name, and a peer is another node; correct the peer's name or node.name, or remove the peer"
+    )]
+    OwnName(String),
     /// Not a prefix.
     #[error(
         "invalid prefix {0:?}; write an address and a length, such as 10.244.1.0/24 or fd00:244:0:1::/64"
@@ -248,8 +211,13 @@ pub enum Fault {
     )]
     VtepTwice,
     /// A VTEP that no packet can be sent to.
-    #[error("{0} cannot be a VTEP; use a unicast address of the peer's underlay interface")]
-    NotUnicast(IpAddr),
+    #[error("{address} cannot be a VTEP; use a unicast address of {whose} underlay interface")]
+    NotUnicast {
+        /// As configured.
+        address: IpAddr,
+        /// Whose it would be.
+        whose: &'static str,
+    },
     /// No member of etcd.
     #[error(
         "{0:?} is not a member of etcd; write it as \"https://192.0.2.1:2379\", or \"http://…\" without TLS"
@@ -336,6 +304,9 @@ pub enum Fault {
     /// A reference to a network that is not there.
     #[error("there is no network {0:?}; name one of [[networks]]")]
     NoSuchNetwork(String),
+    /// Not the number of a process.
+    #[error("0 is not the number of a process; write that of one that runs in the container")]
+    Pid,
     /// Not one of two alternatives.
     #[error("an endpoint has either netns or pid; {0}")]
     NetnsOrPid(&'static str),

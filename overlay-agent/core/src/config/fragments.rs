@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::{
     ConfigError, Fault, Faults, Report,
     networks::{self, check_lengths},
-    peers,
+    peers::{self, Own},
     plain::Plain,
     raw,
     taken::Taken,
@@ -186,10 +186,14 @@ impl Sum {
             plain: part.plain.of_network(part.index),
             subnet: 0,
             encrypted: network.wireguard.is_some(),
-            own: Some(self.own.as_str()),
+            left_out: Some(self.own.as_str()),
         };
-        let (field, own_vteps) = (part.field, &self.own_vteps);
-        let (numbers, new) = peers::validate(&written, field, &network.ranges, own_vteps, report);
+        let node = Own {
+            name: None,
+            vteps: &self.own_vteps,
+        };
+        let field = part.field;
+        let (numbers, new) = peers::validate(&written, field, &network.ranges, node, report);
         if report.faults.len() > before {
             return None;
         }

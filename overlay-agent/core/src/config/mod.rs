@@ -9,6 +9,7 @@ mod networks;
 mod peers;
 mod plain;
 mod raw;
+mod refused;
 mod roll;
 mod sources;
 mod subnets;
@@ -18,16 +19,18 @@ mod text;
 
 use std::{net::IpAddr, ops::Range, path::Path};
 
-use self::plain::Plain;
+use self::{peers::Own, plain::Plain};
 use crate::model::{
     DeviceName, Family, Guard, Metrics, Model, Name, Names, Node, Probe, Rx, Underlay,
 };
 
 pub use endpoints::{endpoint_addresses, endpoint_name, interface, netns_ref};
-pub use error::{ConfigError, Fault, Faults, Located};
+pub use error::{Fault, Faults, Located};
 pub use files::Taken;
 pub use files::folder_of;
 pub use files::{Files, Loaded, PEERS_FOLDER};
+pub(crate) use peers::can_be_vtep;
+pub use refused::ConfigError;
 pub use roll::PeerChange;
 pub use sources::endpoint_sources;
 pub use text::text;
@@ -81,7 +84,11 @@ fn validate(
     }
     let own_vteps = node.as_ref().map(Node::configured_vteps);
     let own_vteps = own_vteps.unwrap_or_default();
-    let mut networks = networks::validate(&raw.networks, plain, &own_vteps, report);
+    let own = Own {
+        name: Some(raw.node.name.get_ref()),
+        vteps: &own_vteps,
+    };
+    let mut networks = networks::validate(&raw.networks, plain, own, report);
     let cluster = raw.cluster.as_ref();
     let cluster = cluster.and_then(|raw| cluster::section(raw.get_ref(), report));
     let mut refused = None;
@@ -173,8 +180,9 @@ fn underlay(raw: &toml::Spanned<raw::OneOrMany>, report: &mut Report<'_>) -> Opt
     if let [text] = texts
         && let Ok(address) = text.parse::<IpAddr>()
     {
-        if !peers::can_be_vtep(address) {
-            report.add(raw.span(), FIELD, Fault::NotUnicast(address));
+        if !can_be_vtep(address) {
+            let whose = "this node's";
+            report.add(raw.span(), FIELD, Fault::NotUnicast { address, whose });
             return None;
         }
         return Some(Underlay::Address(address));
@@ -215,8 +223,11 @@ fn vteps(
     let mut vteps: Vec<IpAddr> = Vec::new();
     for text in raw.get_ref().as_slice() {
         let fault = match text.parse::<IpAddr>() {
-            Err(_) => Fault::Address(text.clone()),
-            Ok(address) if !peers::can_be_vtep(address) => Fault::NotUnicast(address),
+            Err(_) => Fault::Vtep(text.clone()),
+            Ok(address) if !can_be_vtep(address) => Fault::NotUnicast {
+                address,
+                whose: "this node's",
+            },
             Ok(address) => {
                 let family = Family::of(address);
                 let mut before = vteps.iter().copied();

@@ -1,6 +1,6 @@
 //! Networks.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::Range as Span};
+use std::{collections::BTreeMap, ops::Range as Span};
 
 use overlay_common::{
     maps::MAX_PREFIX_LENGTHS,
@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::{
     Report,
     error::Fault,
-    peers,
+    peers::{self, Own},
     plain::Plain,
     raw,
     subnets::{self, Claim, overlaps},
@@ -24,7 +24,7 @@ const MIN_MTU: u16 = 576;
 pub(super) fn validate(
     raw: &[Spanned<raw::Network>],
     plain: &Plain<'_>,
-    own_vteps: &[IpAddr],
+    node: Own<'_>,
     report: &mut Report<'_>,
 ) -> Vec<Network> {
     let mut names = BTreeMap::new();
@@ -50,7 +50,7 @@ pub(super) fn validate(
             format!("{field}.vni"),
             report,
         );
-        if let Some(network) = network(raw, (plain, index), &field, own_vteps, report) {
+        if let Some(network) = network(raw, (plain, index), &field, node, report) {
             cidrs.extend(network.ranges.iter().map(|range| Claim {
                 subnet: range.cidr,
                 place: raw.cidr.span().start,
@@ -72,7 +72,7 @@ fn network(
     raw: &raw::Network,
     plain: (&Plain<'_>, usize),
     field: &str,
-    own_vteps: &[IpAddr],
+    node: Own<'_>,
     report: &mut Report<'_>,
 ) -> Option<Network> {
     let name = report.value(&raw.name, format!("{field}.name"));
@@ -93,9 +93,9 @@ fn network(
         plain: plain.of_network(index),
         subnet: raw.subnet.span().start,
         encrypted: raw.encryption == raw::Encryption::WireGuard,
-        own: None,
+        left_out: None,
     };
-    let (_, peers) = peers::validate(&list, field, &ranges, own_vteps, report);
+    let (_, peers) = peers::validate(&list, field, &ranges, node, report);
     let peers = Peers::from(peers);
     if let Some(fault) = check_lengths(&peers, raw.fastpath) {
         report.add(raw.name.span(), format!("{field}.peers"), fault);

@@ -33,7 +33,16 @@ pub(super) struct List<'a> {
     /// Whether tunnels to them are encrypted.
     pub(super) encrypted: bool,
     /// The name by which this node itself may be among them, and is left out.
-    pub(super) own: Option<&'a str>,
+    pub(super) left_out: Option<&'a str>,
+}
+
+/// This node, which none of its peers is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own<'a> {
+    /// Its name, where it is a fault that a peer has it.
+    pub(super) name: Option<&'a str>,
+    /// The outer addresses that the file gives it.
+    pub(super) vteps: &'a [IpAddr],
 }
 
 impl<'a> List<'a> {
@@ -63,7 +72,7 @@ pub(super) fn validate(
     list: &List<'_>,
     field: &str,
     ranges: &[Range],
-    own_vteps: &[IpAddr],
+    node: Own<'_>,
     report: &mut Report<'_>,
 ) -> (Vec<usize>, Vec<Peer>) {
     let plain = list.plain;
@@ -79,7 +88,7 @@ pub(super) fn validate(
     let mut checked = Checked {
         field,
         ranges,
-        own_vteps,
+        node,
         encrypted: list.encrypted,
         numbers: Vec::with_capacity(plain.len()),
         claims: ranges.iter().map(own).collect(),
@@ -87,7 +96,7 @@ pub(super) fn validate(
     };
     checked.claims.reserve(plain.len());
     for (number, written) in written.enumerate() {
-        let others = written.filter(|peer| Some(*peer.name.get_ref()) != list.own);
+        let others = written.filter(|peer| Some(*peer.name.get_ref()) != list.left_out);
         if let Some(written) = others {
             checked.add(number, &written, report);
         }
@@ -111,7 +120,7 @@ pub(super) fn validate(
 struct Checked<'a> {
     field: &'a str,
     ranges: &'a [Range],
-    own_vteps: &'a [IpAddr],
+    node: Own<'a>,
     encrypted: bool,
     /// Their numbers in the file: some there may be too wrong for the list.
     numbers: Vec<usize>,
@@ -126,7 +135,7 @@ impl Checked<'_> {
 
     fn add(&mut self, number: usize, written: &Written<'_>, report: &mut Report<'_>) {
         let field = |key: &str| self.field(number, key);
-        let Some(peer) = peer(written, field, self.own_vteps, report) else {
+        let Some(peer) = peer(written, field, self.node, report) else {
             return;
         };
         if self.encrypted {
@@ -177,7 +186,7 @@ impl Checked<'_> {
         let in_network = |vtep: &IpAddr| self.ranges.iter().any(|range| range.cidr.contains(vtep));
         let peers = self.peers.iter().zip(0..);
         let peers = peers.map(|(peer, number)| (peer.vtep, Some(number)));
-        let own = self.own_vteps.iter().map(|vtep| (*vtep, None));
+        let own = self.node.vteps.iter().map(|vtep| (*vtep, None));
         let mut inside = peers
             .chain(own)
             .filter(|(vtep, _)| in_network(vtep))
@@ -279,14 +288,20 @@ fn outside(subnet: IpNet, ranges: &[Range]) -> Option<Fault> {
 fn peer(
     raw: &Written<'_>,
     field: impl Fn(&str) -> String,
-    own_vteps: &[IpAddr],
+    node: Own<'_>,
     report: &mut Report<'_>,
 ) -> Option<Peer> {
-    let name = raw.name.get_ref().parse();
-    let name = name.map_err(|error: InvalidValue| {
+    let name = raw.name.get_ref();
+    if node.name == Some(*name) {
+        // All else that is wrong with it follows from that: a file was copied from node to node.
+        let fault = Fault::OwnName((*name).to_owned());
+        report.add(raw.name.span(), field("name"), fault);
+        return None;
+    }
+    let name = name.parse().map_err(|error: InvalidValue| {
         report.add(raw.name.span(), field("name"), error.into());
     });
-    let vtep = vtep(&raw.vtep, &field, own_vteps, report);
+    let vtep = vtep(&raw.vtep, &field, node.vteps, report);
     let texts = raw.subnet.get_ref();
     let subnets = subnets(texts, &raw.subnet.span(), || field("subnet"), report);
     let mac = match &raw.mac {
@@ -326,17 +341,20 @@ fn vtep(
     report: &mut Report<'_>,
 ) -> Option<IpAddr> {
     let fault = match raw.get_ref().parse::<IpAddr>() {
-        Err(_) => Fault::Address((*raw.get_ref()).to_owned()),
+        Err(_) => Fault::Vtep((*raw.get_ref()).to_owned()),
         Ok(address) if own_vteps.contains(&address) => Fault::OwnVtep(address),
         Ok(address) if can_be_vtep(address) => return Some(address),
-        Ok(address) => Fault::NotUnicast(address),
+        Ok(address) => Fault::NotUnicast {
+            address,
+            whose: "the peer's",
+        },
     };
     report.add(raw.span(), field("vtep"), fault);
     None
 }
 
 /// Whether packets can be sent to an address without saying through which device.
-pub(super) fn can_be_vtep(address: IpAddr) -> bool {
+pub(crate) fn can_be_vtep(address: IpAddr) -> bool {
     let special = match address {
         IpAddr::V4(address) => address.is_broadcast(),
         IpAddr::V6(address) => {

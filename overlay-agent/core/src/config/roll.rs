@@ -12,7 +12,12 @@ use overlay_cluster::{
 };
 
 use super::{
-    Report, cluster, fragments::Raw, networks::check_lengths, peers, plain::Plain, taken::Taken,
+    Report, cluster,
+    fragments::Raw,
+    networks::check_lengths,
+    peers::{self, Own},
+    plain::Plain,
+    taken::Taken,
 };
 use crate::model::{Model, Name, Network, Peer, Peers};
 
@@ -129,10 +134,14 @@ impl Roll {
             plain: plain.of_network(0),
             subnet: 0,
             encrypted: self.network.wireguard.is_some(),
-            own: None,
+            left_out: None,
         };
-        let (ranges, own) = (&self.network.ranges, &self.own_vteps);
-        let (_, peers) = peers::validate(&list, "networks[0]", ranges, own, &mut report);
+        let node = Own {
+            name: None,
+            vteps: &self.own_vteps,
+        };
+        let ranges = &self.network.ranges;
+        let (_, peers) = peers::validate(&list, "networks[0]", ranges, node, &mut report);
         let peers = peers.into_iter().map(cluster::of_store).collect();
         report.faults.is_empty().then_some(peers)
     }

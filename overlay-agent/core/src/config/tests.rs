@@ -113,7 +113,7 @@ fn each_mistake_is_told_with_line_field_and_cure() {
         (
             "\"192.168.56.12\"",
             "\"192.168.56\"",
-            "n.toml:15: networks[0].peers[0].vtep: invalid IP address \"192.168.56\"; write an address alone, such as 10.244.1.20 or fd00:244:0:1::20",
+            "n.toml:15: networks[0].peers[0].vtep: invalid IP address \"192.168.56\"; write an address of the underlay alone, such as 192.168.56.12 or 2001:db8::12",
         ),
         (
             "\"192.168.56.12\"",
@@ -156,6 +156,20 @@ fn each_mistake_is_told_with_line_field_and_cure() {
         let refused = refused(from, to);
         assert_eq!(refused.lines().next(), Some(message), "{from} → {to}");
     }
+}
+
+#[test]
+fn a_peer_that_is_this_node_is_told_alone() {
+    // As in a file that was copied from the peer, and of which only the name was changed.
+    let own = GOOD.replacen("node01", "node02", 1);
+    let own = own.replacen("10.244.1.0/24", "10.244.2.0/24", 1);
+    let own = own.replacen("10.244.1.10", "10.244.2.10", 1);
+    let refused = parse(Path::new("n.toml"), &own).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "n.toml:14: networks[0].peers[0].name: node02 is this node's own name, and a peer is another node; \
+         correct the peer's name or node.name, or remove the peer"
+    );
 }
 
 #[test]
@@ -279,11 +293,11 @@ fn a_vtep_is_an_address_of_this_node_beside_interfaces() {
         ),
         (
             "underlay = \"eth1\"\nvtep = \"eth1\"",
-            "invalid IP address \"eth1\"; write an address alone, such as 10.244.1.20 or fd00:244:0:1::20",
+            "invalid IP address \"eth1\"; write an address of the underlay alone, such as 192.168.56.12 or 2001:db8::12",
         ),
         (
             "underlay = \"eth1\"\nvtep = \"127.0.0.1\"",
-            "127.0.0.1 cannot be a VTEP; use a unicast address of the peer's underlay interface",
+            "127.0.0.1 cannot be a VTEP; use a unicast address of this node's underlay interface",
         ),
         (
             "underlay = \"eth1\"\nvtep = [\"10.0.0.1\", \"10.0.0.2\"]",

@@ -103,7 +103,7 @@ fn a_fault_refuses_its_fragment_alone() {
     let cases = [
         (
             peer("node03", "nowhere", "10.244.3.0/24"),
-            "5: networks[0].peers[0].vtep: invalid IP address \"nowhere\"; write an address alone, such as 10.244.1.20 or fd00:244:0:1::20",
+            "5: networks[0].peers[0].vtep: invalid IP address \"nowhere\"; write an address of the underlay alone, such as 192.168.56.12 or 2001:db8::12",
         ),
         (
             peer("node02", "192.0.2.3", "10.244.3.0/24"),

@@ -126,7 +126,7 @@ const MISTAKES: [(&str, &str, &str); 27] = [
     (
         "underlay = \"eth1\"",
         "underlay = \"fe80::1\"",
-        "n.toml:4: node.underlay: fe80::1 cannot be a VTEP; use a unicast address of the peer's underlay interface",
+        "n.toml:4: node.underlay: fe80::1 cannot be a VTEP; use a unicast address of this node's underlay interface",
     ),
     (
         "[\"10.244.0.0/16\", \"fd00:244::/48\"]",
