@@ -16,13 +16,22 @@ pub enum Obstacle {
     NoSuchUnderlay {
         /// As configured.
         name: DeviceName,
-        /// The devices that there are.
+        /// The devices that there are, but for those of overlays and the loopback.
+        there: Vec<IfName>,
+    },
+    /// The underlay is a device that this instance has made itself.
+    UnderlayInside {
+        /// The device.
+        name: IfName,
+        /// The other devices, as there.
         there: Vec<IfName>,
     },
     /// No device has the configured outer address.
     NoSuchAddress {
         /// As configured.
         address: IpAddr,
+        /// Those of its family that there are, but for addresses of overlays and of the machine alone.
+        there: Vec<IpAddr>,
     },
     /// The underlay devices have no address.
     NoVtep {

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{Derived, Inputs, Node, Obstacle, Problem, settings::BY_VRFS};
 use crate::{
+    config::can_be_vtep,
     model::{DeviceName, Family, Guard, IfName, Underlay},
     objects::{AttachmentState, Hook, LinkKind, Objects},
     surroundings::{LinkLayer, NodeLink, Surroundings, Way},
@@ -18,6 +19,14 @@ use crate::{
 pub(super) fn node<'a>(inputs: Inputs<'a>, obstacles: &mut Vec<Obstacle>) -> Option<Node<'a>> {
     let around = &inputs.observed.around;
     let names = names(&inputs.model.node.underlay, around, obstacles);
+    let inside = names.iter().filter(|name| {
+        let link = around.links.get(name);
+        link.is_some_and(|link| link.ours)
+    });
+    obstacles.extend(inside.map(|name| Obstacle::UnderlayInside {
+        name: *name,
+        there: proposed(around),
+    }));
     let links = links(&names, around, obstacles);
     if !obstacles.is_empty() {
         return None;
@@ -61,19 +70,16 @@ fn names(underlay: &Underlay, around: &Surroundings, obstacles: &mut Vec<Obstacl
     match underlay {
         Underlay::Address(address) => {
             if owner_of(*address, &around.links).is_none() {
-                obstacles.push(Obstacle::NoSuchAddress { address: *address });
+                obstacles.push(no_such_address(*address, around));
             }
         }
         Underlay::Interfaces(names) => {
             let missing = names
                 .iter()
                 .filter(|name| named(name, &around.links).is_none());
-            obstacles.extend(missing.map(|name| {
-                let there = around.links.keys().copied();
-                Obstacle::NoSuchUnderlay {
-                    name: name.clone(),
-                    there: there.filter(|name| name.as_str() != "lo").collect(),
-                }
+            obstacles.extend(missing.map(|name| Obstacle::NoSuchUnderlay {
+                name: name.clone(),
+                there: proposed(around),
             }));
         }
     }
@@ -85,6 +91,32 @@ pub fn devices(underlay: &Underlay, links: &BTreeMap<IfName, NodeLink>) -> Vec<I
     match underlay {
         Underlay::Interfaces(names) => names.iter().filter_map(|name| named(name, links)).collect(),
         Underlay::Address(address) => owner_of(*address, links).into_iter().collect(),
+    }
+}
+
+/// All devices but those that an overlay has made, this one or another: what they have is inside.
+fn outside(around: &Surroundings) -> impl Iterator<Item = (&IfName, &NodeLink)> {
+    let links = around.links.iter();
+    links.filter(|(_, link)| link.owner.is_none())
+}
+
+/// The devices where tunnel packets can arrive.
+fn proposed(around: &Surroundings) -> Vec<IfName> {
+    let arrives = |(_, link): &(_, &NodeLink)| link.layer != LinkLayer::Loopback;
+    let there = outside(around).filter(arrives);
+    there.map(|(name, _)| *name).collect()
+}
+
+fn no_such_address(address: IpAddr, around: &Surroundings) -> Obstacle {
+    let there = outside(around).flat_map(|(_, link)| {
+        let stays = |address: &IpAddr| !link.passing.contains(address);
+        link.addresses.iter().map(IpNet::addr).filter(stays)
+    });
+    let family = Family::of(address);
+    let can_be = |it: &IpAddr| Family::of(*it) == family && can_be_vtep(*it);
+    Obstacle::NoSuchAddress {
+        address,
+        there: there.filter(can_be).collect(),
     }
 }
 
@@ -144,7 +176,7 @@ fn own_vtep(
         return if others.any(|link| !link.ours && link.has(address)) {
             Ok(Some(address))
         } else {
-            Err(Obstacle::NoSuchAddress { address })
+            Err(no_such_address(address, &inputs.observed.around))
         };
     }
     let choice = choice(inputs, links, family);

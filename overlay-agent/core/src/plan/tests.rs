@@ -345,7 +345,7 @@ fn packet_filter_rules_come_before_addresses_and_go_after_devices() {
         filter: Some(Filter::Rules(rules)),
         ..node()
     };
-    let set = "set packet filter rules isolate ovl1,ovlbr1 but 1 pairs masquerade 10.244.1.0/24 to other than 10.244.0.0/16";
+    let set = "set packet filter rules isolate ovl1,ovlbr1 but 1 pair masquerade 10.244.1.0/24 to other than 10.244.0.0/16";
     assert_eq!(steps(&node(), &desired), [set]);
     let all = steps(&Objects::default(), &desired);
     let place = |text: &str| all.iter().position(|step| step.starts_with(text)).unwrap();

@@ -89,10 +89,36 @@ fn a_configured_one_is_on_any_device_and_does_not_decide_the_mtu() {
     let config = CONFIG.replace("\"eth1\"", "\"eth1\"\nvtep = \"10.255.0.1\"");
     let mut observed = bare();
     let store = remembering("192.168.56.11");
-    let away = vteps(&config, &store, &observed).unwrap_err();
-    assert!(
-        away.starts_with("use 10.255.0.1 as VTEP: no interface has"),
-        "{away}"
+    // What an overlay has made, this one or another, has no outer address to propose.
+    for (bridge, owner, inside) in [
+        ("ovlbr7", "n1", "10.244.1.1/24"),
+        ("ovlbr9", "other", "10.9.1.1/24"),
+    ] {
+        let inner = NodeLink {
+            ours: owner == "n1",
+            owner: Some(owner.parse().unwrap()),
+            addresses: vec![inside.parse().unwrap()],
+            ..NodeLink::default()
+        };
+        observed.around.links.insert(name(bridge), inner);
+    }
+    assert_eq!(
+        vteps(&config, &store, &observed).unwrap_err(),
+        "use 10.255.0.1 as VTEP: no interface has this address (there are: 192.168.56.11); \
+         add it with \"ip address add 10.255.0.1/LENGTH dev DEVICE\", or correct node.vtep or node.underlay"
+    );
+    for underlay in ["ovlbr7", "10.244.1.1"] {
+        let inner = CONFIG.replace("\"eth1\"", &format!("\"{underlay}\""));
+        assert_eq!(
+            vteps(&inner, &store, &observed).unwrap_err(),
+            "use underlay ovlbr7: the agent itself has made it, for what is inside of the tunnels (there are: eth1); \
+             correct node.underlay: it is where tunnel packets arrive"
+        );
+    }
+    let missing = config.replace("\"eth1\"", "\"eth9\"");
+    assert_eq!(
+        vteps(&missing, &store, &observed).unwrap_err(),
+        "use underlay eth9: there is no such interface (there are: eth1); correct node.underlay"
     );
     let lo = NodeLink {
         index: 1,

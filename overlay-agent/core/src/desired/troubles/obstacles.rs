@@ -21,6 +21,20 @@ fn in_use(removal: &str, owner: Option<&Name>) -> (String, String) {
     }
 }
 
+/// What could have been meant; nothing, where there is none.
+fn among(there: &[impl ToString]) -> String {
+    /// More nobody reads.
+    const SHOWN: usize = 8;
+    let mut texts: Vec<String> = there.iter().take(SHOWN).map(ToString::to_string).collect();
+    if there.len() > SHOWN {
+        texts.push(format!("and {} more", there.len() - SHOWN));
+    }
+    match texts.as_slice() {
+        [] => String::new(),
+        texts => format!(" (there are: {})", texts.join(", ")),
+    }
+}
+
 /// An address to write, or where to write one.
 fn or_placeholder(address: Option<IpAddr>) -> String {
     address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string())
@@ -33,15 +47,36 @@ impl From<&Obstacle> for Trouble {
             Obstacle::NoSuchUnderlay { name, there } => Self::new(
                 UNDERLAY_MISSING,
                 name,
-                format!("there is no such interface (there are: {})", list(there)),
+                format!("there is no such interface{}", among(there)),
                 "correct node.underlay",
             )
             .during(format!("use underlay {name}")),
-            Obstacle::NoSuchAddress { address } => Self::new(
+            Obstacle::UnderlayInside { name, there } => Self::new(
+                UNDERLAY_MISSING,
+                name,
+                format!(
+                    "the agent itself has made it, for what is inside of the tunnels{}",
+                    among(there)
+                ),
+                "correct node.underlay: it is where tunnel packets arrive",
+            )
+            .during(format!("use underlay {name}")),
+            Obstacle::NoSuchAddress { address, there } => Self::new(
                 UNDERLAY_MISSING,
                 address,
-                "no interface has this address, or IPv6 is still asking whether another machine has it",
-                "add it with \"ip address add\", or correct node.vtep or node.underlay",
+                format!(
+                    "no interface has this address{}{}",
+                    if address.is_ipv6() {
+                        ", or IPv6 is still asking whether another machine has it"
+                    } else {
+                        ""
+                    },
+                    among(there)
+                ),
+                format!(
+                    "add it with \"ip address add {address}/LENGTH dev DEVICE\", or correct node.vtep or \
+                     node.underlay"
+                ),
             )
             .during(format!("use {address} as VTEP")),
             Obstacle::VtepGone {

@@ -239,7 +239,7 @@ impl From<&Problem> for Trouble {
                 added_to,
             } => attach(
                 endpoint,
-                format!("process {pid} has ended, and its network namespace is not known any more"),
+                format!("process {pid} has ended, or may not be looked at, and its network namespace is not known"),
                 match added_to {
                     Some(instance) => format!(
                         "delete it with \"overlay-agent endpoint delete {endpoint} --instance \

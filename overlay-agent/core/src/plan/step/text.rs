@@ -8,6 +8,7 @@ use crate::{
     objects::{
         FilterRules, GuardRules, Link, LinkId, LinkKind, Masquerade, Route, RouteKey, Scope,
     },
+    plural::count_of,
 };
 
 const LET_RETURN: &str = "have connection tracking go on with TCP that comes back to the kernel";
@@ -222,7 +223,8 @@ fn set_filter(f: &mut fmt::Formatter<'_>, rules: &FilterRules) -> fmt::Result {
     if !rules.isolated.is_empty() {
         let devices: Vec<&str> = rules.isolated.iter().map(IfName::as_str).collect();
         let pairs = rules.together.len();
-        write!(f, " isolate {} but {pairs} pairs", devices.join(","))?;
+        let pairs = count_of(pairs, "pair");
+        write!(f, " isolate {} but {pairs}", devices.join(","))?;
     }
     for Masquerade { subnet, cidr, .. } in &rules.masqueraded {
         write!(f, " masquerade {subnet} to other than {cidr}")?;
@@ -234,9 +236,9 @@ fn set_guard(f: &mut fmt::Formatter<'_>, rules: &GuardRules) -> fmt::Result {
     let ports: Vec<String> = rules.ports.iter().map(u16::to_string).collect();
     write!(
         f,
-        "guard UDP port {} for {} VTEPs",
+        "guard UDP port {} for {}",
         ports.join(","),
-        rules.senders.vteps.len()
+        count_of(rules.senders.vteps.len(), "VTEP")
     )
 }
 

@@ -133,7 +133,7 @@ fn is_underlay(facts: &Facts, device: IfName) -> bool {
 /// nobody here may use it.
 pub(super) fn is_of_another(facts: &Facts, address: &NodeAddress) -> bool {
     let ip = address.net.addr();
-    let wanted = |obstacle: &Obstacle| matches!(obstacle, Obstacle::NoSuchAddress { address } if *address == ip);
+    let wanted = |obstacle: &Obstacle| matches!(obstacle, Obstacle::NoSuchAddress { address, .. } if *address == ip);
     let is_outer = is_underlay(facts, address.device) || facts.obstacles.iter().any(wanted);
     is_outer && !address.usable
 }

@@ -202,7 +202,7 @@ const OF_THE_PEER: [&str; 10] = [
     ids::ONE_WAY,
 ];
 /// The same of all peers.
-const OF_THE_NODE: [&str; 2] = ["underlay-down", "firewall-drops-tunnel"];
+const OF_THE_NODE: [&str; 3] = ["underlay-missing", "underlay-down", "firewall-drops-tunnel"];
 
 /// Leaves out that a peer is silent where it is told why, and what a peer of several networks has
 /// in each of them.

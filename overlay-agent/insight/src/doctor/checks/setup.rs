@@ -238,7 +238,7 @@ fn is_duplicate(facts: &Facts, obstacle: &Obstacle) -> bool {
     let mut addresses = facts.addresses.iter();
     match obstacle {
         Obstacle::NoVtep { .. } => addresses.any(|address| devices::is_of_another(facts, address)),
-        Obstacle::NoSuchAddress { address } => {
+        Obstacle::NoSuchAddress { address, .. } => {
             addresses.any(|of| of.net.addr() == *address && devices::is_of_another(facts, of))
         }
         _ => false,

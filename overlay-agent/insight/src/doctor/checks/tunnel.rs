@@ -138,7 +138,7 @@ fn silent(facts: &Facts) -> Vec<Finding> {
                 peer.vtep
             );
             let cure = advice(format!(
-                "see on that node, with \"overlay-agent doctor\", whether it has VNI {}, knows this \
+                "see on that node, with \"overlay-agent doctor\", whether its agent runs, has VNI {}, knows this \
                  node as a peer, and lets UDP port {} pass; and what filters there are between ({} \
                  on both)",
                 peer.vni,
