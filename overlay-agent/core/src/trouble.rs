@@ -36,7 +36,7 @@ impl Trouble {
             id,
             subject: subject.to_string(),
             operation: String::new(),
-            what: what.into(),
+            what: without_numbers(&what.into()),
             cure: cure.into(),
             endpoint: None,
         }
@@ -93,6 +93,23 @@ pub fn sentence(
     write!(f, "{what}; {cure}")
 }
 
+/// Without the numbers of the kernel's errors, which the standard library adds to their words.
+pub fn without_numbers(message: &str) -> String {
+    let mut out = String::new();
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        out += before;
+        rest = match after.split_once(')') {
+            Some((number, after)) if number.bytes().all(|byte| byte.is_ascii_digit()) => after,
+            _ => {
+                out += " (os error ";
+                after
+            }
+        };
+    }
+    out + rest
+}
+
 /// Programs that look at the network namespace that they run in, or change it.
 const OF_THE_NODE: [&str; 9] = [
     "ip",
@@ -138,20 +155,22 @@ pub fn for_instance(text: &str, instance: &Name) -> String {
 
 /// Which commands, counted from 1, another node is to run: the words beside them say so.
 fn elsewhere(text: &str) -> Vec<usize> {
-    const THERE: &str = "on that node";
     let parts: Vec<&str> = text.split('"').collect();
-    let said = |part: Option<&&str>, clause: fn(&str) -> Option<&str>| {
-        let clause = part.and_then(|part| clause(part));
-        clause.is_some_and(|words| words.contains(THERE))
-    };
+    let part = |at: usize| parts.get(at).copied().unwrap_or_default();
     (1..parts.len())
         .step_by(2)
-        .filter(|at| {
-            said(parts.get(at - 1), |before| before.rsplit([';', ':']).next())
-                || said(parts.get(at + 1), |after| after.split([';', ',']).next())
-        })
+        .filter(|at| is_for_another_node(part(at - 1), part(at + 1)))
         .map(|at| at.div_ceil(2))
         .collect()
+}
+
+/// Whether a command in quotes is one for another node, by what stands before it and behind it.
+pub fn is_for_another_node(before: &str, after: &str) -> bool {
+    const THERE: &str = "on that node";
+    let before = before.rsplit([';', ':', '\n']).next();
+    let after = after.split([';', ',', '\n']).next();
+    let mut clauses = before.into_iter().chain(after);
+    clauses.any(|words| words.contains(THERE))
 }
 
 /// A text with another command between quotes, where there is to be another one.

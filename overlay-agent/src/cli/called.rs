@@ -5,6 +5,8 @@ use std::{
     borrow::Cow, env, ffi::OsStr, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::OnceLock,
 };
 
+use overlay_core::trouble::is_for_another_node;
+
 const NAME: &str = "overlay-agent";
 /// The text before a printed command: a quote, or a prompt.
 const BEFORE: [&str; 2] = ["\"", "# "];
@@ -14,7 +16,8 @@ pub(super) fn by_its_name() -> bool {
     path().is_none()
 }
 
-/// A text in which commands of this program are called as the user has called it.
+/// A text in which commands of this program are called as the user has called it, but for those that
+/// another node is to run.
 pub(super) fn pasteable(text: &str) -> Cow<'_, str> {
     match path() {
         Some(path) => Cow::Owned(called_by(text, path)),
@@ -23,11 +26,26 @@ pub(super) fn pasteable(text: &str) -> Cow<'_, str> {
 }
 
 fn called_by(text: &str, path: &str) -> String {
-    let mut text = text.to_owned();
-    for before in BEFORE {
-        text = text.replace(&format!("{before}{NAME} "), &format!("{before}{path} "));
+    let is_here = |at: usize| {
+        let (before, command) = text.split_at(at);
+        let quoted = before.strip_suffix('"');
+        let is_called = BEFORE.iter().any(|it| before.ends_with(it));
+        // What is behind the quote that ends it.
+        let elsewhere = quoted.zip(command.split_once('"'));
+        let elsewhere =
+            elsewhere.is_some_and(|(before, (_, after))| is_for_another_node(before, after));
+        is_called && !elsewhere
+    };
+    let mut called = String::with_capacity(text.len());
+    let mut done = 0;
+    for (at, _) in text.match_indices(&format!("{NAME} ")) {
+        if is_here(at) {
+            called += &text[done..at];
+            called += path;
+            done = at + NAME.len();
+        }
     }
-    text
+    called + &text[done..]
 }
 
 /// How it is called by those who do not find it by its name.
@@ -73,6 +91,24 @@ mod tests {
         assert_eq!(
             called_by(text, "./x/overlay-agent"),
             "cure: \"./x/overlay-agent down\"\n        # ./x/overlay-agent fastpath on\nthe overlay-agent 1"
+        );
+    }
+
+    #[test]
+    fn what_another_node_is_to_run_is_called_by_its_name() {
+        for text in [
+            "write what \"overlay-agent key\" prints on that node, 44 characters",
+            "on that node, \"overlay-agent key\" prints its key, which has to be k here",
+            r#"{"cure":"see on that node, with \"overlay-agent doctor\", whether it has VNI 1"}"#,
+        ] {
+            assert_eq!(called_by(text, "./x"), text);
+        }
+        assert_eq!(
+            called_by(
+                "start it on that node; see \"overlay-agent status\"\n\"overlay-agent top\"",
+                "./x"
+            ),
+            "start it on that node; see \"./x status\"\n\"./x top\""
         );
     }
 

@@ -128,11 +128,15 @@ pub(super) fn explain(
     let unasked = unasked.map(|(vtep, why, frame)| not_asked(&machine, vtep, &why, &frame));
     output::print(|out| match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&hops)?),
-        Format::Text => write_all(out, &hops, unasked.as_deref()),
+        Format::Text => write_all(out, &hops),
     })
     .map_err(Failure::Problem)?;
-    if let (Format::Json, Some(unasked)) = (format, unasked) {
-        eprintln!("overlay-agent: {unasked}");
+    match (format, unasked) {
+        (Format::Json, Some(unasked)) => eprintln!("overlay-agent: {unasked}"),
+        (Format::Text, Some(unasked)) => {
+            output::print_as_it_is(|out| writeln!(out, "\n{unasked}")).map_err(Failure::Problem)?;
+        }
+        (_, None) => {}
     }
     if let Some(failure) = refused {
         return Err(failure);
@@ -194,8 +198,8 @@ fn frame_of(given: &str) -> Result<String, Failure> {
     let is_hex = frame.bytes().all(|digit| digit.is_ascii_hexdigit());
     if frame.is_empty() || !is_hex || !frame.len().is_multiple_of(2) {
         return Err(Failure::BadInput(anyhow!(
-            "read a frame: it is not bytes in hexadecimal; paste what \"overlay-agent explain\" has printed on the \
-             node that sends the packet"
+            "read a frame: it is not bytes in hexadecimal; paste what \"overlay-agent explain\" has printed on \
+             that node which sends the packet"
         )));
     }
     Ok(frame)
@@ -279,14 +283,14 @@ fn not_asked(machine: &Machine<'_>, vtep: IpAddr, why: &str, frame: &str) -> Str
     )
 }
 
-fn write_all(out: &mut dyn Write, hops: &[Hop], unasked: Option<&str>) -> io::Result<()> {
+fn write_all(out: &mut dyn Write, hops: &[Hop]) -> io::Result<()> {
     for (number, hop) in hops.iter().enumerate() {
         if number > 0 {
             writeln!(out)?;
         }
         write_hop(out, hop)?;
     }
-    unasked.map_or(Ok(()), |unasked| writeln!(out, "\n{unasked}"))
+    Ok(())
 }
 
 fn write_hop(out: &mut dyn Write, hop: &Hop) -> io::Result<()> {

@@ -6,7 +6,7 @@ use overlay_control::{ClientError, SCHEMA};
 use overlay_core::{
     config::ConfigError,
     model::Name,
-    trouble::{for_instance, on_node},
+    trouble::{for_instance, on_node, without_numbers},
 };
 use overlay_kernel::KernelError;
 use overlay_node::{key::KeyError, store::StoreError};
@@ -119,23 +119,6 @@ impl Failure {
         }
         ExitCode::from(code)
     }
-}
-
-/// Without the numbers of the kernel's errors, which the standard library adds to their words.
-fn without_numbers(message: &str) -> String {
-    let mut out = String::new();
-    let mut rest = message;
-    while let Some((before, after)) = rest.split_once(" (os error ") {
-        out += before;
-        rest = match after.split_once(')') {
-            Some((number, after)) if number.bytes().all(|byte| byte.is_ascii_digit()) => after,
-            _ => {
-                out += " (os error ";
-                after
-            }
-        };
-    }
-    out + rest
 }
 
 const BAD_INPUT: (u8, &str) = (2, "bad_input");

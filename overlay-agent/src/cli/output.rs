@@ -26,17 +26,24 @@ use super::{Format, called, cluster, encryption, health, watching};
 
 /// Prints to standard output; that its reader has seen enough is no failure.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let written = if called::by_its_name() {
-        write(&mut out)
-    } else {
+    if called::by_its_name() {
+        return print_as_it_is(write);
+    }
+    print_as_it_is(|out| {
         let mut text = Vec::new();
-        write(&mut text).and_then(|()| {
-            let text = String::from_utf8_lossy(&text);
-            out.write_all(called::pasteable(&text).as_bytes())
-        })
-    };
-    match written.and_then(|()| out.flush()) {
+        write(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        out.write_all(called::pasteable(&text).as_bytes())
+    })
+}
+
+/// The same of what has commands for another machine, where this program is at a path that nobody
+/// here knows.
+pub(super) fn print_as_it_is(
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("write to standard output")
         }

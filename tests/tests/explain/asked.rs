@@ -117,6 +117,13 @@ fn the_other_node_goes_on_with_what_was_printed() -> Result<()> {
         .and_then(|line| line.split_once("overlay-agent "))
         .map(|(_, rest)| rest);
     let command = command.with_context(|| said.stdout.clone())?;
+    // By its name: where the program is on the other machine, this one does not know.
+    assert_eq!(
+        last,
+        Some(format!("  # overlay-agent {command}").as_str()),
+        "{}",
+        said.stdout
+    );
     let typed: Vec<&str> = command.split(' ').collect();
     let there = explain(&peer, &typed[1..])?;
     assert!(there.good && there.hops.len() == 1, "{:#?}", there.hops);
