@@ -22,7 +22,7 @@ pub struct Diagnosis {
     pub instance: Name,
     /// The node's name.
     pub node: Name,
-    /// Whether the instance's agent was asked; without one, less can be seen.
+    /// Whether the instance's agent runs; it is asked unless a file was given, and without it less can be seen.
     pub agent_running: bool,
     /// Findings, the worst first, each behind its cause.
     pub findings: Vec<Finding>,

@@ -112,11 +112,7 @@ impl KeyFile {
             return Ok(key);
         }
         let cure = "see that the state folder can be written to";
-        self.make().map_err(|cause| {
-            let may_not = cause.kind() == io::ErrorKind::PermissionDenied;
-            let cure = if may_not { "run it as root" } else { cure };
-            self.failed("make", cure)(cause)
-        })?;
+        self.make().map_err(self.failed("make", cure))?;
         let vanished = || io::Error::from(io::ErrorKind::NotFound);
         self.read()?
             .ok_or_else(|| self.failed("read", cure)(vanished()))
@@ -266,11 +262,14 @@ impl KeyFile {
         cure: &'static str,
     ) -> impl FnOnce(io::Error) -> KeyError + use<> {
         let path = self.0.clone();
-        move |cause| KeyError {
-            operation,
-            path,
-            cause,
-            cure,
+        move |cause| {
+            let may_not = cause.kind() == io::ErrorKind::PermissionDenied;
+            KeyError {
+                operation,
+                path,
+                cause,
+                cure: if may_not { "run it as root" } else { cure },
+            }
         }
     }
 }

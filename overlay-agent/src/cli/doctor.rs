@@ -121,7 +121,9 @@ fn alone(
 /// Says so where no agent runs: what is well now nobody keeps so.
 fn note_if_alone(diagnosis: &mut Diagnosis, dirs: &Dirs) {
     let instance = &diagnosis.instance;
-    if diagnosis.agent_running || UnixStream::connect(dirs.socket(instance)).is_ok() {
+    // With a file it is not asked, and runs all the same.
+    diagnosis.agent_running |= UnixStream::connect(dirs.socket(instance)).is_ok();
+    if diagnosis.agent_running {
         return;
     }
     let start = client::last_start(dirs, instance);

@@ -25,6 +25,8 @@ use super::Reconciler;
 
 /// A port that nobody listens on: the first one of `traceroute`.
 const NOBODY: u16 = 33434;
+/// Length in bytes.
+const UDP_HEADER: u16 = 8;
 /// Nobody waits longer for an answer.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -73,6 +75,17 @@ impl Reconciler {
             let reason = format!(
                 "it has no IPv6 address in network {}; leave out -6",
                 network.name
+            );
+            return Err(Box::new(Reply::BadInput(whole(reason))));
+        }
+        let smallest = match family {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        } + UDP_HEADER;
+        if (1..smallest).contains(size) {
+            let reason = format!(
+                "a datagram over {family} has {smallest} bytes at least, its headers; give that many with -s, or \
+                 leave it out"
             );
             return Err(Box::new(Reply::BadInput(whole(reason))));
         }

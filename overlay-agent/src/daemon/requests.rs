@@ -1,6 +1,6 @@
 //! Requests that change the desired state.
 
-use std::path::Path;
+use std::{fs, io};
 
 use overlay_control::{EndpointSpec, EndpointStatus, Reply};
 use overlay_core::{
@@ -8,7 +8,7 @@ use overlay_core::{
     desired::{self, Problem, veth_name},
     identity::Bound,
     model::{Clash, Endpoint, LogLevel, Name, NetnsRef},
-    trouble::{self, Trouble},
+    trouble::{self, Trouble, without_numbers},
 };
 use overlay_kernel::bpf::Variant;
 use overlay_node::{observe::Found, store::StoreError};
@@ -244,12 +244,10 @@ impl Reconciler {
         })?;
         let netns = match (&spec.netns, spec.pid) {
             (Some(netns), None) => netns_ref(netns).map_err(text)?,
-            (None, Some(pid)) if !Path::new("/proc").join(pid.to_string()).exists() => {
-                return Err(Refusal::NotFound(format!(
-                    "there is no process {pid}; give the number of one that runs in the container"
-                )));
+            (None, Some(pid)) => {
+                must_be_seen(pid)?;
+                NetnsRef::Pid(pid)
             }
-            (None, Some(pid)) => NetnsRef::Pid(pid),
             _ => {
                 return Err(Refusal::BadInput(
                     "give either a network namespace or a process: --netns NAME or --pid PID"
@@ -318,6 +316,24 @@ impl Reconciler {
         let endpoint = endpoints.find(|endpoint| endpoint.name == *name)?;
         Some(self.endpoint(endpoint))
     }
+}
+
+/// Whether there is a process, and its network namespace can be looked at.
+fn must_be_seen(pid: u32) -> Result<(), Refusal> {
+    let namespace = NetnsRef::Pid(pid).path();
+    fs::metadata(&namespace).map(drop).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::NotFound => Refusal::NotFound(format!(
+                "there is no process {pid}; give the number of one that runs in the container"
+            )),
+            _ => Refusal::BadInput(format!(
+                "look at {}: {}; the agent may not look at that process: give it CAP_SYS_PTRACE, or name the \
+                 namespace by another path",
+                namespace.display(),
+                without_numbers(&error.to_string())
+            )),
+        }
+    })
 }
 
 /// Why an endpoint cannot be added.

@@ -61,6 +61,10 @@ pub enum StoreError {
 fn cure_of(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::PermissionDenied => "; run it as root",
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull => {
+            "; see that the disk has room and lets the agent write there"
+        }
+        io::ErrorKind::NotADirectory => "; move away what is not a folder on that path",
         _ => "",
     }
 }
