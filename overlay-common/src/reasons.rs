@@ -127,8 +127,9 @@ reasons! {
     /// The destination is the gateway of the network, or this node's end of its tunnels: the node's own
     /// stack is who gets it.
     ToNode = to_node: "the destination is the node itself: its gateway address, or its underlay address",
-    /// The destination is neither an endpoint here nor in the subnet of a peer to which there is a way.
-    NoRoute = no_route: "the destination is neither an endpoint here nor behind a peer that can be reached",
+    /// The destination is neither an endpoint here nor in the subnet of a peer to which there is a way; or
+    /// the source is a link-local address, which speaks to neighbours on the bridge alone.
+    NoRoute = no_route: "no endpoint here and no peer that can be reached has the destination, or the source is link-local",
     /// The destination MAC is neither the gateway's nor the right neighbour's.
     ForeignMac = foreign_mac: "the destination MAC is not the one that belongs to the destination address",
     /// The stack answers with ICMP time exceeded.
