@@ -5,6 +5,7 @@ mod lab;
 pub(crate) mod programs;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -135,18 +136,34 @@ fn run_lab(console: Console, args: &Args, agent: &Path, programs: &[&Program]) -
         }
         command
     };
-    let mut flaky = lab::run(console, programs, |command| prepare(command, &[]))?;
+    let mut flaky = BTreeSet::new();
+    let ran = run_programs(console, programs, prepare, &mut flaky);
+    // Also of a run that has failed: what was flaky in it counts.
+    let noted = Record::find()?.add(&flaky);
+    match (ran, noted) {
+        (Err(failed), Err(again)) => Err(failed.context(again.to_string())),
+        (ran, noted) => ran.and(noted),
+    }
+}
+
+/// Runs the programs of the lab, and then those tests that need what the set-up does not install, if it is there.
+fn run_programs(
+    console: Console,
+    programs: &[&Program],
+    prepare: impl Fn(Command, &[&str]) -> Command + Sync,
+    flaky: &mut BTreeSet<String>,
+) -> Result<()> {
+    lab::run(console, programs, flaky, |command| prepare(command, &[]))?;
     if setup::is_there(openvswitch::PROGRAM) {
-        // What these tests need the set-up does not install.
         let which: Vec<&Program> = programs
             .iter()
             .filter(|program| program.name == INTEROPERATION)
             .copied()
             .collect();
         let ignored = |command| prepare(command, &["--ignored"]);
-        flaky.extend(lab::run(console, &which, ignored)?);
+        lab::run(console, &which, flaky, ignored)?;
     } else {
         console.say("open vSwitch", "not installed: its tests are left out");
     }
-    Record::find()?.add(&flaky)
+    Ok(())
 }

@@ -15,6 +15,7 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     num::NonZero,
     process::Command,
+    ptr,
     sync::{Mutex, PoisonError},
     thread::{self, available_parallelism},
     time::{Duration, Instant},
@@ -42,7 +43,8 @@ struct Outcome<'a> {
     took: Duration,
 }
 
-/// Runs test programs, and what fails a second time. Returns the tests that then passed.
+/// Runs test programs, and what fails a second time. Adds the tests that then passed to `flaky`, also when
+/// others have failed.
 ///
 /// `prepare` adds to a program's command what its tests need.
 ///
@@ -51,8 +53,9 @@ struct Outcome<'a> {
 pub(super) fn run(
     console: Console,
     programs: &[&Program],
+    flaky: &mut BTreeSet<String>,
     prepare: impl Fn(Command) -> Command + Sync,
-) -> Result<BTreeSet<String>> {
+) -> Result<()> {
     let (alone, together): (Vec<&Program>, Vec<&Program>) = programs
         .iter()
         .partition(|program| ALONE.contains(&program.name.as_str()));
@@ -64,16 +67,24 @@ pub(super) fn run(
 
     let failed: Vec<&Program> = failures(&outcomes);
     if failed.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(());
     }
     let told = names(&failed);
     console.say("second run", format_args!("of what failed: {told}"));
-    let again = run_all(console, failed, 1, &prepare)?;
+    let again = run_all(console, failed.clone(), 1, &prepare)?;
     let again = failures(&again);
-    if again.is_empty() {
+    let has_passed = |program: &&Program| !again.iter().any(|other| ptr::eq(*other, *program));
+    let passed: Vec<&Program> = failed.into_iter().filter(has_passed).collect();
+    if !passed.is_empty() {
+        let told = names(&passed);
         console.say("flaky", format_args!("failed once and passed then: {told}"));
-        let tests = outcomes.into_iter().flat_map(|outcome| outcome.failed);
-        return Ok(tests.collect());
+    }
+    let theirs = outcomes
+        .into_iter()
+        .filter(|outcome| has_passed(&outcome.program));
+    flaky.extend(theirs.flat_map(|outcome| outcome.failed));
+    if again.is_empty() {
+        return Ok(());
     }
     bail!("tests failed twice: {}", names(&again))
 }
@@ -182,22 +193,35 @@ fn run_one<'a>(
             format_args!("{label}: {verdict} ({} s)", took.as_secs()),
         );
     }
+    let passed = status.success();
     Ok(Outcome {
         program,
-        passed: status.success(),
-        failed: failed_tests(&label, &said),
+        passed,
+        failed: if passed {
+            Vec::new()
+        } else {
+            failed_tests(&label, &said)
+        },
         took,
     })
 }
 
-/// The tests that say that they failed.
+/// The tests of a program that has failed which say that they did; where none does, because the program
+/// was ended by a signal, say, the program itself.
 fn failed_tests(label: &str, said: &str) -> Vec<String> {
     let name = |line: &str| {
         let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
-        // A word each in the record.
-        Some(format!("{label}/{name}").replace(char::is_whitespace, "_"))
+        Some(format!("{label}/{name}"))
     };
-    said.lines().filter_map(name).collect()
+    let mut failed: Vec<String> = said.lines().filter_map(name).collect();
+    if failed.is_empty() {
+        failed.push(label.to_owned());
+    }
+    // A word each in the record.
+    failed
+        .iter()
+        .map(|name| name.replace(char::is_whitespace, "_"))
+        .collect()
 }
 
 /// Whether the words on the command line left nothing to run.
@@ -212,7 +236,11 @@ fn is_idle(said: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{
+        collections::BTreeSet,
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+    };
 
     use anyhow::Result;
 
@@ -233,37 +261,46 @@ mod tests {
     fn a_test_names_itself_where_it_fails() {
         let said = "test a::b ... FAILED\ntest c ... ok\ntest result: FAILED. 1 passed";
         assert_eq!(failed_tests("strangers", said), ["strangers/a::b"]);
+        let killed = "test a::b ... ok\ntest c ... ";
+        assert_eq!(failed_tests("wire (arm64)", killed), ["wire_(arm64)"]);
     }
 
-    fn shell(name: &str) -> Program {
-        Program {
-            name: name.to_owned(),
-            executable: "/bin/sh".into(),
-            folder: "/".into(),
-            is_integration: true,
-        }
-    }
-
-    /// A program that passes when it is run for the `passes`th time.
-    fn run_until(name: &str, passes: u32) -> Result<()> {
-        let folder = tempfile::tempdir()?;
-        let script = format!(
-            "echo >> {name}; [ $(wc -l < {name}) -ge {passes} ]",
-            name = folder.path().join("runs").display()
-        );
-        let prepare = |mut command: Command| {
-            command.args(["-c", &script]);
-            command
+    /// Programs of which each passes when it is run for the `passes`th time; what is flaky, and the end.
+    fn run_until(programs: &[(&str, u32)]) -> Result<(Vec<String>, Result<()>)> {
+        let temporary = tempfile::tempdir()?;
+        let make = |(name, passes): &(&str, u32)| -> Result<Program> {
+            let folder = temporary.path().join(name);
+            let executable = folder.join("program");
+            let script = format!("#!/bin/sh\necho >> runs; [ $(wc -l < runs) -ge {passes} ]\n");
+            fs::create_dir(&folder)?;
+            fs::write(&executable, script)?;
+            fs::set_permissions(&executable, Permissions::from_mode(0o755))?;
+            Ok(Program {
+                name: (*name).to_owned(),
+                executable,
+                folder,
+                is_integration: true,
+            })
         };
-        run(Console::default(), &[&shell(name)], prepare).map(drop)
+        let programs = programs.iter().map(make).collect::<Result<Vec<_>>>()?;
+        let mut flaky = BTreeSet::new();
+        let all: Vec<&Program> = programs.iter().collect();
+        let ended = run(Console::default(), &all, &mut flaky, |command| command);
+        Ok((flaky.into_iter().collect(), ended))
     }
 
     #[test]
-    fn what_fails_twice_has_failed() -> Result<()> {
-        run_until("hitless", 1)?;
-        run_until("wire", 2)?;
-        let failed = run_until("wire", 3);
-        assert!(failed.is_err_and(|error| error.to_string() == "tests failed twice: wire"));
+    fn what_fails_twice_has_failed_and_what_passes_then_is_flaky() -> Result<()> {
+        let (flaky, ended) = run_until(&[("hitless", 1)])?;
+        ended?;
+        assert!(flaky.is_empty(), "{flaky:?}");
+        // It names no test, as one does not that a signal has ended.
+        let (flaky, ended) = run_until(&[("wire", 2)])?;
+        ended?;
+        assert_eq!(flaky, ["wire"]);
+        let (flaky, ended) = run_until(&[("wire", 3), ("mtu", 2)])?;
+        assert!(ended.is_err_and(|error| error.to_string() == "tests failed twice: wire"));
+        assert_eq!(flaky, ["mtu"]);
         Ok(())
     }
 }
