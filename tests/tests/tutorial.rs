@@ -1,4 +1,4 @@
-//! Every command of the tutorial, typed in its order; each prints what its page shows.
+//! Every command of the tutorial and of the quickstart, typed in its order; each prints what its page shows.
 
 use std::{
     fs,
@@ -170,6 +170,86 @@ fn every_command_of_the_tutorial_prints_what_its_page_shows() -> Result<()> {
     Ok(())
 }
 
+/// A line without what differs from run to run: numbers, and the width of columns.
+fn without_numbers(line: &str) -> String {
+    let mut plain = String::new();
+    let mut in_number = false;
+    for letter in line
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+    {
+        let goes_on = in_number && letter == '.';
+        if letter.is_ascii_digit() && !in_number {
+            plain.push('0');
+        } else if !letter.is_ascii_digit() && !goes_on {
+            plain.push(letter);
+        }
+        in_number = letter.is_ascii_digit() || goes_on;
+    }
+    plain
+}
+
+/// What a reader of the quickstart does between two commands, as its text says, or waits for.
+fn before(command: &str) -> Option<&'static str> {
+    if command == "cat node01.log" {
+        return Some(
+            "for node in node01 node02; do for _ in $(seq 300); do \
+             overlay-agent status --instance $node >/dev/null 2>&1 && break; sleep 0.1; done; done",
+        );
+    }
+    command.ends_with("| grep rtt").then_some(
+        "sed -i '/^underlay/a probe = \"1s\"' node01.toml node02.toml; for _ in $(seq 300); do \
+         overlay-agent status --instance node01 | grep -q 'rtt.*path mtu' && break; sleep 0.1; done",
+    )
+}
+
+#[test]
+fn every_command_of_the_quickstart_prints_what_its_page_shows() -> Result<()> {
+    lab::require_root()?;
+    let page = fs::read_to_string(folder().join("../quickstart.md"))?;
+    let (page, _) = page
+        .split_once("## A peer that has only the kernel")
+        .context("where another section begins")?;
+    let mut shell = Shell::open()?;
+    let mut files = page.split("```toml\n").skip(1);
+    let first = "mkdir /run/quickstart && cd /run/quickstart";
+    ensure!(shell.types(first)?.0 == "0", "{first}");
+    for name in ["node01.toml", "node02.toml"] {
+        let text = files.next().and_then(|rest| rest.split("```").next());
+        let text = text.with_context(|| format!("{name} is not on the page"))?;
+        let written = shell.types(&format!("cat >{name} <<'END'\n{text}END"))?;
+        ensure!(written.0 == "0", "{name}: {written:?}");
+    }
+    let typed = commands(&page.replace("\n$ ", "\n# "));
+    ensure!(typed.len() > 20, "only {} commands were found", typed.len());
+    for Typed { command, shown } in typed {
+        if let Some(first) = before(&command) {
+            shell.types(first)?;
+        }
+        let (code, lines) = shell.types(&command)?;
+        let said = lines.join("\n");
+        ensure!(code == "0", "{command}\nends with {code}:\n{said}");
+        let plain = |lines: &[String]| -> Vec<String> {
+            lines.iter().map(|line| without_numbers(line)).collect()
+        };
+        let (shown, lines) = (plain(&shown), plain(&lines));
+        let missing = missing(&shown, &lines);
+        ensure!(
+            missing.is_none(),
+            "{command}\ndoes not print {missing:?}:\n{said}"
+        );
+    }
+    let (_, left) = shell.types("ls -A /run/netns /run/overlay /sys/fs/bpf/overlay /run/state")?;
+    let left = left.join("\n");
+    ensure!(
+        !left.contains("node0") && !left.contains("web"),
+        "something stays: {left}"
+    );
+    Ok(())
+}
+
 #[test]
 fn the_pages_lead_from_one_to_the_next() -> Result<()> {
     let contents = page("README")?;
@@ -215,4 +295,8 @@ fn what_differs_from_reader_to_reader_may_be_left_out() {
         "64 bytes from 172.16.1.2: ttl=62 time=1"
     ));
     assert!(!is_as_shown("OK", "OKAY"));
+    assert_eq!(
+        without_numbers("64 bytes  from 10.244.2.10: time=0.1 ms"),
+        "0 bytes from 0: time=0 ms"
+    );
 }
