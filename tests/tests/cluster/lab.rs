@@ -210,7 +210,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn etcdctl_argv(&self, endpoints: &str, command: &str) -> Vec<String> {
+    pub(crate) fn etcdctl_argv(&self, endpoints: &str, command: &str) -> Vec<String> {
         let tls = if self.tls {
             format!(
                 "--cacert {0}/ca.pem --cert {0}/admin.pem --key {0}/admin.key",

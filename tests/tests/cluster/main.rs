@@ -2,37 +2,88 @@
 //! happens to the store takes from the data plane what works.
 
 mod access;
+mod asked;
+mod asleep;
 mod certificates;
 mod changes;
+mod compacted;
 mod dual_stack;
 mod flannel;
+mod flow;
 mod keys;
 mod lab;
 mod members;
+mod migrated;
 mod newer;
 mod proxied;
 mod restored;
 mod subnet_env;
 
-use std::fs;
+use std::{fs, thread};
 
 use anyhow::{Context as _, Result};
 use overlay_tests::{agent::Agent, run, schema::Schema, script::words, snapshot::Snapshot};
 
-use crate::lab::{Cluster, SUBNETS, until, until_found, until_said};
+use crate::{
+    asked::children,
+    lab::{Cluster, SUBNETS, until, until_found, until_said},
+};
 
-fn the_helper_may_do_nothing() -> Result<()> {
-    let helper = run::checked(&words("pgrep -f overlay-cluster.follow -U nobody"))?;
-    let pid = helper.lines().next().context("a helper")?;
+/// An agent's helper is nobody, can become nobody else, and has nothing of the agent's.
+fn the_helper_may_do_nothing(agent: &Agent) -> Result<()> {
+    let children = children(agent)?;
+    let [pid] = children[..] else {
+        anyhow::bail!("not one helper: {children:?}");
+    };
     let rights = fs::read_to_string(format!("/proc/{pid}/status"))?;
     for line in [
+        "Name:\toverlay-cluster",
+        "Uid:\t65534\t65534\t65534\t65534",
+        "Gid:\t65534\t65534\t65534\t65534",
+        "Groups:\t",
+        "CapInh:\t0000000000000000",
         "CapPrm:\t0000000000000000",
         "CapEff:\t0000000000000000",
+        "CapAmb:\t0000000000000000",
         "NoNewPrivs:\t1",
     ] {
-        assert!(rights.contains(line), "{rights}");
+        assert!(
+            rights.lines().any(|it| it.trim_end() == line.trim_end()),
+            "{line}: {rights}"
+        );
+    }
+    assert_eq!(fs::read(format!("/proc/{pid}/environ"))?, b"");
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd"))?.as_os_str(), "/");
+    for file in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let file = file?;
+        // Behind its standard ones there are sockets and timers of its own.
+        let is_standard = ["0", "1", "2"].iter().any(|it| file.file_name() == *it);
+        let target = fs::read_link(file.path())?;
+        let is_nothing = !target.is_absolute() || target.as_os_str() == "/dev/null";
+        assert!(is_standard || is_nothing, "{target:?}");
     }
     Ok(())
+}
+
+/// Waits until Prometheus is told this of the store, and of all that there is.
+fn is_measured(agent: &Agent, metrics: &[(&str, u64)]) -> Result<()> {
+    let curl = format!(
+        "ip netns exec {} curl --silent --show-error --fail http://127.0.0.1:9466/metrics",
+        agent.instance
+    );
+    let labels = "{network=\"lab\"}";
+    until("a metric", || {
+        let page = run::checked(&words(&curl))?;
+        for (name, value) in metrics {
+            let line = format!("overlay_cluster_{name}{labels} {value}");
+            anyhow::ensure!(page.lines().any(|it| it == line), "no {line} in {page}");
+        }
+        for name in ["contact_age_seconds", "revision", "connections_total"] {
+            let start = format!("overlay_cluster_{name}{labels} ");
+            anyhow::ensure!(page.contains(&start), "no {start} in {page}");
+        }
+        Ok(())
+    })
 }
 
 /// A command about the store in JSON, which is as the schema says.
@@ -118,6 +169,10 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     }
     let own = cluster.leases()?;
     assert_eq!(own.len(), 3, "{own:?}");
+    agents[0].until_done()?;
+    let file = agents[0].config_file();
+    let checked = agents[0].call(&["check", "--config", &file.to_string_lossy()])?;
+    assert!(checked.success, "{checked:?}");
     // Byte for byte what flannel writes, and ours behind it.
     let node = &cluster.guard.topology().nodes[1];
     let value = format!(
@@ -129,7 +184,11 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
     let values = cluster.etcdctl(&format!("get --prefix --print-value-only {SUBNETS}"))?;
     assert!(values.contains(&value), "{values}");
 
-    the_helper_may_do_nothing()?;
+    the_helper_may_do_nothing(&agents[1])?;
+    is_measured(
+        &agents[0],
+        &[("connected", 1), ("leases", 2), ("doubtful_leases", 0)],
+    )?;
     foreign_entries(&cluster, &agents[1])?;
     many_foreign_entries(&cluster, &agents[1])?;
     answers_in_json(&cluster, &agents[1])?;
@@ -145,6 +204,7 @@ fn nodes_that_know_only_the_store_reach_each_other_whatever_becomes_of_it() -> R
         "etcd cannot be followed, the last known peers stay",
     )?;
     until_found(&agents[0], "cluster-away")?;
+    is_measured(&agents[0], &[("connected", 0)])?;
     let away = agents[0].json(&["stats"])?["cluster"].clone();
     assert!(away["contact_age_ms"].as_u64() > Some(0), "{away}");
     agents[0].stop()?;
@@ -208,17 +268,39 @@ fn of_two_nodes_that_want_one_subnet_one_has_it_and_the_other_says_so() -> Resul
     }
     cluster.init()?;
     let agents = [cluster.guard.agent(1), cluster.guard.agent(2)];
-    agents[0].start_anyhow()?;
-    agents[0].is_well()?;
-    agents[1].start_anyhow()?;
+    // At the same time, so that both find it free.
+    thread::scope(|scope| -> Result<()> {
+        let starts = [0, 1].map(|index| {
+            let agent = &agents[index];
+            scope.spawn(move || agent.start_anyhow())
+        });
+        for start in starts {
+            let started = start.join();
+            started.map_err(|_| anyhow::anyhow!("a start has panicked"))??;
+        }
+        Ok(())
+    })?;
+    until("a subnet", || {
+        let leases = cluster.leases()?;
+        anyhow::ensure!(!leases.is_empty());
+        Ok(())
+    })?;
+    let values = cluster.etcdctl(&format!("get --prefix --print-value-only {SUBNETS}"))?;
+    let (has, has_not) = if values.contains("tetwo-n1") {
+        (1, 2)
+    } else {
+        (2, 1)
+    };
+    let of = |node: u8| &agents[usize::from(node) - 1];
+    of(has).is_well()?;
     until_said(
-        &agents[1],
-        "the subnet 10.244.9.0-24 that is asked for is taken by node tetwo-n1",
+        of(has_not),
+        &format!("the subnet 10.244.9.0-24 that is asked for is taken by node tetwo-n{has}"),
     )?;
     assert_eq!(cluster.leases()?, ["10.244.9.0-24"]);
     // It takes what it is given as soon as it asks for something else.
-    cluster.configure(2, "")?;
-    agents[1].is_well()?;
+    cluster.configure(has_not, "")?;
+    of(has_not).is_well()?;
     cluster.reaches(1, 2)?;
     Ok(cluster.guard.down()?)
 }

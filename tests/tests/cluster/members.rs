@@ -1,20 +1,18 @@
 //! Several members: whatever becomes of some of them, nodes follow the others.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use overlay_tests::{
-    agent::Agent,
-    processes, run,
-    script::{Step, words},
-    state,
-};
+use overlay_tests::{agent::Agent, run, script::words};
+use serde_json::Value;
 
-use crate::lab::{Cluster, SUBNETS, until, until_said};
+use crate::{
+    asked::connections,
+    flannel::{lease, until_there},
+    flow::Flow,
+    lab::{Cluster, SUBNETS, until, until_said},
+};
 
 /// Whom a node speaks with, counted from 1.
 fn followed(cluster: &Cluster, agent: &Agent) -> Result<u8> {
@@ -46,27 +44,9 @@ fn a_member_that_dies_stalls_or_is_cut_off_takes_nothing_from_nodes() -> Result<
     let agents = cluster.joined()?;
     cluster.reaches(1, 2)?;
     // What flows while all of it happens, and must come without a gap.
-    let lab = cluster.name.parse()?;
-    let log = state::log_file(&lab, "ping");
-    let ping = format!(
-        "ip netns exec temany-n1c1 ping -i 0.1 {}",
-        cluster.addresses(3)?[0]
-    );
-    let start = Step::Start {
-        task: "ping".to_owned(),
-        argv: words(ping),
-        log: log.clone(),
-    };
-    run::run_step(&lab, &start)?;
+    let flow = Flow::start(&cluster, 1, 3)?;
     faults(&cluster, &agents)?;
-    let ping = processes::task(&lab, "ping")?.context("ping runs")?;
-    ping.signal(Signal::SIGINT)?;
-    anyhow::ensure!(
-        ping.wait(Instant::now() + Duration::from_secs(20)),
-        "ping lives"
-    );
-    let log = fs::read_to_string(&log)?;
-    assert!(log.contains(" 0% packet loss"), "{log}");
+    flow.came_whole()?;
     Ok(cluster.guard.down()?)
 }
 
@@ -116,6 +96,9 @@ fn faults(cluster: &Cluster, agents: &[Agent]) -> Result<()> {
     until_elsewhere(cluster, &agents[0], third)?;
     run::checked(&cluster.inside(1, "nft delete table inet cut"))?;
 
+    a_minority_of_one(cluster, &agents[0])?;
+    another_leader(cluster, &agents[0])?;
+
     // The last one of three answers, and has nothing to say.
     cluster.kill(1)?;
     cluster.kill(2)?;
@@ -133,4 +116,66 @@ fn faults(cluster: &Cluster, agents: &[Agent]) -> Result<()> {
         anyhow::ensure!(route()?.is_empty(), "{}", agents[0].log()?);
         Ok(())
     })
+}
+
+/// A member that the others do not hear any more, and that answers all the same: they have a majority.
+fn a_minority_of_one(cluster: &Cluster, agent: &Agent) -> Result<()> {
+    let member = followed(cluster, agent)?;
+    let rules = cluster.file("apart.nft");
+    fs::write(
+        &rules,
+        "table inet apart {\n chain in { type filter hook input priority -10; tcp dport 2380 drop; tcp sport 2380 \
+         drop; }\n chain out { type filter hook output priority -10; tcp dport 2380 drop; tcp sport 2380 drop; }\n}\n",
+    )?;
+    let apart = cluster.inside(member, &format!("nft -f {}", rules.display()));
+    run::checked(&apart)?;
+    until_elsewhere(cluster, agent, member)?;
+    // What only the majority knows arrives.
+    cluster.put_at(followed(cluster, agent)?, &entry(240), &lease(240, 0))?;
+    until_there(agent, 240, 240, 0)?;
+    run::checked(&cluster.inside(member, "nft delete table inet apart"))?;
+    cluster.until_healthy(member)
+}
+
+/// The leader gives way to another member: not even the connection notices.
+fn another_leader(cluster: &Cluster, agent: &Agent) -> Result<()> {
+    let leader = || -> Result<(u64, Vec<u64>)> {
+        let said: Value = cluster.json("endpoint status")?;
+        let status = said.as_array().context("a list")?.iter();
+        let status: Vec<&Value> = status.map(|member| &member["Status"]).collect();
+        let ids = status
+            .iter()
+            .map(|one| one["header"]["member_id"].as_u64())
+            .collect::<Option<Vec<u64>>>();
+        let leader = status.first().and_then(|one| one["leader"].as_u64());
+        let agree = |one: &&Value| one["leader"].as_u64() == leader;
+        anyhow::ensure!(status.iter().all(agree) && leader != Some(0), "{said}");
+        leader
+            .zip(ids)
+            .context("no leader, or members without a number")
+    };
+    until("one leader", || leader().map(drop))?;
+    let (before, ids) = leader()?;
+    let place = ids
+        .iter()
+        .position(|id| *id == before)
+        .context("a leader")?;
+    let next = ids[(place + 1) % ids.len()];
+    let connected = connections(agent)?;
+    // Only the leader itself takes that.
+    let member = u8::try_from(place + 1)?;
+    cluster.etcdctl_at(member, &format!("move-leader {next:x}"))?;
+    let (after, _) = leader()?;
+    assert_eq!(after, next, "{before} led");
+    cluster.put(&entry(241), &lease(241, 0))?;
+    until_there(agent, 241, 241, 0)?;
+    assert_eq!(connections(agent)?, connected);
+    for number in [240, 241] {
+        cluster.etcdctl(&format!("del {}", entry(number)))?;
+    }
+    Ok(())
+}
+
+fn entry(number: u8) -> String {
+    format!("{SUBNETS}10.244.{number}.0-24")
 }

@@ -15,25 +15,26 @@ use anyhow::{Context as _, Result};
 use overlay_tests::{agent::Agent, netns};
 
 use crate::{
+    asked::connections,
     flannel::{lease, until_there},
     lab::{Cluster, SUBNETS, until_said},
 };
 
-const PORT: u16 = 2390;
+pub(crate) const PORT: u16 = 2390;
 /// In each direction.
 const DELAY: Duration = Duration::from_millis(100);
 
 /// What becomes of what is sent.
-const PASSES: u8 = 0;
-const IS_SWALLOWED: u8 = 1;
-const IS_CLOSED: u8 = 2;
+pub(crate) const PASSES: u8 = 0;
+pub(crate) const IS_SWALLOWED: u8 = 1;
+pub(crate) const IS_CLOSED: u8 = 2;
 
 /// Something between a node and the store.
-struct Proxy(Arc<AtomicU8>);
+pub(crate) struct Proxy(Arc<AtomicU8>);
 
 impl Proxy {
     /// In the namespace of a node, which knows the store by that.
-    fn open(cluster: &Cluster, node: &str) -> Result<Self> {
+    pub(crate) fn open(cluster: &Cluster, node: &str) -> Result<Self> {
         let upstream = cluster.url(1).trim_start_matches("http://").to_owned();
         let upstream: SocketAddr = upstream.parse()?;
         let mode = Arc::new(AtomicU8::new(PASSES));
@@ -52,7 +53,7 @@ impl Proxy {
         Ok(Self(mode))
     }
 
-    fn set(&self, mode: u8) {
+    pub(crate) fn set(&self, mode: u8) {
         self.0.store(mode, Ordering::Relaxed);
     }
 }
@@ -108,13 +109,8 @@ fn a_way_to_the_store_that_is_slow_swallowed_or_half_closed_is_lived_with() -> R
     cluster.reaches(1, 2)?;
     hears_of(&cluster, &agents[0], 240)?;
 
-    let connections = || -> Result<u64> {
-        let stats = agents[0].json(&["stats"])?;
-        let connections = stats["cluster"]["connections"].as_u64();
-        connections.context("no connections")
-    };
     for (mode, number) in [(IS_CLOSED, 241), (IS_SWALLOWED, 242)] {
-        let before = connections()?;
+        let before = connections(&agents[0])?;
         proxy.set(mode);
         // So that something is sent, and comes to nothing.
         let key = format!("{SUBNETS}10.244.{number}.0-24");
@@ -128,7 +124,7 @@ fn a_way_to_the_store_that_is_slow_swallowed_or_half_closed_is_lived_with() -> R
         }
         proxy.set(PASSES);
         hears_of(&cluster, &agents[0], number)?;
-        assert!(connections()? > before, "{mode}");
+        assert!(connections(&agents[0])? > before, "{mode}");
     }
     agents[0].is_well()?;
     Ok(cluster.guard.down()?)
