@@ -133,7 +133,10 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     if wants_json {
         let (code, kind) = BAD_INPUT;
         let text = error.render().to_string();
-        eprintln!("{}", as_json(code, kind, text.trim_end()));
+        let text = text.trim_end();
+        // That it is one, the object says.
+        let text = text.strip_prefix("error: ").unwrap_or(text);
+        eprintln!("{}", as_json(code, kind, text));
         return ExitCode::from(code);
     }
     error.exit()

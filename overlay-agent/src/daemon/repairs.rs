@@ -197,7 +197,7 @@ fn suspects() -> Vec<&'static str> {
 
 fn fight(in_vain: &[String], suspects: &[&str]) -> String {
     let whom = match suspects {
-        [] => "none of those that usually do runs in this network namespace".to_owned(),
+        [] => "and none of those that usually do runs in this network namespace".to_owned(),
         [one] => format!("probably {one}, which runs here"),
         several => format!("probably one of {}, which run here", several.join(", ")),
     };

@@ -177,8 +177,12 @@ impl Pins {
                 pinned.extend(inside.iter().map(|name| format!("{folder}/{name}")));
             }
         }
-        // What is attached first of all.
-        pinned.sort_by_key(|name| !name.starts_with("links/"));
+        // What is still attached first of all: the underlay's devices are not ours, and have not gone.
+        let is_underlay = |link: &str| link.contains("underlay");
+        pinned.sort_by_key(|name| match name.strip_prefix("links/") {
+            Some(link) => u8::from(!is_underlay(link)),
+            None => 2,
+        });
         if pinned.len() > SHOWN {
             let more = pinned.len() - SHOWN;
             pinned.truncate(SHOWN);
