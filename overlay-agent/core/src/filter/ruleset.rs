@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Place;
 
@@ -162,7 +162,8 @@ impl Ruleset {
             match kind.as_str() {
                 "chain" => ruleset.chains.entry(key("name")).or_default().base = Base::read(body),
                 "rule" => {
-                    let statements = body["expr"].as_array().cloned().unwrap_or_default();
+                    let mut statements = body["expr"].as_array().cloned().unwrap_or_default();
+                    statements.iter_mut().for_each(hide_inside);
                     let chain = ruleset.chains.entry(key("chain")).or_default();
                     chain.rules.push(statements);
                 }
@@ -235,6 +236,23 @@ impl Ruleset {
             .collect();
         chains.sort_by_key(|(_, _, base)| base.priority);
         chains
+    }
+}
+
+/// Hides what an expression looks at inside of a tunnel (`vxlan ip saddr`, nft from 1.0.8 on): it is not
+/// the field of that name of the packet that is judged.
+fn hide_inside(expression: &mut Value) {
+    match expression {
+        Value::Object(parts) => {
+            for (kind, part) in parts {
+                match part.get("tunnel") {
+                    Some(tunnel) if kind == "payload" => *part = json!({ "tunnel": tunnel }),
+                    _ => hide_inside(part),
+                }
+            }
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(hide_inside),
+        _ => {}
     }
 }
 

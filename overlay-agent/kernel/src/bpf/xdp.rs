@@ -68,9 +68,14 @@ fn explain(errno: Errno, target: Target, ifindex: u32, program: BorrowedFd<'_>) 
     }
     let error = KernelError::os(operation, errno);
     match errno {
-        Errno::EBUSY | Errno::EEXIST => error
-            .because("another XDP program is there")
-            .with_cure("remove it with \"ip link set dev DEVICE xdp off\", or set guard = \"off\""),
+        Errno::EBUSY | Errno::EEXIST => {
+            error
+                .because("another XDP program is there")
+                .with_cure(format!(
+                    "remove it with \"ip link set dev {} xdp off\", or set guard = \"off\"",
+                    target.device
+                ))
+        }
         _ if target.hook == Hook::GuardNative => error
             .because(
                 why_not_native(program, ifindex)

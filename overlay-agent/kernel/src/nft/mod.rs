@@ -13,6 +13,7 @@ mod listing;
 mod others;
 mod ownership;
 mod rules;
+mod unlisted;
 mod watch;
 
 use std::io;
@@ -59,8 +60,8 @@ pub fn read(table: &str, instance: &Name) -> Result<Option<FilterTable>> {
     Ok(Some(FilterTable { owner, filter }))
 }
 
-/// All tables of everybody, as `nft --json list ruleset` prints them, with the devices of chains and
-/// what matches of iptables ask for: others use much that the library does not know.
+/// All tables of everybody, as `nft --json list ruleset` prints them, with the devices of chains,
+/// what matches of iptables ask for, and rules that it does not know: others use much that the library does not know.
 pub fn ruleset() -> Result<serde_json::Value> {
     let mut listing = listed(&["list", "ruleset"])?;
     if let Some(objects) = listing["nftables"].as_array_mut() {
@@ -70,7 +71,9 @@ pub fn ruleset() -> Result<serde_json::Value> {
 }
 
 /// Adds what `nft` leaves out of its JSON.
-fn complete(objects: &mut [serde_json::Value]) -> Result<()> {
+fn complete(objects: &mut Vec<serde_json::Value>) -> Result<()> {
+    let added = unlisted::add(objects);
+    added.map_err(|error| KernelError::io("list the rules that nft does not list", &error))?;
     let named = devices::name_devices(objects);
     named.map_err(|error| KernelError::io("list the devices of nftables' chains", &error))?;
     let explained = iptables::explain(objects);

@@ -135,6 +135,8 @@ fn a_chain_of_a_device_is_about_that_device_unless_it_cannot_be() {
     let other = json!([is("ip", "saddr", &json!("192.0.2.1")), drop()]);
     let arp = json!([is("arp", "operation", &json!("request")), drop()]);
     let tcp = json!([is("tcp", "dport", &json!(22)), drop()]);
+    let inside = json!([{ "match": { "op": "==", "right": 22, "left": {
+        "payload": { "tunnel": "vxlan", "protocol": "tcp", "field": "dport" } } } }, drop()]);
     let count = json!([{ "counter": {} }, { "accept": null }]);
     for (hook, device, rule, devices, named) in [
         ("ingress", "ovl-web", &mark, vec!["ovl-web"], vec![]),
@@ -153,6 +155,7 @@ fn a_chain_of_a_device_is_about_that_device_unless_it_cannot_be() {
         ("ingress", "eth1", &port(4789), vec!["eth1"], vec![]),
         ("ingress", "eth1", &port(53), vec![], vec![]),
         ("ingress", "eth1", &tcp, vec![], vec![]),
+        ("ingress", "eth1", &inside, vec!["eth1"], vec![]),
         ("egress", "eth1", &port(4789), vec!["eth1"], vec![]),
         ("egress", "eth1", &port(53), vec![], vec![]),
         ("ingress", "eth7", &json!([drop()]), vec![], vec![]),

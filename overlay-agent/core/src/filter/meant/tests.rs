@@ -315,6 +315,12 @@ fn of_rules_outside_those_count_that_tell_the_tunnel_from_others() {
         let pair = json!({ "concat": [PEER, number] });
         json!([{ "match": { "op": "==", "left": parts, "right": { "set": [pair] } } }, drop()])
     };
+    // What a packet in the tunnel has (nft 1.1.7).
+    let inside = |protocol: &str, field: &str| {
+        let mut rule = is(protocol, field, &json!(OWN));
+        rule["match"]["left"]["payload"]["tunnel"] = json!("vxlan");
+        json!([port(4789), rule, drop()])
+    };
     for (rules, expected) in [
         (vec![json!([port(4789), drop()])], vec![PEER, OTHER]),
         (vec![json!([from(PEER), drop()])], vec![PEER]),
@@ -335,6 +341,9 @@ fn of_rules_outside_those_count_that_tell_the_tunnel_from_others() {
             vec![PEER, OTHER],
         ),
         (vec![pairs(4789)], vec![PEER]),
+        (vec![inside("vxlan", "vni")], vec![PEER, OTHER]),
+        (vec![inside("ip", "saddr")], vec![PEER, OTHER]),
+        (vec![inside("tcp", "dport")], vec![PEER, OTHER]),
         // Other ports and addresses, and everybody's default.
         (vec![pairs(53)], vec![]),
         (vec![json!([port(53), drop()])], vec![]),

@@ -2,7 +2,7 @@
 //! fields of an inner header.
 //!
 //! ```text
-//! chain input:  to a tunnel's port → chain tunnel: from a device of a network → drop
+//! chain input:  to a tunnel's port → chain to_tunnel: from a device of a network → drop
 //!               tunnel_from_endpoint; then by VNI to the rules of that network
 //! chain forward: to a tunnel's port → chain ends: from a device of a network to a node → drop,
 //!               likewise; then to the chain leaving
@@ -139,7 +139,7 @@ pub(super) fn skeleton(
     }
     for (name, hook, rules) in [
         (
-            "tunnel",
+            "to_tunnel",
             None,
             std::iter::once(format!("iifname {{ {inside} }} {refused}"))
                 .chain(unencrypted(rules, "iifname"))
@@ -162,7 +162,7 @@ pub(super) fn skeleton(
         (
             "input",
             Some(("input", PRIORITY)),
-            vec![format!("udp dport {{ {ports} }} goto tunnel")],
+            vec![format!("udp dport {{ {ports} }} goto to_tunnel")],
         ),
         (
             "forward",
