@@ -180,7 +180,9 @@ impl Client {
         const CALLED: &str = "renew a lease";
         let failed = |status: Status| ClientError::of(CALLED, &status);
         let attempt = async || {
+            // etcd's grpc-proxy cancels what it was asked once no more can follow.
             let requests = tokio_stream::once(LeaseKeepAliveRequest { id });
+            let requests = requests.chain(tokio_stream::pending());
             let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
             let mut grpc = self.ready(CALLED).await?;
             let codec = ProstCodec::<LeaseKeepAliveRequest, LeaseKeepAliveResponse>::default();

@@ -6,6 +6,7 @@ mod asked;
 mod asleep;
 mod certificates;
 mod changes;
+mod coalesced;
 mod compacted;
 mod dual_stack;
 mod flannel;

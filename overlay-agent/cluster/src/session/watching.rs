@@ -119,7 +119,13 @@ impl Session {
         if message.compact_revision != 0 {
             return true;
         }
-        if let (Some(store), Some(header)) = (&mut self.store, &message.header) {
+        // etcd's grpc-proxy does not say which store it is where it has watched already for somebody
+        // else; its revision is the one that was asked for then, which the store may not have reached.
+        let header = message
+            .header
+            .as_ref()
+            .filter(|header| header.cluster_id != 0);
+        if let (Some(store), Some(header)) = (&mut self.store, header) {
             if header.cluster_id != store.cluster {
                 return true;
             }
