@@ -3,7 +3,7 @@
 use overlay_control::Finding;
 use overlay_core::trouble::ids;
 
-use super::{Check, Fault, Look, command};
+use super::{Check, Fault, command};
 use crate::doctor::facts::Facts;
 
 const REFUSED: Fault = Fault::problem(
@@ -92,41 +92,28 @@ const SWITCHED_OFF: Fault = Fault::note(
 );
 
 pub(super) const CHECKS: [Check; 21] = [
-    told(REFUSED),
-    told(FRAGMENT_REFUSED),
-    told(CLUSTER_HELPER),
-    told(CLUSTER_REFUSED),
-    told(CLUSTER_AWAY),
-    told(CLUSTER_ENTRY),
-    told(SUBNET_ENV),
-    told(UNAVAILABLE),
-    told(FAILED),
-    told(NOT_SAVED),
-    told(METRICS),
-    told(NAMES),
-    told(FLOWS_FULL),
-    told(FLOWS_UNKNOWN),
-    told(PROBES),
-    told(SILENT),
-    told(NEVER),
-    told(BELOW),
-    told(SOURCE),
-    Check {
-        fault: REPLACED,
-        look: Look::Always(replaced),
-    },
-    Check {
-        fault: SWITCHED_OFF,
-        look: Look::Always(switched_off),
-    },
+    REFUSED.by_agent(),
+    FRAGMENT_REFUSED.by_agent(),
+    CLUSTER_HELPER.by_agent(),
+    CLUSTER_REFUSED.by_agent(),
+    CLUSTER_AWAY.by_agent(),
+    CLUSTER_ENTRY.by_agent(),
+    SUBNET_ENV.by_agent(),
+    UNAVAILABLE.by_agent(),
+    FAILED.by_agent(),
+    NOT_SAVED.by_agent(),
+    METRICS.by_agent(),
+    NAMES.by_agent(),
+    FLOWS_FULL.by_agent(),
+    FLOWS_UNKNOWN.by_agent(),
+    PROBES.by_agent(),
+    SILENT.by_agent(),
+    NEVER.by_agent(),
+    BELOW.by_agent(),
+    SOURCE.by_agent(),
+    REPLACED.always(replaced),
+    SWITCHED_OFF.always(switched_off),
 ];
-
-const fn told(fault: Fault) -> Check {
-    Check {
-        fault,
-        look: Look::Told,
-    }
-}
 
 fn replaced(facts: &Facts) -> Vec<Finding> {
     if !facts.agent.replaced {

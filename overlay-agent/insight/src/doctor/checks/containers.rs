@@ -3,7 +3,7 @@
 use overlay_control::{Cure, Finding};
 use overlay_core::trouble::inside;
 
-use super::{Check, Fault, Look, Looked, advice, command, list};
+use super::{Check, Fault, Looked, advice, command, list};
 use crate::doctor::{
     commands::{remove_address, remove_route},
     facts::{Astray, Container, Facts},
@@ -29,22 +29,10 @@ const LEFT: Fault = Fault::warning(
 );
 
 pub(super) const CHECKS: [Check; 4] = [
-    Check {
-        fault: ADDRESSES,
-        look: Look::Always(addresses),
-    },
-    Check {
-        fault: ROUTE,
-        look: Look::Always(route),
-    },
-    Check {
-        fault: MTU,
-        look: Look::Always(mtu),
-    },
-    Check {
-        fault: LEFT,
-        look: Look::IfSeen(left),
-    },
+    ADDRESSES.always(addresses),
+    ROUTE.always(route),
+    MTU.always(mtu),
+    LEFT.if_seen(left),
 ];
 
 fn left(facts: &Facts) -> Looked {

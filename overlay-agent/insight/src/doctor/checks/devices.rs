@@ -3,7 +3,7 @@
 use overlay_control::Finding;
 use overlay_core::{desired::Obstacle, model::IfName};
 
-use super::{Check, Fault, Look, Looked, advice, command, list};
+use super::{Check, Fault, Looked, advice, command, list};
 use crate::doctor::{
     commands::remove_address,
     facts::{Facts, NodeAddress},
@@ -24,22 +24,10 @@ const DUPLICATE: Fault = Fault::problem(
 );
 
 pub(super) const CHECKS: [Check; 4] = [
-    Check {
-        fault: DOWN,
-        look: Look::Always(down),
-    },
-    Check {
-        fault: OFFLOADS,
-        look: Look::IfSeen(offloads),
-    },
-    Check {
-        fault: ONE_QUEUE,
-        look: Look::IfSeen(one_queue),
-    },
-    Check {
-        fault: DUPLICATE,
-        look: Look::Always(duplicate),
-    },
+    DOWN.always(down),
+    OFFLOADS.if_seen(offloads),
+    ONE_QUEUE.if_seen(one_queue),
+    DUPLICATE.always(duplicate),
 ];
 
 /// What costs a lot when it is off, as `ethtool -k` calls it.

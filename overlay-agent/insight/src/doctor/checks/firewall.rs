@@ -9,7 +9,7 @@ use overlay_core::{
     trouble::ids,
 };
 
-use super::{Check, Fault, Look, Looked, advice, command, list, writers};
+use super::{Check, Fault, Looked, advice, command, list, writers};
 use crate::doctor::facts::{Facts, NetworkFacts, PeerFacts};
 
 const TUNNEL: Fault = Fault::problem(
@@ -44,31 +44,13 @@ const LEGACY: Fault = Fault::note(
 );
 
 pub(super) const CHECKS: [Check; 7] = [
-    Check {
-        fault: TUNNEL,
-        look: Look::IfSeen(tunnel),
-    },
-    Check {
-        fault: FORWARD,
-        look: Look::IfSeen(forward),
-    },
-    Check {
-        fault: BLOCKED,
-        look: Look::IfSeen(blocked),
-    },
+    TUNNEL.if_seen(tunnel),
+    FORWARD.if_seen(forward),
+    BLOCKED.if_seen(blocked),
     named::CHECK,
-    Check {
-        fault: NAT,
-        look: Look::IfSeen(nat),
-    },
-    Check {
-        fault: FOLLOWED,
-        look: Look::IfSeen(followed),
-    },
-    Check {
-        fault: LEGACY,
-        look: Look::Always(legacy),
-    },
+    NAT.if_seen(nat),
+    FOLLOWED.if_seen(followed),
+    LEGACY.always(legacy),
 ];
 
 /// A UDP port that nobody lets pass by name: `discard`.

@@ -4,7 +4,7 @@ use overlay_control::{Finding, Severity};
 use overlay_core::model::FastPath;
 use overlay_kernel::capability;
 
-use super::{Check, Fault, Look, advice, command};
+use super::{Check, Fault, advice, command};
 use crate::doctor::{commands, facts::Facts};
 
 const KERNEL: Fault = Fault::warning(
@@ -29,26 +29,11 @@ const STATISTICS: Fault = Fault::warning(
 );
 
 pub(super) const CHECKS: [Check; 5] = [
-    Check {
-        fault: KERNEL,
-        look: Look::Always(kernel),
-    },
-    Check {
-        fault: PRIVILEGES,
-        look: Look::Always(privileges),
-    },
-    Check {
-        fault: BPFFS,
-        look: Look::Always(bpffs),
-    },
-    Check {
-        fault: JIT,
-        look: Look::Always(jit),
-    },
-    Check {
-        fault: STATISTICS,
-        look: Look::Always(statistics),
-    },
+    KERNEL.always(kernel),
+    PRIVILEGES.always(privileges),
+    BPFFS.always(bpffs),
+    JIT.always(jit),
+    STATISTICS.always(statistics),
 ];
 
 fn wants_programs(facts: &Facts) -> bool {

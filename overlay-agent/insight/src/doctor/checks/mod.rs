@@ -86,6 +86,30 @@ impl Fault {
         }
     }
 
+    /// The check for it, for which everything is always there.
+    const fn always(self, look: fn(&Facts) -> Vec<Finding>) -> Check {
+        Check {
+            fault: self,
+            look: Look::Always(look),
+        }
+    }
+
+    /// The check for it, which needs facts that could perhaps not be observed.
+    const fn if_seen(self, look: fn(&Facts) -> Looked) -> Check {
+        Check {
+            fault: self,
+            look: Look::IfSeen(look),
+        }
+    }
+
+    /// The check for it where nobody but the agent knows.
+    const fn by_agent(self) -> Check {
+        Check {
+            fault: self,
+            look: Look::Told,
+        }
+    }
+
     fn at(&self, object: impl Display, what: impl Into<String>, cure: Cure) -> Finding {
         Finding {
             check: self.name.to_owned(),

@@ -2,7 +2,7 @@
 
 use overlay_control::Finding;
 
-use super::{Check, Fault, Look, advice, command, on_all_nodes};
+use super::{Check, Fault, advice, command, on_all_nodes};
 use crate::doctor::facts::{Answer, Facts, Neighbour, NeighbourState, PeerFacts};
 
 const UNREACHABLE: Fault = Fault::problem(
@@ -25,26 +25,11 @@ const HOLE: Fault = Fault::problem(
 );
 
 pub(super) const CHECKS: [Check; 5] = [
-    Check {
-        fault: UNREACHABLE,
-        look: Look::Always(unreachable),
-    },
-    Check {
-        fault: STALE,
-        look: Look::Always(stale),
-    },
-    Check {
-        fault: PORT,
-        look: Look::Always(port),
-    },
-    Check {
-        fault: NARROW,
-        look: Look::Always(narrow),
-    },
-    Check {
-        fault: HOLE,
-        look: Look::Always(hole),
-    },
+    UNREACHABLE.always(unreachable),
+    STALE.always(stale),
+    PORT.always(port),
+    NARROW.always(narrow),
+    HOLE.always(hole),
 ];
 
 /// What gets through a path that is too narrow.

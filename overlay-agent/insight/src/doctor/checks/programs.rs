@@ -4,7 +4,7 @@ use overlay_common::reasons::PassReason;
 use overlay_control::{Cure, Finding, Severity};
 use overlay_core::{objects::Hook, plural::count};
 
-use super::{Check, Fault, Look, Looked, advice};
+use super::{Check, Fault, Looked, advice};
 use crate::doctor::facts::{Facts, OtherProgram};
 
 const DETACHED: Fault = Fault::warning(
@@ -25,22 +25,10 @@ const STANDSTILL: Fault = Fault::problem(
 );
 
 pub(super) const CHECKS: [Check; 4] = [
-    Check {
-        fault: DETACHED,
-        look: Look::Always(detached),
-    },
-    Check {
-        fault: AHEAD,
-        look: Look::IfSeen(ahead),
-    },
-    Check {
-        fault: XDP,
-        look: Look::IfSeen(xdp),
-    },
-    Check {
-        fault: STANDSTILL,
-        look: Look::IfSeen(standstill),
-    },
+    DETACHED.always(detached),
+    AHEAD.if_seen(ahead),
+    XDP.if_seen(xdp),
+    STANDSTILL.if_seen(standstill),
 ];
 
 /// Fewer packets than that may have come by another device.

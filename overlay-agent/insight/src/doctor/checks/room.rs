@@ -3,7 +3,7 @@
 use overlay_control::Finding;
 use overlay_core::desired::Problem;
 
-use super::{Check, Fault, Look, Looked, advice, command};
+use super::{Check, Fault, Looked, advice, command};
 use crate::doctor::{
     commands,
     facts::{Facts, MapUse},
@@ -19,16 +19,7 @@ const CONNECTIONS: Fault = Fault::warning(
     "The kernel drops the first packets of new connections that it carries, the tunnel's among them.",
 );
 
-pub(super) const CHECKS: [Check; 2] = [
-    Check {
-        fault: MAPS,
-        look: Look::IfSeen(maps),
-    },
-    Check {
-        fault: CONNECTIONS,
-        look: Look::Always(connections),
-    },
-];
+pub(super) const CHECKS: [Check; 2] = [MAPS.if_seen(maps), CONNECTIONS.always(connections)];
 
 const COUNT: &str = "net/netfilter/nf_conntrack_count";
 const MOST: &str = "net/netfilter/nf_conntrack_max";

@@ -3,7 +3,7 @@
 use overlay_control::Cure;
 use overlay_core::desired::{Obstacle, Problem};
 
-use super::{Check, Fault, Look, Looked, advice, command, list};
+use super::{Check, Fault, Looked, advice, command, list};
 use crate::doctor::{
     commands::remove_route,
     facts::{Diversion, Diverted, Facts},
@@ -20,14 +20,8 @@ const RULE: Fault = Fault::problem(
 );
 
 pub(super) const CHECKS: [Check; 2] = [
-    Check {
-        fault: ROUTE,
-        look: Look::IfSeen(|facts| look(facts, &ROUTE, |by| !matches!(by, Diversion::Rule { .. }))),
-    },
-    Check {
-        fault: RULE,
-        look: Look::IfSeen(|facts| look(facts, &RULE, |by| matches!(by, Diversion::Rule { .. }))),
-    },
+    ROUTE.if_seen(|facts| look(facts, &ROUTE, |by| !matches!(by, Diversion::Rule { .. }))),
+    RULE.if_seen(|facts| look(facts, &RULE, |by| matches!(by, Diversion::Rule { .. }))),
 ];
 
 fn look(facts: &Facts, fault: &Fault, concerns: impl Fn(&Diversion) -> bool) -> Looked {

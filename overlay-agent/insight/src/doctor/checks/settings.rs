@@ -4,7 +4,7 @@ use std::iter;
 
 use overlay_control::Finding;
 
-use super::{Check, Fault, Look, Looked, command};
+use super::{Check, Fault, Looked, command};
 use crate::doctor::{commands, facts::Facts};
 
 const FORWARDING: Fault = Fault::problem(
@@ -18,14 +18,8 @@ const REVERSE_PATH: Fault = Fault::problem(
 );
 
 pub(super) const CHECKS: [Check; 2] = [
-    Check {
-        fault: FORWARDING,
-        look: Look::IfSeen(forwarding),
-    },
-    Check {
-        fault: REVERSE_PATH,
-        look: Look::IfSeen(reverse_path),
-    },
+    FORWARDING.if_seen(forwarding),
+    REVERSE_PATH.if_seen(reverse_path),
 ];
 
 /// An agent sets them when it starts: before that they are nobody's fault.

@@ -9,7 +9,7 @@ use overlay_core::{
     trouble::Trouble,
 };
 
-use super::{Check, Fault, Look, Looked, advice, devices, room};
+use super::{Check, Fault, Looked, advice, devices, room};
 use crate::doctor::{
     commands::{remove_address, remove_route},
     facts::Facts,
@@ -74,86 +74,26 @@ const OWN_KEY: Fault = Fault::problem(
 );
 
 pub(super) const CHECKS: [Check; 20] = [
-    Check {
-        fault: WIREGUARD,
-        look: Look::Always(|facts| found(facts, &WIREGUARD)),
-    },
-    Check {
-        fault: OWN_KEY,
-        look: Look::Always(|facts| found(facts, &OWN_KEY)),
-    },
-    Check {
-        fault: PASSED_BY,
-        look: Look::Always(|facts| found(facts, &PASSED_BY)),
-    },
-    Check {
-        fault: UNDERLAY,
-        look: Look::Always(|facts| found(facts, &UNDERLAY)),
-    },
-    Check {
-        fault: MTU,
-        look: Look::Always(|facts| found(facts, &MTU)),
-    },
-    Check {
-        fault: FILTER,
-        look: Look::Always(|facts| found(facts, &FILTER)),
-    },
-    Check {
-        fault: GUARD,
-        look: Look::IfSeen(guard),
-    },
-    Check {
-        fault: GUARD_NAME,
-        look: Look::Always(|facts| found(facts, &GUARD_NAME)),
-    },
-    Check {
-        fault: NAME,
-        look: Look::Always(|facts| found(facts, &NAME)),
-    },
-    Check {
-        fault: VXLAN,
-        look: Look::Always(|facts| found(facts, &VXLAN)),
-    },
-    Check {
-        fault: PORT,
-        look: Look::Always(|facts| found(facts, &PORT)),
-    },
-    Check {
-        fault: ADDRESS,
-        look: Look::Always(|facts| found(facts, &ADDRESS)),
-    },
-    Check {
-        fault: OWN_ADDRESS,
-        look: Look::Always(|facts| found(facts, &OWN_ADDRESS)),
-    },
-    Check {
-        fault: ROUTE,
-        look: Look::Always(|facts| found(facts, &ROUTE)),
-    },
-    Check {
-        fault: NO_ROUTE,
-        look: Look::Always(|facts| found(facts, &NO_ROUTE)),
-    },
-    Check {
-        fault: RANGE,
-        look: Look::Always(|facts| found(facts, &RANGE)),
-    },
-    Check {
-        fault: AROUND,
-        look: Look::Always(|facts| found(facts, &AROUND)),
-    },
-    Check {
-        fault: FULL,
-        look: Look::Always(|facts| found(facts, &FULL)),
-    },
-    Check {
-        fault: ATTACHED,
-        look: Look::Always(|facts| found(facts, &ATTACHED)),
-    },
-    Check {
-        fault: DEFAULT_ROUTE,
-        look: Look::Always(|facts| found(facts, &DEFAULT_ROUTE)),
-    },
+    WIREGUARD.always(|facts| found(facts, &WIREGUARD)),
+    OWN_KEY.always(|facts| found(facts, &OWN_KEY)),
+    PASSED_BY.always(|facts| found(facts, &PASSED_BY)),
+    UNDERLAY.always(|facts| found(facts, &UNDERLAY)),
+    MTU.always(|facts| found(facts, &MTU)),
+    FILTER.always(|facts| found(facts, &FILTER)),
+    GUARD.if_seen(guard),
+    GUARD_NAME.always(|facts| found(facts, &GUARD_NAME)),
+    NAME.always(|facts| found(facts, &NAME)),
+    VXLAN.always(|facts| found(facts, &VXLAN)),
+    PORT.always(|facts| found(facts, &PORT)),
+    ADDRESS.always(|facts| found(facts, &ADDRESS)),
+    OWN_ADDRESS.always(|facts| found(facts, &OWN_ADDRESS)),
+    ROUTE.always(|facts| found(facts, &ROUTE)),
+    NO_ROUTE.always(|facts| found(facts, &NO_ROUTE)),
+    RANGE.always(|facts| found(facts, &RANGE)),
+    AROUND.always(|facts| found(facts, &AROUND)),
+    FULL.always(|facts| found(facts, &FULL)),
+    ATTACHED.always(|facts| found(facts, &ATTACHED)),
+    DEFAULT_ROUTE.always(|facts| found(facts, &DEFAULT_ROUTE)),
 ];
 
 /// Those of one name.

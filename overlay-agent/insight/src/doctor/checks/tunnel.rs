@@ -5,7 +5,7 @@ use std::time::Duration;
 use overlay_control::Finding;
 use overlay_core::model::Family;
 
-use super::{Check, Fault, Look, advice, devices, firewall, peers::with_underlay};
+use super::{Check, Fault, advice, devices, firewall, peers::with_underlay};
 use crate::doctor::{
     commands::tcpdump,
     facts::{Answer, Encrypted, Facts, Health, NeighbourState, PeerFacts},
@@ -30,22 +30,10 @@ const NO_HANDSHAKE: Fault = Fault::problem(
 );
 
 pub(super) const CHECKS: [Check; 4] = [
-    Check {
-        fault: NO_HANDSHAKE,
-        look: Look::Always(no_handshake),
-    },
-    Check {
-        fault: SILENT,
-        look: Look::Always(silent),
-    },
-    Check {
-        fault: ONE_WAY,
-        look: Look::Always(one_way),
-    },
-    Check {
-        fault: VERSION,
-        look: Look::Always(version),
-    },
+    NO_HANDSHAKE.always(no_handshake),
+    SILENT.always(silent),
+    ONE_WAY.always(one_way),
+    VERSION.always(version),
 ];
 
 /// What is probed by the agent itself is known; the rest is asked by datagrams that everybody

@@ -4,7 +4,7 @@ use overlay_common::reasons::{DropReason, PassReason};
 use overlay_control::{Cure, Finding};
 use overlay_core::plural::count;
 
-use super::{Check, Fault, Look, Looked, advice, list};
+use super::{Check, Fault, Looked, advice, list};
 use crate::doctor::{
     commands::tcpdump,
     facts::{Facts, Growth},
@@ -41,34 +41,13 @@ const WRONG: Fault = Fault::problem(
 );
 
 pub(super) const CHECKS: [Check; 7] = [
-    Check {
-        fault: WRONG,
-        look: Look::IfSeen(wrong),
-    },
-    Check {
-        fault: STRANGER,
-        look: Look::IfSeen(stranger),
-    },
-    Check {
-        fault: BEHIND,
-        look: Look::IfSeen(behind),
-    },
-    Check {
-        fault: SPOOFED,
-        look: Look::IfSeen(spoofed),
-    },
-    Check {
-        fault: DROPPED,
-        look: Look::IfSeen(dropped),
-    },
-    Check {
-        fault: UNVERIFIED,
-        look: Look::IfSeen(unverified),
-    },
-    Check {
-        fault: BY_KERNEL,
-        look: Look::IfSeen(by_kernel),
-    },
+    WRONG.if_seen(wrong),
+    STRANGER.if_seen(stranger),
+    BEHIND.if_seen(behind),
+    SPOOFED.if_seen(spoofed),
+    DROPPED.if_seen(dropped),
+    UNVERIFIED.if_seen(unverified),
+    BY_KERNEL.if_seen(by_kernel),
 ];
 
 fn of(facts: &Facts) -> Result<&Growth, String> {

@@ -12,10 +12,7 @@ const DROPPED: Fault = Fault::note(
      for, nothing is wrong.",
 );
 
-pub(in super::super) const CHECK: super::Check = super::Check {
-    fault: DROPPED,
-    look: super::Look::IfSeen(dropped),
-};
+pub(in super::super) const CHECK: super::Check = DROPPED.if_seen(dropped);
 
 fn dropped(facts: &Facts) -> Looked {
     let ruleset = facts.ruleset.as_ref().map_err(Clone::clone)?;
