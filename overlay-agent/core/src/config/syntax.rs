@@ -13,152 +13,90 @@ const TABLES: &str = "a list of tables";
 const VERDICT: &str = "\"drop\" or \"accept\"";
 const PORT: &str = "a number from 1 to 65535";
 const ENCRYPTION: &str = "\"off\" or \"wireguard\"";
-const WIREGUARD: &str = "encryption = \"wireguard\"";
 const FASTPATH: &str = "\"auto\", \"required\" or \"off\"";
 
-/// Each key, without the numbers of lists in its path; what it takes, and how it is written.
-const KEYS: [(&str, &str, &str); 65] = [
-    ("node", TABLE, "[node]"),
-    ("node.name", TEXT, "name = \"node01\""),
-    ("node.underlay", TEXTS, "underlay = \"eth1\""),
-    ("node.vtep", TEXTS, "vtep = \"192.168.56.11\""),
+/// A key without the numbers of lists in its path; what it takes, and a value as it is written, which
+/// tables have none of.
+type Key = (&'static str, &'static str, &'static str);
+
+const KEYS: [Key; 65] = [
+    ("node", TABLE, ""),
+    ("node.name", TEXT, "\"node01\""),
+    ("node.underlay", TEXTS, "\"eth1\""),
+    ("node.vtep", TEXTS, "\"192.168.56.11\""),
     (
         "node.guard",
         "\"off\", \"native\" or \"generic\"",
-        "guard = \"off\"",
+        "\"off\"",
     ),
-    ("node.rx", "\"tc\" or \"xdp\"", "rx = \"tc\""),
-    ("node.metrics", TEXT, "metrics = \"127.0.0.1:9466\""),
-    ("node.probe", TEXT, "probe = \"5s\""),
-    ("names", TABLE, "[names]"),
-    ("names.zone", TEXT, "zone = \"overlay.internal\""),
-    ("names.forward", TEXTS, "forward = \"192.0.2.53\""),
-    ("cluster", TABLE, "[cluster]"),
-    ("cluster.etcd", TEXTS, "etcd = \"https://192.0.2.1:2379\""),
-    ("cluster.ca", TEXT, "ca = \"/etc/overlay/ca.pem\""),
-    ("cluster.cert", TEXT, "cert = \"/etc/overlay/node.pem\""),
-    ("cluster.key", TEXT, "key = \"/etc/overlay/node.key\""),
-    ("cluster.user", TEXT, "user = \"overlay\""),
-    (
-        "cluster.password_file",
-        TEXT,
-        "password_file = \"/etc/overlay/password\"",
-    ),
-    ("cluster.prefix", TEXT, "prefix = \"/coreos.com/network\""),
-    ("cluster.network", TEXT, "network = \"lab\""),
-    ("cluster.subnet", TEXTS, "subnet = \"10.244.1.0/24\""),
-    ("cluster.masquerade", SWITCH, "masquerade = true"),
-    ("cluster.fastpath", FASTPATH, "fastpath = \"auto\""),
-    ("cluster.encryption", ENCRYPTION, WIREGUARD),
-    ("cluster.wireguard_port", PORT, "wireguard_port = 51820"),
-    (
-        "cluster.wireguard_next_port",
-        PORT,
-        "wireguard_next_port = 51821",
-    ),
-    (
-        "cluster.subnet_env",
-        TEXT,
-        "subnet_env = \"/run/flannel/subnet.env\"",
-    ),
-    (
-        "networks",
-        TABLES,
-        "[[networks]], with two brackets on each side",
-    ),
-    ("networks.name", TEXT, "name = \"lab\""),
-    ("networks.vni", "a number from 1 to 16777215", "vni = 1"),
-    ("networks.port", PORT, "port = 4789"),
-    ("networks.cidr", TEXTS, "cidr = \"10.244.0.0/16\""),
-    ("networks.subnet", TEXTS, "subnet = \"10.244.1.0/24\""),
-    (
-        "networks.mtu",
-        "\"auto\" or a number of bytes",
-        "mtu = 1450",
-    ),
-    ("networks.masquerade", SWITCH, "masquerade = true"),
-    ("networks.fastpath", FASTPATH, "fastpath = \"auto\""),
-    ("networks.dscp", "\"zero\" or \"copy\"", "dscp = \"zero\""),
-    ("networks.encryption", ENCRYPTION, WIREGUARD),
-    ("networks.wireguard_port", PORT, "wireguard_port = 51820"),
-    (
-        "networks.wireguard_next_port",
-        PORT,
-        "wireguard_next_port = 51821",
-    ),
-    ("networks.security", TABLE, "[networks.security]"),
-    (
-        "networks.security.unknown_vtep",
-        VERDICT,
-        "unknown_vtep = \"drop\"",
-    ),
-    (
-        "networks.security.inner_source",
-        VERDICT,
-        "inner_source = \"drop\"",
-    ),
-    (
-        "networks.security.endpoint_source",
-        VERDICT,
-        "endpoint_source = \"drop\"",
-    ),
-    (
-        "networks.security.other_networks",
-        VERDICT,
-        "other_networks = \"drop\"",
-    ),
-    (
-        "networks.security.in_the_clear",
-        VERDICT,
-        "in_the_clear = \"drop\"",
-    ),
-    ("networks.security.martians", VERDICT, "martians = \"drop\""),
-    (
-        "networks.security.malformed",
-        VERDICT,
-        "malformed = \"drop\"",
-    ),
-    (
-        "networks.peers",
-        TABLES,
-        "[[networks.peers]], with two brackets on each side",
-    ),
-    ("networks.peers.name", TEXT, "name = \"node02\""),
-    ("networks.peers.vtep", TEXT, "vtep = \"192.168.56.12\""),
-    ("networks.peers.subnet", TEXTS, "subnet = \"10.244.2.0/24\""),
-    ("networks.peers.mac", TEXT, "mac = \"02:4f:c0:a8:38:0c\""),
-    (
-        "networks.peers.udp6_checksum",
-        SWITCH,
-        "udp6_checksum = true",
-    ),
+    ("node.rx", "\"tc\" or \"xdp\"", "\"tc\""),
+    ("node.metrics", TEXT, "\"127.0.0.1:9466\""),
+    ("node.probe", TEXT, "\"5s\""),
+    ("names", TABLE, ""),
+    ("names.zone", TEXT, "\"overlay.internal\""),
+    ("names.forward", TEXTS, "\"192.0.2.53\""),
+    ("cluster", TABLE, ""),
+    ("cluster.etcd", TEXTS, "\"https://192.0.2.1:2379\""),
+    ("cluster.ca", TEXT, "\"/etc/overlay/ca.pem\""),
+    ("cluster.cert", TEXT, "\"/etc/overlay/node.pem\""),
+    ("cluster.key", TEXT, "\"/etc/overlay/node.key\""),
+    ("cluster.user", TEXT, "\"overlay\""),
+    ("cluster.password_file", TEXT, "\"/etc/overlay/password\""),
+    ("cluster.prefix", TEXT, "\"/coreos.com/network\""),
+    ("cluster.network", TEXT, "\"lab\""),
+    ("cluster.subnet", TEXTS, "\"10.244.1.0/24\""),
+    ("cluster.masquerade", SWITCH, "true"),
+    ("cluster.fastpath", FASTPATH, "\"auto\""),
+    ("cluster.encryption", ENCRYPTION, "\"wireguard\""),
+    ("cluster.wireguard_port", PORT, "51820"),
+    ("cluster.wireguard_next_port", PORT, "51821"),
+    ("cluster.subnet_env", TEXT, "\"/run/flannel/subnet.env\""),
+    ("networks", TABLES, ""),
+    ("networks.name", TEXT, "\"lab\""),
+    ("networks.vni", "a number from 1 to 16777215", "1"),
+    ("networks.port", PORT, "4789"),
+    ("networks.cidr", TEXTS, "\"10.244.0.0/16\""),
+    ("networks.subnet", TEXTS, "\"10.244.1.0/24\""),
+    ("networks.mtu", "\"auto\" or a number of bytes", "1450"),
+    ("networks.masquerade", SWITCH, "true"),
+    ("networks.fastpath", FASTPATH, "\"auto\""),
+    ("networks.dscp", "\"zero\" or \"copy\"", "\"zero\""),
+    ("networks.encryption", ENCRYPTION, "\"wireguard\""),
+    ("networks.wireguard_port", PORT, "51820"),
+    ("networks.wireguard_next_port", PORT, "51821"),
+    ("networks.security", TABLE, ""),
+    ("networks.security.unknown_vtep", VERDICT, "\"drop\""),
+    ("networks.security.inner_source", VERDICT, "\"drop\""),
+    ("networks.security.endpoint_source", VERDICT, "\"drop\""),
+    ("networks.security.other_networks", VERDICT, "\"drop\""),
+    ("networks.security.in_the_clear", VERDICT, "\"drop\""),
+    ("networks.security.martians", VERDICT, "\"drop\""),
+    ("networks.security.malformed", VERDICT, "\"drop\""),
+    ("networks.peers", TABLES, ""),
+    ("networks.peers.name", TEXT, "\"node02\""),
+    ("networks.peers.vtep", TEXT, "\"192.168.56.12\""),
+    ("networks.peers.subnet", TEXTS, "\"10.244.2.0/24\""),
+    ("networks.peers.mac", TEXT, "\"02:4f:c0:a8:38:0c\""),
+    ("networks.peers.udp6_checksum", SWITCH, "true"),
     (
         "networks.peers.public_key",
         TEXT,
-        "public_key = \"HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=\"",
+        "\"HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=\"",
     ),
     (
         "networks.peers.next_public_key",
         TEXT,
-        "next_public_key = \"B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw=\"",
+        "\"B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw=\"",
     ),
-    (
-        "endpoints",
-        TABLES,
-        "[[endpoints]], with two brackets on each side",
-    ),
-    ("endpoints.name", TEXT, "name = \"web\""),
-    ("endpoints.network", TEXT, "network = \"lab\""),
-    ("endpoints.netns", TEXT, "netns = \"web\""),
-    ("endpoints.pid", "the number of a process", "pid = 1234"),
-    ("endpoints.address", TEXTS, "address = \"10.244.1.10\""),
-    ("endpoints.interface", TEXT, "interface = \"eth0\""),
-    ("endpoints.forwarding", SWITCH, "forwarding = true"),
-    (
-        "endpoints.allowed_sources",
-        TEXTS,
-        "allowed_sources = \"10.99.0.0/24\"",
-    ),
+    ("endpoints", TABLES, ""),
+    ("endpoints.name", TEXT, "\"web\""),
+    ("endpoints.network", TEXT, "\"lab\""),
+    ("endpoints.netns", TEXT, "\"web\""),
+    ("endpoints.pid", "the number of a process", "1234"),
+    ("endpoints.address", TEXTS, "\"10.244.1.10\""),
+    ("endpoints.interface", TEXT, "\"eth0\""),
+    ("endpoints.forwarding", SWITCH, "true"),
+    ("endpoints.allowed_sources", TEXTS, "\"10.99.0.0/24\""),
 ];
 
 /// The path of the key that an error is about, empty where there is none, and what is wrong there.
@@ -179,11 +117,12 @@ pub(super) fn explained(error: &Error, text: &str) -> (String, String) {
             alternatives(&message).join(", ")
         )
     } else if let Some(Place::Value(value)) = place
-        && let Some((_, expected, example)) = key(&path)
+        && let Some(key) = key(&path)
     {
+        let (found, expected) = (found(value), key.1);
         format!(
-            "{} stands here instead of {expected}; write {example}",
-            found(value)
+            "{found} stands here instead of {expected}; write {}",
+            example(key)
         )
     } else {
         message
@@ -217,8 +156,8 @@ fn missing(path: &[Step<'_>], name: &str) -> String {
     let mut path = path.to_vec();
     path.push(Step::Key(name));
     match key(&path) {
-        Some((_, TABLE, example)) => format!("there is no table {name}; add {example}"),
-        Some((_, _, example)) => format!("there is no key {name}; add {example}"),
+        Some(key @ (_, TABLE, _)) => format!("there is no table {name}; add {}", example(key)),
+        Some(key) => format!("there is no key {name}; add {}", example(key)),
         None => format!("there is no key {name}; add it"),
     }
 }
@@ -304,13 +243,22 @@ fn written(path: &[Step<'_>]) -> String {
 }
 
 /// The entry of a key in the table of keys.
-fn key(path: &[Step<'_>]) -> Option<&'static (&'static str, &'static str, &'static str)> {
+fn key(path: &[Step<'_>]) -> Option<&'static Key> {
     let keys = path.iter().filter_map(|step| match step {
         Step::Key(key) => Some(*key),
         Step::Number(_) => None,
     });
     let name = keys.collect::<Vec<_>>().join(".");
     KEYS.iter().find(|(key, ..)| *key == name)
+}
+
+/// How a key is written.
+fn example(&(path, takes, value): &Key) -> String {
+    match takes {
+        TABLE => format!("[{path}]"),
+        TABLES => format!("[[{path}]], with two brackets on each side"),
+        _ => format!("{} = {value}", path.rsplit('.').next().unwrap_or(path)),
+    }
 }
 
 /// A value as it was written, in words.

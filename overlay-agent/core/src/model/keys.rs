@@ -53,20 +53,6 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-impl TryFrom<String> for PublicKey {
-    type Error = InvalidValue;
-
-    fn try_from(text: String) -> Result<Self, InvalidValue> {
-        text.parse()
-    }
-}
-
-impl From<PublicKey> for String {
-    fn from(key: PublicKey) -> Self {
-        key.to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::PublicKey;

@@ -33,6 +33,28 @@ pub use range::Range;
 pub use security::{Security, Verdict};
 pub use types::{DeviceName, Family, IfName, InvalidValue, Mac, Name, Vni};
 
+/// For `#[serde(try_from = "String", into = "String")]`: in files and on the wire these types are the
+/// text that `FromStr` reads and `Display` writes.
+macro_rules! as_text {
+    ($($text:ty),+) => {$(
+        impl TryFrom<String> for $text {
+            type Error = InvalidValue;
+
+            fn try_from(text: String) -> Result<Self, InvalidValue> {
+                text.parse()
+            }
+        }
+
+        impl From<$text> for String {
+            fn from(value: $text) -> Self {
+                value.to_string()
+            }
+        }
+    )+};
+}
+
+as_text!(IfName, Mac, Name, PublicKey, Probe);
+
 /// Smallest MTU of a link that carries IPv6 (RFC 8200 §5).
 pub const MIN_IPV6_MTU: u16 = 1280;
 
@@ -84,7 +106,7 @@ pub enum Clash {
     Network {
         /// The endpoint.
         endpoint: Name,
-        /// What it is in.
+        /// Its network.
         network: Name,
         /// Where its container is.
         netns: NetnsRef,
@@ -93,7 +115,7 @@ pub enum Clash {
     Subnet {
         /// The endpoint.
         endpoint: Name,
-        /// What it is in.
+        /// Its network.
         network: Name,
         /// Its address.
         address: IpAddr,
@@ -186,7 +208,7 @@ pub struct Cluster {
     pub masquerade: bool,
     /// Whether the eBPF programs carry the network.
     pub fastpath: FastPath,
-    /// What its tunnels are encrypted with, if they are.
+    /// Encryption of its tunnels, if any.
     pub wireguard: Option<WireGuard>,
     /// Where flannel's CNI plugin finds the subnet.
     pub subnet_env: Option<PathBuf>,
@@ -260,7 +282,7 @@ pub enum Dscp {
     Copy,
 }
 
-/// What a network's tunnels are encrypted with.
+/// Encryption of a network's tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireGuard {
     /// UDP port of all nodes, here too.
@@ -309,9 +331,9 @@ pub struct Network {
     pub masquerade: bool,
     /// The outer DSCP.
     pub dscp: Dscp,
-    /// What is dropped.
+    /// Its security rules.
     pub security: Security,
-    /// What its tunnels are encrypted with, if they are.
+    /// Encryption of its tunnels, if any.
     pub wireguard: Option<WireGuard>,
     /// The other nodes.
     pub peers: Peers,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::InvalidValue;
 
-/// What a node does about probes through its networks.
+/// Probing of peers through the networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Probe {
@@ -62,20 +62,6 @@ impl fmt::Display for Probe {
             }
             Self::Every(interval) => write!(f, "{}s", interval.as_secs()),
         }
-    }
-}
-
-impl TryFrom<String> for Probe {
-    type Error = InvalidValue;
-
-    fn try_from(text: String) -> Result<Self, InvalidValue> {
-        text.parse()
-    }
-}
-
-impl From<Probe> for String {
-    fn from(probe: Probe) -> Self {
-        probe.to_string()
     }
 }
 
