@@ -1,26 +1,26 @@
 //! The place that each test has for itself.
 
+#[path = "../common/namespace.rs"]
+mod common;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use aya::{
     maps::MapInfo,
     programs::{ProgramInfo, SchedClassifier, TcAttachType},
 };
+use common::Namespace;
 use nix::net::if_::if_nametoindex;
 use overlay_core::{
-    identity::Made,
     model::{IfName, Name, Rx},
     objects::{AttachmentState, Hook},
 };
 use overlay_kernel::{
     PROGRAMS,
     bpf::{self, AttachMode, DataPlane},
-    netns,
 };
 
 /// A namespace with two veth devices, `v0` and `v1.5`, and a folder for pins. Both go
@@ -28,51 +28,31 @@ use overlay_kernel::{
 pub(crate) struct Node {
     pub(crate) name: Name,
     pub(crate) pins: PathBuf,
-    made: Made,
+    namespace: Namespace,
 }
 
 impl Node {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // With a dot: bpffs takes none.
-        let name: Name = format!("ovl-bpf-{}.{number}", std::process::id())
-            .parse()
-            .unwrap();
-        let unnamed =
-            netns::create().unwrap_or_else(|error| panic!("this test needs root: {error}"));
-        let made = unnamed.made.clone();
-        unnamed.name(&name).unwrap();
-        let pins = Path::new("/sys/fs/bpf").join(format!("test-{}-{number}", std::process::id()));
+        // With a dot in its name: bpffs takes none.
+        let namespace = Namespace::named("ovl-bpf-");
+        let name = namespace.name.clone();
+        let pins =
+            Path::new("/sys/fs/bpf").join(format!("test-{}", name.as_str().replace('.', "-")));
         let node = Self {
             pins: pins.join(name.as_str()),
             name,
-            made,
+            namespace,
         };
         node.run("ip link add v0 type veth peer name v1.5");
         node
     }
 
-    /// Runs a command in the namespace, as a second opinion or as somebody else.
     pub(crate) fn run(&self, command: &str) -> String {
-        let mut words = command.split(' ');
-        let output = Command::new("nsenter")
-            .arg(format!("--net={}", netns::path_of(&self.name).display()))
-            .arg(words.next().unwrap())
-            .args(words)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{command}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
+        self.namespace.run(command)
     }
 
-    /// Does something on a thread in the namespace.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        netns::run_in(&netns::path_of(&self.name), work).unwrap()
+        self.namespace.inside(work)
     }
 
     pub(crate) fn open(&self, mode: AttachMode) -> DataPlane {
@@ -180,11 +160,8 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let deleted = netns::delete(&self.name, &self.made).map(drop);
-        for result in [bpf::remove_all(&self.pins).map(drop), deleted] {
-            if let Err(error) = result {
-                eprintln!("{error}");
-            }
+        if let Err(error) = bpf::remove_all(&self.pins) {
+            eprintln!("{error}");
         }
     }
 }
