@@ -6,7 +6,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use nix::{errno::Errno, libc, unistd};
+use nix::{
+    errno::Errno,
+    libc,
+    sys::{prctl, signal::Signal},
+    unistd,
+};
 
 /// User and group without any rights.
 const NOBODY: u32 = 65_534;
@@ -35,7 +40,7 @@ pub fn command(program: &Path) -> Command {
 /// Gives up what a change of the user does not take away.
 fn give_up() -> std::io::Result<()> {
     let none: libc::c_ulong = 0;
-    // SAFETY: these options take numbers and touch no memory.
+    // SAFETY: the option takes numbers and touches no memory.
     Errno::result(unsafe {
         libc::prctl(
             libc::PR_CAP_AMBIENT,
@@ -45,25 +50,8 @@ fn give_up() -> std::io::Result<()> {
             none,
         )
     })?;
-    // SAFETY: as above.
-    Errno::result(unsafe {
-        libc::prctl(
-            libc::PR_SET_NO_NEW_PRIVS,
-            1 as libc::c_ulong,
-            none,
-            none,
-            none,
-        )
-    })?;
-    // SAFETY: as above; so it does not outlive an agent that is killed.
-    Errno::result(unsafe {
-        libc::prctl(
-            libc::PR_SET_PDEATHSIG,
-            libc::SIGTERM as libc::c_ulong,
-            none,
-            none,
-            none,
-        )
-    })?;
+    prctl::set_no_new_privs()?;
+    // So it does not outlive an agent that is killed.
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
     Ok(())
 }

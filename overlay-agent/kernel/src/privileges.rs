@@ -5,7 +5,7 @@
 
 use std::ptr;
 
-use nix::{errno::Errno, libc};
+use nix::{errno::Errno, libc, sys::prctl::set_no_new_privs};
 
 use super::{KernelError, Result, capability::Capability};
 
@@ -64,8 +64,7 @@ pub fn keep(kept: &[Capability]) -> Result<()> {
     sets.inheritable &= kept & mask(&INHERITED);
     // Lowers the ambient set, too: it is never more than what can be inherited.
     set(sets).map_err(os)?;
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(os)?;
-    Ok(())
+    set_no_new_privs().map_err(os)
 }
 
 fn mask(capabilities: &[Capability]) -> u64 {
@@ -77,8 +76,8 @@ fn mask(capabilities: &[Capability]) -> u64 {
 /// is not root, and gives up the same by `PR_SET_NO_NEW_PRIVS`.
 fn bound(kept: u64) -> nix::Result<()> {
     for number in 0..u64::BITS {
-        match prctl(libc::PR_CAPBSET_READ, number) {
-            Ok(1) if kept >> number & 1 == 0 => match prctl(libc::PR_CAPBSET_DROP, number) {
+        match bounding(libc::PR_CAPBSET_READ, number) {
+            Ok(1) if kept >> number & 1 == 0 => match bounding(libc::PR_CAPBSET_DROP, number) {
                 Ok(_) => {}
                 Err(Errno::EPERM) => return Ok(()),
                 Err(errno) => return Err(errno),
@@ -92,10 +91,11 @@ fn bound(kept: u64) -> nix::Result<()> {
     Ok(())
 }
 
-fn prctl(option: libc::c_int, argument: u32) -> nix::Result<libc::c_int> {
-    let (argument, unused) = (libc::c_ulong::from(argument), 0 as libc::c_ulong);
-    // SAFETY: the options that are used here take numbers and touch no memory.
-    Errno::result(unsafe { libc::prctl(option, argument, unused, unused, unused) })
+/// Reads or drops a capability of the bounding set, by its number.
+fn bounding(option: libc::c_int, number: u32) -> nix::Result<libc::c_int> {
+    let (number, unused) = (libc::c_ulong::from(number), 0 as libc::c_ulong);
+    // SAFETY: both options take a number and touch no memory.
+    Errno::result(unsafe { libc::prctl(option, number, unused, unused, unused) })
 }
 
 /// A thread's sets of capabilities, one bit each.

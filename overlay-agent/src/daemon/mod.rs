@@ -14,12 +14,12 @@ mod exports;
 mod files;
 mod flows;
 mod following;
-mod greeting;
 mod late;
 mod lock;
 mod mesh;
 mod messages;
 mod names;
+mod neighbour_refresh;
 mod next_hops;
 mod patrol;
 mod peers;
@@ -61,7 +61,7 @@ use self::{
     cluster::{Helper, Outcome},
     config_file::ConfigFile,
     following::News,
-    greeting::Greeter,
+    neighbour_refresh::NeighbourRefresher,
     supervisor::Supervisor,
 };
 
@@ -148,8 +148,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signal)?;
-    let mut greeter = Greeter::default();
-    greeter.round(&reconciler);
+    let mut refresher = NeighbourRefresher::default();
+    refresher.round(&reconciler);
     let mut supervisor = Supervisor::find();
     supervisor.round(&reconciler);
     // The next round, and the earliest one that a change can bring about.
@@ -215,7 +215,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         let lists_rules = reconciler.lists_rules();
         reconciler.reconcile().await;
         let has_changed = reconciler.keep_flows().await;
-        greeter.round(&reconciler);
+        refresher.round(&reconciler);
         supervisor.round(&reconciler);
         let (end, effort) = (Instant::now(), effort().saturating_sub(before));
         watches.renew();

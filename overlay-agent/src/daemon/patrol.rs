@@ -103,7 +103,7 @@ impl Patrol {
                 .sums_of_peers(&objects.peers, &indices)
                 .and_then(|peers| Ok(Sums::of(&objects.entries, index_of)?.and(&peers)));
             match sums {
-                Ok(sums) => dataplane.census().expect(sums),
+                Ok(sums) => dataplane.drift().expect(sums),
                 // A device has gone since; its event is on its way.
                 Err(error) => debug!("{error}"),
             }
@@ -209,7 +209,7 @@ impl Patrol {
         let changed = node
             .dataplane
             .as_mut()
-            .map(|dataplane| dataplane.census().look());
+            .map(|dataplane| dataplane.drift().look());
         Ok(changed
             .transpose()?
             .flatten()

@@ -15,10 +15,10 @@
 
 mod batch;
 mod by_family;
-mod census;
 mod clsact;
 mod convert;
 mod counters;
+mod drift;
 mod events;
 mod failure;
 mod flows;
@@ -59,8 +59,8 @@ use self::{logs::Logs, made::Notes, pins::Pins, whose::Ours};
 use super::{KernelError, Result};
 
 pub use self::{
-    census::{Census, Sums},
     counters::Counters,
+    drift::{DriftDetector, Sums},
     events::{Event, Events},
     flows::{Flows, Kept},
     hooks::{AtDevice, hooked_in, tcx_programs},
@@ -96,7 +96,7 @@ pub struct DataPlane {
     rx: Rx,
     variant: Variant,
     maps: Maps,
-    census: Census,
+    drift: DriftDetector,
     ebpf: Ebpf,
     /// Ids of the loaded programs, by name.
     programs: BTreeMap<&'static str, u32>,
@@ -145,7 +145,7 @@ impl DataPlane {
             logs,
         } = load::load(&pins, object, rx, peers, &variant)?;
         Ok(Self {
-            census: Census::open(&pins)?,
+            drift: DriftDetector::open(&pins)?,
             ids: load::map_ids(&pins)?,
             qdiscs: BTreeSet::new(),
             before: BTreeMap::new(),
@@ -215,8 +215,8 @@ impl DataPlane {
     }
 
     /// The sums that tell whether others have changed the maps.
-    pub fn census(&mut self) -> &mut Census {
-        &mut self.census
+    pub fn drift(&mut self) -> &mut DriftDetector {
+        &mut self.drift
     }
 
     /// Names of the maps that are pinned where they should be, and noted as ours.

@@ -25,7 +25,7 @@ mod ways;
 
 use std::{io, path::Path, time::Duration};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use nix::errno::Errno;
 use overlay_core::{identity::NetnsId, model::Family};
 use rtnetlink::{
@@ -135,20 +135,25 @@ impl Netlink {
         answers.pop().ok_or_else(Refusal::unanswered)
     }
 
+    /// Sends a request; its answers.
+    fn send(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>, Refusal> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        let sent = self.handle.clone().request(request);
+        sent.map_err(|_| Refusal::unanswered())
+    }
+
     /// One request to its end.
     async fn request(
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | flags;
-        let stream = self
-            .handle
-            .clone()
-            .request(request)
-            .map_err(|_| Refusal::unanswered())?;
-        let mut stream = std::pin::pin!(stream);
+        let mut stream = std::pin::pin!(self.send(message, flags)?);
         let mut answers = Vec::new();
         while let Some(message) = stream.next().await {
             if let Some(refusal) = Refusal::of(&message) {
@@ -192,14 +197,7 @@ impl Netlink {
         message: RouteNetlinkMessage,
         translate: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Option<Vec<T>>, Refusal> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let stream = self
-            .handle
-            .clone()
-            .request(request)
-            .map_err(|_| Refusal::unanswered())?;
-        let mut stream = std::pin::pin!(stream);
+        let mut stream = std::pin::pin!(self.send(message, NLM_F_DUMP)?);
         let mut rows = Vec::new();
         let mut consistent = true;
         while let Some(message) = stream.next().await {

@@ -145,7 +145,7 @@ pub(super) fn skeleton(
                 .chain(unencrypted(rules, "iifname"))
                 .chain([
                     format!("{VNI} vmap {{ {networks} }}"),
-                    // A VNI that is not ours, or an empty greeting: neither gets into a network of ours.
+                    // A VNI that is not ours, or an empty datagram: neither gets into a network of ours.
                     format!("{VNI} 0-0xffffff accept"),
                     "udp length 1-15 accept".to_owned(),
                     "counter name malformed drop".to_owned(),

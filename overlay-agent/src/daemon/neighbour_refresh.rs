@@ -1,4 +1,4 @@
-//! A word to the neighbours on the underlay from a card that they may know by another MAC.
+//! Refreshes the entries of neighbours on the underlay that may know a card by another MAC.
 //!
 //! A kernel goes on sending to the MAC that it knows of a neighbour until it has doubts, which takes
 //! it most of a minute; so a node that comes back with another card, or whose card has got another
@@ -22,7 +22,7 @@ use tracing::debug;
 
 use super::Reconciler;
 
-/// Neighbours that are greeted at most. A kernel remembers 1,024 (`gc_thresh3`) unless it is told
+/// Neighbours that are sent a datagram at most. A kernel remembers 1,024 (`gc_thresh3`) unless it is told
 /// otherwise, and would forget some for the sake of more.
 const MOST: usize = 512;
 /// Sockets that are open at a time.
@@ -35,14 +35,14 @@ struct Card {
     mac: Option<[u8; 6]>,
 }
 
-/// Remembers from which cards the neighbours have been greeted.
+/// Remembers the cards whose neighbours are refreshed.
 #[derive(Debug, Default)]
-pub(super) struct Greeter {
-    greeted: BTreeMap<IfName, Card>,
+pub(super) struct NeighbourRefresher {
+    refreshed: BTreeMap<IfName, Card>,
 }
 
-impl Greeter {
-    /// Greets from those underlay devices that are others than at the last round.
+impl NeighbourRefresher {
+    /// Refreshes from underlay devices that are new, or have another MAC, since the last round.
     pub(super) fn round(&mut self, reconciler: &Reconciler) {
         let around = &reconciler.observed.around;
         let underlay = &reconciler.facts.underlay;
@@ -50,23 +50,23 @@ impl Greeter {
         if fresh.is_empty() {
             return;
         }
-        let greetings = greetings(
+        let refreshes = refreshes(
             &reconciler.model,
             &around.ways,
             &reconciler.facts.vteps,
             |device| fresh.contains_key(&device),
         );
-        let questions: Vec<Question> = greetings.values().copied().collect();
+        let questions: Vec<Question> = refreshes.values().copied().collect();
         for questions in questions.chunks(AT_ONCE) {
             // Nobody has to answer.
             refusals::ask(questions, Duration::ZERO);
         }
-        for (device, _) in greetings.keys() {
+        for (device, _) in refreshes.keys() {
             if let Some(card) = fresh.get(device) {
-                self.greeted.insert(*device, *card);
+                self.refreshed.insert(*device, *card);
             }
         }
-        debug!("greeted {} neighbours on the underlay", questions.len());
+        debug!("refreshed {} neighbours on the underlay", questions.len());
     }
 
     fn fresh(
@@ -79,23 +79,23 @@ impl Greeter {
             Some((*name, Card { index, mac }))
         });
         cards
-            .filter(|(name, card)| self.greeted.get(name) != Some(card))
+            .filter(|(name, card)| self.refreshed.get(name) != Some(card))
             .collect()
     }
 }
 
 /// One for each neighbour on the wanted devices: peers, and routers that lead to some.
-fn greetings(
+fn refreshes(
     model: &Model,
     ways: &BTreeMap<IpAddr, Way>,
     vteps: &[IpAddr],
     wanted: impl Fn(IfName) -> bool,
 ) -> BTreeMap<(IfName, IpAddr), Question> {
-    let mut greetings = BTreeMap::new();
+    let mut refreshes = BTreeMap::new();
     let networks = model.networks.iter();
     let peers = networks.flat_map(|network| network.peers.iter().map(move |peer| (network, peer)));
     for (network, peer) in peers {
-        if greetings.len() == MOST {
+        if refreshes.len() == MOST {
             break;
         }
         let Some(way) = ways.get(&peer.vtep).filter(|way| wanted(way.link)) else {
@@ -105,7 +105,7 @@ fn greetings(
         let Some(from) = own.find(|vtep| Family::of(*vtep) == Family::of(peer.vtep)) else {
             continue;
         };
-        greetings
+        refreshes
             .entry((way.link, way.next_hop))
             .or_insert(Question {
                 from: Some(from),
@@ -113,7 +113,7 @@ fn greetings(
                 size: 0,
             });
     }
-    greetings
+    refreshes
 }
 
 #[cfg(test)]
@@ -126,7 +126,7 @@ mod tests {
         surroundings::{NodeLink, Way},
     };
 
-    use super::{Card, Greeter, MOST, greetings};
+    use super::{Card, MOST, NeighbourRefresher, refreshes};
 
     const VTEPS: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1))];
 
@@ -162,24 +162,24 @@ mod tests {
     }
 
     #[test]
-    fn each_neighbour_is_greeted_once_and_not_too_many() {
+    fn each_neighbour_is_refreshed_once_and_not_too_many() {
         let router = IpAddr::from([192, 0, 2, 254]);
         let few = model(3);
-        let direct = greetings(&few, &ways(&few, |vtep| vtep), &VTEPS, |_| true);
+        let direct = refreshes(&few, &ways(&few, |vtep| vtep), &VTEPS, |_| true);
         assert_eq!(direct.len(), 3);
-        for ((_, neighbour), greeting) in &direct {
-            assert_eq!(greeting.to.ip(), *neighbour);
-            assert_eq!((greeting.from, greeting.size), (Some(VTEPS[0]), 0));
+        for ((_, neighbour), refresh) in &direct {
+            assert_eq!(refresh.to.ip(), *neighbour);
+            assert_eq!((refresh.from, refresh.size), (Some(VTEPS[0]), 0));
         }
-        let asked = greetings(&few, &ways(&few, |_| router), &VTEPS, |_| true);
+        let asked = refreshes(&few, &ways(&few, |_| router), &VTEPS, |_| true);
         assert!(asked.into_keys().eq([(name("eth1"), router)]));
-        let other = greetings(&few, &ways(&few, |vtep| vtep), &VTEPS, |device| {
+        let other = refreshes(&few, &ways(&few, |vtep| vtep), &VTEPS, |device| {
             device == name("eth2")
         });
         assert!(other.is_empty());
         let many = model(2000);
-        let greeted = greetings(&many, &ways(&many, |vtep| vtep), &VTEPS, |_| true);
-        assert_eq!(greeted.len(), MOST);
+        let capped = refreshes(&many, &ways(&many, |vtep| vtep), &VTEPS, |_| true);
+        assert_eq!(capped.len(), MOST);
     }
 
     #[test]
@@ -194,14 +194,14 @@ mod tests {
             BTreeMap::from([(eth1, link)])
         };
         let (index, mac) = (2, Some([2, 0, 0, 0, 0, 1]));
-        let greeter = Greeter {
-            greeted: [(eth1, Card { index, mac })].into(),
+        let refresher = NeighbourRefresher {
+            refreshed: [(eth1, Card { index, mac })].into(),
         };
-        let is_fresh = |index, mac| !greeter.fresh(&[eth1], &links(index, mac)).is_empty();
+        let is_fresh = |index, mac| !refresher.fresh(&[eth1], &links(index, mac)).is_empty();
         assert!(!is_fresh(index, mac));
         assert!(is_fresh(3, mac) && is_fresh(index, Some([2, 0, 0, 0, 0, 2])));
         assert!(
-            greeter
+            refresher
                 .fresh(&[name("eth2")], &links(index, mac))
                 .is_empty()
         );

@@ -108,7 +108,7 @@ impl Sums {
 }
 
 /// Looks at the maps over and over.
-pub struct Census {
+pub struct DriftDetector {
     small: Vec<Counted>,
     large: Vec<Counted>,
     /// Whose turn it is among the large ones.
@@ -125,7 +125,7 @@ struct Counted {
     sum: u64,
 }
 
-impl Census {
+impl DriftDetector {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
         let open = |spec: &'static MapSpec| {
             let map = MapData::from_pin(pins.map(spec.name));
@@ -193,9 +193,9 @@ fn is_small(spec: &MapSpec) -> bool {
     spec.entries() <= ROWS
 }
 
-impl fmt::Debug for Census {
+impl fmt::Debug for DriftDetector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Census").finish_non_exhaustive()
+        f.debug_struct("DriftDetector").finish_non_exhaustive()
     }
 }
 
