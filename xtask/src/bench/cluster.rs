@@ -1,4 +1,4 @@
-//! What it takes to follow a cluster's store, with few nodes in it and with many.
+//! The cost of following a cluster's store, with few nodes in it and with many.
 //!
 //! A real etcd has the leases of nodes that exist there alone, and of some whose addresses are
 //! looked after: what a container sends to somebody behind them is seen to arrive. One agent joins;
@@ -9,7 +9,6 @@ mod stand;
 mod store;
 
 use std::{
-    fmt::Write as _,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -21,7 +20,9 @@ use serde_json::json;
 
 use super::{
     goals::{Bound, Goal},
-    interrupt, machine, scale,
+    interrupt, machine,
+    report::markdown::Table,
+    scale,
 };
 use crate::console::Console;
 use peers::{LIVE, Peer};
@@ -31,13 +32,13 @@ use store::Store;
 /// Nodes besides the one that is measured.
 const SIZES: [u32; 2] = [100, 10_000];
 
-/// What was measured with one number of nodes.
+/// The measurements with one number of nodes.
 #[derive(Debug, Serialize)]
 struct Figures {
     nodes: u32,
     /// From the start of the agent, with an empty memory, until a packet is at a peer.
     first_packet_seconds: f64,
-    /// What agent and helper ran until then.
+    /// CPU time of agent and helper until then.
     start_cpu_seconds: f64,
     /// How many nodes have come, and as many gone.
     added: u32,
@@ -197,56 +198,37 @@ fn judge(all: &[Figures]) -> Vec<Goal> {
 
 /// The figures for a terminal, and for a document.
 fn table(all: &[Figures], goals: &[Goal]) -> String {
-    let mut text = String::new();
-    let mut row = |title: &str, value: &dyn Fn(&Figures) -> String| {
-        let cells: Vec<String> = all.iter().map(value).collect();
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "| {title} | {} |", cells.join(" | "));
-    };
-    row("nodes", &|f| f.nodes.to_string());
-    row("---", &|_| "---".to_owned());
-    row("start to first packet, s", &|f| {
-        format!("{:.2}", f.first_packet_seconds)
-    });
-    row("… agent and helper running", &|f| {
-        format!("{:.2}", f.start_cpu_seconds)
-    });
-    row("added node reached, median / p99, ms", &|f| {
+    let mut table = Table::new("nodes", all, |f| f.nodes.to_string());
+    table.numbers(&[
+        ("start to first packet, s", 2, |f| {
+            Some(f.first_packet_seconds)
+        }),
+        ("… agent and helper running", 2, |f| {
+            Some(f.start_cpu_seconds)
+        }),
+    ]);
+    table.row("added node reached, median / p99, ms", |f| {
         format!("{:.0} / {:.0}", f.added_p50_ms, f.added_p99_ms)
     });
-    row("CPU under churn, agent + helper, %", &|f| {
+    table.row("CPU under churn, agent + helper, %", |f| {
         format!("{:.1} + {:.1}", f.agent_cpu * 100.0, f.helper_cpu * 100.0)
     });
-    row("… of `etcdctl watch`", &|f| {
-        format!("{:.1}", f.watcher_cpu * 100.0)
-    });
-    row("RSS at its peak, agent + helper, MiB", &|f| {
+    table.numbers(&[("… of `etcdctl watch`", 1, |f| Some(f.watcher_cpu * 100.0))]);
+    table.row("RSS at its peak, agent + helper, MiB", |f| {
         format!("{:.0} + {:.0}", f.agent_rss, f.helper_rss)
     });
-    row("… of `etcdctl watch`", &|f| {
-        format!("{:.0}", f.watcher_rss)
-    });
-    row("lists by etcd, start / churn", &|f| {
+    table.numbers(&[("… of `etcdctl watch`", 0, |f| Some(f.watcher_rss))]);
+    table.row("lists by etcd, start / churn", |f| {
         format!("{} / {}", f.store.lists_to_start, f.store.lists)
     });
-    row("renewals, watch requests under churn", &|f| {
+    table.row("renewals, watch requests under churn", |f| {
         format!("{}, {}", f.store.renewals, f.store.watch_requests)
     });
-    row("messages on watches of both", &|f| {
+    table.row("messages on watches of both", |f| {
         f.store.watch_answers.to_string()
     });
-    row("KiB sent by etcd under churn", &|f| {
+    table.row("KiB sent by etcd under churn", |f| {
         f.store.sent_kib.to_string()
     });
-    text.push('\n');
-    for goal in goals {
-        let met = match goal.met {
-            Some(true) => "met",
-            Some(false) => "not met",
-            None => "",
-        };
-        let (what, value) = (&goal.text, goal.value_text());
-        let _ = writeln!(text, "| {what} {} | {value} | {met} |", goal.bound_text());
-    }
-    text
+    table.with_goals(goals)
 }

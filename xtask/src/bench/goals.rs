@@ -1,4 +1,4 @@
-//! What overlay is meant to reach, held against what was measured.
+//! Performance goals, compared with the measurements.
 
 use serde::Serialize;
 
@@ -11,12 +11,12 @@ use Subject::{
 /// One bound, and whether it holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Goal {
-    /// What is bounded, such as `UDP 64 B received, overlay ÷ vxlan`.
+    /// The bounded quantity, such as `UDP 64 B received, overlay ÷ vxlan`.
     pub(crate) text: String,
     /// `>=` or `<=`.
     pub(crate) holds: &'static str,
     pub(crate) bound: f64,
-    /// What was measured; absent when something for it was not.
+    /// The measured value; absent when something for it was not measured.
     pub(crate) value: Option<f64>,
     /// `×` for ratios.
     pub(crate) unit: &'static str,

@@ -1,4 +1,4 @@
-//! What it costs to have many peers.
+//! The cost of many peers.
 //!
 //! Peers are added behind node 2's address: the kernel's way to `vxlan`, into the maps for
 //! `overlay`. A container of node 1 sends to random containers of all of them; node 2

@@ -12,7 +12,7 @@ use overlay_tests::{
     guard::Guard,
     names::LabName,
     run,
-    script::{inside, words},
+    script::inside,
     shape::Shape,
     topology::{Node, UNDERLAY, VNI},
 };
@@ -236,14 +236,10 @@ fn raise(subject: Subject, name: &str, agent: &Path) -> Result<Guard> {
     let guard = Guard::with_agent(shape, agent)?;
     match subject {
         Subject::OverlayOff => {
-            for agent in guard.agents() {
-                agent.fastpath(false)?;
-            }
+            guard.fastpath(false)?;
         }
         Subject::Services | Subject::ServicesVxlan => {
-            let [client, server] = guard.topology().nodes.as_slice() else {
-                anyhow::bail!("a service takes two nodes");
-            };
+            let [client, server] = guard.topology().two_nodes();
             serve(client, container(server, 0)?.address)?;
         }
         Subject::OneUplink | Subject::TwoUplinks => uplinks::lay(&guard, subject)?,
@@ -260,7 +256,7 @@ fn serve(node: &Node, server: Ipv4Addr) -> Result<()> {
         format!("add chain {table} prerouting {{ type nat hook prerouting priority dstnat ; }}"),
         format!("add rule {table} prerouting ip daddr {SERVICE} dnat to {server}"),
     ] {
-        run::checked(&words(inside(&node.namespace, format!("nft {command}"))))?;
+        run::checked(inside(&node.namespace, format!("nft {command}")))?;
     }
     Ok(())
 }

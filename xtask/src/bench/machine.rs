@@ -160,7 +160,7 @@ pub(crate) fn rcu_expedited() -> Result<bool> {
 
 /// The date and time in UTC.
 pub(crate) fn now() -> Result<String> {
-    let date = run::checked(&words("date --utc +%Y-%m-%dT%H:%M:%SZ"))?;
+    let date = run::checked("date --utc +%Y-%m-%dT%H:%M:%SZ")?;
     Ok(date.trim().to_owned())
 }
 

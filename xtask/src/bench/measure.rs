@@ -31,7 +31,7 @@ pub(crate) enum Framing {
     Wire,
 }
 
-/// What is done with a subject in a round.
+/// A measurement of a subject in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measurement {
     Tcp(u32, Framing),
@@ -157,7 +157,7 @@ impl Reading {
     }
 }
 
-/// What measurements share.
+/// State shared by measurements.
 pub(crate) struct Bench {
     pub(crate) labs: Labs,
     pub(crate) cores: Cores,

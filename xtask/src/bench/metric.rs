@@ -1,4 +1,4 @@
-//! What is measured: names, units and what is better.
+//! The metrics: names, units, and whether more or less is better.
 
 /// Which direction is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,11 @@
-//! What crosses the underlay: super-packets, or frames of the MTU.
+//! Offloads decide whether super-packets or frames of the MTU cross the underlay.
 //!
 //! A veth takes super-packets as a network card that segments would. With its segmentation
 //! off, the kernel cuts them before the veth, and GRO behind it merges them again, which
 //! takes NAPI on the veth, which GRO switches on.
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::{
-    run,
-    script::{inside, words},
-};
+use overlay_tests::{run, script::inside};
 
 use super::labs::Way;
 
@@ -67,13 +64,13 @@ fn set(node: &str, states: &[bool]) -> Result<()> {
     });
     let settings: Vec<String> = settings.collect();
     let line = format!("ethtool -K {} {}", Way::UNDERLAY, settings.join(" "));
-    run::checked(&words(inside(node, line)))?;
+    run::checked(inside(node, line))?;
     Ok(())
 }
 
 fn read(node: &str) -> Result<Vec<bool>> {
     let line = format!("ethtool -k {}", Way::UNDERLAY);
-    let text = run::checked(&words(inside(node, &line)))?;
+    let text = run::checked(inside(node, &line))?;
     WIRE.iter()
         .map(|(_, name, _)| {
             state_of(&text, name).with_context(|| format!("`{line}` does not tell of {name}"))

@@ -75,7 +75,7 @@ fn selected() -> impl clap::builder::TypedValueParser<Value = Selected> {
     })
 }
 
-/// What is measured, for how long and how often.
+/// The measurements, for how long and how often.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) quick: bool,

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::{run, script::words};
+use overlay_tests::run;
 use serde::Serialize;
 
 use super::{
@@ -60,7 +60,7 @@ impl Options {
     };
 }
 
-/// What was measured of one subject.
+/// The measurements of one subject.
 #[derive(Debug, Default, Serialize)]
 struct Figures {
     /// One after another, from the start of the plugin to its end, in milliseconds.
@@ -167,7 +167,7 @@ impl Containers {
         let names = (0..number).map(|number| format!("{}-p{number}", node.name()));
         let made = Self(names.collect());
         for name in &made.0 {
-            run::checked(&words(format!("ip netns add {name}")))?;
+            run::checked(format!("ip netns add {name}"))?;
         }
         Ok(made)
     }
@@ -176,7 +176,7 @@ impl Containers {
 impl Drop for Containers {
     fn drop(&mut self) {
         for name in &self.0 {
-            if let Err(error) = run::checked(&words(format!("ip netns del {name}"))) {
+            if let Err(error) = run::checked(format!("ip netns del {name}")) {
                 eprintln!("namespace {name} is left: {error}");
             }
         }
@@ -230,7 +230,7 @@ fn together(
     Ok(())
 }
 
-/// What the agent takes for containers that stay.
+/// The agent's memory for containers that stay.
 fn memory(node: &Node, ours: &Plugin, number: usize) -> Result<Memory> {
     let containers = Containers::make(node, number)?;
     node.settle()?;

@@ -3,6 +3,7 @@
 mod chart;
 pub(crate) mod figure;
 mod html;
+pub(crate) mod markdown;
 mod svg;
 mod table;
 

@@ -1,4 +1,4 @@
-//! What was measured, and `results.json`.
+//! The measurements, and `results.json`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -90,7 +90,7 @@ impl Results {
     }
 }
 
-/// What surrounds the values.
+/// The context of the values.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     /// UTC.

@@ -1,4 +1,4 @@
-//! What the agent itself takes, with few peers and with very many.
+//! The agent's own cost, with few peers and with very many.
 //!
 //! One agent on a node of its own, whose peers exist only in its configuration: it is
 //! started, its configuration is changed, it is left alone, and it is asked to attach
@@ -53,7 +53,7 @@ impl Options {
     };
 }
 
-/// What was measured with one number of peers.
+/// The measurements with one number of peers.
 #[derive(Debug, Serialize)]
 struct Figures {
     peers: u32,
@@ -76,7 +76,7 @@ struct Figures {
     endpoints: Option<Endpoints>,
 }
 
-/// What it takes to attach containers.
+/// The cost of attaching containers.
 #[derive(Debug, Serialize)]
 struct Endpoints {
     number: usize,

@@ -1,4 +1,4 @@
-//! What becomes of one metric's values over the rounds.
+//! Statistics of one metric over the rounds.
 
 use serde::Serialize;
 

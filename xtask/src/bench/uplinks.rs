@@ -7,7 +7,7 @@ use overlay_tests::{
     check::{self, Answer},
     guard::Guard,
     poll, run, scenario,
-    script::{inside, words},
+    script::inside,
     topology::{Node, UNDERLAY},
 };
 
@@ -48,7 +48,7 @@ pub(super) fn lay(guard: &Guard, subject: Subject) -> Result<()> {
         }
         for device in [UNDERLAY, SECOND] {
             let command = format!("tc qdisc add dev {device} {SHAPE}");
-            run::checked(&words(inside(&node.namespace, command)))?;
+            run::checked(inside(&node.namespace, command))?;
         }
     }
     for (node, other) in [(one, two), (two, one)] {
@@ -68,7 +68,7 @@ pub(super) fn lay(guard: &Guard, subject: Subject) -> Result<()> {
 }
 
 fn ip(node: &Node, command: &str) -> Result<()> {
-    run::checked(&words(format!("ip -n {} {command}", node.namespace)))?;
+    run::checked(format!("ip -n {} {command}", node.namespace))?;
     Ok(())
 }
 

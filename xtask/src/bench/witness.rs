@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
     counters::{self, Carried},
     run,
-    script::words,
 };
 use serde_json::Value;
 
@@ -231,7 +230,7 @@ pub(crate) fn packets_sent(namespace: &str, name: &str) -> Result<f64> {
 /// What a device of a namespace sent and received.
 fn device(namespace: &str, name: &str) -> Result<(Traffic, Traffic)> {
     let line = format!("ip -n {namespace} -s -j link show dev {name}");
-    let text = run::checked(&words(&line))?;
+    let text = run::checked(&line)?;
     parse(&text).with_context(|| format!("the output of `{line}` is not understood: {text}"))
 }
 

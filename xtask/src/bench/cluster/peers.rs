@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 /// Where flannel's keys begin.
 pub(super) const PREFIX: &str = "/coreos.com/network";
-/// What all nodes share.
+/// Parameters that all nodes share.
 pub(super) const CONFIG: &str =
     r#"{"Network":"10.0.0.0/8","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#;
 /// Nodes from this one on are looked after: what is sent to them arrives.

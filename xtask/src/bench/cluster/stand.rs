@@ -35,7 +35,7 @@ pub(super) struct Stand {
     process: Option<Child>,
 }
 
-/// What processes have taken.
+/// Resources that processes have used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taken {
     pub(super) cpu: Duration,
@@ -68,12 +68,12 @@ impl Stand {
             format!("ip -n {NODE} link set eth1 up"),
             format!("ip -n {STORE} link set eth1 up"),
         ] {
-            run::checked(&words(command))?;
+            run::checked(command)?;
         }
         let add = |number| format!("addr add {}/32 dev eth1\n", Peer(number).vtep());
         let batch = stand.folder.join("batch");
         fs::write(&batch, (LIVE..LIVE + live).map(add).collect::<String>())?;
-        run::checked(&words(format!("ip -n {STORE} -batch {}", batch.display())))?;
+        run::checked(format!("ip -n {STORE} -batch {}", batch.display()))?;
         stand.start_etcd(peers)?;
         Ok(stand)
     }
@@ -179,7 +179,7 @@ impl Stand {
         }
     }
 
-    /// What the agent has taken, its helper, and the plain watcher.
+    /// Resources of the agent, its helper, and the plain watcher.
     pub(super) fn taken(&self) -> Result<[Taken; 3]> {
         let agent = self.process.as_ref().context("no agent")?.id();
         let watcher = self.watcher.as_ref().context("no watcher")?.id();
@@ -216,14 +216,14 @@ impl Stand {
             .command(&["down", "--instance", NODE])
             .output()
             .context("run the agent")?;
-        let listed = run::checked(&words("ip netns list"))?;
+        let listed = run::checked("ip netns list")?;
         let there = listed
             .lines()
             .filter_map(|line| line.split_whitespace().next());
         let mut any = false;
         for name in there.filter(|name| name.starts_with(NAME)) {
             any = true;
-            run::checked(&words(format!("ip netns del {name}")))?;
+            run::checked(format!("ip netns del {name}"))?;
         }
         if self.folder.exists() {
             fs::remove_dir_all(&self.folder)?;

@@ -52,7 +52,7 @@ impl Store {
         Ok(())
     }
 
-    /// What etcd has counted so far.
+    /// etcd's counters so far.
     pub(super) fn counters(&mut self) -> Result<Counters> {
         let text = self.ask("GET /metrics", "")?;
         let sum = |name: &str, with: &str| -> u64 {
@@ -129,7 +129,7 @@ impl Store {
     }
 }
 
-/// What clients have asked for, and were sent.
+/// Requests of clients, and the messages sent to them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counters {
     pub(super) lists: u64,

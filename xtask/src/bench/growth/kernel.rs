@@ -16,7 +16,7 @@ use crate::bench::labs::Way;
 /// All VTEPs are behind the other node.
 pub(super) fn prepare(node: &str, peer: &Node) -> Result<()> {
     let (vteps, via) = (peers::VTEPS, peer.underlay);
-    run::checked(&words(format!("ip -n {node} route add {vteps} via {via}")))?;
+    run::checked(format!("ip -n {node} route add {vteps} via {via}"))?;
     Ok(())
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum Kind {
     Connection,
 }
 
-/// What was done.
+/// The completed transactions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Done {
     pub(crate) transactions: u64,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use overlay_tests::{netns, run, script::words};
+use overlay_tests::{netns, run};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -103,8 +103,8 @@ impl Plugin {
         if self.is_ours() {
             return Ok(());
         }
-        run::checked(&words(format!("ip netns add {}", self.node)))?;
-        run::checked(&words(format!("ip -n {} link set lo up", self.node)))?;
+        run::checked(format!("ip netns add {}", self.node))?;
+        run::checked(format!("ip -n {} link set lo up", self.node))?;
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Plugin {
         if self.is_ours() {
             return Ok(());
         }
-        run::checked(&words(format!("ip netns del {}", self.node)))?;
+        run::checked(format!("ip netns del {}", self.node))?;
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("remove {}", self.folder.display()))

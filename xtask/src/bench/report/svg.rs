@@ -41,7 +41,7 @@ const DARK: Palette = [
     ("ours", "#7aa7ff"),
 ];
 
-/// What shapes look like, with colours in angle brackets.
+/// Styles of shapes, with colours in angle brackets.
 const SHAPES: &str = "\
     svg text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,\
     sans-serif;fill:<ink>;font-variant-numeric:tabular-nums}\

@@ -17,7 +17,6 @@ use nix::net::if_::if_nametoindex;
 use overlay_tests::{
     bpf::{Hook, Program},
     netns, run,
-    script::words,
 };
 use serde_json::{Value, json};
 
@@ -80,7 +79,7 @@ impl Node {
             format!("ip -n {name} link set eth1 up"),
             format!("ip -n {name} link set eth2 up"),
         ] {
-            run::checked(&words(command))?;
+            run::checked(command)?;
         }
         Ok(node)
     }
@@ -225,7 +224,7 @@ impl Node {
             .command(&["down", "--instance", self.name])
             .output()
             .context("run the agent")?;
-        let listed = run::checked(&words("ip netns list"))?;
+        let listed = run::checked("ip netns list")?;
         let of_ours = |line: &str| {
             let name = line.split_whitespace().next()?;
             name.starts_with(self.name)
@@ -264,7 +263,7 @@ impl Node {
     fn run_batch(&self, options: &str, lines: &str) -> Result<()> {
         let file = self.folder.join("batch");
         fs::write(&file, lines).with_context(|| format!("write {}", file.display()))?;
-        run::checked(&words(format!("ip {options} -batch {}", file.display())))?;
+        run::checked(format!("ip {options} -batch {}", file.display()))?;
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! The figures beside the goals.
 
 use std::{
-    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -9,10 +8,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
-use super::{Figures, Options};
+use super::{Endpoints, Figures, Options};
 use crate::bench::{
     goals::{Bound, Goal},
     machine,
+    report::markdown::Table,
     results::SCHEMA,
 };
 
@@ -113,77 +113,37 @@ pub(in crate::bench) fn insert(out: &Path, part: &str, value: Value) -> Result<P
 
 /// The figures for a terminal, and for a document.
 pub(super) fn table(all: &[Figures], goals: &[Goal]) -> String {
-    let mut text = String::new();
-    let columns: Vec<String> = all.iter().map(|f| f.peers.to_string()).collect();
-    let mut row = |cells: Vec<String>| {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "| {} |", cells.join(" | "));
-    };
-    row([vec!["peers".to_owned()], columns].concat());
-    row(std::iter::repeat_n("---".to_owned(), all.len() + 1).collect());
-    let mut line = |title: &str, value: &dyn Fn(&Figures) -> Option<String>| {
-        let cells = all.iter().map(|f| value(f).unwrap_or_default());
-        row(std::iter::once(title.to_owned()).chain(cells).collect());
-    };
-    line("start, s", &|f| Some(format!("{:.2}", f.start_seconds)));
-    line("… running", &|f| {
-        Some(format!("{:.2}", f.start_cpu_seconds))
-    });
-    line("change of 1 %, s", &|f| {
-        Some(format!("{:.2}", f.change_seconds?))
-    });
-    line("… running", &|f| {
-        Some(format!("{:.2}", f.change_cpu_seconds?))
-    });
-    line("… steps", &|f| Some(f.change_steps?.to_string()));
-    line("RSS, MiB", &|f| Some(format!("{:.1}", f.rss_mib)));
-    line("… at its peak", &|f| {
-        Some(format!("{:.1}", f.rss_peak_mib))
-    });
-    line("CPU while idle, %", &|f| {
-        Some(format!("{:.2}", f.idle_cpu * 100.0))
-    });
-    let attached = |f: &Figures, value: &dyn Fn(&super::Endpoints) -> f64, digits: usize| {
-        Some(format!("{:.digits$}", value(f.endpoints.as_ref()?)))
-    };
-    line("containers", &|f| {
-        attached(f, &|e| number(e.number as u64), 0)
-    });
-    line("attaching one, median, ms", &|f| {
-        attached(f, &|e| e.add_ms, 1)
-    });
-    line("… running, mean", &|f| attached(f, &|e| e.add_cpu_ms, 1));
-    line("… of the last tenth", &|f| {
-        attached(f, &|e| e.add_last_ms, 1)
-    });
-    line("… by the command", &|f| {
-        attached(f, &|e| e.add_by_command_ms, 1)
-    });
-    line("… by clsact", &|f| {
-        attached(f, &|e| e.add_by_clsact_ms, 1)
-    });
-    line("… … of the last tenth", &|f| {
-        attached(f, &|e| e.add_last_by_clsact_ms, 1)
-    });
-    line("deleting one, median, ms", &|f| {
-        attached(f, &|e| e.delete_ms, 1)
-    });
-    line("attaching a program by TCX alone, ms", &|f| {
-        attached(f, &|e| e.tcx_alone_ms, 1)
-    });
-    line("RSS with them, MiB", &|f| attached(f, &|e| e.rss_mib, 1));
-    line("CPU while idle with them, %", &|f| {
-        attached(f, &|e| e.idle_cpu * 100.0, 2)
-    });
-    text.push('\n');
-    for goal in goals {
-        let met = match goal.met {
-            Some(true) => "met",
-            Some(false) => "not met",
-            None => "",
-        };
-        let (what, value) = (&goal.text, goal.value_text());
-        let _ = writeln!(text, "| {what} {} | {value} | {met} |", goal.bound_text());
+    let mut table = Table::new("peers", all, |f| f.peers.to_string());
+    table.numbers(&[
+        ("start, s", 2, |f| Some(f.start_seconds)),
+        ("… running", 2, |f| Some(f.start_cpu_seconds)),
+        ("change of 1 %, s", 2, |f| f.change_seconds),
+        ("… running", 2, |f| f.change_cpu_seconds),
+        ("… steps", 0, |f| f.change_steps.map(number)),
+        ("RSS, MiB", 1, |f| Some(f.rss_mib)),
+        ("… at its peak", 1, |f| Some(f.rss_peak_mib)),
+        ("CPU while idle, %", 2, |f| Some(f.idle_cpu * 100.0)),
+    ]);
+    let of_containers: [(&str, usize, fn(&Endpoints) -> f64); 11] = [
+        ("containers", 0, |e| number(e.number as u64)),
+        ("attaching one, median, ms", 1, |e| e.add_ms),
+        ("… running, mean", 1, |e| e.add_cpu_ms),
+        ("… of the last tenth", 1, |e| e.add_last_ms),
+        ("… by the command", 1, |e| e.add_by_command_ms),
+        ("… by clsact", 1, |e| e.add_by_clsact_ms),
+        ("… … of the last tenth", 1, |e| e.add_last_by_clsact_ms),
+        ("deleting one, median, ms", 1, |e| e.delete_ms),
+        ("attaching a program by TCX alone, ms", 1, |e| {
+            e.tcx_alone_ms
+        }),
+        ("RSS with them, MiB", 1, |e| e.rss_mib),
+        ("CPU while idle with them, %", 2, |e| e.idle_cpu * 100.0),
+    ];
+    for (title, digits, value) in of_containers {
+        table.row(title, |f| match &f.endpoints {
+            Some(endpoints) => format!("{:.digits$}", value(endpoints)),
+            None => String::new(),
+        });
     }
-    text
+    table.with_goals(goals)
 }
