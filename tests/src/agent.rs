@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -30,7 +31,7 @@ pub struct Agent {
     program: PathBuf,
     /// Its instance's name, which is its node's namespace too.
     pub instance: String,
-    /// What is set in its environment, as `NAME=VALUE`.
+    /// Its environment, as `NAME=VALUE`.
     environment: Vec<String>,
 }
 
@@ -47,7 +48,7 @@ impl Agent {
 
     /// The same instance run with a variable in its environment.
     #[must_use]
-    pub fn with(&self, variable: &str, value: impl std::fmt::Display) -> Self {
+    pub fn with(&self, variable: &str, value: impl fmt::Display) -> Self {
         let mut agent = self.clone();
         agent.environment.push(format!("{variable}={value}"));
         agent
@@ -140,14 +141,7 @@ impl Agent {
     /// Waits until nothing is left to do: containers that come soon after others have their programs
     /// later.
     pub fn until_done(&self) -> Result<()> {
-        let done = poll::until_well(|| match self.plan() {
-            Ok(steps) if steps.is_empty() => None,
-            other => Some(format!("{other:?}")),
-        });
-        done.map_err(|why| Error::Output {
-            command: "overlay-agent plan".to_owned(),
-            why,
-        })
+        self.until("plan", || self.plan(), Vec::is_empty).map(drop)
     }
 
     /// Attaches or detaches the programs.
@@ -268,19 +262,9 @@ impl Agent {
     /// Starts the daemon and waits until it answers; whether it is well then.
     pub fn start_anyhow(&self) -> Result<bool> {
         run::run_step(&self.lab, &self.start_step())?;
-        let mut well = false;
-        let answers = poll::until_well(|| match self.ask(&["status"]) {
-            Ok(status) if matches!(status.code, Some(0 | 1)) => {
-                well = status.success;
-                None
-            }
-            Ok(status) => Some(status.stderr),
-            Err(error) => Some(error.to_string()),
-        });
-        answers.map(|()| well).map_err(|why| Error::Output {
-            command: format!("overlay-agent run ({})", self.instance),
-            why,
-        })
+        let answers = |status: &Output| matches!(status.code, Some(0 | 1));
+        let status = self.until("status", || self.ask(&["status"]), answers)?;
+        Ok(status.success)
     }
 
     /// Ends the daemon as `kill -9` does.
@@ -309,23 +293,42 @@ impl Agent {
 
     /// Waits until `status` says that all is well.
     pub fn is_well(&self) -> Result<()> {
-        self.status_becomes(|out| out.success)
+        self.until("status", || self.ask(&["status"]), |out| out.success)
+            .map(drop)
     }
 
     /// Waits until `status` says this, and that not all is well.
     pub fn tells(&self, what: &str) -> Result<()> {
-        self.status_becomes(|out| out.code == Some(1) && out.stdout.contains(what))
+        let tells = |out: &Output| out.code == Some(1) && out.stdout.contains(what);
+        self.until("status", || self.ask(&["status"]), tells)
+            .map(drop)
     }
 
-    fn status_becomes(&self, it: impl Fn(&Output) -> bool) -> Result<()> {
-        let found = poll::until_well(|| match self.ask(&["status"]) {
-            Ok(out) if it(&out) => None,
-            Ok(out) => Some(out.stdout + &out.stderr),
-            Err(error) => Some(error.to_string()),
-        });
-        found.map_err(|complaint| Error::Output {
-            command: "overlay-agent status".to_owned(),
-            why: format!("{complaint}\n{}", self.log().unwrap_or_default()),
+    /// Waits until `status`, in JSON, is as expected, and returns it.
+    pub fn status_until(&self, is_expected: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.until("status", || self.json(&["status"]), is_expected)
+    }
+
+    /// Waits until it has logged this.
+    pub fn has_logged(&self, what: &str) -> Result<()> {
+        poll::until(|| self.log(), |log| log.contains(what))
+            .map(drop)
+            .map_err(|error| Error::Output {
+                command: format!("look for {what:?} in the log"),
+                why: error.to_string(),
+            })
+    }
+
+    /// Waits until a command's answer is as expected, and returns it; the error brings the log.
+    fn until<T: fmt::Debug>(
+        &self,
+        command: &str,
+        ask: impl FnMut() -> Result<T>,
+        is_expected: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        poll::until(ask, is_expected).map_err(|error| Error::Output {
+            command: format!("overlay-agent {command} ({})", self.instance),
+            why: format!("{error}\n{}", self.log().unwrap_or_default()),
         })
     }
 

@@ -73,7 +73,7 @@ fn address_mut<T>(of: &mut T) -> u64 {
     std::ptr::from_mut(of).expose_provenance() as u64
 }
 
-/// What a call failed at.
+/// The error of a failed call.
 fn failed(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     let operation = operation.into();
     |source| Error::Kernel { operation, source }

@@ -1,4 +1,4 @@
-//! Who reaches whom: a ping from every node and container to every node, gateway and container.
+//! Reachability: a ping from every node and container to every node, gateway and container.
 
 use std::{collections::VecDeque, fmt, net::IpAddr, sync::Mutex, thread, time::Duration};
 
@@ -38,7 +38,7 @@ pub struct Target {
     kind: Kind,
 }
 
-/// What a target is to those who ping it.
+/// The kind of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A node, at its address on the underlay.
@@ -143,7 +143,7 @@ pub fn targets(topology: &Topology) -> Vec<Target> {
 /// The largest packet that a namespace's kernel would send to an address, after what routers
 /// have said.
 pub fn path_mtu(namespace: &str, to: IpAddr) -> Result<u16> {
-    let ask = |question: String| run::json(&words(format!("ip -n {namespace} -j {question}")));
+    let ask = |question: String| run::json(format!("ip -n {namespace} -j {question}"));
     let route = &ask(format!("route get {to}"))?[0];
     let mut mtu = route["metrics"][0]["mtu"].as_u64();
     if mtu.is_none() {
@@ -157,7 +157,7 @@ pub fn path_mtu(namespace: &str, to: IpAddr) -> Result<u16> {
         })
 }
 
-/// What became of one ping.
+/// The outcome of one ping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It came back with this TTL.
@@ -218,6 +218,16 @@ pub fn all_pairs(topology: &Topology) -> Result<Matrix> {
     })
 }
 
+/// Asserts that every pair reaches each other as it must.
+///
+/// # Panics
+/// When one does not.
+pub fn all_pairs_are_well(topology: &Topology) -> Result<()> {
+    let matrix = all_pairs(topology)?;
+    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    Ok(())
+}
+
 /// One ping from a namespace.
 pub fn ping(namespace: &str, address: impl Into<IpAddr>) -> Result<Answer> {
     ping_for(namespace, address.into(), PATIENCE)
@@ -255,7 +265,7 @@ pub fn ping_for(namespace: &str, address: IpAddr, patience: Duration) -> Result<
 pub fn routers_on_the_way(from: &str, to: &str, routers: u8) -> Result<()> {
     let reaches = |limit: u8| -> Result<bool> {
         let ping = format!("ping -n -c 1 -W 5 -t {limit} {to}");
-        Ok(run::output(&words(inside(from, ping)))?.success)
+        Ok(run::output(inside(from, ping))?.success)
     };
     assert!(
         reaches(routers + 1)?,

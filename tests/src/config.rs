@@ -59,7 +59,7 @@ pub struct Network {
     /// Whether what leaves the network is sent from the node's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masquerade: Option<bool>,
-    /// What the outer header tells of the inner DSCP: `zero` or `copy`.
+    /// The outer header's DSCP: `zero`, or `copy` of the inner one's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dscp: Option<&'static str>,
     /// `drop` or `accept` for each rule that is not left at its default.

@@ -14,7 +14,7 @@ use crate::{
     run,
 };
 
-/// What one instance has carried, over all peers and CPUs.
+/// Packets that one instance has carried, over all peers and CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Packets encapsulated and sent.
@@ -136,7 +136,7 @@ pub fn lookup(instance: &str, map: &str, key: u64) -> Result<Value> {
     formatted(&bpftool(&arguments)?)
 }
 
-/// What `bpftool` prints as JSON.
+/// The JSON output of `bpftool`.
 pub(crate) fn bpftool(arguments: &[&str]) -> Result<Value> {
     let argv: Vec<String> = ["bpftool", "--json"]
         .iter()

@@ -56,9 +56,9 @@ enum Way {
 struct Step {
     topology: Topology,
     way: Way,
-    /// What programs skip is drawn, too.
+    /// Whether the parts that programs skip are drawn, too.
     fast: bool,
-    /// Who has a place between the nodes.
+    /// The box between the nodes, such as a store.
     store: Option<&'static str>,
 }
 

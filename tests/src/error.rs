@@ -1,4 +1,4 @@
-//! What can go wrong in a lab.
+//! Errors of a lab.
 
 use std::{fmt, fs, io, path::PathBuf};
 
@@ -34,18 +34,21 @@ pub enum Error {
         argv: Vec<String>,
         /// How it ended.
         status: std::process::ExitStatus,
-        /// What it printed.
+        /// Its output.
         output: String,
     },
     /// A terminal does not show what it should.
     #[error("read a terminal: {0}")]
     Screen(String),
+    /// A condition did not come true in time: the last answer.
+    #[error("{0}")]
+    Never(String),
     /// A started process ended before it was ready.
     #[error("{task} ended before it was ready; {log}")]
     Ended {
         /// Which.
         task: String,
-        /// What it said.
+        /// The end of its log.
         log: Box<LogEnd>,
     },
     /// A started process is not ready in time.
@@ -60,9 +63,9 @@ pub enum Error {
         seconds: u64,
         /// The command that would have succeeded.
         asked: String,
-        /// What it printed last.
+        /// Its last output.
         answer: String,
-        /// What the process said.
+        /// The end of the process's log.
         log: Box<LogEnd>,
     },
     /// A file operation failed.
@@ -97,7 +100,7 @@ pub enum Error {
     /// Another lab has the name.
     #[error("{running} is up: take it down first (`cargo xtask lab down --name {}`), or give this one another --name", running.name)]
     OtherShape {
-        /// What is up.
+        /// The lab that is up.
         running: Box<Shape>,
     },
     /// A namespace that the lab did not make.
@@ -137,7 +140,7 @@ pub enum Error {
     Output {
         /// Which tool.
         command: String,
-        /// What was expected.
+        /// How it differs from what was expected.
         why: String,
     },
 }

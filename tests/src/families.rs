@@ -81,7 +81,7 @@ impl Families {
         }
     }
 
-    /// What is spoken, IPv4 first.
+    /// The families, IPv4 first.
     pub const fn all(self) -> &'static [Family] {
         match self {
             Self::V4 => &[Family::V4],

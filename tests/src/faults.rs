@@ -13,7 +13,7 @@ use crate::{
     bpf::{Hook, Link, Program},
     error::{Error, Result},
     netns, run,
-    script::{inside, words},
+    script::inside,
     topology::{Node, Topology},
 };
 
@@ -31,7 +31,7 @@ const SLOW: i32 = 0x1_0002;
 /// The destination port's place in a frame with an IPv4 header.
 const DESTINATION_PORT: i32 = 14 + 20 + 2;
 
-/// What happens to frames.
+/// A fault of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing passes.
@@ -81,8 +81,7 @@ impl Faulty {
 impl Drop for Faulty {
     fn drop(&mut self) {
         if let Some((switch, port)) = &self.queue
-            && let Err(error) =
-                run::checked(&words(format!("tc -n {switch} qdisc del dev {port} root")))
+            && let Err(error) = run::checked(format!("tc -n {switch} qdisc del dev {port} root"))
         {
             eprintln!("the queue of {port} in {switch} was not removed: {error}");
         }
@@ -96,7 +95,7 @@ fn slow_class(switch: &str, port: &str) -> Result<()> {
         format!("class add dev {port} parent 1: classid 1:1 htb rate 10gbit quantum 60000"),
         format!("class add dev {port} parent 1: classid 1:2 htb rate 8mbit burst 1600 cburst 1600"),
     ] {
-        run::checked(&words(format!("tc -n {switch} {line}")))?;
+        run::checked(format!("tc -n {switch} {line}"))?;
     }
     Ok(())
 }
@@ -133,7 +132,7 @@ impl Fault {
         Ok(program)
     }
 
-    /// What is done with a packet that was chosen; it falls through when the packet goes on.
+    /// The instructions for a chosen packet; they fall through when the packet goes on.
     fn action(self, device: u32) -> Result<Vec<Instruction>> {
         Ok(match self {
             Self::Partition | Self::Loss(_) => vec![set(0, SHOT), EXIT],
@@ -195,7 +194,7 @@ fn number(device: u32) -> Result<i32> {
 pub fn plain_frames(topology: &Topology, device: &str) -> Result<()> {
     for node in &topology.nodes {
         let line = format!("ethtool -K {device} tso off gso off tx off");
-        run::checked(&words(inside(&node.namespace, line)))?;
+        run::checked(inside(&node.namespace, line))?;
     }
     Ok(())
 }

@@ -70,6 +70,11 @@ impl Guard {
         Self::up(Shape::usual(name, Scenario::Overlay)?)
     }
 
+    /// Two nodes with one container each.
+    pub fn pair(name: &str) -> Result<Self> {
+        Self::up(Shape::of(name, Scenario::Overlay, 2, 1)?)
+    }
+
     /// Raises a lab by a script of the test's own, made of the scenario's.
     pub fn by(shape: Shape, script: impl FnOnce(&Topology, &Path) -> Script) -> Result<Self> {
         Self::holding(shape).raised(script)
@@ -116,7 +121,7 @@ impl Guard {
         scenario::agents::config(&self.topology, &self.topology.nodes[0])
     }
 
-    /// What was raised.
+    /// The lab that was raised.
     pub fn topology(&self) -> &Topology {
         &self.topology
     }
@@ -137,6 +142,12 @@ impl Guard {
         instances
             .map(|instance| Agent::new(name, &self.agent, instance.to_owned()))
             .collect()
+    }
+
+    /// Attaches or detaches the programs of all nodes.
+    pub fn fastpath(&self, on: bool) -> Result<()> {
+        let mut agents = self.agents().into_iter();
+        agents.try_for_each(|agent| agent.fastpath(on))
     }
 
     /// Takes the lab down and says whether that worked.

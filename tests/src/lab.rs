@@ -26,7 +26,7 @@ use crate::{
 /// Told what is being done, in one line at a time.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
-/// What `up` found.
+/// The outcome of `up`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Raised {
     /// The lab was built.
@@ -269,7 +269,7 @@ fn remove_cgroups(topology: &Topology) -> Result<()> {
     Ok(())
 }
 
-/// What an agent has outside its namespace: pins, socket, state.
+/// The folders of an agent outside its namespace: pins, socket, state.
 pub fn traces(instance: &str) -> [PathBuf; 3] {
     ["/sys/fs/bpf/overlay", "/run/overlay", "/var/lib/overlay"]
         .map(|folder| Path::new(folder).join(instance))

@@ -30,7 +30,7 @@ const ECHO: u16 = 7;
 const PATIENCE: Duration = Duration::from_mins(2);
 const CONFIG: &str = "/run/overlay-node.toml";
 const LOG: &str = "/run/overlay-node.log";
-/// What [`Machine::echo`] has started.
+/// Process ids of the servers of [`Machine::echo`].
 const SERVERS: &str = "/run/overlay-echo.pids";
 
 /// A machine that is a node.
@@ -42,7 +42,7 @@ pub struct Machine {
     shell: Option<SocketAddr>,
 }
 
-/// What an agent has sent to and received from its only peer.
+/// Packets that an agent has sent to and received from its only peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Traffic {
@@ -122,7 +122,7 @@ impl Machine {
         Ok(ECHO)
     }
 
-    /// What its agent has counted.
+    /// Its agent's counters.
     pub fn traffic(&self) -> Result<Traffic> {
         let status = self.status()?;
         let traffic = &status["networks"][0]["peers"][0]["traffic"];
@@ -139,7 +139,7 @@ impl Machine {
         })
     }
 
-    /// What a map of counters holds, for who has to look into it.
+    /// The content of a map of counters, for messages.
     pub fn count(&self, map: &str) -> Result<String> {
         self.run(&format!(
             "bpftool map dump pinned /sys/fs/bpf/overlay/{}/v*/{map}",
@@ -147,7 +147,7 @@ impl Machine {
         ))
     }
 
-    /// What its agent says of itself.
+    /// Its agent's status.
     pub fn status(&self) -> Result<Value> {
         let text = self.agent("status --output json")?;
         serde_json::from_str(&text).map_err(|error| self.fault(format!("{error} in {text}")))
@@ -185,7 +185,7 @@ impl Machine {
     }
 }
 
-/// What a command prints there, and its exit status.
+/// The output of a command there, and its exit status.
 ///
 /// The connection's end would tell nothing: it waits for what goes on in the background.
 fn ask(shell: SocketAddr, line: &str) -> io::Result<(String, String)> {

@@ -1,13 +1,13 @@
-//! What this machine's kernel has to keep containers apart: control groups of either version,
+//! Means of this machine's kernel to keep containers apart: control groups of either version,
 //! namespaces of users.
 
 use std::{fs, path::PathBuf};
 
 use nix::unistd::geteuid;
 
-use crate::{run, script::words};
+use crate::run;
 
-/// What a cgroup can limit here.
+/// A controller of control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Controller {
     /// Memory, with what a tmpfs holds.
@@ -34,7 +34,7 @@ impl Controller {
 /// A file of a cgroup and what is written to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What it limits.
+    /// The controller that enforces it.
     pub controller: Controller,
     /// Where the hierarchy is mounted.
     pub hierarchy: PathBuf,
@@ -44,7 +44,7 @@ pub struct Limit {
     pub value: &'static str,
 }
 
-/// What there is on this machine.
+/// The means of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Means {
     /// Where cgroup v2 is mounted, if it has any of the controllers.
@@ -71,7 +71,7 @@ impl Means {
         };
         let trial =
             format!("{ordinary}unshare --user --map-root-user --mount mount -t tmpfs tmpfs /tmp");
-        let users = run::output(&words(trial)).is_ok_and(|out| out.success);
+        let users = run::output(trial).is_ok_and(|out| out.success);
         Self::read(&mounts, &controllers, users)
     }
 
@@ -124,7 +124,7 @@ impl Means {
         all
     }
 
-    /// What a container is limited to, in the words of its files.
+    /// A container's limits, as they stand in the files of its cgroup.
     pub fn limits(&self) -> Vec<Limit> {
         let of = |(controller, hierarchy, second): &(Controller, PathBuf, bool)| {
             let files: &[(&str, &str)] = match (controller, second) {

@@ -14,7 +14,6 @@ use nix::sched::{CloneFlags, setns};
 use crate::{
     error::{Error, Result},
     run,
-    script::words,
 };
 
 /// Runs a function on a thread of its own that is in the namespace; what it opens stays there.
@@ -50,11 +49,11 @@ pub struct Temporary {
 impl Temporary {
     /// Makes a namespace whose loopback device is up, as container runtimes do.
     pub fn make(name: &str) -> Result<Self> {
-        run::checked(&words(format!("ip netns add {name}")))?;
+        run::checked(format!("ip netns add {name}"))?;
         let namespace = Self {
             name: name.to_owned(),
         };
-        run::checked(&words(format!("ip -n {name} link set lo up")))?;
+        run::checked(format!("ip -n {name} link set lo up"))?;
         Ok(namespace)
     }
 
@@ -74,7 +73,7 @@ impl Temporary {
                 let namespace = Self {
                     name: name.to_owned(),
                 };
-                run::checked(&words(format!("mount --bind {from} {to}")))?;
+                run::checked(format!("mount --bind {from} {to}"))?;
                 return Ok(Some(namespace));
             }
             if found < wanted {
@@ -106,7 +105,7 @@ pub fn retried<E: From<Error>>(
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Err(error) = run::checked(&words(format!("ip netns del {}", self.name))) {
+        if let Err(error) = run::checked(format!("ip netns del {}", self.name)) {
             eprintln!("namespace {} was not removed: {error}", self.name);
         }
     }

@@ -24,7 +24,7 @@ impl Release {
         fetched(self.name())
     }
 
-    /// What its unpacked packages are called.
+    /// Name of the folder of its unpacked packages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
@@ -33,7 +33,7 @@ impl Release {
     }
 }
 
-/// What `cargo xtask setup` has put among the clients; where it is not there, that is said.
+/// A client that `cargo xtask setup` has fetched; tells when it is not there.
 pub fn fetched(name: &str) -> Option<PathBuf> {
     let cache = || {
         let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cache"));

@@ -23,7 +23,7 @@ const READY_WITHIN: Duration = Duration::from_mins(1);
 /// become the program, until it counts as ended. An emulated machine takes its time.
 const OUT_OF_SIGHT: Duration = Duration::from_secs(5);
 
-/// What a command printed.
+/// The output of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Whether the exit code was 0.
@@ -34,6 +34,48 @@ pub struct Output {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
+}
+
+/// A command: its words, or a line of words without spaces in them.
+pub trait CommandLine {
+    /// The words.
+    fn argv(&self) -> Vec<String>;
+}
+
+impl CommandLine for [String] {
+    fn argv(&self) -> Vec<String> {
+        self.to_vec()
+    }
+}
+
+impl CommandLine for Vec<String> {
+    fn argv(&self) -> Vec<String> {
+        self.clone()
+    }
+}
+
+impl<const N: usize> CommandLine for [String; N] {
+    fn argv(&self) -> Vec<String> {
+        self.to_vec()
+    }
+}
+
+impl CommandLine for str {
+    fn argv(&self) -> Vec<String> {
+        words(self)
+    }
+}
+
+impl CommandLine for String {
+    fn argv(&self) -> Vec<String> {
+        words(self)
+    }
+}
+
+impl<C: CommandLine + ?Sized> CommandLine for &C {
+    fn argv(&self) -> Vec<String> {
+        (**self).argv()
+    }
 }
 
 fn finished(argv: &[String]) -> Result<std::process::Output> {
@@ -47,8 +89,8 @@ fn finished(argv: &[String]) -> Result<std::process::Output> {
 }
 
 /// Runs a command to its end, whatever that is.
-pub fn output(argv: &[String]) -> Result<Output> {
-    let out = finished(argv)?;
+pub fn output(line: impl CommandLine) -> Result<Output> {
+    let out = finished(&line.argv())?;
     Ok(Output {
         success: out.status.success(),
         code: out.status.code(),
@@ -58,8 +100,9 @@ pub fn output(argv: &[String]) -> Result<Output> {
 }
 
 /// Runs a command that must succeed, and returns its standard output.
-pub fn checked(argv: &[String]) -> Result<String> {
-    let out = finished(argv)?;
+pub fn checked(line: impl CommandLine) -> Result<String> {
+    let argv = line.argv();
+    let out = finished(&argv)?;
     let stdout = String::from_utf8_lossy(&out.stdout).into_owned();
     if out.status.success() {
         return Ok(stdout);
@@ -71,17 +114,17 @@ pub fn checked(argv: &[String]) -> Result<String> {
         stderr.into_owned()
     };
     Err(Error::Command {
-        argv: argv.to_vec(),
+        argv,
         status: out.status,
         output,
     })
 }
 
 /// Runs a command that must succeed and tells in JSON.
-pub fn json(argv: &[String]) -> Result<serde_json::Value> {
-    let text = checked(argv)?;
+pub fn json(line: impl CommandLine) -> Result<serde_json::Value> {
+    let text = checked(&line)?;
     serde_json::from_str(&text).map_err(|error| Error::Output {
-        command: argv.join(" "),
+        command: line.argv().join(" "),
         why: error.to_string(),
     })
 }

@@ -1,4 +1,4 @@
-//! What the kernel itself says that programs take.
+//! Run times of programs, as the kernel counts them.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ impl Drop for Statistics {
     }
 }
 
-/// What a program has taken since statistics were first on.
+/// The run time of a program since statistics were first on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RunTime {
     nanoseconds: f64,
@@ -43,13 +43,13 @@ pub struct RunTime {
 }
 
 impl RunTime {
-    /// What a program has taken until now.
+    /// The run time of a program until now.
     pub fn of(program: u32) -> Result<Self> {
         let id = program.to_string();
         Ok(parse(&counters::bpftool(&["prog", "show", "id", &id])?))
     }
 
-    /// What it has taken since `earlier`.
+    /// The run time since `earlier`.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {

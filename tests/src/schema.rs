@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 #[derive(Debug)]
 pub struct Schema(Value);
 
-/// What a definition may say.
+/// The keywords of a definition that this reads.
 const KEYWORDS: [&str; 10] = [
     "$ref",
     "additionalProperties",

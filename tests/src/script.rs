@@ -12,7 +12,7 @@ pub enum Step {
     Run(Vec<String>),
     /// Stays, detached from the terminal, with its output in a file.
     Start {
-        /// What it is called in messages.
+        /// Its name in messages.
         task: String,
         /// The command.
         argv: Vec<String>,
@@ -61,7 +61,7 @@ pub fn inside(namespace: &str, line: impl fmt::Display) -> String {
 /// Steps that belong together, and what they are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// What these commands achieve, in one sentence.
+    /// The purpose of these commands, in one sentence.
     pub title: String,
     /// In order.
     pub steps: Vec<Step>,

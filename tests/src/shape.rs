@@ -1,4 +1,4 @@
-//! What a lab can be: which scenario, how large.
+//! The shape of a lab: its scenario and size.
 
 use std::{fmt, str::FromStr};
 
@@ -206,7 +206,7 @@ pub enum ShapeError {
     Count {
         /// The scenario asked for.
         scenario: Scenario,
-        /// What is counted.
+        /// The counted objects.
         what: &'static str,
         /// How many were asked for.
         count: u8,
@@ -220,7 +220,7 @@ pub enum ShapeError {
     OnlyIpv4(Scenario),
 }
 
-/// What tells one lab from another: the same shape always gives the same lab.
+/// The parameters of a lab: the same shape always gives the same lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Prefix of all names.
@@ -231,10 +231,10 @@ pub struct Shape {
     pub nodes: u8,
     /// Number of containers on each node.
     pub containers: u8,
-    /// What the nodes speak to each other.
+    /// Address families of the underlay.
     #[serde(default)]
     pub underlay: Families,
-    /// What the containers speak to each other.
+    /// Address families of the containers.
     #[serde(default)]
     pub inside: Families,
     /// The UDP port of the tunnels, when it is not the scenario's usual one.
@@ -263,6 +263,16 @@ impl Shape {
             inside: Families::V4,
             port: None,
         })
+    }
+
+    /// A lab of this size.
+    pub fn of(
+        name: &str,
+        scenario: Scenario,
+        nodes: u8,
+        containers: u8,
+    ) -> Result<Self, ShapeError> {
+        Self::new(name.parse()?, scenario, Some(nodes), Some(containers))
     }
 
     /// The same lab with its tunnels on another UDP port.

@@ -1,15 +1,10 @@
-//! What the kernel has in a namespace, to be compared with what it has later.
+//! A snapshot of the kernel's objects in a namespace, to be compared with a later one.
 
 use std::fmt;
 
 use serde_json::Value;
 
-use crate::{
-    error::Result,
-    run,
-    script::{inside, words},
-    told,
-};
+use crate::{error::Result, run, script::inside, told};
 
 /// What is looked at. Neither counters nor what the kernel learns by itself: both change
 /// without anybody's doing.
@@ -42,7 +37,7 @@ impl Snapshot {
     /// Looks into a namespace.
     pub fn of(namespace: &str) -> Result<Self> {
         let look = |view: &'static str| {
-            let out = run::output(&words(inside(namespace, view)))?;
+            let out = run::output(inside(namespace, view))?;
             let mut lines: Vec<String> = if view == SETTINGS || !out.success {
                 // `ip` warns when some other namespace goes while it looks.
                 let text = if out.success { out.stdout } else { out.stderr };

@@ -1,4 +1,4 @@
-//! What a lab remembers between commands, under `/run/overlay-lab/NAME`.
+//! A lab's state between commands, under `/run/overlay-lab/NAME`.
 
 use std::{
     fs::{self, File},
@@ -43,7 +43,7 @@ pub(crate) fn section(name: &LabName) -> Section {
 /// The record of a lab that is up, or that somebody began to raise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// What it is.
+    /// Its shape.
     pub shape: Shape,
     /// The program of its agents.
     pub agent: PathBuf,

@@ -89,7 +89,7 @@ impl Terminal {
             .map(drop)
     }
 
-    /// What it shows.
+    /// The screen's text.
     ///
     /// # Errors
     /// As [`Self::tmux`].

@@ -1,6 +1,6 @@
-//! What programs tell other programs, in JSON, as lines that can be compared.
+//! JSON output of programs, as lines that can be compared.
 //!
-//! What they print for people changes from one version to the next.
+//! Output for people changes from one version to the next.
 
 use serde_json::{Deserializer, Value};
 

@@ -1,4 +1,4 @@
-//! What a lab consists of: pure arithmetic, no kernel.
+//! Names and addresses of a lab: pure arithmetic, no kernel.
 
 use std::{
     fmt,
@@ -14,13 +14,13 @@ use crate::{
 
 /// MTU of the underlay: that of a veth and of an Ethernet that nobody tuned.
 pub const UNDERLAY_MTU: u16 = 1500;
-/// What a container may send through VXLAN on an IPv4 underlay.
+/// MTU of a container behind VXLAN on an IPv4 underlay.
 pub const VXLAN_MTU: u16 = UNDERLAY_MTU - wire::OVERHEAD_V4;
-/// What a container may send through VXLAN on an IPv6 underlay.
+/// MTU of a container behind VXLAN on an IPv6 underlay.
 pub const VXLAN6_MTU: u16 = UNDERLAY_MTU - wire::OVERHEAD_V6;
 /// Prefix length of the underlay in IPv6.
 pub const UNDERLAY6_LENGTH: u8 = 64;
-/// What fits a tunnel of bare UDP: less an IPv4 header of 20 bytes and a UDP header of 8.
+/// MTU of a tunnel of bare UDP: less an IPv4 header of 20 bytes and a UDP header of 8.
 pub const TUN_MTU: u16 = UNDERLAY_MTU - 20 - 8;
 /// The lab's interface to the underlay in each node.
 pub const UNDERLAY: &str = "eth1";
@@ -130,7 +130,7 @@ pub struct Node {
     pub subnet6: Subnet6,
     /// The bridge's IPv4 address, where the scenario has a bridge.
     pub gateway: Option<Ipv4Addr>,
-    /// What it hosts.
+    /// Its containers.
     pub containers: Vec<Container>,
 }
 
@@ -180,7 +180,7 @@ impl Node {
 /// A shape with every name and address filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// What it was made from.
+    /// The shape it was made from.
     pub shape: Shape,
     /// The network of all containers in IPv4.
     pub network: Subnet,
@@ -251,6 +251,17 @@ impl Topology {
             network6: Subnet6::inside(0, 48),
             underlay_length: 24,
             nodes,
+        }
+    }
+
+    /// The nodes of a lab that has two.
+    ///
+    /// # Panics
+    /// When it has another number of them.
+    pub fn two_nodes(&self) -> [&Node; 2] {
+        match self.nodes.as_slice() {
+            [one, other] => [one, other],
+            nodes => panic!("{} nodes, and two were asked for", nodes.len()),
         }
     }
 

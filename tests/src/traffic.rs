@@ -15,8 +15,10 @@ use nix::sys::{
 
 use crate::{
     error::{Error, Result},
+    families::Family,
     netns, run,
-    script::{inside, words},
+    script::inside,
+    topology::Container,
 };
 
 /// Long enough for a loaded machine; a lost datagram is not sent again.
@@ -54,6 +56,17 @@ pub fn payload(length: usize) -> Vec<u8> {
         state.to_be_bytes()[0]
     };
     std::iter::repeat_with(&mut next).take(length).collect()
+}
+
+impl<'a> Pair<'a> {
+    /// Two containers that talk in a family.
+    pub const fn between(client: &'a Container, server: &'a Container, family: Family) -> Self {
+        Self {
+            client: client.namespace.as_str(),
+            server: server.namespace.as_str(),
+            address: server.at(family),
+        }
+    }
 }
 
 impl Pair<'_> {
@@ -108,7 +121,7 @@ impl Pair<'_> {
     pub fn icmp(&self, sizes: &[usize]) -> Result<()> {
         for &size in sizes {
             let ping = format!("ping -n -c 1 -W 10 -p a5 -s {size} {}", self.address);
-            let out = run::checked(&words(inside(self.client, ping)))?;
+            let out = run::checked(inside(self.client, ping))?;
             if out.contains("wrong data") || out.contains("truncated") {
                 return Err(self.differs(&format!("ICMP of {size} bytes: {out}")));
             }

@@ -1,4 +1,4 @@
-//! What is on the underlay, by tcpdump and tshark.
+//! Captures on the underlay, by tcpdump and tshark.
 
 use std::{
     fs,

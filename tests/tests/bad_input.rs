@@ -13,15 +13,6 @@ use overlay_tests::{
     snapshot::Snapshot,
 };
 
-fn lab(name: &str) -> Result<Shape> {
-    Ok(Shape::new(
-        name.parse()?,
-        Scenario::Overlay,
-        Some(2),
-        Some(1),
-    )?)
-}
-
 /// A change that makes a good configuration bad, and what must be said about it.
 struct Mistake {
     make: fn(&mut Config),
@@ -127,7 +118,7 @@ fn check_config(agent: &Agent, path: &Path) -> Result<Output> {
 
 #[test]
 fn each_mistake_is_named_by_line_and_field() -> Result<()> {
-    let guard = Guard::underlay(lab("tcheck")?)?;
+    let guard = Guard::underlay(Shape::of("tcheck", Scenario::Overlay, 2, 1)?)?;
     let agent = guard.agent(1);
     let path = agent.config_file();
 
@@ -157,7 +148,7 @@ fn each_mistake_is_named_by_line_and_field() -> Result<()> {
 
 #[test]
 fn all_mistakes_are_told_at_once_and_unknown_keys_too() -> Result<()> {
-    let guard = Guard::underlay(lab("tchecks")?)?;
+    let guard = Guard::underlay(Shape::of("tchecks", Scenario::Overlay, 2, 1)?)?;
     let agent = guard.agent(1);
     let path = agent.config_file();
     let tell = |text: &str| -> Result<String> {
@@ -238,11 +229,11 @@ fn refuses(agent: &Agent, prefix: &[&str], config: &Config, words_in_error: &[&s
 
 #[test]
 fn what_cannot_be_built_is_refused_before_anything_is_changed() -> Result<()> {
-    let guard = Guard::underlay(lab("trefuse")?)?;
+    let guard = Guard::underlay(Shape::of("trefuse", Scenario::Overlay, 2, 1)?)?;
     let agent = guard.agent(1);
     let node = agent.instance.clone();
     let good = guard.first_config();
-    let ip = |line: &str| run::checked(&words(format!("ip -n {node} {line}")));
+    let ip = |line: &str| run::checked(format!("ip -n {node} {line}"));
 
     let mut config = good.clone();
     config.networks[0].peers[0].vtep = "192.168.56.11".to_owned();
@@ -272,7 +263,7 @@ fn what_cannot_be_built_is_refused_before_anything_is_changed() -> Result<()> {
 
 #[test]
 fn a_required_fast_path_that_cannot_be_is_refused() -> Result<()> {
-    let guard = Guard::underlay(lab("trequire")?)?;
+    let guard = Guard::underlay(Shape::of("trequire", Scenario::Overlay, 2, 1)?)?;
     let mut config = guard.first_config();
     config.networks[0].fastpath = Some("required".to_owned());
     // A mount namespace of its own, without the BPF file system.

@@ -59,12 +59,12 @@ fn what_a_namespace_leaves_that_has_gone_is_removed_as_is_told() -> Result<()> {
     let agent = guard.agent(1);
     let down = ["down", "--instance", &agent.instance];
     agent.kill()?;
-    run::checked(&words(format!("ip netns del {}", agent.instance)))?;
+    run::checked(format!("ip netns del {}", agent.instance))?;
     let refused = agent.call(&down)?;
     assert!(!refused.success, "{refused:?}");
     let cure = format!("overlay-agent down --instance {}", agent.instance);
     assert!(refused.stderr.contains(&cure), "{}", refused.stderr);
-    run::checked(&words(format!("ip netns add {}", agent.instance)))?;
+    run::checked(format!("ip netns add {}", agent.instance))?;
     typed(&agent, &down.join(" "))?;
     let again = typed(&agent, &down.join(" "))?;
     assert!(again.contains("nothing to remove"), "{again}");
@@ -264,7 +264,7 @@ fn what_there_is_can_be_listed_and_shown() -> Result<()> {
     let name = &container.namespace;
     let shown: Value =
         serde_json::from_str(&agent.tell(&["endpoint", "show", name, "-o", "json"])?)?;
-    let inside = run::checked(&words(format!("ip -n {name} -json link show eth0")))?;
+    let inside = run::checked(format!("ip -n {name} -json link show eth0"))?;
     let inside: Value = serde_json::from_str(&inside)?;
     assert_eq!(shown["mac"], inside[0]["address"], "{shown} {inside}");
     // The other end of a veth.

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{guard::Guard, run, script::words, terminal::Terminal};
+use overlay_tests::{guard::Guard, run, terminal::Terminal};
 use tempfile::TempDir;
 
 /// A folder for the search path with our program, and the scripts beside it.
@@ -17,7 +17,7 @@ impl Home {
             home.0.path().join("overlay-agent"),
         )?;
         let folder = home.0.path().display();
-        run::checked(&words(format!("{program} documents --into {folder}")))?;
+        run::checked(format!("{program} documents --into {folder}"))?;
         Ok(home)
     }
 

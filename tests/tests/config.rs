@@ -9,19 +9,9 @@ use overlay_tests::{
     config::{Endpoint, line_of},
     guard::Guard,
     poll, run,
-    script::words,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
 };
-
-fn lab(name: &str) -> Result<Shape> {
-    Ok(Shape::new(
-        name.parse()?,
-        Scenario::Overlay,
-        Some(2),
-        Some(1),
-    )?)
-}
 
 fn answers(from: &str, address: &str) -> Result<bool> {
     Ok(matches!(
@@ -32,13 +22,9 @@ fn answers(from: &str, address: &str) -> Result<bool> {
 
 #[test]
 fn a_change_is_applied_and_the_rest_is_left_alone() -> Result<()> {
-    let guard = Guard::up(lab("treload")?)?;
+    let guard = Guard::pair("treload")?;
     let agent = guard.agent(1);
-    let look = || {
-        run::checked(&words(
-            "ip -n treload-n1c1 -4 -details address show dev eth0",
-        ))
-    };
+    let look = || run::checked("ip -n treload-n1c1 -4 -details address show dev eth0");
     let before = look()?;
 
     let mut config = guard.first_config();
@@ -72,9 +58,9 @@ fn a_change_is_applied_and_the_rest_is_left_alone() -> Result<()> {
 
 #[test]
 fn a_peer_comes_and_goes() -> Result<()> {
-    let guard = Guard::up(lab("tpeer")?)?;
+    let guard = Guard::pair("tpeer")?;
     let agent = guard.agent(1);
-    let route = || run::checked(&words("ip -n tpeer-n1 route show 10.244.2.0/24"));
+    let route = || run::checked("ip -n tpeer-n1 route show 10.244.2.0/24");
     let whole = guard.first_config();
     let mut alone = whole.clone();
     alone.networks[0].peers.clear();
@@ -94,7 +80,7 @@ fn a_peer_comes_and_goes() -> Result<()> {
 /// of peers: the agent lives on.
 #[test]
 fn what_cannot_be_read_is_not_waited_for() -> Result<()> {
-    let guard = Guard::up(lab("tpipe")?)?;
+    let guard = Guard::pair("tpipe")?;
     let agent = guard.agent(1);
     let file = agent.config_file();
     let folder = file.with_file_name("peers.d");
@@ -130,7 +116,7 @@ fn what_cannot_be_read_is_not_waited_for() -> Result<()> {
 
 #[test]
 fn a_mistake_is_refused_whole_and_named() -> Result<()> {
-    let guard = Guard::up(lab("tbad")?)?;
+    let guard = Guard::pair("tbad")?;
     let agent = guard.agent(1);
     let before = Snapshot::of(&agent.instance)?;
 
@@ -164,18 +150,13 @@ fn a_mistake_is_refused_whole_and_named() -> Result<()> {
     assert!(answers("tbad-n1c1", "10.244.2.10")?);
 
     fs::write(agent.config_file(), guard.first_config().to_toml())?;
-    let well = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.success => None,
-        Ok(out) => Some(out.stdout + &out.stderr),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(well, Ok(()));
+    agent.is_well()?;
     Ok(guard.down()?)
 }
 
 #[test]
 fn plan_changes_nothing() -> Result<()> {
-    let guard = Guard::underlay(lab("tdry")?)?;
+    let guard = Guard::underlay(Shape::of("tdry", Scenario::Overlay, 2, 1)?)?;
     let agent = guard.agent(1);
     fs::write(agent.config_file(), guard.first_config().to_toml())?;
     let before = Snapshot::of(&agent.instance)?;
@@ -216,7 +197,7 @@ fn use_up_inotify() -> Result<()> {
 
 #[test]
 fn a_file_behind_links_is_followed_with_inotify_and_without() -> Result<()> {
-    let guard = Guard::up(lab("tlinks")?)?;
+    let guard = Guard::pair("tlinks")?;
     let agent = guard.agent(1);
     let mut config = guard.first_config();
     let versions = tempfile::tempdir()?;

@@ -4,16 +4,14 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use overlay_tests::{
-    agent::Agent,
     check::{self, Answer},
     counters::{self, Carried},
     families::{Families, Family},
     guard::Guard,
     kernel, lab, run,
-    script::words,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
-    topology::{Topology, UNDERLAY},
+    topology::UNDERLAY,
     traffic::Pair,
 };
 
@@ -23,18 +21,8 @@ const SIZES: [usize; 8] = [1, 63, 1_372, 1_382, 1_402, 1_452, 9_000, 65_000];
 const STREAM: usize = 16 << 20;
 
 fn shape(name: &str, nodes: u8, underlay: Families, inside: Families) -> Result<Shape> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(nodes), Some(2))?;
+    let shape = Shape::of(name, Scenario::Overlay, nodes, 2)?;
     Ok(shape.speaking(underlay, inside)?)
-}
-
-fn switch(agents: &[Agent], on: bool) -> Result<()> {
-    Ok(agents.iter().try_for_each(|agent| agent.fastpath(on))?)
-}
-
-fn all_pairs_are_well(topology: &Topology) -> Result<()> {
-    let matrix = check::all_pairs(topology)?;
-    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
-    Ok(())
 }
 
 /// Everyone reaches everyone; the programs carry it when they are attached, and only then.
@@ -42,9 +30,9 @@ fn reaches(name: &str, nodes: u8, underlay: Families, inside: Families) -> Resul
     let guard = Guard::up(shape(name, nodes, underlay, inside)?)?;
     let (topology, agents) = (guard.topology(), guard.agents());
     for on in [true, false, true] {
-        switch(&agents, on)?;
+        guard.fastpath(on)?;
         let before = counters::carried(&agents[0].instance)?;
-        all_pairs_are_well(topology)?;
+        check::all_pairs_are_well(topology)?;
         let carried = counters::carried(&agents[0].instance)? - before;
         let all = [carried.sent, carried.received, carried.local];
         let receives = on && (underlay == inside || kernel::strips_other_family());
@@ -86,9 +74,7 @@ fn arrives_whole(name: &str, underlay: Families, fastpath: [bool; 2]) -> Result<
     for (agent, on) in guard.agents().iter().zip(fastpath) {
         agent.fastpath(on)?;
     }
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     for family in [Family::V4, Family::V6] {
         let between =
             |client: &str, server: usize| (client.to_owned(), there.containers[server].clone());
@@ -149,7 +135,7 @@ fn a_hop_limit_ends_where_a_ttl_would() -> Result<()> {
     let nodes = &guard.topology().nodes;
     let (here, there) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     for on in [true, false] {
-        switch(&guard.agents(), on)?;
+        guard.fastpath(on)?;
         for family in [Family::V4, Family::V6] {
             let (near, far) = (nodes[0].containers[1].at(family), there.at(family));
             check::routers_on_the_way(&here.namespace, &far.to_string(), 2)?;
@@ -174,10 +160,10 @@ fn the_first_packet_to_an_unknown_neighbour_arrives() -> Result<()> {
     );
     let flush = |namespace: &str, device: &str| {
         let line = format!("ip -6 -n {namespace} neigh flush dev {device}");
-        run::checked(&words(line))
+        run::checked(line)
     };
     for on in [true, false] {
-        switch(&guard.agents(), on)?;
+        guard.fastpath(on)?;
         for (from, to, expected) in [(node, far, 63), (container, far, 62), (container, near, 64)] {
             for one in nodes {
                 flush(&one.namespace, UNDERLAY)?;
@@ -200,7 +186,7 @@ fn each_packet_is_counted_once_in_either_family() -> Result<()> {
     const PINGS: u64 = 20;
     let guard = Guard::up(shape("tcount6", 2, Families::V6, Families::Both)?)?;
     let nodes = &guard.topology().nodes;
-    all_pairs_are_well(guard.topology())?;
+    check::all_pairs_are_well(guard.topology())?;
     for family in [Family::V4, Family::V6] {
         let before = counters::carried(&nodes[0].namespace)?;
         for _ in 0..PINGS {
@@ -226,7 +212,7 @@ fn down_leaves_nothing_of_either_family() -> Result<()> {
     let node = guard.topology().nodes[0].namespace.clone();
     let before = Snapshot::of(&node)?;
     guard.finish()?;
-    all_pairs_are_well(guard.topology())?;
+    check::all_pairs_are_well(guard.topology())?;
     let agent = guard.agent(1);
     agent.tell(&["down"])?;
     let changes = Snapshot::of(&node)?.changes_since(&before);
@@ -241,7 +227,7 @@ fn down_leaves_nothing_of_either_family() -> Result<()> {
 fn a_container_in_which_ipv6_was_switched_off_gets_it_on_its_interface() -> Result<()> {
     let guard = Guard::up(shape("tsixoff", 2, Families::V4, Families::Both)?)?;
     let netns = "tsixoff-docker";
-    let ip = |command: &str| run::checked(&words(format!("ip {command}")));
+    let ip = |command: &str| run::checked(format!("ip {command}"));
     ip(&format!("netns add {netns}"))?;
     let tried = || -> Result<()> {
         for setting in ["all", "default"] {

@@ -91,7 +91,7 @@ struct Stand {
 
 impl Stand {
     fn up(name: &str) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(2))?;
+        let shape = Shape::of(name, Scenario::Overlay, 2, 2)?;
         let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
         let nodes = &guard.topology().nodes;
         let [from, to] = [0, 1].map(|node: usize| &nodes[node].containers[0].namespace);

@@ -15,7 +15,7 @@ use overlay_tests::{
     guard::Guard,
     netns::Temporary,
     run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     traffic::Pair,
 };
@@ -30,8 +30,7 @@ const FORBIDDEN: &str = "10.244.98.2";
 const STREAM: usize = 16 << 20;
 
 fn raise(name: &str, over: Families) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let shape = shape.speaking(over, Families::Both)?;
+    let shape = Shape::of(name, Scenario::Overlay, 2, 1)?.speaking(over, Families::Both)?;
     let behind = || BEHIND.map(str::to_owned);
     Ok(Guard::configured(shape, |node, config| {
         if node.number == 1 {
@@ -62,7 +61,7 @@ fn nest(name: &str, container: &str, mtu: u16) -> Result<Temporary> {
         inside(container, "sysctl -qw net.ipv4.ip_forward=1"),
         inside(container, "sysctl -qw net.ipv6.conf.all.forwarding=1"),
     ] {
-        run::checked(&words(line))?;
+        run::checked(line)?;
     }
     Ok(nested)
 }
@@ -106,11 +105,7 @@ fn works(name: &str, over: Families) -> Result<()> {
                 address: nested,
             };
             // What arrives for itself might be for others too, once it has translated an address.
-            let itself = Pair {
-                client: &there.namespace,
-                server: &router.namespace,
-                address: router.at(family),
-            };
+            let itself = Pair::between(there, router, family);
             for pair in [out, back, itself] {
                 pair.udp(&[1, 1_400, 9_000])?;
                 pair.tcp(&[STREAM])?;
@@ -138,14 +133,14 @@ fn it_may_not_send_from_elsewhere() -> Result<()> {
     let nodes = &guard.topology().nodes;
     let (router, there) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     let add = format!("ip -n {} addr add {FORBIDDEN}/32 dev lo", router.namespace);
-    run::checked(&words(add))?;
+    run::checked(add)?;
     // This also finds the gateway, whom it may not ask for in another's name.
     let own = router.address;
     let ping = format!("ping -n -c 1 -W 5 -I {own} {}", there.address);
-    run::checked(&words(inside(&router.namespace, ping))).context("from its own address")?;
+    run::checked(inside(&router.namespace, ping)).context("from its own address")?;
     let before = counted(&nodes[0].namespace, DROPS, "spoofed_source")?;
     let ping = format!("ping -n -c 1 -W 1 -I {FORBIDDEN} {}", there.address);
-    let out = run::output(&words(inside(&router.namespace, ping)))?;
+    let out = run::output(inside(&router.namespace, ping))?;
     assert_eq!(out.code, Some(1), "{}{}", out.stdout, out.stderr);
     let after = counted(&nodes[0].namespace, DROPS, "spoofed_source")?;
     assert_eq!(after - before, 1);

@@ -20,6 +20,7 @@ use overlay_tests::{
     agent::Agent,
     config::{Endpoint, Peer},
     counters,
+    families::Family,
     guard::Guard,
     lab,
     load::{Load, Rates, drops::Drops},
@@ -134,11 +135,7 @@ impl Stand {
     fn pair(&self) -> Pair<'_> {
         let nodes = &self.guard.topology().nodes;
         let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
-        Pair {
-            client: &from.namespace,
-            server: &to.namespace,
-            address: to.address.into(),
-        }
+        Pair::between(from, to, Family::V4)
     }
 }
 
@@ -300,9 +297,7 @@ fn the_fast_path_off_and_on() -> Result<()> {
         let name = format!("fastpath off and on at once, {way}");
         stand.under_load(&name, Order::KeptBut, || {
             for on in [false, true, false, true] {
-                for agent in stand.guard.agents() {
-                    agent.fastpath(on)?;
-                }
+                stand.guard.fastpath(on)?;
             }
             Ok(())
         })?;
@@ -347,7 +342,7 @@ fn a_new_configuration() -> Result<()> {
 /// None when the additional peer and endpoint are there, or are not.
 fn complaint(agent: &Agent, is_there: bool) -> Option<String> {
     let look = || -> Result<Option<String>> {
-        let routes = run::checked(&words(inside(&agent.instance, "ip route show proto 111")))?;
+        let routes = run::checked(inside(&agent.instance, "ip route show proto 111"))?;
         let endpoints = agent.tell(&["endpoint", "list"])?;
         let found = [
             routes.contains("10.244.96.0/20"),

@@ -58,9 +58,7 @@ enum Between {
 
 impl<'a> Ends<'a> {
     fn open(guard: &'a Guard, subject: &'a str, between: Between) -> Result<Self> {
-        let [one, two] = guard.topology().nodes.as_slice() else {
-            anyhow::bail!("there are not two nodes");
-        };
+        let [one, two] = guard.topology().two_nodes();
         let (from, to, address) = match between {
             Between::Nodes => (&one.namespace, &two.namespace, two.underlay),
             Between::Containers => {

@@ -3,21 +3,15 @@
 use anyhow::{Context as _, Result};
 use overlay_tests::{
     check, counters,
+    families::Family,
     guard::Guard,
     offload, run, scenario,
-    script::words,
     shape::{Scenario, Shape},
     state,
     traffic::Pair,
 };
 
 const SIZES: [usize; 9] = [1, 64, 1_372, 1_422, 1_450, 1_500, 9_000, 65_000, 4 << 20];
-
-fn all_pairs_are_well(guard: &Guard) -> Result<()> {
-    let matrix = check::all_pairs(guard.topology())?;
-    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
-    Ok(())
-}
 
 /// Who knows whether the checksums of the kernel's device are right; it makes them unless told not to.
 #[derive(Clone, Copy, PartialEq)]
@@ -45,13 +39,9 @@ fn understand_each_other(guard: &Guard, checksum: Checksum) -> Result<()> {
     for on in [true, false] {
         agent.fastpath(on)?;
         let before = counters::carried(&agent.instance)?;
-        all_pairs_are_well(guard)?;
+        check::all_pairs_are_well(guard.topology())?;
         for (client, server) in [(ours, theirs), (theirs, ours)] {
-            let pair = Pair {
-                client: &client.namespace,
-                server: &server.namespace,
-                address: server.address.into(),
-            };
+            let pair = Pair::between(client, server, Family::V4);
             pair.icmp(&SIZES[..8])?;
             pair.udp(&SIZES[..8])?;
             pair.tcp(&SIZES)?;
@@ -114,22 +104,17 @@ fn the_commands_of_the_page_make_a_peer() -> Result<()> {
             "exec web",
             &format!("exec {}", nodes[0].containers[0].namespace),
         );
-        run::checked(&words(command))?;
+        run::checked(command)?;
     }
     Ok(guard.down()?)
 }
 
 #[test]
 fn two_of_them_understand_ours() -> Result<()> {
-    let guard = Guard::up(Shape::new(
-        "tmixed3".parse()?,
-        Scenario::Mixed,
-        Some(3),
-        Some(1),
-    )?)?;
+    let guard = Guard::up(Shape::of("tmixed3", Scenario::Mixed, 3, 1)?)?;
     for on in [true, false] {
         guard.agent(1).fastpath(on)?;
-        all_pairs_are_well(&guard)?;
+        check::all_pairs_are_well(guard.topology())?;
     }
     Ok(guard.down()?)
 }

@@ -20,8 +20,7 @@ const ACCEPTS_NONE: &str = "udp6zerocsumrx";
 
 /// Raises a node of ours and one of the kernel's, which is told these words about checksums.
 fn mixed(name: &str, words: &'static [&str], needs_checksum: bool) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Mixed, Some(2), Some(1))?;
-    let shape = shape.speaking(Families::V6, Families::Both)?;
+    let shape = Shape::of(name, Scenario::Mixed, 2, 1)?.speaking(Families::V6, Families::Both)?;
     Ok(Guard::by(shape, |topology, agent| {
         let first = &topology.nodes[0];
         let mut config = scenario::agents::config(topology, first);
@@ -43,16 +42,11 @@ fn mixed(name: &str, words: &'static [&str], needs_checksum: bool) -> Result<Gua
 fn talk(guard: &Guard) -> Result<Carried> {
     let nodes = &guard.topology().nodes;
     let before = counters::carried(&nodes[0].namespace)?;
-    let matrix = check::all_pairs(guard.topology())?;
-    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    check::all_pairs_are_well(guard.topology())?;
     let (ours, theirs) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     for family in [Family::V4, Family::V6] {
         for (client, server) in [(ours, theirs), (theirs, ours)] {
-            let pair = Pair {
-                client: &client.namespace,
-                server: &server.namespace,
-                address: server.at(family),
-            };
+            let pair = Pair::between(client, server, family);
             pair.icmp(&SIZES)?;
             pair.udp(&SIZES)?;
             pair.tcp(&[4 << 20])?;

@@ -13,7 +13,6 @@ use overlay_tests::{
     guard::Guard,
     netns::{self, Temporary},
     run,
-    script::words,
     shape::{Scenario, Shape},
     traffic::Pair,
 };
@@ -41,7 +40,7 @@ fn outsider(name: &str, node: &str) -> Result<Temporary> {
         format!("ip -n {name} route add default via {}", NODE[0]),
         format!("ip -n {name} route add default via {}", NODE[1]),
     ] {
-        run::checked(&words(line))?;
+        run::checked(line)?;
     }
     Ok(outsider)
 }
@@ -64,8 +63,7 @@ fn sender_seen(from: &str, to: &str, address: IpAddr) -> Result<IpAddr> {
 }
 
 fn leaves_as(name: &str, masquerade: bool) -> Result<()> {
-    let shape = Shape::usual(name, Scenario::Overlay)?;
-    let shape = shape.speaking(Families::V4, Families::Both)?;
+    let shape = Shape::usual(name, Scenario::Overlay)?.speaking(Families::V4, Families::Both)?;
     let guard = Guard::configured(shape, |_, config| {
         config.networks[0].masquerade = Some(masquerade);
     })?;
@@ -127,9 +125,7 @@ fn a_node_is_answered_at_its_underlay_address() -> Result<()> {
         run::checked(&nft.map(str::to_owned))?;
     }
     for on in [true, false] {
-        for agent in guard.agents() {
-            agent.fastpath(on)?;
-        }
+        guard.fastpath(on)?;
         for [from, to] in [[&nodes[0], &nodes[1]], [&nodes[1], &nodes[0]]] {
             let (container, underlay) = (&to.containers[0], IpAddr::from(from.underlay));
             echo(

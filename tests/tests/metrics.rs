@@ -51,7 +51,7 @@ fn ping(guard: &Guard) -> Result<()> {
 }
 
 fn on_node(agent: &Agent, command: &str) -> Result<String> {
-    Ok(run::checked(&words(inside(&agent.instance, command)))?)
+    Ok(run::checked(inside(&agent.instance, command))?)
 }
 
 fn scrape(agent: &Agent, address: &str) -> Result<String> {
@@ -65,11 +65,6 @@ fn scrape(agent: &Agent, address: &str) -> Result<String> {
 fn value(page: &str, metric: &str) -> Option<f64> {
     let line = page.lines().find_map(|line| line.strip_prefix(metric))?;
     line.trim().parse().ok()
-}
-
-fn until(well: impl Fn() -> Result<()>) -> Result<()> {
-    let reached = poll::until_well(|| well().err().map(|error| format!("{error:#}")));
-    reached.map_err(anyhow::Error::msg)
 }
 
 #[test]
@@ -129,7 +124,7 @@ fn a_real_prometheus_finds_what_was_sent() -> Result<()> {
         let value = answer["data"]["result"][0]["value"][1].as_str();
         Ok(value.and_then(|value| value.parse().ok()))
     };
-    until(|| {
+    poll::until_ok(|| {
         let found = query(&format!(
             "overlay_peer_transmit_packets_total{{peer=\"{peer}\"}}"
         ))?;
@@ -155,21 +150,21 @@ fn counters_are_where_the_configuration_wants_them() -> Result<()> {
         fs::write(agent.config_file(), config.to_toml())
     };
     set("127.0.0.1:9999")?;
-    until(|| {
+    poll::until_ok(|| {
         let page = scrape(&agent, "127.0.0.1:9999")?;
         ensure!(value(&page, "overlay_healthy") == Some(1.0), "{page}");
         Ok(())
     })?;
     assert!(scrape(&agent, USUAL).is_err(), "it listens there, too");
     set("off")?;
-    until(|| {
+    poll::until_ok(|| {
         ensure!(scrape(&agent, "127.0.0.1:9999").is_err(), "it goes on");
         Ok(())
     })?;
     // Nobody has this address (RFC 5737).
     set("192.0.2.1:9466")?;
     let problem = "export counters at 192.0.2.1:9466";
-    until(|| {
+    poll::until_ok(|| {
         let status = agent.json(&["status"])?;
         let problems = status["problems"].to_string();
         ensure!(
@@ -179,7 +174,7 @@ fn counters_are_where_the_configuration_wants_them() -> Result<()> {
         Ok(())
     })?;
     set(USUAL)?;
-    until(|| {
+    poll::until_ok(|| {
         let page = scrape(&agent, USUAL)?;
         ensure!(value(&page, "overlay_problems") == Some(0.0), "{page}");
         Ok(())

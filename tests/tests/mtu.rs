@@ -16,7 +16,7 @@ use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
     netns, poll, run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     topology::{Topology, UNDERLAY},
     traffic::Pair,
@@ -28,7 +28,7 @@ fn ping_headers(family: Family) -> u16 {
 }
 
 fn raise(name: &str, over: Families) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of(name, Scenario::Overlay, 2, 1)?;
     Ok(Guard::up(shape.speaking(over, Families::Both)?)?)
 }
 
@@ -36,12 +36,12 @@ fn raise(name: &str, over: Families) -> Result<Guard> {
 fn ping(from: &str, to: IpAddr, size: u16) -> Result<run::Output> {
     let data = size - ping_headers(Family::of(to));
     let line = format!("ping -n -c 1 -W 5 -M do -s {data} {to}");
-    Ok(run::output(&words(inside(from, line)))?)
+    Ok(run::output(inside(from, line))?)
 }
 
 fn mtu_of(namespace: &str, device: &str) -> Result<u16> {
     let line = format!("ip -n {namespace} -json link show dev {device}");
-    let links: serde_json::Value = serde_json::from_str(&run::checked(&words(line))?)?;
+    let links: serde_json::Value = run::json(line)?;
     let mtu = links[0]["mtu"].as_u64().context("a device has an MTU")?;
     Ok(u16::try_from(mtu)?)
 }
@@ -62,7 +62,7 @@ fn ask_for_too_much(guard: &Guard) -> Result<()> {
             format!("ip -n {container} link set eth0 mtu 2000"),
             format!("ip -n {} link set {veth} mtu 2000", node.namespace),
         ] {
-            run::checked(&words(line))?;
+            run::checked(line)?;
         }
     }
     Ok(())
@@ -71,15 +71,11 @@ fn ask_for_too_much(guard: &Guard) -> Result<()> {
 /// The largest packet passes; of a larger one the node says exactly how large it may be.
 fn is_told_exactly(name: &str, over: Families, mtu: u16) -> Result<()> {
     let guard = raise(name, over)?;
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (from, to) = (&here.containers[0], &there.containers[0]);
     assert_eq!(mtu_of(&from.namespace, "eth0")?, mtu);
     for on in [true, false] {
-        for agent in guard.agents() {
-            agent.fastpath(on)?;
-        }
+        guard.fastpath(on)?;
         for family in [Family::V4, Family::V6] {
             let fits = ping(&from.namespace, to.at(family), mtu)?;
             assert!(fits.success, "{}{}", fits.stdout, fits.stderr);
@@ -102,11 +98,7 @@ fn is_told_exactly(name: &str, over: Families, mtu: u16) -> Result<()> {
         );
         assert_eq!(path_mtu(&from.namespace, to.at(family))?, mtu);
         // A stream learns it from the same message, GSO packets and all.
-        let pair = Pair {
-            client: &from.namespace,
-            server: &to.namespace,
-            address: to.at(family),
-        };
+        let pair = Pair::between(from, to, family);
         pair.tcp(&[1 << 20])?;
     }
     Ok(guard.down()?)
@@ -124,7 +116,7 @@ fn over_ipv6_70_bytes_less_fit() -> Result<()> {
 
 #[test]
 fn one_peer_over_ipv6_takes_it_from_all() -> Result<()> {
-    let shape = Shape::new("tmtumix".parse()?, Scenario::Overlay, Some(3), Some(1))?;
+    let shape = Shape::of("tmtumix", Scenario::Overlay, 3, 1)?;
     let guard = Guard::up(shape.speaking(Families::Both, Families::V4)?)?;
     for (node, mtu) in guard.topology().nodes.iter().zip([1430, 1450, 1430]) {
         assert_eq!(mtu_of(&node.containers[0].namespace, "eth0")?, mtu);
@@ -135,7 +127,7 @@ fn one_peer_over_ipv6_takes_it_from_all() -> Result<()> {
 fn set_underlay(topology: &Topology, mtu: u16) -> Result<()> {
     for node in &topology.nodes {
         let line = format!("ip -n {} link set {UNDERLAY} mtu {mtu}", node.namespace);
-        run::checked(&words(line))?;
+        run::checked(line)?;
     }
     Ok(())
 }

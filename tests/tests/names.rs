@@ -13,7 +13,6 @@ use overlay_tests::{
     guard::Guard,
     netns, poll, run,
     script::{inside, words},
-    shape::{Scenario, Shape},
 };
 use serde_json::{Value, json};
 
@@ -25,8 +24,7 @@ const NO_SUCH_NAME: u8 = 3;
 const UPSTREAM: u16 = 5353;
 
 fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let guard = Guard::up(shape)?;
+    let guard = Guard::pair(name)?;
     for number in [1, 2] {
         let agent = guard.agent(number);
         let text = fs::read_to_string(agent.config_file())?;
@@ -188,11 +186,9 @@ fn containers_find_each_other_by_name_across_nodes() -> Result<()> {
     ensure!(asked[..2] != [0x12, 0x34], "its identifier can be guessed");
 
     // The node is a resolver for nobody else.
-    run::checked(&words(
-        "ip -n tnames-n2 route add 10.244.1.1/32 via 192.168.56.11",
-    ))?;
+    run::checked("ip -n tnames-n2 route add 10.244.1.1/32 via 192.168.56.11")?;
     stranger(gateways[0])?;
-    run::checked(&words("ip -n tnames-n2 route del 10.244.1.1/32"))?;
+    run::checked("ip -n tnames-n2 route del 10.244.1.1/32")?;
 
     // What is gone has no name any more; what the agent answers is told.
     there.json(&["endpoint", "del", "db"])?;
@@ -222,11 +218,11 @@ fn containers_find_each_other_by_name_across_nodes() -> Result<()> {
 /// Whether a name server listens in a node, waited for.
 fn listens(node: &str, wanted: bool) -> Result<()> {
     let ask = words(inside(node, "ss -Hlnu sport = :53"));
-    poll::until_well(|| match run::checked(&ask) {
-        Ok(open) if open.trim().is_empty() != wanted => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(anyhow::Error::msg)
+    poll::until(
+        || run::checked(&ask),
+        |open| open.trim().is_empty() != wanted,
+    )?;
+    Ok(())
 }
 
 /// Who is not of the network gets no answer, by whatever way the question comes.
@@ -252,11 +248,7 @@ fn a_port_that_is_taken_is_told_and_taken_when_it_is_free() -> Result<()> {
     listens("tnamet-n1", false)?;
     let other = netns::inside("tnamet-n1", || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)))??;
     fs::write(agent.config_file(), &text)?;
-    poll::until_well(|| match agent.json(&["status"]) {
-        Ok(status) if status["problems"][0]["id"] == "names-closed" => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(anyhow::Error::msg)?;
+    agent.status_until(|status| status["problems"][0]["id"] == "names-closed")?;
     let doctor = agent.call(&[
         "doctor",
         "--sample",
@@ -272,12 +264,8 @@ fn a_port_that_is_taken_is_told_and_taken_when_it_is_free() -> Result<()> {
     ensure!(found, "{doctor}");
     drop(other);
     // A round that repairs looks at everything.
-    run::checked(&words("ip -n tnamet-n1 link set ovlbr1 down"))?;
-    poll::until_well(|| match agent.json(&["status"]) {
-        Ok(status) if status["healthy"] == true => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(anyhow::Error::msg)?;
+    run::checked("ip -n tnamet-n1 link set ovlbr1 down")?;
+    agent.status_until(|status| status["healthy"] == true)?;
     listens("tnamet-n1", true)?;
     Ok(guard.down()?)
 }
@@ -302,11 +290,10 @@ fn a_name_is_found_among_many_peers_that_are_silent() -> Result<()> {
     let silent: String = silent.collect();
     let all = format!("{before}{silent}[[networks.peers]]{after}");
     fs::write(here.config_file(), all)?;
-    poll::until_well(|| match here.json(&["peer", "list"]) {
-        Ok(peers) if peers.as_array().map_or(0, Vec::len) == 151 => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(anyhow::Error::msg)?;
+    poll::until(
+        || here.json(&["peer", "list"]),
+        |peers| peers.as_array().map_or(0, Vec::len) == 151,
+    )?;
     let gateway = IpAddr::from([10, 244, 1, 1]);
     let name = "db.lab.overlay.internal";
     for _ in 0..3 {

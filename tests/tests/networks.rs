@@ -12,7 +12,7 @@ use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
     run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     topology::{FLANNEL_PORT, Node},
 };
@@ -64,8 +64,7 @@ fn divide(node: &Node, port: u16, config: &mut Config) {
 }
 
 fn raise(name: &str, port: u16, change: impl Fn(&mut Config)) -> Result<Guard> {
-    let shape = Shape::usual(name, Scenario::Overlay)?;
-    let shape = shape.speaking(Families::V4, Families::Both)?;
+    let shape = Shape::usual(name, Scenario::Overlay)?.speaking(Families::V4, Families::Both)?;
     Ok(Guard::configured(shape, |node, config| {
         divide(node, port, config);
         change(config);
@@ -187,9 +186,7 @@ fn when_both_accept_the_other_they_are_routed() -> Result<()> {
         other: true,
     };
     reach(&guard, &open)?;
-    for agent in guard.agents() {
-        agent.fastpath(false)?;
-    }
+    guard.fastpath(false)?;
     reach(&guard, &open)?;
     Ok(guard.down()?)
 }
@@ -200,7 +197,7 @@ fn down_takes_the_rules_along() -> Result<()> {
     let agent = guard.agent(1);
     let rules = || {
         let line = inside(&agent.instance, "nft list ruleset");
-        run::checked(&words(line))
+        run::checked(line)
     };
     let table = format!("overlay-{}", agent.instance);
     assert!(rules()?.contains(&table), "{}", rules()?);

@@ -147,8 +147,7 @@ fn gateway_mac(guard: &Guard) -> Result<Mac> {
 
 fn are_the_same(name: &str, over: Families, dscp: Dscp) -> Result<()> {
     let inside = Families::Both;
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let shape = shape.speaking(over, inside)?;
+    let shape = Shape::of(name, Scenario::Overlay, 2, 1)?.speaking(over, inside)?;
     let guard = Guard::configured(shape, |_, config| {
         config.networks[0].dscp = (dscp == Dscp::Copied).then_some("copy");
     })?;

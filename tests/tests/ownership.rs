@@ -85,7 +85,7 @@ fn on_node(agent: &Agent, script: &str) -> Result<String> {
 
 /// Two nodes, others' objects on the first, and no agent yet.
 fn lab(name: &str) -> Result<(Guard, Agent)> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(2))?;
+    let shape = Shape::of(name, Scenario::Overlay, 2, 2)?;
     let guard = Guard::underlay(shape)?;
     let agent = guard.agent(1);
     on_node(&agent, OTHERS)?;

@@ -13,7 +13,7 @@ use overlay_tests::{
     guard::Guard,
     raw::{self, Socket},
     run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     topology::{Container, Node, UNDERLAY, VNI},
 };
@@ -140,7 +140,7 @@ fn bridges_plainly(node: &str) -> Result<()> {
             .exists()
         {
             let command = format!("sysctl -qw {setting}=0");
-            run::checked(&words(inside(node, command)))?;
+            run::checked(inside(node, command))?;
         }
     }
     Ok(())
@@ -222,9 +222,7 @@ fn compares(name: &str, over: Family, rx: Option<&'static str>) -> Result<()> {
     }
     let mut seen = Vec::new();
     for on in [true, false] {
-        for agent in guard.agents() {
-            agent.fastpath(on)?;
-        }
+        guard.fastpath(on)?;
         let instance = &nodes[0].namespace;
         let mut all = Seen::new();
         for way in ways(nodes) {

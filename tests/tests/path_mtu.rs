@@ -7,7 +7,7 @@ use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
     poll, run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     topology::UNDERLAY,
     traffic::Pair,
@@ -15,20 +15,13 @@ use overlay_tests::{
 
 #[test]
 fn what_it_carries_is_told_to_containers() -> Result<()> {
-    let shape = Shape::new("tpath".parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of("tpath", Scenario::Overlay, 2, 1)?;
     let guard = Guard::up(shape.speaking(Families::V6, Families::Both)?)?;
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (from, to) = (&here.containers[0].namespace, &there.containers[0]);
     let vtep = there.underlay_at(Family::V6);
     let path = format!("{vtep}/128 dev {UNDERLAY}");
-    let route = |change: &str| {
-        run::checked(&words(format!(
-            "ip -n {} -6 route {change}",
-            here.namespace
-        )))
-    };
+    let route = |change: &str| run::checked(format!("ip -n {} -6 route {change}", here.namespace));
     route(&format!("add {path} mtu 1400"))?;
 
     for family in [Family::V4, Family::V6] {
@@ -36,7 +29,7 @@ fn what_it_carries_is_told_to_containers() -> Result<()> {
         let ping = |size: u16| {
             let data = size - family.header() - 8;
             let line = format!("ping -n -c 1 -W 5 -M do -s {data} {address}");
-            run::output(&words(inside(from, line)))
+            run::output(inside(from, line))
         };
         let told = poll::until_well(|| match ping(1331) {
             Ok(answer) if answer.success => Some(answer.stdout),

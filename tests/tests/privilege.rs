@@ -32,15 +32,6 @@ const GIVEN: [&str; 6] = [
     "net_broadcast",
 ];
 
-fn lab(name: &str) -> Result<Shape> {
-    Ok(Shape::new(
-        name.parse()?,
-        Scenario::Overlay,
-        Some(2),
-        Some(2),
-    )?)
-}
-
 /// A line of each thread's status.
 fn of_each_thread(pid: i32, field: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
@@ -78,7 +69,7 @@ fn is_bounded(pid: i32) -> Result<()> {
 
 #[test]
 fn what_is_not_needed_is_given_up() -> Result<()> {
-    let shape = lab("tpriv")?;
+    let shape = Shape::of("tpriv", Scenario::Overlay, 2, 2)?;
     let guard = Guard::configured(shape, |_, config| {
         // A packet filter, which another program sets for the agent.
         config.networks[0].masquerade = Some(true);
@@ -97,7 +88,7 @@ fn what_is_not_needed_is_given_up() -> Result<()> {
         (&agent.instance, format!("nft delete table {table}")),
         (&"tpriv-n1c1".to_owned(), "ip route del default".to_owned()),
     ] {
-        run::checked(&words(inside(namespace, &command)))?;
+        run::checked(inside(namespace, &command))?;
         guard.is_whole(&agent, &command)?;
     }
     // makes namespaces, and finds those of processes that can more than it.
@@ -164,7 +155,7 @@ impl Home {
             chown(folder.join(part), Some(USER), Some(USER))?;
         }
         let bpf = folder.join("bpf");
-        run::checked(&words(format!("mount -t bpf bpf {}", bpf.display())))?;
+        run::checked(format!("mount -t bpf bpf {}", bpf.display()))?;
         let home = Self(folder);
         fs::create_dir(bpf.join("overlay"))?;
         chown(bpf.join("overlay"), Some(USER), Some(USER))?;
@@ -189,7 +180,7 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         let line = format!("umount -l {}", self.0.join("bpf").display());
-        if let Err(error) = run::checked(&words(line)) {
+        if let Err(error) = run::checked(line) {
             eprintln!("{} was not unmounted: {error}", self.0.display());
         }
     }
@@ -208,13 +199,13 @@ fn setpriv(user: u32, capabilities: &[&str], argv: Vec<String>) -> Vec<String> {
 
 #[test]
 fn it_works_as_nobody() -> Result<()> {
-    let guard = Guard::up(lab("tnobody")?)?;
+    let guard = Guard::up(Shape::of("tnobody", Scenario::Overlay, 2, 2)?)?;
     let (agent, node) = (guard.agent(1), &guard.topology().nodes[0]);
     agent.tell(&["down"])?;
     let name = &guard.topology().shape.name;
     for container in &node.containers {
         // Of somebody who may make namespaces.
-        run::checked(&words(format!("ip netns add {}", container.namespace)))?;
+        run::checked(format!("ip netns add {}", container.namespace))?;
     }
     let home = Home::make(&guard)?;
     let program = agent.argv(&[]);
@@ -254,7 +245,7 @@ fn it_works_as_nobody() -> Result<()> {
         check::ping(&node.namespace, there.address)?,
         Answer::Ttl(63)
     );
-    let told: Value = serde_json::from_str(&run::checked(&home.argv(&program, &status)?)?)?;
+    let told: Value = run::json(&home.argv(&program, &status)?)?;
     assert_eq!(told["fastpath"]["state"], "on", "{told}");
     let traffic = &told["networks"][0]["peers"][0]["traffic"];
     assert!(traffic["tx_packets"].as_u64() >= Some(2), "{told}");
@@ -291,7 +282,7 @@ fn it_works_as_nobody() -> Result<()> {
 
     let down = format!("down --instance {}", node.namespace);
     run::checked(&setpriv(USER, &[], home.argv(&program, &down)?))?;
-    let left = run::checked(&words(format!("ip -n {} -o link show", node.namespace)))?;
+    let left = run::checked(format!("ip -n {} -o link show", node.namespace))?;
     assert!(!left.contains("ovl"), "{left}");
     assert!(!home.0.join("bpf/overlay").join(&node.namespace).exists());
     drop(home);
@@ -300,7 +291,7 @@ fn it_works_as_nobody() -> Result<()> {
 
 #[test]
 fn what_is_missing_is_named() -> Result<()> {
-    let guard = Guard::underlay(lab("tlack")?)?;
+    let guard = Guard::underlay(Shape::of("tlack", Scenario::Overlay, 2, 2)?)?;
     let agent = guard.agent(1);
     let config = agent.config_file();
     fs::write(&config, guard.first_config().to_toml())?;

@@ -9,8 +9,7 @@ use overlay_tests::{
     guard::Guard,
     poll,
     run::{self, Output},
-    script::{Step, inside, words},
-    shape::{Scenario, Shape},
+    script::{Step, inside},
     state,
 };
 
@@ -22,12 +21,11 @@ const BEGIN: &str = "\x1b[?7l";
 
 /// A lab whose first agent has very many peers to look after once it is started.
 fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let guard = Guard::up(shape)?;
+    let guard = Guard::pair(name)?;
     let agent = guard.agent(1);
     agent.tell(&["down"])?;
     let route = "ip route add 192.0.0.0/16 dev eth1";
-    run::checked(&words(inside(&agent.instance, route)))?;
+    run::checked(inside(&agent.instance, route))?;
     let mut config = guard.first_config();
     let network = config.networks.first_mut().context("no network")?;
     network.cidr = vec!["10.0.0.0/8".to_owned()];

@@ -13,20 +13,14 @@ use overlay_tests::{
     counters::{self, Carried},
     guard::Guard,
     lab, run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
-    topology::{Topology, UNDERLAY},
+    topology::UNDERLAY,
 };
 
 /// How long a process may take to end after it has said that it will.
 const GRACE: Duration = Duration::from_secs(20);
-
-fn all_pairs_are_well(topology: &Topology) -> Result<()> {
-    let matrix = check::all_pairs(topology)?;
-    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
-    Ok(())
-}
 
 fn all_carried(agents: &[Agent]) -> Result<Vec<Carried>> {
     Ok(agents
@@ -35,18 +29,14 @@ fn all_carried(agents: &[Agent]) -> Result<Vec<Carried>> {
         .collect::<Result<_, _>>()?)
 }
 
-fn switch(agents: &[Agent], on: bool) -> Result<()> {
-    Ok(agents.iter().try_for_each(|agent| agent.fastpath(on))?)
-}
-
 #[test]
 fn all_pairs_with_the_fast_path_on_off_and_on() -> Result<()> {
     let guard = Guard::overlay("treach")?;
     let (topology, agents) = (guard.topology(), guard.agents());
-    all_pairs_are_well(topology)?;
+    check::all_pairs_are_well(topology)?;
 
     let before = all_carried(&agents)?;
-    all_pairs_are_well(topology)?;
+    check::all_pairs_are_well(topology)?;
     let on = all_carried(&agents)?;
     for (now, before) in on.iter().zip(&before) {
         let carried = *now - *before;
@@ -56,16 +46,16 @@ fn all_pairs_with_the_fast_path_on_off_and_on() -> Result<()> {
         );
     }
 
-    switch(&agents, false)?;
-    all_pairs_are_well(topology)?;
+    guard.fastpath(false)?;
+    check::all_pairs_are_well(topology)?;
     assert_eq!(
         all_carried(&agents)?,
         on,
         "nothing passes programs that are detached"
     );
 
-    switch(&agents, true)?;
-    all_pairs_are_well(topology)?;
+    guard.fastpath(true)?;
+    check::all_pairs_are_well(topology)?;
     for (now, before) in all_carried(&agents)?.iter().zip(&on) {
         let carried = *now - *before;
         assert!(
@@ -82,7 +72,7 @@ fn each_packet_is_counted_once() -> Result<()> {
     let guard = Guard::overlay("tcount")?;
     let nodes = &guard.topology().nodes;
     let agents = guard.agents();
-    all_pairs_are_well(guard.topology())?;
+    check::all_pairs_are_well(guard.topology())?;
 
     let remote = Carried {
         sent: PINGS,
@@ -122,7 +112,7 @@ fn the_way_there_takes_as_much_ttl_as_the_way_back() -> Result<()> {
     let nodes = &guard.topology().nodes;
     let (here, there) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     for on in [true, false] {
-        switch(&guard.agents(), on)?;
+        guard.fastpath(on)?;
         check::routers_on_the_way(&here.namespace, &there.address.to_string(), 2)?;
         check::routers_on_the_way(
             &here.namespace,
@@ -149,7 +139,7 @@ fn the_first_packet_to_an_unknown_neighbour_arrives() -> Result<()> {
     ] {
         for one in nodes {
             let flush = format!("ip -n {} neigh flush dev {UNDERLAY}", one.namespace);
-            run::checked(&words(flush))?;
+            run::checked(flush)?;
         }
         assert_eq!(
             check::ping(from, to)?,
@@ -166,22 +156,22 @@ fn the_loose_reverse_path_filter_accepts_a_node_s_answer() -> Result<()> {
     let guard = Guard::overlay("trpf")?;
     for node in &guard.topology().nodes {
         let set = "sysctl -qw net.ipv4.conf.all.rp_filter=2";
-        run::checked(&words(inside(&node.namespace, set)))?;
+        run::checked(inside(&node.namespace, set))?;
     }
     for on in [true, false] {
-        switch(&guard.agents(), on)?;
-        all_pairs_are_well(guard.topology())?;
+        guard.fastpath(on)?;
+        check::all_pairs_are_well(guard.topology())?;
     }
     Ok(guard.down()?)
 }
 
 #[test]
 fn more_nodes_than_two() -> Result<()> {
-    let shape = Shape::new("tfour".parse()?, Scenario::Overlay, Some(4), Some(1))?;
+    let shape = Shape::of("tfour", Scenario::Overlay, 4, 1)?;
     let guard = Guard::up(shape)?;
     for on in [true, false] {
-        switch(&guard.agents(), on)?;
-        all_pairs_are_well(guard.topology())?;
+        guard.fastpath(on)?;
+        check::all_pairs_are_well(guard.topology())?;
     }
     Ok(guard.down()?)
 }
@@ -218,7 +208,7 @@ fn down_leaves_nothing() -> Result<()> {
     };
     let before = look()?;
     guard.finish()?;
-    all_pairs_are_well(guard.topology())?;
+    check::all_pairs_are_well(guard.topology())?;
     let processes: Vec<_> = guard
         .agents()
         .iter()

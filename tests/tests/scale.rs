@@ -9,8 +9,7 @@ use overlay_tests::{
     config::{Config, Peer},
     guard::Guard,
     poll, run,
-    script::{inside, words},
-    shape::{Scenario, Shape},
+    script::inside,
 };
 
 const PEERS: u16 = 2_000;
@@ -33,7 +32,7 @@ fn with_peers(mut config: Config, changed: bool) -> Result<Config> {
 /// Lines of the kernel's tables.
 fn tables(agent: &Agent) -> Result<[BTreeSet<String>; 3]> {
     let list = |command: &str| -> Result<BTreeSet<String>> {
-        let text = run::checked(&words(inside(&agent.instance, command)))?;
+        let text = run::checked(inside(&agent.instance, command))?;
         Ok(text.lines().map(|line| line.trim().to_owned()).collect())
     };
     Ok([
@@ -58,10 +57,9 @@ fn applied(agent: &Agent) -> Result<Vec<u16>> {
 
 #[test]
 fn a_change_of_one_percent_touches_one_percent() -> Result<()> {
-    let shape = Shape::new("tscale".parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let guard = Guard::up(shape)?;
+    let guard = Guard::pair("tscale")?;
     let agent = guard.agent(1);
-    let on_node = |command: &str| run::checked(&words(inside(&agent.instance, command)));
+    let on_node = |command: &str| run::checked(inside(&agent.instance, command));
     on_node("ip route add 192.0.0.0/16 dev eth1")?;
     let done = || match agent.plan() {
         Ok(plan) => (!plan.is_empty()).then(|| format!("{} steps are left", plan.len())),

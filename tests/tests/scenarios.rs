@@ -52,7 +52,7 @@ fn nothing_is_left(topology: &Topology) -> Result<()> {
 
 /// Names of the devices outside all namespaces, where no lab has any.
 fn host_links() -> Result<Vec<String>> {
-    let links = run::json(&words("ip -j link show"))?;
+    let links = run::json("ip -j link show")?;
     let names = links.as_array().into_iter().flatten();
     Ok(names.map(|link| link["ifname"].to_string()).collect())
 }
@@ -98,7 +98,7 @@ fn etcd_has_108_pings() -> Result<()> {
 
 #[test]
 fn more_nodes_meet_at_a_switch() -> Result<()> {
-    let shape = Shape::new("tmany".parse()?, Scenario::Vxlan, Some(4), Some(1))?;
+    let shape = Shape::of("tmany", Scenario::Vxlan, 4, 1)?;
     stands_and_leaves_nothing(shape, 8 * 12)
 }
 
@@ -110,7 +110,7 @@ fn vxlan_over_ipv6_carries_both_families() -> Result<()> {
 
 #[test]
 fn vxlan_over_either_family_carries_both() -> Result<()> {
-    let shape = Shape::new("tvxdual".parse()?, Scenario::Vxlan, Some(3), Some(1))?;
+    let shape = Shape::of("tvxdual", Scenario::Vxlan, 3, 1)?;
     stands_and_leaves_nothing(shape.speaking(Families::Both, Families::Both)?, 102)
 }
 
@@ -133,7 +133,7 @@ fn carries_exactly(guard: &Guard, mtu: u16) -> Result<()> {
             size - PING_HEADERS,
             to.address
         );
-        run::output(&words(inside(&from.namespace, ping)))
+        run::output(inside(&from.namespace, ping))
     };
     let fits = ping(mtu)?;
     assert!(fits.success, "{}{}", fits.stdout, fits.stderr);
@@ -219,8 +219,7 @@ fn what_was_left_half_built_is_taken_down_first() -> Result<()> {
     }
     let raised = lab::up(&shape, Path::new(""), &mut |_| {})?;
     assert_eq!(raised, Raised::Now);
-    let matrix = check::all_pairs(&topology)?;
-    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    check::all_pairs_are_well(&topology)?;
     guard.down()?;
     nothing_is_left(&topology)
 }
@@ -253,8 +252,7 @@ fn the_explained_commands_build_the_same_lab() -> Result<()> {
             scenario::containers(guard.topology(), Path::new(""))
         );
         run::checked(&["sh", "-c", &script].map(str::to_owned))?;
-        let matrix = check::all_pairs(guard.topology())?;
-        assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+        check::all_pairs_are_well(guard.topology())?;
         // Links have indices and random addresses; routes and settings have not.
         let typed = Snapshot::of(&format!("{name}-n1"))?;
         for view in ["ip -4 -j route show table all", "ip -j rule show"] {

@@ -30,7 +30,7 @@ fn shape(name: &str) -> Result<Option<Shape>> {
         eprintln!("skipped: there is no busybox at {}", busybox.display());
         return Ok(None);
     }
-    let shape = Shape::new(name.parse()?, Scenario::Container, Some(2), Some(1))?;
+    let shape = Shape::of(name, Scenario::Container, 2, 1)?;
     Ok(Some(shape))
 }
 

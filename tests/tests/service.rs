@@ -15,9 +15,7 @@ use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
     guard::Guard,
-    poll,
-    shape::{Scenario, Shape},
-    state,
+    poll, state,
 };
 
 /// A loaded machine is slow, and "never" is what fails a test.
@@ -70,20 +68,13 @@ impl Drop for Manager {
     }
 }
 
-fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    Ok(Guard::up(shape)?)
-}
-
 #[test]
 fn it_is_ready_when_its_peers_are_reached() -> Result<()> {
-    let guard = lab("tready")?;
+    let guard = Guard::pair("tready")?;
     let agent = guard.agent(1);
     agent.tell(&["down"])?;
     let manager = Manager::listen(&guard)?;
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (from, to) = (&here.containers[0].namespace, there.containers[0].address);
     let (sender, outcome) = mpsc::channel();
     thread::scope(|scope| -> Result<()> {
@@ -124,7 +115,7 @@ fn it_is_ready_when_its_peers_are_reached() -> Result<()> {
 
 #[test]
 fn work_that_takes_long_is_told_and_is_given_time() -> Result<()> {
-    let guard = lab("tlong")?;
+    let guard = Guard::pair("tlong")?;
     let agent = guard.agent(1);
     agent.tell(&["down"])?;
     let manager = Manager::listen(&guard)?;
@@ -141,7 +132,7 @@ fn work_that_takes_long_is_told_and_is_given_time() -> Result<()> {
 
 #[test]
 fn the_watchdog_hears_that_it_lives() -> Result<()> {
-    let guard = lab("twatch")?;
+    let guard = Guard::pair("twatch")?;
     let agent = guard.agent(1);
     agent.stop()?;
     let manager = Manager::listen(&guard)?;
@@ -160,7 +151,7 @@ fn the_watchdog_hears_that_it_lives() -> Result<()> {
 
 #[test]
 fn the_journal_gets_levels_and_everybody_else_gets_the_time() -> Result<()> {
-    let guard = lab("tjournal")?;
+    let guard = Guard::pair("tjournal")?;
     let agent = guard.agent(1);
     agent.stop()?;
     let file = fs::metadata(agent.log_file())?;
@@ -169,20 +160,16 @@ fn the_journal_gets_levels_and_everybody_else_gets_the_time() -> Result<()> {
     agent.with("JOURNAL_STREAM", stream).start()?;
     let up = format!("instance {} is up", agent.instance);
     let logged = |line: String| {
-        let found = poll::until_well(|| match agent.log() {
-            Ok(log) if log[before..].lines().any(|one| one == line) => None,
-            other => Some(format!("no {line:?} in {other:?}")),
-        });
-        found.map_err(anyhow::Error::msg)
+        let is_there = |log: &String| log[before..].lines().any(|one| one == line);
+        poll::until(|| agent.log(), is_there).context(line.clone())
     };
     logged(format!("<6>{up}"))?;
     let config = fs::read_to_string(agent.config_file())?;
     fs::write(agent.config_file(), "[node]\nname = 1\n")?;
-    let refused = poll::until_well(|| match agent.log() {
-        Ok(log) if log[before..].contains("<3>the configuration is refused") => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(refused, Ok(()));
+    poll::until(
+        || agent.log(),
+        |log| log[before..].contains("<3>the configuration is refused"),
+    )?;
     fs::write(agent.config_file(), config)?;
     let log = agent.log()?;
     for line in log[before..].lines() {

@@ -12,7 +12,7 @@ use overlay_tests::{
     netns::Temporary,
     raw::{self, Socket},
     run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
 };
 
@@ -265,8 +265,7 @@ fn cases(own: &Own) -> Vec<Case> {
 
 /// Sends every case and compares the drops that were counted.
 fn fares(name: &str, accept: bool) -> Result<()> {
-    let shape = Shape::usual(name, Scenario::Overlay)?;
-    let shape = shape.speaking(Families::V4, Families::Both)?;
+    let shape = Shape::usual(name, Scenario::Overlay)?.speaking(Families::V4, Families::Both)?;
     let guard = Guard::configured(shape, |_, config| {
         if accept {
             config.networks[0]
@@ -311,12 +310,12 @@ fn is_let_through_where_that_is_asked_for() -> Result<()> {
 /// is detached; with and without addresses behind it, which are kept as ranges.
 #[test]
 fn the_guard_knows_a_container_when_its_owner_hears_of_it() -> Result<()> {
-    let guard = Guard::up(Shape::usual("tguards", Scenario::Overlay)?)?;
+    let guard = Guard::overlay("tguards")?;
     let agent = guard.agent(1);
     let _place = Temporary::make("tguards-more")?;
     let known = || {
         let list = "nft -j list table bridge guard.overlay-tguards-n1";
-        run::checked(&words(inside(&agent.instance, list)))
+        run::checked(inside(&agent.instance, list))
     };
     let behind = ["--forwarding", "--allowed-source", "10.9.0.0/16"];
     for (round, more) in [&[][..], &behind].into_iter().cycle().take(6).enumerate() {

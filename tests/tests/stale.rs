@@ -14,17 +14,11 @@ use overlay_tests::{
     config::{Config, Network, Peer},
     counters,
     guard::Guard,
-    poll,
-    shape::{Scenario, Shape},
     snapshot::Snapshot,
 };
 use serde_json::Value;
 
 const BLUE: &str = "blue";
-
-fn lab(name: &str) -> Result<Guard> {
-    Ok(Guard::up(Shape::usual(name, Scenario::Overlay)?)?)
-}
 
 /// A node that nobody has seen.
 fn ghost(name: &str, last: u8, subnet: u8) -> Peer {
@@ -60,11 +54,7 @@ fn stop(agent: &Agent) -> Result<()> {
 /// Applies a configuration while the agent runs.
 fn reload(agent: &Agent, config: &Config) -> Result<()> {
     fs::write(agent.config_file(), config.to_toml())?;
-    let done = poll::until_well(|| match agent.plan() {
-        Ok(plan) if plan.is_empty() => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(done, Ok(()), "{}", agent.log()?);
+    agent.until_done()?;
     Ok(())
 }
 
@@ -122,7 +112,7 @@ fn peer(agent: &Agent, name: &str) -> Result<Value> {
 
 #[test]
 fn peers_that_went_moved_or_changed_their_address() -> Result<()> {
-    let guard = lab("tstpeer")?;
+    let guard = Guard::overlay("tstpeer")?;
     let agent = guard.agent(1);
     let mut config = guard.first_config();
     config.networks[0].peers.extend([
@@ -172,7 +162,7 @@ fn peers_that_went_moved_or_changed_their_address() -> Result<()> {
 
 #[test]
 fn a_peer_that_moved_to_another_network() -> Result<()> {
-    let guard = lab("tstnet")?;
+    let guard = Guard::overlay("tstnet")?;
     let agent = guard.agent(1);
     let mut config = guard.first_config();
     config.networks[0].peers.push(ghost("ghost", 50, 50));
@@ -193,7 +183,7 @@ fn a_peer_that_moved_to_another_network() -> Result<()> {
 
 #[test]
 fn endpoints_and_networks_that_went() -> Result<()> {
-    let guard = lab("tstend")?;
+    let guard = Guard::overlay("tstend")?;
     let agent = guard.agent(1);
     let mut config = guard.first_config();
     config.networks.push(blue(1));
@@ -231,7 +221,7 @@ fn endpoints_and_networks_that_went() -> Result<()> {
 
 #[test]
 fn another_vni_and_port() -> Result<()> {
-    let guard = lab("tstvni")?;
+    let guard = Guard::overlay("tstvni")?;
     for node in [1, 2] {
         let agent = guard.agent(node);
         stop(&agent)?;

@@ -126,7 +126,7 @@ fn a_terminal_shows_the_node_and_follows_keys() -> Result<()> {
 
 #[test]
 fn the_mesh_is_drawn_and_a_lost_peer_is_seen() -> Result<()> {
-    let shape = Shape::new("ttopmesh".parse()?, Scenario::Overlay, Some(3), Some(1))?;
+    let shape = Shape::of("ttopmesh", Scenario::Overlay, 3, 1)?;
     let guard = Guard::configured(shape, |_, config| config.node.probe = Some("1s"))?;
     let topology = guard.topology();
     let agent = guard.agent(1);

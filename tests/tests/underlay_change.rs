@@ -8,15 +8,8 @@ use overlay_tests::{
     check::{self, Answer},
     guard::Guard,
     poll, run, scenario,
-    script::words,
-    shape::{Scenario, Shape},
     snapshot::Snapshot,
 };
-
-fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    Ok(Guard::up(shape)?)
-}
 
 /// Runs commands of `ip`, one a line, in the first node.
 fn ip(guard: &Guard, commands: &str) -> Result<()> {
@@ -26,7 +19,7 @@ fn ip(guard: &Guard, commands: &str) -> Result<()> {
         .map(str::trim)
         .filter(|line| !line.is_empty())
     {
-        run::checked(&words(format!("ip -n {node} {command}")))?;
+        run::checked(format!("ip -n {node} {command}"))?;
     }
     Ok(())
 }
@@ -83,7 +76,7 @@ fn received(agent: &Agent) -> Result<u64> {
 
 #[test]
 fn another_address() -> Result<()> {
-    let guard = lab("tuaddr")?;
+    let guard = Guard::pair("tuaddr")?;
     let (agent, other) = (guard.agent(1), guard.agent(2));
     ip(&guard, "addr del 192.168.56.11/24 dev eth1")?;
     agent.tells("192.168.56.11 as VTEP")?;
@@ -112,7 +105,7 @@ fn another_address() -> Result<()> {
 
 #[test]
 fn an_address_that_comes_beside_it_changes_nothing() -> Result<()> {
-    let guard = lab("tubeside")?;
+    let guard = Guard::pair("tubeside")?;
     ip(&guard, "addr add 192.168.57.11/24 dev eth1")?;
     flows(&guard, "a second address")?;
     let vteps = guard.agent(1).json(&["status"])?["vteps"].clone();
@@ -124,7 +117,7 @@ fn an_address_that_comes_beside_it_changes_nothing() -> Result<()> {
 
 #[test]
 fn down_and_up() -> Result<()> {
-    let guard = lab("tudown")?;
+    let guard = Guard::pair("tudown")?;
     ip(&guard, "link set eth1 down")?;
     guard.agent(1).tells("no route to 192.168.56.12")?;
     ip(&guard, "link set eth1 up")?;
@@ -134,7 +127,7 @@ fn down_and_up() -> Result<()> {
 
 #[test]
 fn another_name() -> Result<()> {
-    let guard = lab("tuname")?;
+    let guard = Guard::pair("tuname")?;
     let agent = guard.agent(1);
     ip(
         &guard,
@@ -160,7 +153,7 @@ fn another_name() -> Result<()> {
 
 #[test]
 fn deleted_and_made_anew() -> Result<()> {
-    let guard = lab("tunew")?;
+    let guard = Guard::pair("tunew")?;
     let other = &guard.topology().nodes[1].namespace;
     ip(&guard, "link del eth1")?;
     guard.agent(1).tells("no such interface")?;
@@ -174,7 +167,7 @@ fn deleted_and_made_anew() -> Result<()> {
         "addr add 192.168.56.11/24 dev eth1\nlink set eth1 up",
     )?;
     for command in ["addr add 192.168.56.12/24 dev eth1", "link set eth1 up"] {
-        run::checked(&words(format!("ip -n {other} {command}")))?;
+        run::checked(format!("ip -n {other} {command}"))?;
     }
     flows(&guard, "a new device")?;
     Ok(guard.down()?)
@@ -182,7 +175,7 @@ fn deleted_and_made_anew() -> Result<()> {
 
 #[test]
 fn a_second_underlay() -> Result<()> {
-    let guard = lab("tusecond")?;
+    let guard = Guard::pair("tusecond")?;
     let (agent, nodes) = (guard.agent(1), &guard.topology().nodes);
     let other = &nodes[1].namespace;
     ip(
@@ -194,7 +187,7 @@ fn a_second_underlay() -> Result<()> {
         ),
     )?;
     for command in ["addr add 172.30.0.2/24 dev eth2", "link set eth2 up"] {
-        run::checked(&words(format!("ip -n {other} {command}")))?;
+        run::checked(format!("ip -n {other} {command}"))?;
     }
     for node in nodes {
         let agent = guard.agent(node.number);
@@ -207,7 +200,7 @@ fn a_second_underlay() -> Result<()> {
     // The way to the other node leads over it.
     ip(&guard, "route add 192.168.56.12/32 via 172.30.0.2 dev eth2")?;
     let back = format!("ip -n {other} route add 192.168.56.11/32 via 172.30.0.1 dev eth2");
-    run::checked(&words(back))?;
+    run::checked(back)?;
     flows(&guard, "another way")?;
     let peer = agent.json(&["status"])?["networks"][0]["peers"][0].clone();
     let way = (peer["dev"].as_str(), peer["via"].as_str());
@@ -215,7 +208,7 @@ fn a_second_underlay() -> Result<()> {
 
     // And back, when it breaks.
     ip(&guard, "link set eth2 down")?;
-    run::checked(&words(format!("ip -n {other} link set eth2 down")))?;
+    run::checked(format!("ip -n {other} link set eth2 down"))?;
     flows(&guard, "the end of the second device")?;
     let peer = agent.json(&["status"])?["networks"][0]["peers"][0].clone();
     assert_eq!(peer["dev"].as_str().context("no way")?, "eth1");

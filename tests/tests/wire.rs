@@ -5,6 +5,7 @@ use overlay_common::wire::{IANA_PORT, OUTER_TTL, vtep_mac};
 use overlay_tests::{
     check::{self, Answer},
     counters,
+    families::Family,
     guard::Guard,
     topology::{Node, VNI},
     traffic::Pair,
@@ -85,11 +86,7 @@ fn talk(guard: &Guard) -> Result<()> {
     for _ in 0..PINGS {
         assert_eq!(check::ping(&from.namespace, to.address)?, Answer::Ttl(62));
     }
-    let pair = Pair {
-        client: &from.namespace,
-        server: &to.namespace,
-        address: to.address.into(),
-    };
+    let pair = Pair::between(from, to, Family::V4);
     Ok(pair.udp(&[64; DATAGRAMS])?)
 }
 

@@ -24,7 +24,7 @@ use overlay_tests::{
     kernel, lab, netns,
     raw::{self, Socket},
     run, scenario,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     state,
     topology::{Node, Topology, UNDERLAY, VNI},
@@ -38,8 +38,7 @@ const SIZES: [usize; 5] = [1, 1_372, 1_382, 1_450, 9_000];
 const MOMENT: Duration = Duration::from_millis(200);
 
 fn raise(name: &str, over: Families, mode: &'static str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let shape = shape.speaking(over, Families::Both)?;
+    let shape = Shape::of(name, Scenario::Overlay, 2, 1)?.speaking(over, Families::Both)?;
     Ok(Guard::configured(shape, |node, config| {
         // The other node sends what the guard judges.
         if node.number == 1 {
@@ -85,16 +84,11 @@ fn stranger(family: Family) -> IpAddr {
 
 /// Everyone reaches everyone, with payloads of all sizes.
 fn are_whole(topology: &Topology) -> Result<()> {
-    let matrix = check::all_pairs(topology)?;
-    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    check::all_pairs_are_well(topology)?;
     let nodes = &topology.nodes;
     for inner in [Family::V4, Family::V6] {
         for (from, to) in [(0, 1), (1, 0)] {
-            let pair = Pair {
-                client: &nodes[from].containers[0].namespace,
-                server: &nodes[to].containers[0].namespace,
-                address: nodes[to].containers[0].at(inner),
-            };
+            let pair = Pair::between(&nodes[from].containers[0], &nodes[to].containers[0], inner);
             pair.udp(&SIZES)?;
             pair.tcp(&[1 << 20])?;
         }
@@ -114,7 +108,7 @@ fn guards(name: &str, over: Families, family: Family, mode: &'static str) -> Res
         "native" => UNDERLAY_GUARD,
         _ => GENERIC_GUARD,
     };
-    let programs = run::checked(&words(format!("bpftool -j prog show name {program}")))?;
+    let programs = run::checked(format!("bpftool -j prog show name {program}"))?;
     assert!(programs.contains(program), "{programs}");
 
     are_whole(topology)?;
@@ -148,7 +142,7 @@ fn guards(name: &str, over: Families, family: Family, mode: &'static str) -> Res
 
 /// XDP programs of a namespace, as bpftool tells of them.
 fn xdp_on(instance: &str) -> Result<serde_json::Value> {
-    let mut attached = run::json(&words(inside(instance, "bpftool -j net show")))?;
+    let mut attached = run::json(inside(instance, "bpftool -j net show"))?;
     Ok(attached[0]["xdp"].take())
 }
 
@@ -162,7 +156,7 @@ fn gets_past(instance: &str, frame: &[u8], entrance: &Socket) -> Result<bool> {
 
 /// Where headers are stripped before an skb exists, the same arrives, and is counted.
 fn strips(name: &str, over: Families) -> Result<()> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of(name, Scenario::Overlay, 2, 1)?;
     let guard = Guard::configured(shape.speaking(over, Families::Both)?, |_, config| {
         config.node.guard = Some("native");
         config.node.rx = Some("xdp");
@@ -197,7 +191,7 @@ fn stripping_under_priority_tags() -> Result<()> {
         println!("not tried: this kernel has no TCX, by which the tags are set");
         return Ok(());
     }
-    let shape = Shape::new("tstript".parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of("tstript", Scenario::Overlay, 2, 1)?;
     let guard = Guard::configured(shape, |_, config| {
         config.node.guard = Some("native");
         config.node.rx = Some("xdp");
@@ -215,11 +209,7 @@ fn stripping_under_priority_tags() -> Result<()> {
     let _tagging = netns::inside(&there.namespace, || -> Result<Link> {
         Ok(tagger.attach(if_nametoindex(UNDERLAY)?, Hook::Egress)?)
     })??;
-    let pair = Pair {
-        client: &there.containers[0].namespace,
-        server: &here.containers[0].namespace,
-        address: here.containers[0].address.into(),
-    };
+    let pair = Pair::between(&there.containers[0], &here.containers[0], Family::V4);
     let before = counters::carried(&here.namespace)?;
     let sent = counters::carried(&there.namespace)?.sent;
     pair.icmp(&SIZES)?;
@@ -266,14 +256,14 @@ fn put_into_a_bridge(node: &Node) -> Result<()> {
         "link set eth1 up",
         &format!("addr add {address}/24 dev eth1"),
     ] {
-        run::checked(&words(format!("ip -n {} {line}", node.namespace)))?;
+        run::checked(format!("ip -n {} {line}", node.namespace))?;
     }
     Ok(())
 }
 
 /// Every packet that the other node's programs send is received by this one's, by the fast path.
 fn all_is_received(name: &str, kind: &str, mode: &'static str) -> Result<()> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of(name, Scenario::Overlay, 2, 1)?;
     let guard = Guard::underlay(shape)?;
     let topology = guard.topology();
     let nodes = &topology.nodes;
@@ -294,11 +284,7 @@ fn all_is_received(name: &str, kind: &str, mode: &'static str) -> Result<()> {
             counters::carried(&there.namespace)?,
         ))
     };
-    let pair = Pair {
-        client: &there.containers[0].namespace,
-        server: &here.containers[0].namespace,
-        address: here.containers[0].address.into(),
-    };
+    let pair = Pair::between(&there.containers[0], &here.containers[0], Family::V4);
     let before = so_far()?;
     pair.icmp(&SIZES)?;
     pair.udp(&SIZES)?;

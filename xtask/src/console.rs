@@ -1,4 +1,4 @@
-//! What the user sees while things are found, made and run.
+//! Progress messages for the user.
 
 use std::{
     fmt::Display,

@@ -191,7 +191,7 @@ fn script(topology: &Topology, agent: &Path) -> Script {
     script
 }
 
-/// What a lab needs before it can be raised; the agent's program.
+/// Builds what a lab needs before it can be raised; returns the agent's program.
 fn prepare(console: Console, scenario: Scenario, profile: &str) -> Result<PathBuf> {
     let given = std::env::var_os("OVERLAY_AGENT").is_some();
     if scenario == Scenario::Container && !lab::busybox_program().is_file() {

@@ -22,7 +22,7 @@ use crate::{console::Console, setup::Apt, toolchain, workspace};
 
 /// Packages that make it start by itself.
 const SYSTEM: [&str; 3] = ["systemd", "systemd-sysv", "dbus"];
-/// What the programs that the agent is one of do, and containers usually may not.
+/// System calls of the agent and its tools that containers usually may not make.
 const SYSTEM_CALLS: &str = "bpf perf_event_open @mount setns unshare";
 /// How long it may take to start or to end.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -60,13 +60,13 @@ impl fmt::Display for Suite {
     }
 }
 
-/// What a container is made of.
+/// The make-up of a container.
 pub(crate) struct Plan<'a> {
     /// Names its folder, its archive and itself.
     pub(crate) name: &'a str,
     /// The release that is installed.
     pub(crate) suite: Suite,
-    /// What is in it besides what every Debian has, and systemd.
+    /// Packages besides Debian's base system and systemd.
     pub(crate) packages: &'a [&'a str],
     /// The namespace that is its network.
     pub(crate) netns: &'a str,

@@ -98,7 +98,7 @@ fn this_machines() -> Result<Suite> {
     })
 }
 
-/// What a package is made of.
+/// The parts of a package.
 struct Parts {
     /// Where cargo has put the program.
     folder: PathBuf,

@@ -1,4 +1,4 @@
-//! What each step of a long command took, told at its end.
+//! The time of each step of a long command, told at its end.
 
 use std::time::{Duration, Instant};
 

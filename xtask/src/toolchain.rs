@@ -242,7 +242,7 @@ pub(crate) fn cache(name: &str) -> Option<PathBuf> {
     Some(base.join("overlay").join(name))
 }
 
-/// What the compiler of `toolchain` says of itself; `None` when there is none that runs.
+/// The compiler of `toolchain`; `None` when there is none that runs.
 pub(crate) fn probe_compiler(toolchain: &str) -> Option<Compiler> {
     if is_directory_toolchain(toolchain) && !Path::new(toolchain).join("bin/cargo").exists() {
         return None;
@@ -320,7 +320,7 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// What a command prints, when it can be started and succeeds.
+/// The output of a command that can be started and succeeds.
 fn output(command: &mut Command) -> Option<String> {
     let output = command
         .stdin(Stdio::null())

@@ -18,9 +18,9 @@ pub struct Program {
     fd: OwnedFd,
 }
 
-/// What a program did with a packet.
+/// The outcome of a test run.
 pub struct Run {
-    /// What it returned.
+    /// The returned action.
     pub action: u32,
     /// How long it took.
     pub nanoseconds: u32,

@@ -1,4 +1,4 @@
-//! What all streams of a load have in common: when it began, and whether it is to end.
+//! The clock that all streams of a load share: when it began, and whether it is to end.
 
 use std::{
     sync::{

@@ -20,7 +20,7 @@ use super::{
 /// Bytes of a datagram.
 const SIZE: usize = 64;
 
-/// What a sender has to tell at its end.
+/// A sender's final counts.
 pub(super) struct Sent {
     pub(super) packets: u64,
     pub(super) refused: u64,
@@ -56,7 +56,7 @@ pub(super) fn send(clock: &Clock, to: SocketAddr, a_second: u32) -> io::Result<S
     Ok(sent)
 }
 
-/// What a receiver has to tell at its end.
+/// A receiver's final counts.
 pub(super) struct Received {
     pub(super) came: Sequence,
     pub(super) overflowed: u64,

@@ -19,7 +19,7 @@ use crate::{
 /// The kind of devices that use the core's queues.
 const VETH: &str = "veth";
 
-/// What devices had no room for, by namespace and device.
+/// Packets that devices had no room for, by namespace and device.
 ///
 /// A veth hands packets over through a queue of the core (`net.core.netdev_max_backlog`);
 /// what does not fit, the sending side counts as dropped. A VXLAN device has such a queue for
@@ -27,12 +27,12 @@ const VETH: &str = "veth";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
     by_device: BTreeMap<String, u64>,
-    /// What the queues of the core had no room for, in all namespaces of the machine.
+    /// Packets that the cores' queues had no room for, in all namespaces of the machine.
     by_core: u64,
 }
 
 impl Drops {
-    /// What all devices of some namespaces have counted.
+    /// The counts of all devices of some namespaces.
     pub fn of<S: AsRef<str>>(namespaces: &[S]) -> Result<Self> {
         let mut by_device = BTreeMap::new();
         for namespace in namespaces {
@@ -56,7 +56,7 @@ impl Drops {
         })
     }
 
-    /// What was added; a device that is new has begun at 0.
+    /// The drops since then; a new device has begun at 0.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let added = |(device, &count): (&String, &u64)| {
@@ -111,12 +111,12 @@ fn full_queue(device: &Value) -> Option<(String, u64)> {
     Some((format!("{kind} {name}"), dropped))
 }
 
-/// What a core's queue had no room for, in its line of `/proc/net/softnet_stat`.
+/// Packets that a core's queue had no room for, by its line of `/proc/net/softnet_stat`.
 fn full_backlog(core: &str) -> Option<u64> {
     u64::from_str_radix(core.split_whitespace().nth(1)?, 16).ok()
 }
 
-/// What a socket had no room for.
+/// Packets that a socket had no room for.
 pub(super) fn of_socket(socket: BorrowedFd<'_>) -> io::Result<u64> {
     /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, the last of the numbers.
     const DROPS: usize = 8;

@@ -52,7 +52,7 @@ pub struct Rates {
 }
 
 impl Default for Rates {
-    /// What a machine that does nothing else carries without losing any.
+    /// Rates that an otherwise idle machine carries without loss.
     fn default() -> Self {
         Self {
             pings: 1000,
@@ -83,7 +83,7 @@ pub struct Load {
     total: mpsc::Sender<u64>,
 }
 
-/// What became of it.
+/// The outcome of a load.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Echo requests and replies.
@@ -249,7 +249,7 @@ struct Running<T> {
     thread: JoinHandle<Result<Done<T>>>,
 }
 
-/// What a thread has to tell, and how long it worked.
+/// A thread's result, and how long it worked.
 struct Done<T> {
     value: T,
     time: Duration,

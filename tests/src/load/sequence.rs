@@ -1,4 +1,4 @@
-//! What becomes of numbered packets: received, lost, doubled, late.
+//! Numbered packets: received, lost, doubled, late.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -130,7 +130,7 @@ pub struct Stream {
     pub refused: u64,
     /// How long it was sent.
     pub time: Duration,
-    /// What came of it.
+    /// The packets that were received.
     pub came: Sequence,
     /// Packets that the receiver's socket had no room for.
     pub overflowed: u64,

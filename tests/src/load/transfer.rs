@@ -76,7 +76,7 @@ impl Pattern {
     }
 }
 
-/// What a sender has to tell at its end.
+/// A sender's final counts.
 pub(super) struct Sent {
     pub(super) bytes: u64,
     pub(super) again: u32,
@@ -106,7 +106,7 @@ pub(super) fn send(clock: &Clock, to: SocketAddr, bytes_a_second: u32) -> io::Re
     })
 }
 
-/// What a receiver has to tell at its end.
+/// A receiver's final counts.
 pub(super) struct Received {
     pub(super) bytes: u64,
     pub(super) wrong_from: Option<u64>,

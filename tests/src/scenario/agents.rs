@@ -50,7 +50,7 @@ pub(super) fn sections(topology: &Topology, agent: &Path) -> Vec<Section> {
     ]
 }
 
-/// What the agent of a node is told.
+/// The configuration of a node's agent.
 pub fn config(topology: &Topology, node: &Node) -> Config {
     let network = "lab".to_owned();
     let inside = || topology.shape.inside.all().iter();

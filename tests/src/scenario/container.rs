@@ -17,11 +17,11 @@ use crate::{
 
 /// Whom root of a container is outside it.
 const USER: u32 = 100_000;
-/// What root of a container may do: what most programs of Debian's packages ask for, and less
+/// Capabilities of a container's root: those that most programs of Debian's packages ask for, and fewer
 /// than Docker gives.
 const CAPABILITIES: &str =
     "+chown,+dac_override,+fowner,+kill,+setgid,+setuid,+net_bind_service,+net_raw";
-/// What it takes to mount and to change the root, which the container's own program has no more.
+/// Capabilities to mount and to change the root, which the container's own program no longer has.
 const UNTIL_INSIDE: &str = "sys_admin,sys_chroot";
 
 /// The containers, each with a name for its network namespace, for which the agents look.

@@ -126,7 +126,7 @@ fn url(node: &Node, port: u16) -> String {
     format!("http://{}:{port}", node.underlay_at(Family::V4))
 }
 
-/// What the member on a node is called as a process of the lab.
+/// Name of a node's member as a process of the lab.
 pub fn task(node: &Node) -> String {
     format!("etcd-{}", node.namespace)
 }
@@ -154,7 +154,7 @@ pub fn start(topology: &Topology, node: &Node) -> Step {
     }
 }
 
-/// What the agent of a node is told, with how often it probes its peers. Its subnet is asked for, so
+/// The configuration of a node's agent, with how often it probes its peers. Its subnet is asked for, so
 /// that the lab knows its addresses beforehand.
 #[expect(
     clippy::missing_panics_doc,

@@ -14,7 +14,7 @@ use overlay_common::{
     programs::Program,
     reasons::{DropReason, Drops, PassReason, Passes},
 };
-use overlay_tests::{agent::Agent, counters, run, script::words};
+use overlay_tests::{agent::Agent, counters, run};
 use serde_json::Value;
 
 /// Packets and bytes.
@@ -384,6 +384,6 @@ fn runs(programs: &BTreeMap<Program, Vec<u64>>) -> Result<BTreeMap<Program, u64>
 }
 
 fn bpftool(arguments: &str) -> Result<Value> {
-    let text = run::checked(&words(format!("bpftool --json {arguments}")))?;
+    let text = run::checked(format!("bpftool --json {arguments}"))?;
     Ok(serde_json::from_str(&text)?)
 }

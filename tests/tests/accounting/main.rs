@@ -78,7 +78,7 @@ fn datagrams(packets: u32) -> Sum {
 fn a_million_packets_add_up() -> Result<()> {
     // The kernel counts the programs' runs for as long as this is open.
     let _counting = enable_stats(Stats::RunTime)?;
-    let shape = Shape::new("tsums".parse()?, Scenario::Overlay, Some(3), Some(2))?;
+    let shape = Shape::of("tsums", Scenario::Overlay, 3, 2)?;
     let guard = Guard::up(shape)?;
     let nodes = &guard.topology().nodes;
     let agents = guard.agents();
@@ -304,11 +304,7 @@ fn counters_grow_with_the_peers_and_keep_what_they_have() -> Result<()> {
     });
     config.networks[0].peers.extend(peers);
     fs::write(agent.config_file(), config.to_toml())?;
-    let grown = poll::until_well(|| match slots(&agent) {
-        Ok(slots) if slots > u32::from(MORE) => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(grown, Ok(()));
+    poll::until(|| slots(&agent), |slots| *slots > u32::from(MORE))?;
     guard.is_whole(&agent, "a larger map of counters")?;
     let now = Ledger::of(&agent)?;
     assert_eq!(peer(&agent, nodes[1].underlay)?, second, "another slot");

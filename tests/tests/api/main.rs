@@ -13,22 +13,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::{
-    agent::Agent,
-    guard::Guard,
-    poll,
-    shape::{Scenario, Shape},
-};
+use overlay_tests::{agent::Agent, guard::Guard, poll};
 use serde_json::{Value, json};
 
 /// More than the agent gives a client to think.
 const PATIENCE: Duration = Duration::from_secs(20);
 const STATUS: &str = r#"{"op":"status"}"#;
-
-fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    Ok(Guard::up(shape)?)
-}
 
 fn socket(agent: &Agent) -> PathBuf {
     Path::new("/run/overlay")
@@ -78,7 +68,7 @@ fn descriptors(pid: i32) -> Result<usize> {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_the_reason() -> Result<()> {
-    let guard = lab("tapi")?;
+    let guard = Guard::pair("tapi")?;
     let agent = guard.agent(1);
     let add = |fields: &str| {
         format!(r#"{{"op":"endpoint_add","name":"x","network":"lab","netns":"tapi-x"{fields}}}"#)
@@ -150,7 +140,7 @@ fn what_makes_no_sense_is_refused_with_the_reason() -> Result<()> {
 
 #[test]
 fn status_tells_who_looks_at_packets() -> Result<()> {
-    let guard = lab("tapiwat")?;
+    let guard = Guard::pair("tapiwat")?;
     let agent = guard.agent(1);
     let watched = |agent: &Agent| -> Result<(Value, Value, String)> {
         let mut status = agent.json(&["status"])?;
@@ -225,7 +215,7 @@ fn status_tells_who_looks_at_packets() -> Result<()> {
 
 #[test]
 fn endless_slow_and_many_clients_keep_nobody_waiting_for_long() -> Result<()> {
-    let guard = lab("tapislow")?;
+    let guard = Guard::pair("tapislow")?;
     let agent = guard.agent(1);
     let process = agent.process()?.context("no agent runs")?;
     let before = descriptors(process.pid)?;
@@ -248,12 +238,7 @@ fn endless_slow_and_many_clients_keep_nobody_waiting_for_long() -> Result<()> {
         client.write.write_all(br#"{"op":"#)?;
         idle.push(client);
     }
-    let answered = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.success => None,
-        Ok(out) => Some(out.stderr),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(answered, Ok(()), "while 100 clients say nothing");
+    agent.is_well().context("while 100 clients say nothing")?;
 
     // One that asks and never reads.
     let mut deaf = UnixStream::connect(socket(&agent))?;
@@ -266,19 +251,14 @@ fn endless_slow_and_many_clients_keep_nobody_waiting_for_long() -> Result<()> {
     assert!(agent.ask(&["status"])?.success, "while one does not listen");
 
     drop((endless, idle, deaf));
-    let closed = poll::until_well(|| match descriptors(process.pid) {
-        Ok(now) if now <= before => None,
-        Ok(now) => Some(format!("{now} descriptors, {before} before")),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(closed, Ok(()));
+    poll::until(|| descriptors(process.pid), |now| *now <= before)?;
     assert!(process.is_alive());
     Ok(guard.down()?)
 }
 
 #[test]
 fn damaged_requests_get_an_answer_each() -> Result<()> {
-    let guard = lab("tapifuzz")?;
+    let guard = Guard::pair("tapifuzz")?;
     let agent = guard.agent(1);
     let process = agent.process()?.context("no agent runs")?;
     let before = descriptors(process.pid)?;
@@ -329,12 +309,7 @@ fn damaged_requests_get_an_answer_each() -> Result<()> {
     }
     drop(client);
     assert!(process.is_alive());
-    let closed = poll::until_well(|| match descriptors(process.pid) {
-        Ok(now) if now <= before => None,
-        Ok(now) => Some(format!("{now} descriptors, {before} before")),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(closed, Ok(()));
+    poll::until(|| descriptors(process.pid), |now| *now <= before)?;
     assert_eq!(agent.plan()?, Vec::<Value>::new());
     Ok(guard.down()?)
 }

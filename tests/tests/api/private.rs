@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::run;
+use overlay_tests::{guard::Guard, run};
 use serde_json::Value;
 
-use crate::{PATIENCE, lab, refusal, socket};
+use crate::{PATIENCE, refusal, socket};
 
 /// A path with another mode, until the value goes.
 struct Door(String, fs::Permissions);
@@ -32,7 +32,7 @@ impl Drop for Door {
 
 #[test]
 fn socket_and_state_are_private() -> Result<()> {
-    let guard = lab("tapimode")?;
+    let guard = Guard::pair("tapimode")?;
     let agent = guard.agent(1);
     let instance = &agent.instance;
     for (path, mode) in [
@@ -84,7 +84,7 @@ fn socket_and_state_are_private() -> Result<()> {
 
 #[test]
 fn a_runtime_folder_of_somebody_else_is_not_used() -> Result<()> {
-    let guard = lab("tapiown")?;
+    let guard = Guard::pair("tapiown")?;
     let agent = guard.agent(1);
     agent.tell(&["down"])?;
     let folder = format!("/run/overlay/{}", agent.instance);

@@ -52,9 +52,7 @@ fn the_log_tells_as_much_as_is_asked_for() -> Result<()> {
         })
     };
     assert_eq!(told(DROPPED, 3), Ok(()));
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (from_whom, as_whom) = (&here.containers[0], &here.containers[1]);
     let line = format!(
         "{DROPPED}  endpoint {}  udp {}:1000 → {}:9  bytes ",

@@ -25,7 +25,6 @@ use overlay_tests::{
     poll,
     raw::{self, Socket},
     run,
-    script::words,
     shape::{Scenario, Shape},
     traffic::Pair,
 };
@@ -59,18 +58,13 @@ fn programs(instance: &str) -> Result<Vec<(String, String, u64)>> {
 }
 
 fn bpftool(arguments: &str) -> Result<Value> {
-    let text = run::checked(&words(format!("bpftool --json {arguments}")))?;
+    let text = run::checked(format!("bpftool --json {arguments}"))?;
     Ok(serde_json::from_str(&text)?)
 }
 
 /// Waits until the usual programs are back.
 fn are_back(agent: &Agent, before: &[(String, String, u64)]) -> Result<()> {
-    let back = poll::until_well(|| match programs(&agent.instance) {
-        Ok(now) if now == before => None,
-        Ok(now) => Some(format!("{now:?}")),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(back, Ok(()), "{}", agent.log()?);
+    poll::until(|| programs(&agent.instance), |now| now == before)?;
     assert_eq!(agent.plan()?, Vec::<Value>::new());
     Ok(())
 }
@@ -78,16 +72,13 @@ fn are_back(agent: &Agent, before: &[(String, String, u64)]) -> Result<()> {
 fn lab(name: &str) -> Result<Guard> {
     let shape = Shape::usual(name, Scenario::Overlay)?;
     let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
-    let matrix = check::all_pairs(guard.topology())?;
-    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    check::all_pairs_are_well(guard.topology())?;
     Ok(guard)
 }
 
 /// Sends a datagram from an address that is not the container's.
 fn spoof(guard: &Guard, times: usize) -> Result<()> {
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let from = &here.containers[0];
     let mac = raw::mac_of(&from.namespace, "eth0")?;
     let gateway = raw::neighbour_of(&from.namespace, here.gateway.context("a gateway")?.into())?;
@@ -110,9 +101,7 @@ fn spoof(guard: &Guard, times: usize) -> Result<()> {
 fn packets_are_written_as_the_programs_saw_them() -> Result<()> {
     let guard = lab("tcap")?;
     let agent = guard.agent(1);
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (from, to) = (&here.containers[0], &there.containers[0]);
     let before = programs(&agent.instance)?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
@@ -120,11 +109,7 @@ fn packets_are_written_as_the_programs_saw_them() -> Result<()> {
     let watching = programs(&agent.instance)?;
     assert!(watching.iter().any(|program| !before.contains(program)));
     for family in [Family::V4, Family::V6] {
-        let pair = Pair {
-            client: &from.namespace,
-            server: &to.namespace,
-            address: to.at(family),
-        };
+        let pair = Pair::between(from, to, family);
         pair.icmp(&[56, 1000])?;
     }
     spoof(&guard, 2)?;
@@ -190,9 +175,7 @@ fn packets_are_written_as_the_programs_saw_them() -> Result<()> {
 fn only_what_is_asked_for_is_written() -> Result<()> {
     let guard = lab("tcaps")?;
     let agent = guard.agent(1);
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (one, two) = (&here.containers[0].namespace, &here.containers[1].namespace);
     let far = there.containers[0].address;
     let traffic = || -> Result<()> {
@@ -320,9 +303,7 @@ fn a_link_where_others_can_put_one_is_not_followed() -> Result<()> {
 fn whoever_goes_away_leaves_the_usual_programs() -> Result<()> {
     let guard = lab("tcapg")?;
     let agent = guard.agent(1);
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (from, far) = (&here.containers[0].namespace, there.containers[0].address);
     let before = programs(&agent.instance)?;
 

@@ -3,13 +3,12 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Error, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use overlay_tests::{
     check::{self, Answer},
     config::Config,
     families::Family,
     poll, run,
-    script::words,
 };
 
 use crate::{FAR, NOBODY, ROUTED, Router, Stand};
@@ -47,7 +46,7 @@ impl Stand {
         let count = || Ok::<_, Error>(agent.drops()?.get(reason).copied().unwrap_or_default());
         let before = count()?;
         let ping = format!("ip netns exec {} ping -n -c1 -W1 {to}", self.quiet());
-        let out = run::output(&words(ping))?;
+        let out = run::output(ping)?;
         ensure!(!out.success, "{to}: {}", out.stdout);
         // Its summary counts errors.
         let heard = out.stdout.contains(" errors");
@@ -62,21 +61,16 @@ impl Stand {
 
     /// Once what has just been changed is heeded.
     fn comes_to_refuse(&self, to: &str, reason: &str, answers: bool) -> Result<()> {
-        let refused = poll::until_well(|| {
-            let refused = self.refuses(to, reason, answers);
-            refused.err().map(|error| format!("{error:#}"))
-        });
-        assert_eq!(refused, Ok(()), "{}", self.agent().log()?);
-        Ok(())
+        poll::until_ok(|| self.refuses(to, reason, answers))
     }
 
     fn comes_to_reach(&self, to: &str, why: &str) -> Result<()> {
         let to: IpAddr = to.parse()?;
-        let reached = poll::until_well(|| match check::ping(self.quiet(), to) {
-            Ok(Answer::Ttl(TTL)) => None,
-            other => Some(format!("{other:?}")),
-        });
-        assert_eq!(reached, Ok(()), "{why}: {to}\n{}", self.agent().log()?);
+        poll::until(
+            || check::ping(self.quiet(), to),
+            |answer| *answer == Answer::Ttl(TTL),
+        )
+        .with_context(|| format!("{why}: {to}"))?;
         let said = self
             .agent()
             .ask(&["explain", self.quiet(), &to.to_string()])?;
@@ -134,7 +128,7 @@ impl Stand {
                 "ip netns exec {} ping -n -c1 -W2 -I {from} {to}",
                 self.router.name
             );
-            let said = run::checked(&words(ping))?;
+            let said = run::checked(ping)?;
             ensure!(said.contains(&format!("ttl={TTL}")), "{said}");
         }
         nft("delete table inet other")?;
@@ -165,7 +159,7 @@ fn no_container_leaves_by_a_default_route_as_itself() -> Result<()> {
     // Whoever is refused hears of it each time.
     for setting in ["net.ipv4.icmp_ratemask", "net.ipv6.icmp.ratelimit"] {
         let set = format!("ip netns exec {} sysctl -qw {setting}=0", stand.node());
-        run::checked(&words(set))?;
+        run::checked(set)?;
     }
     stand.is_whole("the start")?;
     for on in [true, false] {
@@ -180,7 +174,7 @@ fn no_container_leaves_by_a_default_route_as_itself() -> Result<()> {
         ("fd00:244::/48", "2001:db8:113::1"),
     ] {
         let back = format!("ip -n {} route add {range} via {via}", stand.router.name);
-        run::checked(&words(back))?;
+        run::checked(back)?;
     }
     for on in [true, false] {
         stand.agent().fastpath(on)?;

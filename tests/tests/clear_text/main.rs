@@ -18,8 +18,7 @@ use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
     netns::{self, Temporary},
-    poll, run,
-    script::words,
+    run,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
 };
@@ -56,11 +55,11 @@ impl Router {
             format!("ip -n {node} route add default via 203.0.113.2"),
             format!("ip -n {node} route add default via 2001:db8:113::2"),
         ] {
-            run::checked(&words(line))?;
+            run::checked(line)?;
         }
-        run::checked(&words(format!("ip -n {name} link set lo up")))?;
+        run::checked(format!("ip -n {name} link set lo up"))?;
         for address in FAR.iter().chain(&ROUTED) {
-            run::checked(&words(format!("ip -n {name} addr add {address} dev lo")))?;
+            run::checked(format!("ip -n {name} addr add {address} dev lo"))?;
         }
         // Both places where something would arrive that has left the node in the clear.
         for (namespace, device) in [(name.as_str(), "eth0"), (neighbour, "eth1")] {
@@ -92,7 +91,7 @@ impl Router {
     /// Packets with inner addresses that have arrived at a place, and those for the router.
     fn seen(place: &str) -> Result<(u64, u64)> {
         let list = format!("nsenter --net=/run/netns/{place} nft --json list table netdev clear");
-        let listed: Value = serde_json::from_str(&run::checked(&words(list))?)?;
+        let listed: Value = run::json(list)?;
         let objects = listed["nftables"]
             .as_array()
             .context("no list of objects")?;
@@ -210,7 +209,7 @@ impl Stand {
     }
 
     fn ip(&self, command: &str) -> Result<()> {
-        run::checked(&words(format!("ip -n {} {command}", self.node()))).map(drop)?;
+        run::checked(format!("ip -n {} {command}", self.node())).map(drop)?;
         Ok(())
     }
 
@@ -242,18 +241,14 @@ impl Stand {
     /// Without its peer the node has an answer for whoever asks after it.
     fn without_the_peer(&self) -> Result<()> {
         self.write(&self.alone())?;
-        let gone = poll::until_well(|| match self.agent().json(&["status"]) {
-            Ok(status) if status["networks"][0]["peers"] == Value::Array(Vec::new()) => None,
-            Ok(status) => Some(status.to_string()),
-            Err(error) => Some(error.to_string()),
-        });
-        assert_eq!(gone, Ok(()), "{}", self.agent().log()?);
+        self.agent()
+            .status_until(|status| status["networks"][0]["peers"] == Value::Array(Vec::new()))?;
         // Of the one that never stops the kernel tires: it answers a sender every two seconds.
         let quiet = self.quiet();
         for target in self.targets()? {
             thread::sleep(Duration::from_millis(2_500));
             let ping = format!("ip netns exec {quiet} ping -n -c1 -W1 {target}");
-            let out = run::output(&words(ping))?;
+            let out = run::output(ping)?;
             // Its summary counts errors.
             assert!(
                 !out.success && out.stdout.contains(" errors"),
@@ -311,7 +306,7 @@ fn no_inner_address_leaves_in_the_clear() -> Result<()> {
     assert!(sent.load(Ordering::Relaxed) > 1_000, "something was sent");
     // That the counters count.
     let ping = format!("ip netns exec {} ping -n -c1 -W2 203.0.113.2", stand.node());
-    run::checked(&words(ping))?;
+    run::checked(ping)?;
     let (inner, own) = Router::seen(&stand.router.name)?;
     assert!(own > 0, "the router sees what is for it");
     assert_eq!(inner, 0, "at the router");
@@ -326,24 +321,24 @@ fn an_operators_route_is_preferred_and_another_ones_stays() -> Result<()> {
     let guard = Guard::underlay(Shape::usual("tlast", Scenario::Overlay)?)?;
     let agent = guard.agent(1);
     let node = &guard.topology().nodes[0].namespace;
-    let routes = || run::checked(&words(format!("ip -n {node} route show proto static")));
+    let routes = || run::checked(format!("ip -n {node} route show proto static"));
     for route in [
         "route add unreachable 10.244.0.0/16 metric 4294967295 proto static",
         "route add 10.244.9.0/24 via 192.168.56.12 proto static",
         "route add blackhole 10.244.0.0/16 metric 4000000000 proto static",
     ] {
-        run::checked(&words(format!("ip -n {node} {route}")))?;
+        run::checked(format!("ip -n {node} {route}"))?;
     }
     let (before, snapshot) = (routes()?, Snapshot::of(node)?);
     let mut config = guard.first_config();
     config.endpoints.clear();
     fs::write(agent.config_file(), config.to_toml())?;
     agent.start()?;
-    let shown = run::checked(&words(format!(
+    let shown = run::checked(format!(
         "ip -n {node} route show proto 111 type unreachable"
-    )))?;
+    ))?;
     assert!(shown.contains("unreachable 10.244.0.0/16"), "{shown}");
-    let way = run::checked(&words(format!("ip -n {node} route get 10.244.9.1")))?;
+    let way = run::checked(format!("ip -n {node} route get 10.244.9.1"))?;
     assert!(way.contains("via 192.168.56.12"), "{way}");
     assert_eq!(routes()?, before, "beside ours");
     assert_eq!(agent.plan()?, Vec::<Value>::new());

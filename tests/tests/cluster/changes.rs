@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::{agent::Agent, run, script::words};
+use overlay_tests::{agent::Agent, run};
 
 use crate::{
     flannel::{lease, there, until_there},
@@ -35,7 +35,7 @@ fn changes_take_effect_one_by_one_and_outlive_the_agent() -> Result<()> {
     cluster.etcdctl(&format!("del {}", key(202)))?;
     // What is not as it should be is put right as ever.
     let node = &agent.instance;
-    run::checked(&words(format!("ip -n {node} route del 10.244.203.0/24")))?;
+    run::checked(format!("ip -n {node} route del 10.244.203.0/24"))?;
     until_there(agent, 203, 203, 0)?;
     agent.is_well()?;
     until("a plan without steps", || {

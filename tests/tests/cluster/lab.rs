@@ -69,8 +69,7 @@ impl Cluster {
         members: u8,
         tls: bool,
     ) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(nodes), Some(1))?;
-        let shape = shape.speaking(families, families)?;
+        let shape = Shape::of(name, Scenario::Overlay, nodes, 1)?.speaking(families, families)?;
         let cluster = Self {
             guard: Guard::underlay(shape)?,
             name,
@@ -333,8 +332,7 @@ fn task(member: u8) -> String {
 }
 
 pub(crate) fn until(what: &str, attempt: impl Fn() -> Result<()>) -> Result<()> {
-    let outcome = poll::until_well(|| attempt().err().map(|error| format!("{error:#}")));
-    outcome.map_err(|why| anyhow::anyhow!("{what}: {why}"))
+    poll::until_ok(attempt).with_context(|| what.to_owned())
 }
 
 /// Waits until `cluster status` has a text.
@@ -365,12 +363,12 @@ pub(crate) fn has_peer(agent: &Agent, subnet: &str, mac: &str, vtep: &str) -> Re
     let (hop, _) = subnet.split_once('/').context("a subnet")?;
     let family = if hop.contains(':') { "-6" } else { "-4" };
     let route = format!("ip -n {node} {family} route show {subnet}");
-    let route = run::checked(&words(route))?;
+    let route = run::checked(route)?;
     anyhow::ensure!(route.contains(&format!("via {hop} ")), "{route}");
     let neighbour = format!("ip -n {node} {family} neigh show {hop}");
-    let neighbour = run::checked(&words(neighbour))?;
+    let neighbour = run::checked(neighbour)?;
     anyhow::ensure!(neighbour.contains(mac), "{neighbour}");
-    let entries = run::checked(&words(format!("bridge -n {node} fdb show")))?;
+    let entries = run::checked(format!("bridge -n {node} fdb show"))?;
     let dst = format!("dst {vtep} ");
     let of_vtep: Vec<&str> = entries.lines().filter(|line| line.contains(&dst)).collect();
     anyhow::ensure!(

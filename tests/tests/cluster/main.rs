@@ -23,7 +23,7 @@ mod subnet_env;
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{agent::Agent, run, schema::Schema, script::words, snapshot::Snapshot};
+use overlay_tests::{agent::Agent, run, schema::Schema, snapshot::Snapshot};
 
 use crate::{
     asked::children,
@@ -143,7 +143,7 @@ fn foreign_entries(cluster: &Cluster, agent: &Agent) -> Result<()> {
         "10.244.251.0-24\" is left out: its value is not a JSON object",
     )?;
     until_found(agent, "cluster-entry")?;
-    let route = run::checked(&words("ip -n tetcd-n2 route show 10.244.250.0/24"))?;
+    let route = run::checked("ip -n tetcd-n2 route show 10.244.250.0/24")?;
     assert!(route.contains("via 10.244.250.0"), "{route}");
     cluster.reaches(2, 3)?;
     for key in ["10.99.0.0-24", "10.244.251.0-24", "10.244.250.0-24"] {

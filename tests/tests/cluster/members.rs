@@ -54,7 +54,7 @@ fn faults(cluster: &Cluster, agents: &[Agent]) -> Result<()> {
     // Somebody who will have gone at the end of this: the doubt takes its time meanwhile.
     let flannel = r#"{"PublicIP":"192.168.56.99","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"d2:cf:28:5c:8b:05"}}"#;
     let gone = format!("{SUBNETS}10.244.250.0-24");
-    let route = || run::checked(&words("ip -n temany-n1 route show 10.244.250.0/24"));
+    let route = || run::checked("ip -n temany-n1 route show 10.244.250.0/24");
     cluster.put(&gone, flannel)?;
     until("a peer", || {
         anyhow::ensure!(!route()?.is_empty());

@@ -22,7 +22,7 @@ use overlay_tests::{
     netns,
     raw::{self, Socket},
     run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     topology::{Node, UNDERLAY},
 };
@@ -92,7 +92,7 @@ impl Stand {
             Family::V4 => Families::V4,
             Family::V6 => Families::V6,
         };
-        let shape = Shape::new(name.parse()?, Scenario::Mixed, Some(3), Some(1))?;
+        let shape = Shape::of(name, Scenario::Mixed, 3, 1)?;
         let guard = Guard::up(shape.speaking(families, Families::Both)?)?;
         let nodes = &guard.topology().nodes;
         as_plain_as_a_cable(&guard)?;
@@ -309,6 +309,6 @@ fn as_plain_as_a_cable(guard: &Guard) -> Result<()> {
 }
 
 fn set(namespace: &str, setting: &str) -> Result<()> {
-    run::checked(&words(inside(namespace, format!("sysctl -qw {setting}"))))?;
+    run::checked(inside(namespace, format!("sysctl -qw {setting}")))?;
     Ok(())
 }

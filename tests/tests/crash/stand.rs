@@ -14,7 +14,6 @@ use overlay_tests::{
     config::{Config, Endpoint},
     guard::Guard,
     lab, run,
-    script::words,
     shape::{Scenario, Shape},
     snapshot::Snapshot,
 };
@@ -164,11 +163,11 @@ pub(crate) fn last_noted(journal: &Path) -> Option<SystemTime> {
 
 /// What the agent has set in a container.
 pub(crate) fn inside_of(container: &str) -> Result<String> {
-    let address = run::checked(&words(format!(
+    let address = run::checked(format!(
         "ip -n {container} -oneline address show dev eth0 scope global"
-    )))?;
-    let routes = run::checked(&words(format!("ip -n {container} route")))?;
-    let link = run::checked(&words(format!("ip -n {container} -json link show eth0")))?;
+    ))?;
+    let routes = run::checked(format!("ip -n {container} route"))?;
+    let link = run::checked(format!("ip -n {container} -json link show eth0"))?;
     let link: Value = serde_json::from_str(&link)?;
     let (mac, mtu) = (&link[0]["address"], &link[0]["mtu"]);
     // After the number of the device.

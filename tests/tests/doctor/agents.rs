@@ -3,7 +3,7 @@
 use std::{fs, net::TcpListener, thread, time::Duration};
 
 use anyhow::Result;
-use overlay_tests::{agent::Agent, lab, netns, run, script::words};
+use overlay_tests::{agent::Agent, lab, netns, run};
 
 use crate::{
     fault::{Fault, cure, only_finding},
@@ -27,7 +27,7 @@ impl MountPoint {
 impl Drop for MountPoint {
     fn drop(&mut self) {
         let line = format!("umount {}", self.0.path().display());
-        if let Err(error) = run::checked(&words(line)) {
+        if let Err(error) = run::checked(line) {
             eprintln!("{error}");
         }
     }
@@ -60,14 +60,14 @@ fn a_bpf_file_system_that_takes_no_pins(stand: &Stand) -> Result<()> {
     stand.agent.tell(&["down"])?;
     let folder = MountPoint::make()?;
     let at = folder.0.path().display();
-    run::checked(&words(format!("mount -t bpf bpf {at}")))?;
-    run::checked(&words(format!("mount -o remount,bind,ro {at}")))?;
+    run::checked(format!("mount -t bpf bpf {at}"))?;
+    run::checked(format!("mount -o remount,bind,ro {at}"))?;
     let elsewhere = folder.of(&stand.agent);
     stand.start_by(run_of(&elsewhere))?;
     only_finding(stand, "fastpath-unavailable", "fast path", || {
         stand.diagnosis()
     })?;
-    run::checked(&words(format!("mount -o remount,bind,rw {at}")))?;
+    run::checked(format!("mount -o remount,bind,rw {at}"))?;
     stand.agent.fastpath(true)?;
     stand.is_healthy("pins can be made")?;
     elsewhere.tell(&["down"])?;

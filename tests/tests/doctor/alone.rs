@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use overlay_common::{ABI, wire::IANA_PORT};
-use overlay_tests::{netns, poll, run, script::words, topology::UNDERLAY};
+use overlay_tests::{netns, poll, run, topology::UNDERLAY};
 use serde_json::Value;
 
 use crate::{
@@ -57,10 +57,7 @@ fn without_an_agent_what_it_would_repair_is_found() -> Result<()> {
     let pin = pins(&stand).join("links/from_underlay-eth1");
     // Without TCX there is no link.
     if pin.exists() {
-        run::checked(&words(format!(
-            "bpftool link detach pinned {}",
-            pin.display()
-        )))?;
+        run::checked(format!("bpftool link detach pinned {}", pin.display()))?;
         only_finding(&stand, "program-detached", "eth1", || {
             stand.diagnosis_alone()
         })?;
@@ -125,15 +122,15 @@ fn counters_that_nobody_counts_in(stand: &Stand) -> Result<()> {
     let pin = pins(stand).join(format!("v{ABI}/PASSES"));
     let pin = pin.display();
     let shown = || -> Result<Value> {
-        let shown = run::checked(&words(format!("bpftool -j map show pinned {pin}")))?;
+        let shown = run::checked(format!("bpftool -j map show pinned {pin}"))?;
         Ok(serde_json::from_str(&shown)?)
     };
     let map = shown()?;
     let (bytes, entries) = (&map["bytes_value"], &map["max_entries"]);
     fs::remove_file(pin.to_string())?;
-    run::checked(&words(format!(
+    run::checked(format!(
         "bpftool map create {pin} type percpu_array key 4 value {bytes} entries {entries} name PASSES"
-    )))?;
+    ))?;
     // As if it had been made by the instance: another one is not looked at.
     let made = pins(stand).join("made").join(shown()?["id"].to_string());
     fs::create_dir(made)?;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::stand::Stand;
 
 fn shape(name: &str, scenario: Scenario, nodes: u8, over: Families) -> Result<Shape> {
-    let shape = Shape::new(name.parse()?, scenario, Some(nodes), Some(2))?;
+    let shape = Shape::of(name, scenario, nodes, 2)?;
     Ok(shape.speaking(over, Families::Both)?)
 }
 

@@ -148,11 +148,7 @@ fn connections_that_cannot_be_told(stand: &Stand) -> Result<()> {
     // Programs that come may have missed some.
     assert_eq!(poll::until_well(|| agent.fastpath(true).err()), Ok(()));
     // Doctor reads the same number, and has to give up.
-    let told = poll::until_well(|| match agent.json(&["status"]) {
-        Ok(status) if status["problems"][0]["id"] == "flows-unknown" => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(told, Ok(()));
+    agent.status_until(|status| status["problems"][0]["id"] == "flows-unknown")?;
     agent.stop()?;
     agent.start()?;
     stand.is_healthy("connections can be told again")

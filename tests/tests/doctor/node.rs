@@ -6,7 +6,6 @@ use overlay_tests::{
     assembly::{EXIT, set},
     bpf::{Hook, Link, Program},
     kernel, netns, poll, run,
-    script::words,
     topology::UNDERLAY,
 };
 
@@ -198,7 +197,7 @@ struct Setting(&'static str, String);
 
 impl Setting {
     fn note(name: &'static str) -> Result<Self> {
-        let value = run::checked(&words(format!("sysctl -n {name}")))?;
+        let value = run::checked(format!("sysctl -n {name}"))?;
         Ok(Self(name, value.trim().to_owned()))
     }
 }
@@ -206,7 +205,7 @@ impl Setting {
 impl Drop for Setting {
     fn drop(&mut self) {
         let Self(name, value) = self;
-        if let Err(error) = run::checked(&words(format!("sysctl -qw {name}={value}"))) {
+        if let Err(error) = run::checked(format!("sysctl -qw {name}={value}")) {
             eprintln!("{name} was not put back: {error}");
         }
     }

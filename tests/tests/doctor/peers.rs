@@ -56,7 +56,7 @@ fn what_is_wrong_between_the_nodes_is_found() -> Result<()> {
 /// As the kernel finds when it asks for an address before it uses it.
 #[test]
 fn another_host_with_this_node_s_ipv6_address_is_found() -> Result<()> {
-    let shape = Shape::new("tdoc6".parse()?, Scenario::Overlay, Some(3), Some(1))?;
+    let shape = Shape::of("tdoc6", Scenario::Overlay, 3, 1)?;
     let stand = Stand::of(Guard::up(shape.speaking(Families::V6, Families::V4)?)?)?;
     let node = &stand.guard.topology().nodes[0];
     let net = format!("{}/{UNDERLAY6_LENGTH}", node.underlay6);

@@ -159,7 +159,7 @@ fn answer_always(topology: &Topology) -> Result<()> {
     for node in &topology.nodes {
         for setting in ["net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0"] {
             let line = format!("sysctl -qw {setting}");
-            run::checked(&words(inside(&node.namespace, line)))?;
+            run::checked(inside(&node.namespace, line))?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, net::UdpSocket};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{netns, poll, run, script::words};
+use overlay_tests::{netns, poll, run};
 use serde_json::Value;
 
 use crate::{
@@ -116,16 +116,13 @@ struct Disk(tempfile::TempDir);
 impl Disk {
     fn mount() -> Result<Self> {
         let disk = Self(tempfile::tempdir()?);
-        run::checked(&words(format!(
-            "mount -t tmpfs none {}",
-            disk.0.path().display()
-        )))?;
+        run::checked(format!("mount -t tmpfs none {}", disk.0.path().display()))?;
         Ok(disk)
     }
 
     fn remount(&self, how: &str) -> Result<()> {
         let line = format!("mount -o remount,{how} {}", self.0.path().display());
-        run::checked(&words(line))?;
+        run::checked(line)?;
         Ok(())
     }
 }
@@ -134,7 +131,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: an agent of a test that failed can still be at work there.
         let line = format!("umount --lazy {}", self.0.path().display());
-        if let Err(error) = run::checked(&words(line)) {
+        if let Err(error) = run::checked(line) {
             eprintln!("{error}");
         }
     }

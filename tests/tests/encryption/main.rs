@@ -10,13 +10,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Pa
 
 use anyhow::{Context as _, Result};
 use overlay_tests::{
-    agent::Agent,
-    counters,
-    guard::Guard,
-    poll, run,
-    script::words,
-    shape::{Scenario, Shape},
-    traffic::payload,
+    agent::Agent, counters, guard::Guard, poll, run, script::words, traffic::payload,
 };
 
 use crate::stand::{Wire, both, encrypt, flows_fast, inject, key_of, send_plainly, with_key};
@@ -28,14 +22,9 @@ const ENCRYPTED: (u8, Option<u16>) = (17, Some(51_820));
 /// A key that nobody has.
 const NOBODYS: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
 
-fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    Ok(Guard::up(shape)?)
-}
-
 fn has_wireguard() -> bool {
     // In a namespace that ends with the program.
-    let made = run::output(&words("unshare --net ip link add tencprobe type wireguard"));
+    let made = run::output("unshare --net ip link add tencprobe type wireguard");
     made.is_ok_and(|made| made.success)
 }
 
@@ -45,9 +34,9 @@ fn without_wireguard_nothing_is_changed() -> Result<()> {
         println!("this kernel has WireGuard");
         return Ok(());
     }
-    let guard = lab("tencno")?;
+    let guard = Guard::pair("tencno")?;
     let agent = guard.agent(1);
-    let links = || run::checked(&words("ip -n tencno-n1 -br link"));
+    let links = || run::checked("ip -n tencno-n1 -br link");
     let before = links()?;
     with_key(&guard, 1, NOBODYS)?;
     agent.tells("encrypt network lab: look for WireGuard in the kernel: it is not there")?;
@@ -85,7 +74,7 @@ fn the_key_is_printed_before_the_first_start_and_kept() -> Result<()> {
 #[test]
 #[ignore = "it needs WireGuard of Debian's kernels: cargo xtask vm"]
 fn nothing_leaves_in_the_clear() -> Result<()> {
-    let guard = lab("tencwg")?;
+    let guard = Guard::pair("tencwg")?;
     let path = both(&guard);
     let secret = &payload(1200)[..64];
 
@@ -104,9 +93,7 @@ fn nothing_leaves_in_the_clear() -> Result<()> {
     assert_eq!(network["encryption"]["device"], DEVICE);
     let wire = Wire::open(&guard)?;
     for fast in [true, false] {
-        for agent in guard.agents() {
-            agent.fastpath(fast)?;
-        }
+        guard.fastpath(fast)?;
         path.tcp(&[1 << 18])?;
         // The larger one in fragments, which are the kernel's on either path.
         path.udp(&[1200, 4000])?;
@@ -132,17 +119,13 @@ fn nothing_leaves_in_the_clear() -> Result<()> {
 /// What is not encrypted is dropped by name, by the programs, by the guard, and on its way out.
 fn refused_in_the_clear(guard: &Guard) -> Result<()> {
     for fast in [true, false] {
-        for agent in guard.agents() {
-            agent.fastpath(fast)?;
-        }
+        guard.fastpath(fast)?;
         let agent = guard.agent(1);
         let before = agent.drops()?;
         inject(guard)?;
         is_counted(&agent, &before, &format!("fast path {fast}"));
     }
-    for agent in guard.agents() {
-        agent.fastpath(true)?;
-    }
+    guard.fastpath(true)?;
     let agent = guard.agent(2);
     let before = agent.drops()?;
     // The kernel tells who sends.
@@ -174,10 +157,10 @@ fn kept_over_a_restart(guard: &Guard) -> Result<()> {
     let hex = format!("{private:02x?}").replace(", ", "");
     let hex = hex.trim_matches(['[', ']']);
     let decimal = format!("{private:?}");
-    let wg = run::checked(&words(format!(
+    let wg = run::checked(format!(
         "ip netns exec {} wg show {DEVICE} private-key",
         guard.topology().nodes[0].namespace
-    )))?;
+    ))?;
     let plan = format!("{:?}", agent.plan()?);
     let told = agent.log()? + &agent.tell(&["status", "--output", "json"])? + &plan;
     for secret in [hex, decimal.as_str(), wg.trim()] {
@@ -221,7 +204,7 @@ fn leaves_nothing(guard: &Guard) -> Result<()> {
     let before = counters::carried(&agent.instance)?;
     assert!(before.received > 0);
     agent.tell(&["down"])?;
-    let links = run::checked(&words(format!("ip -n {node} -br link")))?;
+    let links = run::checked(format!("ip -n {node} -br link"))?;
     assert!(!links.contains("ovl"), "{links}");
     let file = key_file(guard, 1);
     let folder = file.parent().context("a folder")?;

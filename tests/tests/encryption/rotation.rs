@@ -7,11 +7,10 @@ use overlay_tests::{
     guard::Guard,
     load::{Load, Outcome, Rates, drops::Drops},
     poll, run,
-    script::words,
 };
 
 use crate::{
-    DEVICE, key_file, lab,
+    DEVICE, key_file,
     stand::{both, encrypt, flows_fast, key_of, with_key, with_keys},
 };
 
@@ -30,7 +29,7 @@ const PATIENCE: Duration = Duration::from_mins(4);
 #[test]
 #[ignore = "it needs WireGuard of Debian's kernels: cargo xtask vm"]
 fn a_key_is_replaced_without_a_packet_lost() -> Result<()> {
-    let guard = lab("tencrot")?;
+    let guard = Guard::pair("tencrot")?;
     encrypt(&guard)?;
     flows_fast(&guard, "encryption")?;
     let (agent, peer) = (guard.agent(1), guard.agent(2));
@@ -132,15 +131,11 @@ fn nothing_was_lost(outcome: &Outcome) -> Result<()> {
 fn only_the_new_key_is_left(guard: &Guard, old: &str, next: &str) -> Result<()> {
     for (node, what) in [(0, "public-key"), (1, "peers")] {
         let namespace = &guard.topology().nodes[node].namespace;
-        let told = run::checked(&words(format!(
-            "ip netns exec {namespace} wg show {DEVICE} {what}"
-        )))?;
+        let told = run::checked(format!("ip netns exec {namespace} wg show {DEVICE} {what}"))?;
         assert_eq!(told.trim(), next);
-        let links = run::checked(&words(format!("ip -n {namespace} -br link")))?;
+        let links = run::checked(format!("ip -n {namespace} -br link"))?;
         assert!(!links.contains(SECOND), "{links}");
-        let all = run::checked(&words(format!(
-            "ip netns exec {namespace} wg show all dump"
-        )))?;
+        let all = run::checked(format!("ip netns exec {namespace} wg show all dump"))?;
         assert!(!all.contains(old), "the old key is still there");
     }
     let file = key_file(guard, 1);

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use overlay_tests::{
     check::{self, Answer},
     counters,
+    families::Family,
     frames::{self, Ip, ethernet},
     guard::Guard,
     poll,
@@ -29,11 +30,7 @@ const I_FLAG: u32 = 1 << 27;
 /// The containers of both nodes.
 pub(crate) fn both(guard: &Guard) -> Pair<'_> {
     let nodes = &guard.topology().nodes;
-    Pair {
-        client: &nodes[0].containers[0].namespace,
-        server: &nodes[1].containers[0].namespace,
-        address: nodes[1].containers[0].address.into(),
-    }
+    Pair::between(&nodes[0].containers[0], &nodes[1].containers[0], Family::V4)
 }
 
 /// A node's public key.

@@ -1,9 +1,9 @@
 //! One container comes or goes, and nobody looks at the others.
 
 use anyhow::{Context as _, Result};
-use overlay_tests::netns::Temporary;
+use overlay_tests::{guard::Guard, netns::Temporary};
 
-use super::{add, address_of, interfaces, is_a_full_member, lab};
+use super::{add, address_of, interfaces, is_a_full_member};
 
 /// What the agent has written while it attached or detached a container by itself.
 fn work(log: &str, what: &str) -> Result<Vec<String>> {
@@ -17,7 +17,7 @@ fn work(log: &str, what: &str) -> Result<Vec<String>> {
 #[test]
 fn one_more_container_is_attached_without_a_look_at_the_others() -> Result<()> {
     const CONTAINERS: usize = 12;
-    let guard = lab("tmore")?;
+    let guard = Guard::pair("tmore")?;
     let agent = guard.agent(1).with("OVERLAY_LOG", "debug");
     agent.stop()?;
     agent.start()?;
@@ -62,7 +62,7 @@ fn one_more_container_is_attached_without_a_look_at_the_others() -> Result<()> {
 
 #[test]
 fn one_less_container_is_detached_without_a_look_at_the_others() -> Result<()> {
-    let guard = lab("tless")?;
+    let guard = Guard::pair("tless")?;
     let agent = guard.agent(1).with("OVERLAY_LOG", "debug");
     agent.stop()?;
     agent.start()?;

@@ -6,12 +6,12 @@ use anyhow::{Context as _, Result};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
+    guard::Guard,
     netns::Temporary,
     run,
-    script::words,
 };
 
-use super::{add, address_of, lab};
+use super::{add, address_of};
 
 /// The file as it was, with more behind it.
 fn write(agent: &Agent, before: &str, more: &str) -> Result<()> {
@@ -23,14 +23,14 @@ fn endpoint(name: &str, netns: &str, more: &str) -> String {
 }
 
 fn inside(netns: &str) -> Result<String> {
-    Ok(run::checked(&words(format!(
+    Ok(run::checked(format!(
         "ip -n {netns} -4 -o address show dev eth0"
-    )))?)
+    ))?)
 }
 
 #[test]
 fn a_container_that_runs_keeps_what_the_file_wants_for_another() -> Result<()> {
-    let guard = lab("tfile")?;
+    let guard = Guard::pair("tfile")?;
     let agent = guard.agent(1);
     let before = fs::read_to_string(agent.config_file())?;
     let (own, other) = (
@@ -79,7 +79,7 @@ fn a_container_that_runs_keeps_what_the_file_wants_for_another() -> Result<()> {
 
 #[test]
 fn a_network_that_is_gone_takes_no_namespace_and_no_address_along() -> Result<()> {
-    let guard = lab("tgone")?;
+    let guard = Guard::pair("tgone")?;
     let agent = guard.agent(1);
     let before = fs::read_to_string(agent.config_file())?;
     // Made by the agent.

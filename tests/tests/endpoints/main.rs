@@ -23,20 +23,9 @@ use overlay_tests::{
     netns::Temporary,
     poll, processes, run, scenario,
     script::{Step, inside, words},
-    shape::{Scenario, Shape},
     state,
 };
 use serde_json::{Value, json};
-
-/// Two nodes with one container each; the other containers are the test's.
-fn lab(name: &str) -> Result<Guard> {
-    Ok(Guard::up(Shape::new(
-        name.parse()?,
-        Scenario::Overlay,
-        Some(2),
-        Some(1),
-    )?)?)
-}
 
 /// Attaches a container and returns its address.
 fn add(agent: &Agent, name: &str, place: &[&str]) -> Result<String> {
@@ -93,7 +82,7 @@ fn is_a_full_member(namespace: &str, address: &str, lab: &str) -> Result<()> {
 
 /// Interfaces of a namespace, without `lo`.
 fn interfaces(namespace: &str) -> Result<Vec<String>> {
-    let links = run::json(&words(format!("ip -n {namespace} -j link show")))?;
+    let links = run::json(format!("ip -n {namespace} -j link show"))?;
     let links = links.as_array().into_iter().flatten();
     Ok(links
         .filter_map(|link| link["ifname"].as_str())
@@ -104,7 +93,7 @@ fn interfaces(namespace: &str) -> Result<Vec<String>> {
 
 #[test]
 fn a_namespace_is_made_for_a_name_and_goes_with_the_endpoint() -> Result<()> {
-    let guard = lab("tepname")?;
+    let guard = Guard::pair("tepname")?;
     let agent = guard.agent(1);
     let address = add(&agent, "web", &["--netns", "tepname-web"])?;
     is_a_full_member("tepname-web", &address, "tepname")?;
@@ -125,11 +114,11 @@ fn a_namespace_is_made_for_a_name_and_goes_with_the_endpoint() -> Result<()> {
 
 #[test]
 fn a_namespace_that_was_there_is_adopted_and_stays() -> Result<()> {
-    let guard = lab("tadopt")?;
+    let guard = Guard::pair("tadopt")?;
     let agent = guard.agent(1);
     for (endpoint, netns) in [("byname", "tadopt-a"), ("bypath", "/run/netns/tadopt-a")] {
         let namespace = Temporary::make("tadopt-a")?;
-        run::checked(&words("ip -n tadopt-a link add own0 type bridge"))?;
+        run::checked("ip -n tadopt-a link add own0 type bridge")?;
         let address = add(&agent, endpoint, &["--netns", netns])?;
         is_a_full_member("tadopt-a", &address, "tadopt")?;
         agent.tell(&["endpoint", "del", endpoint])?;
@@ -141,7 +130,7 @@ fn a_namespace_that_was_there_is_adopted_and_stays() -> Result<()> {
 
 #[test]
 fn a_process_tells_its_namespace() -> Result<()> {
-    let guard = lab("tpid")?;
+    let guard = Guard::pair("tpid")?;
     let (agent, name) = (guard.agent(1), &guard.topology().shape.name);
     let namespace = Temporary::make("tpid-p")?;
     let start = Step::Start {
@@ -152,14 +141,10 @@ fn a_process_tells_its_namespace() -> Result<()> {
     run::run_step(name, &start)?;
     let sleeper = processes::task(name, "sleeper")?.context("sleep was not started")?;
     // `nsenter` has entered when it has become `sleep`.
-    let entered =
-        poll::until_well(
-            || match fs::read_to_string(format!("/proc/{}/comm", sleeper.pid)) {
-                Ok(name) if name.trim() == "sleep" => None,
-                other => Some(format!("{other:?}")),
-            },
-        );
-    assert_eq!(entered, Ok(()));
+    poll::until(
+        || fs::read_to_string(format!("/proc/{}/comm", sleeper.pid)),
+        |name| name.trim() == "sleep",
+    )?;
 
     let address = add(&agent, "proc", &["--pid", &sleeper.pid.to_string()])?;
     is_a_full_member("tpid-p", &address, "tpid")?;
@@ -171,7 +156,7 @@ fn a_process_tells_its_namespace() -> Result<()> {
 
 #[test]
 fn an_address_may_be_chosen_and_belongs_to_one() -> Result<()> {
-    let guard = lab("tchoose")?;
+    let guard = Guard::pair("tchoose")?;
     let agent = guard.agent(1);
     let address = add(
         &agent,
@@ -223,7 +208,7 @@ fn an_address_may_be_chosen_and_belongs_to_one() -> Result<()> {
 
 #[test]
 fn addresses_stay_with_their_endpoints_when_the_agent_dies() -> Result<()> {
-    let guard = lab("tkill")?;
+    let guard = Guard::pair("tkill")?;
     let agent = guard.agent(1);
 
     // One more container in the configuration, without an address.
@@ -285,7 +270,7 @@ fn is_answered(instance: &str, from: &str, source: &str, to: &str) -> Result<boo
     };
     let before = spoofed()?;
     let ping = format!("ping -n -c 1 -W 3 -I {source} {to}");
-    let out = run::output(&words(inside(from, ping)))?;
+    let out = run::output(inside(from, ping))?;
     let dropped = spoofed()? - before;
     assert_eq!(
         dropped,
@@ -299,7 +284,7 @@ fn is_answered(instance: &str, from: &str, source: &str, to: &str) -> Result<boo
 
 #[test]
 fn one_that_forwards_may_send_from_what_is_behind_it() -> Result<()> {
-    let guard = lab("tepfwd")?;
+    let guard = Guard::pair("tepfwd")?;
     let agent = guard.agent(1);
     let there = guard.topology().nodes[0].containers[0].address.to_string();
     let place = ["--netns", "tepfwd-r"];
@@ -307,7 +292,7 @@ fn one_that_forwards_may_send_from_what_is_behind_it() -> Result<()> {
     add(&agent, "router", &[&place[..], &forwards].concat())?;
     for address in [BEHIND, FORBIDDEN] {
         let line = format!("ip -n tepfwd-r addr add {address}/32 dev lo");
-        run::checked(&words(line))?;
+        run::checked(line)?;
     }
     let answered = |source: &str| is_answered(&agent.instance, "tepfwd-r", source, there.as_str());
     // This also finds the gateway, whom it may not ask for in another's name.
@@ -361,22 +346,14 @@ fn one_that_forwards_may_send_from_what_is_behind_it() -> Result<()> {
         .subnet
         .push("10.244.99.0/25".to_owned());
     fs::write(agent.config_file(), config.to_toml())?;
-    until_status(&agent, |status| {
+    agent.status_until(|status| {
         let problems = status["problems"].to_string();
         problems.contains("10.244.99.0/24 is not behind it any more")
     })?;
     assert_eq!(router()?["allowed_sources"], json!([]));
     assert!(!answered(BEHIND)?);
     fs::write(agent.config_file(), whole)?;
-    until_status(&agent, |status| status["healthy"] == true)?;
+    agent.status_until(|status| status["healthy"] == true)?;
     assert!(answered(BEHIND)?);
     Ok(guard.down()?)
-}
-
-fn until_status(agent: &Agent, expected: impl Fn(&Value) -> bool) -> Result<()> {
-    let found = poll::until_well(|| match agent.json(&["status"]) {
-        Ok(status) if expected(&status) => None,
-        other => Some(format!("{other:?}")),
-    });
-    found.map_err(anyhow::Error::msg)
 }

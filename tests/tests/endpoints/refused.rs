@@ -3,25 +3,23 @@
 use std::{fs, path::Path};
 
 use anyhow::Result;
-use overlay_tests::{netns::Temporary, run, script::words};
+use overlay_tests::{guard::Guard, netns::Temporary, run};
 
-use super::{lab, list};
+use super::list;
 
 /// What is asked for, the exit code, and what must be said.
 type Refused<'a> = (&'a str, &'a [&'a str], i32, &'a str);
 
 #[test]
 fn what_is_refused_leaves_no_trace() -> Result<()> {
-    let guard = lab("tepno")?;
+    let guard = Guard::pair("tepno")?;
     let agent = guard.agent(1);
     let node = agent.instance.clone();
     let taken = Temporary::make("tepno-taken")?;
-    run::checked(&words("ip -n tepno-taken link add eth0 type bridge"))?;
+    run::checked("ip -n tepno-taken link add eth0 type bridge")?;
     let free = Temporary::make("tepno-free")?;
-    run::checked(&words(format!("ip -n {node} link add other type bridge")))?;
-    run::checked(&words(format!(
-        "ip -n {node} address add 203.0.113.1/24 dev other"
-    )))?;
+    run::checked(format!("ip -n {node} link add other type bridge"))?;
+    run::checked(format!("ip -n {node} address add 203.0.113.1/24 dev other"))?;
     agent.is_well()?;
     let before = (list(&agent)?, agent.log()?);
 
@@ -55,15 +53,13 @@ fn what_is_refused_leaves_no_trace() -> Result<()> {
         assert!(out.stderr.contains(said), "{name} {arguments:?}: {out:?}");
     }
     assert_eq!((list(&agent)?, agent.log()?), before);
-    let interfaces = run::checked(&words("ip -n tepno-free -o link show"))?;
+    let interfaces = run::checked("ip -n tepno-free -o link show")?;
     assert_eq!(interfaces.lines().count(), 1, "{interfaces}");
     assert!(!Path::new("/run/netns/tepno-none").exists());
 
     // An address that a device of the node has.
     let address = |verb: &str, net: &str| {
-        run::checked(&words(format!(
-            "ip -n {node} address {verb} {net} dev other"
-        )))
+        run::checked(format!("ip -n {node} address {verb} {net} dev other"))
     };
     address("add", "10.244.1.77/32")?;
     agent.tells("other of this node has 10.244.1.77")?;
@@ -91,7 +87,7 @@ fn what_is_refused_leaves_no_trace() -> Result<()> {
 /// A file with such a name is refused, too, with its line.
 #[test]
 fn a_name_that_commands_take_for_something_else_is_refused_in_the_file() -> Result<()> {
-    let guard = lab("tepnn")?;
+    let guard = Guard::pair("tepnn")?;
     let agent = guard.agent(1);
     for name in ["node", "10.244.1.9"] {
         let mut config = guard.first_config();

@@ -200,7 +200,7 @@ fn the_guard_is_asked_before_the_stack() -> Result<()> {
         ("texpgt", None, &["underlay_guard", "from_underlay"][..]),
         ("texpgx", Some("xdp"), &["underlay_guard"]),
     ] {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+        let shape = Shape::of(name, Scenario::Overlay, 2, 1)?;
         let guard = Guard::configured(shape, |_, config| {
             config.node.guard = Some("native");
             config.node.rx = rx;

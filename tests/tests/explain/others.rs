@@ -12,7 +12,7 @@ use overlay_tests::{
     kernel::strips_other_family,
     raw::{self, Socket},
     run,
-    script::{inside, words},
+    script::inside,
 };
 
 use crate::{
@@ -23,16 +23,14 @@ use crate::{
 /// One question of a sender whose stack gets its TTL as it is told, and the answer's reason.
 fn ping(from: &str, to: IpAddr, options: &str) -> Result<run::Output> {
     let line = format!("ping -n -c 1 -W 5 {options} {to}");
-    Ok(run::output(&words(inside(from, line)))?)
+    Ok(run::output(inside(from, line))?)
 }
 
 #[test]
 fn what_is_said_to_be_dropped_is_counted_under_that_reason() -> Result<()> {
     let guard = lab("texpdrop", Families::V4)?;
     let agent = guard.agent(1);
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (from, other, to) = (
         &here.containers[0],
         &here.containers[1],
@@ -78,9 +76,7 @@ fn what_is_said_to_be_dropped_is_counted_under_that_reason() -> Result<()> {
 fn what_the_kernel_gets_fares_as_is_said() -> Result<()> {
     let guard = lab("texpkern", Families::V4)?;
     let agent = guard.agent(1);
-    let [here, there] = guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = guard.topology().two_nodes();
     let (from, to) = (&here.containers[0].namespace, &there.containers[0]);
     for family in [Family::V4, Family::V6] {
         let gateway = here.gateway_at(family).context("a gateway")?.to_string();

@@ -7,7 +7,7 @@ use overlay_tests::{
     families::Families,
     guard::Guard,
     run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
 };
 use serde_json::Value;
@@ -68,7 +68,7 @@ pub(crate) fn explain(agent: &Agent, arguments: &[&str]) -> Result<Explained> {
 
 /// Runs a command line on a node.
 pub(crate) fn within(node: &str, command: &str) -> Result<()> {
-    run::checked(&words(inside(node, command)))?;
+    run::checked(inside(node, command))?;
     Ok(())
 }
 
@@ -84,7 +84,6 @@ pub(crate) fn lab(name: &str, over: Families) -> Result<Guard> {
     let shape = Shape::usual(name, Scenario::Overlay)?.speaking(over, Families::Both)?;
     let guard = Guard::up(shape)?;
     // Neighbours are known from here on.
-    let matrix = check::all_pairs(guard.topology())?;
-    assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+    check::all_pairs_are_well(guard.topology())?;
     Ok(guard)
 }

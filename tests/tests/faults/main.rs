@@ -16,7 +16,7 @@ use overlay_tests::{
     check::{self, Answer},
     faults::Fault,
     netns, poll, run,
-    script::{inside, words},
+    script::inside,
 };
 
 use stand::{Path, Stand, on_all_paths};
@@ -37,7 +37,7 @@ struct Pings {
 fn pings(stand: &Stand) -> Result<Pings> {
     let to = stand.container(1).address;
     let line = format!("ping -n -q -c {PINGS} -i 0.02 -W 1 {to}");
-    let out = run::output(&words(inside(&stand.container(0).namespace, line)))?;
+    let out = run::output(inside(&stand.container(0).namespace, line))?;
     let number_before = |what: &str| -> Option<u64> {
         let (before, _) = out.stdout.split_once(what)?;
         before

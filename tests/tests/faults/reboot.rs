@@ -36,15 +36,12 @@ fn reboot(stand: &Stand, keeps_its_card: bool) -> Result<()> {
     }
     let own = [&node.namespace, &node.containers[0].namespace];
     // At once, while that of a namespace goes some time later.
-    run::checked(&words(format!(
-        "ip -n {} link del {UNDERLAY}",
-        node.namespace
-    )))?;
+    run::checked(format!("ip -n {} link del {UNDERLAY}", node.namespace))?;
     for namespace in own {
-        run::checked(&words(format!("ip netns del {namespace}")))?;
+        run::checked(format!("ip netns del {namespace}"))?;
     }
     for folder in ["/sys/fs/bpf/overlay", "/run/overlay"] {
-        run::checked(&words(format!("rm -rf {folder}/{}", agent.instance)))?;
+        run::checked(format!("rm -rf {folder}/{}", agent.instance))?;
     }
 
     let port = format!("n{}", node.number);
@@ -70,10 +67,10 @@ fn reboot(stand: &Stand, keeps_its_card: bool) -> Result<()> {
         run::checked(&argv)?;
         if keeps_its_card && argv.iter().any(|word| word == "veth") && argv.contains(&port) {
             let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-            run::checked(&words(format!(
+            run::checked(format!(
                 "ip -n {} link set {UNDERLAY} address {mac}",
                 node.namespace
-            )))?;
+            ))?;
         }
     }
     is_plugged_in(stand, &port)?;
@@ -88,11 +85,11 @@ fn reboot(stand: &Stand, keeps_its_card: bool) -> Result<()> {
 fn is_plugged_in(stand: &Stand, port: &str) -> Result<()> {
     let switch = stand.guard.topology().shape.name.switch();
     let look = words(format!("bridge -n {switch} -j link show dev {port}"));
-    poll::until_well(|| match run::json(&look) {
-        Ok(state) if state[0]["state"] == "forwarding" => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(Error::msg)
+    poll::until(
+        || run::json(&look),
+        |state| state[0]["state"] == "forwarding",
+    )?;
+    Ok(())
 }
 
 fn is_reached_after_a_reboot(name: &str, keeps_its_card: bool) -> Result<()> {
@@ -140,7 +137,7 @@ fn is_believed(stand: &Stand, family: Family) -> Result<()> {
         format!("sysctl -qw net.{stack}.neigh.{UNDERLAY}.{FOR}"),
         format!("ip neigh flush dev {UNDERLAY}"),
     ] {
-        run::checked(&words(inside(first, line)))?;
+        run::checked(inside(first, line))?;
     }
     let look = words(inside(
         first,
@@ -184,7 +181,7 @@ fn is_heard_with_another_card(name: &str, over: Families) -> Result<()> {
         is_believed(&stand, family)?;
         let node = &stand.guard.topology().nodes[1].namespace;
         let change = format!("ip -n {node} link set {UNDERLAY} address 02:00:00:00:00:77");
-        run::checked(&words(change))?;
+        run::checked(change)?;
         is_found(&stand, "another MAC")?;
         stand.reaches_everyone()?;
         stand.guard.down()?;

@@ -8,7 +8,7 @@ use overlay_common::{
 use overlay_tests::{
     check::{self, Answer},
     counters,
-    families::Families,
+    families::{Families, Family},
     faults::{self, Fault, Faulty},
     guard::Guard,
     scenario,
@@ -46,7 +46,7 @@ impl Stand {
             Path::Fast | Path::Slow => Scenario::Overlay,
             Path::Kernel => Scenario::Vxlan,
         };
-        let shape = Shape::new(name.parse()?, scenario, Some(3), Some(1))?
+        let shape = Shape::of(name, scenario, 3, 1)?
             .on_port(wire::IANA_PORT)
             .speaking(over, Families::V4)?;
         let guard = Guard::by(shape, |topology, agent| {
@@ -83,11 +83,7 @@ impl Stand {
 
     /// The one who asks, and the one who answers, behind the bad wire.
     pub(crate) fn pair(&self) -> Pair<'_> {
-        Pair {
-            client: &self.container(0).namespace,
-            server: &self.container(1).namespace,
-            address: self.container(1).address.into(),
-        }
+        Pair::between(&self.container(0), &self.container(1), Family::V4)
     }
 
     /// Makes the wire to the second node faulty.
@@ -101,8 +97,7 @@ impl Stand {
     }
 
     pub(crate) fn reaches_everyone(&self) -> Result<()> {
-        let matrix = check::all_pairs(self.guard.topology())?;
-        assert_eq!(matrix.faults(), Vec::<String>::new(), "\n{matrix}");
+        check::all_pairs_are_well(self.guard.topology())?;
         Ok(())
     }
 

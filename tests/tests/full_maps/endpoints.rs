@@ -10,7 +10,7 @@ use overlay_tests::{
     counters::{self, Carried},
     families::{Families, Family},
     run,
-    script::{inside, words},
+    script::inside,
 };
 
 use crate::stand::Stand;
@@ -36,7 +36,7 @@ fn delete(stand: &Stand, name: &str) -> Result<()> {
 
 fn is_there(stand: &Stand, name: &str) -> Result<bool> {
     let devices = format!("ip -n {} -brief link show", stand.agent.instance);
-    let devices = run::checked(&words(devices))?;
+    let devices = run::checked(devices)?;
     let netns = Path::new("/run/netns").join(stand.other(name));
     Ok(netns.exists() || devices.contains(&format!("ovl-{name}")))
 }
@@ -109,14 +109,9 @@ fn is_kept_from_lying(stand: &Stand, name: &str) -> Result<bool> {
     };
     let before = spoofed()?;
     let netns = stand.other(name);
-    run::checked(&words(format!(
-        "ip -n {netns} addr add 10.244.77.7/32 dev lo"
-    )))?;
+    run::checked(format!("ip -n {netns} addr add 10.244.77.7/32 dev lo"))?;
     let to = stand.guard.topology().nodes[1].containers[0].address;
-    let out = run::output(&words(inside(
-        &netns,
-        format!("ping -c1 -W1 -I 10.244.77.7 {to}"),
-    )))?;
+    let out = run::output(inside(&netns, format!("ping -c1 -W1 -I 10.244.77.7 {to}")))?;
     Ok(!out.success && spoofed()? > before)
 }
 

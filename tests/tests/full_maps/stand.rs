@@ -39,7 +39,7 @@ impl Stand {
         );
         fs::write(&program, script)?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(containers))?;
+        let shape = Shape::of(name, Scenario::Overlay, 2, containers)?;
         let guard = Guard::with_agent(shape.speaking(underlay, inside)?, &program)?;
         Ok(Self {
             agent: guard.agent(1),

@@ -14,7 +14,6 @@ use overlay_tests::{
     counters::{carried, reasons},
     guard::Guard,
     kernel, netns, poll, run,
-    script::words,
     shape::{Scenario, Shape},
     topology::UNDERLAY,
 };
@@ -66,7 +65,7 @@ enum There {
 
 impl Stand {
     fn up(name: &str, required: bool) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+        let shape = Shape::of(name, Scenario::Overlay, 2, 1)?;
         let guard = Guard::configured(shape, |_, config| {
             if required {
                 config.networks[0].fastpath = Some("required".to_owned());
@@ -95,7 +94,7 @@ impl Stand {
         let to = self.guard.topology().nodes[1].containers[0].address;
         let from = self.container(1);
         let ping = format!("ip netns exec {from} ping -n -q -c 1 -W 0.5 {to}");
-        Ok(run::output(&words(ping))?.code == Some(0))
+        Ok(run::output(ping)?.code == Some(0))
     }
 
     fn agent(&self, number: u8) -> Agent {
@@ -153,22 +152,17 @@ impl Stand {
     fn try_one(&self, case: &Case, on: [bool; 2]) -> Result<()> {
         let fast = on[usize::from(case.node) - 1];
         let there = self.put(case).context(case.what)?;
-        let stopped = poll::until_well(|| match self.ping_arrives() {
-            Ok(false) => None,
-            other => Some(format!("{other:?}")),
-        });
-        assert_eq!(stopped, Ok(()), "{} is passed by, {on:?}", case.what);
+        poll::until(|| self.ping_arrives(), |it| !*it)
+            .with_context(|| format!("{} is passed by, {on:?}", case.what))?;
         // What the kernel carries can pass nothing by.
         for _ in 0..if fast { SEVERAL } else { 0 } {
             ensure!(!self.ping_arrives()?, "{} is passed by, {on:?}", case.what);
         }
         if fast && !case.told.is_empty() {
             let agent = self.agent(case.node);
-            let told = poll::until_well(|| match agent.json(&["status"]) {
-                Ok(status) if says(&status, case.told) && status["healthy"] == true => None,
-                other => Some(format!("{other:?}")),
-            });
-            assert_eq!(told, Ok(()), "{}, {on:?}", case.what);
+            agent
+                .status_until(|status| says(&status, case.told) && status["healthy"] == true)
+                .with_context(|| format!("{}, {on:?}", case.what))?;
             let text = agent.tell(&["status"])?;
             let mut lines = text.lines();
             let says_so = |line: &str| {
@@ -246,7 +240,7 @@ fn nothing_is_lost_while_hooks_come_and_go() -> Result<()> {
         "ip netns exec {} ping -n -q -i 0.005 -c 600 -W 2 {to}",
         stand.container(1)
     );
-    let pinging = std::thread::spawn(move || run::checked(&words(ping)));
+    let pinging = std::thread::spawn(move || run::checked(ping));
     let passed = || -> Result<u64> {
         let counted = reasons(&stand.agent(2).instance, "PASSES")?;
         let hooked = counted.iter().find(|(reason, _)| reason == "hooked");
@@ -258,11 +252,7 @@ fn nothing_is_lost_while_hooks_come_and_go() -> Result<()> {
         let link = attached(stand.node(2), || {
             Ok(program.attach(if_nametoindex(device.as_str())?, Hook::Egress)?)
         })?;
-        let heeded = poll::until_well(|| match passed() {
-            Ok(now) if now > before || pinging.is_finished() => None,
-            other => Some(format!("{other:?}")),
-        });
-        assert_eq!(heeded, Ok(()));
+        poll::until(|| passed(), |now| *now > before || pinging.is_finished())?;
         drop(link);
     }
     let told = pinging.join().ok().context("the pings panicked")??;
@@ -303,11 +293,8 @@ fn what_a_required_fast_path_passes_by_is_told() -> Result<()> {
         assert_eq!(told, Ok(()), "{}", case.what);
         stand.becomes_fast([true; 2], case.what);
         stand.take(case, there).context(case.what)?;
-        let gone = poll::until_well(|| match is_told_as_passed_by(&agent, case.told) {
-            Ok(false) => None,
-            other => Some(format!("{other:?}")),
-        });
-        assert_eq!(gone, Ok(()), "{} is gone", case.what);
+        poll::until(|| is_told_as_passed_by(&agent, case.told), |it| !*it)
+            .with_context(|| format!("{} is gone", case.what))?;
     }
     Ok(stand.guard.down()?)
 }

@@ -32,7 +32,7 @@ const PINGS: u64 = 10;
 const OFFLOADS: [&str; 5] = ["gro off", "tso off", "gso off", "tx off", "sg off"];
 
 fn raise(over: Families, change: impl Fn(&mut Config)) -> Result<Machines> {
-    let shape = Shape::new("vm".parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of("vm", Scenario::Overlay, 2, 1)?;
     Ok(Machines::up(shape.speaking(over, Families::Both)?, change)?)
 }
 

@@ -9,7 +9,7 @@ use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
     run,
-    script::{inside, words},
+    script::inside,
     shape::{Scenario, Shape},
     topology::UNDERLAY,
 };
@@ -51,10 +51,10 @@ fn is_put(node: &str, (spec, bands): (&str, usize)) -> Result<bool> {
     // A veth has as many queues as asked for, up to one a processor.
     if spec.starts_with("mqprio") {
         let line = format!("ethtool -L {UNDERLAY} tx {bands}");
-        run::output(&words(inside(node, &line)))?;
+        run::output(inside(node, &line))?;
     }
     let line = format!("tc -n {node} qdisc replace dev {UNDERLAY} root handle 1: {spec}");
-    let output = run::output(&words(line))?;
+    let output = run::output(line)?;
     if output.code != Some(0) {
         println!("skipped: no {spec:?} here: {}", output.stderr.trim());
         return Ok(false);
@@ -62,7 +62,7 @@ fn is_put(node: &str, (spec, bands): (&str, usize)) -> Result<bool> {
     for (number, band) in (1..).zip(&BANDS[..bands]) {
         let parent = format!("parent 1:{number} handle {band} pfifo limit 1000");
         let line = format!("tc -n {node} qdisc replace dev {UNDERLAY} {parent}");
-        run::checked(&words(line))?;
+        run::checked(line)?;
     }
     Ok(true)
 }
@@ -70,7 +70,8 @@ fn is_put(node: &str, (spec, bands): (&str, usize)) -> Result<bool> {
 /// Packets that have left by each band.
 fn counts(node: &str, bands: usize) -> Result<Vec<u64>> {
     let line = format!("tc -n {node} -s -j qdisc show dev {UNDERLAY}");
-    let all: Vec<Value> = serde_json::from_str(&run::checked(&words(line))?)?;
+    let all = run::json(line)?;
+    let all = all.as_array().context("tc prints no list")?;
     let counts = BANDS[..bands].iter().map(|band| {
         let found = all.iter().find(|qdisc| qdisc["handle"] == *band);
         let packets = found.and_then(|qdisc| qdisc["packets"].as_u64());
@@ -101,8 +102,8 @@ fn table(node: &str, sender: &Sender, bands: usize) -> Result<Table> {
 
 #[test]
 fn packets_leave_by_the_bands_of_the_kernel_s_path() -> Result<()> {
-    let shape = Shape::new("tband".parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let shape = shape.speaking(Families::V4, Families::Both)?;
+    let shape =
+        Shape::of("tband", Scenario::Overlay, 2, 1)?.speaking(Families::V4, Families::Both)?;
     let guard = Guard::configured(shape, |_, config| config.node.probe = Some("off"))?;
     let node = &guard.topology().nodes[0].namespace;
     let sender = Sender::open(&guard, Family::V4)?;
@@ -153,8 +154,8 @@ fn order(sender: &Sender, family: Family) -> Result<Vec<&'static [u8]>> {
 
 #[test]
 fn what_waits_in_pfifo_fast_leaves_in_the_order_of_the_kernel_s_path() -> Result<()> {
-    let shape = Shape::new("tfast".parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    let shape = shape.speaking(Families::V4, Families::Both)?;
+    let shape =
+        Shape::of("tfast", Scenario::Overlay, 2, 1)?.speaking(Families::V4, Families::Both)?;
     let guard = Guard::configured(shape, |_, config| config.node.probe = Some("off"))?;
     let node = &guard.topology().nodes[0].namespace;
     let sender = Sender::open(&guard, Family::V4)?;
@@ -164,7 +165,7 @@ fn what_waits_in_pfifo_fast_leaves_in_the_order_of_the_kernel_s_path() -> Result
         "parent 1:1 handle 2: pfifo_fast".to_owned(),
     ] {
         let line = format!("tc -n {node} qdisc add dev {UNDERLAY} {line}");
-        run::checked(&words(line))?;
+        run::checked(line)?;
     }
     let expected = |family| match family {
         Family::V4 => [2, 1, 0],

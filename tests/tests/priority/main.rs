@@ -198,7 +198,7 @@ fn of_the_node(sender: &Sender) -> Result<Vec<u16>> {
 
 /// The programs' priorities are the kernel's, over an underlay of a family.
 fn compare(name: &str, outer: Families) -> Result<()> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of(name, Scenario::Overlay, 2, 1)?;
     let guard = Guard::up(shape.speaking(outer, Families::Both)?)?;
     let outer = outer.all()[0];
     let _writer = priority_writer(&guard.topology().nodes[0].namespace, source_port(outer))?;

@@ -17,7 +17,6 @@ use overlay_tests::{
     kernel, netns,
     raw::{self, Socket},
     run,
-    script::words,
     shape::{Scenario, Shape},
     topology::UNDERLAY,
 };
@@ -44,7 +43,7 @@ fn shown(container: &str) -> Result<(Link, Socket)> {
     const REDIRECT: i32 = 23;
     for line in ["add {} type bridge", "set {} up"] {
         let line = line.replace("{}", SHOWN);
-        run::checked(&words(format!("ip -n {container} link {line}")))?;
+        run::checked(format!("ip -n {container} link {line}"))?;
     }
     let device = netns::inside(container, || if_nametoindex(SHOWN))??;
     let program = Program::load(&[
@@ -85,8 +84,8 @@ struct Stand {
 
 impl Stand {
     fn up(name: &str, rx: Option<&'static str>) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(2))?;
-        let shape = shape.speaking(Families::V4, Families::Both)?;
+        let shape =
+            Shape::of(name, Scenario::Overlay, 2, 2)?.speaking(Families::V4, Families::Both)?;
         let guard = Guard::configured(shape, |_, config| {
             config.node.rx = rx;
             // What strips stands in the driver.

@@ -7,10 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use overlay_tests::{
-    netns, poll, run,
-    script::{inside, words},
-};
+use overlay_tests::{netns, poll, run, script::inside};
 
 use crate::stand::Stand;
 
@@ -69,9 +66,7 @@ fn until_count(stand: &Stand, of: &str, expected: u64) -> Result<()> {
 #[test]
 fn peers_alone_are_answered_and_rubbish_is_counted() -> Result<()> {
     let stand = Stand::raise("tprans", 2, "answer")?;
-    let [here, there] = stand.guard.topology().nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = stand.guard.topology().two_nodes();
     // What it made goes on forwarding; its place at the port is free.
     stand.guard.agent(2).kill()?;
     let to = SocketAddr::new(here.subnet.host(1).into(), PORT);
@@ -138,11 +133,10 @@ fn peers_alone_are_answered_and_rubbish_is_counted() -> Result<()> {
         answered += 1;
     }
     assert!((1..150).contains(&answered), "{answered} of 200 at once");
-    let limited = poll::until_well(|| match stand.status(1) {
-        Ok(status) if status["probe"]["messages"]["limited"].as_u64() >= Some(50) => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(limited, Ok(()));
+    poll::until(
+        || stand.status(1),
+        |status| status["probe"]["messages"]["limited"].as_u64() >= Some(50),
+    )?;
     drop(peer);
     Ok(stand.guard.down()?)
 }
@@ -152,10 +146,10 @@ fn off_is_off() -> Result<()> {
     let stand = Stand::raise("tproff", 2, "off")?;
     let listening = |node: u8| {
         let namespace = stand.guard.agent(node).instance;
-        run::checked(&words(inside(
+        run::checked(inside(
             &namespace,
             format!("ss --no-header --listening --udp --numeric sport = :{PORT}"),
-        )))
+        ))
     };
     assert_eq!(listening(1)?, "");
     stand.configure(1, "200ms")?;

@@ -7,7 +7,7 @@ use overlay_common::wire::{IANA_PORT, OVERHEAD_V4};
 use overlay_tests::{
     faults::{Fault, Faulty},
     run,
-    script::{inside, words},
+    script::inside,
     topology::VXLAN_MTU,
 };
 
@@ -31,7 +31,7 @@ impl PacketFilter {
             format!("add chain inet fault drops {{ type filter hook {hook} priority 0 ; }}"),
             format!("add rule inet fault drops {packets} drop"),
         ] {
-            run::checked(&words(inside(namespace, format!("nft {line}"))))?;
+            run::checked(inside(namespace, format!("nft {line}")))?;
         }
         Ok(filter)
     }
@@ -40,7 +40,7 @@ impl PacketFilter {
 impl Drop for PacketFilter {
     fn drop(&mut self) {
         let line = inside(&self.namespace, "nft delete table inet fault");
-        if let Err(error) = run::checked(&words(line)) {
+        if let Err(error) = run::checked(line) {
             eprintln!("the packet filter of {} stays: {error}", self.namespace);
         }
     }
@@ -141,10 +141,10 @@ fn a_node_with_a_narrow_underlay_says_so_itself() -> Result<()> {
     stand.until(1, 2, |health| health["path_mtu"] == VXLAN_MTU)?;
     let second = stand.guard.agent(2);
     let set = |mtu: u16| {
-        run::checked(&words(inside(
+        run::checked(inside(
             &second.instance,
             format!("ip link set eth1 mtu {mtu}"),
-        )))
+        ))
     };
     set(1_400)?;
     let room = 1_400 - OVERHEAD_V4;

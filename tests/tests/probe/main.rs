@@ -25,9 +25,7 @@ use stand::Stand;
 fn whoever_is_well_is_seen_well_on_both_paths() -> Result<()> {
     let stand = Stand::raise("tprobe", 3, "200ms")?;
     for on in [true, false] {
-        for agent in stand.guard.agents() {
-            agent.fastpath(on)?;
-        }
+        stand.guard.fastpath(on)?;
         for (asker, peer) in stand.pairs() {
             let health = stand.until(asker, peer, |health| {
                 health["state"] == "answers"
@@ -120,12 +118,10 @@ fn ipv6_is_probed_inside_and_outside() -> Result<()> {
         ("tprsixb", Families::Both, Families::Both),
     ] {
         let nodes = if underlay == Families::Both { 3 } else { 2 };
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(nodes), Some(1))?;
+        let shape = Shape::of(name, Scenario::Overlay, nodes, 1)?;
         let stand = Stand::of(shape.speaking(underlay, inside)?, "200ms")?;
         for on in [true, false] {
-            for agent in stand.guard.agents() {
-                agent.fastpath(on)?;
-            }
+            stand.guard.fastpath(on)?;
             for (asker, peer) in stand.pairs() {
                 let topology = stand.guard.topology();
                 let node = &topology.nodes[usize::from(asker) - 1];

@@ -1,18 +1,12 @@
 //! `ping`: packets of a container, by the programs that carry its traffic.
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{
-    guard::Guard,
-    run,
-    script::words,
-    shape::{Scenario, Shape},
-    topology::VXLAN_MTU,
-};
+use overlay_tests::{guard::Guard, run, script::words, topology::VXLAN_MTU};
 use serde_json::Value;
 
 #[test]
 fn packets_take_the_way_of_containers() -> Result<()> {
-    let guard = Guard::up(Shape::usual("tping", Scenario::Overlay)?)?;
+    let guard = Guard::overlay("tping")?;
     let agent = guard.agent(1);
     let nodes = &guard.topology().nodes;
     let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
@@ -55,7 +49,7 @@ fn packets_take_the_way_of_containers() -> Result<()> {
 
     // What is broken on the way of containers is seen, though the underlay is well.
     let drop = "nsenter --net=/run/netns/tping-n2 nft add table inet tping";
-    run::checked(&words(drop))?;
+    run::checked(drop)?;
     for line in [
         "add chain inet tping in { type filter hook forward priority 0; policy drop; }",
         "add chain inet tping own { type filter hook input priority 0; policy drop; }",

@@ -20,7 +20,7 @@ pub(crate) struct Stand {
 impl Stand {
     /// Nodes with a container each; three or more meet at a switch.
     pub(crate) fn raise(name: &str, nodes: u8, probe: &'static str) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(nodes), Some(1))?;
+        let shape = Shape::of(name, Scenario::Overlay, nodes, 1)?;
         Self::of(shape, probe)
     }
 
@@ -94,11 +94,7 @@ impl Stand {
     }
 
     pub(crate) fn until_logged(&self, node: u8, words: &str) -> Result<()> {
-        let found = poll::until_well(|| match self.guard.agent(node).log() {
-            Ok(log) if log.contains(words) => None,
-            other => Some(format!("no {words:?} in {other:?}")),
-        });
-        found.map_err(anyhow::Error::msg)
+        Ok(self.guard.agent(node).has_logged(words)?)
     }
 
     /// Gives a node another way of probing.
@@ -127,11 +123,9 @@ impl Stand {
     }
 
     pub(crate) fn until_mode(&self, node: u8, mode: &str) -> Result<()> {
-        let found = poll::until_well(|| match self.status(node) {
-            Ok(status) if status["probe"]["mode"] == mode => None,
-            other => Some(format!("{other:?}")),
-        });
-        found.map_err(anyhow::Error::msg)
+        let agent = self.guard.agent(node);
+        agent.status_until(|status| status["probe"]["mode"] == mode)?;
+        Ok(())
     }
 }
 

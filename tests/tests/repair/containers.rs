@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use overlay_tests::{
-    check::{self, Answer},
-    poll,
-};
+use overlay_tests::check::{self, Answer};
 
 use crate::{bystander::Bystander, stand::Stand};
 
@@ -56,12 +53,7 @@ fn a_namespace_by_path_that_goes_is_a_problem_until_it_is_back() -> Result<()> {
         .agent
         .tell(&["endpoint", "add", "x", "--network", "lab", "--netns", path])?;
     drop(namespace);
-    let told = poll::until_well(|| match stand.agent.ask(&["status"]) {
-        Ok(out) if out.code == Some(1) && out.stdout.contains(path) => None,
-        Ok(out) => Some(out.stdout + &out.stderr),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(told, Ok(()));
+    stand.agent.tells(path)?;
     let namespace = overlay_tests::netns::Temporary::make("trpath-x")?;
     stand.is_whole("it was back")?;
     let to = stand.container(2, 1).address;

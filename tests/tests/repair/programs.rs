@@ -9,7 +9,6 @@ use anyhow::{Error, Result};
 use overlay_tests::{
     check::{self, Answer},
     counters, poll, run,
-    script::words,
 };
 
 use crate::{damage::Damage, stand::Stand};
@@ -100,7 +99,7 @@ pub(crate) fn damages(stand: &Stand) -> Result<Vec<Damage>> {
                 format!("bpftool link detach {}", pin.display()),
                 move |_| {
                     let line = format!("bpftool link detach pinned {}", pin.display());
-                    Ok(run::checked(&words(line)).map(drop)?)
+                    Ok(run::checked(line).map(drop)?)
                 },
             ));
         }

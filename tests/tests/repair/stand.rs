@@ -38,8 +38,8 @@ pub(crate) struct Repair {
 
 impl Stand {
     pub(crate) fn raise(name: &str) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(3))?;
-        let shape = shape.speaking(Families::Both, Families::V4)?;
+        let shape =
+            Shape::of(name, Scenario::Overlay, 2, 3)?.speaking(Families::Both, Families::V4)?;
         let nodes = Topology::new(shape.clone()).nodes;
         let guard = Guard::configured(shape, |node, config| {
             let peer = nodes.iter().find(|other| other.number != node.number);

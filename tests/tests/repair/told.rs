@@ -50,11 +50,11 @@ fn a_repair_is_a_warning_that_says_what_was_missing() -> Result<()> {
     ] {
         stand.on_node(command)?;
         let list = format!("nft list chain inet guard.overlay-trtold-n1 {chain}");
-        let follows = poll::until_well(|| match stand.on_node(&list) {
-            Ok(chain) if chain.contains(rule) == is_there => None,
-            other => Some(format!("{other:?}")),
-        });
-        assert_eq!(follows, Ok(()), "{command}");
+        poll::until(
+            || stand.on_node(&list),
+            |chain| chain.contains(rule) == is_there,
+        )
+        .context(command)?;
         stand.is_whole(command)?;
     }
     assert_eq!(repairs()?, 0, "{:?}", warnings()?);

@@ -1,7 +1,6 @@
 //! What others put in the place of ours.
 
 use anyhow::Result;
-use overlay_tests::poll;
 
 use crate::stand::Stand;
 
@@ -10,12 +9,7 @@ fn a_route_of_somebody_else_in_place_of_ours_is_reported_and_left() -> Result<()
     let stand = Stand::raise("trus")?;
     let agent = &stand.agent;
     stand.on_node("ip route replace 10.244.2.0/24 via 192.168.56.12")?;
-    let reported = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.code == Some(1) && out.stdout.contains("10.244.2.0/24") => None,
-        Ok(out) => Some(out.stdout + &out.stderr),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(reported, Ok(()), "{}", agent.log()?);
+    agent.tells("10.244.2.0/24")?;
     let route = stand.on_node("ip route show 10.244.2.0/24")?;
     assert!(route.contains("via 192.168.56.12 dev eth1"), "{route}");
 
@@ -31,12 +25,7 @@ fn a_device_of_somebody_else_in_place_of_ours_is_reported_and_left() -> Result<(
     // In one batch, faster than anybody looks; else once more.
     let usurp = "printf 'link del ovlpad1\nlink add ovlpad1 type bridge\n' | ip -batch -";
     stand.on_node(&format!("{usurp} || {usurp}"))?;
-    let reported = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(out) if out.code == Some(1) && out.stdout.contains("ovlpad1") => None,
-        Ok(out) => Some(out.stdout + &out.stderr),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(reported, Ok(()), "{}", agent.log()?);
+    agent.tells("ovlpad1")?;
     let device = stand.on_node("ip -d -j link show ovlpad1")?;
     let links: serde_json::Value = serde_json::from_str(&device)?;
     assert_eq!(links[0]["linkinfo"]["info_kind"], "bridge", "{device}");

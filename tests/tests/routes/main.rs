@@ -6,7 +6,7 @@ mod tables;
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
@@ -14,7 +14,6 @@ use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
     poll, run,
-    script::words,
     shape::{Scenario, Shape},
 };
 use serde_json::Value;
@@ -51,13 +50,13 @@ impl Case {
 
 impl Stand {
     fn up(name: &str, outer: Families) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+        let shape = Shape::of(name, Scenario::Overlay, 2, 1)?;
         let guard = Guard::up(shape.speaking(outer, Families::Both)?)?;
         let stand = Self { guard };
         // Whoever is refused hears of it each time.
         for setting in ["net.ipv4.icmp_ratemask", "net.ipv6.icmp.ratelimit"] {
             let set = format!("ip netns exec {} sysctl -qw {setting}=0", stand.node());
-            run::checked(&words(set))?;
+            run::checked(set)?;
         }
         Ok(stand)
     }
@@ -109,7 +108,7 @@ impl Stand {
         };
         for (object, rest) in &case.parts {
             let line = format!("ip -{number} -n {node} {object} {verb} {rest}");
-            run::checked(&words(line)).map(drop)?;
+            run::checked(line).map(drop)?;
         }
         Ok(())
     }
@@ -124,11 +123,9 @@ impl Stand {
         });
         assert_eq!(stopped, Ok(()), "{what} is passed by, {on}");
         if on {
-            let told = poll::until_well(|| match self.agent().json(&["status"]) {
-                Ok(status) if says(&status, &case.told) => None,
-                other => Some(format!("{other:?}")),
-            });
-            assert_eq!(told, Ok(()), "{what}");
+            self.agent()
+                .status_until(|status| says(&status, &case.told))
+                .with_context(|| what.clone())?;
         }
         let mut heard = SILENCE.to_owned();
         for _ in 0..SEVERAL {

@@ -26,7 +26,7 @@ struct Stand {
 impl Stand {
     /// Nobody asks or probes but for what containers send.
     fn up(name: &str, family: Family) -> Result<Self> {
-        let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
+        let shape = Shape::of(name, Scenario::Overlay, 2, 1)?;
         let (outer, number, asks) = match family {
             Family::V4 => (Families::V4, 4, "arp operation request"),
             Family::V6 => (Families::V6, 6, "icmpv6 type nd-neighbor-solicit"),

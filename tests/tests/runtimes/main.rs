@@ -16,8 +16,7 @@ use overlay_tests::{
     guard::Guard,
     netns::Temporary,
     run,
-    script::{inside, words},
-    shape::{Scenario, Shape},
+    script::inside,
 };
 use serde_json::{Value, json};
 
@@ -26,19 +25,12 @@ use plugin::Cni;
 /// As long as runtimes' ids are.
 const ID: &str = "3f8c1f4e6b7a9d0c2e5f3f8c1f4e6b7a9d0c2e5f3f8c1f4e6b7a9d0c2e5faaaa";
 
-fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    Ok(Guard::up(shape)?)
-}
-
 fn ip(namespace: &str, command: &str) -> Result<Value> {
-    Ok(run::json(&words(format!(
-        "ip -n {namespace} -j {command}"
-    )))?)
+    Ok(run::json(format!("ip -n {namespace} -j {command}"))?)
 }
 
 fn tell(namespace: &str, command: &str) -> Result<String> {
-    Ok(run::checked(&words(inside(namespace, command)))?)
+    Ok(run::checked(inside(namespace, command))?)
 }
 
 /// Endpoints that runtimes have asked for.
@@ -90,7 +82,7 @@ fn veths(agent: &Agent) -> Result<usize> {
 
 #[test]
 fn a_container_comes_is_asked_for_again_is_checked_and_goes() -> Result<()> {
-    let guard = lab("tcni")?;
+    let guard = Guard::pair("tcni")?;
     let agent = guard.agent(1);
     let before = veths(&agent)?;
     let place = Temporary::make("tcni-a")?;
@@ -180,7 +172,7 @@ fn a_container_comes_is_asked_for_again_is_checked_and_goes() -> Result<()> {
 
 #[test]
 fn what_is_asked_for_is_given_or_refused_by_its_code() -> Result<()> {
-    let guard = lab("tcnj")?;
+    let guard = Guard::pair("tcnj")?;
     let agent = guard.agent(1);
     let before = veths(&agent)?;
     let _places = [Temporary::make("tcnj-a")?, Temporary::make("tcnj-b")?];
@@ -272,7 +264,7 @@ fn what_is_asked_for_is_given_or_refused_by_its_code() -> Result<()> {
 
 #[test]
 fn what_happens_while_the_agent_is_away_is_made_up_for() -> Result<()> {
-    let guard = lab("tcnk")?;
+    let guard = Guard::pair("tcnk")?;
     let agent = guard.agent(1);
     let before = veths(&agent)?;
     let mut places = Vec::new();
@@ -328,7 +320,7 @@ fn what_happens_while_the_agent_is_away_is_made_up_for() -> Result<()> {
 
 #[test]
 fn a_hundred_containers_of_killed_plugins_leave_nothing() -> Result<()> {
-    let guard = lab("tcnl")?;
+    let guard = Guard::pair("tcnl")?;
     let agent = guard.agent(1);
     let before = veths(&agent)?;
     let _place = Temporary::make("tcnl-a")?;

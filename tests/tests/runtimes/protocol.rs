@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
+use overlay_tests::guard::Guard;
 use serde_json::json;
 
-use crate::{ID, Temporary, lab, nothing_is_left, plugin::netavark, reaches, veths};
+use crate::{ID, Temporary, nothing_is_left, plugin::netavark, reaches, veths};
 
 #[test]
 fn netavark_is_answered_in_its_protocol() -> Result<()> {
-    let guard = lab("tcnm")?;
+    let guard = Guard::pair("tcnm")?;
     let agent = guard.agent(1);
     let before = veths(&agent)?;
     let _place = Temporary::make("tcnm-a")?;

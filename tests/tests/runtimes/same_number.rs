@@ -3,15 +3,16 @@
 
 use anyhow::{Result, ensure};
 use overlay_tests::{
+    guard::Guard,
     netns::{self, Temporary, retried},
     poll,
 };
 
-use crate::{ID, address, attachments, ip, lab, plugin::Cni, reaches};
+use crate::{ID, address, attachments, ip, plugin::Cni, reaches};
 
 #[test]
 fn a_namespace_with_the_path_and_number_of_another_one_is_a_new_container() -> Result<()> {
-    let guard = lab("tcnn")?;
+    let guard = Guard::pair("tcnn")?;
     let agent = guard.agent(1);
     let first = Cni::new("tcnn-n1", ID, "tcnn-a");
     // While an agent runs, and the next container is there at once.

@@ -4,10 +4,10 @@
 use std::process::Child;
 
 use anyhow::{Result, ensure};
-use overlay_tests::netns::Temporary;
+use overlay_tests::{guard::Guard, netns::Temporary};
 use serde_json::Value;
 
-use crate::{address, attachments, lab, nothing_is_left, plugin::Cni, reaches, tell, veths};
+use crate::{address, attachments, nothing_is_left, plugin::Cni, reaches, tell, veths};
 
 /// As many as a busy runtime starts at once.
 const SERIES: usize = 12;
@@ -33,7 +33,7 @@ fn come(places: &[String]) -> Result<Vec<(Cni, Value)>> {
 
 #[test]
 fn a_series_is_carried_and_judged_at_once_and_has_its_programs_when_it_is_quiet() -> Result<()> {
-    let guard = lab("tcno")?;
+    let guard = Guard::pair("tcno")?;
     let agent = guard.agent(1);
     let before = veths(&agent)?;
     let names: Vec<String> = (0..SERIES)

@@ -11,10 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use overlay_common::maps;
-use overlay_tests::{agent::Agent, netns::Temporary, poll, run, script::words};
+use overlay_tests::{agent::Agent, guard::Guard, netns::Temporary, poll, run};
 use serde_json::Value;
 
-use crate::{attachments, ip, lab, nothing_is_left, plugin::Cni, tell, veths};
+use crate::{attachments, ip, nothing_is_left, plugin::Cni, tell, veths};
 
 const CONTAINERS: usize = 500;
 /// Ten come and ten go in a second.
@@ -59,10 +59,7 @@ fn rows(instance: &str, map: &str) -> Result<usize> {
         .filter_map(|entry| Some(entry.ok()?.path().join(map)))
         .find(|pin| pin.exists())
         .with_context(|| format!("no map {map} below {}", pins.display()))?;
-    let dump = run::json(&words(format!(
-        "bpftool -j map dump pinned {}",
-        layout.display()
-    )))?;
+    let dump = run::json(format!("bpftool -j map dump pinned {}", layout.display()))?;
     Ok(dump.as_array().context("no rows")?.len())
 }
 
@@ -110,7 +107,7 @@ fn live_and_die(worker: usize, number: usize) -> Result<usize> {
 
 #[test]
 fn a_thousand_calls_while_the_agent_is_killed_leave_nothing() -> Result<()> {
-    let guard = lab("tcnm")?;
+    let guard = Guard::pair("tcnm")?;
     let agent = guard.agent(1);
     let before = Traces::of(&agent)?;
     let (next, done, again) = (
@@ -161,11 +158,7 @@ fn a_thousand_calls_while_the_agent_is_killed_leave_nothing() -> Result<()> {
         began.elapsed(),
         again.load(Ordering::Relaxed)
     );
-    poll::until_well(|| match attachments(&agent) {
-        Ok(left) if left.is_empty() => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(anyhow::Error::msg)?;
+    poll::until(|| attachments(&agent), |left| left.is_empty())?;
     nothing_is_left(&agent, before.veths)?;
     ensure!(
         Traces::of(&agent)? == before,

@@ -63,9 +63,7 @@ fn gateway_of(node: &Node, family: Family) -> IpAddr {
 }
 
 pub(crate) fn cases<'a>(topology: &'a Topology, outside: &'a str, family: Family) -> Vec<Case<'a>> {
-    let [node, other] = &topology.nodes[..] else {
-        panic!("two nodes")
-    };
+    let [node, other] = topology.two_nodes();
     let [client, near] = &node.containers[..] else {
         panic!("two containers")
     };
@@ -128,9 +126,7 @@ pub(crate) fn cases<'a>(topology: &'a Topology, outside: &'a str, family: Family
 
 /// What kube-proxy and a plugin for host ports do with nftables.
 pub(crate) fn rules(topology: &Topology) -> String {
-    let [node, other] = &topology.nodes[..] else {
-        panic!("two nodes")
-    };
+    let [node, other] = topology.two_nodes();
     let mut translate = Vec::new();
     let mut masquerade = Vec::new();
     for (family, ip) in [(Family::V4, "ip"), (Family::V6, "ip6")] {

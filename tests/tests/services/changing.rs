@@ -65,9 +65,7 @@ fn under(traffic: impl Fn() -> Result<()> + Send + 'static) -> impl FnOnce() -> 
 fn nothing_is_lost_while_rules_come_and_go() -> Result<()> {
     let shape = Shape::usual("tsvch", Scenario::Overlay)?;
     let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
-    let [node, other] = &guard.topology().nodes[..] else {
-        panic!("two nodes")
-    };
+    let [node, other] = guard.topology().two_nodes();
     let (near, far) = (&node.containers[0], &other.containers[0]);
     // Who drops what it takes for invalid is there all the time, and knows some of each connection.
     nft(
@@ -132,11 +130,7 @@ fn nothing_is_lost_while_rules_come_and_go() -> Result<()> {
         );
     }
     let before = carried(&node.namespace)?;
-    let pair = Pair {
-        client: &near.namespace,
-        server: &far.namespace,
-        address: far.address.into(),
-    };
+    let pair = Pair::between(near, far, Family::V4);
     poll::until_well(
         || match pair.udp(&[100]).map(|()| carried(&node.namespace)) {
             Ok(Ok(now)) if now != before => None,

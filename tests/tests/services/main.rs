@@ -10,7 +10,6 @@ use overlay_tests::{
     guard::Guard,
     netns::{self, Temporary},
     run,
-    script::words,
     shape::{Scenario, Shape},
     topology::{Topology, UNDERLAY},
     traffic::Pair,
@@ -78,7 +77,7 @@ impl Outside {
             // By which a node finds the address that it asks a service from.
             format!("ip -n {node} route add 10.96.0.0/24 dev {UNDERLAY}"),
         ] {
-            run::checked(&words(command))?;
+            run::checked(command)?;
         }
         Ok(Self { namespace, name })
     }
@@ -108,8 +107,7 @@ fn all_arrive(topology: &Topology, outside: &str, filtering: bool, when: &str) -
 }
 
 fn services(name: &str, rx: Option<&'static str>, masquerade: bool) -> Result<()> {
-    let shape = Shape::usual(name, Scenario::Overlay)?;
-    let shape = shape.speaking(Families::V4, Families::Both)?;
+    let shape = Shape::usual(name, Scenario::Overlay)?.speaking(Families::V4, Families::Both)?;
     let guard = Guard::configured(shape, |_, config| {
         config.node.rx = rx;
         config.node.guard = rx.map(|_| "native");
@@ -121,11 +119,11 @@ fn services(name: &str, rx: Option<&'static str>, masquerade: bool) -> Result<()
     let outside = Outside::make(topology)?;
     let node = &topology.nodes[0].namespace;
     let agent = guard.agent(1);
-    let plain = Pair {
-        client: &topology.nodes[0].containers[0].namespace,
-        server: &topology.nodes[1].containers[0].namespace,
-        address: topology.nodes[1].containers[0].address.into(),
-    };
+    let plain = Pair::between(
+        &topology.nodes[0].containers[0],
+        &topology.nodes[1].containers[0],
+        Family::V4,
+    );
     nft(node, &rules(topology))?;
     // Until the agent has seen them, and the new link's routes, it refuses answers to the outside.
     until_followed(&agent, false)?;

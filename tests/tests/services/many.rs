@@ -211,11 +211,7 @@ fn an_idle_connection_is_translated_however_many_have_come_since() -> Result<()>
     let passed = counters::passed(&node.namespace, "translated")?;
     assert_ne!(passed, 0, "the kernel has carried it");
     let carried = counters::carried(&node.namespace)?;
-    let plain = Pair {
-        client: &node.containers[0].namespace,
-        server: &far.namespace,
-        address: far.at(Family::V4),
-    };
+    let plain = Pair::between(&node.containers[0], far, Family::V4);
     plain.udp(&[100])?;
     assert_ne!(counters::carried(&node.namespace)?, carried);
     agent.kill()?;

@@ -17,7 +17,6 @@ use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
     netns, poll, run,
-    script::words,
     shape::{Scenario, Shape},
     topology::Container,
 };
@@ -149,17 +148,13 @@ fn until_left(agent: &Agent, list: &str, left: bool) -> Result<()> {
         other => Some(format!("{list} {left}: {other:?}")),
     })
     .map_err(anyhow::Error::msg)?;
-    poll::until_well(|| match agent.plan() {
-        Ok(plan) if plan.is_empty() => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(anyhow::Error::msg)
+    Ok(agent.until_done()?)
 }
 
 /// Packets that a rule of a table has counted.
 fn counted(node: &str, table: &str) -> Result<u64> {
     let list = format!("nsenter --net=/run/netns/{node} nft --json list table inet {table}");
-    let listed: Value = serde_json::from_str(&run::checked(&words(list))?)?;
+    let listed: Value = run::json(list)?;
     let objects = listed["nftables"].as_array().into_iter().flatten();
     let statements = objects.filter_map(|object| object["rule"]["expr"].as_array());
     let counters = statements
@@ -189,9 +184,7 @@ const HOOKED: &str = "iifname ovlbr1 sctp dport 9 drop";
 fn streams_that_come_back_are_not_taken_for_invalid() -> Result<()> {
     let shape = Shape::usual("tsvcr", Scenario::Overlay)?;
     let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
-    let [node, other] = &guard.topology().nodes[..] else {
-        panic!("two nodes")
-    };
+    let [node, other] = guard.topology().two_nodes();
     let agent = guard.agent(1);
     let (near, far) = (&node.containers[0], &other.containers[0]);
     let node = &node.namespace;

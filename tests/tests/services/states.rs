@@ -6,15 +6,15 @@ use std::{
     thread,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_tests::{
     agent::Agent,
     check::{self, Answer},
     counters::{self, passed},
+    families::Family,
     guard::Guard,
     offload,
     packages::{self, Release},
-    poll,
     shape::{Scenario, Shape},
     traffic::Pair,
 };
@@ -23,17 +23,11 @@ use crate::{asking::asks, cases::PORT, nft};
 
 /// Waits until the agent has seen that rules follow connections, or that none do any more.
 pub(crate) fn until_followed(agent: &Agent, followed: bool) -> Result<()> {
-    let seen = poll::until_well(|| match agent.json(&["status"]) {
-        Ok(status) if status["networks"][0]["followed"].is_string() == followed => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(seen, Ok(()), "followed: {followed}\n{}", agent.log()?);
+    agent
+        .status_until(|status| status["networks"][0]["followed"].is_string() == followed)
+        .with_context(|| format!("followed: {followed}"))?;
     // Translation of others changes what the guard does, too.
-    let settled = poll::until_well(|| match agent.plan() {
-        Ok(plan) if plan.is_empty() => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(settled, Ok(()));
+    agent.until_done()?;
     Ok(())
 }
 
@@ -130,11 +124,7 @@ fn a_policy_that_accepts_answers_gets_large_ones() -> Result<()> {
     let agent = guard.agent(1);
     nft(node, POLICY)?;
     until_followed(&agent, true)?;
-    let pair = Pair {
-        client: &nodes[0].containers[0].namespace,
-        server: &far.namespace,
-        address: far.address.into(),
-    };
+    let pair = Pair::between(&nodes[0].containers[0], far, Family::V4);
     pair.udp(&[500, 4000])?;
     pair.tcp(&[1 << 20])?;
     nft(node, "delete table inet st")?;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_tests::{
     families::{Families, Family},
     guard::Guard,
@@ -135,9 +135,7 @@ fn case<'a>(
 }
 
 fn cases(topology: &Topology, family: Family) -> Vec<Case<'_>> {
-    let [node, other] = &topology.nodes[..] else {
-        panic!("two nodes")
-    };
+    let [node, other] = topology.two_nodes();
     let [own, neighbour] = &node.containers[..] else {
         panic!("two containers")
     };
@@ -276,8 +274,7 @@ impl<'a> All<'a> {
 }
 
 fn within(name: &str, rx: Option<&'static str>) -> Result<()> {
-    let shape = Shape::usual(name, Scenario::Overlay)?;
-    let shape = shape.speaking(Families::V4, Families::Both)?;
+    let shape = Shape::usual(name, Scenario::Overlay)?.speaking(Families::V4, Families::Both)?;
     let guard = Guard::configured(shape, |_, config| {
         config.node.rx = rx;
         config.node.guard = rx.map(|_| "native");
@@ -301,11 +298,8 @@ fn within(name: &str, rx: Option<&'static str>) -> Result<()> {
             });
             assert_eq!(outcome, Ok(()), "{}", what());
             nft(node, "delete table inet within")?;
-            let outcome = poll::until_well(|| match kube::is_fast(&guard, family) {
-                Ok(true) => None,
-                other => Some(format!("{other:?}")),
-            });
-            assert_eq!(outcome, Ok(()), "fast again after {}", what());
+            poll::until(|| kube::is_fast(&guard, family), |it| *it)
+                .with_context(|| format!("fast again after {}", what()))?;
         }
     }
     Ok(guard.down()?)

@@ -8,7 +8,6 @@ use overlay_tests::{
     agent::Agent,
     counters::{self, Carried},
     run,
-    script::words,
 };
 use serde_json::Value;
 
@@ -67,7 +66,7 @@ impl Account {
 fn runs(programs: &BTreeSet<u64>) -> Result<u64> {
     let mut runs = 0;
     for program in programs {
-        let text = run::checked(&words(format!("bpftool --json prog show id {program}")))?;
+        let text = run::checked(format!("bpftool --json prog show id {program}"))?;
         let shown: Value = serde_json::from_str(&text)?;
         // It lets every packet go on to where the kernel sends it, and counts none.
         if shown["name"] != TO_ENDPOINT {

@@ -17,10 +17,11 @@ use aya::sys::{Stats, enable_stats};
 use overlay_tests::{
     agent::Agent,
     config::Peer,
+    families::Family,
     guard::Guard,
     load::{Load, Outcome, Rates, drops::Drops},
     poll, run,
-    script::{inside, words},
+    script::inside,
     traffic::Pair,
 };
 
@@ -82,17 +83,14 @@ fn disturb(guard: &Guard) -> Result<()> {
 }
 
 fn on_node(agent: &Agent, command: &str) -> Result<String> {
-    Ok(run::checked(&words(inside(&agent.instance, command)))?)
+    Ok(run::checked(inside(&agent.instance, command))?)
 }
 
 fn until(agent: &Agent, well: impl Fn() -> Result<bool>) -> Result<()> {
-    let reached = poll::until_well(|| match well() {
-        Ok(true) => None,
-        Ok(false) => Some("it is not so yet".to_owned()),
-        Err(error) => Some(format!("{error:#}")),
-    });
-    ensure!(reached == Ok(()), "{reached:?}\n{}", agent.log()?);
-    Ok(())
+    let reached = poll::until(well, |well| *well);
+    reached
+        .map(drop)
+        .with_context(|| agent.log().unwrap_or_default())
 }
 
 /// How long to go on.
@@ -108,11 +106,11 @@ fn minutes(usual: u64) -> Result<u64> {
 /// Containers of the same number on two nodes.
 fn pair(guard: &Guard, (from, to): (usize, usize), container: usize) -> Pair<'_> {
     let nodes = &guard.topology().nodes;
-    Pair {
-        client: &nodes[from].containers[container].namespace,
-        server: &nodes[to].containers[container].namespace,
-        address: nodes[to].containers[container].address.into(),
-    }
+    Pair::between(
+        &nodes[from].containers[container],
+        &nodes[to].containers[container],
+        Family::V4,
+    )
 }
 
 /// Tells what became of a load, and asserts that nothing of it was lost or doubled but for full queues.

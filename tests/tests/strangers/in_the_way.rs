@@ -4,14 +4,14 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use overlay_core::desired::last_resort_metric;
 use overlay_tests::{
     agent::Agent,
     config::Config,
     guard::Guard,
-    poll, run, scenario,
+    run, scenario,
     shape::{Scenario, Shape},
     state,
 };
@@ -91,26 +91,18 @@ impl Stand<'_> {
 
     /// Waits until `status` says what is in the way.
     fn says_so(&self, when: &str) -> Result<()> {
-        let said = poll::until_well(|| match self.agent.ask(&["status"]) {
-            Ok(out) if out.code == Some(1) && out.stdout.contains(self.case.said) => None,
-            Ok(out) => Some(out.stdout + &out.stderr),
-            Err(error) => Some(error.to_string()),
-        });
         let what = self.case.what;
-        assert_eq!(said, Ok(()), "{what}: {when}\n{}", self.log());
+        let told = self.agent.tells(self.case.said);
+        told.with_context(|| format!("{what}: {when}"))?;
         let status = self.agent.ask(&["status"])?.stdout;
         assert!(!status.contains(self.case.never_said), "{what}: {status}");
         Ok(())
     }
 
     /// Waits until it is well again.
-    fn recovers(&self, when: &str) {
-        let well = poll::until_well(|| match self.agent.ask(&["status"]) {
-            Ok(out) if out.success => None,
-            Ok(out) => Some(out.stdout + &out.stderr),
-            Err(error) => Some(error.to_string()),
-        });
-        assert_eq!(well, Ok(()), "{}: {when}\n{}", self.case.what, self.log());
+    fn recovers(&self, when: &str) -> Result<()> {
+        let well = self.agent.is_well();
+        well.with_context(|| format!("{}: {when}", self.case.what))
     }
 
     fn plan_says_so(&self) -> Result<()> {
@@ -166,7 +158,7 @@ pub(crate) fn survives(lab: &str, case: &Case) -> Result<()> {
     stand.says_so("while the agent runs")?;
     stand.is_as(&during, "while the agent runs")?;
     stand.take_away()?;
-    stand.recovers("when the stranger's has gone");
+    stand.recovers("when the stranger's has gone")?;
 
     // While the agent is dead, with all that it remembers.
     stand.agent.kill()?;

@@ -5,14 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use overlay_tests::{
     agent::Agent,
     config::{Config, Endpoint},
     guard::Guard,
     netns::{self, Temporary, retried},
     poll, run, scenario,
-    script::words,
     shape::{Scenario, Shape},
     state,
 };
@@ -37,7 +36,7 @@ impl Stranger {
             format!("ip -n {name} addr add 192.0.2.9/24 dev eth0"),
             format!("ip -n {name} link set eth0 up"),
         ] {
-            run::checked(&words(line))?;
+            run::checked(line)?;
         }
         Ok(Self {
             name,
@@ -50,7 +49,7 @@ impl Stranger {
         let name = &self.name;
         let mut seen = String::new();
         for view in ["link", "addr", "route", "-6 route"] {
-            seen += &run::checked(&words(format!("ip -n {name} -details {view}")))?;
+            seen += &run::checked(format!("ip -n {name} -details {view}"))?;
         }
         Ok((netns::number(name)?, seen))
     }
@@ -128,12 +127,7 @@ fn one_with_the_interface_stays_as_it_is() -> Result<()> {
         0,
         &scenario::agents::config(guard.topology(), &guard.topology().nodes[0]),
     )?;
-    let well = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(status) if status.success => None,
-        Ok(status) => Some(status.stdout),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(well, Ok(()));
+    agent.is_well()?;
     assert_eq!(
         stranger.look()?,
         before,
@@ -164,13 +158,12 @@ fn one_that_took_the_name_of_ours_is_not_ours() -> Result<()> {
     let name = "tstrn-app";
     configure(&guard, 0, &with_endpoint(&guard, 0, name))?;
     agent.start()?;
-    run::checked(&words(format!("ip netns del {name}")))?;
-    let made_again = poll::until_well(|| netns::number(name).err().map(|error| error.to_string()));
-    assert_eq!(made_again, Ok(()), "the agent makes it again");
+    run::checked(format!("ip netns del {name}"))?;
+    poll::until_ok(|| netns::number(name)).context("the agent makes it again")?;
 
     // While nobody looks somebody else takes the name.
     agent.kill()?;
-    run::checked(&words(format!("ip netns del {name}")))?;
+    run::checked(format!("ip netns del {name}"))?;
     let stranger = Stranger::make(name.to_owned())?;
     is_left_alone(&agent, &stranger)?;
     Ok(guard.down()?)
@@ -188,7 +181,7 @@ fn one_that_took_the_name_and_the_number_of_ours_is_not_ours() -> Result<()> {
         agent.start()?;
         let number = netns::number(name)?;
         agent.kill()?;
-        run::checked(&words(format!("ip netns del {name}")))?;
+        run::checked(format!("ip netns del {name}"))?;
         Ok(Temporary::with_number(name, number)?)
     })?;
     let stranger = Stranger::furnish(namespace, name.to_owned())?;
@@ -233,7 +226,7 @@ fn the_node_of_another_instance_is_refused() -> Result<()> {
     let guard = Guard::overlay("tstro")?;
     let [agent, other] = [guard.agent(1), guard.agent(2)];
     let node = &other.instance;
-    let look = || run::checked(&words(format!("ip -n {node} link")));
+    let look = || run::checked(format!("ip -n {node} link"));
     let before = look()?;
     let add = ["endpoint", "add", "app", "--network", "lab"];
     let at = ["--netns", node, "--interface", "net1"];
@@ -246,12 +239,7 @@ fn the_node_of_another_instance_is_refused() -> Result<()> {
     let mut config = with_endpoint(&guard, 0, node);
     config.endpoints[0].interface = Some("net1".to_owned());
     configure(&guard, 0, &config)?;
-    let told = poll::until_well(|| match agent.ask(&["status"]) {
-        Ok(status) if status.code == Some(1) && status.stdout.contains(&whose) => None,
-        Ok(status) => Some(status.stdout),
-        Err(error) => Some(error.to_string()),
-    });
-    assert_eq!(told, Ok(()));
+    agent.tells(&whose)?;
     assert_eq!(look()?, before, "by the configuration");
     Ok(guard.down()?)
 }
@@ -278,11 +266,7 @@ fn a_node_that_is_called_otherwise_is_told_whose_devices_are_there() -> Result<(
     let mut config = guard.first_config();
     config.node.name = "tstre-new".to_owned();
     configure(&guard, 0, &config)?;
-    let told = poll::until_well(|| match agent.log() {
-        Ok(log) if log.contains("node.name is tstre-new now, and this stays instance") => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(told, Ok(()));
+    agent.has_logged("node.name is tstre-new now, and this stays instance")?;
     let file = agent.config_file().to_string_lossy().into_owned();
     let run = ["run", "--config", &file, "--netns", node];
     for running in [true, false] {
@@ -308,7 +292,7 @@ fn a_device_of_another_instance_is_said_to_be_its() -> Result<()> {
     for (device, make, said_of_it) in IN_THE_WAY {
         for (alias, theirs) in [("overlay:other", false), ("mine", true)] {
             for line in [make.to_owned(), format!("link set {device} alias {alias}")] {
-                run::checked(&words(format!("ip -n {node} {line}")))?;
+                run::checked(format!("ip -n {node} {line}"))?;
             }
             let config = agent.config_file().to_string_lossy().into_owned();
             let config = ["--config", &config, "--netns", node];
@@ -322,7 +306,7 @@ fn a_device_of_another_instance_is_said_to_be_its() -> Result<()> {
             let look = format!("ip -d link show {device}");
             assert_eq!(doctor.contains(&look), theirs, "{doctor}");
             assert!(!doctor.contains("ip link del"), "{doctor}");
-            run::checked(&words(format!("ip -n {node} link del {device}")))?;
+            run::checked(format!("ip -n {node} link del {device}"))?;
         }
     }
     Ok(guard.down()?)

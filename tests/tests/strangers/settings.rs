@@ -6,7 +6,6 @@ use anyhow::Result;
 use overlay_tests::{
     guard::Guard,
     run,
-    script::words,
     shape::{Scenario, Shape},
 };
 
@@ -20,7 +19,7 @@ fn only_what_is_as_we_left_it_is_put_back() -> Result<()> {
     fs::write(agent.config_file(), guard.first_config().to_toml())?;
     let on_node = |command: String| -> Result<String> {
         let command = format!("nsenter --net=/run/netns/{} {command}", agent.instance);
-        Ok(run::checked(&words(command))?.trim().to_owned())
+        Ok(run::checked(command)?.trim().to_owned())
     };
     let value = |key: &str| on_node(format!("sysctl -n {key}"));
     let set = |key: &str, value: &str| on_node(format!("sysctl -qw {key}={value}"));

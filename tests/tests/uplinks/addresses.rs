@@ -2,11 +2,11 @@
 //! be, weights, metrics and MTUs.
 
 use anyhow::Result;
-use overlay_tests::{guard::Guard, poll, run, script::words, traffic::Pair};
+use overlay_tests::{families::Family, guard::Guard, poll, run, traffic::Pair};
 
 use crate::{
     spread::{FLOWS, hops_are, spread},
-    stand::{both_cards, configure, flows_fast, ip, lab, pass_over_linkdown, second_cable, way_is},
+    stand::{both_cards, configure, flows_fast, ip, pass_over_linkdown, second_cable, way_is},
 };
 
 /// Has both nodes know each other by other addresses; `own` says where those are, N being the number.
@@ -31,7 +31,7 @@ fn of_both(guard: &Guard, commands: &str) -> Result<()> {
 
 #[test]
 fn an_address_of_one_and_a_gateway_that_is_told_to_be_on_link() -> Result<()> {
-    let guard = lab("tupclou")?;
+    let guard = Guard::pair("tupclou")?;
     // As clouds have it: nothing is on link, and all goes by a router.
     of_both(
         &guard,
@@ -51,7 +51,7 @@ fn an_address_of_one_and_a_gateway_that_is_told_to_be_on_link() -> Result<()> {
 
 #[test]
 fn metrics_weights_and_mtus_of_routes() -> Result<()> {
-    let guard = lab("tupmetr")?;
+    let guard = Guard::pair("tupmetr")?;
     second_cable(&guard)?;
     both_cards(&guard)?;
     pass_over_linkdown(&guard, &["all", "eth1", "eth2"])?;
@@ -93,7 +93,7 @@ fn metrics_weights_and_mtus_of_routes() -> Result<()> {
 
 #[test]
 fn a_route_with_an_mtu_is_as_narrow_as_it_says() -> Result<()> {
-    let guard = lab("tupmtu")?;
+    let guard = Guard::pair("tupmtu")?;
     let nodes = &guard.topology().nodes;
     let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     ip(&guard, 1, "route add 192.168.56.12/32 dev eth1 mtu 1400")?;
@@ -102,17 +102,12 @@ fn a_route_with_an_mtu_is_as_narrow_as_it_says() -> Result<()> {
         "ip netns exec {} ping -n -c 3 -i 0.2 -W 1 -M do -s 1400 {}",
         from.namespace, to.address
     );
-    let told = poll::until_well(|| match run::output(&words(&whole)) {
-        Ok(said) if said.stdout.contains("mtu = 1350") || said.stderr.contains("mtu=1350") => None,
-        other => Some(format!("{other:?}")),
-    });
-    assert_eq!(told, Ok(()), "{}", guard.agent(1).log()?);
+    poll::until(
+        || run::output(&whole),
+        |said| said.stdout.contains("mtu = 1350") || said.stderr.contains("mtu=1350"),
+    )?;
     // What may be cut up arrives, and what was told does, too.
-    let path = Pair {
-        client: &from.namespace,
-        server: &to.namespace,
-        address: to.address.into(),
-    };
+    let path = Pair::between(from, to, Family::V4);
     path.udp(&[1300, 1400, 4000])?;
     path.tcp(&[1 << 18])?;
     ip(&guard, 1, "route del 192.168.56.12/32")?;

@@ -7,10 +7,10 @@ use std::fs;
 use anyhow::Result;
 use overlay_common::maps::DROPS;
 use overlay_tests::{
-    counters, guard::Guard, kernel, poll, run, run::Running, script::words, traffic::Pair,
+    counters, families::Family, guard::Guard, kernel, poll, run, run::Running, traffic::Pair,
 };
 
-use crate::stand::{by_device, flows_fast, ip, lab, second_cable};
+use crate::stand::{by_device, flows_fast, ip, second_cable};
 
 /// A TUN device of a node, as a VPN has one; it goes with its process.
 fn tun(guard: &Guard, node: usize, device: &str, addresses: &str) -> Result<Running> {
@@ -24,12 +24,7 @@ fn tun(guard: &Guard, node: usize, device: &str, addresses: &str) -> Result<Runn
             there.underlay, here.underlay
         ),
     )?;
-    let is_up = poll::until_well(|| {
-        ip(guard, node, &format!("link set {device} mtu 1420"))
-            .err()
-            .map(|error| format!("{error:#}"))
-    });
-    assert_eq!(is_up, Ok(()));
+    poll::until_ok(|| ip(guard, node, &format!("link set {device} mtu 1420")))?;
     let length = if is_ipv6(addresses) { 64 } else { 24 };
     let address = format!("addr add {addresses}{node}/{length} dev {device} nodad");
     ip(guard, node, &address)?;
@@ -75,11 +70,7 @@ fn is_an_underlay(guard: &Guard, name: &str, device: &str, addresses: &str) -> R
     by_device(guard, device, addresses)?;
     flows_fast(guard, name)?;
     let nodes = &guard.topology().nodes;
-    let path = Pair {
-        client: &nodes[0].containers[0].namespace,
-        server: &nodes[1].containers[0].namespace,
-        address: nodes[1].containers[0].address.into(),
-    };
+    let path = Pair::between(&nodes[0].containers[0], &nodes[1].containers[0], Family::V4);
     path.tcp(&[1 << 18])?;
     path.udp(&[1200])?;
     drops_a_stranger(guard, device, addresses)?;
@@ -89,7 +80,7 @@ fn is_an_underlay(guard: &Guard, name: &str, device: &str, addresses: &str) -> R
 
 #[test]
 fn a_device_without_ethernet() -> Result<()> {
-    let guard = lab("tupvpn")?;
+    let guard = Guard::pair("tupvpn")?;
     // In the place of an Ethernet type there is one of IPv4 in the first of the addresses.
     for (device, addresses, mtu) in [
         ("vpn0", "8.0.31.", 1370),
@@ -209,7 +200,7 @@ fn of_node(text: &str, node: usize) -> String {
 
 /// Has a lab's nodes reach each other by devices of these kinds, one after the other.
 fn each_is_an_underlay(name: &str, kinds: &[Kind]) -> Result<()> {
-    let guard = lab(name)?;
+    let guard = Guard::pair(name)?;
     second_cable(&guard)?;
     for (kind, number) in kinds.iter().zip(20..) {
         let (addresses, device) = (format!("172.31.{number}."), kind.device);
@@ -217,7 +208,7 @@ fn each_is_an_underlay(name: &str, kinds: &[Kind]) -> Result<()> {
             // What stands on a card shares its cable, and each would answer for the other.
             let quiet = "sysctl -qw net.ipv4.conf.eth1.arp_ignore=1";
             let namespace = &guard.topology().nodes[node - 1].namespace;
-            run::checked(&words(format!("ip netns exec {namespace} {quiet}")))?;
+            run::checked(format!("ip netns exec {namespace} {quiet}"))?;
             ip(&guard, node, &of_node(kind.made, node))?;
             let up = format!(
                 "addr add {addresses}{node}/24 dev {device}
@@ -262,12 +253,12 @@ fn tunnels_of_the_kernel() -> Result<()> {
 #[test]
 #[ignore = "it needs modules of Debian's kernels: cargo xtask vm"]
 fn wireguard() -> Result<()> {
-    let guard = lab("tupwg")?;
+    let guard = Guard::pair("tupwg")?;
     let keys = tempfile::tempdir()?;
     let nodes = &guard.topology().nodes;
     let mut public = Vec::new();
     for node in nodes {
-        let key = run::checked(&words("wg genkey"))?;
+        let key = run::checked("wg genkey")?;
         let file = keys.path().join(&node.namespace);
         fs::write(&file, &key)?;
         let shown = format!("wg pubkey < {}", file.display());
@@ -283,13 +274,13 @@ fn wireguard() -> Result<()> {
             number,
             &format!("link add wg0 type wireguard\naddr add 172.31.40.{number}/24 dev wg0"),
         )?;
-        run::checked(&words(format!(
+        run::checked(format!(
             "ip netns exec {} wg set wg0 private-key {} listen-port 51820 peer {} \
              allowed-ips 172.31.40.{other}/32,172.31.40.9/32 endpoint 192.168.56.1{other}:51820",
             node.namespace,
             file.display(),
             public[other - 1]
-        )))?;
+        ))?;
         ip(&guard, number, "link set wg0 up")?;
     }
     is_an_underlay(&guard, "WireGuard", "wg0", "172.31.40.")?;
@@ -299,7 +290,7 @@ fn wireguard() -> Result<()> {
 #[test]
 #[ignore = "it needs modules of Debian's kernels: cargo xtask vm"]
 fn a_card_in_a_vrf() -> Result<()> {
-    let guard = lab("tupvrf")?;
+    let guard = Guard::pair("tupvrf")?;
     for node in [1, 2] {
         let vrf = "link add vrf9 type vrf table 9\nlink set vrf9 up\nlink set eth1 master vrf9";
         ip(&guard, node, vrf)?;
@@ -312,18 +303,11 @@ fn a_card_in_a_vrf() -> Result<()> {
         let rule = format!("rule add from {} lookup 9", node.underlay);
         ip(&guard, node.number.into(), &rule)?;
         let setting = "sysctl -qw net.ipv4.udp_l3mdev_accept=1";
-        run::checked(&words(format!(
-            "ip netns exec {} {setting}",
-            node.namespace
-        )))?;
+        run::checked(format!("ip netns exec {} {setting}", node.namespace))?;
     }
     flows_fast(&guard, "a VRF")?;
     let nodes = &guard.topology().nodes;
-    let path = Pair {
-        client: &nodes[0].containers[0].namespace,
-        server: &nodes[1].containers[0].namespace,
-        address: nodes[1].containers[0].address.into(),
-    };
+    let path = Pair::between(&nodes[0].containers[0], &nodes[1].containers[0], Family::V4);
     path.tcp(&[1 << 18])?;
     // In fragments: those are the kernel's.
     path.udp(&[1200, 4000])?;

@@ -8,16 +8,16 @@ mod spread;
 mod stand;
 
 use anyhow::Result;
-use overlay_tests::{run, script::words, topology::Node, traffic::Pair};
+use overlay_tests::{families::Family, guard::Guard, run, topology::Node, traffic::Pair};
 
 use crate::stand::{
-    BOTH, both_cards, configure, flows, flows_fast, ip, lab, pass_over_linkdown, second_cable,
-    vteps, way_is,
+    BOTH, both_cards, configure, flows, flows_fast, ip, pass_over_linkdown, second_cable, vteps,
+    way_is,
 };
 
 #[test]
 fn an_address_on_the_loopback_behind_two_cards() -> Result<()> {
-    let guard = lab("tuplo")?;
+    let guard = Guard::pair("tuplo")?;
     second_cable(&guard)?;
     for node in [1, 2] {
         let other = 3 - node;
@@ -47,11 +47,7 @@ fn an_address_on_the_loopback_behind_two_cards() -> Result<()> {
     let status = guard.agent(1).json(&["status"])?;
     assert_eq!(status["vteps"], serde_json::json!(["10.255.0.1"]));
     assert_eq!(status["networks"][0]["mtu"], 1450, "not the loopback's");
-    let path = Pair {
-        client: &nodes[0].containers[0].namespace,
-        server: &nodes[1].containers[0].namespace,
-        address: nodes[1].containers[0].address.into(),
-    };
+    let path = Pair::between(&nodes[0].containers[0], &nodes[1].containers[0], Family::V4);
     path.tcp(&[1 << 20])?;
     path.udp(&[2000])?;
 
@@ -74,7 +70,7 @@ fn an_address_on_the_loopback_behind_two_cards() -> Result<()> {
 
 #[test]
 fn a_way_that_ends_in_silence() -> Result<()> {
-    let guard = lab("tupway")?;
+    let guard = Guard::pair("tupway")?;
     second_cable(&guard)?;
     both_cards(&guard)?;
     ip(
@@ -117,7 +113,7 @@ fn a_way_that_ends_in_silence() -> Result<()> {
 
 #[test]
 fn rules_choose_by_what_a_tunnel_sends() -> Result<()> {
-    let guard = lab("tuprule")?;
+    let guard = Guard::pair("tuprule")?;
     second_cable(&guard)?;
     both_cards(&guard)?;
     flows_fast(&guard, "two cards")?;
@@ -144,14 +140,14 @@ fn rules_choose_by_what_a_tunnel_sends() -> Result<()> {
 
 #[test]
 fn a_router_with_an_ipv6_address_leads_to_an_ipv4_node() -> Result<()> {
-    let guard = lab("tupsix")?;
+    let guard = Guard::pair("tupsix")?;
     let nodes = &guard.topology().nodes;
     let link_local = |node: &Node| -> Result<String> {
         let shown = format!(
             "ip -n {} -j -6 addr show dev eth1 scope link",
             node.namespace
         );
-        let shown = run::json(&words(shown))?;
+        let shown = run::json(shown)?;
         let address = shown[0]["addr_info"][0]["local"].as_str();
         Ok(address.unwrap_or_default().to_owned())
     };
@@ -173,7 +169,7 @@ fn a_router_with_an_ipv6_address_leads_to_an_ipv4_node() -> Result<()> {
     way_is(&guard, "eth1", &two)?;
     flows_fast(&guard, "a next hop of IPv6")?;
     let shown = format!("ip -n {} -j neigh show dev eth1", nodes[0].namespace);
-    let shown = run::json(&words(shown))?;
+    let shown = run::json(shown)?;
     let asked: Vec<&str> = shown
         .as_array()
         .into_iter()
@@ -182,18 +178,14 @@ fn a_router_with_an_ipv6_address_leads_to_an_ipv4_node() -> Result<()> {
         .filter(|address| !address.contains(':'))
         .collect();
     assert!(asked.is_empty(), "ARP for {asked:?}");
-    let path = Pair {
-        client: &nodes[0].containers[0].namespace,
-        server: &nodes[1].containers[0].namespace,
-        address: nodes[1].containers[0].address.into(),
-    };
+    let path = Pair::between(&nodes[0].containers[0], &nodes[1].containers[0], Family::V4);
     path.tcp(&[1 << 20])?;
     Ok(guard.down()?)
 }
 
 #[test]
 fn an_address_that_is_away_for_a_moment() -> Result<()> {
-    let guard = lab("tupgap")?;
+    let guard = Guard::pair("tupgap")?;
     let agent = guard.agent(1);
     let known = vteps(&agent)?;
     ip(&guard, 1, "addr add 192.168.56.100/32 dev eth1")?;
@@ -215,7 +207,7 @@ fn an_address_that_is_away_for_a_moment() -> Result<()> {
 
 #[test]
 fn an_agent_that_is_earlier_than_its_underlay() -> Result<()> {
-    let guard = lab("tuplate")?;
+    let guard = Guard::pair("tuplate")?;
     let agent = guard.agent(1);
     agent.tell(&["down"])?;
     ip(&guard, 1, "addr del 192.168.56.11/24 dev eth1")?;

@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{counters, guard::Guard, netns, poll, run, run::Running, script::words};
+use overlay_tests::{counters, guard::Guard, netns, poll, run, run::Running};
 
-use crate::stand::{BOTH, configure, flows_fast, ip, lab, pass_over_linkdown, second_cable};
+use crate::stand::{BOTH, configure, flows_fast, ip, pass_over_linkdown, second_cable};
 
 /// Flows that are told apart by their ports.
 pub(crate) const FLOWS: usize = 64;
@@ -22,7 +22,7 @@ pub(crate) fn spread(guard: &Guard) -> Result<(usize, [u64; 2])> {
     let (from, to) = (&nodes[0].containers[0], &nodes[1].containers[0]);
     let sent = |device: &str| -> Result<u64> {
         let shown = format!("ip -n {} -s -j link show dev {device}", nodes[0].namespace);
-        let shown = run::json(&words(shown))?;
+        let shown = run::json(shown)?;
         let packets = shown[0]["stats64"]["tx"]["packets"].as_u64();
         packets.with_context(|| format!("no count in {shown}"))
     };
@@ -60,7 +60,7 @@ pub(crate) fn hops_are(guard: &Guard, count: usize) -> Result<()> {
 
 /// Two nodes with addresses on their loopbacks, and two next hops to each other's.
 fn behind_two_cables(name: &str) -> Result<Guard> {
-    let guard = lab(name)?;
+    let guard = Guard::pair(name)?;
     second_cable(&guard)?;
     for node in [1, 2] {
         let other = 3 - node;
@@ -223,7 +223,7 @@ fn throughput(guard: &Guard) -> Result<f64> {
         from.namespace, to.address
     );
     let mut told = None;
-    let done = poll::until_well(|| match run::json(&words(client.clone())) {
+    let done = poll::until_well(|| match run::json(client.clone()) {
         Ok(found) => {
             told = found["end"]["sum_received"]["bits_per_second"].as_f64();
             told.is_none().then(|| found["error"].to_string())
@@ -241,10 +241,10 @@ fn two_cables_carry_more_than_one() -> Result<()> {
     for node in &guard.topology().nodes {
         for device in ["eth1", "eth2"] {
             let shape = "root tbf rate 40mbit burst 64kb latency 50ms";
-            run::checked(&words(format!(
+            run::checked(format!(
                 "ip netns exec {} tc qdisc add dev {device} {shape}",
                 node.namespace
-            )))?;
+            ))?;
         }
     }
     hops_are(&guard, 2)?;

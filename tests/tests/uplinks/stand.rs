@@ -9,22 +9,15 @@ use overlay_tests::{
     counters,
     guard::Guard,
     poll, run, scenario,
-    script::words,
-    shape::{Scenario, Shape},
     topology::Node,
 };
-
-pub(crate) fn lab(name: &str) -> Result<Guard> {
-    let shape = Shape::new(name.parse()?, Scenario::Overlay, Some(2), Some(1))?;
-    Ok(Guard::up(shape)?)
-}
 
 /// Runs commands of `ip`, one a line, in a node counted from 1.
 pub(crate) fn ip(guard: &Guard, node: usize, commands: &str) -> Result<()> {
     let namespace = &guard.topology().nodes[node - 1].namespace;
     let lines = commands.lines().map(str::trim);
     for command in lines.filter(|line| !line.is_empty()) {
-        run::checked(&words(format!("ip -n {namespace} {command}")))?;
+        run::checked(format!("ip -n {namespace} {command}"))?;
     }
     Ok(())
 }
@@ -56,9 +49,9 @@ pub(crate) fn configure(guard: &Guard, node: &Node, changes: &[(&str, &str)]) ->
 pub(crate) fn pass_over_linkdown(guard: &Guard, devices: &[&str]) -> Result<()> {
     let node = &guard.topology().nodes[0].namespace;
     for device in devices {
-        run::checked(&words(format!(
+        run::checked(format!(
             "ip netns exec {node} sysctl -qw net.ipv4.conf.{device}.ignore_routes_with_linkdown=1"
-        )))?;
+        ))?;
     }
     Ok(())
 }

@@ -13,7 +13,6 @@ use overlay_tests::{
     guard::Guard,
     raw::{self, Socket},
     run,
-    script::words,
     shape::{Scenario, Shape},
     topology::{Node, UNDERLAY, VNI},
 };
@@ -108,7 +107,7 @@ impl<'a> Stand<'a> {
         }
         sockets.insert(BARE, Socket::tun(&here.namespace, BARE)?);
         for command in taken_in(&here.namespace, BARE) {
-            run::checked(&words(command))?;
+            run::checked(command)?;
         }
         let mut exits = BTreeMap::new();
         let container = &here.containers[1];
@@ -344,7 +343,7 @@ fn lab(name: &str, over: Family) -> Result<Guard> {
         commands.push(format!("ip -n {here} route add {range} dev {UNDERLAY}"));
     }
     for command in commands {
-        run::checked(&words(command))?;
+        run::checked(command)?;
     }
     Ok(guard)
 }
@@ -384,7 +383,7 @@ fn the_guard_is_repaired_and_follows_its_peers() -> Result<()> {
         format!("insert rule inet {table} input accept"),
         format!("flush chain inet {table} tunnel"),
     ] {
-        run::checked(&words(format!("ip netns exec {namespace} nft {damage}")))?;
+        run::checked(format!("ip netns exec {namespace} nft {damage}"))?;
         guard.is_whole(agent, &damage)?;
     }
     let stranger = &stand.cases()[3];

@@ -1,4 +1,4 @@
-//! Who may know whom, where looking at the text is enough to see it.
+//! Rules about dependencies between modules, checked in the source text.
 
 use std::{
     fs,

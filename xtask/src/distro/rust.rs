@@ -52,7 +52,7 @@ impl Rust {
         }
     }
 
-    /// What of it a set-up must not change.
+    /// The parts of it that a set-up must not change.
     pub(super) fn belongings(self, machine: &Machine) -> Result<String> {
         let line = match self {
             Self::Rustup => "find /root/.rustup/toolchains -type f | sort | sha256sum",

@@ -1,4 +1,4 @@
-//! What people read about a lab: who is in it, how it was built, what to try next.
+//! A guide to a lab for its users: its members, how it was built, and what to try next.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -296,7 +296,7 @@ fn data_plane(instance: &str, program: &Path) -> [Suggestion; 2] {
     ]
 }
 
-/// What to do with etcd and the nodes that follow it.
+/// Suggestions about etcd and the nodes that follow it.
 fn cluster(topology: &Topology, program: &Path) -> Vec<Suggestion> {
     let (Some(first), Some(last)) = (topology.nodes.first(), topology.nodes.last()) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What a machine goes through with the package: install, use, upgrade, remove, purge.
+//! A trial of the package: install, use, upgrade, remove, purge.
 
 use std::{
     fs,
@@ -49,12 +49,10 @@ pub(super) fn run(
     agent: &Path,
 ) -> Result<()> {
     test::require_root()?;
-    let shape = Shape::new("deb".parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of("deb", Scenario::Overlay, 2, 1)?;
     let guard = Guard::underlay_for(shape, agent)?;
     let topology = guard.topology();
-    let [here, there] = topology.nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [here, there] = topology.two_nodes();
     let other = guard.agent(there.number);
     fs::write(
         other.config_file(),

@@ -1,4 +1,4 @@
-//! What the kernel of this machine must offer.
+//! Requirements on this machine's kernel.
 
 use std::{fs, path::Path, process::Command};
 

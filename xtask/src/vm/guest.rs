@@ -67,7 +67,7 @@ pub(super) struct Emulator {
     accelerator: Accelerator,
 }
 
-/// What is booted.
+/// The machine to boot.
 #[derive(Clone, Copy)]
 pub(super) struct Guest<'a> {
     pub(super) kernel: &'a Kernel,
@@ -86,7 +86,7 @@ pub(super) struct Guest<'a> {
     pub(super) folder: &'a Path,
 }
 
-/// What became of one test.
+/// The outcome of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TestResult {
     test: String,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{console::Console, setup::cross::Target, test::programs::Program, workspace};
 
-/// What the tests run besides the agent.
+/// Programs that the tests run besides the agent.
 const PROGRAMS: [&str; 16] = [
     "bpftool", "bridge", "curl", "ethtool", "ip", "iperf3", "nft", "nsenter", "ping", "socat",
     "ss", "sysctl", "tc", "tcpdump", "unshare", "wg",
@@ -94,7 +94,7 @@ pub(super) enum Packing {
     Quick,
 }
 
-/// What goes into a RAM disk.
+/// The content of a RAM disk.
 pub(super) struct Contents<'a> {
     pub(super) arch: Arch,
     /// The shell of this machine's processor: it tells which applets there are.

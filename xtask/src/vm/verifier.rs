@@ -1,4 +1,4 @@
-//! What the kernels' verifiers said of the programs.
+//! The verifiers' statistics of the programs.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -43,12 +43,10 @@ pub(super) struct Node {
 
 /// The two machines, numbered and addressed like the nodes of a lab.
 pub(super) fn nodes(nic: Nic) -> Result<[Node; 2]> {
-    let shape = Shape::new("vm".parse()?, Scenario::Overlay, Some(2), Some(1))?
-        .speaking(Families::Both, Families::Both)?;
+    let shape =
+        Shape::of("vm", Scenario::Overlay, 2, 1)?.speaking(Families::Both, Families::Both)?;
     let topology = Topology::new(shape);
-    let [one, two] = topology.nodes.as_slice() else {
-        anyhow::bail!("two nodes were asked for");
-    };
+    let [one, two] = topology.two_nodes();
     Ok([(one, two), (two, one)].map(|(node, other)| Node {
         nic,
         number: node.number,

@@ -9,7 +9,7 @@ use overlay_tests::{
     packages::{Release, fetched},
     poll,
     run::{self, Running},
-    script::{inside, words},
+    script::inside,
 };
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn rate(client: &str, server: &str, at: std::net::IpAddr, direction: &str) -> Re
     let _listens = Running::inside(server, "iperf3 -s -1")?;
     let line = inside(client, format!("iperf3 -c {at} -t 2 -J {direction}"));
     let mut rate = None;
-    poll::until_well(|| match run::json(&words(&line)) {
+    poll::until_well(|| match run::json(&line) {
         Ok(said) => {
             rate = said["end"]["sum_received"]["bits_per_second"].as_f64();
             rate.is_none().then(|| said["error"].to_string())
@@ -188,11 +188,7 @@ fn what_bandwidth_shapes_is_shaped_and_nothing_else() -> Result<()> {
     let shaped = address(&tool.add("tcph-a", &limits)?)?;
     let free = address(&tool.add("tcph-b", &json!({}))?)?;
     tool.tell("check", "tcph-a", &limits)?;
-    poll::until_well(|| match attachments(&agent) {
-        Ok(all) if hooks(&all).len() >= 2 => None,
-        other => Some(format!("{other:?}")),
-    })
-    .map_err(anyhow::Error::msg)?;
+    poll::until(|| attachments(&agent), |all| hooks(&all).len() >= 2)?;
     // From this node and from the other one, each way.
     for from in ["tcph-n1c1", "tcph-n2c1"] {
         for direction in ["", "--reverse"] {

@@ -130,7 +130,7 @@ impl<'a> Containerd<'a> {
             .stderr(log)
             .spawn()?;
         let started = Self { room, daemon };
-        poll::until_well(|| started.ctr("version").err()).map_err(anyhow::Error::msg)?;
+        poll::until_ok(|| started.ctr("version"))?;
         Ok(started)
     }
 

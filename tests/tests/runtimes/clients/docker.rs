@@ -65,7 +65,7 @@ impl<'a> Docker<'a> {
     }
 
     fn answers(&self) -> Result<()> {
-        poll::until_well(|| self.tell("version").err()).map_err(anyhow::Error::msg)
+        poll::until_ok(|| self.tell("version")).map(drop)
     }
 
     /// Ends the daemon as a fault would, and starts another one.

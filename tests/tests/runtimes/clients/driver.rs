@@ -202,7 +202,7 @@ fn what_docker_cannot_have_is_refused_in_words() -> Result<()> {
 
 #[test]
 fn docker_is_told_of_both_families() -> Result<()> {
-    let shape = Shape::new("tcpl".parse()?, Scenario::Overlay, Some(2), Some(1))?;
+    let shape = Shape::of("tcpl", Scenario::Overlay, 2, 1)?;
     let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
     let Some(clients) = Clients::on(guard, PACKAGES, "tcpl")? else {
         return Ok(());

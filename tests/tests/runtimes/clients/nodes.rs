@@ -7,7 +7,7 @@ use overlay_tests::{agent::Agent, guard::Guard, packages::Release, poll};
 use serde_json::{Value, json};
 
 use super::room::Room;
-use crate::{attachments, lab, nothing_is_left, tell, veths};
+use crate::{attachments, nothing_is_left, tell, veths};
 
 /// A server of one page.
 pub(super) const SERVE: &str = "cd /; exec httpd -f -p 80";
@@ -27,7 +27,7 @@ impl Clients {
 
     /// With those of a root of packages that has a name of its own.
     pub(super) fn up_with(packages: &str, name: &str) -> Result<Option<Self>> {
-        Self::on(lab(name)?, packages, name)
+        Self::on(Guard::pair(name)?, packages, name)
     }
 
     /// On the nodes of a lab that is up.

@@ -214,7 +214,7 @@ impl Room {
         }
         for root in roots {
             let own = root.join(self.cgroup().trim_start_matches('/'));
-            poll::until_well(|| end_and_remove(&own).err()).map_err(anyhow::Error::msg)?;
+            poll::until_ok(|| end_and_remove(&own))?;
         }
         Ok(())
     }

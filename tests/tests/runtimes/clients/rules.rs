@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use overlay_tests::{
     agent::Agent,
     counters::{carried, reasons},
+    families::Family,
     guard::Guard,
     poll,
     traffic::Pair,
@@ -35,15 +36,9 @@ struct Beside<'a> {
 
 impl Beside<'_> {
     fn pair(&self) -> Pair<'_> {
-        let [node, other] = &self.guard.topology().nodes[..] else {
-            panic!("two nodes")
-        };
+        let [node, other] = self.guard.topology().two_nodes();
         let far = &other.containers[0];
-        Pair {
-            client: &node.containers[0].namespace,
-            server: &far.namespace,
-            address: far.address.into(),
-        }
+        Pair::between(&node.containers[0], far, Family::V4)
     }
 
     /// Whether what containers exchange arrives, and all of it by the programs.

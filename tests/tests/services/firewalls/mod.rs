@@ -32,9 +32,7 @@ fn beside(name: &str, invalid: bool, write: impl Fn(&str) -> Result<()>) -> Resu
     let shape = Shape::usual(name, Scenario::Overlay)?;
     let guard = Guard::up(shape.speaking(Families::V4, Families::Both)?)?;
     let topology = guard.topology();
-    let [node, other] = &topology.nodes[..] else {
-        panic!("two nodes")
-    };
+    let [node, other] = topology.two_nodes();
     let (client, far) = (&node.containers[0].namespace, &other.containers[0]);
     write(&node.namespace)?;
     kube::by_nftables(topology)?;

@@ -15,7 +15,6 @@ use overlay_tests::{
     guard::Guard,
     packages::{self, Release},
     poll, run,
-    script::words,
     shape::{Scenario, Shape},
     topology::Topology,
     traffic::Pair,
@@ -62,9 +61,7 @@ struct Cluster {
 
 impl Cluster {
     fn of(topology: &Topology, family: Family) -> Self {
-        let [node, other] = &topology.nodes[..] else {
-            panic!("two nodes")
-        };
+        let [node, other] = topology.two_nodes();
         let remote = other.containers[0].at(family);
         let local = node.containers[1].at(family);
         let services = ["tcp", "udp"].into_iter().flat_map(|protocol| {
@@ -118,9 +115,7 @@ fn paths(node: &str) -> Result<(u64, u64)> {
 /// Services are reached, and what nobody translates is fast.
 fn is_well_beside(guard: &Guard, outside: &str, on: bool) -> Result<()> {
     let topology = guard.topology();
-    let [node, other] = &topology.nodes[..] else {
-        panic!("two nodes")
-    };
+    let [node, other] = topology.two_nodes();
     let [client, near] = &node.containers[..] else {
         panic!("two containers")
     };
@@ -167,15 +162,9 @@ pub(crate) fn is_fast(guard: &Guard, family: Family) -> Result<bool> {
 
 /// Two whom nobody's rules are about.
 fn plain(topology: &Topology, family: Family) -> Pair<'_> {
-    let [node, other] = &topology.nodes[..] else {
-        panic!("two nodes")
-    };
+    let [node, other] = topology.two_nodes();
     let far = &other.containers[0];
-    Pair {
-        client: &node.containers[0].namespace,
-        server: &far.namespace,
-        address: far.at(family),
-    }
+    Pair::between(&node.containers[0], far, family)
 }
 
 /// Nothing is said that is not so.
@@ -198,10 +187,10 @@ fn beside(name: &str, write: impl Fn(&Topology) -> Result<()>, invalid: bool) ->
         return Ok(());
     }
     // A route, so that the node forwards what is for nobody, and its rules refuse it.
-    run::checked(&words(format!(
+    run::checked(format!(
         "ip -n {} route add fd96::/64 dev out0",
         topology.nodes[0].namespace
-    )))?;
+    ))?;
     write(topology)?;
     until_followed(&agent, invalid)?;
     for on in [true, false] {
