@@ -167,22 +167,15 @@ impl Agent {
         let plan = parse(&out.stdout, || {
             format!("overlay-agent plan: {}", out.stderr)
         })?;
-        plan["steps"]
-            .as_array()
-            .cloned()
-            .ok_or_else(|| Error::Output {
-                command: "overlay-agent plan".to_owned(),
-                why: format!("no list \"steps\" in {plan}"),
-            })
+        plan["steps"].as_array().cloned().ok_or_else(|| {
+            Error::output("overlay-agent plan", format!("no list \"steps\" in {plan}"))
+        })
     }
 
     /// Packets that were dropped, by whomever, by reason: as many as the programs and the kernel say.
     pub fn drops(&self) -> Result<BTreeMap<String, u64>> {
         let stats = self.json(&["stats"])?;
-        let wrong = |why: &str| Error::Output {
-            command: "overlay-agent stats".to_owned(),
-            why: format!("{why} {stats}"),
-        };
+        let wrong = |why: &str| Error::output("overlay-agent stats", format!("{why} {stats}"));
         let drops = stats["drops"].as_array();
         let drops = drops.ok_or_else(|| wrong("no list \"drops\" in"))?;
         let count = |drops: &Value| {
@@ -285,10 +278,10 @@ impl Agent {
         if process.wait(Instant::now() + Duration::from_secs(20)) {
             return Ok(());
         }
-        Err(Error::Output {
-            command: format!("kill -{signal} {}", process.pid),
-            why: "it runs on".to_owned(),
-        })
+        Err(Error::output(
+            format!("kill -{signal} {}", process.pid),
+            "it runs on",
+        ))
     }
 
     /// Waits until `status` says that all is well.
@@ -313,10 +306,7 @@ impl Agent {
     pub fn has_logged(&self, what: &str) -> Result<()> {
         poll::until(|| self.log(), |log| log.contains(what))
             .map(drop)
-            .map_err(|error| Error::Output {
-                command: format!("look for {what:?} in the log"),
-                why: error.to_string(),
-            })
+            .map_err(|error| Error::output(format!("look for {what:?} in the log"), error))
     }
 
     /// Waits until a command's answer is as expected, and returns it; the error brings the log.
@@ -326,9 +316,11 @@ impl Agent {
         ask: impl FnMut() -> Result<T>,
         is_expected: impl Fn(&T) -> bool,
     ) -> Result<T> {
-        poll::until(ask, is_expected).map_err(|error| Error::Output {
-            command: format!("overlay-agent {command} ({})", self.instance),
-            why: format!("{error}\n{}", self.log().unwrap_or_default()),
+        poll::until(ask, is_expected).map_err(|error| {
+            Error::output(
+                format!("overlay-agent {command} ({})", self.instance),
+                format!("{error}\n{}", self.log().unwrap_or_default()),
+            )
         })
     }
 
@@ -340,8 +332,6 @@ impl Agent {
 }
 
 fn parse(text: &str, what: impl FnOnce() -> String) -> Result<Value> {
-    serde_json::from_str(text).map_err(|error| Error::Output {
-        command: what(),
-        why: format!("{error} in {text:?}"),
-    })
+    serde_json::from_str(text)
+        .map_err(|error| Error::output(what(), format!("{error} in {text:?}")))
 }

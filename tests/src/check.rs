@@ -150,11 +150,12 @@ pub fn path_mtu(namespace: &str, to: IpAddr) -> Result<u16> {
         let device = route["dev"].as_str().unwrap_or_default();
         mtu = ask(format!("link show dev {device}"))?[0]["mtu"].as_u64();
     }
-    mtu.and_then(|mtu| mtu.try_into().ok())
-        .ok_or_else(|| Error::Output {
-            command: format!("ip -n {namespace} -j route get {to}"),
-            why: format!("no MTU in {route}"),
-        })
+    mtu.and_then(|mtu| mtu.try_into().ok()).ok_or_else(|| {
+        Error::output(
+            format!("ip -n {namespace} -j route get {to}"),
+            format!("no MTU in {route}"),
+        )
+    })
 }
 
 /// The outcome of one ping.
@@ -250,10 +251,7 @@ pub fn ping_for(namespace: &str, address: IpAddr, patience: Duration) -> Result<
         _ if out.code == Some(1) => Ok(Answer::None(reason(&out.stdout))),
         // Exit code 2 is about ping itself, not about the network, but for "unreachable".
         _ if out.stderr.contains("nreachable") => Ok(Answer::None(out.stderr.trim().to_owned())),
-        _ => Err(Error::Output {
-            command: argv.join(" "),
-            why: out.stderr,
-        }),
+        _ => Err(Error::output(argv.join(" "), out.stderr)),
     }
 }
 

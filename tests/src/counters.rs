@@ -160,9 +160,11 @@ pub fn pin(instance: &str, name: &str) -> Result<PathBuf> {
     pins(&root)?
         .into_iter()
         .find(|path| path.ends_with(name))
-        .ok_or_else(|| Error::Output {
-            command: format!("find {} -name {name}", root.display()),
-            why: "nothing is pinned by that name".to_owned(),
+        .ok_or_else(|| {
+            Error::output(
+                format!("find {} -name {name}", root.display()),
+                "nothing is pinned by that name",
+            )
         })
 }
 
@@ -190,8 +192,8 @@ fn number(value: &Value) -> Result<u64> {
 }
 
 fn unexpected(value: &Value) -> Error {
-    Error::Output {
-        command: "bpftool --json map dump".to_owned(),
-        why: format!("not what a map with BTF looks like: {value}"),
-    }
+    Error::output(
+        "bpftool --json map dump",
+        format!("not what a map with BTF looks like: {value}"),
+    )
 }

@@ -177,6 +177,14 @@ impl fmt::Display for LogEnd {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// A command whose output is not as it must be.
+    pub fn output(command: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self::Output {
+            command: command.into(),
+            why: why.to_string(),
+        }
+    }
+
     /// For `map_err` on a file operation.
     pub fn file(
         operation: &'static str,

@@ -58,9 +58,11 @@ impl Faulty {
     /// Makes the wire to a node faulty; the underlay is IPv4, the tunnel's port IANA's.
     pub fn towards(topology: &Topology, node: &Node, fault: Fault) -> Result<Self> {
         let port = format!("n{}", node.number);
-        let switch = topology.switch().ok_or_else(|| Error::Output {
-            command: format!("put {fault:?} on the wire"),
-            why: "two nodes have a cable and no switch: raise three".to_owned(),
+        let switch = topology.switch().ok_or_else(|| {
+            Error::output(
+                format!("put {fault:?} on the wire"),
+                "two nodes have a cable and no switch: raise three",
+            )
         })?;
         let queue = matches!(fault, Fault::Reordering(_)).then(|| (switch.clone(), port.clone()));
         if queue.is_some() {

@@ -71,10 +71,7 @@ impl Machine {
         let Some(shell) = self.shell else {
             return run::checked(&["sh".to_owned(), "-c".to_owned(), line.to_owned()]);
         };
-        let fault = |why: String| Error::Output {
-            command: format!("on {shell}: {line}"),
-            why,
-        };
+        let fault = |why: String| Error::output(format!("on {shell}: {line}"), why);
         match ask(shell, line) {
             Ok((output, status)) if status == "0" => Ok(output),
             Ok((output, status)) => Err(fault(format!("status {status}: {output}"))),
@@ -178,10 +175,7 @@ impl Machine {
     }
 
     fn fault(&self, why: String) -> Error {
-        Error::Output {
-            command: self.node.namespace.clone(),
-            why,
-        }
+        Error::output(self.node.namespace.clone(), why)
     }
 }
 
@@ -217,14 +211,15 @@ pub struct Machines {
 impl Machines {
     /// Starts both agents with a lab's configuration, changed as the test wants it.
     pub fn up(shape: Shape, change: impl Fn(&mut Config)) -> Result<Self> {
-        let shell = env::var(SECOND).map_err(|error| Error::Output {
-            command: SECOND.to_owned(),
-            why: format!("{error}: it tells where the second machine's shell is"),
+        let shell = env::var(SECOND).map_err(|error| {
+            Error::output(
+                SECOND,
+                format!("{error}: it tells where the second machine's shell is"),
+            )
         })?;
-        let shell: SocketAddr = shell.parse().map_err(|error| Error::Output {
-            command: format!("{SECOND}={shell}"),
-            why: format!("{error}"),
-        })?;
+        let shell: SocketAddr = shell
+            .parse()
+            .map_err(|error| Error::output(format!("{SECOND}={shell}"), error))?;
         let topology = Topology::new(shape);
         let machine = |number: usize, shell| Machine {
             node: topology.nodes[number].clone(),

@@ -105,10 +105,8 @@ pub fn neighbour_of(namespace: &str, address: IpAddr) -> Result<Mac> {
 /// A MAC in the first object that a command prints.
 fn mac_in(argv: &[String], field: &str) -> Result<Mac> {
     let text = run::checked(argv)?;
-    let not_understood = || Error::Output {
-        command: argv.join(" "),
-        why: format!("no MAC called {field} in {text:?}"),
-    };
+    let not_understood =
+        || Error::output(argv.join(" "), format!("no MAC called {field} in {text:?}"));
     let objects: Value = serde_json::from_str(&text).map_err(|_| not_understood())?;
     let mac = objects[0][field].as_str().unwrap_or_default();
     let bytes: Vec<u8> = mac

@@ -123,10 +123,7 @@ pub fn checked(line: impl CommandLine) -> Result<String> {
 /// Runs a command that must succeed and tells in JSON.
 pub fn json(line: impl CommandLine) -> Result<serde_json::Value> {
     let text = checked(&line)?;
-    serde_json::from_str(&text).map_err(|error| Error::Output {
-        command: line.argv().join(" "),
-        why: error.to_string(),
-    })
+    serde_json::from_str(&text).map_err(|error| Error::output(line.argv().join(" "), error))
 }
 
 /// The command, speaking English whatever the user's locale is: its output is read.

@@ -74,9 +74,11 @@ pub fn find(instance: &str, name: &str) -> Result<u32> {
     let found = map["id"]
         .as_u64()
         .and_then(|map| program_with(&programs, name, map));
-    found.ok_or_else(|| Error::Output {
-        command: "bpftool --json prog show".to_owned(),
-        why: format!("no {name} of {instance} is loaded"),
+    found.ok_or_else(|| {
+        Error::output(
+            "bpftool --json prog show",
+            format!("no {name} of {instance} is loaded"),
+        )
     })
 }
 

@@ -15,9 +15,8 @@ use crate::error::{Error, Result};
 pub fn lines(text: &str, keep: &dyn Fn(&str, &Value) -> bool) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for document in Deserializer::from_str(text).into_iter::<Value>() {
-        let document = document.map_err(|error| Error::Output {
-            command: text.lines().next().unwrap_or_default().to_owned(),
-            why: error.to_string(),
+        let document = document.map_err(|error| {
+            Error::output(text.lines().next().unwrap_or_default().to_owned(), error)
         })?;
         for object in objects(&document) {
             let mut words = Vec::new();

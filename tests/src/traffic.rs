@@ -210,10 +210,7 @@ fn same(who: &impl fmt::Display, what: &str, sent: &[u8], received: &[u8]) -> Re
 }
 
 fn differs(who: &impl fmt::Display, what: &str) -> Error {
-    Error::Output {
-        command: who.to_string(),
-        why: what.to_owned(),
-    }
+    Error::output(who.to_string(), what)
 }
 
 fn io<T>(who: &impl fmt::Display, operation: &str, result: io::Result<T>) -> Result<T> {

@@ -123,10 +123,7 @@ impl Capture {
             Ok(bytes) => Some(format!("{} bytes without the last packet", bytes.len())),
             Err(error) => Some(error.to_string()),
         });
-        seen.map_err(|why| Error::Output {
-            command: format!("tcpdump -w {}", self.file.display()),
-            why,
-        })
+        seen.map_err(|why| Error::output(format!("tcpdump -w {}", self.file.display()), why))
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -156,10 +153,7 @@ impl Drop for Capture {
 }
 
 fn not_understood(argv: &[String], why: &str) -> Error {
-    Error::Output {
-        command: shell(argv),
-        why: why.to_owned(),
-    }
+    Error::output(shell(argv), why)
 }
 
 /// A decoded packet.

@@ -92,10 +92,10 @@ impl<K: Pod, V: Pod> Map<K, V> {
             .map_err(failed(format!("examine map {}", path.display())))?;
         let sizes = (info.key_size as usize, info.value_size as usize);
         if info.kind != HASH || sizes != (size_of::<K>(), size_of::<V>()) {
-            return Err(Error::Output {
-                command: format!("examine map {}", path.display()),
-                why: format!("it has keys and values of {sizes:?} bytes: it is of another version"),
-            });
+            return Err(Error::output(
+                format!("examine map {}", path.display()),
+                format!("it has keys and values of {sizes:?} bytes: it is of another version"),
+            ));
         }
         Ok(Self {
             fd,

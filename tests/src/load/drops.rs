@@ -39,11 +39,8 @@ impl Drops {
             let namespace = namespace.as_ref();
             let argv = words(format!("ip -n {namespace} -json -stats -details link show"));
             let text = run::checked(&argv)?;
-            let devices: Vec<Value> =
-                serde_json::from_str(&text).map_err(|error| Error::Output {
-                    command: argv.join(" "),
-                    why: error.to_string(),
-                })?;
+            let devices: Vec<Value> = serde_json::from_str(&text)
+                .map_err(|error| Error::output(argv.join(" "), error))?;
             for (device, count) in devices.iter().filter_map(full_queue) {
                 by_device.insert(format!("{device} of {namespace}"), count);
             }

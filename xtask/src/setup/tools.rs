@@ -24,121 +24,42 @@ struct Tool {
     used: For,
 }
 
+const fn lab(command: &'static str, package: &'static str, purpose: &'static str) -> Tool {
+    Tool {
+        command,
+        package,
+        purpose,
+        used: For::Lab,
+    }
+}
+
+const fn testing(command: &'static str, package: &'static str, purpose: &'static str) -> Tool {
+    Tool {
+        used: For::Tests,
+        ..lab(command, package, purpose)
+    }
+}
+
 const TOOLS: &[Tool] = &[
-    Tool {
-        command: "ip",
-        package: "iproute2",
-        purpose: "namespaces, devices, routes",
-        used: For::Lab,
-    },
-    Tool {
-        command: "bridge",
-        package: "iproute2",
-        purpose: "forwarding entries",
-        used: For::Lab,
-    },
-    Tool {
-        command: "tc",
-        package: "iproute2",
-        purpose: "filters and qdiscs",
-        used: For::Lab,
-    },
-    Tool {
-        command: "ping",
-        package: "iputils-ping",
-        purpose: "reachability",
-        used: For::Lab,
-    },
-    Tool {
-        command: "tcpdump",
-        package: "tcpdump",
-        purpose: "captures on the wire",
-        used: For::Lab,
-    },
-    Tool {
-        command: "tshark",
-        package: "tshark",
-        purpose: "an independent decoder",
-        used: For::Tests,
-    },
-    Tool {
-        command: "bpftool",
-        package: "bpftool",
-        purpose: "programs and maps in the kernel",
-        used: For::Lab,
-    },
-    Tool {
-        command: "nft",
-        package: "nftables",
-        purpose: "faults and firewalls",
-        used: For::Lab,
-    },
-    Tool {
-        command: "pgrep",
-        package: "procps",
-        purpose: "processes in containers",
-        used: For::Lab,
-    },
-    Tool {
-        command: "ethtool",
-        package: "ethtool",
-        purpose: "offloads",
-        used: For::Tests,
-    },
-    Tool {
-        command: "socat",
-        package: "socat",
-        purpose: "streams and the tunnel of step 4",
-        used: For::Lab,
-    },
-    Tool {
-        command: "jq",
-        package: "jq",
-        purpose: "the examples of the help texts",
-        used: For::Lab,
-    },
-    Tool {
-        command: "curl",
-        package: "curl",
-        purpose: "requests between containers",
-        used: For::Lab,
-    },
-    Tool {
-        command: "tmux",
-        package: "tmux",
-        purpose: "a terminal that tests can read",
-        used: For::Tests,
-    },
-    Tool {
-        command: "zsh",
-        package: "zsh",
-        purpose: "completion, which tests type",
-        used: For::Tests,
-    },
-    Tool {
-        command: "fish",
-        package: "fish",
-        purpose: "completion, which tests type",
-        used: For::Tests,
-    },
-    Tool {
-        command: "iperf3",
-        package: "iperf3",
-        purpose: "throughput",
-        used: For::Lab,
-    },
-    Tool {
-        command: "wg",
-        package: "wireguard-tools",
-        purpose: "an underlay of WireGuard",
-        used: For::Tests,
-    },
-    Tool {
-        command: "sockperf",
-        package: "sockperf",
-        purpose: "latency",
-        used: For::Tests,
-    },
+    lab("ip", "iproute2", "namespaces, devices, routes"),
+    lab("bridge", "iproute2", "forwarding entries"),
+    lab("tc", "iproute2", "filters and qdiscs"),
+    lab("ping", "iputils-ping", "reachability"),
+    lab("tcpdump", "tcpdump", "captures on the wire"),
+    testing("tshark", "tshark", "an independent decoder"),
+    lab("bpftool", "bpftool", "programs and maps in the kernel"),
+    lab("nft", "nftables", "faults and firewalls"),
+    lab("pgrep", "procps", "processes in containers"),
+    testing("ethtool", "ethtool", "offloads"),
+    lab("socat", "socat", "streams and the tunnel of step 4"),
+    lab("jq", "jq", "the examples of the help texts"),
+    lab("curl", "curl", "requests between containers"),
+    testing("tmux", "tmux", "a terminal that tests can read"),
+    testing("zsh", "zsh", "completion, which tests type"),
+    testing("fish", "fish", "completion, which tests type"),
+    lab("iperf3", "iperf3", "throughput"),
+    testing("wg", "wireguard-tools", "an underlay of WireGuard"),
+    testing("sockperf", "sockperf", "latency"),
 ];
 
 /// Where Debian keeps programs for root, which is not in every user's `PATH`.
