@@ -13,7 +13,6 @@ use overlay_tests::{
     shape::{Scenario, Shape},
     topology::UNDERLAY,
 };
-use serde_json::Value;
 
 use super::{PATIENCE, Sender};
 
