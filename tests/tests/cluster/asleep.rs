@@ -19,7 +19,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use overlay_tests::{agent::Agent, poll, run, script::words};
+use overlay_tests::{agent::Agent, poll, run};
 
 use crate::{
     asked::{children, connections},
@@ -106,7 +106,7 @@ fn a_node_that_slept_has_its_subnet_again_and_knows_what_has_happened() -> Resul
     until_there(agent, 241, 241, 1)?;
     // Of whom it hears only now: the doubt begins.
     let route = format!("ip -n {} route show 10.244.240.0/24", agent.instance);
-    let gone = poll::until_well_within(PATIENCE, || match run::checked(&words(&route)) {
+    let gone = poll::until_well_within(PATIENCE, || match run::checked(&route) {
         Ok(route) if route.is_empty() => None,
         other => Some(format!("{other:?}; {}", agent.log().unwrap_or_default())),
     });
@@ -146,7 +146,7 @@ impl Jumping {
             library.display(),
             source.display()
         );
-        run::checked(&words(cc)).context("cc, which Rust needs, too")?;
+        run::checked(cc).context("cc, which Rust needs, too")?;
         fs::write(&jumps, [0; 16])?;
         fs::copy(&program, &elsewhere)?;
         let text = format!(

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::{run, script::words};
+use overlay_tests::run;
 use serde_json::Value;
 
 use crate::{
@@ -111,7 +111,7 @@ fn what_the_store_has_forgotten_is_listed_again_and_takes_nothing() -> Result<()
     forgotten_while_it_looks(&cluster)?;
     until("the end of who has gone", || {
         let route = format!("ip -n {} route show 10.244.241.0/24", agents[0].instance);
-        let route = run::checked(&words(route))?;
+        let route = run::checked(route)?;
         ensure!(route.is_empty(), "{route}");
         Ok(())
     })?;

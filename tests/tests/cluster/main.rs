@@ -74,7 +74,7 @@ fn is_measured(agent: &Agent, metrics: &[(&str, u64)]) -> Result<()> {
     );
     let labels = "{network=\"lab\"}";
     until("a metric", || {
-        let page = run::checked(&words(&curl))?;
+        let page = run::checked(&curl)?;
         for (name, value) in metrics {
             let line = format!("overlay_cluster_{name}{labels} {value}");
             anyhow::ensure!(page.lines().any(|it| it == line), "no {line} in {page}");

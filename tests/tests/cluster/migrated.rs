@@ -12,7 +12,6 @@ use overlay_tests::{
     check::{self, Answer},
     families::Family,
     netns, run,
-    script::words,
     snapshot::Snapshot,
     topology::Node,
 };
@@ -39,7 +38,7 @@ struct Flannel<'a> {
 impl Flannel<'_> {
     fn run(&self, commands: &[String]) -> Result<()> {
         for command in commands {
-            run::checked(&words(command.clone()))?;
+            run::checked(command.clone())?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use overlay_tests::{guard::Guard, run, script::words};
+use overlay_tests::{guard::Guard, run};
 
 /// Nothing of it is proven any more, so it stays; but nobody says that it is somebody else's, and what is
 /// said removes it.
@@ -26,7 +26,7 @@ fn without_them_what_stays_is_told_with_a_cure_that_cures() -> Result<()> {
     let (_, cure) = told.split_once("remove it with \"").context("no cure")?;
     let (cure, _) = cure.split_once('"').context("no command")?;
     assert_eq!(cure, format!("rm -r {pins}"));
-    run::checked(&words(cure.to_owned()))?;
+    run::checked(cure.to_owned())?;
     let again = agent.tell(&["down"])?;
     assert!(again.contains("nothing to remove"), "{again}");
     Ok(guard.down()?)
