@@ -65,7 +65,7 @@ impl Agent {
     pub fn tell(&self, arguments: &[&str]) -> Result<String> {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--instance", &self.instance]);
-        run::checked(&self.argv(&arguments))
+        run::checked(self.argv(&arguments))
     }
 
     /// The answer of a command in JSON, whatever its exit code.
@@ -95,7 +95,7 @@ impl Agent {
 
     /// Runs a command that is about no instance, such as `check`.
     pub fn call(&self, arguments: &[&str]) -> Result<Output> {
-        run::output(&self.argv(arguments))
+        run::output(self.argv(arguments))
     }
 
     /// A command line of this program, to be run by other means.

@@ -207,7 +207,7 @@ fn demolish(state: &State, progress: Progress<'_>) -> Result<()> {
     let (topology, name) = (state.topology(), &state.shape.name);
     for instance in topology.instances().filter(|instance| has_traces(instance)) {
         progress(&format!("Agent {instance} removes what it made"));
-        if let Err(error) = run::checked(&scenario::agents::down(&state.agent, instance)) {
+        if let Err(error) = run::checked(scenario::agents::down(&state.agent, instance)) {
             // Not the end: without its namespaces and pins, nothing of it can stay.
             progress(&format!("Agent {instance} could not: {error}"));
         }

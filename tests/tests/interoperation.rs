@@ -65,7 +65,7 @@ fn both_ways(topology: &Topology) -> Vec<Pair<'_>> {
                 .inside
                 .all()
                 .iter()
-                .map(|&family| Pair::between(&container(from), &container(to), family)),
+                .map(|&family| Pair::between(container(from), container(to), family)),
         );
     }
     pairs

@@ -122,7 +122,7 @@ fn a_node_is_answered_at_its_underlay_address() -> Result<()> {
             "nft",
             rules,
         ];
-        run::checked(&nft.map(str::to_owned))?;
+        run::checked(nft.map(str::to_owned))?;
     }
     for on in [true, false] {
         guard.fastpath(on)?;

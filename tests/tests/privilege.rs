@@ -276,12 +276,12 @@ fn it_works_as_nobody() -> Result<()> {
         "capture -w /dev/null",
         "endpoint del nobody",
     ] {
-        let out = run::output(&setpriv(USER - 1, &[], home.argv(&program, command)?))?;
+        let out = run::output(setpriv(USER - 1, &[], home.argv(&program, command)?))?;
         assert_eq!(out.code, Some(4), "{command}: {}{}", out.stdout, out.stderr);
     }
 
     let down = format!("down --instance {}", node.namespace);
-    run::checked(&setpriv(USER, &[], home.argv(&program, &down)?))?;
+    run::checked(setpriv(USER, &[], home.argv(&program, &down)?))?;
     let left = run::checked(format!("ip -n {} -o link show", node.namespace))?;
     assert!(!left.contains("ovl"), "{left}");
     assert!(!home.0.join("bpf/overlay").join(&node.namespace).exists());
@@ -298,7 +298,7 @@ fn what_is_missing_is_named() -> Result<()> {
     for missing in ["net_admin", "sys_admin"] {
         let given: Vec<&str> = GIVEN.into_iter().filter(|name| *name != missing).collect();
         let argv = agent.argv(&["run", "--config", &config.to_string_lossy()]);
-        let out = run::output(&setpriv(0, &given, argv))?;
+        let out = run::output(setpriv(0, &given, argv))?;
         assert_eq!(out.code, Some(4), "{}", out.stderr);
         let name = format!("CAP_{}", missing.to_uppercase());
         assert!(out.stderr.contains(&name), "no {name} in {}", out.stderr);

@@ -44,7 +44,7 @@ fn in_terminal(argv: &[String]) -> Vec<String> {
 
 fn down_in_terminal(agent: &Agent) -> Result<Output> {
     let argv = agent.argv(&["down", "--instance", &agent.instance]);
-    Ok(run::output(&in_terminal(&argv))?)
+    Ok(run::output(in_terminal(&argv))?)
 }
 
 /// The largest number of steps that a terminal was told of.

@@ -251,7 +251,7 @@ fn the_explained_commands_build_the_same_lab() -> Result<()> {
             "set -e\n{}",
             scenario::containers(guard.topology(), Path::new(""))
         );
-        run::checked(&["sh", "-c", &script].map(str::to_owned))?;
+        run::checked(["sh", "-c", &script].map(str::to_owned))?;
         check::all_pairs_are_well(guard.topology())?;
         // Links have indices and random addresses; routes and settings have not.
         let typed = Snapshot::of(&format!("{name}-n1"))?;

@@ -36,7 +36,7 @@ fn shape(name: &str) -> Result<Option<Shape>> {
 
 /// Runs a line of a shell outside, and returns what it prints.
 fn shell(line: &str) -> Result<String> {
-    Ok(run::checked(&["sh", "-c", line].map(str::to_owned))?)
+    Ok(run::checked(["sh", "-c", line].map(str::to_owned))?)
 }
 
 /// The process id of a container's first process.
@@ -57,7 +57,7 @@ fn inside(topology: &Topology, container: &Container, line: &str) -> Result<run:
         first(topology, container)?
     );
     Ok(run::output(
-        &["sh", "-ec", &outer, "sh", line].map(str::to_owned),
+        ["sh", "-ec", &outer, "sh", line].map(str::to_owned),
     )?)
 }
 
@@ -173,12 +173,12 @@ fn the_explained_commands_make_them_when_typed() -> Result<()> {
     let typed = scenario::containers(&topology, &lab::agent_program());
     let mark = format!("{MARK}={}", topology.shape.name);
     let script = format!("set -e\n{typed}");
-    run::checked(&["env", &mark, "sh", "-c", &script].map(str::to_owned))?;
+    run::checked(["env", &mark, "sh", "-c", &script].map(str::to_owned))?;
     are_containers(&topology)?;
     // The commands that end it are typed, too; the guard has nothing left to do but the nodes.
     let down = scenario::down(&topology, &lab::agent_program());
     let down = format!("set -e\n{down}");
-    run::checked(&["sh", "-c", &down].map(str::to_owned))?;
+    run::checked(["sh", "-c", &down].map(str::to_owned))?;
     nothing_is_left(&topology)?;
     Ok(guard.down()?)
 }

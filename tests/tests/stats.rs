@@ -210,7 +210,7 @@ fn what_the_help_texts_pipe_into_jq_says_something() -> Result<()> {
         }
         }";
     let node = format!("--net=/run/netns/{}", agent.instance);
-    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
+    run::checked(["nsenter", &node, "nft", rules].map(str::to_owned))?;
     let program = &agent.argv(&[])[0];
     let mut tried = 0;
     // Those of `plan` are about a file.

@@ -214,7 +214,7 @@ impl Machine {
             // systemd(1): "SIGRTMIN+4: powers off the machine".
             let signal = libc::SIGRTMIN() + 4;
             let init = self.init()?;
-            run::checked(&["kill", &format!("-{signal}"), &init.to_string()].map(str::to_owned))?;
+            run::checked(["kill", &format!("-{signal}"), &init.to_string()].map(str::to_owned))?;
             let ended = poll::until_well_within(PATIENCE, || match self.nspawn.try_wait() {
                 Ok(Some(_)) => None,
                 other => Some(format!("{other:?}")),

@@ -116,7 +116,7 @@ impl Stand {
         let node = self.node();
         let nft = |command: &str| {
             let enter = format!("--net=/run/netns/{node}");
-            run::checked(&["nsenter", &enter, "nft", command].map(str::to_owned)).map(drop)
+            run::checked(["nsenter", &enter, "nft", command].map(str::to_owned)).map(drop)
         };
         nft(&translation(&both))?;
         for (to, far) in ROUTED.into_iter().zip(FAR) {

@@ -80,7 +80,7 @@ impl Router {
                 "nft",
                 &rules,
             ];
-            run::checked(&nft.map(str::to_owned))?;
+            run::checked(nft.map(str::to_owned))?;
         }
         Ok(Self {
             name,

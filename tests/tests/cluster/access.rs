@@ -109,7 +109,7 @@ fn members_are_known_by_certificates_and_nodes_by_certificates_and_passwords() -
 
     // A new CA, and all certificates with it; the files are read again, by the same helper.
     let helpers = || {
-        run::checked(&overlay_tests::script::words(
+        run::checked(overlay_tests::script::words(
             "pgrep -f overlay-cluster.follow -U nobody",
         ))
     };

@@ -9,9 +9,7 @@ use crate::lab::{Cluster, SUBNETS};
 impl Cluster {
     /// What `etcdctl` says to one member.
     pub(crate) fn etcdctl_at(&self, member: u8, command: &str) -> Result<String> {
-        Ok(run::checked(
-            &self.etcdctl_argv(&self.url(member), command),
-        )?)
+        Ok(run::checked(self.etcdctl_argv(&self.url(member), command))?)
     }
 
     /// Puts a key by one member.
@@ -48,7 +46,7 @@ impl Cluster {
         };
         let url = self.url(1);
         let curl = format!("curl --silent --show-error --fail {url}{path}{body}");
-        Ok(run::checked(&self.inside(1, &curl))?)
+        Ok(run::checked(self.inside(1, &curl))?)
     }
 
     /// How many requests for ranges of keys the first member has had.

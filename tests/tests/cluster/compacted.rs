@@ -46,7 +46,7 @@ fn forgotten_while_away(cluster: &Cluster, proxy: &Proxy) -> Result<()> {
     cluster.put(&key(242), &lease(242, 0))?;
     forget(cluster)?;
     let next = format!("get {} --rev={}", key(240), heard + 1);
-    let refused = run::output(&cluster.etcdctl_argv(&cluster.url(1), &next))?;
+    let refused = run::output(cluster.etcdctl_argv(&cluster.url(1), &next))?;
     ensure!(
         !refused.success && refused.stderr.contains("has been compacted"),
         "{refused:?}"

@@ -276,7 +276,7 @@ impl Cluster {
         ]
         .concat();
         Ok(run::output(
-            &self.inside(1, &agent.argv(&command).join(" ")),
+            self.inside(1, &agent.argv(&command).join(" ")),
         )?)
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use overlay_tests::{agent::Agent, run, script::words};
+use overlay_tests::{agent::Agent, run};
 use serde_json::Value;
 
 use crate::{
@@ -94,7 +94,7 @@ fn faults(cluster: &Cluster, agents: &[Agent]) -> Result<()> {
     let cut = cluster.inside(1, &format!("nft -f {}", rules.display()));
     run::checked(&cut)?;
     until_elsewhere(cluster, &agents[0], third)?;
-    run::checked(&cluster.inside(1, "nft delete table inet cut"))?;
+    run::checked(cluster.inside(1, "nft delete table inet cut"))?;
 
     a_minority_of_one(cluster, &agents[0])?;
     another_leader(cluster, &agents[0])?;
@@ -133,7 +133,7 @@ fn a_minority_of_one(cluster: &Cluster, agent: &Agent) -> Result<()> {
     // What only the majority knows arrives.
     cluster.put_at(followed(cluster, agent)?, &entry(240), &lease(240, 0))?;
     until_there(agent, 240, 240, 0)?;
-    run::checked(&cluster.inside(member, "nft delete table inet apart"))?;
+    run::checked(cluster.inside(member, "nft delete table inet apart"))?;
     cluster.until_healthy(member)
 }
 

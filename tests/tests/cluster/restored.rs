@@ -73,7 +73,7 @@ fn a_node_whose_subnet_was_given_away_keeps_its_containers_addresses() -> Result
         ensure!(cluster.addresses(2)? == before, "renumbered");
         let container = "tegive-n2c1";
         let inside = format!("ip -n {container} -4 addr show dev eth0");
-        let inside = run::checked(&overlay_tests::script::words(inside))?;
+        let inside = run::checked(overlay_tests::script::words(inside))?;
         ensure!(inside.contains(&before[0].to_string()), "{inside}");
         Ok(())
     };

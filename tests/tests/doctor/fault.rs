@@ -169,7 +169,7 @@ pub(crate) fn pasted(command: &str) -> Vec<String> {
 /// Does what is printed.
 pub(crate) fn cure(finding: &Value) -> Result<()> {
     for command in commands(finding) {
-        run::checked(&pasted(&command)).with_context(|| command.clone())?;
+        run::checked(pasted(&command)).with_context(|| command.clone())?;
     }
     Ok(())
 }
@@ -182,6 +182,6 @@ pub(crate) fn advised(finding: &Value) -> Result<()> {
     assert!(none, "it takes a decision: {finding:#}");
     let text = finding["cure"]["text"].as_str().unwrap_or_default();
     let command = text.split('"').nth(1).context("no command in quotes")?;
-    run::checked(&pasted(command)).with_context(|| command.to_owned())?;
+    run::checked(pasted(command)).with_context(|| command.to_owned())?;
     Ok(())
 }

@@ -118,7 +118,7 @@ fn programs_that_are_interpreted(stand: &Stand) -> Result<()> {
     };
     let found = find()?.context("it is not found")?;
     for command in commands(&found) {
-        run::checked(&off.seen_by(pasted(&command)))?;
+        run::checked(off.seen_by(pasted(&command)))?;
     }
     assert_eq!(find()?, None);
     Ok(())
@@ -175,7 +175,7 @@ fn connections_that_fill_their_table(stand: &Stand) -> Result<()> {
     };
     let found = only_finding(stand, "conntrack-nearly-full", "conntrack", ask)?;
     for command in commands(&found) {
-        run::checked(&within(pasted(&command)))?;
+        run::checked(within(pasted(&command)))?;
     }
     stand.is_well("more connections are allowed", ask)?;
     stand.within("n1", "nft delete table inet track").map(drop)

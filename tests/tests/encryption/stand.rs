@@ -222,5 +222,5 @@ pub(crate) fn send_plainly(guard: &Guard) -> Result<run::Output> {
         from.underlay
     );
     let argv = ["ip", "netns", "exec", &from.namespace, "sh", "-c", &send];
-    run::output(&argv.map(str::to_owned)).context("send in the clear")
+    run::output(argv.map(str::to_owned)).context("send in the clear")
 }

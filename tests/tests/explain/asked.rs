@@ -141,7 +141,7 @@ fn the_other_node_goes_on_with_what_was_printed() -> Result<()> {
         peer.argv(&["explain", "--received", "-", "--instance", "texprec-n2"])
             .join(" ")
     );
-    let out = run::output(&["sh", "-c", &pipe].map(str::to_owned))?;
+    let out = run::output(["sh", "-c", &pipe].map(str::to_owned))?;
     assert!(
         out.success && out.stdout.contains("delivered to texprec-n2c1"),
         "{out:?}"

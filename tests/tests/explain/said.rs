@@ -75,7 +75,7 @@ pub(crate) fn within(node: &str, command: &str) -> Result<()> {
 /// Puts rules into a node's packet filter.
 pub(crate) fn nft(node: &str, rules: &str) -> Result<()> {
     let node = format!("--net=/run/netns/{node}");
-    run::checked(&["nsenter", &node, "nft", rules].map(str::to_owned))?;
+    run::checked(["nsenter", &node, "nft", rules].map(str::to_owned))?;
     Ok(())
 }
 

@@ -83,7 +83,7 @@ impl Stand {
 
     /// The one who asks, and the one who answers, behind the bad wire.
     pub(crate) fn pair(&self) -> Pair<'_> {
-        Pair::between(&self.container(0), &self.container(1), Family::V4)
+        Pair::between(self.container(0), self.container(1), Family::V4)
     }
 
     /// Makes the wire to the second node faulty.

@@ -161,7 +161,7 @@ impl Stand {
         if fast && !case.told.is_empty() {
             let agent = self.agent(case.node);
             agent
-                .status_until(|status| says(&status, case.told) && status["healthy"] == true)
+                .status_until(|status| says(status, case.told) && status["healthy"] == true)
                 .with_context(|| format!("{}, {on:?}", case.what))?;
             let text = agent.tell(&["status"])?;
             let mut lines = text.lines();
@@ -201,7 +201,7 @@ fn in_driver(namespace: &str, device: &str) -> Result<There> {
 
 fn shell(node: &str, line: &str) -> Result<()> {
     let inside = ["ip", "netns", "exec", node, "sh", "-ec", line];
-    run::checked(&inside.map(str::to_owned))?;
+    run::checked(inside.map(str::to_owned))?;
     Ok(())
 }
 
@@ -252,7 +252,7 @@ fn nothing_is_lost_while_hooks_come_and_go() -> Result<()> {
         let link = attached(stand.node(2), || {
             Ok(program.attach(if_nametoindex(device.as_str())?, Hook::Egress)?)
         })?;
-        poll::until(|| passed(), |now| *now > before || pinging.is_finished())?;
+        poll::until(&passed, |now| *now > before || pinging.is_finished())?;
         drop(link);
     }
     let told = pinging.join().ok().context("the pings panicked")??;

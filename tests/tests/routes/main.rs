@@ -124,7 +124,7 @@ impl Stand {
         assert_eq!(stopped, Ok(()), "{what} is passed by, {on}");
         if on {
             self.agent()
-                .status_until(|status| says(&status, &case.told))
+                .status_until(|status| says(status, &case.told))
                 .with_context(|| what.clone())?;
         }
         let mut heard = SILENCE.to_owned();

@@ -57,7 +57,7 @@ impl Stand {
     fn on(&self, node: usize, line: &str) -> Result<String> {
         let namespace = &self.guard.topology().nodes[node].namespace;
         let inside = ["ip", "netns", "exec", namespace, "sh", "-ec", line];
-        Ok(run::checked(&inside.map(str::to_owned))?)
+        Ok(run::checked(inside.map(str::to_owned))?)
     }
 
     fn arrives(&self) -> Result<bool> {

@@ -158,7 +158,7 @@ fn a_thousand_calls_while_the_agent_is_killed_leave_nothing() -> Result<()> {
         began.elapsed(),
         again.load(Ordering::Relaxed)
     );
-    poll::until(|| attachments(&agent), |left| left.is_empty())?;
+    poll::until(|| attachments(&agent), Vec::is_empty)?;
     nothing_is_left(&agent, before.veths)?;
     ensure!(
         Traces::of(&agent)? == before,

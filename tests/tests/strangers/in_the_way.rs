@@ -67,15 +67,15 @@ impl Stand<'_> {
                 .map_or(Ok(()), |agent| agent.signal(signal))
         };
         tell(Signal::SIGSTOP)?;
-        let made = run::output(&self.command(self.case.clear))
-            .and_then(|_| run::checked(&self.command(self.case.make)));
-        let seen = made.and_then(|_| run::checked(&self.command(self.case.look)));
+        let made = run::output(self.command(self.case.clear))
+            .and_then(|_| run::checked(self.command(self.case.make)));
+        let seen = made.and_then(|_| run::checked(self.command(self.case.look)));
         tell(Signal::SIGCONT)?;
         Ok(seen?)
     }
 
     fn is_as(&self, before: &str, when: &str) -> Result<()> {
-        let now = run::checked(&self.command(self.case.look))?;
+        let now = run::checked(self.command(self.case.look))?;
         assert_eq!(now, before, "{}: {when}\n{}", self.case.what, self.log());
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Stand<'_> {
     }
 
     fn take_away(&self) -> Result<()> {
-        run::checked(&self.command(self.case.clear))?;
+        run::checked(self.command(self.case.clear))?;
         Ok(())
     }
 

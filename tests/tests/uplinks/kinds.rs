@@ -55,7 +55,7 @@ fn drops_a_stranger(guard: &Guard, device: &str, addresses: &str) -> Result<()> 
     ip(guard, 2, &format!("addr add {address} nodad"))?;
     let send = format!("printf '\\10\\0\\0\\0\\0\\0\\1\\0judge me' | socat - {socket}");
     let namespace = &guard.topology().nodes[1].namespace;
-    run::checked(&["ip", "netns", "exec", namespace, "sh", "-c", &send].map(str::to_owned))?;
+    run::checked(["ip", "netns", "exec", namespace, "sh", "-c", &send].map(str::to_owned))?;
     let counted = poll::until_well(|| match strangers() {
         Ok(now) if now == before + 1 => None,
         Ok(now) => Some(format!("{before} before, {now} now")),
@@ -262,7 +262,7 @@ fn wireguard() -> Result<()> {
         let file = keys.path().join(&node.namespace);
         fs::write(&file, &key)?;
         let shown = format!("wg pubkey < {}", file.display());
-        let shown = run::checked(&["sh", "-c", &shown].map(str::to_owned))?;
+        let shown = run::checked(["sh", "-c", &shown].map(str::to_owned))?;
         public.push(shown.trim().to_owned());
     }
     for node in nodes {

@@ -130,7 +130,7 @@ fn system() -> String {
 
 /// The first line of a program's answer, from after `before` on.
 fn version(line: &str, before: &str) -> Result<String> {
-    let out = output(&words(line))?;
+    let out = output(words(line))?;
     ensure!(out.success, "`{line}` failed: {}", out.stderr.trim());
     let all = out.stdout + &out.stderr;
     let first = all.lines().find(|line| line.contains(before));
@@ -142,7 +142,7 @@ fn version(line: &str, before: &str) -> Result<String> {
 fn commit() -> Option<String> {
     let root = workspace::root().display();
     let line = format!("git -C {root} describe --always --dirty --abbrev=12");
-    let out = output(&words(line)).ok().filter(|out| out.success)?;
+    let out = output(words(line)).ok().filter(|out| out.success)?;
     Some(out.stdout.trim().to_owned())
 }
 

@@ -188,7 +188,7 @@ fn what_bandwidth_shapes_is_shaped_and_nothing_else() -> Result<()> {
     let shaped = address(&tool.add("tcph-a", &limits)?)?;
     let free = address(&tool.add("tcph-b", &json!({}))?)?;
     tool.tell("check", "tcph-a", &limits)?;
-    poll::until(|| attachments(&agent), |all| hooks(&all).len() >= 2)?;
+    poll::until(|| attachments(&agent), |all| hooks(all).len() >= 2)?;
     // From this node and from the other one, each way.
     for from in ["tcph-n1c1", "tcph-n2c1"] {
         for direction in ["", "--reverse"] {

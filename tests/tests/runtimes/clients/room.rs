@@ -204,7 +204,7 @@ impl Room {
             // Runtimes give such names; those of labs are others.
             let made = name.starts_with("netns-") || name.starts_with("cni-");
             if made && namespaces.contains(&(of.dev(), of.ino())) {
-                overlay_tests::run::checked(&["ip", "netns", "del", &name].map(str::to_owned))?;
+                overlay_tests::run::checked(["ip", "netns", "del", &name].map(str::to_owned))?;
             }
         }
         let cgroups = fs::read_dir("/sys/fs/cgroup")?;

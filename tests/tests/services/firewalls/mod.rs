@@ -81,7 +81,7 @@ fn services_answer_beside_firewalld() -> Result<()> {
             "--file",
             &rules.to_string_lossy(),
         ];
-        run::checked(&argv.map(str::to_owned))?;
+        run::checked(argv.map(str::to_owned))?;
         Ok(())
     })
 }
