@@ -30,7 +30,7 @@ pub use health::{
 };
 pub use problem::Problem;
 pub use problem::rfc3339;
-pub use server::{Call, Caller, Server, ServerError};
+pub use server::{Call, Caller, Replies, Server, ServerError};
 pub use status::{
     Carried, ClusterStatus, EncryptionStatus, EndpointStatus, FastPathState, FastPathStatus,
     GuardTableStatus, HookStatus, NamesStatus, NetworkStatus, NextHopStatus, PeerEncryption,

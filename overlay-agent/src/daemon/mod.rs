@@ -46,7 +46,7 @@ use nix::sys::{
     time::{TimeVal, TimeValLike as _},
 };
 use overlay_control::{
-    Call, Caller, Reply, Request,
+    Call, Caller, Reply, Request, Server,
     progress::{Activity, Progress},
 };
 use overlay_core::config::Loaded;
@@ -226,13 +226,17 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         patrol = end + PATROL;
     }
     close(reconciler, &mut helper, &config);
-    // What has been done somebody is told; whoever is still to be heard asks the next agent.
-    drop(calls);
-    server.replies().delivered().await;
+    last_words(calls, &server).await;
     // Nobody else may have the instance before its state is on the disk.
     drop((server, lock));
     info!("ending; forwarding goes on, \"overlay-agent down\" removes it");
     Ok(())
+}
+
+/// What has been done somebody is told; whoever is still to be heard asks the next agent.
+async fn last_words(calls: mpsc::Receiver<Call>, server: &Server) {
+    drop(calls);
+    server.replies().delivered().await;
 }
 
 /// Brings what is remembered to the disk; what forwards stays.
