@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use crate::bench::goals::Goal;
 
+/// A row of numbers: its title, the digits of each, and the number of one of the figures.
+pub(crate) type Numbers<'t, F> = (&'t str, usize, fn(&F) -> Option<f64>);
+
 /// A table with a column for each of several figures.
 pub(crate) struct Table<'f, F> {
     figures: &'f [F],
@@ -26,8 +29,8 @@ impl<'f, F> Table<'f, F> {
         self.line(&format!("| {title} | {} |", cells.join(" | ")));
     }
 
-    /// Adds rows of numbers with so many digits; a cell without one stays empty.
-    pub(crate) fn numbers(&mut self, rows: &[(&str, usize, fn(&F) -> Option<f64>)]) {
+    /// Adds rows of numbers; a cell without one stays empty.
+    pub(crate) fn numbers(&mut self, rows: &[Numbers<'_, F>]) {
         for &(title, digits, value) in rows {
             self.row(title, |figures| {
                 value(figures).map_or_else(String::new, |value| format!("{value:.digits$}"))

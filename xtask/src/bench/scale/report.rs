@@ -111,6 +111,9 @@ pub(in crate::bench) fn insert(out: &Path, part: &str, value: Value) -> Result<P
     Ok(path)
 }
 
+/// A row about containers: its title, the digits of each number, and the number.
+type OfContainers = (&'static str, usize, fn(&Endpoints) -> f64);
+
 /// The figures for a terminal, and for a document.
 pub(super) fn table(all: &[Figures], goals: &[Goal]) -> String {
     let mut table = Table::new("peers", all, |f| f.peers.to_string());
@@ -124,7 +127,7 @@ pub(super) fn table(all: &[Figures], goals: &[Goal]) -> String {
         ("… at its peak", 1, |f| Some(f.rss_peak_mib)),
         ("CPU while idle, %", 2, |f| Some(f.idle_cpu * 100.0)),
     ]);
-    let of_containers: [(&str, usize, fn(&Endpoints) -> f64); 11] = [
+    let of_containers: [OfContainers; 11] = [
         ("containers", 0, |e| number(e.number as u64)),
         ("attaching one, median, ms", 1, |e| e.add_ms),
         ("… running, mean", 1, |e| e.add_cpu_ms),
