@@ -27,6 +27,13 @@ const ADDRESS: &str = "10.244.77.10";
 /// Of flannel's device, which makes one by chance.
 const MAC: &str = "d2:cf:28:5c:8b:05";
 
+fn run_all(commands: &[String]) -> Result<()> {
+    for command in commands {
+        run::checked(command.clone())?;
+    }
+    Ok(())
+}
+
 /// A node that is flannel's, with one container.
 struct Flannel<'a> {
     cluster: &'a Cluster,
@@ -36,19 +43,12 @@ struct Flannel<'a> {
 }
 
 impl Flannel<'_> {
-    fn run(&self, commands: &[String]) -> Result<()> {
-        for command in commands {
-            run::checked(command.clone())?;
-        }
-        Ok(())
-    }
-
     /// What flanneld and its CNI plugin do.
     fn start(&self) -> Result<()> {
         let (node, container) = (&self.node.namespace, &self.node.containers[0].namespace);
         let (subnet, vtep, mac) = &self.other;
         let hop = subnet.trim_end_matches("/24");
-        self.run(&[
+        run_all(&[
             format!("ip netns exec {node} sysctl -q -w net.ipv4.ip_forward=1"),
             format!(
                 "ip -n {node} link add flannel.1 address {MAC} mtu 1450 type vxlan id 1 local {} dev eth1 dstport \
@@ -95,7 +95,7 @@ impl Flannel<'_> {
     /// flanneld ends, and what it has left is removed by hand.
     fn end(&self) -> Result<()> {
         let node = &self.node.namespace;
-        self.run(
+        run_all(
             &["flannel.1", "vethpod", "cni0"]
                 .map(|device| format!("ip -n {node} link del {device}")),
         )
