@@ -17,7 +17,7 @@ use std::{
 
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
-use overlay_common::maps::{FlowKey, MAX_FLOWS, mapped};
+use overlay_common::maps::{self, FlowKey, MAX_FLOWS, mapped, network_flags};
 use overlay_control::FastPathState;
 use overlay_core::{
     model::{Network, Vni},
@@ -98,7 +98,7 @@ impl Ends {
 impl Flows {
     /// Notes what was done: where programs came, or were told to carry what the kernel did before,
     /// they have missed what it translates.
-    pub(super) fn follow(&mut self, plan: &Plan) {
+    pub(super) fn follow(&mut self, plan: &Plan, begins: bool) {
         let attaches = |step: &Step| {
             matches!(
                 step,
@@ -108,7 +108,7 @@ impl Flows {
                 }
             )
         };
-        self.missed |= begins(plan);
+        self.missed |= begins;
         self.late |= plan.steps().iter().any(attaches);
     }
 
@@ -194,13 +194,15 @@ impl Reconciler {
         has_changed
     }
 
+    /// Whether the programs are to carry what they may have missed.
+    pub(super) fn begins(&self, plan: &Plan) -> bool {
+        begins(plan, &self.observed.objects.entries.networks)
+    }
+
     /// Has the programs know what the kernel translates before they carry anything: an answer that
     /// gets to a client untranslated ends its connection. What begins meanwhile the next look finds,
     /// which also tells what fails.
-    pub(super) async fn know_flows_before(&self, plan: &Plan) {
-        if !begins(plan) {
-            return;
-        }
+    pub(super) async fn know_flows(&self) {
         let rows = bpf::Flows::open(&self.node.pins);
         let ends = self.ends();
         let looked = spawn_blocking(move || rows?.map(|rows| look(rows, &ends)).transpose()).await;
@@ -282,17 +284,19 @@ impl Reconciler {
     }
 }
 
-/// Whether the programs are to carry what they may have missed.
-fn begins(plan: &Plan) -> bool {
-    plan.steps().iter().any(|step| {
-        matches!(
-            step,
-            Step::SetNetwork { .. }
-                | Step::Attach {
-                    hook: Hook::FromUnderlay | Hook::FromHost | Hook::GuardNative,
-                    ..
-                }
-        )
+/// Whether the programs are to carry what they may have missed, where these are the networks that they
+/// know. They miss nothing of one that only others' hooks leave to the kernel: they see what leaves it.
+fn begins(plan: &Plan, known: &BTreeMap<Vni, maps::Network>) -> bool {
+    let is_looked_at = |network: &maps::Network| network.flags & network_flags::TRACKED == 0;
+    plan.steps().iter().any(|step| match step {
+        Step::SetNetwork { vni, network } => {
+            is_looked_at(network) && !known.get(vni).is_some_and(is_looked_at)
+        }
+        Step::Attach { hook, .. } => matches!(
+            hook,
+            Hook::FromUnderlay | Hook::FromHost | Hook::GuardNative
+        ),
+        _ => false,
     })
 }
 
@@ -343,3 +347,6 @@ fn key(vni: Vni, tuple: &Tuple) -> (FlowKey, u32) {
         (octets(tuple.destination), destination),
     )
 }
+
+#[cfg(test)]
+mod tests;

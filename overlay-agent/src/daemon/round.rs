@@ -130,10 +130,13 @@ impl Reconciler {
             .iter()
             .any(|step| matches!(step, Step::SetGuard { .. }));
         let before = sets_guard.then(nft::generation).and_then(Result::ok);
-        self.know_flows_before(plan).await;
+        let begins = self.begins(plan);
+        if begins {
+            self.know_flows().await;
+        }
         let report = apply::apply(plan, &mut self.node, Some(&self.model), &mut self.store).await;
         self.know_own_rules(before);
-        self.flows.follow(plan);
+        self.flows.follow(plan, begins);
         self.known.follow(plan.steps().iter(), report.is_complete());
         self.steps += plan.steps().len();
         report
