@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod capability;
 pub mod conntrack;
 mod dump;
+mod effort;
 mod error;
 pub mod ethtool;
 pub mod helper;
@@ -28,6 +29,7 @@ pub mod udp;
 pub mod wireguard;
 pub mod xfrm;
 
+pub use effort::effort;
 pub use error::{KernelError, Result, watch_limit};
 
 /// The eBPF programs as an ELF object with BTF, built by `build.rs` from `overlay-ebpf`.

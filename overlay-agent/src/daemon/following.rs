@@ -1,6 +1,6 @@
 //! Rules of others, as far as they follow connections: when they are read, and what is told of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use overlay_core::{
     filter::Following,
@@ -8,37 +8,34 @@ use overlay_core::{
     objects::filter_table,
 };
 use overlay_kernel::nft::{Commit, Told, Touched};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Reconciler, watches::Changed};
 
-/// The objects to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
-    /// Rules of others.
-    RulesOfOthers,
-    /// Anything.
-    Any,
-}
-
 impl Reconciler {
-    /// Whether the next round lists rules.
-    pub(super) fn lists_rules(&self) -> bool {
-        !self.known.has_rules()
+    /// From when on the next round lists rules that have changed; `None` where none have.
+    pub(super) fn rules_due(&self) -> Option<Instant> {
+        self.known.rules_due().map(Instant::from_std)
     }
 
-    /// Notes what a watch has told of; what is to be looked at for it.
-    pub(super) fn heed(&mut self, changed: Changed) -> Option<News> {
+    /// What lists of rules have taken since this was asked last.
+    pub(super) fn effort_for_rules(&mut self) -> Duration {
+        self.known.effort_for_rules()
+    }
+
+    /// Notes what a watch has told of; from when on it is to be looked at, if at all.
+    pub(super) fn heed(&mut self, changed: Changed) -> Option<Instant> {
         let commit = match changed {
             Changed::Rules(Told::Commit(commit)) => commit,
             Changed::Rules(Told::Lost) => {
                 self.known.forget_rules();
                 self.distrust();
-                return Some(News::Any);
+                return Some(Instant::now());
             }
             Changed::Pins | Changed::Policies => {
                 self.distrust();
-                return Some(News::Any);
+                return Some(Instant::now());
             }
         };
         let Commit {
@@ -54,9 +51,9 @@ impl Reconciler {
         let is_news = self.known.take_rules(&of_others, generation);
         if !own.is_empty() {
             self.distrust();
-            return Some(News::Any);
+            return Some(Instant::now());
         }
-        is_news.then_some(News::RulesOfOthers)
+        self.rules_due().filter(|_| is_news)
     }
 
     /// Says which networks are left to the kernel from now on, and which are not any more.

@@ -41,15 +41,12 @@ mod watches;
 
 use std::time::Duration;
 
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::{TimeVal, TimeValLike as _},
-};
 use overlay_control::{
     Call, Caller, Reply, Request, Server,
     progress::{Activity, Progress},
 };
 use overlay_core::config::Loaded;
+use overlay_kernel::effort;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -60,7 +57,6 @@ use tracing::{error, info};
 use self::{
     cluster::{Helper, Outcome},
     config_file::ConfigFile,
-    following::News,
     neighbour_refresh::NeighbourRefresher,
     supervisor::Supervisor,
 };
@@ -84,13 +80,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// After a round the agent rests this many times as long as it worked before it looks on its
 /// own, so that a large node does not keep a core busy,
 const RESYNC_SHARE: u32 = 200;
-/// this many times before it follows a change of others,
+/// and this many times before it follows a change of others. What lists of their rules take is not counted:
+/// they have rests of their own.
 const REST_SHARE: u32 = 4;
-/// and this many times before it lists their rules again: of many rules that takes long, and there are those
-/// who change them all the time.
-const RULES_SHARE: u32 = 14;
-/// Whoever changes them once in a while does not wait: so much rest may be taken later.
-const CREDIT: Duration = Duration::from_secs(10);
 
 /// How long after a round the next one begins by itself.
 fn pause(reconciler: &Reconciler, has_changed: bool, effort: Duration) -> Duration {
@@ -102,30 +94,6 @@ fn pause(reconciler: &Reconciler, has_changed: bool, effort: Duration) -> Durati
     }
     let resync = if reconciler.is_well() { RESYNC } else { RETRY };
     resync.max(effort * RESYNC_SHARE)
-}
-
-/// When the agent has rested from its rounds.
-struct Rested {
-    any: Instant,
-    /// From listing rules.
-    rules: Instant,
-}
-
-impl Rested {
-    fn from(&mut self, end: Instant, effort: Duration, has_listed_rules: bool) {
-        self.any = end + effort * REST_SHARE;
-        if has_listed_rules {
-            let earliest = end.checked_sub(CREDIT).unwrap_or(end);
-            self.rules = self.rules.max(earliest) + effort * RULES_SHARE;
-        }
-    }
-
-    fn after(&self, news: News) -> Instant {
-        match news {
-            News::RulesOfOthers => self.any.max(self.rules),
-            News::Any => self.any,
-        }
-    }
 }
 
 /// Runs until a signal ends it, which changes no forwarding, or `down`, which removes all.
@@ -154,21 +122,18 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     supervisor.round(&reconciler);
     // The next round, and the earliest one that a change can bring about.
     let mut wake = Instant::now();
-    let mut rested = Rested {
-        any: wake,
-        rules: wake,
-    };
+    let mut rested = wake;
     let mut patrol = wake;
     loop {
         reconciler.instruct_patrol().await;
         let late = reconciler.late.due();
         tokio::select! {
             calm = reconciler.changed() => {
-                wake = wake.min(rested.any.max(Instant::now() + calm));
+                wake = wake.min(rested.max(Instant::now() + calm));
                 continue;
             }
             changed = watches.changed() => {
-                if let Some(news) = reconciler.heed(changed) { wake = wake.min(rested.after(news).max(Instant::now() + DEBOUNCE)); }
+                if let Some(due) = reconciler.heed(changed) { wake = wake.min(rested.max(due).max(Instant::now() + DEBOUNCE)); }
                 continue;
             }
             () = sleep_until(wake) => {}
@@ -176,7 +141,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
                 patrol = Instant::now() + PATROL;
                 reconciler.capture_expire().await;
                 if reconciler.keep_flows().await | reconciler.patrol().await | reconciler.has_other_keys() {
-                    wake = wake.min(rested.any);
+                    wake = wake.min(rested);
                 }
                 continue;
             }
@@ -212,7 +177,6 @@ pub async fn run(options: Options) -> Result<(), StartError> {
             _ = interrupt.recv() => break,
         }
         let before = effort();
-        let lists_rules = reconciler.lists_rules();
         reconciler.reconcile().await;
         let has_changed = reconciler.keep_flows().await;
         refresher.round(&reconciler);
@@ -221,8 +185,11 @@ pub async fn run(options: Options) -> Result<(), StartError> {
         watches.renew();
         helper.round(&mut reconciler, &mut config).await;
         reconciler.closed_to_metrics = exports.follow(reconciler.metrics()).await;
-        rested.from(end, effort, lists_rules);
+        rested = end + effort.saturating_sub(reconciler.effort_for_rules()) * REST_SHARE;
         wake = end + pause(&reconciler, has_changed, effort);
+        if let Some(due) = reconciler.rules_due() {
+            wake = wake.min(rested.max(due));
+        }
         patrol = end + PATROL;
     }
     close(reconciler, &mut helper, &config);
@@ -265,18 +232,6 @@ async fn remove(reconciler: Reconciler, progress: &Progress, by: Caller) -> Repl
     let down = Box::pin(reconciler.down());
     let done = progress.followed(announce::teller("removing"), down).await;
     done.map_or_else(|error| Reply::Failed(error.to_string()), Reply::Removed)
-}
-
-/// The processor's time that this process and those it started have taken. Not the clock's: on a busy machine a
-/// round is slow, and to rest the longer for it would not help anybody.
-fn effort() -> Duration {
-    let of = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
-    // Listing rules takes a program, and of many rules its time.
-    let whose = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN];
-    let usages = whose.into_iter().filter_map(|who| getrusage(who).ok());
-    usages
-        .map(|usage| of(usage.user_time()) + of(usage.system_time()))
-        .sum()
 }
 
 /// Takes in what the cluster's helper has told; whether a round is to follow from it.

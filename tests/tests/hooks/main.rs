@@ -2,6 +2,7 @@
 //! take; with `fastpath = "required"` it is told.
 
 mod cases;
+mod crowd;
 mod firewall;
 mod wire;
 

@@ -33,6 +33,16 @@ pub(super) struct Key {
     pub(super) name: String,
 }
 
+impl Key {
+    fn of(family: &str, table: &str, name: &str) -> Self {
+        Self {
+            family: family.to_owned(),
+            table: table.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
 /// A chain with its rules.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chain {
@@ -198,6 +208,20 @@ impl Ruleset {
             self.sets
                 .extend(sets.into_iter().filter(|(key, _)| is_it(key)));
         }
+    }
+
+    /// Whether packets come by themselves to the chain of this name, as far as it is known.
+    pub fn is_base(&self, family: &str, table: &str, name: &str) -> bool {
+        let chain = self.chains.get(&Key::of(family, table, name));
+        chain.is_some_and(|chain| chain.base.is_some())
+    }
+
+    /// Whether the chain of this name, or one that it calls, drops or queues packets.
+    pub fn refuses(&self, family: &str, table: &str, name: &str) -> bool {
+        let is = |kind: &str| matches!(kind, "drop" | "reject" | "queue" | "synproxy" | "tproxy");
+        let key = Key::of(family, table, name);
+        let mut rules = self.chains.get(&key).into_iter().flat_map(|one| &one.rules);
+        rules.any(|rule| self.any(rule, &key, 0, is))
     }
 
     /// Whether any of its chains translates addresses.

@@ -4,6 +4,7 @@
 
 mod batch;
 mod devices;
+mod does;
 mod dump;
 mod generation;
 mod guard;
@@ -29,6 +30,7 @@ use overlay_core::{
     objects::{Filter, FilterRules, FilterTable, TableOwner},
 };
 
+pub use does::Does;
 pub use generation::generation;
 pub use guard::{Dropped, Found, GuardTable, dropped_by_guard};
 pub use limits::Limits;

@@ -2,12 +2,16 @@
 
 use std::io;
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt::RcvBufForce},
+};
 use rtnetlink::sys::{
     AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER,
 };
 
 use super::{
+    does::{self, Does},
     dump::{CHAIN_NAME, FAMILY, NEW_GENERATION, OF_TABLE, SET_NAME, SUBSYSTEM, attribute, name},
     generation,
     limits::{self, Limits},
@@ -18,6 +22,12 @@ use crate::{KernelError, Result, dump};
 const GROUP: u32 = 7;
 /// No datagram of the kernel is larger.
 const BUFFER: usize = 32 * 1024;
+/// So much may wait while a long list of rules is read.
+const ROOM: usize = 8 << 20;
+/// Elements of a map without a name are told right before the rule that has it.
+const SHORTLY: usize = 16;
+/// `NFTA_CHAIN_HOOK`
+const HOOK: u16 = 4;
 
 /// `NFT_MSG_…` of what comes and goes, as `linux/netfilter/nf_tables.h` has them.
 const NEW_TABLE: u16 = 0;
@@ -59,19 +69,31 @@ pub struct Touched {
 /// A part of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The chain of this name.
-    Chain(String),
+    /// A chain.
+    Chain {
+        /// Its name.
+        chain: String,
+        /// Whether packets come to it by themselves.
+        is_base: bool,
+    },
     /// A rule.
     Rule {
         /// Its chain.
         chain: String,
         /// The addresses that it is about alone.
         limits: Limits,
+        /// What it does with whom it is about.
+        does: Does,
     },
     /// The set or map of this name.
     Set(String),
     /// Some of its elements.
-    Elements(String),
+    Elements {
+        /// Its name.
+        set: String,
+        /// What they have done with those who are among them.
+        does: Does,
+    },
     /// The table itself, or what no rule of a packet filter looks at.
     Table,
 }
@@ -91,6 +113,7 @@ impl Watch {
     pub fn open() -> Result<Self> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+            setsockopt(socket.socket_mut(), RcvBufForce, &ROOM)?;
             socket
                 .socket_mut()
                 .bind(&SocketAddr::new(0, 1 << (GROUP - 1)))?;
@@ -143,11 +166,28 @@ impl Watch {
                 });
             }
             let family = body.first().copied().and_then(limits::family);
+            let touched = family.and_then(|family| touched(kind, family, attributes));
             self.touched
-                .extend(family.and_then(|family| touched(kind, family, attributes)));
+                .extend(touched.map(|one| complete(one, &self.touched)));
         }
         None
     }
+}
+
+/// A rule does what its map does.
+fn complete(mut touched: Touched, before: &[Touched]) -> Touched {
+    if let Part::Rule { does, .. } = &mut touched.part
+        && let Some(map) = does.asks.take()
+    {
+        for one in before.iter().rev().take(SHORTLY) {
+            if let Part::Elements { set, does: theirs } = &one.part
+                && *set == map
+            {
+                does.and(theirs);
+            }
+        }
+    }
+    touched
 }
 
 fn touched(kind: u16, family: &'static str, attributes: &[u8]) -> Option<Touched> {
@@ -156,15 +196,23 @@ fn touched(kind: u16, family: &'static str, attributes: &[u8]) -> Option<Touched
     let named = |attribute| name(attributes, attribute).map(str::to_owned);
     let part = match kind {
         NEW_TABLE | DELETED_TABLE => Part::Table,
-        _ if CHAINS.contains(&kind) => Part::Chain(named(CHAIN_NAME)?),
+        _ if CHAINS.contains(&kind) => Part::Chain {
+            chain: named(CHAIN_NAME)?,
+            is_base: attribute(attributes, HOOK).is_some(),
+        },
         _ if RULES.contains(&kind) => Part::Rule {
             chain: named(limits::CHAIN)?,
             limits: attribute(attributes, limits::EXPRESSIONS)
                 .map(|expressions| limits::of(family, expressions))
                 .unwrap_or_default(),
+            does: attribute(attributes, limits::EXPRESSIONS)
+                .map_or_else(Does::anything, does::of_rule),
         },
         _ if SETS.contains(&kind) => Part::Set(named(SET_NAME)?),
-        _ if ELEMENTS.contains(&kind) => Part::Elements(named(SET_NAME)?),
+        _ if ELEMENTS.contains(&kind) => Part::Elements {
+            set: named(SET_NAME)?,
+            does: does::of_elements(attributes),
+        },
         _ => Part::Table,
     };
     Some(Touched {

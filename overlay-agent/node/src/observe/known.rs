@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -212,9 +213,14 @@ impl Known {
         self.others.take(touched, generation, ours)
     }
 
-    /// Whether the rules of others are known; if not, the next look lists what is not.
-    pub fn has_rules(&self) -> bool {
-        self.others.is_current()
+    /// From when on a look lists rules of others that have changed; `None` where none have.
+    pub fn rules_due(&self) -> Option<Instant> {
+        self.others.due()
+    }
+
+    /// What lists of rules have taken, and what was made of them, since this was asked last.
+    pub fn effort_for_rules(&mut self) -> Duration {
+        self.others.effort()
     }
 
     /// Whether what began up to a generation is no news.

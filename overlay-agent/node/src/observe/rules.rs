@@ -1,6 +1,10 @@
 //! The packet filter of others, as far as it follows connections, or the programs would pass it by.
 
 mod others;
+mod pace;
+mod pending;
+
+use std::time::Duration;
 
 use overlay_core::{
     desired::{bridge_name, underlay_devices, vxlan_name},
@@ -9,8 +13,9 @@ use overlay_core::{
     state::Content,
     surroundings::{ForeignHook, Side, Surroundings},
 };
-use overlay_kernel::{netlink::LinkInfo, nft};
+use overlay_kernel::{effort, netlink::LinkInfo, nft};
 
+use self::pace::List;
 use super::{Known, meant};
 
 pub(super) use self::others::Others;
@@ -23,6 +28,22 @@ pub(super) fn observe(
     known: &mut Known,
     around: &mut Surroundings,
 ) {
+    let before = effort();
+    let lists = follow(model, store, ours, known, around);
+    if !lists.is_empty() {
+        let all = effort().saturating_sub(before);
+        known.others.spend(lists, all);
+    }
+}
+
+/// What was listed for it.
+fn follow(
+    model: &Model,
+    store: &Content,
+    ours: &[&LinkInfo],
+    known: &mut Known,
+    around: &mut Surroundings,
+) -> Vec<(List, Duration)> {
     let tunnels = meant::tunnels(model, ours, around);
     let mut before = known.meant.take();
     let others = &mut known.others;
@@ -31,13 +52,14 @@ pub(super) fn observe(
     {
         others.forget();
     }
-    if !others.is_current() && others.update(store.instance()) {
+    let lists = others.update(store.instance());
+    if !lists.is_empty() {
         known.hooked = None;
         before = None;
     }
     around.translated = others.translates() || nft::legacy_translates();
     let Some(ruleset) = &others.ruleset else {
-        return;
+        return lists;
     };
     let networks = model.networks.iter();
     around.followed = networks
@@ -76,6 +98,7 @@ pub(super) fn observe(
             spares_redirected: true,
         });
     }
+    lists
 }
 
 fn places(model: &Model, ours: &[&LinkInfo], around: &Surroundings) -> Places {

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -17,13 +18,14 @@ use overlay_core::{
 use overlay_kernel::{self as kernel, nft};
 use tracing::debug;
 
-/// Parts of a table that are listed one by one; instead of more, all of it is.
-const FEW: usize = 8;
+use super::{
+    pace::{List, Pace, TableName},
+    pending::Changed,
+};
+
 /// Prefixes that rules were about which were not listed; with more, all is listed when somebody
 /// new comes.
 const MOST_SPARED: usize = 4096;
-
-type TableName = (String, String);
 
 /// The packet filter of others.
 #[derive(Default)]
@@ -43,19 +45,21 @@ pub(in super::super) struct Others {
     spared: BTreeSet<IpNet>,
     /// The generation of nftables up to which all changes are known of.
     seen: Option<u32>,
-}
-
-#[derive(Default)]
-enum Changed {
-    #[default]
-    All,
-    Parts(BTreeMap<TableName, BTreeSet<Part>>),
+    /// When lists are made,
+    pace: Pace,
+    /// and what they took that nobody has asked for yet.
+    effort: Duration,
 }
 
 impl Others {
-    /// Whether all of it is known as it is.
-    pub(in super::super) fn is_current(&self) -> bool {
-        matches!(&self.changed, Changed::Parts(parts) if parts.is_empty())
+    /// From when on something is to be listed; `None` where nothing has changed.
+    pub(in super::super) fn due(&self) -> Option<Instant> {
+        self.changed.due(&self.pace, Instant::now())
+    }
+
+    /// What lists have taken, and what was made of them, since this was asked last.
+    pub(in super::super) fn effort(&mut self) -> Duration {
+        mem::take(&mut self.effort)
     }
 
     pub(super) fn translates(&self) -> bool {
@@ -102,7 +106,7 @@ impl Others {
 
     fn touch(&mut self, touched: &nft::Touched, ours: impl Fn(&IpNet) -> bool) -> bool {
         let table = (touched.family.to_owned(), touched.table.clone());
-        let is_all = matches!(touched.part, nft::Part::Table | nft::Part::Chain(_));
+        let is_all = matches!(touched.part, nft::Part::Table | nft::Part::Chain { .. });
         if self.overlays.contains(&table) || is_overlays(&table.1) {
             // What such a table does is its own instance's concern, but for whether it translates.
             if is_all {
@@ -110,10 +114,11 @@ impl Others {
             }
             return is_all;
         }
+        let may_refuse = self.may_refuse(touched);
         let part = match &touched.part {
             nft::Part::Table => Part::All,
-            nft::Part::Chain(chain) => Part::Chain(chain.clone()),
-            nft::Part::Rule { chain, limits } => {
+            nft::Part::Chain { chain, .. } => Part::Chain(chain.clone()),
+            nft::Part::Rule { chain, limits, .. } => {
                 if let Some(net) = limits.iter().find(|net| !ours(net)) {
                     if self.spared.len() < MOST_SPARED {
                         self.spared.insert(*net);
@@ -123,10 +128,10 @@ impl Others {
                 Part::Chain(chain.clone())
             }
             // One without a name comes and goes with the rule that it is a part of.
-            nft::Part::Set(set) | nft::Part::Elements(set) if set.starts_with("__") => {
+            nft::Part::Set(set) | nft::Part::Elements { set, .. } if set.starts_with("__") => {
                 return false;
             }
-            nft::Part::Set(set) | nft::Part::Elements(set) => Part::Set(set.clone()),
+            nft::Part::Set(set) | nft::Part::Elements { set, .. } => Part::Set(set.clone()),
         };
         if self.silent.contains(&table) && !is_all {
             return false;
@@ -137,9 +142,40 @@ impl Others {
             Part::All
         };
         if let Changed::Parts(parts) = &mut self.changed {
-            parts.entry(table).or_default().insert(part);
+            parts.entry(table).or_default().add(part, may_refuse);
         }
         true
+    }
+
+    /// Whether packets may be refused for it that were not before, or the other way round, or get
+    /// other addresses by what it names itself.
+    fn may_refuse(&self, touched: &nft::Touched) -> bool {
+        let (family, table) = (touched.family, &touched.table);
+        let ruleset = self.ruleset.as_ref();
+        let is_base = |chain: &str| ruleset.is_some_and(|all| all.is_base(family, table, chain));
+        let leads_there = |does: &nft::Does| {
+            let refuses =
+                |chain: &String| ruleset.is_some_and(|all| all.refuses(family, table, chain));
+            does.leads_to.iter().any(refuses)
+        };
+        match &touched.part {
+            nft::Part::Rule {
+                chain,
+                limits,
+                does,
+            } => {
+                does.acts
+                    || does.translates && !limits.is_empty()
+                    || is_base(chain)
+                    || leads_there(does)
+            }
+            nft::Part::Elements { does, .. } => does.acts || leads_there(does),
+            nft::Part::Chain {
+                chain,
+                is_base: is_one,
+            } => *is_one || is_base(chain),
+            nft::Part::Table | nft::Part::Set(_) => true,
+        }
     }
 
     /// Whether somebody who is `ours` now may be whom a rule was about that was not listed.
@@ -147,29 +183,60 @@ impl Others {
         self.spared.len() >= MOST_SPARED || self.spared.iter().any(ours)
     }
 
-    /// Lists what has changed; whether anything was. What cannot be listed stays as it was, and the
-    /// next look tries again; `doctor` says why.
-    pub(super) fn update(&mut self, instance: &Name) -> bool {
-        match mem::take(&mut self.changed) {
-            Changed::All => self.read(instance).unwrap_or_else(|error| {
+    /// Lists what has changed, as far as that may be done by now; what for, and what each list took.
+    /// What cannot be listed stays as it was and is tried again; `doctor` says why.
+    pub(super) fn update(&mut self, instance: &Name) -> Vec<(List, Duration)> {
+        let now = Instant::now();
+        if matches!(self.changed, Changed::All) {
+            if self.pace.due(&List::All, now) > now {
+                return Vec::new();
+            }
+            let read = self.timed(List::All, |others| others.read(instance));
+            return read.into_iter().collect();
+        }
+        let mut made = Vec::new();
+        for (table, list, parts) in self.changed.rested(&self.pace, now) {
+            let listed = self.timed(list, |others| {
+                let mut parts = parts.iter();
+                parts.try_for_each(|part| others.list_part(&table, part))
+            });
+            made.extend(listed);
+        }
+        made
+    }
+
+    /// Makes a list; what it took if it could be made.
+    fn timed(
+        &mut self,
+        list: List,
+        make: impl FnOnce(&mut Self) -> kernel::Result<()>,
+    ) -> Option<(List, Duration)> {
+        let before = kernel::effort();
+        let made = make(self);
+        let took = kernel::effort().saturating_sub(before);
+        match made {
+            Ok(()) => Some((list, took)),
+            Err(error) => {
                 debug!("{error}");
-                false
-            }),
-            Changed::Parts(parts) => {
-                let is_any = !parts.is_empty();
-                match self.list(&parts) {
-                    Ok(()) => self.changed = Changed::Parts(BTreeMap::new()),
-                    Err(error) => {
-                        debug!("{error}");
-                        self.changed = Changed::Parts(parts);
-                    }
-                }
-                is_any
+                self.pace.failed(list, took, Instant::now());
+                None
             }
         }
     }
 
-    fn read(&mut self, instance: &Name) -> kernel::Result<bool> {
+    /// Notes lists that were made, and what it took in all to make something of them.
+    pub(super) fn spend(&mut self, lists: Vec<(List, Duration)>, all: Duration) {
+        self.effort += all;
+        let alone: Duration = lists.iter().map(|(_, took)| *took).sum();
+        let each = u32::try_from(lists.len()).unwrap_or(u32::MAX).max(1);
+        let shared = all.saturating_sub(alone) / each;
+        let now = Instant::now();
+        for (list, took) in lists {
+            self.pace.made(list, took + shared, now);
+        }
+    }
+
+    fn read(&mut self, instance: &Name) -> kernel::Result<()> {
         // Before they are read: what changes meanwhile is news.
         let generation = nft::generation().ok();
         let others = nft::rules_of_others(instance)?;
@@ -180,21 +247,10 @@ impl Others {
             overlays: others.overlays,
             overlays_translate: others.overlays_translate,
             seen: generation,
+            pace: mem::take(&mut self.pace),
+            effort: self.effort,
             ..Self::default()
         };
-        Ok(true)
-    }
-
-    fn list(&mut self, changed: &BTreeMap<TableName, BTreeSet<Part>>) -> kernel::Result<()> {
-        for (table, parts) in changed {
-            if parts.len() > FEW || parts.contains(&Part::All) {
-                self.list_part(table, &Part::All)?;
-                continue;
-            }
-            for part in parts {
-                self.list_part(table, part)?;
-            }
-        }
         Ok(())
     }
 
@@ -213,6 +269,14 @@ impl Others {
         if let Some(ruleset) = &mut self.ruleset {
             ruleset.replace(&table.0, &table.1, part, &listing);
         }
+        if let Changed::Parts(tables) = &mut self.changed
+            && let Some(parts) = tables.get_mut(table)
+        {
+            parts.remove(part);
+            if parts.is_empty() {
+                tables.remove(table);
+            }
+        }
         Ok(())
     }
 }
@@ -224,7 +288,7 @@ fn is_overlays(table: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use overlay_kernel::nft::{Part, Touched};
+    use overlay_kernel::nft::{Does, Part, Touched};
 
     use super::{Changed, Others};
 
@@ -250,6 +314,21 @@ mod tests {
         Part::Rule {
             chain: "forward".to_owned(),
             limits: limits.iter().map(|net| net.parse().unwrap()).collect(),
+            does: Does::default(),
+        }
+    }
+
+    fn elements(set: &str) -> Part {
+        Part::Elements {
+            set: set.to_owned(),
+            does: Does::default(),
+        }
+    }
+
+    fn chain(name: &str) -> Part {
+        Part::Chain {
+            chain: name.to_owned(),
+            is_base: false,
         }
     }
 
@@ -268,11 +347,11 @@ mod tests {
             ("filter", rule(&["10.0.0.0/8"]), true),
             ("filter", rule(&["203.0.113.7/32"]), false),
             ("filter", rule(&["10.244.2.9/32", "203.0.113.7/32"]), false),
-            ("filter", Part::Elements("names".to_owned()), true),
-            ("filter", Part::Elements("__set3".to_owned()), false),
+            ("filter", elements("names"), true),
+            ("filter", elements("__set3"), false),
             ("filter", Part::Table, true),
             ("counts", rule(&[]), false),
-            ("counts", Part::Chain("input".to_owned()), true),
+            ("counts", chain("input"), true),
             ("new", rule(&[]), true),
         ] {
             let mut others = known();
@@ -281,7 +360,7 @@ mod tests {
                 expected,
                 "{part:?}"
             );
-            assert_eq!(others.is_current(), !expected, "{table} {part:?}");
+            assert_eq!(others.due().is_none(), !expected, "{table} {part:?}");
             assert!(others.has_seen(8) && !others.has_seen(9));
         }
     }
