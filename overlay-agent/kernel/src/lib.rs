@@ -17,6 +17,7 @@ mod error;
 pub mod ethtool;
 pub mod helper;
 pub mod hooks;
+pub mod ipvs;
 pub mod managers;
 pub mod memory;
 pub mod netlink;

@@ -20,6 +20,7 @@ mod cases;
 mod changing;
 mod firewalls;
 mod forgotten;
+mod ipvs;
 mod kube;
 mod many;
 mod returning;

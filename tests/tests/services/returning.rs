@@ -37,7 +37,7 @@ const REST: Duration = Duration::from_micros(500);
 const TIMES: usize = 6;
 
 /// Bytes that flow one way over one connection.
-struct Stream {
+pub(crate) struct Stream {
     what: String,
     arrived: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
@@ -47,20 +47,21 @@ struct Stream {
 impl Stream {
     /// The client asks the server; it gets what flows, or sends it.
     fn begin(client: &Container, server: &Container, family: Family, gets: bool) -> Result<Self> {
-        Self::by(client, server.at(family), server, family, gets)
+        Self::by(client, (server.at(family), 0), server, family, gets)
     }
 
-    /// The same, where the client asks an address that stands for the server's.
-    fn by(
+    /// The same, where the client asks an address that stands for the server's, at a port of both; with
+    /// 0, at any.
+    pub(crate) fn by(
         client: &Container,
-        address: IpAddr,
+        (address, port): (IpAddr, u16),
         server: &Container,
         family: Family,
         gets: bool,
     ) -> Result<Self> {
         let what = format!("{} → {address}, gets: {gets}", client.namespace);
         let own = server.at(family);
-        let listener = netns::inside(&server.namespace, || TcpListener::bind((own, 0)))??;
+        let listener = netns::inside(&server.namespace, || TcpListener::bind((own, port)))??;
         let at = (address, listener.local_addr()?.port()).into();
         let connect = || TcpStream::connect_timeout(&at, PATIENCE);
         let asking = netns::inside(&client.namespace, connect)?.with_context(|| what.clone())?;
@@ -112,7 +113,7 @@ impl Stream {
         self.arrived.load(Ordering::Relaxed)
     }
 
-    fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         self.is_over.store(true, Ordering::Relaxed);
         for end in self.ends {
             let joined = end.join().ok().context("a stream has panicked")?;
@@ -123,7 +124,7 @@ impl Stream {
 }
 
 /// Asserts that none stands still.
-fn all_go_on(streams: &[Stream], when: &str) -> Result<()> {
+pub(crate) fn all_go_on(streams: &[Stream], when: &str) -> Result<()> {
     let before: Vec<u64> = streams.iter().map(Stream::arrived).collect();
     for (stream, before) in streams.iter().zip(before) {
         poll::until_well(|| {
@@ -179,6 +180,9 @@ fn changing(node: &str, rules: Option<&str>) -> Result<()> {
 /// By which what the network exchanges is the kernel's, and nothing of it is dropped.
 const FOLLOWED: &str = "ct state established accept; udp dport 9 drop";
 const HOOKED: &str = "iifname ovlbr1 sctp dport 9 drop";
+/// Gives each connection a mark when it begins, and drops what belongs to none that has it.
+const MARKS: &str = "ct state new ct mark set 7";
+const UNMARKED: &str = "meta l4proto tcp ct mark != 7 counter drop";
 
 #[test]
 fn streams_that_come_back_are_not_taken_for_invalid() -> Result<()> {
@@ -194,7 +198,7 @@ fn streams_that_come_back_are_not_taken_for_invalid() -> Result<()> {
          ct state invalid counter drop; }; }",
     )?;
     // Connection tracking sees how they begin, and remembers their windows.
-    changing(node, Some(FOLLOWED))?;
+    changing(node, Some(&format!("{MARKS}; {FOLLOWED}")))?;
     until_left(&agent, "followed", true)?;
     let streams = [
         Stream::begin(near, far, Family::V4, false)?,
@@ -228,6 +232,13 @@ fn streams_that_come_back_are_not_taken_for_invalid() -> Result<()> {
     agent.start()?;
     until_left(&agent, "followed", true)?;
     all_go_on(&streams, "behind the next agent's start")?;
+    // What a firewall has noted of them is there still.
+    changing(node, None)?;
+    until_left(&agent, "followed", false)?;
+    changing(node, Some(UNMARKED))?;
+    until_left(&agent, "hooks", true)?;
+    all_go_on(&streams, "beside a rule that asks for their marks")?;
+    assert_eq!(counted(node, "changing")?, 0, "packets without a mark");
     assert_eq!(counted(node, "keeper")?, 0, "packets taken for invalid");
     for stream in streams {
         stream.end()?;
@@ -254,7 +265,7 @@ fn a_translated_stream_goes_on_where_others_become_fast() -> Result<()> {
     changing(node, Some(FOLLOWED))?;
     until_left(&agent, "followed", true)?;
     let streams = [
-        Stream::by(near, service.parse()?, far, Family::V4, true)?,
+        Stream::by(near, (service.parse()?, 0), far, Family::V4, true)?,
         Stream::begin(near, far, Family::V4, true)?,
     ];
     for time in 0..TIMES {

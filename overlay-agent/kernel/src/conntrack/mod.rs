@@ -13,7 +13,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use super::{
     KernelError, Result,
     dump::{attribute, each, encode},
-    sysctl,
+    ipvs, sysctl,
 };
 
 pub use window::loosen;
@@ -76,8 +76,8 @@ impl Tuple {
 }
 
 /// Tells how packets of each translated connection of the calling thread's namespace leave the
-/// kernel, where they leave as what they had not come as. What comes or goes meanwhile may be
-/// missing.
+/// kernel, where they leave as what they had not come as, be it by rules or by IPVS. What comes or goes
+/// meanwhile may be missing.
 ///
 /// It takes a second for some hundred thousand of them.
 pub fn translated(mut tell: impl FnMut(Tuple)) -> Result<()> {
@@ -93,7 +93,7 @@ pub fn translated(mut tell: impl FnMut(Tuple)) -> Result<()> {
             }
         })?;
     }
-    Ok(())
+    ipvs::connections(tell)
 }
 
 /// Tells the connections whose status is this under a mask, each with its address family and its

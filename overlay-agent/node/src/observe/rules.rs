@@ -13,7 +13,7 @@ use overlay_core::{
     state::Content,
     surroundings::{ForeignHook, Side, Surroundings},
 };
-use overlay_kernel::{effort, netlink::LinkInfo, nft};
+use overlay_kernel::{effort, ipvs, netlink::LinkInfo, nft};
 
 use self::pace::List;
 use super::{Known, meant};
@@ -57,7 +57,7 @@ fn follow(
         known.hooked = None;
         before = None;
     }
-    around.translated = others.translates() || nft::legacy_translates();
+    around.translated = others.translates() || nft::legacy_translates() || ipvs::has_services();
     let Some(ruleset) = &others.ruleset else {
         return lists;
     };
