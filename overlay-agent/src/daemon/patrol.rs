@@ -34,6 +34,8 @@ use tracing::{debug, warn};
 const LINKS: usize = 128;
 /// Devices that one patrol looks at.
 const DEVICES: usize = 64;
+/// Devices of which one patrol asks how long packets may be, each with its other side.
+const SIZES: usize = 32;
 /// Questions about the ways to peers that one patrol asks again.
 const WAYS: usize = 64;
 
@@ -48,7 +50,8 @@ pub(super) struct Patrol {
     peers: Option<Expected>,
     /// The kernel keeps to itself what becomes of these.
     down: Vec<LinkInfo>,
-    /// Of these it announces all but the greatest sizes of packets (`do_setlink()`).
+    /// Of these, and of their other sides inside of containers, it announces all but the greatest sizes of
+    /// packets (`do_setlink()`).
     up: Vec<(IfName, u32)>,
     round: usize,
 }
@@ -173,9 +176,19 @@ impl Patrol {
                 return Ok(Some(known.name.to_string()));
             }
         }
-        for &(device, index) in turn(&self.up, DEVICES, self.round) {
+        for &(device, index) in turn(&self.up, SIZES, self.round) {
             let now = node.netlink.link_by_index(index).await?;
-            if now.is_some_and(|link| link.oversized) {
+            let other = now
+                .as_ref()
+                .and_then(|link| Some((link.link_netnsid?, link.peer_index?)));
+            let is_big = now.is_some_and(|link| link.oversized)
+                || match other {
+                    Some((namespace, index)) => {
+                        node.netlink.has_big_sizes(namespace, index).await?
+                    }
+                    None => false,
+                };
+            if is_big {
                 return Ok(Some(format!("the sizes of {device}")));
             }
         }

@@ -270,6 +270,10 @@ pub(crate) fn inside(stand: &Stand) -> Vec<Damage> {
         Damage::inside("ip link del eth0", link),
         Damage::inside("ip link set eth0 down", link),
         Damage::inside("ip link set eth0 mtu 1200", link),
+        Damage::inside(
+            format!("ip link set eth0 gso_max_size {BIG} gro_max_size {BIG}"),
+            link,
+        ),
         Damage::inside("ip link set eth0 address 02:00:00:00:00:07", link),
         Damage::inside(down_and_rename("eth0"), link),
         Damage::inside(format!("ip addr del {address}/24 dev eth0"), addresses),

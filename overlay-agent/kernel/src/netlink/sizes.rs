@@ -14,6 +14,22 @@ use crate::{KernelError, Result};
 const MOST: u32 = 65_536;
 
 impl Netlink {
+    /// Whether those of a device in another namespace are too big for tunnels; of that namespace the
+    /// number is given that this one has for it. False where there is no such device any more.
+    pub async fn has_big_sizes(&self, namespace: i32, index: u32) -> Result<bool> {
+        let mut message = numbered(index);
+        // `IFLA_TARGET_NETNSID` of newer headers.
+        let attribute = LinkAttribute::IfNetnsId(namespace);
+        message.attributes.push(attribute);
+        let device = format!("with ifindex {index} in namespace {namespace}");
+        let there = match self.link_message(message, &device).await {
+            // It has gone with its namespace (`rtnl_get_net_ns_capable()`).
+            Err(error) if error.errno() == Some(Errno::EINVAL as i32) => None,
+            there => there?,
+        };
+        Ok(there.is_some_and(|there| are_too_big(&there.attributes)))
+    }
+
     /// Brings sizes that are too big for tunnels back to what devices are born with; smaller ones
     /// stay.
     pub async fn limit_sizes(&self, index: u32) -> Result<()> {
