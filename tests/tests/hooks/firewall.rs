@@ -238,6 +238,12 @@ impl Stand {
                 "ct original packets < 1000000 drop",
             ),
             case("connections at once", 1, "forward", "ct count over 0 drop"),
+            case(
+                "a part by chance",
+                2,
+                "forward",
+                "meta random < 4294967295 drop",
+            ),
             Case {
                 what: "a rate of each sender",
                 node: 1,

@@ -4,6 +4,7 @@
 mod cases;
 mod crowd;
 mod firewall;
+mod streams;
 mod wire;
 
 use anyhow::{Context as _, Result, ensure};
