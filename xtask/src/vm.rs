@@ -62,6 +62,9 @@ pub(crate) struct Args {
     /// What runs the machines
     #[arg(long, value_enum, default_value = "tcg")]
     accelerator: Accelerator,
+    /// Processors of each machine: what a device has many of, such as queues, it has for them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8), conflicts_with = "counts")]
+    processors: u8,
     /// The machines' processor
     #[arg(long, value_enum, default_value = "amd64")]
     arch: Arch,
@@ -93,6 +96,7 @@ impl Default for Args {
             minutes: 30,
             agent: None,
             accelerator: Accelerator::Tcg,
+            processors: 1,
             arch: Arch::Amd64,
             pages: Pages::Four,
             nic: None,
@@ -251,7 +255,8 @@ fn prepare(console: Console, args: &Args) -> Result<(Runner, Vec<Bootable>)> {
     let tests = programs::build(files.into_iter(), cross.as_ref())?;
     let cache = toolchain::cache("vm").context("find the user's cache: set HOME")?;
     let tools = Archive::of(console, &cache, &guest::SUITES, Arch::Amd64)?;
-    let emulator = Emulator::find(console, &tools, args.arch, args.accelerator)?;
+    let mut emulator = Emulator::find(console, &tools, args.arch, args.accelerator)?;
+    emulator.processors = args.processors;
     let programs = if cross.is_some() {
         let archive = Archive::of(console, &cache, &guest::SUITES, args.arch)?;
         let root = archive.folder().join("programs");

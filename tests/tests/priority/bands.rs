@@ -52,7 +52,9 @@ fn is_put(node: &str, (spec, bands): (&str, usize)) -> Result<bool> {
         let line = format!("ethtool -L {UNDERLAY} tx {bands}");
         run::output(inside(node, &line))?;
     }
-    let line = format!("tc -n {node} qdisc replace dev {UNDERLAY} root handle 1: {spec}");
+    // Of another kind none is put in the place of one with the same handle.
+    run::output(format!("tc -n {node} qdisc del dev {UNDERLAY} root"))?;
+    let line = format!("tc -n {node} qdisc add dev {UNDERLAY} root handle 1: {spec}");
     let output = run::output(line)?;
     if output.code != Some(0) {
         println!("skipped: no {spec:?} here: {}", output.stderr.trim());

@@ -65,6 +65,8 @@ pub(super) struct Emulator {
     root: PathBuf,
     arch: Arch,
     accelerator: Accelerator,
+    /// How many each machine has.
+    pub(super) processors: u8,
 }
 
 /// The machine to boot.
@@ -126,6 +128,7 @@ impl Emulator {
             root,
             arch,
             accelerator,
+            processors: 1,
         })
     }
 
@@ -209,6 +212,9 @@ impl Emulator {
         let fixed = ["-accel", self.accelerator.name(), "-m", "2048"];
         let fixed = fixed.iter().chain(self.arch.machine());
         argv.extend(fixed.map(|&word| word.to_owned()));
+        if self.processors > 1 {
+            argv.extend(["-smp".to_owned(), self.processors.to_string()]);
+        }
         if guest.counts {
             argv.extend(COUNTING.map(str::to_owned));
         }
