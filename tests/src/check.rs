@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     families::{Families, Family},
     run,
-    script::{inside, words},
+    script::inside,
     shape::Scenario,
     topology::{Node, Topology},
 };
@@ -237,11 +237,9 @@ pub fn ping(namespace: &str, address: impl Into<IpAddr>) -> Result<Answer> {
 /// One ping that is waited for so long.
 pub fn ping_for(namespace: &str, address: IpAddr, patience: Duration) -> Result<Answer> {
     let seconds = patience.as_secs_f32();
-    let argv = words(inside(
-        namespace,
-        format_args!("ping -n -c 1 -W {seconds} {address}"),
-    ));
-    let out = run::output(&argv)?;
+    let ping = format!("ping -n -c 1 -W {seconds} {address}");
+    let line = inside(namespace, ping);
+    let out = run::output(&line)?;
     let ttl = out
         .stdout
         .split_whitespace()
@@ -251,7 +249,7 @@ pub fn ping_for(namespace: &str, address: IpAddr, patience: Duration) -> Result<
         _ if out.code == Some(1) => Ok(Answer::None(reason(&out.stdout))),
         // Exit code 2 is about ping itself, not about the network, but for "unreachable".
         _ if out.stderr.contains("nreachable") => Ok(Answer::None(out.stderr.trim().to_owned())),
-        _ => Err(Error::output(argv.join(" "), out.stderr)),
+        _ => Err(Error::output(line, out.stderr)),
     }
 }
 
@@ -265,11 +263,8 @@ pub fn routers_on_the_way(from: &str, to: &str, routers: u8) -> Result<()> {
         let ping = format!("ping -n -c 1 -W 5 -t {limit} {to}");
         Ok(run::output(inside(from, ping))?.success)
     };
-    assert!(
-        reaches(routers + 1)?,
-        "{from} → {to}, limit {}",
-        routers + 1
-    );
+    let enough = routers + 1;
+    assert!(reaches(enough)?, "{from} → {to}, limit {enough}");
     if routers > 0 {
         assert!(!reaches(routers)?, "{from} → {to}, limit {routers}");
     }
