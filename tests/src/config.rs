@@ -26,6 +26,9 @@ pub struct NodeSection {
     pub name: String,
     /// Interface.
     pub underlay: String,
+    /// Outer addresses, where they are not the interface's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vtep: Vec<String>,
     /// XDP before everything else: `off`, `native` or `generic`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<&'static str>,

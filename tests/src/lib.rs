@@ -48,6 +48,7 @@ pub mod terminal;
 pub mod told;
 pub mod topology;
 pub mod traffic;
+pub mod uplink;
 pub mod wire;
 
 pub use error::{Error, Result};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     families::Families,
     names::{InvalidName, LabName},
+    uplink::Uplink,
 };
 
 /// One way of connecting containers.
@@ -218,6 +219,19 @@ pub enum ShapeError {
     /// The scenario is older than IPv6.
     #[error("scenario {0} has IPv4 alone here: choose vxlan, overlay or mixed for IPv6")]
     OnlyIpv4(Scenario),
+    /// The scenario has its tunnels on cards alone.
+    #[error(
+        "scenario {scenario} has no underlay {uplink} here: choose overlay or container for it"
+    )]
+    OnlyCard {
+        /// The scenario asked for.
+        scenario: Scenario,
+        /// What its tunnels were to run on.
+        uplink: Uplink,
+    },
+    /// A TUN device has one other end.
+    #[error("underlay tun joins two nodes, not {0}")]
+    OnlyTwoNodes(u8),
 }
 
 /// The parameters of a lab: the same shape always gives the same lab.
@@ -234,6 +248,9 @@ pub struct Shape {
     /// Address families of the underlay.
     #[serde(default)]
     pub underlay: Families,
+    /// What the nodes' tunnels run on.
+    #[serde(default)]
+    pub uplink: Uplink,
     /// Address families of the containers.
     #[serde(default)]
     pub inside: Families,
@@ -260,6 +277,7 @@ impl Shape {
             nodes,
             containers,
             underlay: Families::V4,
+            uplink: Uplink::Card,
             inside: Families::V4,
             port: None,
         })
@@ -296,6 +314,19 @@ impl Shape {
         })
     }
 
+    /// The same lab with its tunnels on something else than cards.
+    pub fn on_uplink(self, uplink: Uplink) -> Result<Self, ShapeError> {
+        let scenario = self.scenario;
+        let is_chosen = matches!(scenario, Scenario::Overlay | Scenario::Container);
+        if uplink != Uplink::Card && !is_chosen {
+            return Err(ShapeError::OnlyCard { scenario, uplink });
+        }
+        if uplink == Uplink::Tun && self.nodes != 2 {
+            return Err(ShapeError::OnlyTwoNodes(self.nodes));
+        }
+        Ok(Self { uplink, ..self })
+    }
+
     /// The scenario's usual size.
     pub fn usual(name: &str, scenario: Scenario) -> Result<Self, ShapeError> {
         Self::new(name.parse()?, scenario, None, None)
@@ -317,6 +348,9 @@ impl fmt::Display for Shape {
         )?;
         if (self.underlay, self.inside) != (Families::V4, Families::V4) {
             write!(f, ", {} over {}", self.inside.text(), self.underlay.text())?;
+        }
+        if self.uplink != Uplink::Card {
+            write!(f, ", tunnels on {}", self.uplink)?;
         }
         f.write_str(")")
     }

@@ -124,6 +124,10 @@ pub struct Node {
     pub underlay: Ipv4Addr,
     /// Its IPv6 address on the underlay, where that has IPv6.
     pub underlay6: Ipv6Addr,
+    /// The IPv4 address of its card, where the one above is elsewhere.
+    pub link: Ipv4Addr,
+    /// The IPv6 address of its card, where the one above is elsewhere.
+    pub link6: Ipv6Addr,
     /// The IPv4 addresses of its containers.
     pub subnet: Subnet,
     /// The IPv6 addresses of its containers.
@@ -140,6 +144,14 @@ impl Node {
         match family {
             Family::V4 => IpAddr::V4(self.underlay),
             Family::V6 => IpAddr::V6(self.underlay6),
+        }
+    }
+
+    /// The address of a family that its card has where its VTEP is elsewhere.
+    pub const fn link_at(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => IpAddr::V4(self.link),
+            Family::V6 => IpAddr::V6(self.link6),
         }
     }
 
@@ -238,6 +250,8 @@ impl Topology {
                     namespace: shape.name.node(number),
                     underlay,
                     underlay6: Ipv6Addr::new(0xfd00, 0x56, 0, 0, 0, 0, 0, number.into()),
+                    link: Ipv4Addr::new(172, 31, 56, 10 + number),
+                    link6: Ipv6Addr::new(0xfd00, 0x57, 0, 0, 0, 0, 0, number.into()),
                     subnet,
                     subnet6,
                     gateway: (shape.scenario != Scenario::Single).then(|| subnet.host(1)),

@@ -15,6 +15,7 @@ use overlay_tests::{
     snapshot::Snapshot,
     state::{self, State},
     topology::{TUN_MTU, Topology, VXLAN_MTU},
+    uplink::Uplink,
 };
 
 /// IPv4 and ICMP headers in front of `ping`'s data.
@@ -112,6 +113,52 @@ fn vxlan_over_ipv6_carries_both_families() -> Result<()> {
 fn vxlan_over_either_family_carries_both() -> Result<()> {
     let shape = Shape::of("tvxdual", Scenario::Vxlan, 3, 1)?;
     stands_and_leaves_nothing(shape.speaking(Families::Both, Families::Both)?, 102)
+}
+
+/// The overlay on underlays of these kinds.
+fn stand_on(uplinks: &[Uplink]) -> Result<()> {
+    for (number, uplink) in uplinks.iter().enumerate() {
+        let shape = Shape::usual(&format!("ton{number}"), Scenario::Overlay)?.on_uplink(*uplink)?;
+        println!("{shape}");
+        stands_and_leaves_nothing(shape, 48)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_overlay_stands_on_bridges_macvlans_loopbacks_and_tuns() -> Result<()> {
+    stand_on(&[Uplink::Bridge, Uplink::Macvlan, Uplink::Lo, Uplink::Tun])
+}
+
+#[test]
+#[ignore = "it needs modules of Debian's kernels: cargo xtask vm"]
+fn an_overlay_stands_on_vlans_and_bonds() -> Result<()> {
+    stand_on(&[Uplink::Vlan, Uplink::Bond])
+}
+
+#[test]
+fn an_overlay_of_either_family_stands_on_loopbacks_and_tuns() -> Result<()> {
+    let shape = Shape::of("tondual", Scenario::Overlay, 3, 1)?;
+    let dual = shape.speaking(Families::Both, Families::Both)?;
+    stands_and_leaves_nothing(dual.on_uplink(Uplink::Lo)?, 102)?;
+    let shape = Shape::usual("tonsix", Scenario::Overlay)?;
+    let six = shape.speaking(Families::V6, Families::Both)?;
+    stands_and_leaves_nothing(six.on_uplink(Uplink::Tun)?, 84)
+}
+
+#[test]
+fn a_tun_joins_two_nodes_and_tunnels_alone_choose_their_underlay() -> Result<()> {
+    let three = Shape::of("tthree", Scenario::Overlay, 3, 1)?;
+    assert!(matches!(
+        three.on_uplink(Uplink::Tun),
+        Err(ShapeError::OnlyTwoNodes(3))
+    ));
+    let bridge = Shape::usual("tonlybr", Scenario::Bridge)?;
+    assert!(matches!(
+        bridge.on_uplink(Uplink::Macvlan),
+        Err(ShapeError::OnlyCard { .. })
+    ));
+    Ok(())
 }
 
 #[test]

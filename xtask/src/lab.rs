@@ -5,6 +5,7 @@ mod guide;
 use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -17,9 +18,10 @@ use overlay_tests::{
     processes::{self, MARK},
     run, scenario,
     script::{Script, inside, words},
-    shape::{Scenario, Shape},
+    shape::{Scenario, Shape, ShapeError},
     state::{self, State},
     topology::Topology,
+    uplink::{self, Uplink},
 };
 
 use crate::{build, console::Console, setup};
@@ -69,9 +71,10 @@ struct Up {
     /// Number of containers on each node; the scenario's usual number when not given
     #[arg(long)]
     containers: Option<u8>,
-    /// What the nodes speak to each other; with both, nodes 1 and 2 meet over IPv4, 1 and 3 over IPv6
-    #[arg(long, value_name = "FAMILIES", default_value_t, value_parser = families())]
-    underlay: Families,
+    /// What the nodes speak to each other, and what their tunnels run on: a family, a kind of device,
+    /// or one of each with a comma. With both, nodes 1 and 2 meet over IPv4, 1 and 3 over IPv6
+    #[arg(long, value_delimiter = ',', value_parser = underlays(), default_values = ["4", "card"])]
+    underlay: Vec<Underlay>,
     /// What the containers speak to each other
     #[arg(long, value_name = "FAMILIES", default_value_t, value_parser = families())]
     inside: Families,
@@ -101,6 +104,32 @@ fn scenarios() -> impl clap::builder::TypedValueParser<Value = Scenario> {
     PossibleValuesParser::new(values).try_map(|name| name.parse::<Scenario>())
 }
 
+/// What `--underlay` says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Underlay {
+    Speaks(Families),
+    RunsOn(Uplink),
+}
+
+impl FromStr for Underlay {
+    type Err = uplink::Unknown;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let families = name.parse().map(Self::Speaks);
+        families.or_else(|_| name.parse().map(Self::RunsOn))
+    }
+}
+
+fn underlays() -> impl clap::builder::TypedValueParser<Value = Underlay> {
+    let families = Families::ALL.map(|families| {
+        let about = format!("the nodes speak {}", families.text());
+        PossibleValue::new(families.name()).help(about)
+    });
+    let kinds = Uplink::ALL.map(|uplink| PossibleValue::new(uplink.name()).help(uplink.about()));
+    PossibleValuesParser::new(families.into_iter().chain(kinds))
+        .try_map(|name| name.parse::<Underlay>())
+}
+
 fn families() -> impl clap::builder::TypedValueParser<Value = Families> {
     PossibleValuesParser::new(Families::ALL.map(Families::name))
         .try_map(|name| name.parse::<Families>())
@@ -116,20 +145,25 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
+/// What a command line asks for; of two families or two kinds of device the last one.
+fn shape(args: &Up) -> Result<Shape, ShapeError> {
+    let (mut families, mut uplink) = (Families::default(), Uplink::default());
+    for part in &args.underlay {
+        match *part {
+            Underlay::Speaks(chosen) => families = chosen,
+            Underlay::RunsOn(chosen) => uplink = chosen,
+        }
+    }
+    let name = args.named.name.clone();
+    Shape::new(name, args.scenario, args.nodes, args.containers)?
+        .speaking(families, args.inside)?
+        .on_uplink(uplink)
+}
+
 fn up(args: &Up) -> Result<()> {
-    let shape = Shape::new(
-        args.named.name.clone(),
-        args.scenario,
-        args.nodes,
-        args.containers,
-    )
-    .and_then(|shape| shape.speaking(args.underlay, args.inside))
-    .unwrap_or_else(|error| {
-        clap::Error::raw(
-            clap::error::ErrorKind::ValueValidation,
-            format!("{error}\n"),
-        )
-        .exit()
+    let shape = shape(args).unwrap_or_else(|error| {
+        let kind = clap::error::ErrorKind::ValueValidation;
+        clap::Error::raw(kind, format!("{error}\n")).exit()
     });
     let topology = Topology::new(shape.clone());
     let profile = if args.release { "release" } else { "dev" };

@@ -6,7 +6,8 @@ use crate::{
     config::{Config, Endpoint, Network, NodeSection, Peer},
     script::{Section, Step},
     state,
-    topology::{Container, Node, Topology, UNDERLAY, VNI},
+    topology::{Container, Node, Topology, VNI},
+    uplink::Uplink,
 };
 
 pub(super) const MOUNT_BPFFS: &str = "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf";
@@ -66,7 +67,8 @@ pub fn config(topology: &Topology, node: &Node) -> Config {
     Config {
         node: NodeSection {
             name: node.namespace.clone(),
-            underlay: UNDERLAY.to_owned(),
+            underlay: topology.shape.uplink.device().to_owned(),
+            vtep: own_vteps(topology, node),
             ..NodeSection::default()
         },
         networks: vec![Network {
@@ -80,6 +82,17 @@ pub fn config(topology: &Topology, node: &Node) -> Config {
         }],
         endpoints: endpoints(topology, node),
     }
+}
+
+/// What a node cannot find out by its underlay's addresses: a VTEP that is on the loopback.
+fn own_vteps(topology: &Topology, node: &Node) -> Vec<String> {
+    if topology.shape.uplink != Uplink::Lo {
+        return Vec::new();
+    }
+    let families = topology.tunnels(node).into_iter();
+    families
+        .map(|family| node.underlay_at(family).to_string())
+        .collect()
 }
 
 /// The containers of a node, with the addresses that the lab gives them.

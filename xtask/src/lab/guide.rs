@@ -13,7 +13,8 @@ use overlay_tests::{
     script::{Script, Step, shell},
     shape::Scenario,
     state,
-    topology::{Container, Node, Topology, UNDERLAY},
+    topology::{Container, Node, Topology},
+    uplink::Uplink,
 };
 
 use crate::setup::servers;
@@ -100,9 +101,10 @@ pub(super) fn what_to_try(topology: &Topology, agent: &Path) -> String {
     }
     let name = &topology.shape.name;
     let scenario = topology.shape.scenario;
-    let families = match (topology.shape.underlay, topology.shape.inside) {
-        (Families::V4, Families::V4) => String::new(),
-        (underlay, inside) => format!(" --underlay {underlay} --inside {inside}"),
+    let (underlay, uplink) = (topology.shape.underlay, topology.shape.uplink);
+    let families = match (underlay, uplink, topology.shape.inside) {
+        (Families::V4, Uplink::Card, Families::V4) => String::new(),
+        (_, _, inside) => format!(" --underlay {underlay},{uplink} --inside {inside}"),
     };
     suggestions.push((
         "see how it was built; check again; end",
@@ -189,7 +191,7 @@ fn traffic(topology: &Topology) -> Vec<Suggestion> {
         suggestions.push(scratch(topology, from.unwrap_or(to), address));
     }
     if topology.nodes.len() > 1 {
-        let tcpdump = format!("tcpdump -nvei {UNDERLAY}");
+        let tcpdump = format!("tcpdump -nvei {}", topology.shape.uplink.device());
         suggestions.push((
             "see what is on the wire",
             vec![exec(&first.namespace, &tcpdump)],

@@ -22,7 +22,7 @@ const WATCHING: &str = "capture:whoever_goes_away:the_log_tells";
 /// What two machines show that namespaces do not: programs in a network card's driver.
 const CORE_PAIR: [&str; 2] = ["machines:guarded_over_ipv4", "machines:stripped_over_ipv4"];
 /// What depends on the kernel in any way.
-const FULL: [&str; 25] = [
+const FULL: [&str; 26] = [
     "programs",
     "reachability",
     "endpoints",
@@ -41,6 +41,7 @@ const FULL: [&str; 25] = [
     "config",
     "underlay_change",
     "uplinks",
+    "scenarios:an_overlay_stands",
     "encryption",
     "ownership",
     "hitless",
