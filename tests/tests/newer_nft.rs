@@ -76,7 +76,7 @@ fn it_makes_the_tables_and_reads_what_it_prints_of_them() -> Result<()> {
         agent.start_anyhow()?;
         agent.is_well()?;
         assert_eq!(agent.plan()?, Vec::<Value>::new());
-        let listed = run::checked(&inside(node, &format!("{} list ruleset", nft.display())))?;
+        let listed = run::checked(inside(node, &format!("{} list ruleset", nft.display())))?;
         for table in [
             format!("inet guard.overlay-{node}"),
             format!("bridge guard.overlay-{node}"),
@@ -88,7 +88,7 @@ fn it_makes_the_tables_and_reads_what_it_prints_of_them() -> Result<()> {
         let saved = folder.path().join(node);
         fs::write(&saved, listed)?;
         let check = format!("{} --check --file {}", nft.display(), saved.display());
-        run::checked(&inside(node, &check))?;
+        run::checked(inside(node, &check))?;
     }
     for on in [true, false] {
         for agent in guard.agents() {
@@ -98,7 +98,7 @@ fn it_makes_the_tables_and_reads_what_it_prints_of_them() -> Result<()> {
         let to = &nodes[1].containers[0];
         for address in [Family::V4, Family::V6].map(|family| to.at(family)) {
             let ping = format!("ping -n -q -c 2 -W 5 {address}");
-            run::checked(&inside(&nodes[0].containers[0].namespace, &ping))?;
+            run::checked(inside(&nodes[0].containers[0].namespace, &ping))?;
         }
     }
     Ok(guard.down()?)
@@ -129,7 +129,7 @@ fn a_rule_that_looks_into_the_tunnel_has_its_turn_whether_nft_lists_it_or_not() 
     let agent = guard.agent(2);
     let ping = format!("ping -n -q -c 1 -W 0.5 {}", to.address);
     let arrives =
-        || -> Result<bool> { Ok(run::output(&inside(&from.namespace, &ping))?.code == Some(0)) };
+        || -> Result<bool> { Ok(run::output(inside(&from.namespace, &ping))?.code == Some(0)) };
     for (field, path) in [("ip saddr", "filter"), ("vni", "raw")] {
         ensure!(arrives()?, "before");
         let value = if field == "vni" {
@@ -145,7 +145,7 @@ fn a_rule_that_looks_into_the_tunnel_has_its_turn_whether_nft_lists_it_or_not() 
         fs::write(&rules, text)?;
         let nft = folder.path().join("nft");
         let add = format!("{} --file {}", nft.display(), rules.display());
-        run::checked(&inside(&agent.instance, &add))?;
+        run::checked(inside(&agent.instance, &add))?;
         let heeded = poll::until_well(|| match (arrives(), names_the_chain(&agent)) {
             (Ok(false), Ok(true)) => None,
             other => Some(format!("{other:?}")),
@@ -154,7 +154,7 @@ fn a_rule_that_looks_into_the_tunnel_has_its_turn_whether_nft_lists_it_or_not() 
         for _ in 0..3 {
             ensure!(!arrives()?, "{field} is passed by");
         }
-        run::checked(&inside(&agent.instance, "nft delete table inet strangers"))?;
+        run::checked(inside(&agent.instance, "nft delete table inet strangers"))?;
         let gone = poll::until_well(|| match (arrives(), names_the_chain(&agent)) {
             (Ok(true), Ok(false)) => None,
             other => Some(format!("{other:?}")),

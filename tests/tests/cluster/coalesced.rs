@@ -42,7 +42,7 @@ fn nodes_behind_etcds_proxy_do_not_list_the_store_again_and_again() -> Result<()
     let url = format!("http://{listen}");
     until("the proxy", || {
         let command = format!("env ETCDCTL_API=3 etcdctl --endpoints={url} get health");
-        run::checked(&cluster.inside(1, &command))?;
+        run::checked(cluster.inside(1, &command))?;
         Ok(())
     })?;
     let nodes = [1, 2, 3];
@@ -70,10 +70,10 @@ fn nodes_behind_etcds_proxy_do_not_list_the_store_again_and_again() -> Result<()
         }
     }
     // Whoever lists asks for everything at least twice.
-    let listed = calls(&cluster, "Range")? - before;
+    let requests = calls(&cluster, "Range")? - before;
     assert!(
-        listed < 10.0,
-        "{listed} range requests while ten nodes came"
+        requests < 10.0,
+        "{requests} range requests while ten nodes came"
     );
     // Who starts again renews the lease that it has.
     for agent in &agents {

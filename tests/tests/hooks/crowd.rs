@@ -64,7 +64,7 @@ fn rules() -> Result<String> {
 fn load(node: &str, file: &Path) -> Result<()> {
     let file = file.to_string_lossy();
     let argv = ["ip", "netns", "exec", node, "nft", "-f", &file];
-    run::checked(&argv.map(str::to_owned))?;
+    run::checked(argv.map(str::to_owned))?;
     Ok(())
 }
 
@@ -121,7 +121,7 @@ fn what_matters_is_heeded_beside_many_rules_that_change_all_the_time() -> Result
     load(&node, &file)?;
     stand.becomes_fast([true; 2], "the rules");
     let stop = Arc::new(AtomicBool::new(false));
-    let changes = changing(&node, folder.path(), &stop);
+    let changer = changing(&node, folder.path(), &stop);
     let other = stand.guard.topology().nodes[1].containers[0].address;
     let drops = "type filter hook forward priority 0";
     let outcome = [
@@ -155,8 +155,8 @@ fn what_matters_is_heeded_beside_many_rules_that_change_all_the_time() -> Result
         Ok(())
     });
     stop.store(true, Ordering::Relaxed);
-    let changed = changes.join().ok().context("the changes panicked")??;
-    println!("{changed} chains have changed");
+    let count = changer.join().ok().context("the changes panicked")??;
+    println!("{count} chains have changed");
     outcome?;
     // What was late is known in the end.
     stand.becomes_fast([true; 2], "the last change");

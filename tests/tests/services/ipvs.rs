@@ -159,7 +159,7 @@ fn services_of_ipvs_answer() -> Result<()> {
         &other.containers[0],
     );
     let name = &node.namespace;
-    run::checked(&words(format!("ip -n {name} link add {DEVICE} type dummy")))?;
+    run::checked(words(format!("ip -n {name} link add {DEVICE} type dummy")))?;
     let set = [
         "ip",
         "netns",
@@ -168,12 +168,12 @@ fn services_of_ipvs_answer() -> Result<()> {
         "sysctl",
         "net.ipv4.vs.conntrack=1",
     ];
-    run::checked(&set.map(str::to_owned))?;
+    run::checked(set.map(str::to_owned))?;
     for family in [Family::V4, Family::V6] {
         for (number, backend) in [(REMOTE, far), (LOCAL, near)] {
             let at = service(number, family);
             netns::inside(name, || add(to, at, backend.at(family)))??;
-            run::checked(&words(format!("ip -n {name} addr add {at} dev {DEVICE}")))?;
+            run::checked(words(format!("ip -n {name} addr add {at} dev {DEVICE}")))?;
         }
     }
     let agent = guard.agent(1);

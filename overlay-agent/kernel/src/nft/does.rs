@@ -196,8 +196,8 @@ mod tests {
         let asks = expression("lookup", &[(SET, &map), (OF_MAP, &VERDICT_REGISTER)]);
         assert_eq!(rule(&[asks]).asks.as_deref(), Some("__map7"));
         // What is looked up to translate to is no verdict.
-        let loads = expression("lookup", &[(SET, &map), (OF_MAP, &[0, 0, 0, 1])]);
-        assert_eq!(rule(&[loads]).asks, None);
+        let translates = expression("lookup", &[(SET, &map), (OF_MAP, &[0, 0, 0, 1])]);
+        assert_eq!(rule(&[translates]).asks, None);
     }
 
     #[test]

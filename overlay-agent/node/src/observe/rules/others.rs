@@ -212,9 +212,9 @@ impl Others {
         make: impl FnOnce(&mut Self) -> kernel::Result<()>,
     ) -> Option<(List, Duration)> {
         let before = kernel::effort();
-        let made = make(self);
+        let outcome = make(self);
         let took = kernel::effort().saturating_sub(before);
-        match made {
+        match outcome {
             Ok(()) => Some((list, took)),
             Err(error) => {
                 debug!("{error}");

@@ -77,7 +77,7 @@ mod tests {
         pace.made(of("nat"), LONG / 2, now);
         assert_eq!(pace.due(&of("nat"), now), now);
         pace.made(of("nat"), LONG / 2, now);
-        let rested = now + SHARE * LONG - CREDIT;
+        let rested = now + (SHARE * LONG).saturating_sub(CREDIT);
         assert_eq!(pace.due(&of("nat"), now), rested);
         for other in [
             of("filter"),
@@ -102,7 +102,7 @@ mod tests {
         pace.made(of("filter"), LONG, now);
         assert_eq!(
             pace.due(&of("filter"), now) - now,
-            2 * SHARE * LONG - CREDIT
+            (2 * SHARE * LONG).saturating_sub(CREDIT)
         );
         assert_eq!(pace.due(&of("nat"), now), first);
     }
