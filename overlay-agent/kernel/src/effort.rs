@@ -1,4 +1,4 @@
-//! What work costs.
+//! Processor time as the cost of work.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use nix::sys::{
     time::{TimeVal, TimeValLike as _},
 };
 
-/// The processor's time that this process and those that it has started and waited for have taken. Not the
-/// clock's: on a busy machine work is slow, and to rest the longer for it would not help anybody.
+/// Processor time of this process and of the children that it has waited for. Not the time of a clock: on a
+/// busy machine work is slow, and resting longer for that would help nobody.
 pub fn effort() -> Duration {
     let of = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
     // Listing rules takes a program, and of many rules its time.

@@ -53,6 +53,17 @@ impl Following {
         };
         format!("{left}: {}", self.why)
     }
+
+    /// The same for a network that programs send into and do not receive from: connection tracking
+    /// would see one direction of its connections.
+    #[must_use]
+    pub fn of_one_direction(mut self) -> Self {
+        if !self.whole {
+            self.whole = true;
+            self.why += ", and before Linux 6.3 programs send and cannot receive IPv6 through IPv4, or the reverse";
+        }
+        self
+    }
 }
 
 impl Ruleset {
@@ -191,7 +202,7 @@ fn keeps_from_tracking(statement: &Value) -> bool {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Between, Ruleset};
+    use super::{Between, Following, Ruleset};
 
     fn told(policy: &str, rules: &[Value]) -> Option<bool> {
         let mut objects = vec![
@@ -205,17 +216,36 @@ mod tests {
     }
 
     fn follows(listing: &Value) -> Option<bool> {
+        following(listing).map(|following| following.whole)
+    }
+
+    fn following(listing: &Value) -> Option<Following> {
         let ruleset = Ruleset::read(listing, |_, _| false);
         let range = |text: &str| text.parse().unwrap();
-        let following = ruleset.follows(&Between {
+        ruleset.follows(&Between {
             bridge: "ovlbr1",
             tunnels: &["ovl1"],
             ranges: &[
                 (range("10.244.0.0/16"), range("10.244.1.0/24")),
                 (range("fd00:244::/48"), range("fd00:244:0:1::/64")),
             ],
-        });
-        following.map(|following| following.whole)
+        })
+    }
+
+    #[test]
+    fn connections_whose_packets_come_by_the_kernel_are_followed_as_a_whole() {
+        let drops = state(&json!("invalid"), "drop");
+        let chain = json!({ "chain": { "family": "inet", "table": "fw", "name": "c",
+            "type": "filter", "hook": "forward", "prio": 0, "policy": "accept" } });
+        let rule = json!({ "rule": { "family": "inet", "table": "fw", "chain": "c",
+            "expr": drops } });
+        let usual = following(&json!({ "nftables": [chain, rule] })).unwrap();
+        assert!(!usual.whole, "{usual:?}");
+        let one_way = usual.clone().of_one_direction();
+        assert!(one_way.whole);
+        assert!(one_way.text().starts_with("left to the kernel: "));
+        // Those that are followed as a whole anyway are told as before.
+        assert_eq!(one_way.clone().of_one_direction(), one_way);
     }
 
     fn state(names: &Value, verdict: &str) -> Value {

@@ -48,7 +48,7 @@ use std::{
     path::Path,
 };
 
-use aya::Ebpf;
+use aya::{Ebpf, util::KernelVersion};
 use overlay_core::{
     model::{IfName, Rx},
     objects::{AttachmentState, Hook},
@@ -74,6 +74,13 @@ pub use self::{
     variant::Variant,
     watch::PinWatch,
 };
+
+/// Whether TC programs of this kernel can strip a tunnel's headers around a packet of the other family
+/// than the tunnel's: from Linux 6.3 on (`BPF_F_ADJ_ROOM_DECAP_L3_IPV4` of `bpf_skb_adjust_room()`).
+/// `false` where the kernel's version cannot be read.
+pub fn strips_other_family() -> bool {
+    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 3, 0))
+}
 
 /// How programs are attached to devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a rule, or an element of a map, does with those whom it is about.
+//! The effect of a rule, or of an element of a map, on the packets that it matches.
 
 use super::dump::{ELEMENTS, attribute, attributes, name};
 
@@ -27,21 +27,21 @@ const LEADS: [i32; 2] = [-3, -4];
 /// `NFTA_TARGET_NAME`
 const TARGET: u16 = 1;
 
-/// What it does, as far as that can be told from it alone.
+/// An effect, as far as it can be told from the rule or element alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Does {
-    /// It may refuse, mark or queue packets, or whatever is not understood.
+    /// It may drop, mark or queue packets; so may anything that is not understood.
     pub acts: bool,
-    /// It may give them other addresses.
+    /// It may translate their addresses.
     pub translates: bool,
-    /// Chains that it leads to.
+    /// Chains that it jumps or goes to.
     pub leads_to: Vec<String>,
     /// The verdict map that it looks into.
     pub(super) asks: Option<String>,
 }
 
 impl Does {
-    /// Of whom nothing is known.
+    /// The effect of something unknown.
     pub(super) fn anything() -> Self {
         Self {
             acts: true,
@@ -49,7 +49,7 @@ impl Does {
         }
     }
 
-    /// Takes in what another does.
+    /// Adds another effect.
     pub(super) fn and(&mut self, other: &Self) {
         self.acts |= other.acts;
         self.translates |= other.translates;
@@ -73,7 +73,7 @@ impl Does {
 
     fn expression(&mut self, kind: &str, data: &[u8]) {
         match kind {
-            // Those that load into a register could write from one, too.
+            // Without a register to load into, they write from one.
             "meta" | "payload" | "ct" | "exthdr" => self.acts |= attribute(data, INTO).is_none(),
             "cmp" | "bitwise" | "range" | "match" | "counter" | "byteorder" | "limit" | "quota"
             | "connlimit" | "numgen" | "hash" | "fib" | "rt" | "socket" | "osf" | "xfrm"
@@ -97,7 +97,7 @@ impl Does {
     }
 }
 
-/// Of a rule with these expressions.
+/// The effect of a rule with these expressions.
 pub(super) fn of_rule(expressions: &[u8]) -> Does {
     let mut does = Does::default();
     for (_, expression) in attributes(expressions) {
@@ -107,8 +107,8 @@ pub(super) fn of_rule(expressions: &[u8]) -> Does {
     does
 }
 
-/// Of elements that come or go, by the attributes of the message. Those that have no verdict may be
-/// whom a rule asks for that refuses them.
+/// The effect of elements that come or go, by the attributes of the message. Elements without a verdict
+/// may be the addresses that a rule drops.
 pub(super) fn of_elements(message: &[u8]) -> Does {
     let Some(elements) = attribute(message, ELEMENTS) else {
         return Does::anything();

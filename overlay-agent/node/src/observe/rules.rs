@@ -9,11 +9,11 @@ use std::time::Duration;
 use overlay_core::{
     desired::{bridge_name, underlay_devices, vxlan_name},
     filter::{Between, Following, Places, Ruleset},
-    model::{Family, IfName, Model, Network},
+    model::{Family, IfName, Model, Network, Rx},
     state::Content,
     surroundings::{ForeignHook, Side, Surroundings},
 };
-use overlay_kernel::{effort, ipvs, netlink::LinkInfo, nft};
+use overlay_kernel::{bpf, effort, ipvs, netlink::LinkInfo, nft};
 
 use self::pace::List;
 use super::{Known, meant};
@@ -63,7 +63,15 @@ fn follow(
     };
     let networks = model.networks.iter();
     around.followed = networks
-        .filter_map(|network| Some((network.name.clone(), why(ruleset, network)?)))
+        .filter_map(|network| {
+            let following = why(ruleset, network)?;
+            let following = if is_received_by_kernel(model.node.rx, network) {
+                following.of_one_direction()
+            } else {
+                following
+            };
+            Some((network.name.clone(), following))
+        })
         .collect();
     let before = before.filter(|before| before.0 == tunnels);
     let (_, meant) = known.meant.insert(before.unwrap_or_else(|| {
@@ -116,6 +124,17 @@ fn places(model: &Model, ours: &[&LinkInfo], around: &Surroundings) -> Places {
         subnets: ranges().map(|range| range.subnet).collect(),
         ports: model.networks.iter().map(|network| network.port).collect(),
     }
+}
+
+/// Whether the programs send packets of a network that only the kernel can receive: those of the other
+/// family than the tunnel, on kernels whose programs cannot strip such tunnels in TC.
+fn is_received_by_kernel(rx: Rx, network: &Network) -> bool {
+    let tunnels = network.peers.vtep_families();
+    let is_mixed = network.ranges.iter().any(|range| {
+        let inner = Family::of(range.cidr.addr());
+        tunnels.iter().any(|outer| *outer != inner)
+    });
+    is_mixed && rx == Rx::Tc && !bpf::strips_other_family()
 }
 
 fn why(ruleset: &Ruleset, network: &Network) -> Option<Following> {

@@ -151,6 +151,23 @@ pub(crate) fn is_plain(guard: &Guard, family: Family, on: bool) -> Result<()> {
     Ok(())
 }
 
+/// What nobody translates is the kernel's in both directions, and arrives. Programs may put the
+/// tunnel's headers before what the kernel has forwarded.
+pub(crate) fn is_left(guard: &Guard, family: Family) -> Result<()> {
+    let node = &guard.topology().nodes[0].namespace;
+    let pair = plain(guard.topology(), family);
+    let (received, (_, left)) = (carried(node)?.received, paths(node)?);
+    pair.udp(&[100, 1000])?;
+    pair.tcp(&[1 << 20])?;
+    assert_eq!(
+        carried(node)?.received,
+        received,
+        "received by the programs"
+    );
+    assert!(paths(node)?.1 > left, "nothing was left to the kernel");
+    Ok(())
+}
+
 /// Whether a datagram there and back is carried by the programs, all of it.
 pub(crate) fn is_fast(guard: &Guard, family: Family) -> Result<bool> {
     let node = &guard.topology().nodes[0].namespace;

@@ -1,7 +1,7 @@
 //! When rules that have changed are listed again.
 //!
-//! Of many rules a list takes long, and there are those who change them all the time. So each table
-//! rests from what its own lists have taken, and nobody waits for another one's.
+//! Listing many rules takes long, and some programs change rules all the time. So each table has a budget
+//! of its own: one whose lists are costly waits for the next, and the others do not wait for it.
 
 use std::{
     collections::BTreeMap,
@@ -11,15 +11,15 @@ use std::{
 /// A table, by family and name.
 pub(super) type TableName = (String, String);
 
-/// So many times as long as lists took they rest: all of them have a fifteenth of a processor.
+/// A list is followed by a rest of 14 times its cost, which leaves listing a fifteenth of a processor.
 const SHARE: u32 = 14;
-/// Whoever changes rules once in a while does not wait: so much rest may be taken later.
+/// Rest that may be taken later, so that a change once in a while need not wait.
 const CREDIT: Duration = Duration::from_secs(10);
-/// How long nothing is tried again that has failed, and so many times as long as that took.
+/// The pause after a list that failed: at least this, and at least [`RETRY_SHARE`] times its cost.
 const RETRY: Duration = Duration::from_millis(500);
 const RETRY_SHARE: u32 = 200;
 
-/// What is listed.
+/// A kind of list, each with a budget of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum List {
     /// All tables.
@@ -30,19 +30,19 @@ pub(super) enum List {
     Refusing(TableName),
 }
 
-/// From when on lists may be made again.
+/// The earliest time of each list.
 #[derive(Default)]
 pub(super) struct Pace {
     rested: BTreeMap<List, Instant>,
 }
 
 impl Pace {
-    /// From when on; one that was not made lately may be made at any time.
+    /// The earliest time for this list: now, unless it was made lately.
     pub(super) fn due(&self, list: &List, now: Instant) -> Instant {
         self.rested.get(list).map_or(now, |then| (*then).max(now))
     }
 
-    /// Notes what a list took that was made.
+    /// Charges the cost of a list.
     pub(super) fn made(&mut self, list: List, took: Duration, now: Instant) {
         let earliest = now.checked_sub(CREDIT).unwrap_or(now);
         self.rested.retain(|_, then| *then > earliest);
@@ -53,7 +53,7 @@ impl Pace {
         *rested += took * SHARE.saturating_mul(sharing.saturating_add(1));
     }
 
-    /// Notes one that could not be made.
+    /// Notes a list that failed.
     pub(super) fn failed(&mut self, list: List, took: Duration, now: Instant) {
         let then = now + RETRY.max(took * RETRY_SHARE);
         self.rested.insert(list, then);

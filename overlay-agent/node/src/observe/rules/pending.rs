@@ -1,4 +1,4 @@
-//! What has changed of rules and is still to be listed.
+//! Changed rules that are still to be listed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,10 +9,10 @@ use overlay_core::filter::Part;
 
 use super::pace::{List, Pace, TableName};
 
-/// Parts of a table that are listed one by one; instead of more, all of it is.
+/// With more changed parts than this, the whole table is listed.
 const FEW: usize = 8;
 
-/// What has changed since rules were read last.
+/// The part of the ruleset that has changed since it was last listed.
 #[derive(Default)]
 pub(super) enum Changed {
     #[default]
@@ -20,7 +20,7 @@ pub(super) enum Changed {
     Parts(BTreeMap<TableName, Parts>),
 }
 
-/// Of a table.
+/// The changed parts of a table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts {
     all: BTreeSet<Part>,
@@ -49,7 +49,7 @@ impl Parts {
         self.all.is_empty()
     }
 
-    /// What is to be listed in one go.
+    /// The parts of the next ordinary list.
     fn usual(&self) -> Vec<Part> {
         if self.all.len() > FEW || self.all.contains(&Part::All) {
             return vec![Part::All];
@@ -57,13 +57,13 @@ impl Parts {
         self.all.iter().cloned().collect()
     }
 
-    /// What of it need not wait for the rest.
+    /// The parts that need not wait for the ordinary list.
     fn hurried(&self) -> Vec<Part> {
         let single = self.refusing.iter().filter(|part| **part != Part::All);
         single.take(FEW).cloned().collect()
     }
 
-    /// The lists that can be made of a table, and of which parts.
+    /// The lists of a table, each with its parts.
     fn lists(&self, table: &TableName) -> [(List, Vec<Part>); 2] {
         [
             (List::Table(table.clone()), self.usual()),
@@ -73,7 +73,7 @@ impl Parts {
 }
 
 impl Changed {
-    /// From when on any of it may be listed; `None` where nothing has changed.
+    /// The earliest time of any list; `None` where nothing has changed.
     pub(super) fn due(&self, pace: &Pace, now: Instant) -> Option<Instant> {
         let Self::Parts(tables) = self else {
             return Some(pace.due(&List::All, now));
@@ -83,7 +83,7 @@ impl Changed {
         some.map(|(list, _)| pace.due(&list, now)).min()
     }
 
-    /// The lists of parts that may be made by now.
+    /// The lists that may be made now, one for each table at most.
     pub(super) fn rested(&self, pace: &Pace, now: Instant) -> Vec<(TableName, List, Vec<Part>)> {
         let Self::Parts(tables) = self else {
             return Vec::new();
