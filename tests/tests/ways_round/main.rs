@@ -381,7 +381,7 @@ fn the_guard_is_repaired_and_follows_its_peers() -> Result<()> {
         format!("delete table inet {table}"),
         format!("flush set inet {table} vteps4"),
         format!("insert rule inet {table} input accept"),
-        format!("flush chain inet {table} tunnel"),
+        format!("flush chain inet {table} to_tunnel"),
     ] {
         run::checked(format!("ip netns exec {namespace} nft {damage}"))?;
         guard.is_whole(agent, &damage)?;
