@@ -22,7 +22,7 @@ const WATCHING: &str = "capture:whoever_goes_away:the_log_tells";
 /// What two machines show that namespaces do not: programs in a network card's driver.
 const CORE_PAIR: [&str; 2] = ["machines:guarded_over_ipv4", "machines:stripped_over_ipv4"];
 /// What depends on the kernel in any way.
-const FULL: [&str; 26] = [
+const FULL: [&str; 27] = [
     "programs",
     "reachability",
     "endpoints",
@@ -35,7 +35,8 @@ const FULL: [&str; 26] = [
     "dual_stack",
     "payloads",
     "padding",
-    "services:services_answer_beside_the_fast_path",
+    "services:services_answer:services_of_ipvs",
+    "ways_round",
     "repair",
     "stale",
     "config",
