@@ -29,7 +29,7 @@ pub enum Uplink {
 
 /// No uplink of this name.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no underlay: use card, bridge, macvlan, vlan, bond, lo or tun")]
+#[error("{0:?} is not an underlay: use card, bridge, macvlan, vlan, bond, lo or tun")]
 pub struct Unknown(String);
 
 impl Uplink {
