@@ -126,16 +126,7 @@ pub(super) fn of_elements(message: &[u8]) -> Does {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{dump::encode, nft::dump::terminated};
-
-    /// Attributes of a message.
-    fn all(attributes: &[(u16, &[u8])]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for attribute in attributes {
-            encode(&mut bytes, *attribute).unwrap();
-        }
-        bytes
-    }
+    use crate::nft::dump::{terminated, tests::all};
 
     fn expression(kind: &str, data: &[(u16, &[u8])]) -> Vec<u8> {
         all(&[(NAME, &terminated(kind)), (DATA, &all(data))])

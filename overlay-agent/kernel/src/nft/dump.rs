@@ -74,3 +74,17 @@ fn attributes_of(mut payload: Vec<u8>) -> Vec<u8> {
     payload.drain(..FAMILY.min(payload.len()));
     payload
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use crate::dump::encode;
+
+    /// Attributes of a message, as the kernel writes them.
+    pub(in super::super) fn all(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for attribute in attributes {
+            encode(&mut bytes, *attribute).unwrap();
+        }
+        bytes
+    }
+}

@@ -216,16 +216,7 @@ fn prefix(family: u8, length: usize, mask: &[u8], value: &[u8]) -> Option<IpNet>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dump::encode;
-
-    /// Attributes of a message.
-    fn all(attributes: &[(u16, &[u8])]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for attribute in attributes {
-            encode(&mut bytes, *attribute).unwrap();
-        }
-        bytes
-    }
+    use crate::nft::dump::tests::all;
 
     fn expression(kind: &str, data: &[(u16, &[u8])]) -> Vec<u8> {
         let kind = [kind.as_bytes(), &[0]].concat();
