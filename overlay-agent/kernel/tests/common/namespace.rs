@@ -41,14 +41,20 @@ impl Namespace {
 
     /// Runs a command in it, as a second opinion or as somebody else.
     pub(crate) fn run(&self, command: &str) -> String {
+        let words: Vec<&str> = command.split(' ').collect();
+        self.run_words(&words)
+    }
+
+    /// The same, with words that may have spaces in them.
+    pub(crate) fn run_words(&self, words: &[&str]) -> String {
         let output = Command::new("nsenter")
             .arg(format!("--net={}", self.path().display()))
-            .args(command.split(' '))
+            .args(words)
             .output()
             .unwrap();
         assert!(
             output.status.success(),
-            "{command}: {}",
+            "{words:?}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
         String::from_utf8(output.stdout).unwrap()

@@ -1,7 +1,5 @@
 //! The packet filter against `nft` as a second opinion.
 
-use std::process::Command;
-
 use overlay_core::{
     model::Name,
     objects::{Filter, FilterRules, FilterTable, Masquerade, TableOwner},
@@ -19,17 +17,7 @@ fn instance() -> Name {
 impl Namespace {
     /// Runs `nft` as somebody else would.
     fn nft(&self, script: &str) -> String {
-        let output = Command::new("nsenter")
-            .arg(format!("--net={}", self.path().display()))
-            .args(["nft", "-a", script])
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
+        self.run_words(&["nft", "-a", script])
     }
 
     fn table(&self) -> Option<FilterTable> {
